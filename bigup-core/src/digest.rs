@@ -1,0 +1,274 @@
+//! BLAKE3 digests of slices, and how they join to the digest of the file. No I/O.
+//!
+//! BLAKE3 is a binary tree over chunks of 1024 bytes (BLAKE3 paper, section 2.1). A slice of 1024·2^k bytes at a
+//! multiple of its own length is a whole subtree, and so is a shorter last slice at the right edge. Its *chaining
+//! value* is computed from the slice alone and joins with its neighbours' to the root that `b3sum` prints, without the
+//! bytes being read again. Slices of other lengths, slices whose offset is not known yet, and the only slice of a file
+//! carry the plain BLAKE3 *hash* of their bytes instead.
+
+use crate::plan::Plan;
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use std::fmt;
+use std::str::FromStr;
+
+/// Bytes of a BLAKE3 chunk: slice lengths of this times a power of 2 are whole subtrees.
+pub const CHUNK_LEN: u64 = blake3::CHUNK_LEN as u64;
+
+/// A BLAKE3 value: 32 bytes, shown as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Digest, String> {
+        match blake3::Hash::from_hex(text) {
+            Ok(hash) => Ok(Digest(*hash.as_bytes())),
+            Err(_) => Err(format!(
+                "a BLAKE3 digest has 64 hexadecimal digits, this one has {} characters",
+                text.chars().count()
+            )),
+        }
+    }
+}
+
+/// What a slice's digest is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestKind {
+    /// The chaining value of the slice as a subtree of the file, at its offset.
+    ChainingValue,
+    /// The plain BLAKE3 hash of the slice's bytes.
+    Hash,
+}
+
+/// The digest of one slice; on the wire `cv:` or `hash:` and 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SliceDigest {
+    /// What it is of.
+    pub kind: DigestKind,
+    /// The value.
+    pub digest: Digest,
+}
+
+impl fmt::Display for SliceDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            DigestKind::ChainingValue => "cv",
+            DigestKind::Hash => "hash",
+        };
+        write!(f, "{kind}:{}", self.digest)
+    }
+}
+
+impl fmt::Debug for SliceDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for SliceDigest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SliceDigest, String> {
+        let (kind, hex) = text.split_once(':').ok_or("a slice digest is cv: or hash: and 64 hexadecimal digits")?;
+        let kind = match kind {
+            "cv" => DigestKind::ChainingValue,
+            "hash" => DigestKind::Hash,
+            _ => return Err("a slice digest begins with cv: or hash:".to_owned()),
+        };
+        Ok(SliceDigest { kind, digest: hex.parse()? })
+    }
+}
+
+/// Whether slices of `slice_size` bytes are whole subtrees, so that their chaining values join.
+pub fn is_subtree_size(slice_size: u64) -> bool {
+    slice_size >= CHUNK_LEN && slice_size.is_power_of_two()
+}
+
+/// The kind of digest that slice `slice_id` of an upload cut by `plan` carries.
+///
+/// While the number of slices is not known the slice counts as one of several.
+pub fn kind_of(plan: &Plan, slice_id: u64) -> DigestKind {
+    match plan.slice_size {
+        Some(size) if plan.slice_num != Some(1) && is_subtree_size(size) && plan.offset_of(slice_id).is_some() => {
+            DigestKind::ChainingValue
+        }
+        _ => DigestKind::Hash,
+    }
+}
+
+/// Digests one slice as its bytes come by.
+pub struct SliceHasher {
+    kind: DigestKind,
+    hasher: blake3::Hasher,
+}
+
+impl SliceHasher {
+    /// Begins with a slice at `offset` bytes, which matters to chaining values only.
+    ///
+    /// For [`DigestKind::ChainingValue`] the offset must be a multiple of the slice's full length, and at least one
+    /// byte and at most that length must follow.
+    pub fn new(kind: DigestKind, offset: u64) -> SliceHasher {
+        let mut hasher = blake3::Hasher::new();
+        if kind == DigestKind::ChainingValue {
+            hasher.set_input_offset(offset);
+        }
+        SliceHasher { kind, hasher }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The digest of all bytes taken.
+    pub fn finish(&self) -> SliceDigest {
+        let digest = match self.kind {
+            DigestKind::ChainingValue => Digest(self.hasher.finalize_non_root()),
+            DigestKind::Hash => Digest(*self.hasher.finalize().as_bytes()),
+        };
+        SliceDigest { kind: self.kind, digest }
+    }
+}
+
+/// The digest of the whole slice `bytes` in place `slice_id` of an upload cut by `plan`.
+pub fn of_slice(plan: &Plan, slice_id: u64, bytes: &[u8]) -> SliceDigest {
+    let mut hasher = SliceHasher::new(kind_of(plan, slice_id), plan.offset_of(slice_id).unwrap_or(0));
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// The plain BLAKE3 hash of `bytes`.
+pub fn of_bytes(bytes: &[u8]) -> Digest {
+    Digest(*blake3::hash(bytes).as_bytes())
+}
+
+/// Joins the chaining values of equal slices, given in order, to the digest of the file. Memory grows with the
+/// logarithm of their number.
+///
+/// The last slice may be shorter. Same method as BLAKE3's own stack of subtrees (BLAKE3 paper, section 5.1.2): two
+/// subtrees are merged only once something follows them, since the last merge of all is a different one (the root).
+#[derive(Default)]
+pub struct TreeJoin {
+    stack: Vec<[u8; 32]>,
+    count: u64,
+}
+
+impl TreeJoin {
+    /// Begins with nothing.
+    pub fn new() -> TreeJoin {
+        TreeJoin::default()
+    }
+
+    /// Takes the chaining value of the next slice.
+    pub fn push(&mut self, chaining_value: Digest) {
+        while self.stack.len() > self.count.count_ones() as usize {
+            self.merge_top();
+        }
+        self.stack.push(chaining_value.0);
+        self.count += 1;
+    }
+
+    /// The digest of the file.
+    ///
+    /// None for fewer than two slices: one alone has no chaining value that leads to the root.
+    pub fn finish(mut self) -> Option<Digest> {
+        while self.stack.len() > 2 {
+            self.merge_top();
+        }
+        let (right, left) = (self.stack.pop()?, self.stack.pop()?);
+        Some(Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()))
+    }
+
+    fn merge_top(&mut self) {
+        let right = self.stack.pop().expect("callers checked that there are two");
+        let left = self.stack.pop().expect("callers checked that there are two");
+        self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
+    }
+
+    fn joined(data: &[u8], slice_size: u64) -> Digest {
+        let plan = Plan::new(None, Some(slice_size), Some(data.len() as u64)).unwrap();
+        let mut join = TreeJoin::new();
+        let mut one = None;
+        for (id, slice) in data.chunks(slice_size as usize).enumerate() {
+            let digest = of_slice(&plan, id as u64, slice);
+            match digest.kind {
+                DigestKind::ChainingValue => join.push(digest.digest),
+                DigestKind::Hash => one = Some(digest.digest),
+            }
+        }
+        one.or_else(|| join.finish()).unwrap()
+    }
+
+    #[test]
+    fn joined_slices_equal_the_plain_hash() {
+        for slice_size in [1024, 2048, 4096, 16384, 65536] {
+            for slices in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17] {
+                for len in [slices * slice_size - 1, slices * slice_size, slices * slice_size + 1] {
+                    let data = bytes(len);
+                    assert_eq!(joined(&data, slice_size as u64), of_bytes(&data), "{len} bytes by {slice_size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn joins_many_small_slices() {
+        for slices in [99, 100, 127, 128, 129, 1000] {
+            let data = bytes(slices * 1024 + 1);
+            assert_eq!(joined(&data, 1024), of_bytes(&data));
+        }
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_plan() {
+        let plan = |num, size, file| Plan::new(num, size, file).unwrap();
+        let chaining = |plan: &Plan, id| kind_of(plan, id) == DigestKind::ChainingValue;
+        assert!(chaining(&plan(None, Some(1024), Some(1025)), 1));
+        assert!(!chaining(&plan(None, Some(1024), Some(1024)), 0), "the only slice");
+        assert!(!chaining(&plan(None, Some(1000), Some(5000)), 0), "no subtree");
+        assert!(!chaining(&plan(None, Some(512), Some(5000)), 0), "below a chunk");
+        assert!(!chaining(&plan(Some(3), None, None), 2), "offset not known");
+        assert!(chaining(&plan(None, Some(8 << 20), None), 0), "unknown length");
+    }
+
+    #[test]
+    fn digests_are_read_and_shown() {
+        let digest = of_slice(&Plan::new(None, Some(1024), Some(4096)).unwrap(), 1, &bytes(1024));
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        let short = "cv:00".parse::<SliceDigest>().unwrap_err();
+        assert!(short.contains("64") && short.contains('2'), "{short}");
+        for bad in ["", "cv:", "sha1:00", &"é".repeat(40), &format!("cv:{}", "g".repeat(64))] {
+            assert!(bad.parse::<SliceDigest>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_subtree_has_no_root() {
+        let mut join = TreeJoin::new();
+        assert_eq!(TreeJoin::new().finish(), None);
+        join.push(of_bytes(b"x"));
+        assert_eq!(join.finish(), None);
+    }
+}

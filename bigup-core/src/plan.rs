@@ -1,0 +1,402 @@
+//! How a file is cut into slices, and the arithmetic of it. No I/O.
+//!
+//! Natively all slices have one size, the last one apart. A client need not say everything at once: the seed's client
+//! tells only how many slices there are, standard input has no length until it ends. A [`Plan`] is what is known so
+//! far; it only ever grows, and whatever contradicts it is refused with both numbers.
+//!
+//! Offsets and lengths of slices are asked for here and computed nowhere else, so that a plan of unequal slices (a tus
+//! upload) would change this file and the frontier in [`crate::spool`], not what calls them.
+
+use serde::{Deserialize, Serialize};
+
+/// Most slices of one upload. A file of 16 TiB fits with slices of 16 MiB.
+pub const MAX_SLICES: u64 = 1_000_000;
+
+/// Largest file, in bytes: 16 TiB, the limit of a file on ext4 with 4 KiB blocks.
+pub const MAX_FILE_SIZE: u64 = 16 << 40;
+
+/// What is known of how an upload is cut.
+///
+/// None means "not known yet" in every field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Number of slices; 0 for an empty file.
+    pub slice_num: Option<u64>,
+    /// Bytes of every slice but the last; never 0.
+    pub slice_size: Option<u64>,
+    /// Bytes of the whole file.
+    pub file_size: Option<u64>,
+    /// Bytes of the last slice, where it came before the slice size was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_len: Option<u64>,
+}
+
+/// Why numbers do not fit.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// Over [`MAX_SLICES`].
+    #[error("{0} slices are too many: at most {MAX_SLICES}; use larger slices")]
+    TooManySlices(u64),
+    /// Over [`MAX_FILE_SIZE`].
+    #[error("a file of {0} bytes is too large: at most {MAX_FILE_SIZE}")]
+    FileTooLarge(u64),
+    /// A slice size of 0.
+    #[error("slice_size is 0: a slice has at least 1 byte")]
+    ZeroSliceSize,
+    /// The three numbers of one request disagree.
+    #[error("slice_num is {given}, but {file_size} bytes in slices of {slice_size} are {computed} slices")]
+    Count {
+        /// The slice_num that was given.
+        given: u64,
+        /// The one that the sizes give.
+        computed: u64,
+        /// Bytes of the file.
+        file_size: u64,
+        /// Bytes of a slice.
+        slice_size: u64,
+    },
+    /// The number of slices cannot hold the size.
+    #[error("slice_num is {slice_num} and file_size {file_size}: {slice_num} slices need at least 1 byte each")]
+    Thin {
+        /// Number of slices.
+        slice_num: u64,
+        /// Bytes of the file.
+        file_size: u64,
+    },
+    /// A number that differs from what the upload has.
+    #[error("{what} of this upload is {have}, not {given}")]
+    Differs {
+        /// Which number, by its name on the wire.
+        what: &'static str,
+        /// The upload's.
+        have: u64,
+        /// The request's.
+        given: u64,
+    },
+    /// A slice beyond the end.
+    #[error("slice_id is {slice_id}, but this upload has {slice_num} slices (0 to {last})", last = .slice_num.saturating_sub(1))]
+    BeyondEnd {
+        /// The slice asked for.
+        slice_id: u64,
+        /// Number of slices.
+        slice_num: u64,
+    },
+    /// A slice of a length other than its place asks for.
+    #[error("slice {slice_id} of this upload has {expected} bytes, not {got}")]
+    SliceLen {
+        /// The slice.
+        slice_id: u64,
+        /// Bytes it must have.
+        expected: u64,
+        /// Bytes it has.
+        got: u64,
+    },
+    /// A last slice longer than the others.
+    #[error("slice {slice_id}, the last one, has {got} bytes, more than the slice size {slice_size}")]
+    LastTooLong {
+        /// The slice.
+        slice_id: u64,
+        /// Bytes of the slices before it.
+        slice_size: u64,
+        /// Bytes it has.
+        got: u64,
+    },
+    /// A slice without content.
+    #[error("slice {0} has 0 bytes: a slice has at least 1 byte")]
+    EmptySlice(u64),
+}
+
+impl Plan {
+    /// Takes what a client said. Anything may be missing.
+    ///
+    /// # Errors
+    /// The numbers are over the limits or contradict each other.
+    pub fn new(slice_num: Option<u64>, slice_size: Option<u64>, file_size: Option<u64>) -> Result<Plan, PlanError> {
+        if slice_size == Some(0) {
+            return Err(PlanError::ZeroSliceSize);
+        }
+        Plan { slice_num, slice_size, file_size, last_len: None }.completed()
+    }
+
+    /// Fills in what follows from what is known and checks it all.
+    fn completed(mut self) -> Result<Plan, PlanError> {
+        if let (Some(num), Some(last)) = (self.slice_num, self.last_len) {
+            self.file_size = match (num, self.slice_size) {
+                (1, _) => Some(last),
+                (_, Some(size)) if last > size => {
+                    return Err(PlanError::LastTooLong { slice_id: num - 1, slice_size: size, got: last });
+                }
+                (_, Some(size)) => {
+                    agree("file_size", self.file_size, (num - 1).saturating_mul(size).saturating_add(last))?
+                }
+                (_, None) => self.file_size,
+            };
+        }
+        if self.slice_num == Some(0) {
+            self.file_size = agree("file_size", self.file_size, 0)?;
+        }
+        if let (Some(file_size), Some(slice_size)) = (self.file_size, self.slice_size) {
+            let computed = file_size.div_ceil(slice_size);
+            match self.slice_num {
+                Some(given) if given != computed => {
+                    return Err(PlanError::Count { given, computed, file_size, slice_size });
+                }
+                _ => self.slice_num = Some(computed),
+            }
+        }
+        if let (Some(slice_num), Some(file_size)) = (self.slice_num, self.file_size) {
+            if slice_num > file_size {
+                return Err(PlanError::Thin { slice_num, file_size });
+            }
+            if slice_num == 0 && file_size > 0 {
+                return Err(PlanError::Differs { what: "file_size", have: 0, given: file_size });
+            }
+        }
+        if let Some(num) = self.slice_num.filter(|n| *n > MAX_SLICES) {
+            return Err(PlanError::TooManySlices(num));
+        }
+        if let Some(size) = self.file_size.filter(|n| *n > MAX_FILE_SIZE) {
+            return Err(PlanError::FileTooLarge(size));
+        }
+        Ok(self)
+    }
+
+    /// This plan with what `other` knows beyond it.
+    ///
+    /// # Errors
+    /// A number that both know differs.
+    pub fn bind(&self, other: &Plan) -> Result<Plan, PlanError> {
+        fn one(what: &'static str, have: Option<u64>, given: Option<u64>) -> Result<Option<u64>, PlanError> {
+            given.map_or(Ok(have), |given| agree(what, have, given))
+        }
+        // Sizes before the number of slices: they say more to whoever reads the error.
+        let bound = Plan {
+            file_size: one("file_size", self.file_size, other.file_size)?,
+            slice_size: one("slice_size", self.slice_size, other.slice_size)?,
+            slice_num: one("slice_num", self.slice_num, other.slice_num)?,
+            last_len: one("the last slice's size", self.last_len, other.last_len)?,
+        };
+        bound.completed()
+    }
+
+    /// This plan with what a slice of `len` bytes in place `slice_id` tells.
+    ///
+    /// # Errors
+    /// The slice has no place in this upload.
+    pub fn learn(&self, slice_id: u64, len: u64) -> Result<Plan, PlanError> {
+        if let Some(slice_num) = self.slice_num.filter(|n| slice_id >= *n) {
+            return Err(PlanError::BeyondEnd { slice_id, slice_num });
+        }
+        if slice_id >= MAX_SLICES {
+            return Err(PlanError::TooManySlices(slice_id.saturating_add(1)));
+        }
+        if len == 0 {
+            return Err(PlanError::EmptySlice(slice_id));
+        }
+        if let Some(expected) = self.len_of(slice_id) {
+            if expected != len {
+                return Err(PlanError::SliceLen { slice_id, expected, got: len });
+            }
+            return Ok(*self);
+        }
+        let is_last = self.slice_num == Some(slice_id + 1);
+        let learned = if is_last {
+            Plan { last_len: agree("the last slice's size", self.last_len, len)?, ..*self }
+        } else {
+            Plan { slice_size: agree("slice_size", self.slice_size, len)?, ..*self }
+        };
+        learned.completed()
+    }
+
+    /// Where slice `slice_id` begins, in bytes from the start of the file; None while that is not known.
+    pub fn offset_of(&self, slice_id: u64) -> Option<u64> {
+        if slice_id == 0 { Some(0) } else { self.slice_size?.checked_mul(slice_id) }
+    }
+
+    /// Bytes of slice `slice_id`; None while that is not known. `slice_id` is within the upload.
+    ///
+    /// While the number of slices is not known every slice is a full one: a shorter one ends the file.
+    pub fn len_of(&self, slice_id: u64) -> Option<u64> {
+        match self.slice_num {
+            Some(num) if slice_id + 1 == num => match self.file_size {
+                Some(file_size) => Some(file_size - self.offset_of(slice_id)?),
+                None => self.last_len,
+            },
+            _ => self.slice_size,
+        }
+    }
+
+    /// How many whole slices the first `merged_len` bytes of the file hold.
+    pub fn slices_in(&self, merged_len: u64) -> u64 {
+        if self.file_size == Some(merged_len) {
+            return self.slice_num.unwrap_or(0);
+        }
+        let Some(slice_size) = self.slice_size else { return 0 };
+        let full = merged_len / slice_size;
+        match self.slice_num {
+            // The last slice counts only where the whole size is there, which the first lines answer.
+            Some(num) if self.file_size.is_some() => full.min(num.saturating_sub(1)),
+            Some(num) => full.min(num),
+            None => full,
+        }
+    }
+
+    /// How many leading slices have the same place and length in both plans.
+    pub fn common_slices(&self, other: &Plan) -> u64 {
+        if self == other {
+            return self.slice_num.unwrap_or(MAX_SLICES);
+        }
+        if self.slice_size.is_none() || self.slice_size != other.slice_size {
+            return 0;
+        }
+        let full = |plan: &Plan| match (plan.file_size, plan.slice_num, plan.slice_size) {
+            (Some(file_size), _, Some(slice_size)) => file_size / slice_size,
+            (None, Some(num), _) => num.saturating_sub(1),
+            _ => MAX_SLICES,
+        };
+        full(self).min(full(other))
+    }
+}
+
+/// `given`, where `have` is not known or the same.
+fn agree(what: &'static str, have: Option<u64>, given: u64) -> Result<Option<u64>, PlanError> {
+    match have {
+        Some(have) if have != given => Err(PlanError::Differs { what, have, given }),
+        _ => Ok(Some(given)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sized(slice_size: u64, file_size: u64) -> Plan {
+        Plan::new(None, Some(slice_size), Some(file_size)).unwrap()
+    }
+
+    #[test]
+    fn counts_slices_at_the_borders() {
+        for (file_size, slice_num) in [(0, 0), (1, 1), (9, 1), (10, 1), (11, 2), (19, 2), (20, 2), (21, 3)] {
+            assert_eq!(sized(10, file_size).slice_num, Some(slice_num), "{file_size} bytes");
+        }
+        assert_eq!(sized(10, 21).len_of(2), Some(1));
+        assert_eq!(sized(10, 20).len_of(1), Some(10));
+        assert_eq!(sized(10, 19).len_of(1), Some(9));
+    }
+
+    #[test]
+    fn contradictions_within_a_request_are_told_with_both_numbers() {
+        let message = Plan::new(Some(5), Some(10), Some(100)).unwrap_err().to_string();
+        assert_eq!(message, "slice_num is 5, but 100 bytes in slices of 10 are 10 slices");
+        assert_eq!(Plan::new(Some(1), Some(0), None), Err(PlanError::ZeroSliceSize));
+        assert_eq!(Plan::new(Some(0), None, Some(3)), Err(PlanError::Differs { what: "file_size", have: 3, given: 0 }));
+        assert_eq!(Plan::new(Some(4), None, Some(3)), Err(PlanError::Thin { slice_num: 4, file_size: 3 }));
+        assert!(Plan::new(Some(1), None, Some(3)).is_ok());
+    }
+
+    #[test]
+    fn limits_hold_at_the_borders() {
+        assert!(Plan::new(Some(MAX_SLICES), None, None).is_ok());
+        assert_eq!(Plan::new(Some(MAX_SLICES + 1), None, None), Err(PlanError::TooManySlices(MAX_SLICES + 1)));
+        assert!(Plan::new(None, Some(16 << 20), Some(MAX_FILE_SIZE - (48 << 30) * 16)).is_ok());
+        let (slice, file) = (Some(1 << 30), Some(MAX_FILE_SIZE + 1));
+        assert_eq!(Plan::new(None, slice, file), Err(PlanError::FileTooLarge(MAX_FILE_SIZE + 1)));
+        assert!(Plan::new(Some(u64::MAX), Some(u64::MAX), Some(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn the_seeds_upload_learns_its_sizes_in_any_order() {
+        let begun = Plan::new(Some(3), None, None).unwrap();
+        assert_eq!((begun.offset_of(2), begun.len_of(0)), (None, None));
+        let last_first = begun.learn(2, 4).unwrap();
+        assert_eq!((last_first.file_size, last_first.len_of(2)), (None, Some(4)));
+        let both = last_first.learn(0, 10).unwrap();
+        assert_eq!((both.slice_size, both.file_size), (Some(10), Some(24)));
+        assert_eq!(
+            both,
+            begun.learn(1, 10).unwrap().learn(2, 4).unwrap().learn(0, 10).unwrap().with_last_len_of(&both)
+        );
+    }
+
+    impl Plan {
+        fn with_last_len_of(self, other: &Plan) -> Plan {
+            Plan { last_len: other.last_len, ..self }
+        }
+    }
+
+    #[test]
+    fn slices_that_contradict_the_upload_are_refused() {
+        let plan = Plan::new(Some(3), None, None).unwrap().learn(0, 10).unwrap();
+        assert_eq!(plan.learn(3, 10), Err(PlanError::BeyondEnd { slice_id: 3, slice_num: 3 }));
+        assert_eq!(plan.learn(1, 9), Err(PlanError::SliceLen { slice_id: 1, expected: 10, got: 9 }));
+        assert_eq!(plan.learn(2, 11), Err(PlanError::LastTooLong { slice_id: 2, slice_size: 10, got: 11 }));
+        assert_eq!(plan.learn(2, 0), Err(PlanError::EmptySlice(2)));
+        let long_last = Plan::new(Some(3), None, None).unwrap().learn(2, 11).unwrap();
+        assert_eq!(long_last.learn(0, 10), Err(PlanError::LastTooLong { slice_id: 2, slice_size: 10, got: 11 }));
+        let single = Plan::new(Some(1), None, None).unwrap().learn(0, 7).unwrap();
+        assert_eq!(single.file_size, Some(7));
+        assert_eq!(single.learn(0, 8), Err(PlanError::SliceLen { slice_id: 0, expected: 7, got: 8 }));
+    }
+
+    #[test]
+    fn an_unknown_length_is_bound_later() {
+        let open = Plan::new(None, Some(10), None).unwrap();
+        assert_eq!(open.learn(7, 9), Err(PlanError::SliceLen { slice_id: 7, expected: 10, got: 9 }));
+        let bound = open.bind(&Plan::new(None, None, Some(75)).unwrap()).unwrap();
+        assert_eq!((bound.slice_num, bound.len_of(7)), (Some(8), Some(5)));
+        let other = Plan::new(None, None, Some(76)).unwrap();
+        assert_eq!(bound.bind(&other), Err(PlanError::Differs { what: "file_size", have: 75, given: 76 }));
+    }
+
+    #[test]
+    fn slices_in_counts_whole_slices_only() {
+        let plan = sized(10, 25);
+        for (len, slices) in [(0, 0), (9, 0), (10, 1), (19, 1), (20, 2), (24, 2), (25, 3)] {
+            assert_eq!(plan.slices_in(len), slices, "{len} bytes");
+        }
+        let even = sized(10, 20);
+        assert_eq!((even.slices_in(19), even.slices_in(20)), (1, 2));
+        // The seed's, before the last slice came: nothing is known of its length.
+        let seed = Plan::new(Some(3), Some(10), None).unwrap();
+        assert_eq!((seed.slices_in(20), seed.slices_in(29)), (2, 2));
+        assert_eq!(Plan::new(Some(3), None, None).unwrap().slices_in(0), 0);
+        assert_eq!(Plan::new(Some(0), None, None).unwrap().slices_in(0), 0);
+    }
+
+    #[test]
+    fn a_grown_file_keeps_its_full_slices() {
+        assert_eq!(sized(10, 25).common_slices(&sized(10, 47)), 2);
+        assert_eq!(sized(10, 25).common_slices(&sized(10, 25)), 3);
+        assert_eq!(sized(10, 20).common_slices(&sized(10, 20)), 2);
+        assert_eq!(sized(10, 25).common_slices(&sized(20, 25)), 0);
+        assert_eq!(Plan::new(None, Some(10), None).unwrap().common_slices(&sized(10, 25)), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn every_plan_covers_the_file_once(slice_size in 1u64..5000, file_size in 1u64..200_000) {
+            let plan = sized(slice_size, file_size);
+            let mut end = 0;
+            for id in 0..plan.slice_num.unwrap() {
+                prop_assert_eq!(plan.offset_of(id), Some(end));
+                let len = plan.len_of(id).unwrap();
+                prop_assert!(len > 0 && len <= slice_size);
+                prop_assert_eq!(plan.slices_in(end + len - 1), id);
+                end += len;
+                prop_assert_eq!(plan.slices_in(end), id + 1);
+            }
+            prop_assert_eq!(end, file_size);
+        }
+
+        #[test]
+        fn any_numbers_are_refused_or_consistent(num: Option<u64>, size: Option<u64>, file: Option<u64>, id: u64, len: u64) {
+            if let Ok(plan) = Plan::new(num, size, file)
+                && let Ok(learned) = plan.learn(id, len)
+            {
+                prop_assert_eq!(learned.len_of(id), Some(len));
+                prop_assert_eq!(learned.learn(id, len), Ok(learned));
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Parameters and JSON bodies of the native endpoint, `/big_file_upload`.
+//!
+//! The seed's names and fields stand as they were; all else is optional. What the server sends is informational to a
+//! client but for `status`, `is_uploaded`, what is held and the digests.
+
+use crate::digest::Digest;
+use crate::ranges::SliceRanges;
+use serde::{Deserialize, Serialize};
+
+/// Path of the endpoint, below the server's root.
+pub const PATH: &str = "big_file_upload";
+
+/// Most slices whose digests one answer carries.
+pub const MAX_DIGESTS: u64 = 4096;
+
+/// Longest `wait`, in seconds: below the 60 s after which common proxies give a silent request up.
+pub const MAX_WAIT_SECS: u64 = 50;
+
+/// Names of the query parameters. Numbers are decimal without sign; a switch is on when its value is `1`.
+pub mod param {
+    /// Name of the file, relative to `files/`.
+    pub const FILE_NAME: &str = "file_name";
+    /// GET: number of slices. Needed unless `slice_size` is given.
+    pub const SLICE_NUM: &str = "slice_num";
+    /// GET: bytes of a slice that the client would like; an upload that has begun keeps its own and answers it.
+    /// POST: bytes of this slice, the length of the body.
+    pub const SLICE_SIZE: &str = "slice_size";
+    /// Bytes of the file; absent while the client does not know.
+    pub const FILE_SIZE: &str = "file_size";
+    /// POST: which slice, from 0.
+    pub const SLICE_ID: &str = "slice_id";
+    /// POST: the slice's digest, as [`crate::digest::SliceDigest`] shows it.
+    pub const SLICE_DIGEST: &str = "slice_digest";
+    /// What the client's source is, opaque to the server: two equal ones stand for the same bytes.
+    pub const SOURCE: &str = "source";
+    /// The BLAKE3 digest that the whole file must have.
+    pub const FILE_DIGEST: &str = "file_digest";
+    /// Switch: a finished file of this name and other content is replaced.
+    pub const REPLACE: &str = "replace";
+    /// GET, switch: held slices as `slice_ranges_uploaded` instead of `slice_ids_uploaded`.
+    pub const RANGES: &str = "ranges";
+    /// GET: seconds to wait for the file to be finished before answering, at most [`super::MAX_WAIT_SECS`].
+    pub const WAIT: &str = "wait";
+    /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads.
+    pub const PEEK: &str = "peek";
+    /// GET with `peek`: `A-B`, the digests of the held ones among these slices, at most [`super::MAX_DIGESTS`].
+    pub const DIGESTS: &str = "digests";
+}
+
+/// Longest `source`, in characters; they are visible ASCII.
+pub const MAX_SOURCE_LEN: usize = 128;
+
+/// Answer to a GET: what the server holds of an upload, or that the file is finished.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UploadAnswer {
+    /// Name of the file.
+    pub file_name: String,
+    /// HTTP status, 200.
+    pub status: u16,
+    /// 1: the file stands in `files/`, whole, checked and synced. 0: not yet.
+    pub is_uploaded: u8,
+    /// Ids of the held slices; all of them once the file is finished. Absent where ranges were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_ids_uploaded: Option<Vec<u64>>,
+    /// The same as runs `[first, last]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_ranges_uploaded: Option<SliceRanges>,
+    /// Number of slices, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_num: Option<u64>,
+    /// Bytes of a slice, where known. Binding for whoever goes on with the upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_size: Option<u64>,
+    /// Bytes of the file, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_size: Option<u64>,
+    /// The frontier: slices below it are in the merged file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curr_merge_slice_id: Option<u64>,
+    /// Held slices may be of other content than the asker's source: compare their digests before skipping them, and
+    /// end by a GET with `file_digest`, without which the file is not published.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compare: bool,
+    /// `is_uploaded` is 1 and the finished file came from the very `source` that the asker named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_source: bool,
+    /// Digest of the finished file, where the server knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_digest: Option<String>,
+    /// Digests of the slices asked for, in order; null for those that are not held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digests: Option<Vec<Option<String>>>,
+    /// Why the merger stopped last, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// Answer to a POST: the slice is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SliceAnswer {
+    /// Name of the file.
+    pub file_name: String,
+    /// The slice.
+    pub slice_id: u64,
+    /// HTTP status, 200.
+    pub status: u16,
+    /// 1: with this slice the file was finished before the answer.
+    pub is_uploaded: u8,
+    /// Digest of the finished file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_digest: Option<String>,
+    /// The server had this slice already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+}
+
+/// Answer to a GET with `peek` and no name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListAnswer {
+    /// HTTP status, 200.
+    pub status: u16,
+    /// Unfinished uploads, by name.
+    pub uploads: Vec<UploadStatus>,
+}
+
+/// One unfinished upload, as an operator sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UploadStatus {
+    /// Name of the file.
+    pub file_name: String,
+    /// Number of slices, where known.
+    pub slice_num: Option<u64>,
+    /// Bytes of a slice, where known.
+    pub slice_size: Option<u64>,
+    /// Bytes of the file, where known.
+    pub file_size: Option<u64>,
+    /// How many slices are held.
+    pub slices_held: u64,
+    /// The frontier.
+    pub curr_merge_slice_id: u64,
+    /// 1 while a merger is at work.
+    pub merge_slice_process_exist: u8,
+    /// Seconds since the last byte arrived.
+    pub idle_seconds: u64,
+    /// Why the merger stopped last, where it did.
+    pub last_error: Option<String>,
+}
+
+/// Answer to a refused request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// What was wrong, with both numbers, and what to do; for people.
+    pub message: String,
+    /// What was wrong, for programs.
+    pub error: ErrorCode,
+}
+
+/// What was wrong, for programs. Codes stay as they are once released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// 400: a parameter is missing or makes no sense.
+    BadRequest,
+    /// 400: the file name cannot be used.
+    BadName,
+    /// 400: the body is not what its length or digest says; send it again.
+    Damaged,
+    /// 404: no such path.
+    NotFound,
+    /// 404: no such upload; begin it by a GET.
+    NoUpload,
+    /// 405: the endpoint has GET and POST.
+    MethodNotAllowed,
+    /// 408: the body came too slowly.
+    Timeout,
+    /// 409: numbers or content contradict the upload's.
+    Conflict,
+    /// 409: another push is at work on this name; ask again later.
+    Busy,
+    /// 409: a finished file of this name and other content exists.
+    Exists,
+    /// 413: over a limit.
+    TooLarge,
+    /// 503: the server is stopping.
+    Stopping,
+    /// 507: no room left.
+    NoSpace,
+    /// 500: something else went wrong on the server.
+    Internal,
+    /// A code that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl UploadAnswer {
+    /// The held slices, whichever way they were sent; nothing where they make no sense.
+    pub fn held(&self) -> SliceRanges {
+        match (&self.slice_ranges_uploaded, &self.slice_ids_uploaded) {
+            (Some(ranges), _) if ranges.is_valid() => ranges.clone(),
+            (_, Some(ids)) => SliceRanges::with_frontier(0, ids.clone()),
+            _ => SliceRanges::default(),
+        }
+    }
+
+    /// The digest of the finished file, where the answer has a readable one.
+    pub fn digest(&self) -> Option<Digest> {
+        self.file_digest.as_ref()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_error_code_is_read() {
+        let text = r#"{"status":429,"message":"slow down","error":"too_many"}"#;
+        assert_eq!(serde_json::from_str::<ErrorAnswer>(text).unwrap().error, ErrorCode::Unknown);
+    }
+
+    #[test]
+    fn the_seeds_fields_are_always_there() {
+        let answer = UploadAnswer { slice_ids_uploaded: Some(vec![]), ..UploadAnswer::default() };
+        let text = serde_json::to_string(&answer).unwrap();
+        assert_eq!(text, r#"{"file_name":"","status":0,"is_uploaded":0,"slice_ids_uploaded":[]}"#);
+    }
+}
