@@ -1,1 +1,411 @@
-//! disk
+//! Small, exact file operations: replacement by rename, syncing, copying, locks that outlive renames.
+//!
+//! Every error says what was being done and to which path ([`Context`]).
+
+use fs2::FileExt;
+use nix::errno::Errno;
+use nix::fcntl::copy_file_range;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::OnceLock;
+
+mod reflink;
+
+/// Adds what was being done, and to which path, to an I/O error.
+pub trait Context<T> {
+    /// `doing` is a phrase like "syncing"; the error's kind stays as it was.
+    fn at(self, doing: &str, path: &Path) -> io::Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn at(self, doing: &str, path: &Path) -> io::Result<T> {
+        self.map_err(|error| {
+            let error = error.into();
+            io::Error::new(error.kind(), format!("{doing} {}: {error}", path.display()))
+        })
+    }
+}
+
+/// 64 random bits as 16 hexadecimal digits, for names that must not meet.
+pub fn random_suffix() -> String {
+    let bits = getrandom::u64().expect("the kernel gives random bytes");
+    format!("{bits:016x}")
+}
+
+/// Opens a regular file for reading; follows no symlink in the last component and does not block on a FIFO.
+///
+/// # Errors
+/// Not there, no permission, or something else than a regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).at("opening", path)?;
+    if !file.metadata().at("looking at", path)?.is_file() {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(error).at("opening", path);
+    }
+    Ok(file)
+}
+
+/// Opens or creates a regular file for reading and writing; follows no symlink in the last component.
+///
+/// # Errors
+/// As the system gives them.
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(flags);
+    options.open(path).at("opening", path)
+}
+
+/// Creates a file that must not exist yet, for reading and writing.
+///
+/// # Errors
+/// As the system gives them.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path).at("creating", path)
+}
+
+/// Whether a replaced file must survive a power cut from the moment the call returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The old or the new content survives the death of any process.
+    Process,
+    /// The new content also survives a power cut.
+    PowerCut,
+}
+
+/// Gives the file `name` in `folder` the content `bytes`, by rename: at every instant it is the old one or the new one.
+///
+/// # Errors
+/// The old content stands, and nothing is left behind but after a kill: a file `.NAME.RANDOM.tmp`.
+pub fn replace_file(folder: &Path, name: &str, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    let temporary = folder.join(format!(".{name}.{}.tmp", random_suffix()));
+    let path = folder.join(name);
+    let written = (|| {
+        let mut file = create_new(&temporary)?;
+        file.write_all(bytes).at("writing", &temporary)?;
+        if durability == Durability::PowerCut {
+            file.sync_all().at("syncing", &temporary)?;
+        }
+        std::fs::rename(&temporary, &path).at("replacing", &path)
+    })();
+    if written.is_err() {
+        // The error that matters is the first one; a leftover is swept later.
+        let _ = std::fs::remove_file(&temporary);
+        return written;
+    }
+    if durability == Durability::PowerCut {
+        sync_dir(folder)?;
+    }
+    Ok(())
+}
+
+/// Makes the entries of `folder` durable (fsync(2): syncing a file does not sync its directory entry).
+///
+/// # Errors
+/// As the system gives them.
+pub fn sync_dir(folder: &Path) -> io::Result<()> {
+    File::open(folder).and_then(|dir| dir.sync_all()).at("syncing the folder", folder)
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// Over `limit` bytes, or as the system gives them.
+pub fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(limit + 1).read_to_end(&mut bytes).at("reading", path)?;
+    if bytes.len() as u64 > limit {
+        let error = io::Error::new(io::ErrorKind::InvalidData, format!("over {limit} bytes"));
+        return Err(error).at("reading", path);
+    }
+    Ok(bytes)
+}
+
+/// An exclusive lock on the file that a path names, given back on drop.
+///
+/// flock(2) locks: one holder at a time among all processes and all openings, given back by the kernel when the holder
+/// dies.
+pub struct FileLock {
+    file: File,
+}
+
+impl FileLock {
+    /// Waits for the lock on the file that `path` names, which is created if need be.
+    ///
+    /// # Errors
+    /// The file cannot be opened (its folder may be gone) or locked.
+    pub fn wait(path: &Path) -> io::Result<FileLock> {
+        loop {
+            let file = open_or_create(path)?;
+            file.lock_exclusive().at("locking", path)?;
+            if let Some(lock) = FileLock::if_still_named(file, path)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes the lock if it is free. None while somebody else has it.
+    ///
+    /// # Errors
+    /// As for [`FileLock::wait`].
+    pub fn try_now(path: &Path) -> io::Result<Option<FileLock>> {
+        loop {
+            let file = open_or_create(path)?;
+            match file.try_lock_exclusive() {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) => return Err(e).at("locking", path),
+            }
+            if let Some(lock) = FileLock::if_still_named(file, path)? {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// The lock, if `path` still names the file that was locked: it may have been replaced while we waited.
+    fn if_still_named(file: File, path: &Path) -> io::Result<Option<FileLock>> {
+        let lock = FileLock { file };
+        let locked = lock.file.metadata().at("looking at", path)?;
+        match std::fs::symlink_metadata(path) {
+            Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => Ok(Some(lock)),
+            Ok(_) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).at("looking at", path),
+        }
+    }
+
+    /// The locked file, open for reading and writing.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Unlocking rather than only closing: a child just being started may hold a copy of the descriptor until it
+        // executes its program, and would keep the lock that long. An error would mean that it was not locked.
+        let _ = FileExt::unlock(&self.file);
+    }
+}
+
+/// A running kernel, as far as what it holds in memory goes: data written under another one may not have reached the
+/// disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BootId(pub [u8; 8]);
+
+impl BootId {
+    /// The kernel that runs now: the first 8 bytes of the BLAKE3 hash of /proc/sys/kernel/random/boot_id (random(4)).
+    /// Where that cannot be read it is a random one, so that nothing is trusted.
+    pub fn current() -> BootId {
+        static CURRENT: OnceLock<BootId> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|e| {
+                log::warn!("the kernel's boot id cannot be read ({e}): everything held will be checked by digest");
+                random_suffix().into_bytes()
+            });
+            let hash = blake3::hash(&text);
+            BootId(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+        })
+    }
+}
+
+/// How bytes got from one file into another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyMethod {
+    /// FICLONERANGE (ioctl_ficlonerange(2)): both files share the blocks.
+    Reflink,
+    /// copy_file_range(2): the kernel copied.
+    CopyFileRange,
+    /// Read and written.
+    ReadWrite,
+}
+
+impl fmt::Display for CopyMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CopyMethod::Reflink => "reflink",
+            CopyMethod::CopyFileRange => "copy_file_range",
+            CopyMethod::ReadWrite => "read and write",
+        })
+    }
+}
+
+/// Copies ranges between files by the best method that works, found out at run time and remembered.
+///
+/// Each method that the file system does not have is tried once. A reflink that fails for its alignment alone (EINVAL)
+/// is tried again with the next range.
+pub struct Copier {
+    reflink: bool,
+    copy_file_range: bool,
+}
+
+impl Default for Copier {
+    fn default() -> Copier {
+        Copier::new()
+    }
+}
+
+impl Copier {
+    /// Begins with all methods.
+    pub fn new() -> Copier {
+        Copier { reflink: true, copy_file_range: true }
+    }
+
+    /// Copies the first `len` bytes of `from` to `offset` of `to`; says which method did it.
+    ///
+    /// # Errors
+    /// `from` is shorter, or as the system gives them. Part of the range may be written.
+    pub fn copy(&mut self, from: &File, to: &File, offset: u64, len: u64) -> io::Result<CopyMethod> {
+        if self.reflink {
+            match reflink::clone_range(from, to, offset, len) {
+                Ok(()) => return Ok(CopyMethod::Reflink),
+                Err(Errno::EINVAL) => {}
+                Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EXDEV | Errno::ENOSYS | Errno::EPERM) => {
+                    self.reflink = false;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if self.copy_file_range {
+            match copy_in_kernel(from, to, offset, len) {
+                Ok(()) => return Ok(CopyMethod::CopyFileRange),
+                Err(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
+                    self.copy_file_range = false;
+                }
+                Err(Errno::ENODATA) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        copy_by_hand(from, to, offset, len)?;
+        Ok(CopyMethod::ReadWrite)
+    }
+}
+
+/// copy_file_range(2) until all is there. ENODATA (which the call itself never gives) means that `from` is too short.
+fn copy_in_kernel(from: &File, to: &File, offset: u64, len: u64) -> nix::Result<()> {
+    let (mut from_offset, mut to_offset) = (0_i64, offset as i64);
+    while (from_offset as u64) < len {
+        let left = usize::try_from(len - from_offset as u64).unwrap_or(usize::MAX);
+        if copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), left)? == 0 {
+            return Err(Errno::ENODATA);
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: &File, to: &File, offset: u64, len: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut done = 0;
+    while done < len {
+        let want = buffer.len().min(usize::try_from(len - done).unwrap_or(usize::MAX));
+        from.read_exact_at(&mut buffer[..want], done)?;
+        to.write_all_at(&buffer[..want], offset + done)?;
+        done += want as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn errors_say_what_was_done_to_which_path() {
+        let error = open_regular(Path::new("/nowhere/x")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().starts_with("opening /nowhere/x: "), "{error}");
+    }
+
+    #[test]
+    fn opens_regular_files_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link, fifo) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("fifo"));
+        fs::write(&file, "x").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(open_regular(&file).is_ok());
+        assert!(open_regular(&link).is_err());
+        assert!(open_regular(&fifo).is_err());
+        assert!(open_regular(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_replaced_file_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, durability) in [("one", Durability::Process), ("two", Durability::PowerCut)] {
+            replace_file(dir.path(), "f", text.as_bytes(), durability).unwrap();
+            assert_eq!(fs::read_to_string(dir.path().join("f")).unwrap(), text);
+        }
+        fs::create_dir(dir.path().join("d")).unwrap();
+        replace_file(dir.path(), "d", b"x", Durability::Process).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_lock_has_one_holder_and_follows_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = FileLock::try_now(&path).unwrap().unwrap();
+        assert!(FileLock::try_now(&path).unwrap().is_none());
+        // The holder replaces the file, as info.ini is: whoever comes now locks the new one.
+        replace_file(dir.path(), "lock", b"new", Durability::Process).unwrap();
+        let second = FileLock::try_now(&path).unwrap().unwrap();
+        drop(first);
+        assert!(FileLock::try_now(&path).unwrap().is_none());
+        drop(second);
+        assert!(FileLock::try_now(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_is_free_again_while_a_child_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::try_now(&path).unwrap().unwrap();
+        let copy = lock.file().try_clone().unwrap();
+        drop(lock);
+        assert!(FileLock::try_now(&path).unwrap().is_some());
+        drop(copy);
+    }
+
+    #[test]
+    fn every_copy_method_gives_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let source: Vec<u8> = (0..700_001_u32).map(|i| (i % 253) as u8).collect();
+        let from_path = dir.path().join("from");
+        fs::write(&from_path, &source).unwrap();
+        for (reflink, copy_file_range) in [(true, true), (false, true), (false, false)] {
+            for len in [0, 1, 4096, source.len() as u64] {
+                let to = create_new(&dir.path().join(format!("{reflink}{copy_file_range}{len}"))).unwrap();
+                to.write_all_at(b"head", 0).unwrap();
+                let mut copier = Copier { reflink, copy_file_range };
+                copier.copy(&open_regular(&from_path).unwrap(), &to, 4, len).unwrap();
+                let mut got = vec![0; len as usize];
+                to.read_exact_at(&mut got, 4).unwrap();
+                assert!(got == source[..len as usize]);
+                assert_eq!(to.metadata().unwrap().len(), 4 + len);
+            }
+        }
+    }
+
+    #[test]
+    fn copying_more_than_there_is_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("from"), "short").unwrap();
+        let from = open_regular(&dir.path().join("from")).unwrap();
+        for copy_file_range in [true, false] {
+            let to = create_new(&dir.path().join(format!("to{copy_file_range}"))).unwrap();
+            let error = Copier { reflink: false, copy_file_range }.copy(&from, &to, 0, 6).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn the_boot_id_stays_the_same() {
+        assert_eq!(BootId::current(), BootId::current());
+    }
+}

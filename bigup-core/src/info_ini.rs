@@ -1,1 +1,321 @@
-//! info_ini
+//! info.ini: a section per unfinished upload, for operators.
+//!
+//! It is a view. Everything in it is derived from the spools, so it can be rebuilt at any time, and no program decides
+//! anything by it. It is read-modified-written under a lock on itself and replaced by rename, so that a reader, who
+//! needs no lock, and a kill find the old one or the new one. The lock is held for microseconds; nothing is waited for
+//! under it.
+//!
+//! Keys that bigup does not know survive. Comments do not: rust-ini does not keep them.
+
+use crate::data_dir::DataDir;
+use crate::disk::{self, Context, Durability, FileLock};
+use crate::name::{FileName, printable};
+use crate::spool::Spool;
+use ini::{EscapePolicy, Ini, ParseOption, Properties, WriteOption};
+use std::io::{self, Read};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Name of the file, in the data folder.
+const INFO_INI: &str = "info.ini";
+
+/// What an unreadable info.ini is kept as.
+const BROKEN: &str = "info.ini.broken";
+
+/// Names of the keys.
+pub mod key {
+    /// 1 while a merger is at work on this file, else 0.
+    pub const MERGE_SLICE_PROCESS_EXIST: &str = "merge_slice_process_exist";
+    /// The frontier: the next slice to be merged. Those below it are in the merged file and synced.
+    pub const CURR_MERGE_SLICE_ID: &str = "curr_merge_slice_id";
+    /// Number of slices; absent while not known.
+    pub const SLICE_NUM: &str = "slice_num";
+    /// Bytes of a slice; absent while not known.
+    pub const SLICE_SIZE: &str = "slice_size";
+    /// Bytes of the file; absent while not known.
+    pub const FILE_SIZE: &str = "file_size";
+    /// Process id of the merger at work; absent while there is none.
+    pub const MERGER_PID: &str = "merger_pid";
+    /// When the upload was begun (RFC 3339, UTC).
+    pub const BEGUN: &str = "begun";
+    /// Why the merger stopped or the file cannot be published; absent while all is well.
+    pub const LAST_ERROR: &str = "last_error";
+}
+
+/// The file info.ini of one data folder.
+pub struct InfoIni<'a> {
+    data: &'a DataDir,
+}
+
+impl InfoIni<'_> {
+    /// The info.ini of `data`.
+    pub fn new(data: &DataDir) -> InfoIni<'_> {
+        InfoIni { data }
+    }
+
+    /// Brings the section of `spool` up to date, or removes it where there is no such upload any more. `frontier` is the
+    /// synced one.
+    ///
+    /// # Errors
+    /// As the system gives them; the old info.ini stands then.
+    pub fn refresh(&self, spool: &Spool, name: &FileName, frontier: u64) -> io::Result<()> {
+        self.edit(|ini| {
+            if !project(ini, spool, frontier)? {
+                ini.delete(Some(name.section_title()));
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes the section of a finished upload.
+    ///
+    /// # Errors
+    /// As the system gives them; the old info.ini stands then.
+    pub fn remove(&self, name: &FileName) -> io::Result<()> {
+        self.edit(|ini| {
+            ini.delete(Some(name.section_title()));
+            Ok(())
+        })
+    }
+
+    /// Makes info.ini say what the spools say: sections that are missing or wrong are written, those of bigup's without
+    /// a spool are removed. What else is there stays.
+    ///
+    /// # Errors
+    /// As the system gives them; the old info.ini stands then.
+    pub fn reconcile(&self) -> io::Result<()> {
+        self.edit(|ini| {
+            let ours: Vec<String> = (ini.iter())
+                .filter(|(_, keys)| keys.contains_key(key::CURR_MERGE_SLICE_ID))
+                .filter_map(|(title, _)| title.map(str::to_owned))
+                .collect();
+            for title in ours {
+                let spool = FileName::from_section_title(&title).map(|name| Spool::of(self.data, &name));
+                if !spool.is_some_and(|spool| spool.path().exists()) {
+                    ini.delete(Some(title));
+                }
+            }
+            rebuild(ini, self.data)
+        })
+    }
+
+    /// Reads, changes and replaces info.ini under its lock. One that cannot be read is kept aside and rebuilt.
+    fn edit(&self, change: impl FnOnce(&mut Ini) -> io::Result<()>) -> io::Result<()> {
+        let path = self.data.info_ini();
+        let lock = FileLock::wait(&path)?;
+        let mut bytes = vec![];
+        lock.file().read_to_end(&mut bytes).at("reading", &path)?;
+        let mut ini = match parse(&bytes) {
+            Ok(ini) => ini,
+            Err(why) => {
+                log::error!("{} cannot be read ({why}); it is kept as {BROKEN} and rebuilt", path.display());
+                disk::replace_file(self.data.root(), BROKEN, &bytes, Durability::Process)?;
+                let mut ini = Ini::new();
+                rebuild(&mut ini, self.data)?;
+                ini
+            }
+        };
+        change(&mut ini)?;
+        let written = show(&ini);
+        if written != bytes {
+            disk::replace_file(self.data.root(), INFO_INI, &written, Durability::Process)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a section for every readable spool. An unreadable one is reported by whoever begins that upload anew.
+fn rebuild(ini: &mut Ini, data: &DataDir) -> io::Result<()> {
+    for spool in Spool::all(data)? {
+        let known = match spool.lock() {
+            Ok(Some(locked)) => locked.holdings().map(|h| h.synced_frontier()),
+            Ok(None) => continue,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = known.and_then(|frontier| project(ini, &spool, frontier)) {
+            log::error!("no section for the upload in {}: {e}", spool.path().display());
+        }
+    }
+    Ok(())
+}
+
+/// Writes the section of `spool`. False: there is no such upload.
+///
+/// Whether a merger is at work is looked up here, under the lock of info.ini: a merger takes its own lock before it
+/// comes here, so the last writer is right.
+fn project(ini: &mut Ini, spool: &Spool, frontier: u64) -> io::Result<bool> {
+    let Some(upload) = spool.upload()? else { return Ok(false) };
+    let merger = spool.merger()?;
+    let number = |n: Option<u64>| n.map(|n| n.to_string());
+    let title = upload.file_name.section_title();
+    let keys = ini.entry(Some(title)).or_insert(Properties::new());
+    for (name, value) in [
+        (key::MERGE_SLICE_PROCESS_EXIST, Some(u8::from(merger.is_some()).to_string())),
+        (key::CURR_MERGE_SLICE_ID, Some(frontier.to_string())),
+        (key::SLICE_NUM, number(upload.plan.slice_num)),
+        (key::SLICE_SIZE, number(upload.plan.slice_size)),
+        (key::FILE_SIZE, number(upload.plan.file_size)),
+        (key::MERGER_PID, merger.map(|pid| pid.to_string())),
+        (key::BEGUN, Some(rfc3339(upload.begun))),
+        (key::LAST_ERROR, upload.blocked.or(upload.last_error).map(|text| one_line(&text))),
+    ] {
+        match value {
+            Some(value) => keys.insert(name, value),
+            None => drop(keys.remove(name)),
+        }
+    }
+    Ok(true)
+}
+
+fn rfc3339(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+/// Text that stays on its line and means nothing to readers of INI (`%` begins an interpolation for Python's).
+fn one_line(text: &str) -> String {
+    printable(&text.replace('%', "%%").replace(['\n', '\r'], " ")).trim().to_owned()
+}
+
+fn parse(bytes: &[u8]) -> Result<Ini, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    // A tool that was killed may leave zeros, which rust-ini would take for a key.
+    if text.contains('\0') {
+        return Err("it has NUL bytes".to_owned());
+    }
+    let verbatim = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
+    Ini::load_from_str_opt(text, verbatim).map_err(|e| e.to_string())
+}
+
+fn show(ini: &Ini) -> Vec<u8> {
+    let style =
+        WriteOption { escape_policy: EscapePolicy::Nothing, kv_separator: " = ", ..WriteOption::default() };
+    let mut bytes = vec![];
+    ini.write_to_opt(&mut bytes, style).expect("writing to memory does not fail");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use crate::spool::Upload;
+    use std::fs;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        data: DataDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            Fixture { data: DataDir::create(&dir.path().join("data")).unwrap(), _dir: dir }
+        }
+
+        fn begin(&self, name: &str) -> (Spool, FileName) {
+            let name = FileName::new(name).unwrap();
+            let plan = Plan::new(None, Some(10), Some(25)).unwrap();
+            assert!(Spool::create(&self.data, &Upload::begin(name.clone(), plan, None)).unwrap());
+            (Spool::of(&self.data, &name), name)
+        }
+
+        fn refresh(&self, (spool, name): &(Spool, FileName), frontier: u64) {
+            InfoIni::new(&self.data).refresh(spool, name, frontier).unwrap();
+        }
+
+        fn text(&self) -> String {
+            fs::read_to_string(self.data.info_ini()).unwrap()
+        }
+
+        fn get(&self, section: &str, key: &str) -> Option<String> {
+            parse(self.text().as_bytes()).unwrap().get_from(Some(section), key).map(str::to_owned)
+        }
+    }
+
+    #[test]
+    fn a_section_tells_the_upload_and_goes_with_it() {
+        let f = Fixture::new();
+        let upload = f.begin("abc.txt");
+        f.refresh(&upload, 2);
+        let text = f.text();
+        for line in ["[abc.txt]", "merge_slice_process_exist = 0", "curr_merge_slice_id = 2", "slice_num = 3"] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        assert!(!text.contains("merger_pid"));
+        let merger = upload.0.try_merger_lock().unwrap().unwrap();
+        f.refresh(&upload, 2);
+        assert_eq!(f.get("abc.txt", "merge_slice_process_exist").unwrap(), "1");
+        assert_eq!(f.get("abc.txt", "merger_pid").unwrap(), std::process::id().to_string());
+        drop(merger);
+        f.refresh(&upload, 3);
+        assert_eq!(f.get("abc.txt", "merger_pid"), None);
+        upload.0.lock().unwrap().unwrap().remove().unwrap();
+        f.refresh(&upload, 3);
+        assert_eq!(f.text(), "");
+    }
+
+    #[test]
+    fn what_operators_add_survives() {
+        let f = Fixture::new();
+        let upload = f.begin("abc.txt");
+        f.refresh(&upload, 0);
+        let edited = format!("owner = me\n{}note = C:\\x 100% ; yes\n[other]\nx = 1\n", f.text());
+        fs::write(f.data.info_ini(), edited).unwrap();
+        f.refresh(&upload, 1);
+        InfoIni::new(&f.data).reconcile().unwrap();
+        assert_eq!(f.get("abc.txt", "note").unwrap(), "C:\\x 100% ; yes");
+        assert_eq!(f.get("other", "x").unwrap(), "1");
+        assert!(f.text().starts_with("owner = me\n"));
+    }
+
+    #[test]
+    fn garbage_is_kept_aside_and_rebuilt_from_the_spools() {
+        for garbage in [&b"no key here"[..], b"\xff\xfe\0", b"[abc.txt\nx", &[0; 100]] {
+            let f = Fixture::new();
+            let (one, _two) = (f.begin("abc.txt"), f.begin("d/e f.bin"));
+            fs::write(f.data.info_ini(), garbage).unwrap();
+            f.refresh(&one, 1);
+            assert_eq!(fs::read(f.data.root().join(BROKEN)).unwrap(), garbage);
+            assert_eq!(f.get("abc.txt", "curr_merge_slice_id").unwrap(), "1");
+            assert_eq!(f.get("d/e f.bin", "slice_num").unwrap(), "3");
+        }
+    }
+
+    #[test]
+    fn reconciling_adds_what_is_missing_and_removes_what_is_over() {
+        let f = Fixture::new();
+        let (one, two) = (f.begin("one"), f.begin("two"));
+        f.refresh(&one, 0);
+        f.refresh(&two, 0);
+        one.0.lock().unwrap().unwrap().remove().unwrap();
+        fs::write(f.data.info_ini(), f.text().replace("[two]", "[three]")).unwrap();
+        InfoIni::new(&f.data).reconcile().unwrap();
+        let titles: Vec<String> = f.text().lines().filter(|l| l.starts_with('[')).map(str::to_owned).collect();
+        assert_eq!(titles, ["[two]"]);
+    }
+
+    #[test]
+    fn names_that_mean_something_to_ini_stay_in_their_section() {
+        let f = Fixture::new();
+        for name in ["a]\u{2028}[b", "x=y;#z", " lead", "100%", "DEFAULT", "quo\"te\\n"] {
+            let upload = f.begin(name);
+            f.refresh(&upload, 7);
+            assert_eq!(f.get(&upload.1.section_title(), "curr_merge_slice_id").unwrap(), "7", "{name}");
+        }
+        let sections = parse(f.text().as_bytes()).unwrap().sections().flatten().count();
+        assert_eq!(sections, 6);
+    }
+
+    #[test]
+    fn concurrent_edits_all_arrive() {
+        let f = Fixture::new();
+        let uploads: Vec<_> = (0..8).map(|i| f.begin(&format!("f{i}"))).collect();
+        std::thread::scope(|scope| {
+            for upload in &uploads {
+                scope.spawn(|| (0..=20).for_each(|frontier| f.refresh(upload, frontier)));
+            }
+        });
+        for i in 0..8 {
+            assert_eq!(f.get(&format!("f{i}"), "curr_merge_slice_id").unwrap(), "20");
+        }
+    }
+}

@@ -110,8 +110,11 @@ impl FileName {
 
     /// The title of this file's section in info.ini: the name itself but for what means something to INI readers
     /// (`[`, `]`, `%`, `;`, `#`, `=`, `:`, quotes, backslash), spaces at the ends and invisible characters, which are
-    /// percent-encoded.
+    /// percent-encoded. So is the first letter of `DEFAULT`, which Python's configparser takes for something else.
     pub fn section_title(&self) -> String {
+        if self.0 == "DEFAULT" {
+            return "%44EFAULT".to_owned();
+        }
         let last = self.0.char_indices().last().map_or(0, |(i, _)| i);
         encode(&self.0, |i, c| {
             let inner = i > 0 && i < last;
@@ -217,6 +220,7 @@ mod tests {
         assert_eq!(name(".hidden").spool_folder(), "%2Ehidden");
         assert_eq!(name("abc.txt").section_title(), "abc.txt");
         assert_eq!(name("a/b c.bin").section_title(), "a/b c.bin");
+        assert_eq!(FileName::from_section_title(&name("DEFAULT").section_title()), Some(name("DEFAULT")));
         assert_eq!(name("x]\u{202E}y").section_title(), "x%5D%E2%80%AEy");
     }
 

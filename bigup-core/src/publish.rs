@@ -1,1 +1,250 @@
-//! publish
+//! The one step that turns a complete spool into a finished file. Called by whoever holds the merger's lock: the merger,
+//! and bigupd for an upload of a single slice.
+//!
+//! # What is on disk, and what a kill there leaves
+//! ```text
+//! 1  merged synced, digest computed and compared        spool as before: done again by the next merger
+//! 2  merged stamped, publication recorded, both synced  the same
+//! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
+//!                                                       `merged`: the next merger goes on with 4
+//! 4  section removed, spool renamed away and deleted    a hidden folder, swept later
+//! ```
+//! The file counts as finished once the spool is gone, which is after all syncs.
+
+use crate::data_dir::DataDir;
+use crate::digest::{self, Digest, DigestKind, SliceHasher, TreeJoin};
+use crate::disk::{self, BootId, Context, Durability};
+use crate::info_ini::InfoIni;
+use crate::plan::Plan;
+use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload};
+use crate::store::{self, Entry, Stamp, Store, StoreError};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+/// Bytes read at once where a file must be read again.
+const READ_LEN: usize = 256 << 10;
+
+/// What came of an attempt to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The file is finished: whole, checked and synced, and the upload is gone.
+    Published(Digest),
+    /// There is no such upload.
+    NoUpload,
+    /// Something is missing yet: slices, their merging, or a client's word.
+    NotYet,
+    /// It cannot be published as things stand; says why. No merger is started until a client begins anew.
+    Blocked(String),
+}
+
+/// Publishes the upload in `spool` if it is complete.
+///
+/// `hashed` is the digest of the merged file where the caller computed it on the way. `_merger` proves that nobody else
+/// changes the merged file.
+///
+/// # Errors
+/// As the system gives them; the spool is as it was or further, never less.
+pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Option<Digest>) -> io::Result<Outcome> {
+    let Some(locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
+    if let Some(publication) = moved_already(spool, &locked)? {
+        finish_moved(data, &locked)?;
+        locked.remove()?;
+        return Ok(Outcome::Published(publication.digest));
+    }
+    if locked.upload().blocked.is_some() || !adopt_whole(spool, &locked)? || !is_complete(&locked)? {
+        return Ok(locked.upload().blocked.clone().map_or(Outcome::NotYet, Outcome::Blocked));
+    }
+    let upload = locked.upload().clone();
+    // Reading and syncing take their time; slices of this upload that come meanwhile find it held already.
+    drop(locked);
+    let merged_path = spool.merged_path();
+    let merged = disk::open_or_create(&merged_path)?;
+    let digest = match hashed.filter(|_| !upload.taken_over) {
+        Some(digest) => digest,
+        None => digest_of(spool, &upload, &merged)?,
+    };
+    merged.sync_all().at("syncing", &merged_path)?;
+
+    let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
+    if *locked.upload() != upload || !is_complete(&locked)? {
+        return Ok(Outcome::NotYet);
+    }
+    if let Some(promised) = upload.file_digest.filter(|promised| *promised != digest) {
+        return refuse_content(&mut locked, &merged, digest, promised);
+    }
+    match in_the_way(data, &upload, digest)? {
+        InTheWay::Nothing => {}
+        InTheWay::TheSameFile => {
+            InfoIni::new(data).remove(&upload.file_name)?;
+            locked.remove()?;
+            return Ok(Outcome::Published(digest));
+        }
+        InTheWay::Other(what) => return block(&mut locked, what),
+    }
+    store::stamp(&merged, &merged_path, &Stamp { digest, source: upload.source.clone() })?;
+    let inode = merged.metadata().at("looking at", &merged_path)?.ino();
+    locked.records().set_publication(Some(Publication { inode, digest })).at("writing", spool.path())?;
+    merged.sync_all().at("syncing", &merged_path)?;
+    locked.records().0.sync_all().at("syncing the digests in", spool.path())?;
+    match Store::new(data).publish(&merged_path, &upload.file_name, upload.replace) {
+        Ok(()) => {}
+        Err(StoreError::Exists) => return block(&mut locked, exists(data, &upload)),
+        Err(StoreError::InTheWay(what)) => return block(&mut locked, what),
+        Err(StoreError::Io(e)) => return Err(e),
+    }
+    InfoIni::new(data).remove(&upload.file_name)?;
+    locked.remove()?;
+    Ok(Outcome::Published(digest))
+}
+
+/// The publication after which only cleaning up is left.
+fn moved_already(spool: &Spool, locked: &LockedSpool) -> io::Result<Option<Publication>> {
+    if spool.merged_path().exists() {
+        return Ok(None);
+    }
+    locked.records().publication()
+}
+
+fn finish_moved(data: &DataDir, locked: &LockedSpool) -> io::Result<()> {
+    let name = &locked.upload().file_name;
+    match Store::new(data).sync_entry(name) {
+        // Somebody has moved or replaced it since: it was there.
+        Ok(()) | Err(StoreError::InTheWay(_) | StoreError::Exists) => {}
+        Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(StoreError::Io(e)) => return Err(e),
+    }
+    InfoIni::new(data).remove(name)
+}
+
+/// Makes the only slice of an upload the merged file, without copying; an empty file needs none. False: the slice is
+/// not there, or must be checked first.
+fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
+    let merged = spool.merged_path();
+    if merged.exists() {
+        return Ok(true);
+    }
+    match locked.upload().plan.slice_num {
+        Some(0) => disk::open_or_create(&merged).map(|_| true),
+        Some(1) => {
+            let trusted = locked.records().get(0)?.is_some_and(|record| record.boot == BootId::current());
+            if !trusted || !locked.is_held(0)? {
+                return Ok(false);
+            }
+            // Synced first: a merged file without its slice beside it counts as synced.
+            let slice = spool.slice_path(0);
+            disk::open_regular(&slice)?.sync_all().at("syncing", &slice)?;
+            std::fs::rename(&slice, &merged).at("keeping", &merged).map(|()| true)
+        }
+        _ => Ok(true),
+    }
+}
+
+fn is_complete(locked: &LockedSpool) -> io::Result<bool> {
+    let upload = locked.upload();
+    let holdings = locked.holdings()?;
+    Ok(upload.may_be_published() && Some(holdings.frontier) == upload.plan.slice_num && holdings.waiting.is_empty())
+}
+
+enum InTheWay {
+    Nothing,
+    TheSameFile,
+    Other(String),
+}
+
+fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest) -> io::Result<InTheWay> {
+    Ok(match Store::new(data).lookup(&upload.file_name)? {
+        Entry::Nothing => InTheWay::Nothing,
+        Entry::File(found) if found.stamp.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
+        Entry::File(_) if upload.replace => InTheWay::Nothing,
+        Entry::File(_) => InTheWay::Other(exists(data, upload)),
+        Entry::Other(what) => InTheWay::Other(what),
+    })
+}
+
+fn exists(data: &DataDir, upload: &Upload) -> String {
+    let path = Store::new(data).path_of(&upload.file_name);
+    format!("{} exists with other content; push with --replace to replace it", path.display())
+}
+
+fn block(locked: &mut LockedSpool, why: String) -> io::Result<Outcome> {
+    locked.records().set_publication(None)?;
+    let upload = Upload { blocked: Some(why.clone()), ..locked.upload().clone() };
+    locked.save(upload, Durability::PowerCut)?;
+    Ok(Outcome::Blocked(why))
+}
+
+/// The whole file is not what a client promised. In an upload that was taken over the records may be what is wrong:
+/// they are written anew from what the merged file really holds, so that the next comparison finds the differing slices.
+fn refuse_content(locked: &mut LockedSpool, merged: &File, is: Digest, promised: Digest) -> io::Result<Outcome> {
+    if locked.upload().taken_over {
+        let plan = locked.upload().plan;
+        for slice_id in 0..plan.slice_num.unwrap_or(0) {
+            let (offset, len) = extent(&plan, slice_id);
+            let digest = hash_range(merged, offset, len, SliceHasher::new(digest::kind_of(&plan, slice_id), offset))?;
+            locked.records().put(slice_id, &Record { digest, len, boot: BootId::current() })?;
+        }
+        locked.records().0.sync_all()?;
+    }
+    let upload = Upload { file_digest: None, ..locked.upload().clone() };
+    locked.save(upload, Durability::PowerCut)?;
+    block(locked, format!("the whole file has the digest {is}, not {promised} as promised; push it again"))
+}
+
+/// The digest of the complete merged file: from the digests of its slices where these are enough.
+fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Digest> {
+    let digests = spool.open_digests()?;
+    let records = Records(&digests);
+    let slice_num = upload.plan.slice_num.unwrap_or(0);
+    let joins = slice_num > 1 && upload.plan.slice_size.is_some_and(digest::is_subtree_size);
+    if upload.taken_over || (!joins && slice_num != 1) {
+        return hash_whole(merged);
+    }
+    if !joins {
+        return match records.get(0)? {
+            Some(record) if record.digest.kind == DigestKind::Hash => Ok(record.digest.digest),
+            _ => hash_whole(merged),
+        };
+    }
+    let mut join = TreeJoin::new();
+    records.scan(0, slice_num - 1, |slice_id, record| {
+        let value = match record {
+            Some(record) if record.digest.kind == DigestKind::ChainingValue => record.digest.digest,
+            // It came before its offset was known.
+            _ => {
+                let (offset, len) = extent(&upload.plan, slice_id);
+                hash_range(merged, offset, len, SliceHasher::new(DigestKind::ChainingValue, offset))?.digest
+            }
+        };
+        join.push(value);
+        Ok(())
+    })?;
+    Ok(join.finish().expect("there are at least two slices"))
+}
+
+/// Offset and length of a slice of a complete upload, in bytes.
+fn extent(plan: &Plan, slice_id: u64) -> (u64, u64) {
+    let known = "a complete upload knows its sizes";
+    (plan.offset_of(slice_id).expect(known), plan.len_of(slice_id).expect(known))
+}
+
+fn hash_whole(merged: &File) -> io::Result<Digest> {
+    let len = merged.metadata()?.len();
+    Ok(hash_range(merged, 0, len, SliceHasher::new(DigestKind::Hash, 0))?.digest)
+}
+
+/// Digests `len` bytes at `offset` of `file` by `hasher`.
+///
+/// # Errors
+/// `file` is shorter, or as the system gives them.
+pub fn hash_range(file: &File, offset: u64, len: u64, mut hasher: SliceHasher) -> io::Result<digest::SliceDigest> {
+    let mut buffer = vec![0; READ_LEN.min(usize::try_from(len).unwrap_or(READ_LEN))];
+    let mut done = 0;
+    while done < len {
+        let want = buffer.len().min(usize::try_from(len - done).unwrap_or(buffer.len()));
+        file.read_exact_at(&mut buffer[..want], offset + done)?;
+        hasher.update(&buffer[..want]);
+        done += want as u64;
+    }
+    Ok(hasher.finish())
+}

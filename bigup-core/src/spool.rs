@@ -1,1 +1,594 @@
-//! spool
+//! The spool: one unfinished upload on disk, self-describing.
+//!
+//! ```text
+//! tmp/<upload>/upload.json       what the upload is (replaced by rename, under the lock)
+//!              digests           what is recorded of each slice; locked for every change of the spool
+//!              0 1 2 …           slices that are whole and checked, waiting to be merged
+//!              7.RANDOM.part     a slice arriving; locked by whoever writes it, removed when that fails
+//!              merged            the file so far: slices 0 up to the frontier, in order
+//!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
+//! ```
+//!
+//! # Who may change what
+//! `merged` is changed by the holder of `merger.lock` only. All else changes under the lock on `digests`, which is held
+//! for microseconds. Locks are taken in the order `merger.lock`, `digests`, info.ini; none waits in the other direction.
+//!
+//! # What is held
+//! A slice is held if its file is there, or if it lies below the frontier. The frontier is read from the length of
+//! `merged`; no counter can disagree with it. Slices are appended first and unlinked after `merged` was synced, so a
+//! slice below the frontier whose file is gone has reached the disk.
+
+use crate::data_dir::DataDir;
+use crate::digest::{self, DigestKind, SliceDigest};
+use crate::disk::{self, BootId, Context, Durability, FileLock};
+use crate::name::FileName;
+use crate::plan::PlanError;
+use crate::ranges::SliceRanges;
+use fs2::FileExt as _;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+mod records;
+mod upload;
+
+pub use records::{Publication, Record, Records};
+pub use upload::Upload;
+
+const UPLOAD_JSON: &str = "upload.json";
+const DIGESTS: &str = "digests";
+const MERGED: &str = "merged";
+const MERGER_LOCK: &str = "merger.lock";
+const PART_SUFFIX: &str = ".part";
+
+/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
+const MAX_UPLOAD_JSON: u64 = 64 << 10;
+
+/// The place of one upload; it need not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    folder: String,
+    path: PathBuf,
+}
+
+impl Spool {
+    /// The spool of the native upload of `name`.
+    pub fn of(data: &DataDir, name: &FileName) -> Spool {
+        Spool::in_folder(data, name.spool_folder())
+    }
+
+    fn in_folder(data: &DataDir, folder: String) -> Spool {
+        Spool { path: data.tmp().join(&folder), folder }
+    }
+
+    /// All spools of a data folder, in no order.
+    ///
+    /// # Errors
+    /// `tmp/` cannot be read.
+    pub fn all(data: &DataDir) -> io::Result<Vec<Spool>> {
+        let tmp = data.tmp();
+        let mut spools = vec![];
+        for entry in std::fs::read_dir(&tmp).at("listing", &tmp)? {
+            let entry = entry.at("listing", &tmp)?;
+            let is_dir = entry.file_type().at("looking at", &entry.path())?.is_dir();
+            match entry.file_name().into_string() {
+                Ok(folder) if is_dir && !folder.starts_with('.') => spools.push(Spool::in_folder(data, folder)),
+                _ => {}
+            }
+        }
+        Ok(spools)
+    }
+
+    /// Creates the spool of `upload`, whole at once. False: there is one already.
+    ///
+    /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
+    /// synced, in the same breath.
+    ///
+    /// # Errors
+    /// As the system gives them; nothing is there then.
+    pub fn create(data: &DataDir, upload: &Upload) -> io::Result<bool> {
+        let spool = Spool::of(data, &upload.file_name);
+        let tmp = data.tmp();
+        let making = tmp.join(format!(".new-{}", disk::random_suffix()));
+        let durability = match upload.plan.slice_num {
+            Some(0 | 1) => Durability::Process,
+            _ => Durability::PowerCut,
+        };
+        let made = (|| {
+            std::fs::create_dir(&making).at("creating the folder", &making)?;
+            let digests = disk::create_new(&making.join(DIGESTS))?;
+            Records(&digests).initialise().at("writing", &making.join(DIGESTS))?;
+            disk::replace_file(&making, UPLOAD_JSON, &upload.to_json(), durability)?;
+            // A folder is renamed onto an empty one at most (rename(2)), and a spool is never empty.
+            std::fs::rename(&making, &spool.path)
+        })();
+        match made {
+            Ok(()) if durability == Durability::PowerCut => disk::sync_dir(&tmp).map(|()| true),
+            Ok(()) => Ok(true),
+            Err(e) => {
+                // Swept later if this fails too.
+                let _ = std::fs::remove_dir_all(&making);
+                let exists = matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty);
+                if exists { Ok(false) } else { Err(e).at("creating the spool", &spool.path) }
+            }
+        }
+    }
+
+    /// The folder's name, below `tmp/`.
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where slice `slice_id` waits to be merged.
+    pub fn slice_path(&self, slice_id: u64) -> PathBuf {
+        self.path.join(slice_id.to_string())
+    }
+
+    /// The file so far.
+    pub fn merged_path(&self) -> PathBuf {
+        self.path.join(MERGED)
+    }
+
+    /// What the upload is. None: there is no such spool.
+    ///
+    /// # Errors
+    /// It is unreadable ([`io::ErrorKind::InvalidData`]), or as the system gives them.
+    pub fn upload(&self) -> io::Result<Option<Upload>> {
+        let path = self.path.join(UPLOAD_JSON);
+        let bytes = match disk::read_small(&path, MAX_UPLOAD_JSON) {
+            Ok(bytes) => bytes,
+            // A folder without upload.json is no upload: one is made whole and goes as a whole.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.path.exists() => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string()));
+            }
+            Err(e) => return Err(e),
+        };
+        let upload = Upload::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+        upload.map(Some).at("reading", &path)
+    }
+
+    /// Locks the spool for a change. None: there is no such spool.
+    ///
+    /// # Errors
+    /// As for [`Spool::upload`].
+    pub fn lock(&self) -> io::Result<Option<LockedSpool>> {
+        let lock = match FileLock::wait(&self.path.join(DIGESTS)) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Ok(self.upload()?.map(|upload| LockedSpool { spool: self.clone(), lock, upload }))
+    }
+
+    /// The file of records, to read without the lock, to sync, or to write as the merger.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn open_digests(&self) -> io::Result<File> {
+        disk::open_or_create(&self.path.join(DIGESTS))
+    }
+
+    /// Becomes the merger of this upload. None while there is one.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn try_merger_lock(&self) -> io::Result<Option<MergerLock>> {
+        let Some(lock) = FileLock::try_now(&self.path.join(MERGER_LOCK))? else { return Ok(None) };
+        let mut file = lock.file();
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).at("writing", &self.path)?;
+        Ok(Some(MergerLock { _lock: lock }))
+    }
+
+    /// The pid of the merger at work. None while there is none.
+    ///
+    /// # Errors
+    /// As the system gives them; no spool means no merger.
+    pub fn merger(&self) -> io::Result<Option<u32>> {
+        let path = self.path.join(MERGER_LOCK);
+        if !path.exists() {
+            return Ok(None);
+        }
+        match FileLock::try_now(&path) {
+            Ok(Some(_free)) => Ok(None),
+            Ok(None) => {
+                let mut text = String::new();
+                disk::open_regular(&path)?.take(16).read_to_string(&mut text).at("reading", &path)?;
+                // Locked and not yet written for an instant: 0 stands for "somebody".
+                Ok(Some(text.trim().parse().unwrap_or(0)))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Opens a file for slice `slice_id` to arrive in.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn arrival(&self, slice_id: u64) -> io::Result<Arrival> {
+        let path = self.path.join(format!("{slice_id}.{}{PART_SUFFIX}", disk::random_suffix()));
+        let file = disk::create_new(&path)?;
+        let arrival = Arrival { file, path, slice_id, kept: false };
+        // Tells a sweep that somebody is still writing.
+        arrival.file.lock_exclusive().at("locking", &arrival.path)?;
+        Ok(arrival)
+    }
+
+    /// How long ago the last byte arrived or the spool last changed; zero where clocks disagree.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn idle(&self) -> io::Result<Duration> {
+        let mut last = std::fs::metadata(&self.path).and_then(|m| m.modified()).at("looking at", &self.path)?;
+        for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
+            let entry = entry.at("listing", &self.path)?;
+            if entry.file_name().as_encoded_bytes().ends_with(PART_SUFFIX.as_bytes())
+                && let Ok(modified) = entry.metadata().and_then(|m| m.modified())
+            {
+                last = last.max(modified);
+            }
+        }
+        Ok(SystemTime::now().duration_since(last).unwrap_or_default())
+    }
+
+    /// Removes what killed processes left: arrivals that nobody writes and temporary files, untouched for `age`.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn sweep(&self, age: Duration) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
+            let path = entry.at("listing", &self.path)?.path();
+            let name = path.file_name().map(|n| n.as_encoded_bytes().to_vec()).unwrap_or_default();
+            let is_part = name.ends_with(PART_SUFFIX.as_bytes());
+            if (is_part || name.ends_with(b".tmp")) && is_older(&path, age) && (!is_part || is_unlocked(&path)) {
+                log::info!("removing {}, left by a process that died", path.display());
+                std::fs::remove_file(&path).at("removing", &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn merged_len(&self) -> io::Result<Option<u64>> {
+        let path = self.merged_path();
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_file() => Ok(Some(found.len())),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file")).at("looking at", &path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).at("looking at", &path),
+        }
+    }
+
+    fn has_slice(&self, slice_id: u64) -> bool {
+        std::fs::symlink_metadata(self.slice_path(slice_id)).is_ok_and(|m| m.is_file())
+    }
+
+    /// Ids of the slices that wait to be merged, ascending.
+    fn waiting(&self) -> io::Result<Vec<u64>> {
+        let mut ids = vec![];
+        for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
+            let name = entry.at("listing", &self.path)?.file_name();
+            // `007` and `+7` are not ours.
+            ids.extend(name.to_str().and_then(crate::units::parse_u64).filter(|id| *name == *id.to_string()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+/// Whether `path` was last changed more than `age` ago. False where that cannot be told.
+pub fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
+    modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|a| a > age))
+}
+
+fn is_unlocked(path: &Path) -> bool {
+    matches!(FileLock::try_now(path), Ok(Some(_)))
+}
+
+/// The right to change `merged`, for as long as it lives.
+pub struct MergerLock {
+    _lock: FileLock,
+}
+
+/// A slice arriving. Unless it is committed its file is removed on drop.
+pub struct Arrival {
+    file: File,
+    path: PathBuf,
+    slice_id: u64,
+    kept: bool,
+}
+
+impl Arrival {
+    /// Where its bytes go.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The path of that file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(e) = std::fs::remove_file(&self.path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("removing {}: {e}", self.path.display());
+        }
+    }
+}
+
+/// What an upload holds, at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Slices below it are in the merged file.
+    pub frontier: u64,
+    /// Ids of the slices that wait as files, ascending; some may lie below the frontier.
+    pub waiting: Vec<u64>,
+}
+
+impl Holdings {
+    /// All held slices.
+    pub fn ranges(&self) -> SliceRanges {
+        SliceRanges::with_frontier(self.frontier, self.waiting.clone())
+    }
+
+    /// The frontier up to which the merged file is known to be on disk: slices are unlinked after a sync only.
+    pub fn synced_frontier(&self) -> u64 {
+        self.waiting.first().map_or(self.frontier, |first| self.frontier.min(*first))
+    }
+
+    /// Whether a merger would find something to do: a slice at or below the frontier.
+    pub fn has_work(&self) -> bool {
+        self.waiting.first().is_some_and(|first| *first <= self.frontier)
+    }
+}
+
+/// Why a slice was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SliceError {
+    /// Its numbers do not fit the upload.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// It comes from another source than the upload's.
+    #[error("this upload belongs to another push, which began it or has taken it over")]
+    OtherSource,
+    /// Another content is held.
+    #[error("slice {slice_id} is held with the digest {held}, this one has {given}: the content differs")]
+    Content {
+        /// The slice.
+        slice_id: u64,
+        /// Digest of what is held.
+        held: SliceDigest,
+        /// Digest of what came.
+        given: SliceDigest,
+    },
+    /// I/O.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What becomes of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is held already, with this content.
+    Held,
+    /// It is wanted.
+    Wanted,
+}
+
+/// A spool under its lock.
+pub struct LockedSpool {
+    spool: Spool,
+    lock: FileLock,
+    upload: Upload,
+}
+
+impl LockedSpool {
+    /// What the upload is.
+    pub fn upload(&self) -> &Upload {
+        &self.upload
+    }
+
+    /// What is recorded of its slices.
+    pub fn records(&self) -> Records<'_> {
+        Records(self.lock.file())
+    }
+
+    /// Changes what the upload is.
+    ///
+    /// # Errors
+    /// As the system gives them; it is what it was then.
+    pub fn save(&mut self, upload: Upload, durability: Durability) -> io::Result<()> {
+        if upload != self.upload {
+            disk::replace_file(&self.spool.path, UPLOAD_JSON, &upload.to_json(), durability)?;
+            self.upload = upload;
+        }
+        Ok(())
+    }
+
+    /// What is held.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn holdings(&self) -> io::Result<Holdings> {
+        Ok(Holdings { waiting: self.spool.waiting()?, frontier: self.frontier()? })
+    }
+
+    /// The frontier: how many slices the merged file holds.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn frontier(&self) -> io::Result<u64> {
+        match self.spool.merged_len()? {
+            Some(len) => Ok(self.upload.plan.slices_in(len)),
+            // It is in files/ already, and the spool about to be removed.
+            None if self.records().publication()?.is_some() => Ok(self.upload.plan.slice_num.unwrap_or(0)),
+            None => Ok(0),
+        }
+    }
+
+    /// Whether slice `slice_id` is held.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn is_held(&self, slice_id: u64) -> io::Result<bool> {
+        Ok(self.spool.has_slice(slice_id) || slice_id < self.frontier()?)
+    }
+
+    /// Says what becomes of a slice before, or after, its bytes came: `given` are the digests known of it, by kind.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn place(
+        &self,
+        slice_id: u64,
+        len: u64,
+        source: Option<&str>,
+        given: &[SliceDigest],
+    ) -> Result<Place, SliceError> {
+        if source != self.upload.source.as_deref() {
+            return Err(SliceError::OtherSource);
+        }
+        self.upload.plan.learn(slice_id, len)?;
+        if !self.is_held(slice_id)? {
+            return Ok(Place::Wanted);
+        }
+        // Held without a record: somebody damaged the file of records. What comes now is checked, so it is the better.
+        let Some(record) = self.records().get(slice_id)? else { return Ok(Place::Wanted) };
+        match given.iter().find(|g| g.kind == record.digest.kind) {
+            None => Ok(Place::Wanted),
+            Some(given) if *given == record.digest => Ok(Place::Held),
+            Some(_) if self.upload.needs_comparison() => Ok(Place::Wanted),
+            Some(given) => Err(SliceError::Content { slice_id, held: record.digest, given: *given }),
+        }
+    }
+
+    /// The kinds of digest to compute of slice `slice_id` as it arrives: the one to record comes first, then the one by
+    /// which it is compared with what is held, where that differs.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn digest_kinds(&self, slice_id: u64, len: u64) -> Result<Vec<DigestKind>, SliceError> {
+        let mut kinds = vec![digest::kind_of(&self.upload.plan.learn(slice_id, len)?, slice_id)];
+        let recorded = self.records().get(slice_id)?.map(|r| r.digest.kind);
+        kinds.extend(recorded.filter(|kind| *kind != kinds[0]));
+        Ok(kinds)
+    }
+
+    /// Takes a slice that arrived whole: `digests` are of its content, of the kinds that [`LockedSpool::digest_kinds`]
+    /// asks for, in that order.
+    ///
+    /// Once this returns the slice survives the death of any process.
+    ///
+    /// # Errors
+    /// It is refused, or cannot be stored; nothing changes then.
+    pub fn commit(
+        &mut self,
+        arrival: &mut Arrival,
+        len: u64,
+        source: Option<&str>,
+        digests: &[SliceDigest],
+    ) -> Result<Place, SliceError> {
+        let slice_id = arrival.slice_id;
+        if self.place(slice_id, len, source, digests)? == Place::Held {
+            return Ok(Place::Held);
+        }
+        let plan = self.upload.plan.learn(slice_id, len)?;
+        self.save(Upload { plan, ..self.upload.clone() }, Durability::Process)?;
+        let path = self.spool.slice_path(slice_id);
+        // A slice must not be seen beside the record of another content, whichever of the two is written first: so the
+        // old slice goes, then the record changes, then the new slice appears.
+        if self.spool.has_slice(slice_id) {
+            std::fs::remove_file(&path).at("removing", &path)?;
+        }
+        let record = Record { digest: digests[0], len, boot: BootId::current() };
+        self.records().put(slice_id, &record).at("recording a slice in", &self.spool.path)?;
+        std::fs::rename(&arrival.path, &path).at("keeping", &path)?;
+        arrival.kept = true;
+        Ok(Place::Wanted)
+    }
+
+    /// Unlinks the merged slice `slice_id`, unless its file is another one than the one merged (inode `merged_inode`):
+    /// then it came later and is yet to be merged.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn unlink_merged(&self, slice_id: u64, merged_inode: u64) -> io::Result<()> {
+        let path = self.spool.slice_path(slice_id);
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.ino() == merged_inode => std::fs::remove_file(&path).at("removing", &path),
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).at("looking at", &path),
+        }
+    }
+
+    /// Unlinks a slice that is not what its record says, so that it is asked for again.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn discard(&self, slice_id: u64) -> io::Result<()> {
+        let path = self.spool.slice_path(slice_id);
+        std::fs::remove_file(&path).at("removing", &path)
+    }
+
+    /// Drops all slices from `keep` on, so that the upload can go on by another plan that shares the first `keep`.
+    /// The merged file is cut only with `merger` in hand.
+    ///
+    /// # Errors
+    /// As the system gives them. [`io::ErrorKind::ResourceBusy`]: the merged file must be cut, and `merger` is None.
+    pub fn keep_first(&self, keep: u64, merger: Option<&MergerLock>) -> io::Result<()> {
+        let end = self.upload.plan.offset_of(keep).unwrap_or(0);
+        if self.spool.merged_len()?.is_some_and(|len| len > end) {
+            if merger.is_none() {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            let path = self.spool.merged_path();
+            disk::open_or_create(&path)?.set_len(end).at("cutting", &path)?;
+        }
+        for slice_id in self.spool.waiting()?.into_iter().filter(|id| *id >= keep) {
+            self.discard(slice_id)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the whole spool.
+    ///
+    /// It goes from sight by one rename; a kill leaves at most a hidden folder that is swept later.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn remove(self) -> io::Result<()> {
+        self.spool.remove_path()
+    }
+}
+
+impl Spool {
+    /// Removes a spool that cannot be read, with all that is in it.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn remove_unreadable(&self) -> io::Result<()> {
+        let _lock = FileLock::wait(&self.path.join(DIGESTS))?;
+        self.remove_path()
+    }
+
+    fn remove_path(&self) -> io::Result<()> {
+        let gone = self.path.with_file_name(format!(".gone-{}", disk::random_suffix()));
+        std::fs::rename(&self.path, &gone).at("removing", &self.path)?;
+        // Follows no symlink (documentation of std::fs::remove_dir_all).
+        std::fs::remove_dir_all(&gone).at("removing", &gone)
+    }
+}

@@ -1,1 +1,180 @@
-//! x
+//! The merge worker: one plain synchronous process for each upload being merged.
+//!
+//! It holds the upload's `merger.lock` for its whole life, which is what makes it the only one. It appends slices to the
+//! merged file in order, syncs at times, and only then unlinks what it merged; when all is there it publishes the file.
+//! Between slices it sleeps on inotify. Everything it needs to go on after a kill is in the spool.
+//!
+//! - [`merge`]: appending, syncing, unlinking.
+//! - [`recover`]: what to trust at the start.
+//! - [`wait`]: sleeping until something happens.
+
+pub mod merge;
+pub mod recover;
+pub mod wait;
+
+pub use wait::Stop;
+
+use bigup_core::data_dir::DataDir;
+use bigup_core::digest::Digest;
+use bigup_core::disk::Durability;
+use bigup_core::info_ini::InfoIni;
+use bigup_core::name::FileName;
+use bigup_core::publish::{Outcome, publish};
+use bigup_core::spool::{MergerLock, Spool, Upload};
+use merge::Merge;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use wait::{Event, Watch};
+
+/// How long to insist on the merger's lock: somebody who only looks whether it is free holds it for an instant.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// What to merge.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// Name of the file.
+    pub file_name: FileName,
+    /// Leave after this time without a new slice.
+    pub idle: Duration,
+}
+
+/// How a merger ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The file is finished.
+    Published(Digest),
+    /// Nothing came for the idle time; the frontier is recorded.
+    Idle,
+    /// Told to stop; the frontier is recorded.
+    Stopped,
+    /// Another merger has this upload; its process id.
+    AlreadyRunning(u32),
+    /// There is no such upload, or no longer.
+    NoUpload,
+    /// The file cannot be published as things stand; says why.
+    Blocked(String),
+}
+
+/// Merges one upload until it is published, idle, stopped or fails.
+///
+/// # Errors
+/// As the system gives them. The reason is written into the spool and into info.ini; the next merger goes on from what
+/// is there.
+pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
+    let data = DataDir::open(&config.data_dir)?;
+    let spool = Spool::of(&data, &config.file_name);
+    loop {
+        let lock = match lock_patiently(&spool)? {
+            Ok(lock) => lock,
+            Err(ended) => return Ok(ended),
+        };
+        let ended = work(config, &data, &spool, &lock, stop);
+        drop(lock);
+        note_error(&spool, &ended);
+        if matches!(ended, Ok(Ended::Idle)) && has_work(&spool)? {
+            // It came between the last look and the release of the lock, when nobody would have started another merger.
+            continue;
+        }
+        if !matches!(ended, Ok(Ended::Published(_))) {
+            refresh_info(&data, &spool, &config.file_name)?;
+        }
+        return ended;
+    }
+}
+
+fn lock_patiently(spool: &Spool) -> io::Result<Result<MergerLock, Ended>> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match spool.try_merger_lock() {
+            Ok(Some(lock)) => return Ok(Ok(lock)),
+            Ok(None) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Ended::NoUpload)),
+            Err(e) => return Err(e),
+        }
+        if Instant::now() > deadline
+            && let Some(pid) = spool.merger()?
+        {
+            return Ok(Err(Ended::AlreadyRunning(pid)));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop: &Stop) -> io::Result<Ended> {
+    // Watching begins before looking, so that nothing is missed in between.
+    let mut watch = Watch::new(spool.path(), stop)?;
+    match publish(data, spool, lock, None)? {
+        Outcome::Published(digest) => return Ok(Ended::Published(digest)),
+        Outcome::NoUpload => return Ok(Ended::NoUpload),
+        Outcome::Blocked(_) | Outcome::NotYet => {}
+    }
+    let Some(recovered) = recover::recover(spool)? else { return Ok(Ended::NoUpload) };
+    log::info!("{}: merging from slice {}", config.file_name, recovered.frontier);
+    let mut merge = Merge::begin(data, spool, &config.file_name, recovered)?;
+    let mut last_work = Instant::now();
+    loop {
+        if merge.merge_what_is_there(stop)? {
+            last_work = Instant::now();
+        }
+        if stop.is_set() {
+            merge.checkpoint()?;
+            log::info!("{}: stopped at slice {}", config.file_name, merge.frontier());
+            return Ok(Ended::Stopped);
+        }
+        if merge.is_whole() {
+            merge.checkpoint()?;
+            match publish(data, spool, lock, merge.digest())? {
+                Outcome::Published(digest) => return Ok(Ended::Published(digest)),
+                Outcome::NoUpload => return Ok(Ended::NoUpload),
+                Outcome::Blocked(why) => return Ok(Ended::Blocked(why)),
+                Outcome::NotYet => {}
+            }
+        }
+        let idle_left = config.idle.saturating_sub(last_work.elapsed());
+        if idle_left.is_zero() {
+            merge.checkpoint()?;
+            log::info!("{}: nothing new for {:?}, leaving at slice {}", config.file_name, config.idle, merge.frontier());
+            return Ok(Ended::Idle);
+        }
+        match watch.wait(merge.checkpoint_due().map_or(idle_left, |due| due.min(idle_left)))? {
+            Event::Changed(names) => merge.noticed(&names)?,
+            Event::TimeOver => merge.checkpoint_if_due()?,
+            Event::Gone => return Ok(Ended::NoUpload),
+        }
+    }
+}
+
+/// Whether a merger that left would have something to do. What is missing or blocked needs no merger.
+fn has_work(spool: &Spool) -> io::Result<bool> {
+    let Some(locked) = spool.lock()? else { return Ok(false) };
+    let holdings = locked.holdings()?;
+    let upload = locked.upload();
+    let complete = upload.may_be_published() && Some(holdings.frontier) == upload.plan.slice_num;
+    Ok(upload.blocked.is_none() && (holdings.has_work() || complete))
+}
+
+/// Writes down why merging failed, or that it no longer does. Trouble with that is logged: the first error matters more.
+fn note_error(spool: &Spool, ended: &io::Result<Ended>) {
+    let last_error = ended.as_ref().err().map(ToString::to_string);
+    let noted = spool.lock().and_then(|locked| match locked {
+        Some(mut locked) => {
+            let upload = Upload { last_error, ..locked.upload().clone() };
+            locked.save(upload, Durability::Process)
+        }
+        None => Ok(()),
+    });
+    if let Err(e) = noted {
+        log::warn!("{}: the outcome cannot be noted: {e}", spool.path().display());
+    }
+}
+
+fn refresh_info(data: &DataDir, spool: &Spool, name: &FileName) -> io::Result<()> {
+    let frontier = match spool.lock()? {
+        Some(locked) => locked.holdings()?.synced_frontier(),
+        None => 0,
+    };
+    InfoIni::new(data).refresh(spool, name, frontier)
+}

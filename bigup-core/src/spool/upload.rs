@@ -1,0 +1,151 @@
+//! `upload.json`: what an upload is. Replaced by rename only, under the spool's lock.
+
+use crate::digest::Digest;
+use crate::name::FileName;
+use crate::plan::Plan;
+use serde::{Deserialize, Serialize};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Format of `upload.json` that this version writes and reads.
+const VERSION: u32 = 1;
+
+/// What an upload is: enough, with the slices and digests beside it, to rebuild its section of info.ini.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Name under which the file will be published.
+    pub file_name: FileName,
+    /// How it is cut, as far as known.
+    pub plan: Plan,
+    /// Whose bytes these are: the one source that may write. None for clients that name none.
+    pub source: Option<String>,
+    /// A finished file of this name is replaced at publication.
+    pub replace: bool,
+    /// Another source began this upload. What it left is of unknown content until the present one has compared it and
+    /// given `file_digest`; only until then may held slices be replaced, and the digests of single slices are no proof
+    /// of what the merged file holds.
+    pub taken_over: bool,
+    /// Digest that the whole file must have, where a client gave it.
+    pub file_digest: Option<Digest>,
+    /// When it was begun, in seconds since 1970.
+    pub begun: u64,
+    /// Why the file cannot be published as things stand. No merger is started until a client begins anew.
+    pub blocked: Option<String>,
+    /// Why the last merger failed.
+    pub last_error: Option<String>,
+}
+
+/// The form on disk.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    file_name: String,
+    #[serde(flatten)]
+    plan: Plan,
+    source: Option<String>,
+    replace: bool,
+    taken_over: bool,
+    file_digest: Option<String>,
+    begun: u64,
+    blocked: Option<String>,
+    last_error: Option<String>,
+}
+
+impl Upload {
+    /// A new upload, begun now.
+    pub fn begin(file_name: FileName, plan: Plan, source: Option<String>) -> Upload {
+        let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        Upload {
+            file_name,
+            plan,
+            source,
+            replace: false,
+            taken_over: false,
+            file_digest: None,
+            begun,
+            blocked: None,
+            last_error: None,
+        }
+    }
+
+    /// Whether held slices may be of other content than the present source's.
+    pub fn needs_comparison(&self) -> bool {
+        self.taken_over && self.file_digest.is_none()
+    }
+
+    /// Whether all that publication needs from clients, slices apart, is there.
+    pub fn may_be_published(&self) -> bool {
+        self.plan.slice_num.is_some() && !self.needs_comparison() && self.blocked.is_none()
+    }
+
+    /// The content of `upload.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        let stored = Stored {
+            version: VERSION,
+            file_name: self.file_name.as_str().to_owned(),
+            plan: self.plan,
+            source: self.source.clone(),
+            replace: self.replace,
+            taken_over: self.taken_over,
+            file_digest: self.file_digest.map(|d| d.to_string()),
+            begun: self.begun,
+            blocked: self.blocked.clone(),
+            last_error: self.last_error.clone(),
+        };
+        let mut bytes = serde_json::to_vec_pretty(&stored).expect("strings and numbers always serialise");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads the content of `upload.json`.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn from_json(bytes: &[u8]) -> Result<Upload, String> {
+        let stored: Stored = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        if stored.version != VERSION {
+            return Err(format!("version {}; this program reads version {VERSION}", stored.version));
+        }
+        // What was read may contradict itself; binding it to nothing known checks it.
+        let plan = Plan::default().bind(&stored.plan).map_err(|e| e.to_string())?;
+        Ok(Upload {
+            file_name: FileName::new(&stored.file_name).map_err(|e| e.to_string())?,
+            plan,
+            source: stored.source,
+            replace: stored.replace,
+            taken_over: stored.taken_over,
+            file_digest: stored.file_digest.map(|text| text.parse()).transpose()?,
+            begun: stored.begun,
+            blocked: stored.blocked,
+            last_error: stored.last_error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upload() -> Upload {
+        let plan = Plan::new(None, Some(10), Some(25)).unwrap();
+        Upload::begin(FileName::new("a/ü \"x\".bin").unwrap(), plan, Some("s".to_owned()))
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let upload = Upload { file_digest: Some(Digest([7; 32])), taken_over: true, ..upload() };
+        assert_eq!(Upload::from_json(&upload.to_json()), Ok(upload));
+        let open = Upload::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
+        let learned = Upload { plan: open.plan.learn(2, 4).unwrap(), ..open };
+        assert_eq!(Upload::from_json(&learned.to_json()), Ok(learned));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let text = String::from_utf8(upload().to_json()).unwrap();
+        for (from, to) in [("\"version\": 1", "\"version\": 2"), ("a/ü", "../ü"), (": 25", ": 500"), ("{", "")] {
+            assert!(text.contains(from));
+            assert!(Upload::from_json(text.replacen(from, to, 1).as_bytes()).is_err(), "{from}");
+        }
+        assert!(Upload::from_json(b"").is_err());
+    }
+}

@@ -1,0 +1,313 @@
+//! Appending slices, syncing, unlinking.
+//!
+//! # The order of things, and what a kill leaves
+//! ```text
+//! 1  slices appended to merged            merged longer by whole slices and a part of one; all slice files still there
+//! 2  merged and digests synced            the same, for good
+//! 3  slice files unlinked, oldest first   merged as before; some slice files left, which are merged again
+//! 4  frontier in info.ini                 it lags behind merged
+//! ```
+//! Steps 2 to 4, a checkpoint, come every [`CHECKPOINT_BYTES`] or [`CHECKPOINT_TIME`], so that most slice files are
+//! unlinked before the kernel has written them back: the disk sees each byte once.
+
+use crate::Stop;
+use crate::recover::{Recovered, discard_if_wrong, slice_is_right};
+use bigup_core::data_dir::DataDir;
+use bigup_core::digest::{self, Digest};
+use bigup_core::disk::{self, BootId, Context, Copier, CopyMethod};
+use bigup_core::info_ini::InfoIni;
+use bigup_core::name::FileName;
+use bigup_core::spool::{Record, Records, Spool, Upload};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
+
+/// Most bytes between two checkpoints.
+pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// Longest time between two checkpoints while anything was merged; info.ini lags by as much.
+pub const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes read at once where slices must be hashed on the way.
+const READ_LEN: usize = 256 << 10;
+
+/// Most slices unlinked under one lock of the spool, for which clients wait.
+const UNLINK_BATCH: usize = 256;
+
+/// The merging of one upload. Its maker holds the merger's lock.
+pub struct Merge<'a> {
+    data: &'a DataDir,
+    spool: &'a Spool,
+    name: &'a FileName,
+    upload: Upload,
+    merged: File,
+    digests: File,
+    frontier: u64,
+    again: BTreeSet<u64>,
+    copier: Copier,
+    method: Option<CopyMethod>,
+    /// Digests the whole file where its slices' digests do not join.
+    hasher: Option<blake3::Hasher>,
+    /// Slices merged and not yet unlinked, with the inodes of the files that were merged.
+    unlinked_later: BTreeMap<u64, u64>,
+    /// Their bytes.
+    unsynced: u64,
+    last_checkpoint: Instant,
+    /// info.ini tells less than what is synced.
+    info_lags: bool,
+    last_info: Instant,
+}
+
+impl<'a> Merge<'a> {
+    /// Goes on from what was recovered, and says so in info.ini.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn begin(data: &'a DataDir, spool: &'a Spool, name: &'a FileName, from: Recovered) -> io::Result<Merge<'a>> {
+        let mut merge = Merge {
+            data,
+            spool,
+            name,
+            upload: from.upload,
+            merged: from.merged,
+            digests: spool.open_digests()?,
+            frontier: from.frontier,
+            again: from.again.into_iter().collect(),
+            copier: Copier::new(),
+            method: None,
+            hasher: None,
+            unlinked_later: BTreeMap::new(),
+            unsynced: 0,
+            last_checkpoint: Instant::now(),
+            info_lags: true,
+            last_info: Instant::now(),
+        };
+        merge.refresh_info()?;
+        Ok(merge)
+    }
+
+    /// The next slice to be appended.
+    pub fn frontier(&self) -> u64 {
+        self.frontier
+    }
+
+    /// Whether all slices are in the merged file.
+    pub fn is_whole(&self) -> bool {
+        Some(self.frontier) == self.upload.plan.slice_num && self.again.is_empty()
+    }
+
+    /// The digest of the whole merged file, where it was computed on the way.
+    pub fn digest(&self) -> Option<Digest> {
+        self.hasher.as_ref().map(|hasher| Digest(*hasher.finalize().as_bytes()))
+    }
+
+    /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. None: anything may
+    /// have.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn noticed(&mut self, names: &Option<Vec<String>>) -> io::Result<()> {
+        let slice_ids: Vec<u64> = match names {
+            Some(names) => names.iter().filter_map(|name| name.parse().ok()).collect(),
+            None => self.spool.lock()?.map_or(Ok(vec![]), |locked| locked.holdings().map(|h| h.waiting))?,
+        };
+        for slice_id in slice_ids.into_iter().filter(|id| *id < self.frontier) {
+            // Most were merged since they appeared and only wait to be unlinked.
+            let found = std::fs::symlink_metadata(self.spool.slice_path(slice_id)).map(|m| m.ino()).ok();
+            if found.is_some() && found != self.unlinked_later.get(&slice_id).copied() {
+                self.again.insert(slice_id);
+            }
+        }
+        if let Some(upload) = self.spool.upload()? {
+            self.upload = upload;
+        }
+        Ok(())
+    }
+
+    /// Merges whatever can be merged now, with checkpoints on the way. Whether there was anything.
+    ///
+    /// # Errors
+    /// As the system gives them. The merged file ends at a slice's end then, and nothing counts as merged that may not
+    /// have reached the disk.
+    pub fn merge_what_is_there(&mut self, stop: &Stop) -> io::Result<bool> {
+        let mut any = false;
+        while !stop.is_set() {
+            let slice_id = self.again.first().copied().unwrap_or(self.frontier);
+            if Some(slice_id) == self.upload.plan.slice_num || !self.merge_one(slice_id)? {
+                if self.again.remove(&slice_id) {
+                    continue;
+                }
+                break;
+            }
+            self.again.remove(&slice_id);
+            any = true;
+            if self.unsynced >= CHECKPOINT_BYTES {
+                self.checkpoint()?;
+            } else {
+                self.checkpoint_if_due()?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Time until the next checkpoint is due. None while there is nothing to be done at one.
+    pub fn checkpoint_due(&self) -> Option<Duration> {
+        let anything = !self.unlinked_later.is_empty() || self.info_lags;
+        anything.then(|| CHECKPOINT_TIME.saturating_sub(self.last_checkpoint.elapsed()))
+    }
+
+    /// Makes a checkpoint if it is time for one.
+    ///
+    /// # Errors
+    /// As for [`Merge::checkpoint`].
+    pub fn checkpoint_if_due(&mut self) -> io::Result<()> {
+        if self.checkpoint_due().is_some_and(|due| due.is_zero()) { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// Syncs what was merged, unlinks its slices, and tells the frontier to info.ini, the last at most once in
+    /// [`CHECKPOINT_TIME`].
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn checkpoint(&mut self) -> io::Result<()> {
+        self.last_checkpoint = Instant::now();
+        if !self.unlinked_later.is_empty() {
+            self.sync()?;
+            self.unlink()?;
+            self.info_lags = true;
+        }
+        if self.info_lags && self.last_info.elapsed() >= CHECKPOINT_TIME / 2 { self.refresh_info() } else { Ok(()) }
+    }
+
+    fn unlink(&mut self) -> io::Result<()> {
+        let merged: Vec<(u64, u64)> = std::mem::take(&mut self.unlinked_later).into_iter().collect();
+        self.unsynced = 0;
+        for batch in merged.chunks(UNLINK_BATCH) {
+            let Some(locked) = self.spool.lock()? else { return Ok(()) };
+            for (slice_id, inode) in batch {
+                locked.unlink_merged(*slice_id, *inode)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refresh_info(&mut self) -> io::Result<()> {
+        let synced = self.unlinked_later.keys().next().map_or(self.frontier, |first| self.frontier.min(*first));
+        InfoIni::new(self.data).refresh(self.spool, self.name, synced)?;
+        self.info_lags = false;
+        self.last_info = Instant::now();
+        Ok(())
+    }
+
+    /// Syncs the merged file and the digests of its slices.
+    ///
+    /// After a sync that failed the kernel may hold pages as clean that never reached the disk, and a second sync would
+    /// succeed without having written them. So what was merged since the last good sync counts as lost: it is cut off,
+    /// and its slices must be checked before they are merged again.
+    fn sync(&mut self) -> io::Result<()> {
+        let synced = self.merged.sync_data().and_then(|()| self.digests.sync_data());
+        if synced.is_err() {
+            for slice_id in self.unlinked_later.keys() {
+                self.distrust(*slice_id)?;
+            }
+            let first = self.unlinked_later.keys().next().copied().unwrap_or(self.frontier);
+            self.merged.set_len(self.upload.plan.offset_of(first).unwrap_or(0))?;
+        }
+        synced.at("syncing the merged file of", self.spool.path())
+    }
+
+    fn distrust(&self, slice_id: u64) -> io::Result<()> {
+        let records = Records(&self.digests);
+        match records.get(slice_id)? {
+            Some(record) => records.put(slice_id, &Record { boot: BootId([0; 8]), ..record }),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts one slice in its place. False: it is not there.
+    fn merge_one(&mut self, slice_id: u64) -> io::Result<bool> {
+        let path = self.spool.slice_path(slice_id);
+        let slice = match disk::open_regular(&path) {
+            Ok(slice) => slice,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let Some(offset) = self.offset_of(slice_id)? else { return Ok(false) };
+        let found = slice.metadata().at("looking at", &path)?;
+        let record = Records(&self.digests).get(slice_id)?;
+        let trusted = record.is_some_and(|r| r.boot == BootId::current() && r.len == found.len());
+        if !trusted && !slice_is_right(&path, &self.upload.plan, slice_id, record)? {
+            log::warn!("{}: slice {slice_id} is damaged; it will be asked for again", self.name);
+            if let Some(locked) = self.spool.lock()? {
+                discard_if_wrong(&locked, self.spool, slice_id)?;
+            }
+            return Ok(false);
+        }
+        if let Err(e) = self.put(&slice, slice_id, offset, found.len()) {
+            if slice_id == self.frontier {
+                // Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
+                let _ = self.merged.set_len(offset);
+            }
+            return Err(e).at("merging", &path);
+        }
+        self.unlinked_later.insert(slice_id, found.ino());
+        self.unsynced += found.len();
+        self.frontier = self.frontier.max(slice_id + 1);
+        Ok(true)
+    }
+
+    /// Where a slice goes; what is known of the upload may have grown since it was read.
+    fn offset_of(&mut self, slice_id: u64) -> io::Result<Option<u64>> {
+        if self.upload.plan.offset_of(slice_id).is_none()
+            && let Some(upload) = self.spool.upload()?
+        {
+            self.upload = upload;
+        }
+        Ok(self.upload.plan.offset_of(slice_id))
+    }
+
+    fn put(&mut self, slice: &File, slice_id: u64, offset: u64, len: u64) -> io::Result<()> {
+        let method = self.copier.copy(slice, &self.merged, offset, len)?;
+        if self.method != Some(method) {
+            log::info!("{}: merging slice {slice_id} by {method}", self.name);
+            self.method = Some(method);
+        }
+        let joins = self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
+        if joins || self.upload.taken_over {
+            self.hasher = None;
+        } else if slice_id == self.frontier {
+            self.hash_on(slice, offset)?;
+        }
+        Ok(())
+    }
+
+    /// Hashes a slice as it is appended at `offset`; what was merged by an earlier merger is read first.
+    fn hash_on(&mut self, slice: &File, offset: u64) -> io::Result<()> {
+        let mut hasher = match self.hasher.take() {
+            Some(hasher) => hasher,
+            None => {
+                let mut hasher = blake3::Hasher::new();
+                hash_from_start(&mut hasher, &self.merged, offset)?;
+                hasher
+            }
+        };
+        hash_from_start(&mut hasher, slice, slice.metadata()?.len())?;
+        self.hasher = Some(hasher);
+        Ok(())
+    }
+}
+
+/// Takes the first `len` bytes of `file` into `hasher`.
+fn hash_from_start(hasher: &mut blake3::Hasher, file: &File, len: u64) -> io::Result<()> {
+    let mut buffer = vec![0; READ_LEN];
+    let mut done = 0;
+    while done < len {
+        let want = usize::try_from(len - done).map_or(READ_LEN, |left| left.min(READ_LEN));
+        file.read_exact_at(&mut buffer[..want], done)?;
+        hasher.update(&buffer[..want]);
+        done += want as u64;
+    }
+    Ok(())
+}

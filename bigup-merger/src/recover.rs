@@ -1,0 +1,137 @@
+//! What to trust at the start.
+//!
+//! Under the same kernel nothing that was written is lost, whoever was killed: lengths and names are right, and nothing
+//! is read again. Under another one (the boot id differs) whatever was not synced may be anything. A slice below the
+//! frontier without a file was synced before the file was unlinked, so the doubtful part of the merged file is just
+//! where slice files still stand. Those are checked against their digests and merged again; where neither the slice nor
+//! what was merged of it is right, the merged file is cut there and the slice is asked for again.
+
+use bigup_core::digest::{DigestKind, SliceHasher};
+use bigup_core::disk::{self, BootId, Context};
+use bigup_core::plan::Plan;
+use bigup_core::publish::hash_range;
+use bigup_core::spool::{LockedSpool, Record, Records, Spool, Upload};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Where merging goes on.
+pub struct Recovered {
+    /// What the upload is.
+    pub upload: Upload,
+    /// The file so far; it ends at the frontier.
+    pub merged: File,
+    /// The next slice to be appended.
+    pub frontier: u64,
+    /// Slices below the frontier to be written again, ascending.
+    pub again: Vec<u64>,
+}
+
+/// Finds out where merging goes on. None: there is no such upload.
+///
+/// # Errors
+/// As the system gives them.
+pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
+    let Some(locked) = spool.lock()? else { return Ok(None) };
+    let upload = locked.upload().clone();
+    let merged_path = spool.merged_path();
+    let merged = disk::open_or_create(&merged_path)?;
+    let holdings = locked.holdings()?;
+    let same_boot = locked.records().merge_boot()? == Some(BootId::current());
+    drop(locked);
+
+    let mut frontier = holdings.frontier;
+    let mut again = vec![];
+    let digests = spool.open_digests()?;
+    for slice_id in holdings.waiting.into_iter().filter(|id| *id < holdings.frontier) {
+        match state_of(spool, &Records(&digests), &merged, &upload.plan, slice_id, same_boot)? {
+            State::Good => again.push(slice_id),
+            State::MergedAlready => log::info!("{}: slice {slice_id} was merged and synced", spool.folder()),
+            State::Damaged => {
+                log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
+                frontier = slice_id;
+                break;
+            }
+        }
+    }
+    // Also drops a slice that was being appended when its merger was killed.
+    let len = merged.metadata().at("looking at", &merged_path)?.len();
+    let end = if upload.plan.slice_num == Some(frontier) { len } else { upload.plan.offset_of(frontier).unwrap_or(0) };
+    merged.set_len(end).at("cutting", &merged_path)?;
+    Records(&digests).set_merge_boot(BootId::current()).at("writing", spool.path())?;
+    // So that the folder's entries are there before the first slice is unlinked.
+    disk::sync_dir(spool.path())?;
+    Ok(Some(Recovered { upload, merged, frontier, again }))
+}
+
+enum State {
+    /// The slice's file is right.
+    Good,
+    /// The slice's file was not, what was merged of it is; the file is gone now.
+    MergedAlready,
+    /// Neither was; the file is gone now.
+    Damaged,
+}
+
+fn state_of(
+    spool: &Spool,
+    records: &Records<'_>,
+    merged: &File,
+    plan: &Plan,
+    slice_id: u64,
+    same_boot: bool,
+) -> io::Result<State> {
+    let record = records.get(slice_id)?;
+    if same_boot && record.is_some_and(|r| r.boot == BootId::current()) {
+        return Ok(State::Good);
+    }
+    if slice_is_right(&spool.slice_path(slice_id), plan, slice_id, record)? {
+        return Ok(State::Good);
+    }
+    // Under the lock, and looked at again: a client may have sent it anew in the meantime.
+    let Some(locked) = spool.lock()? else { return Ok(State::Damaged) };
+    discard_if_wrong(&locked, spool, slice_id)?;
+    let offset = plan.offset_of(slice_id).unwrap_or(0);
+    let was_merged = record.is_some_and(|r| {
+        let hasher = SliceHasher::new(r.digest.kind, offset);
+        hash_range(merged, offset, r.len, hasher).is_ok_and(|digest| digest == r.digest)
+    });
+    Ok(if was_merged { State::MergedAlready } else { State::Damaged })
+}
+
+/// Unlinks the file of a slice unless it is what its record says.
+///
+/// # Errors
+/// As the system gives them.
+pub fn discard_if_wrong(locked: &LockedSpool, spool: &Spool, slice_id: u64) -> io::Result<()> {
+    let record = locked.records().get(slice_id)?;
+    if slice_is_right(&spool.slice_path(slice_id), &locked.upload().plan, slice_id, record)? {
+        return Ok(());
+    }
+    match locked.discard(slice_id) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether the file of a slice is what its record says, by reading it. False where there is no file or no record.
+///
+/// # Errors
+/// It cannot be read.
+pub fn slice_is_right(path: &Path, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<bool> {
+    let Some(record) = record else { return Ok(false) };
+    let file = match disk::open_regular(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    if file.metadata().at("looking at", path)?.len() != record.len {
+        return Ok(false);
+    }
+    let offset = match record.digest.kind {
+        DigestKind::ChainingValue => plan.offset_of(slice_id).unwrap_or(0),
+        DigestKind::Hash => 0,
+    };
+    let digest = hash_range(&file, 0, record.len, SliceHasher::new(record.digest.kind, offset)).at("reading", path)?;
+    Ok(digest == record.digest)
+}

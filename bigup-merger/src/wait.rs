@@ -1,0 +1,138 @@
+//! Sleeping until a slice arrives, the upload changes, the spool goes, a signal asks to stop, or time is over.
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Whether to stop, and something to sleep on until then.
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    /// Becomes readable with the signal.
+    wake: Option<UnixStream>,
+}
+
+impl Stop {
+    /// Stops on SIGTERM and SIGINT.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub fn on_signals() -> io::Result<Stop> {
+        let flag = Arc::new(AtomicBool::new(false));
+        let (wake, signalled) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: whoever is woken finds the flag set.
+            signal_hook::flag::register(signal, Arc::clone(&flag))?;
+            signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
+        }
+        Ok(Stop { flag, wake: Some(wake) })
+    }
+
+    /// Never stops; for use within another program.
+    pub fn never() -> Stop {
+        Stop { flag: Arc::default(), wake: None }
+    }
+
+    /// Whether to stop now.
+    pub fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
+}
+
+/// What happened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Files of these names appeared in the spool. None: too many to tell. A signal gives an empty list.
+    Changed(Option<Vec<String>>),
+    /// The time is over.
+    TimeOver,
+    /// The spool is gone.
+    Gone,
+}
+
+/// Watches one spool.
+pub struct Watch<'a> {
+    inotify: Inotify,
+    stop: &'a Stop,
+}
+
+impl<'a> Watch<'a> {
+    /// Begins to watch the folder `path`; from here on nothing is missed.
+    ///
+    /// # Errors
+    /// It does not exist, or there are too many watches (inotify(7), max_user_instances).
+    pub fn new(path: &Path, stop: &'a Stop) -> io::Result<Watch<'a>> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let wanted = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
+        inotify.add_watch(path, wanted)?;
+        Ok(Watch { inotify, stop })
+    }
+
+    /// Waits for at most `time`, rounded up to milliseconds.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn wait(&mut self, time: Duration) -> io::Result<Event> {
+        let millis = i32::try_from(time.as_millis() + 1).unwrap_or(i32::MAX);
+        let mut fds = vec![PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.stop.wake.as_ref().map(|wake| PollFd::new(wake.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut fds, PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) => Ok(Event::TimeOver),
+            Ok(_) => self.drain(),
+            Err(Errno::EINTR) => Ok(Event::Changed(Some(vec![]))),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn drain(&mut self) -> io::Result<Event> {
+        let mut names = Some(vec![]);
+        loop {
+            let events = match self.inotify.read_events() {
+                Ok(events) => events,
+                Err(Errno::EAGAIN) => return Ok(Event::Changed(names)),
+                Err(e) => return Err(e.into()),
+            };
+            for event in events {
+                if event.mask.intersects(AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF) {
+                    return Ok(Event::Gone);
+                }
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    names = None;
+                }
+                if let (Some(names), Some(name)) = (&mut names, event.name) {
+                    names.extend(name.into_string());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn tells_what_appeared_and_when_the_folder_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = dir.path().join("spool");
+        fs::create_dir(&spool).unwrap();
+        fs::write(dir.path().join("x"), "").unwrap();
+        let stop = Stop::never();
+        let mut watch = Watch::new(&spool, &stop).unwrap();
+        assert_eq!(watch.wait(Duration::ZERO).unwrap(), Event::TimeOver);
+        fs::rename(dir.path().join("x"), spool.join("7")).unwrap();
+        assert_eq!(watch.wait(LONG).unwrap(), Event::Changed(Some(vec!["7".to_owned()])));
+        fs::rename(&spool, dir.path().join("gone")).unwrap();
+        assert_eq!(watch.wait(LONG).unwrap(), Event::Gone);
+    }
+}
