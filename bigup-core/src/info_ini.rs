@@ -53,11 +53,18 @@ impl InfoIni<'_> {
     }
 
     /// Brings the section of `spool` up to date, or removes it where there is no such upload any more. `frontier` is the
-    /// synced one.
+    /// synced one; None: it is read from the spool.
     ///
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
-    pub fn refresh(&self, spool: &Spool, name: &FileName, frontier: u64) -> io::Result<()> {
+    pub fn refresh(&self, spool: &Spool, name: &FileName, frontier: Option<u64>) -> io::Result<()> {
+        let frontier = match frontier {
+            Some(frontier) => frontier,
+            None => synced_frontier(spool).or_else(|e| match e.kind() {
+                io::ErrorKind::NotFound => Ok(0),
+                _ => Err(e),
+            })?,
+        };
         self.edit(|ini| {
             if !project(ini, spool, frontier)? {
                 ini.delete(Some(name.section_title()));
@@ -98,6 +105,30 @@ impl InfoIni<'_> {
         })
     }
 
+    /// Makes info.ini right where a look at it shows that it is wrong: unreadable, an upload without section, a merger
+    /// that died. Cheap while all is well, and takes no lock then.
+    ///
+    /// # Errors
+    /// As the system gives them; the old info.ini stands then.
+    pub fn mend(&self) -> io::Result<()> {
+        let path = self.data.info_ini();
+        let bytes = match std::fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => vec![],
+            read => read.at("reading", &path)?,
+        };
+        let Ok(ini) = parse(&bytes) else { return self.reconcile() };
+        for spool in Spool::all(self.data)? {
+            let Ok(Some(upload)) = spool.upload() else { continue };
+            let keys = ini.section(Some(upload.file_name.section_title()));
+            let told = keys.and_then(|keys| keys.get(key::MERGE_SLICE_PROCESS_EXIST));
+            let is = u8::from(spool.merger()?.is_some()).to_string();
+            if told != Some(&is) {
+                self.refresh(&spool, &upload.file_name, None)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads, changes and replaces info.ini under its lock. One that cannot be read is kept aside and rebuilt.
     fn edit(&self, change: impl FnOnce(&mut Ini) -> io::Result<()>) -> io::Result<()> {
         let path = self.data.info_ini();
@@ -124,18 +155,19 @@ impl InfoIni<'_> {
 }
 
 /// Writes a section for every readable spool. An unreadable one is reported by whoever begins that upload anew.
+///
+/// No spool is locked: whoever publishes holds that lock while waiting for the one on info.ini.
 fn rebuild(ini: &mut Ini, data: &DataDir) -> io::Result<()> {
     for spool in Spool::all(data)? {
-        let known = match spool.lock() {
-            Ok(Some(locked)) => locked.holdings().map(|h| h.synced_frontier()),
-            Ok(None) => continue,
-            Err(e) => Err(e),
-        };
-        if let Err(e) = known.and_then(|frontier| project(ini, &spool, frontier)) {
+        if let Err(e) = synced_frontier(&spool).and_then(|frontier| project(ini, &spool, frontier)) {
             log::error!("no section for the upload in {}: {e}", spool.path().display());
         }
     }
     Ok(())
+}
+
+fn synced_frontier(spool: &Spool) -> io::Result<u64> {
+    spool.upload()?.map_or(Ok(0), |upload| Ok(spool.holdings(&upload)?.synced_frontier()))
 }
 
 /// Writes the section of `spool`. False: there is no such upload.
@@ -219,7 +251,7 @@ mod tests {
         }
 
         fn refresh(&self, (spool, name): &(Spool, FileName), frontier: u64) {
-            InfoIni::new(&self.data).refresh(spool, name, frontier).unwrap();
+            InfoIni::new(&self.data).refresh(spool, name, Some(frontier)).unwrap();
         }
 
         fn text(&self) -> String {
@@ -291,6 +323,18 @@ mod tests {
         InfoIni::new(&f.data).reconcile().unwrap();
         let titles: Vec<String> = f.text().lines().filter(|l| l.starts_with('[')).map(str::to_owned).collect();
         assert_eq!(titles, ["[two]"]);
+    }
+
+    #[test]
+    fn mending_finds_dead_mergers_and_missing_sections() {
+        let f = Fixture::new();
+        let (one, _two) = (f.begin("one"), f.begin("two"));
+        let merger = one.0.try_merger_lock().unwrap().unwrap();
+        f.refresh(&one, 0);
+        drop(merger);
+        InfoIni::new(&f.data).mend().unwrap();
+        assert_eq!(f.get("one", "merge_slice_process_exist").unwrap(), "0");
+        assert_eq!(f.get("two", "merge_slice_process_exist").unwrap(), "0");
     }
 
     #[test]

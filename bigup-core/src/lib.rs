@@ -5,18 +5,18 @@
 //! async runtime. `bigupd`, `bigup-merger` and `bigup-cli` lean on this crate and never on each other.
 //!
 //! # Layout
-//! - [`name`]: file names and the safe forms of them (folder, section title, terminal).
-//! - [`plan`]: how a file is cut into slices, and the arithmetic of it.
-//! - [`ranges`]: sets of slice ids as runs.
-//! - [`digest`]: BLAKE3 digests of slices and how they join to the digest of the file.
-//! - [`units`]: sizes and times as people write them.
-//! - [`wire`]: parameters and JSON bodies of the native endpoint.
-//! - [`data_dir`]: the folders of a data folder.
-//! - [`spool`]: one unfinished upload on disk.
-//! - [`info_ini`]: the operators' view of unfinished uploads.
-//! - [`store`]: finished files.
-//! - [`publish`]: the step that turns a spool into a finished file.
-//! - [`disk`]: atomic replacement, syncing and copying of files.
+//! - [`name`] - file names and the safe forms of them (folder, section title, terminal).
+//! - [`plan`] - how a file is cut into slices, and the arithmetic of it.
+//! - [`ranges`] - sets of slice ids as runs.
+//! - [`digest`] - BLAKE3 digests of slices and how they join to the digest of the file.
+//! - [`units`] - sizes and times as people write them.
+//! - [`wire`] - parameters and JSON bodies of the native endpoint.
+//! - [`data_dir`] - the folders of a data folder.
+//! - [`spool`] - one unfinished upload on disk.
+//! - [`info_ini`] - the operators' view of unfinished uploads.
+//! - [`store`] - finished files.
+//! - [`publish`] - the step that turns a spool into a finished file.
+//! - [`disk`] - atomic replacement, syncing and copying of files.
 
 pub mod data_dir;
 pub mod digest;

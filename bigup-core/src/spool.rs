@@ -256,6 +256,26 @@ impl Spool {
         Ok(())
     }
 
+    /// What `upload`, which this spool is of, holds.
+    ///
+    /// Read without the lock it may be older than the answer, but no slice that stays held is missing from it: the
+    /// folder is listed first, and a slice that is not a file any more then is in the merged file.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn holdings(&self, upload: &Upload) -> io::Result<Holdings> {
+        Ok(Holdings { waiting: self.waiting()?, frontier: self.frontier(upload)? })
+    }
+
+    fn frontier(&self, upload: &Upload) -> io::Result<u64> {
+        match self.merged_len()? {
+            Some(len) => Ok(upload.plan.slices_in(len)),
+            // It is in files/ already, and the spool about to be removed.
+            None if Records(&self.open_digests()?).publication()?.is_some() => Ok(upload.plan.slice_num.unwrap_or(0)),
+            None => Ok(0),
+        }
+    }
+
     fn merged_len(&self) -> io::Result<Option<u64>> {
         let path = self.merged_path();
         match std::fs::symlink_metadata(&path) {
@@ -423,7 +443,7 @@ impl LockedSpool {
     /// # Errors
     /// As the system gives them.
     pub fn holdings(&self) -> io::Result<Holdings> {
-        Ok(Holdings { waiting: self.spool.waiting()?, frontier: self.frontier()? })
+        self.spool.holdings(&self.upload)
     }
 
     /// The frontier: how many slices the merged file holds.
@@ -431,12 +451,7 @@ impl LockedSpool {
     /// # Errors
     /// As the system gives them.
     pub fn frontier(&self) -> io::Result<u64> {
-        match self.spool.merged_len()? {
-            Some(len) => Ok(self.upload.plan.slices_in(len)),
-            // It is in files/ already, and the spool about to be removed.
-            None if self.records().publication()?.is_some() => Ok(self.upload.plan.slice_num.unwrap_or(0)),
-            None => Ok(0),
-        }
+        self.spool.frontier(&self.upload)
     }
 
     /// Whether slice `slice_id` is held.

@@ -4,9 +4,9 @@
 //! merged file in order, syncs at times, and only then unlinks what it merged; when all is there it publishes the file.
 //! Between slices it sleeps on inotify. Everything it needs to go on after a kill is in the spool.
 //!
-//! - [`merge`]: appending, syncing, unlinking.
-//! - [`recover`]: what to trust at the start.
-//! - [`wait`]: sleeping until something happens.
+//! - [`merge`] - appending, syncing, unlinking.
+//! - [`recover`] - what to trust at the start.
+//! - [`wait`] - sleeping until something happens.
 
 pub mod merge;
 pub mod recover;
@@ -79,7 +79,7 @@ pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
             continue;
         }
         if !matches!(ended, Ok(Ended::Published(_))) {
-            refresh_info(&data, &spool, &config.file_name)?;
+            InfoIni::new(&data).refresh(&spool, &config.file_name, None)?;
         }
         return ended;
     }
@@ -169,12 +169,4 @@ fn note_error(spool: &Spool, ended: &io::Result<Ended>) {
     if let Err(e) = noted {
         log::warn!("{}: the outcome cannot be noted: {e}", spool.path().display());
     }
-}
-
-fn refresh_info(data: &DataDir, spool: &Spool, name: &FileName) -> io::Result<()> {
-    let frontier = match spool.lock()? {
-        Some(locked) => locked.holdings()?.synced_frontier(),
-        None => 0,
-    };
-    InfoIni::new(data).refresh(spool, name, frontier)
 }

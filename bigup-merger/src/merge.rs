@@ -195,7 +195,7 @@ impl<'a> Merge<'a> {
 
     fn refresh_info(&mut self) -> io::Result<()> {
         let synced = self.unlinked_later.keys().next().map_or(self.frontier, |first| self.frontier.min(*first));
-        InfoIni::new(self.data).refresh(self.spool, self.name, synced)?;
+        InfoIni::new(self.data).refresh(self.spool, self.name, Some(synced))?;
         self.info_lags = false;
         self.last_info = Instant::now();
         Ok(())

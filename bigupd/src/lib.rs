@@ -1,1 +1,46 @@
-//! x
+//! The daemon: receives slices over HTTP, answers what is held, starts mergers and looks after them.
+//!
+//! It keeps no state of uploads in memory: each request reads the data folder and leaves it such that the next one, of
+//! whichever daemon, can go on.
+//!
+//! - [`config`] - settings.
+//! - [`server`] - connections.
+//! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers.
+//! - [`uploads`] - what a request means for its upload.
+//! - [`body`], [`intake`]: bytes from the body to the disk.
+//! - [`mergers`] - starting and watching mergers.
+//! - [`sweep`] - what is done from time to time.
+
+pub mod body;
+pub mod config;
+pub mod intake;
+pub mod mergers;
+pub mod params;
+pub mod reply;
+pub mod routes;
+pub mod server;
+pub mod sweep;
+pub mod uploads;
+
+use bigup_core::data_dir::DataDir;
+use config::Config;
+use mergers::Mergers;
+use routes::App;
+use tokio::net::TcpListener;
+use uploads::Uploads;
+
+/// Runs the daemon on `listener` over `data` until `stop` is done and running requests had their grace.
+///
+/// Mergers go on: they need no daemon.
+pub async fn run(listener: TcpListener, data: DataDir, config: &Config, stop: impl Future<Output = ()>) {
+    let uploads = Uploads {
+        data: data.clone(),
+        takeover_after: config.takeover_after,
+        max_slice_size: config.max_slice_size,
+    };
+    let mergers = Mergers::new(uploads.clone(), config);
+    let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone()));
+    let routes = routes::routes(App::new(uploads, mergers, config));
+    server::serve(listener, routes, stop, config.stop_grace).await;
+    sweeper.abort();
+}

@@ -1,0 +1,263 @@
+//! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and getting rid of what is
+//! left of them.
+
+use crate::reply::Refusal;
+use bigup_core::wire::ErrorCode;
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// The body of a request as warp gives it.
+pub type RawBody = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
+
+/// Bytes beside the field that a form may have: boundaries, part headers, preamble.
+pub const MAX_FORM_OVERHEAD: u64 = 64 << 10;
+
+/// Longest time to go on reading a refused body, so that a client which writes all of it before it reads gets to read
+/// the answer. One that has not ended by then is cut off.
+const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// Makes a [`RawBody`] of warp's stream.
+pub fn raw_body(stream: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + Sync + 'static) -> RawBody {
+    Box::pin(stream.map(|piece| piece.map(|mut buf| buf.copy_to_bytes(buf.remaining()))))
+}
+
+/// The content of a slice, as its request carries it.
+pub enum Body {
+    /// The body itself.
+    Raw(RawBody),
+    /// The only field of a multipart/form-data body (RFC 7578).
+    Form(Box<FormBody>),
+}
+
+/// The field of a form being read, and what feeds it.
+pub struct FormBody {
+    form: multer::Multipart<'static>,
+    field: multer::Field<'static>,
+    buffered: Arc<AtomicU64>,
+}
+
+impl Body {
+    /// Takes a body by its content type. The head of a form is read here.
+    ///
+    /// # Errors
+    /// It is no form although it says so.
+    pub async fn new(raw: RawBody, content_type: Option<&str>, silence: Duration) -> Result<Body, Refusal> {
+        let Some(content_type) = content_type.filter(|t| t.to_ascii_lowercase().starts_with("multipart/")) else {
+            return Ok(Body::Raw(raw));
+        };
+        let boundary = multer::parse_boundary(content_type).map_err(bad_form)?;
+        let buffered = Arc::new(AtomicU64::new(0));
+        let mut form = multer::Multipart::new(Gate::new(raw, Arc::clone(&buffered)), boundary);
+        let field = timeout(silence, form.next_field()).await.map_err(|_| too_slow(silence))?.map_err(bad_form)?;
+        let field = field.ok_or_else(|| Refusal::new(ErrorCode::BadRequest, "the form has no field"))?;
+        Ok(Body::Form(Box::new(FormBody { form, field, buffered })))
+    }
+
+    /// The next piece; None at the end.
+    ///
+    /// # Errors
+    /// Nothing came for `silence`, the connection broke, or the form is malformed.
+    pub async fn next(&mut self, silence: Duration) -> Result<Option<Bytes>, Refusal> {
+        let piece = async {
+            match self {
+                Body::Raw(raw) => raw.next().await.transpose().map_err(broken),
+                Body::Form(form) => form.next().await,
+            }
+        };
+        timeout(silence, piece).await.map_err(|_| too_slow(silence))?
+    }
+
+    /// Reads and forgets what is left, up to `limit` bytes and [`DRAIN_TIME`].
+    pub async fn drain(self, limit: u64) {
+        match self {
+            Body::Raw(raw) => drain(raw, limit).await,
+            Body::Form(mut form) => {
+                let deadline = Instant::now() + DRAIN_TIME;
+                let mut left = limit;
+                while let Ok(Ok(Some(piece))) = timeout_at(deadline, form.next()).await {
+                    left = left.saturating_sub(piece.len() as u64);
+                    if left == 0 {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads and forgets `raw`, up to `limit` bytes and [`DRAIN_TIME`].
+pub async fn drain(mut raw: RawBody, limit: u64) {
+    let deadline = Instant::now() + DRAIN_TIME;
+    let mut left = limit;
+    while let Ok(Some(Ok(piece))) = timeout_at(deadline, raw.next()).await {
+        left = left.saturating_sub(piece.len() as u64);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+impl FormBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        if let Some(piece) = self.field.chunk().await.map_err(bad_form)? {
+            self.buffered.fetch_sub(piece.len() as u64, Ordering::Relaxed);
+            return Ok(Some(piece));
+        }
+        // The field must be let go before the next one can be asked for; an ended one gives no more pieces.
+        Ok(None)
+    }
+
+    /// Makes sure that the form ends after its field.
+    async fn finish(self) -> Result<(), Refusal> {
+        let FormBody { mut form, field, buffered: _ } = self;
+        drop(field);
+        match form.next_field().await.map_err(bad_form)? {
+            None => Ok(()),
+            Some(_) => Err(Refusal::new(ErrorCode::BadRequest, "the form has more than one field")),
+        }
+    }
+}
+
+impl Body {
+    /// Makes sure that nothing follows the content.
+    ///
+    /// # Errors
+    /// Something does, or it does not come.
+    pub async fn finish(self, silence: Duration) -> Result<(), Refusal> {
+        match self {
+            Body::Raw(_) => Ok(()),
+            Body::Form(form) => timeout(silence, form.finish()).await.map_err(|_| too_slow(silence))?,
+        }
+    }
+}
+
+/// Feeds a form parser piece by piece.
+///
+/// The parser takes all that is ready before it parses, and looks for a beginning or a header for as long as none comes.
+/// So every piece is followed by "not ready", and there is an end to what it may hold back.
+struct Gate {
+    raw: RawBody,
+    buffered: Arc<AtomicU64>,
+    rest: bool,
+}
+
+impl Gate {
+    /// What a parser may hold back, in bytes: a few pieces as hyper gives them.
+    const MAX_BUFFERED: u64 = 4 << 20;
+
+    fn new(raw: RawBody, buffered: Arc<AtomicU64>) -> Gate {
+        Gate { raw, buffered, rest: false }
+    }
+}
+
+impl Stream for Gate {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::take(&mut self.rest) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = match self.raw.as_mut().poll_next(cx) {
+            Poll::Ready(Some(Ok(piece))) => piece,
+            Poll::Ready(Some(Err(e))) => return Poll::Ready(Some(Err(std::io::Error::other(e)))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        self.rest = true;
+        let buffered = self.buffered.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
+        if buffered > Gate::MAX_BUFFERED {
+            return Poll::Ready(Some(Err(std::io::Error::other("no field where one is due"))));
+        }
+        Poll::Ready(Some(Ok(piece)))
+    }
+}
+
+fn bad_form(error: multer::Error) -> Refusal {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    let text = bigup_core::name::printable(&text);
+    Refusal::new(ErrorCode::BadRequest, format!("the multipart form cannot be read: {text}"))
+}
+
+fn broken(error: warp::Error) -> Refusal {
+    Refusal::new(ErrorCode::Damaged, format!("the body broke off: {error}"))
+}
+
+fn too_slow(silence: Duration) -> Refusal {
+    Refusal::new(ErrorCode::Timeout, format!("no byte of the body came for {} s", silence.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_secs(20);
+
+    fn pieces(data: &[u8], by: usize) -> RawBody {
+        let pieces: Vec<_> = data.chunks(by).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        Box::pin(futures_util::stream::iter(pieces))
+    }
+
+    fn form(content: &[u8]) -> Vec<u8> {
+        let head = b"--XX\r\nContent-Disposition: form-data; name=\"slic_content\"; filename=\"slic_content\"\r\n\r\n";
+        [&head[..], content, b"\r\n--XX--\r\n"].concat()
+    }
+
+    async fn read(raw: RawBody, content_type: &str) -> Result<Vec<u8>, Refusal> {
+        let mut body = Body::new(raw, Some(content_type), SILENCE).await?;
+        let mut all = vec![];
+        while let Some(piece) = body.next(SILENCE).await? {
+            all.extend(piece);
+        }
+        body.finish(SILENCE).await?;
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn a_form_gives_its_field_however_it_is_cut() {
+        let content: Vec<u8> = (0..5000).map(|i| b"\r\n--X"[i % 5]).collect();
+        for by in [1, 2, 7, 64, 100_000] {
+            let raw = pieces(&form(&content), by);
+            assert_eq!(read(raw, "multipart/form-data; boundary=XX").await.unwrap(), content, "{by}");
+        }
+    }
+
+    #[tokio::test]
+    async fn malformed_forms_are_refused() {
+        for (data, content_type) in [
+            (&b"no boundary at all"[..], "multipart/form-data; boundary=XX"),
+            (b"--XX--\r\n", "multipart/form-data; boundary=XX"),
+            (b"--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\ncut off", "multipart/form-data; boundary=XX"),
+            (&[&form(b"1")[..form(b"1").len() - 8], &form(b"2")].concat(), "multipart/form-data; boundary=XX"),
+            (b"--XX--\r\n", "multipart/form-data"),
+        ] {
+            let refusal = read(pieces(data, 10), content_type).await.unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::BadRequest, "{refusal:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_without_end_is_not_held_in_memory() {
+        let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(&[b'x'; 65536])));
+        let refusal = read(Box::pin(endless), "multipart/form-data; boundary=XX").await.unwrap_err();
+        assert!(refusal.message.contains("no field where one is due"), "{refusal:?}");
+    }
+
+    #[tokio::test]
+    async fn draining_ends_at_its_limit() {
+        let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"0123456789")));
+        drain(Box::pin(endless), 1000).await;
+        drain(pieces(b"short", 2), 1000).await;
+    }
+}

@@ -1,0 +1,304 @@
+//! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
+
+use bigup_core::units::{MIB, parse_duration, parse_size};
+use clap::Parser;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the daemon listens unless told otherwise: this machine only, the seed's port.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
+
+/// Long enough to bridge a slow client's pause, short enough that idle mergers do not pile up.
+const DEFAULT_MERGER_IDLE: &str = "10s";
+
+/// How long a push must be silent before another one, of other content, may go on with its upload: more than a pause
+/// between two slices, less than people wait.
+const DEFAULT_TAKEOVER_AFTER: &str = "15s";
+
+/// Far above what clients use; bounds what a refused body can cost.
+const DEFAULT_MAX_SLICE_SIZE: &str = "1G";
+
+/// As long as common proxies wait for a silent peer.
+const DEFAULT_BODY_TIMEOUT: &str = "60s";
+
+/// What systemd's default stop timeout (90 s) leaves ample room for.
+const DEFAULT_STOP_GRACE: &str = "10s";
+
+/// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
+/// DATA/files/.
+#[derive(Parser, Debug, Default)]
+#[command(version, after_help = "Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or \
+in the configuration file (data_dir = …, listen = …), without a section or in [bigupd]. Flags win over the environment, \
+the environment over the file. Sizes are bytes or numbers with K, M, G, T; times are seconds or numbers with ms, s, m, \
+h, d.\n\nBIGUP_LOG sets what is logged: error, warn, info (default), debug.\n\nExit codes: 0 stopped, 1 failed, 2 wrong \
+usage or configuration.")]
+pub struct Arguments {
+    /// The data folder; created if missing.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Listen on other addresses than this machine's own although anybody may then upload: yes or no [default: no].
+    #[arg(long, value_name = "YES|NO")]
+    allow_anonymous: Option<String>,
+    /// The merge worker's program [default: bigup-merger beside this program].
+    #[arg(long, value_name = "PATH")]
+    merger: Option<String>,
+    /// A merger leaves after this time without a new slice [default: 10s].
+    #[arg(long, value_name = "TIME")]
+    merger_idle: Option<String>,
+    /// A push that has been silent this long may be taken over by another one of other content [default: 15s].
+    #[arg(long, value_name = "TIME")]
+    takeover_after: Option<String>,
+    /// Largest slice [default: 1G].
+    #[arg(long, value_name = "SIZE")]
+    max_slice_size: Option<String>,
+    /// A request is given up after this time without a byte of its body [default: 60s].
+    #[arg(long, value_name = "TIME")]
+    body_timeout: Option<String>,
+    /// After SIGTERM running requests have this time to finish [default: 10s].
+    #[arg(long, value_name = "TIME")]
+    stop_grace: Option<String>,
+    /// Configuration file (INI).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration and leave.
+    #[arg(long)]
+    check_config: bool,
+    /// Stop when standard input is closed: for programs that start a daemon of their own.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// Settings, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The merge worker's program.
+    pub merger: PathBuf,
+    /// A merger leaves after this time without a new slice.
+    pub merger_idle: Duration,
+    /// How long a push must be silent before another source may take its upload over.
+    pub takeover_after: Duration,
+    /// Largest slice, in bytes.
+    pub max_slice_size: u64,
+    /// Longest silence within a body.
+    pub body_timeout: Duration,
+    /// How long running requests may go on after a stop was asked for.
+    pub stop_grace: Duration,
+}
+
+/// What the command line asks for besides settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Check the configuration and leave.
+    pub check_config: bool,
+    /// Stop when standard input is closed.
+    pub until_stdin_closes: bool,
+}
+
+/// Where a value came from and what it is.
+type Given = (String, String);
+
+/// Collects settings and every mistake in them.
+struct Collector<'a> {
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    file: Vec<(String, String)>,
+    known: Vec<&'static str>,
+    mistakes: Vec<String>,
+}
+
+impl Collector<'_> {
+    /// The value of `key`, by precedence.
+    fn given(&mut self, key: &'static str, flag: Option<String>) -> Option<Given> {
+        self.known.push(key);
+        let variable = format!("BIGUP_{}", key.to_uppercase());
+        let from_file = self.file.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+        flag.map(|value| (format!("--{}", key.replace('_', "-")), value))
+            .or_else(|| (self.environment)(&variable).map(|value| (variable, value)))
+            .or_else(|| from_file.map(|value| (format!("{key} in the configuration file"), value)))
+    }
+
+    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given.
+    fn get<T>(
+        &mut self,
+        key: &'static str,
+        flag: Option<String>,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        if let Some((whence, value)) = self.given(key, flag) {
+            match parse(&value) {
+                Ok(parsed) => return parsed,
+                Err(why) => self.mistakes.push(format!("{whence}: {why}")),
+            }
+        }
+        parse(default).expect("defaults are right")
+    }
+}
+
+impl Arguments {
+    /// Settles the configuration. `environment` gives the value of a variable.
+    ///
+    /// # Errors
+    /// All mistakes, one each.
+    pub fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<(Config, Mode), Vec<String>> {
+        let mut mistakes = vec![];
+        let config_file = self.config.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
+        let file = config_file.map_or(Ok(vec![]), |path| read_file(&path)).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            vec![]
+        });
+        let mut from = Collector { environment, file, known: vec![], mistakes };
+        let data_dir = from.given("data_dir", self.data_dir).map(|(_, value)| value).unwrap_or_default();
+        if data_dir.is_empty() {
+            from.mistakes.push("no data folder is given: use --data-dir, BIGUP_DATA_DIR or data_dir".to_owned());
+        }
+        let listen = from.get("listen", self.listen, DEFAULT_LISTEN, parse_address);
+        let anonymous = from.get("allow_anonymous", self.allow_anonymous, "no", parse_switch);
+        if !anonymous && !is_own(listen.ip()) {
+            from.mistakes.push(format!(
+                "listening on {listen} lets anybody who reaches it upload: set allow_anonymous = yes if that is meant"
+            ));
+        }
+        let config = Config {
+            data_dir: PathBuf::from(data_dir),
+            listen,
+            merger: from.get("merger", self.merger, "", parse_program),
+            merger_idle: from.get("merger_idle", self.merger_idle, DEFAULT_MERGER_IDLE, parse_duration),
+            takeover_after: from.get("takeover_after", self.takeover_after, DEFAULT_TAKEOVER_AFTER, parse_duration),
+            max_slice_size: from.get("max_slice_size", self.max_slice_size, DEFAULT_MAX_SLICE_SIZE, at_least_one_mib),
+            body_timeout: from.get("body_timeout", self.body_timeout, DEFAULT_BODY_TIMEOUT, parse_duration),
+            stop_grace: from.get("stop_grace", self.stop_grace, DEFAULT_STOP_GRACE, parse_duration),
+        };
+        for (key, _) in &from.file {
+            if !from.known.contains(&key.as_str()) {
+                let known = from.known.join(", ");
+                from.mistakes.push(format!("{key} in the configuration file is unknown; known are {known}"));
+            }
+        }
+        let mode = Mode { check_config: self.check_config, until_stdin_closes: self.until_stdin_closes };
+        if from.mistakes.is_empty() { Ok((config, mode)) } else { Err(from.mistakes) }
+    }
+}
+
+fn read_file(path: &PathBuf) -> Result<Vec<(String, String)>, String> {
+    let ini = ini::Ini::load_from_file_noescape(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut settings = vec![];
+    for (section, keys) in &ini {
+        if let Some(other) = section.filter(|name| *name != "bigupd") {
+            return Err(format!("{}: the section [{other}] is unknown; settings stand in [bigupd]", path.display()));
+        }
+        settings.extend(keys.iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+    Ok(settings)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address with a port, like {DEFAULT_LISTEN} or [::1]:8888"))
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{text:?} is neither yes nor no")),
+    }
+}
+
+fn parse_program(text: &str) -> Result<PathBuf, String> {
+    if !text.is_empty() {
+        return Ok(PathBuf::from(text));
+    }
+    // Where we are cannot be told only if /proc is missing; the search path is the next best.
+    let beside = std::env::current_exe().ok().map(|me| me.with_file_name("bigup-merger"));
+    Ok(beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("bigup-merger")))
+}
+
+fn at_least_one_mib(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < MIB => Err(format!("{size} bytes are too few: a slice must be able to have {MIB}")),
+        size => Ok(size),
+    }
+}
+
+fn is_own(address: IpAddr) -> bool {
+    address.is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn nothing(_: &str) -> Option<String> {
+        None
+    }
+
+    fn parse(arguments: &[&str]) -> Arguments {
+        Arguments::parse_from([&["bigupd"], arguments].concat())
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "data_dir = /file\nlisten = 127.0.0.1:1\n[bigupd]\nmerger_idle = 1s\nstop_grace = 1s").unwrap();
+        let environment = |name: &str| match name {
+            "BIGUP_LISTEN" => Some("127.0.0.1:2".to_owned()),
+            "BIGUP_MERGER_IDLE" => Some("2s".to_owned()),
+            _ => None,
+        };
+        let arguments = parse(&["--config", file.path().to_str().unwrap(), "--listen", "127.0.0.1:3"]);
+        let (config, _) = arguments.settle(&environment).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("/file"));
+        assert_eq!(config.listen, "127.0.0.1:3".parse().unwrap());
+        assert_eq!(config.merger_idle, Duration::from_secs(2));
+        assert_eq!(config.stop_grace, Duration::from_secs(1));
+        assert_eq!(config.takeover_after, Duration::from_secs(15));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "merger_idle = soon\nspeed = 3").unwrap();
+        let arguments = parse(&[
+            "--config",
+            file.path().to_str().unwrap(),
+            "--listen",
+            "here",
+            "--max-slice-size",
+            "4",
+            "--allow-anonymous",
+            "maybe",
+        ]);
+        let mistakes = arguments.settle(&nothing).unwrap_err();
+        for part in ["data folder", "--listen: \"here\"", "merger_idle in", "4 bytes", "speed in", "\"maybe\""] {
+            assert!(mistakes.iter().any(|m| m.contains(part)), "{part}: {mistakes:?}");
+        }
+        assert_eq!(mistakes.len(), 6);
+    }
+
+    #[test]
+    fn an_open_door_must_be_asked_for() {
+        let open = ["--data-dir", "/d", "--listen", "0.0.0.0:8888"];
+        let mistakes = parse(&open).settle(&nothing).unwrap_err();
+        assert!(mistakes[0].contains("allow_anonymous"), "{mistakes:?}");
+        assert!(parse(&[&open[..], &["--allow-anonymous", "yes"]].concat()).settle(&nothing).is_ok());
+        assert!(parse(&["--data-dir", "/d", "--listen", "[::1]:0"]).settle(&nothing).is_ok());
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_told() {
+        let mistakes = parse(&["--data-dir", "/d", "--config", "/nowhere/x"]).settle(&nothing).unwrap_err();
+        assert!(mistakes[0].contains("/nowhere/x"), "{mistakes:?}");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "[other]\nx = 1").unwrap();
+        let arguments = parse(&["--data-dir", "/d", "--config", file.path().to_str().unwrap()]);
+        assert!(arguments.settle(&nothing).unwrap_err()[0].contains("[other]"));
+    }
+}

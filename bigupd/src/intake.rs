@@ -1,0 +1,167 @@
+//! Receiving one slice: from the body to a file, digested while the bytes are hot.
+//!
+//! Pieces are gathered to [`BATCH_LEN`] and handed to a thread that may block, one batch at a time for each slice, while
+//! the next one is received. So memory is two batches a slice, the async threads never wait for a disk, and a slow client
+//! occupies no thread.
+
+use crate::body::Body;
+use crate::reply::Refusal;
+use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
+use bigup_core::spool::Arrival;
+use bigup_core::wire::ErrorCode;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use std::io::{self, Write};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// Bytes written and digested at once: enough that a switch of threads costs little, few enough to stay in the cache.
+pub const BATCH_LEN: usize = 1 << 20;
+
+/// What a slice must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Which slice; for messages.
+    pub slice_id: u64,
+    /// Its length, in bytes.
+    pub len: u64,
+    /// Its SHA-256, from a Content-Digest header (RFC 9530).
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// The part of the work that blocks.
+struct Writer {
+    arrival: Arrival,
+    hashers: Vec<SliceHasher>,
+    sha256: Option<Sha256>,
+}
+
+impl Writer {
+    fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        for piece in pieces {
+            let mut file = self.arrival.file();
+            file.write_all(piece)?;
+            self.hashers.iter_mut().for_each(|hasher| hasher.update(piece));
+            if let Some(sha256) = &mut self.sha256 {
+                sha256.update(piece);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A writer at work, or at rest.
+enum Work {
+    Rests(Box<Writer>),
+    Writes(JoinHandle<io::Result<Box<Writer>>>),
+}
+
+impl Work {
+    async fn rest(self) -> io::Result<Box<Writer>> {
+        match self {
+            Work::Rests(writer) => Ok(writer),
+            Work::Writes(handle) => handle.await.map_err(io::Error::other)?,
+        }
+    }
+
+    /// Begins to write `pieces`, once those before them are written.
+    async fn go_on(self, pieces: Vec<Bytes>) -> io::Result<Work> {
+        let mut writer = self.rest().await?;
+        Ok(Work::Writes(tokio::task::spawn_blocking(move || {
+            writer.write(&pieces)?;
+            Ok(writer)
+        })))
+    }
+}
+
+/// Receives a slice into `arrival`. Gives back its file and its digests, of the kinds asked for and in that order;
+/// `offset` is what chaining values are for.
+///
+/// # Errors
+/// What came is not what was expected, or could not be stored; the file is gone then. The rest of the body is left in
+/// `body`.
+pub async fn receive(
+    body: &mut Body,
+    arrival: Arrival,
+    kinds: &[DigestKind],
+    offset: u64,
+    expected: &Expected,
+    silence: Duration,
+) -> Result<(Arrival, Vec<SliceDigest>), Refusal> {
+    let writer = Writer {
+        arrival,
+        hashers: kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect(),
+        sha256: expected.sha256.map(|_| Sha256::new()),
+    };
+    let mut work = Work::Rests(Box::new(writer));
+    let (mut batch, mut batch_len, mut received) = (vec![], 0, 0);
+    while let Some(piece) = body.next(silence).await? {
+        received += piece.len() as u64;
+        if received > expected.len {
+            let message = format!("slice {}: slice_size is {}, but more bytes came", expected.slice_id, expected.len);
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        batch_len += piece.len();
+        batch.push(piece);
+        if batch_len >= BATCH_LEN {
+            work = work.go_on(std::mem::take(&mut batch)).await?;
+            batch_len = 0;
+        }
+    }
+    if received != expected.len {
+        let message =
+            format!("slice {}: expected {} bytes, got {received}: send it again", expected.slice_id, expected.len);
+        return Err(Refusal::new(ErrorCode::Damaged, message));
+    }
+    let writer = *work.go_on(batch).await?.rest().await?;
+    check_sha256(expected, writer.sha256)?;
+    Ok((writer.arrival, writer.hashers.iter().map(SliceHasher::finish).collect()))
+}
+
+fn check_sha256(expected: &Expected, is: Option<Sha256>) -> Result<(), Refusal> {
+    match (expected.sha256, is.map(|hasher| hasher.finalize())) {
+        (Some(told), Some(is)) if told[..] != is[..] => {
+            let message = format!("slice {}: its SHA-256 is not the one in Content-Digest: send it again", expected.slice_id);
+            Err(Refusal::new(ErrorCode::Damaged, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). None: there is none; other algorithms are ignored, as
+/// the RFC allows.
+///
+/// # Errors
+/// It is malformed.
+pub fn parse_content_digest(header: &str) -> Result<Option<[u8; 32]>, Refusal> {
+    use base64::Engine;
+    let Some(value) = header.split(',').find_map(|member| member.trim().strip_prefix("sha-256=")) else {
+        return Ok(None);
+    };
+    let encoded = value.strip_prefix(':').and_then(|v| v.strip_suffix(':'));
+    let bytes = encoded.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+        Some(digest) => Ok(Some(digest)),
+        None => {
+            let message = "Content-Digest: sha-256 is not 32 bytes in base64 between colons (RFC 9530)";
+            Err(Refusal::new(ErrorCode::BadRequest, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_digests_are_read() {
+        let zeros = format!("sha-256=:{}=:", "A".repeat(43));
+        assert_eq!(parse_content_digest(&zeros), Ok(Some([0; 32])));
+        assert_eq!(parse_content_digest(&format!("sha-512=:AA==:, {zeros}")), Ok(Some([0; 32])));
+        assert_eq!(parse_content_digest("sha-512=:AA==:"), Ok(None));
+        assert_eq!(parse_content_digest(""), Ok(None));
+        for wrong in ["sha-256=", "sha-256=:AA==:", "sha-256=::", "sha-256=AAAA", "sha-256=:é:"] {
+            assert!(parse_content_digest(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Starting mergers and watching them.
+//!
+//! Who merges is decided by the locks in the spools. What is remembered here, the mergers that this daemon started and
+//! that have not ended yet, only spares looking at a lock for every slice; a merger that ends is always followed by a
+//! look at what it left.
+
+use crate::config::Config;
+use crate::uploads::{Standing, Uploads};
+use bigup_core::name::FileName;
+use bigup_core::spool::Spool;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::sync::Notify;
+
+/// Pause before a merger that failed is started again, doubled with every failure in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The mergers that this daemon started.
+#[derive(Clone)]
+pub struct Mergers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    uploads: Uploads,
+    program: PathBuf,
+    idle: Duration,
+    running: Mutex<HashMap<FileName, Running>>,
+    ended: Notify,
+}
+
+/// A merger at work, or the pause before the next one.
+#[derive(Default)]
+struct Running {
+    failures: u32,
+}
+
+impl Mergers {
+    /// None running yet.
+    pub fn new(uploads: Uploads, config: &Config) -> Mergers {
+        let (program, idle) = (config.merger.clone(), config.merger_idle);
+        let inner = Inner { uploads, program, idle, running: Mutex::default(), ended: Notify::new() };
+        Mergers { inner: Arc::new(inner) }
+    }
+
+    /// Waits until some merger of this daemon ends, from when this is called (not polled) on.
+    pub fn some_end(&self) -> impl Future<Output = ()> + '_ {
+        self.inner.ended.notified()
+    }
+
+    /// Makes sure that a merger is at work on `name`, where there is something to merge.
+    pub fn ensure(&self, name: &FileName) {
+        if self.running().contains_key(name) {
+            return;
+        }
+        match Spool::of(&self.inner.uploads.data, name).merger() {
+            Ok(None) => self.start(name.clone(), Running::default()),
+            Ok(Some(pid)) => log::debug!("{name}: process {pid} is merging"),
+            Err(e) => log::warn!("{name}: whether a merger is at work cannot be told: {e}"),
+        }
+    }
+
+    /// Starts mergers wherever one is due and none is at work. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The spools cannot be listed.
+    pub fn ensure_all(&self) -> std::io::Result<()> {
+        for spool in Spool::all(&self.inner.uploads.data)? {
+            // One that cannot be read is reported by whoever begins that upload anew.
+            if let Ok(Some(upload)) = spool.upload()
+                && !self.running().contains_key(&upload.file_name)
+                && self.is_due(&upload.file_name)
+            {
+                self.ensure(&upload.file_name);
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<FileName, Running>> {
+        self.inner.running.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn is_due(&self, name: &FileName) -> bool {
+        let standing = self.inner.uploads.peek(name, None);
+        matches!(standing, Ok(Some(Standing::Unfinished(unfinished))) if unfinished.is_merger_due())
+    }
+
+    fn start(&self, name: FileName, running: Running) {
+        let failures = running.failures;
+        if self.running().insert(name.clone(), running).is_some() {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            if failures > 0 {
+                tokio::time::sleep(pause_after(failures)).await;
+            }
+            let ended = this.command(&name).status().await;
+            this.ended(name, failures, ended).await;
+        });
+    }
+
+    fn command(&self, name: &FileName) -> Command {
+        let mut command = Command::new(&self.inner.program);
+        command.arg("--data-dir").arg(self.inner.uploads.data.root());
+        command.arg(format!("--file-name={}", name.as_str()));
+        command.arg(format!("--idle={}ms", self.inner.idle.as_millis()));
+        // Its log lines go where ours go. It outlives us: what it does needs no daemon.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// A merger ended: looks whether there is something left to do that it did not see.
+    async fn ended(&self, name: FileName, failures: u32, ended: std::io::Result<ExitStatus>) {
+        let failed = match &ended {
+            // 3: another one is at work; 4: no such upload any more; 5: blocked, which the spool says.
+            Ok(status) => !matches!(status.code(), Some(0 | 3 | 4 | 5)),
+            Err(_) => true,
+        };
+        match ended {
+            Ok(status) if failed => log::warn!("{name}: the merger ended with {status}"),
+            Ok(status) => log::debug!("{name}: the merger ended with {status}"),
+            Err(e) => log::error!("{name}: the merger {} cannot be started: {e}", self.inner.program.display()),
+        }
+        self.running().remove(&name);
+        self.inner.ended.notify_waiters();
+        let (this, again) = (self.clone(), name.clone());
+        let due = tokio::task::spawn_blocking(move || {
+            let spool = Spool::of(&this.inner.uploads.data, &again);
+            this.is_due(&again) && matches!(spool.merger(), Ok(None))
+        });
+        // A panic there was reported where it happened.
+        if due.await.unwrap_or(false) {
+            self.start(name, Running { failures: if failed { failures + 1 } else { 0 } });
+        }
+    }
+}
+
+/// Pause before the next try after so many failures in a row.
+fn pause_after(failures: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(20));
+    doubled.min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        assert_eq!(pause_after(1), Duration::from_millis(500));
+        assert_eq!(pause_after(2), Duration::from_secs(1));
+        assert_eq!(pause_after(7), Duration::from_secs(32));
+        assert_eq!(pause_after(8), LONGEST_PAUSE);
+        assert_eq!(pause_after(u32::MAX), LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,122 @@
+//! What goes back: JSON bodies, and refusals with their status.
+
+use bigup_core::name::NameError;
+use bigup_core::plan::PlanError;
+use bigup_core::spool::SliceError;
+use bigup_core::wire::{ErrorAnswer, ErrorCode};
+use serde::Serialize;
+use std::io;
+use warp::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use warp::http::{Response, StatusCode};
+
+/// A response of the daemon.
+pub type Reply = warp::reply::Response;
+
+/// A request refused, with what the client gets to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was wrong, for programs; decides the status.
+    pub code: ErrorCode,
+    /// What was wrong, with both numbers, and what to do.
+    pub message: String,
+    /// Seconds after which asking again makes sense. None: it does not, as things stand.
+    pub retry_after: Option<u64>,
+}
+
+impl Refusal {
+    /// A refusal that asking again will not change.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into(), retry_after: None }
+    }
+
+    /// The status that goes with a code.
+    pub fn status(&self) -> StatusCode {
+        match self.code {
+            ErrorCode::BadRequest | ErrorCode::BadName | ErrorCode::Damaged => StatusCode::BAD_REQUEST,
+            ErrorCode::NotFound | ErrorCode::NoUpload => StatusCode::NOT_FOUND,
+            ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Timeout => StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::Conflict | ErrorCode::Busy | ErrorCode::Exists => StatusCode::CONFLICT,
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The response.
+    pub fn reply(&self) -> Reply {
+        let status = self.status();
+        let body = ErrorAnswer { status: status.as_u16(), message: self.message.clone(), error: self.code };
+        let mut reply = json(status, &body);
+        if let Some(seconds) = self.retry_after {
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        reply
+    }
+}
+
+/// A response with a JSON body.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+    let bytes = serde_json::to_vec(body).expect("strings and numbers always serialise");
+    let mut reply = Response::new(bytes.into());
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Refusal {
+        Refusal::new(ErrorCode::BadName, error.to_string())
+    }
+}
+
+impl From<SliceError> for Refusal {
+    fn from(error: SliceError) -> Refusal {
+        match error {
+            SliceError::Plan(error) => against_upload(error),
+            SliceError::OtherSource | SliceError::Content { .. } => {
+                Refusal::new(ErrorCode::Conflict, error.to_string())
+            }
+            SliceError::Io(error) => error.into(),
+        }
+    }
+}
+
+/// Numbers that do not fit the upload. Those that fit no upload at all are bad in themselves.
+pub fn against_upload(error: PlanError) -> Refusal {
+    let code = match error {
+        PlanError::BeyondEnd { .. } | PlanError::EmptySlice(_) | PlanError::ZeroSliceSize => ErrorCode::BadRequest,
+        PlanError::TooManySlices(_) | PlanError::FileTooLarge(_) => ErrorCode::TooLarge,
+        PlanError::Count { .. }
+        | PlanError::Thin { .. }
+        | PlanError::Differs { .. }
+        | PlanError::SliceLen { .. }
+        | PlanError::LastTooLong { .. } => ErrorCode::Conflict,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+/// Numbers of one request that contradict each other.
+pub fn within_request(error: PlanError) -> Refusal {
+    match against_upload(error) {
+        refusal if refusal.code == ErrorCode::Conflict => Refusal { code: ErrorCode::BadRequest, ..refusal },
+        refusal => refusal,
+    }
+}
+
+impl From<io::Error> for Refusal {
+    /// Detail goes to the log, the client gets what it can act on.
+    fn from(error: io::Error) -> Refusal {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                log::error!("no room left: {error}");
+                Refusal::new(ErrorCode::NoSpace, "the server has no room left for this; what it holds stays")
+            }
+            _ => {
+                log::error!("{error}");
+                Refusal::new(ErrorCode::Internal, "the server failed to do this; its log says why")
+            }
+        }
+    }
+}

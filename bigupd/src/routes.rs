@@ -1,0 +1,320 @@
+//! The native endpoint: which request goes where, and what it answers.
+//!
+//! A refusal is an answer made here, not a rejection of warp's, which would mean "perhaps another route". Every answer to
+//! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
+//! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
+
+use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
+use crate::config::Config;
+use crate::intake::{Expected, parse_content_digest, receive};
+use crate::mergers::Mergers;
+use crate::params::{AnswerForm, BeginAsk, Params};
+use crate::reply::{Refusal, Reply, json};
+use crate::uploads::{Admission, SliceAsk, Standing, Stored, Unfinished, Uploads};
+use bigup_core::digest::SliceDigest;
+use bigup_core::name::FileName;
+use bigup_core::ranges::SliceRanges;
+use bigup_core::wire::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
+use std::convert::Infallible;
+use std::time::Duration;
+use warp::Filter;
+use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName};
+use warp::http::{Method, StatusCode};
+
+/// Content-Digest (RFC 9530).
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// How often to look for the end of an upload that a merger of another daemon may be finishing.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What handlers work on.
+#[derive(Clone)]
+pub struct App {
+    uploads: Uploads,
+    mergers: Mergers,
+    body_timeout: Duration,
+}
+
+impl App {
+    /// Handlers over `uploads`, with `mergers` to start.
+    pub fn new(uploads: Uploads, mergers: Mergers, config: &Config) -> App {
+        App { uploads, mergers, body_timeout: config.body_timeout }
+    }
+}
+
+/// All routes of the daemon.
+pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
+    let with_app = warp::any().map(move || app.clone());
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::body::stream().map(raw_body));
+    let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
+    let other = with_app.and(warp::body::stream().map(raw_body)).then(async |app: App, body: RawBody| {
+        drain(body, app.drain_limit()).await;
+        Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}")).reply()
+    });
+    native.or(other).unify().recover(never).unify()
+}
+
+/// Every request matches one of the two routes; what warp itself refuses comes here.
+async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
+    log::debug!("refused by warp: {rejection:?}");
+    Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").reply())
+}
+
+async fn native(app: App, method: Method, headers: HeaderMap, query: String, body: RawBody) -> Reply {
+    let answer = match method {
+        Method::GET => app.get(&query).await,
+        Method::POST => return app.post(&headers, &query, body).await,
+        _ => {
+            let message = format!("{method} is not possible here: GET asks and begins, POST sends a slice");
+            Err(Refusal::new(ErrorCode::MethodNotAllowed, message))
+        }
+    };
+    app.drain_unless_waiting(&headers, body).await;
+    answer.unwrap_or_else(|refusal| refusal.reply())
+}
+
+impl App {
+    fn drain_limit(&self) -> u64 {
+        self.uploads.max_slice_size + MAX_FORM_OVERHEAD
+    }
+
+    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it.
+    async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) {
+        if !headers.contains_key(EXPECT) {
+            drain(body, self.drain_limit()).await;
+        }
+    }
+
+    async fn get(&self, query: &str) -> Result<Reply, Refusal> {
+        let params = Params::parse(query)?;
+        if params.switch(param::PEEK)? {
+            return self.peek(params).await;
+        }
+        let (ask, form) = (params.begin()?, params.form()?);
+        let standing = self.begin_and_wait(ask.clone(), form).await?;
+        Ok(json(StatusCode::OK, &upload_answer(&ask.name, &standing, ask.plan.slice_num, form)))
+    }
+
+    /// Begins or goes on, sees to a merger, and waits for the end if that was asked for and can be expected.
+    async fn begin_and_wait(&self, ask: BeginAsk, form: AnswerForm) -> Result<Standing, Refusal> {
+        let deadline = tokio::time::Instant::now() + form.wait;
+        loop {
+            let mut some_end = std::pin::pin!(self.mergers.some_end());
+            let (uploads, asked) = (self.uploads.clone(), ask.clone());
+            let standing = blocking(move || uploads.begin(&asked)).await?;
+            let Standing::Unfinished(unfinished) = &standing else { return Ok(standing) };
+            if unfinished.is_merger_due() {
+                self.ensure_merger(&ask.name).await?;
+            }
+            if !unfinished.is_all_held() || unfinished.upload.needs_comparison() {
+                return Ok(standing);
+            }
+            let spool = bigup_core::spool::Spool::of(&self.uploads.data, &ask.name);
+            loop {
+                if tokio::time::Instant::now() >= deadline {
+                    return Ok(standing);
+                }
+                // Ends early with any merger of ours; looks by itself for those of other daemons.
+                let next = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
+                let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
+                if ended || !spool.path().exists() {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn ensure_merger(&self, name: &FileName) -> Result<(), Refusal> {
+        // On this runtime, since it starts a process and a task that waits for it.
+        let (mergers, name) = (self.mergers.clone(), name.clone());
+        blocking(move || {
+            mergers.ensure(&name);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn peek(&self, params: Params) -> Result<Reply, Refusal> {
+        let uploads = self.uploads.clone();
+        blocking(move || {
+            if !params.has_file_name() {
+                return Ok(json(StatusCode::OK, &ListAnswer { status: 200, uploads: uploads.list()? }));
+            }
+            let (name, form) = (params.file_name()?, params.form()?);
+            let Some(standing) = uploads.peek(&name, params.source()?.as_deref())? else {
+                let message = format!("nothing is known of {name}: neither an upload nor a finished file");
+                return Err(Refusal::new(ErrorCode::NoUpload, message));
+            };
+            let mut answer = upload_answer(&name, &standing, None, form);
+            if let (Some((first, last)), 0) = (params.digests()?, answer.is_uploaded) {
+                let digests = uploads.digests(&name, first, last)?;
+                answer.digests = Some(digests.iter().map(|digest| digest.map(|d| d.to_string())).collect());
+            }
+            Ok(json(StatusCode::OK, &answer))
+        })
+        .await
+    }
+
+    async fn post(&self, headers: &HeaderMap, query: &str, body: RawBody) -> Reply {
+        let (ask, expected) = match slice_ask(headers, query) {
+            Ok(asked) => asked,
+            Err(refusal) => {
+                self.drain_unless_waiting(headers, body).await;
+                return refusal.reply();
+            }
+        };
+        let (uploads, asked) = (self.uploads.clone(), ask.clone());
+        let admission = blocking(move || uploads.admit(&asked)).await;
+        let (arrival, kinds, offset) = match admission {
+            Ok(Admission::Take { arrival, kinds, offset }) => (arrival, kinds, offset),
+            held_or_refused => {
+                self.drain_unless_waiting(headers, body).await;
+                return match held_or_refused {
+                    Ok(Admission::Held(digest)) => self.held(&ask, digest).await,
+                    Ok(Admission::Take { .. }) => unreachable!("matched above"),
+                    Err(refusal) => refused(&ask, &refusal),
+                };
+            }
+        };
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let mut body = match Body::new(body, content_type, self.body_timeout).await {
+            Ok(body) => body,
+            Err(refusal) => return refused(&ask, &refusal),
+        };
+        let received = receive(&mut body, arrival, &kinds, offset, &expected, self.body_timeout).await;
+        let (arrival, digests) = match received {
+            Ok(received) => received,
+            Err(refusal) => {
+                body.drain(self.drain_limit()).await;
+                return refused(&ask, &refusal);
+            }
+        };
+        if let Err(refusal) = body.finish(self.body_timeout).await {
+            return refused(&ask, &refusal);
+        }
+        let (uploads, asked) = (self.uploads.clone(), ask.clone());
+        match blocking(move || uploads.commit(&asked, arrival, &digests)).await {
+            Ok(stored) => self.stored(&ask, stored).await,
+            Err(refusal) => refused(&ask, &refusal),
+        }
+    }
+
+    async fn stored(&self, ask: &SliceAsk, stored: Stored) -> Reply {
+        log::debug!("{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
+        let mut answer = slice_answer(ask);
+        match stored {
+            Stored::Finished(digest) => {
+                log::info!("{}: stored, verified and published, digest {digest}", ask.name);
+                answer.is_uploaded = 1;
+                answer.file_digest = Some(digest.to_string());
+            }
+            Stored::MergerDue => {
+                // The slice is stored whether or not a merger can be started; the sweep tries again.
+                let _ = self.ensure_merger(&ask.name).await;
+            }
+            Stored::Waits => {}
+        }
+        json(StatusCode::OK, &answer)
+    }
+
+    /// A slice that was there already. It may be one whose upload waits for a merger, the last attempt having failed.
+    async fn held(&self, ask: &SliceAsk, finished: Option<bigup_core::digest::Digest>) -> Reply {
+        let mut answer = SliceAnswer { held: true, ..slice_answer(ask) };
+        if let Some(digest) = finished {
+            answer.is_uploaded = 1;
+            answer.file_digest = Some(digest.to_string());
+            return json(StatusCode::OK, &answer);
+        }
+        let (app, name) = (self.clone(), ask.name.clone());
+        let due = blocking(move || {
+            let standing = app.uploads.peek(&name, None)?;
+            Ok(matches!(standing, Some(Standing::Unfinished(unfinished)) if unfinished.is_merger_due()))
+        });
+        if due.await.unwrap_or(false) {
+            let _ = self.ensure_merger(&ask.name).await;
+        }
+        json(StatusCode::OK, &answer)
+    }
+}
+
+/// Runs what blocks on the disk where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
+}
+
+fn refused(ask: &SliceAsk, refusal: &Refusal) -> Reply {
+    log::debug!("{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
+    refusal.reply()
+}
+
+fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
+    let file_name = ask.name.as_str().to_owned();
+    SliceAnswer { file_name, slice_id: ask.slice_id, status: 200, ..SliceAnswer::default() }
+}
+
+/// What a POST asks, and what its body must be.
+fn slice_ask(headers: &HeaderMap, query: &str) -> Result<(SliceAsk, Expected), Refusal> {
+    let params = Params::parse(query)?;
+    let name = params.file_name()?;
+    let slice_id = params.needed_number(param::SLICE_ID)?;
+    let len = params.needed_number(param::SLICE_SIZE)?;
+    check_content_length(headers, len)?;
+    let digest: Option<SliceDigest> = params.value(param::SLICE_DIGEST)?;
+    let begin = match params.number(param::SLICE_NUM)? {
+        Some(_) => Some(params.begin()?),
+        None => None,
+    };
+    let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));
+    let sha256 = content_digest.map_or(Ok(None), parse_content_digest)?;
+    let ask = SliceAsk { name, slice_id, len, digest, source: params.source()?, begin };
+    Ok((ask, Expected { slice_id, len, sha256 }))
+}
+
+/// A raw body's length is told twice; they must agree. That of a form says nothing of its field's.
+fn check_content_length(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_form = text(CONTENT_TYPE).is_some_and(|t| t.to_ascii_lowercase().starts_with("multipart/"));
+    match text(CONTENT_LENGTH).and_then(bigup_core::units::parse_u64) {
+        Some(content_length) if !is_form && content_length != len => {
+            let message = format!("slice_size is {len}, but the body has {content_length} bytes");
+            Err(Refusal::new(ErrorCode::BadRequest, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The answer to a GET. `asked_num` is the number of slices that the asker has in mind, for files that are finished.
+fn upload_answer(name: &FileName, standing: &Standing, asked_num: Option<u64>, form: AnswerForm) -> UploadAnswer {
+    let mut answer = UploadAnswer { file_name: name.as_str().to_owned(), status: 200, ..UploadAnswer::default() };
+    let held = match standing {
+        Standing::Finished { file_size, digest, same_source } => {
+            answer.is_uploaded = 1;
+            answer.file_size = Some(*file_size);
+            answer.file_digest = digest.map(|d| d.to_string());
+            answer.same_source = *same_source;
+            SliceRanges::up_to(asked_num.unwrap_or(0))
+        }
+        Standing::Unfinished(unfinished) => {
+            describe(&mut answer, unfinished);
+            unfinished.holdings.ranges()
+        }
+    };
+    if form.ranges {
+        answer.slice_ranges_uploaded = Some(held);
+    } else {
+        answer.slice_ids_uploaded = Some(held.iter().collect());
+    }
+    answer
+}
+
+fn describe(answer: &mut UploadAnswer, unfinished: &Unfinished) {
+    let Unfinished { upload, holdings } = unfinished;
+    answer.slice_num = upload.plan.slice_num;
+    answer.slice_size = upload.plan.slice_size;
+    answer.file_size = upload.plan.file_size;
+    answer.curr_merge_slice_id = Some(holdings.frontier);
+    answer.compare = upload.needs_comparison();
+    answer.last_error = upload.blocked.clone().or(upload.last_error.clone());
+}

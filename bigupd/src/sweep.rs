@@ -1,0 +1,92 @@
+//! What is done from time to time: cleaning up after processes that died, noticing mergers that died, mending info.ini.
+
+use crate::mergers::Mergers;
+use bigup_core::data_dir::DataDir;
+use bigup_core::disk::Context;
+use bigup_core::info_ini::InfoIni;
+use bigup_core::spool::{Spool, is_older};
+use std::io;
+use std::time::Duration;
+
+/// How often mergers and info.ini are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often leftovers are looked for, in looks.
+const CLEAN_EVERY: u32 = 30;
+
+/// Leftovers are touched only when they are older: another daemon may be about to use what looks like one.
+const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+
+/// Looks after `data` for as long as it is polled.
+pub async fn sweep_forever(data: DataDir, mergers: Mergers) {
+    for round in 0_u32.. {
+        let (data, mergers) = (data.clone(), mergers.clone());
+        let swept = tokio::task::spawn_blocking(move || sweep(&data, &mergers, round)).await;
+        if let Err(e) = swept.map_err(io::Error::other).and_then(|result| result) {
+            log::error!("looking after the data folder: {e}");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn sweep(data: &DataDir, mergers: &Mergers, round: u32) -> io::Result<()> {
+    if round == 0 {
+        InfoIni::new(data).reconcile()?;
+    }
+    if round.is_multiple_of(CLEAN_EVERY) {
+        clean(data, LEFTOVER_AGE)?;
+    }
+    mergers.ensure_all()?;
+    InfoIni::new(data).mend()
+}
+
+/// Removes what killed processes left: spools half made or half removed, arrivals, temporary files.
+///
+/// # Errors
+/// A folder cannot be listed. What cannot be removed is reported and left.
+pub fn clean(data: &DataDir, age: Duration) -> io::Result<()> {
+    for spool in Spool::all(data)? {
+        if let Err(e) = spool.sweep(age) {
+            log::warn!("{e}");
+        }
+    }
+    for (folder, prefixes) in [(data.tmp(), &[".new-", ".gone-"][..]), (data.root().to_owned(), &[".info.ini"][..])] {
+        for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
+            let path = entry.at("listing", &folder)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if prefixes.iter().any(|prefix| name.starts_with(prefix)) && is_older(&path, age) {
+                log::info!("removing {}, left by a process that died", path.display());
+                let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+                let removed = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                if let Err(e) = removed {
+                    log::warn!("removing {}: {e}", path.display());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn leftovers_go_and_links_are_not_followed() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data = DataDir::create(dir.path()).unwrap();
+        fs::write(outside.path().join("keep"), "x").unwrap();
+        fs::create_dir(data.tmp().join(".gone-1")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), data.tmp().join(".gone-1/link")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), data.tmp().join(".new-2")).unwrap();
+        fs::write(dir.path().join(".info.ini.3.tmp"), "x").unwrap();
+        clean(&data, Duration::from_secs(60)).unwrap();
+        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 2, "too young to go");
+        std::thread::sleep(Duration::from_millis(5));
+        clean(&data, Duration::ZERO).unwrap();
+        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0);
+        assert!(!dir.path().join(".info.ini.3.tmp").exists());
+        assert!(outside.path().join("keep").exists());
+    }
+}

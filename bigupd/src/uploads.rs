@@ -1,0 +1,486 @@
+//! What a request means for the upload it names. Plain synchronous work on the data folder: all state is there, none is
+//! here, so that several daemons may share it and any of them may die.
+//!
+//! # Whose upload it is
+//! An upload has one source: the file on a client's disk, as that client names it (or none, for clients that name
+//! none). Only that source may send slices. A push of another source is told to come back while the first one is at
+//! work, compares what is held meanwhile, and takes the upload over once it has been silent. From then on held slices
+//! count for nothing until the new source has compared them and given the digest of the whole file; the file is
+//! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
+
+use crate::params::BeginAsk;
+use crate::reply::{Refusal, against_upload};
+use bigup_core::data_dir::DataDir;
+use bigup_core::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::disk::Durability;
+use bigup_core::info_ini::InfoIni;
+use bigup_core::name::FileName;
+use bigup_core::plan::Plan;
+use bigup_core::publish::{Outcome, publish};
+use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, Upload};
+use bigup_core::store::{Entry, Finished, Store};
+use bigup_core::wire::{ErrorCode, UploadStatus};
+use std::io;
+use std::time::Duration;
+
+/// How often a name is looked at again when uploads of it come and go in between.
+const ATTEMPTS: usize = 8;
+
+/// The uploads of one data folder.
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    /// The data folder.
+    pub data: DataDir,
+    /// How long a push must be silent before another source may take its upload over.
+    pub takeover_after: Duration,
+    /// Largest slice, in bytes.
+    pub max_slice_size: u64,
+}
+
+/// How a name stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The file is finished.
+    Finished {
+        /// Its size, in bytes.
+        file_size: u64,
+        /// Its digest, where known.
+        digest: Option<Digest>,
+        /// It came from the source that the asker named.
+        same_source: bool,
+    },
+    /// It is being uploaded.
+    Unfinished(Box<Unfinished>),
+}
+
+/// An upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// What it is.
+    pub upload: Upload,
+    /// What it holds.
+    pub holdings: Holdings,
+}
+
+impl Unfinished {
+    /// Whether a merger would find something to do.
+    pub fn is_merger_due(&self) -> bool {
+        let whole = Some(self.holdings.frontier) == self.upload.plan.slice_num;
+        self.upload.blocked.is_none() && (self.holdings.has_work() || (whole && self.upload.may_be_published()))
+    }
+
+    /// Whether all slices are held, so that the file will be finished without more of them.
+    pub fn is_all_held(&self) -> bool {
+        self.upload.plan.slice_num.is_some_and(|num| self.holdings.ranges().count() >= num)
+    }
+}
+
+/// A slice about to arrive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceAsk {
+    /// Name of the file.
+    pub name: FileName,
+    /// Which slice.
+    pub slice_id: u64,
+    /// Its length, in bytes.
+    pub len: u64,
+    /// Its digest, where the client said.
+    pub digest: Option<SliceDigest>,
+    /// What the client's source is.
+    pub source: Option<String>,
+    /// The request begins the upload too, where there is none.
+    pub begin: Option<BeginAsk>,
+}
+
+/// What to do with the body of a slice.
+pub enum Admission {
+    /// Take it.
+    Take {
+        /// Where it goes.
+        arrival: Arrival,
+        /// Kinds of digest to compute, the one to record first, and the offset that they are for.
+        kinds: Vec<DigestKind>,
+        /// Offset of the slice in the file, in bytes; 0 where not known, and then no chaining value is asked for.
+        offset: u64,
+    },
+    /// It is held already; in a finished file where `Some`.
+    Held(Option<Digest>),
+}
+
+/// A slice was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// With it the file was finished.
+    Finished(Digest),
+    /// A merger would find something to do.
+    MergerDue,
+    /// It waits for slices before it.
+    Waits,
+}
+
+impl Uploads {
+    /// Begins an upload or goes on with it, or says that the file is finished.
+    ///
+    /// # Errors
+    /// Refused; nothing changed then.
+    pub fn begin(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+        let standing = self.begin_unlisted(ask)?;
+        if let Standing::Unfinished(unfinished) = &standing {
+            let frontier = unfinished.holdings.synced_frontier();
+            InfoIni::new(&self.data).refresh(&Spool::of(&self.data, &ask.name), &ask.name, Some(frontier))?;
+        }
+        Ok(standing)
+    }
+
+    /// The same without a section in info.ini: for an upload that is finished in the same breath.
+    fn begin_unlisted(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+        self.check_slice_size(ask.plan.slice_size.unwrap_or(0))?;
+        let spool = Spool::of(&self.data, &ask.name);
+        for _ in 0..ATTEMPTS {
+            if let Some(locked) = self.lock(&spool)? {
+                let unfinished = self.go_on(&spool, locked, ask)?;
+                if unfinished.upload.plan.slice_num == Some(0) {
+                    self.publish_now(&spool)?;
+                    continue;
+                }
+                return Ok(Standing::Unfinished(Box::new(unfinished)));
+            }
+            if let Some(finished) = self.look_for_finished(ask)? {
+                return Ok(finished);
+            }
+            let upload = Upload {
+                replace: ask.replace,
+                file_digest: ask.file_digest,
+                ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
+            };
+            // Somebody else may create it first; the next round goes on with theirs.
+            Spool::create(&self.data, &upload)?;
+        }
+        Err(self.restless(&ask.name))
+    }
+
+    /// How a name stands, changing nothing. None: nothing is known of it.
+    ///
+    /// # Errors
+    /// The data folder cannot be read.
+    pub fn peek(&self, name: &FileName, source: Option<&str>) -> Result<Option<Standing>, Refusal> {
+        let spool = Spool::of(&self.data, name);
+        if let Some(upload) = spool.upload()? {
+            match spool.holdings(&upload) {
+                Ok(holdings) => return Ok(Some(Standing::Unfinished(Box::new(Unfinished { upload, holdings })))),
+                // Finished in between.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(match Store::new(&self.data).lookup(name)? {
+            Entry::File(found) => Some(finished(&found, source)),
+            Entry::Nothing | Entry::Other(_) => None,
+        })
+    }
+
+    /// The digests of the held ones among the slices `first` to `last` (inclusive), in order.
+    ///
+    /// # Errors
+    /// There is no such upload, or it cannot be read.
+    pub fn digests(&self, name: &FileName, first: u64, last: u64) -> Result<Vec<Option<SliceDigest>>, Refusal> {
+        let locked = self.lock(&Spool::of(&self.data, name))?.ok_or_else(|| no_upload(name))?;
+        let held = locked.holdings()?.ranges();
+        let mut digests = vec![];
+        locked.records().scan(first, last, |slice_id, record| {
+            digests.push(record.filter(|_| held.contains(slice_id)).map(|r| r.digest));
+            Ok(())
+        })?;
+        Ok(digests)
+    }
+
+    /// All unfinished uploads, by name.
+    ///
+    /// # Errors
+    /// The data folder cannot be read.
+    pub fn list(&self) -> Result<Vec<UploadStatus>, Refusal> {
+        let mut list = vec![];
+        for spool in Spool::all(&self.data)? {
+            match status_of(&spool) {
+                Ok(status) => list.extend(status),
+                Err(e) => log::warn!("{}: {e}", spool.path().display()),
+            }
+        }
+        list.sort_by(|a, b| a.file_name.cmp(&b.file_name));
+        Ok(list)
+    }
+
+    /// Decides what to do with the body of a slice before any of it is read.
+    ///
+    /// # Errors
+    /// Refused; nothing changed then.
+    pub fn admit(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
+        self.check_slice_size(ask.len)?;
+        if let Some(begin) = &ask.begin
+            && let Standing::Finished { digest, .. } = self.begin_with_slice(begin, ask)?
+        {
+            return Ok(Admission::Held(digest));
+        }
+        let spool = Spool::of(&self.data, &ask.name);
+        let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
+        let given: Vec<SliceDigest> = ask.digest.into_iter().collect();
+        if locked.place(ask.slice_id, ask.len, ask.source.as_deref(), &given)? == Place::Held {
+            return Ok(Admission::Held(None));
+        }
+        let mut kinds = locked.digest_kinds(ask.slice_id, ask.len)?;
+        let plan = locked.upload().plan.learn(ask.slice_id, ask.len).map_err(against_upload)?;
+        let offset = plan.offset_of(ask.slice_id).unwrap_or(0);
+        if let Some(digest) = ask.digest.filter(|d| !kinds.contains(&d.kind)) {
+            if digest.kind == DigestKind::ChainingValue {
+                let message = "slice_digest is a chaining value, but slices of this upload are no subtrees: send hash:";
+                return Err(Refusal::new(ErrorCode::BadRequest, message));
+            }
+            kinds.push(digest.kind);
+        }
+        Ok(Admission::Take { arrival: spool.arrival(ask.slice_id)?, kinds, offset })
+    }
+
+    /// Stores a slice that arrived whole; `digests` are of what arrived, of the kinds that were asked for.
+    ///
+    /// # Errors
+    /// Refused; nothing changed then.
+    pub fn commit(&self, ask: &SliceAsk, mut arrival: Arrival, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
+        if let Some(told) = ask.digest
+            && let Some(is) = digests.iter().find(|d| d.kind == told.kind && **d != told)
+        {
+            let message = format!("slice {} arrived with the digest {is}, not {told}: send it again", ask.slice_id);
+            return Err(Refusal::new(ErrorCode::Damaged, message));
+        }
+        let spool = Spool::of(&self.data, &ask.name);
+        let mut locked = self.lock(&spool)?.ok_or_else(|| no_upload(&ask.name))?;
+        locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)?;
+        let is_only_slice = locked.upload().plan.slice_num == Some(1);
+        let may_merge = ask.slice_id <= locked.frontier()?;
+        drop(locked);
+        if is_only_slice {
+            match self.publish_now(&spool)? {
+                Some(Outcome::Published(digest)) => return Ok(Stored::Finished(digest)),
+                Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
+                // A merger has it, or it wants a client's word first.
+                Some(Outcome::NotYet | Outcome::NoUpload) | None => {}
+            }
+        }
+        Ok(if may_merge { Stored::MergerDue } else { Stored::Waits })
+    }
+
+    /// Publishes an upload that needs no merging. None: a merger is at work on it.
+    fn publish_now(&self, spool: &Spool) -> Result<Option<Outcome>, Refusal> {
+        match spool.try_merger_lock() {
+            Ok(Some(lock)) => Ok(Some(publish(&self.data, spool, &lock, None)?)),
+            Ok(None) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(Outcome::NoUpload)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Begins the upload that a slice brings with it.
+    fn begin_with_slice(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Standing, Refusal> {
+        begin.plan.learn(ask.slice_id, ask.len).map_err(crate::reply::within_request)?;
+        // The hash of the only slice is the digest of the file.
+        let only = (begin.plan.slice_num == Some(1)).then_some(ask.digest).flatten();
+        let file_digest = only.filter(|d| d.kind == DigestKind::Hash).map(|d| d.digest);
+        self.begin_unlisted(&BeginAsk { file_digest: begin.file_digest.or(file_digest), ..begin.clone() })
+    }
+
+    /// A slice of an upload that is not there: of a finished one, sent again because the answer was lost, or of none.
+    fn admit_without_upload(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
+        match Store::new(&self.data).lookup(&ask.name)? {
+            Entry::File(Finished { stamp: Some(stamp), .. }) if stamp.source.is_some() && stamp.source == ask.source => {
+                Ok(Admission::Held(Some(stamp.digest)))
+            }
+            Entry::File(_) => {
+                let message = format!("{} is finished; begin anew (GET) to replace it", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+            Entry::Nothing | Entry::Other(_) => Err(no_upload(&ask.name)),
+        }
+    }
+
+    fn lock(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
+        match spool.lock() {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                log::error!("the upload in {} is beyond use and removed: {e}", spool.path().display());
+                spool.remove_unreadable()?;
+                Ok(None)
+            }
+            locked => Ok(locked?),
+        }
+    }
+
+    /// What the finished file of this name means for a push. None: it may begin.
+    fn look_for_finished(&self, ask: &BeginAsk) -> Result<Option<Standing>, Refusal> {
+        let found = match Store::new(&self.data).lookup(&ask.name)? {
+            Entry::Nothing => return Ok(None),
+            Entry::Other(what) => return Err(Refusal::new(ErrorCode::Conflict, format!("{what}; use another name"))),
+            Entry::File(found) => found,
+        };
+        let stamped = found.stamp.as_ref();
+        let differs = match (ask.file_digest, ask.plan.file_size) {
+            (Some(digest), _) if stamped.is_some_and(|s| s.digest == digest) => None,
+            (Some(digest), _) => Some(match stamped {
+                Some(stamp) => format!("its digest is {}, yours {digest}", stamp.digest),
+                None => format!("its digest is not known (it was not uploaded here, or changed since), yours is {digest}"),
+            }),
+            (None, Some(size)) if size != found.size => Some(format!("it has {} bytes, yours {size}", found.size)),
+            (None, _) => None,
+        };
+        match differs {
+            Some(_) if ask.replace => Ok(None),
+            Some(how) => {
+                let message = format!("{} exists: {how}; push with --replace to replace it", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+            None => {
+                let standing = finished(&found, ask.source.as_deref());
+                let certain = ask.file_digest.is_some() || matches!(standing, Standing::Finished { same_source: true, .. });
+                Ok((certain || !ask.replace).then_some(standing))
+            }
+        }
+    }
+
+    fn go_on(&self, spool: &Spool, mut locked: LockedSpool, ask: &BeginAsk) -> Result<Unfinished, Refusal> {
+        if locked.upload().source == ask.source {
+            resume(&mut locked, ask)?;
+        } else {
+            self.take_over(spool, &mut locked, ask)?;
+        }
+        Ok(Unfinished { holdings: locked.holdings()?, upload: locked.upload().clone() })
+    }
+
+    /// Another source goes on with an upload that fell silent.
+    fn take_over(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+        let old = locked.upload().clone();
+        let idle = spool.idle()?;
+        let name = &ask.name;
+        if ask.source.is_none() {
+            let message = format!("another client's push of {name} is unfinished; finish it there, or use another name");
+            return Err(Refusal::new(ErrorCode::Conflict, message));
+        }
+        if idle < self.takeover_after {
+            return Err(still_at_work(&old, ask, idle, self.takeover_after));
+        }
+        let busy = || {
+            let message = format!("{name} is being merged; ask again in a moment");
+            Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
+        };
+        let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
+        let plan = Plan::new(None, slice_size, ask.plan.file_size).map_err(against_upload)?;
+        // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
+        let merger = spool.try_merger_lock()?;
+        match locked.keep_first(old.plan.common_slices(&plan), merger.as_ref()) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(busy()),
+            kept => kept?,
+        }
+        let holdings = locked.holdings()?;
+        log::info!(
+            "{name}: another source goes on after {} s of silence; {} slices are to be compared",
+            idle.as_secs(),
+            holdings.ranges().count()
+        );
+        let taken_over = holdings.ranges().count() > 0;
+        let upload = Upload {
+            replace: ask.replace,
+            taken_over,
+            file_digest: if taken_over { None } else { ask.file_digest },
+            ..Upload::begin(ask.name.clone(), plan, ask.source.clone())
+        };
+        // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.
+        locked.save(upload, Durability::PowerCut)?;
+        Ok(())
+    }
+
+    fn check_slice_size(&self, slice_size: u64) -> Result<(), Refusal> {
+        if slice_size > self.max_slice_size {
+            let message = format!("a slice of {slice_size} bytes is too large: at most {}", self.max_slice_size);
+            return Err(Refusal::new(ErrorCode::TooLarge, message));
+        }
+        Ok(())
+    }
+
+    fn restless(&self, name: &FileName) -> Refusal {
+        let message = format!("uploads of {name} come and go too fast; ask again");
+        Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
+    }
+}
+
+fn cannot_be_finished(name: &FileName, why: &str) -> Refusal {
+    Refusal::new(ErrorCode::Conflict, format!("{name} cannot be finished: {why}"))
+}
+
+fn no_upload(name: &FileName) -> Refusal {
+    Refusal::new(ErrorCode::NoUpload, format!("there is no upload of {name}: begin it by a GET"))
+}
+
+fn finished(found: &Finished, source: Option<&str>) -> Standing {
+    let stamp = found.stamp.as_ref();
+    Standing::Finished {
+        file_size: found.size,
+        digest: stamp.map(|s| s.digest),
+        same_source: source.is_some() && stamp.and_then(|s| s.source.as_deref()) == source,
+    }
+}
+
+/// The source that began an upload goes on with it.
+fn resume(locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+    let old = locked.upload();
+    // An upload that knows its slice size keeps it, whatever the client would like.
+    let wish = match (old.plan.slice_size, ask.plan.slice_size) {
+        (Some(has), Some(would_like)) if has != would_like => {
+            Plan::new(None, Some(has), ask.plan.file_size).map_err(against_upload)?
+        }
+        _ => ask.plan,
+    };
+    let upload = Upload {
+        plan: old.plan.bind(&wish).map_err(against_upload)?,
+        replace: old.replace || ask.replace,
+        file_digest: ask.file_digest.or(old.file_digest),
+        ..old.clone()
+    };
+    let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
+    if said_anew {
+        locked.save(Upload { blocked: None, ..upload }, Durability::PowerCut)?;
+        return Ok(());
+    }
+    if let Some(why) = &old.blocked {
+        return Err(cannot_be_finished(&ask.name, why));
+    }
+    locked.save(upload, Durability::Process)?;
+    Ok(())
+}
+
+fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: Duration) -> Refusal {
+    let name = &ask.name;
+    if let (Some(theirs), Some(yours)) = (old.plan.file_size, ask.plan.file_size)
+        && theirs != yours
+    {
+        let message = format!("another push of {name} is at work, of {theirs} bytes; yours has {yours}: use another name");
+        return Refusal::new(ErrorCode::Conflict, message);
+    }
+    let left = takeover_after.saturating_sub(idle).as_secs() + 1;
+    let message = format!(
+        "another push of {name} is at work (silent for {} s); it may be taken over in {left} s if it stays so",
+        idle.as_secs()
+    );
+    Refusal { retry_after: Some(left.min(3)), ..Refusal::new(ErrorCode::Busy, message) }
+}
+
+fn status_of(spool: &Spool) -> io::Result<Option<UploadStatus>> {
+    let Some(upload) = spool.upload()? else { return Ok(None) };
+    let holdings = spool.holdings(&upload)?;
+    Ok(Some(UploadStatus {
+        file_name: upload.file_name.as_str().to_owned(),
+        slice_num: upload.plan.slice_num,
+        slice_size: upload.plan.slice_size,
+        file_size: upload.plan.file_size,
+        slices_held: holdings.ranges().count(),
+        curr_merge_slice_id: holdings.frontier,
+        merge_slice_process_exist: u8::from(spool.merger()?.is_some()),
+        idle_seconds: spool.idle()?.as_secs(),
+        last_error: upload.blocked.or(upload.last_error),
+    }))
+}
