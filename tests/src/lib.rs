@@ -1,1 +1,13 @@
-//! x
+//! What the end-to-end tests share: the real programs, started with data folders of their own and ended by their ids.
+//!
+//! - [`programs`] - finding the programs.
+//! - [`daemon`] - a `bigupd` and what it logs.
+//! - [`http`] - requests as a plain HTTP client makes them.
+//! - [`data`] - contents that can be made again.
+//! - [`process`] - waiting for conditions, ending processes.
+
+pub mod daemon;
+pub mod data;
+pub mod http;
+pub mod process;
+pub mod programs;

@@ -1,0 +1,182 @@
+//! A `bigupd` of its own for a test, with a data folder that goes when the test ends, and its log shown when it fails.
+
+use crate::process::{PATIENCE, eventually, kill_9, signal};
+use crate::{http::Server, programs};
+use nix::sys::signal::Signal;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+/// A data folder and the daemon on it.
+pub struct Daemon {
+    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+    listen: String,
+    running: Option<Child>,
+    url: String,
+}
+
+impl Daemon {
+    /// Starts a daemon on a new data folder.
+    pub fn start() -> Daemon {
+        Daemon::with(&[])
+    }
+
+    /// Starts a daemon with further arguments on a new data folder.
+    pub fn with(arguments: &[&str]) -> Daemon {
+        Daemon::in_folder(tempfile::tempdir().expect("a temporary folder can be made"), arguments)
+    }
+
+    /// Starts a daemon whose data folder is `data` in `folder`.
+    pub fn in_folder(folder: tempfile::TempDir, arguments: &[&str]) -> Daemon {
+        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let listen = "127.0.0.1:0".to_owned();
+        let mut daemon = Daemon { folder, arguments, listen, running: None, url: String::new() };
+        daemon.run();
+        daemon
+    }
+
+    /// Starts the daemon again, at the address it had.
+    ///
+    /// # Panics
+    /// It runs, or does not start.
+    pub fn run(&mut self) {
+        assert!(self.running.is_none(), "the daemon runs already");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut child = self.command().spawn().expect("bigupd can be started");
+            let stdout = child.stdout.take().expect("it was asked for");
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).expect("it can be read");
+            if let Some(url) = line.trim().strip_prefix("bigupd listening on ") {
+                self.url = url.to_owned();
+                self.listen = url.trim_start_matches("http://").to_owned();
+                self.running = Some(child);
+                return;
+            }
+            // The old address may be taken for a moment longer.
+            let ended = child.wait().expect("it was started");
+            assert!(Instant::now() < deadline, "bigupd ended with {ended}:\n{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    fn command(&self) -> Command {
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("the log can be opened");
+        let mut command = Command::new(programs::path("bigupd"));
+        command.arg("--data-dir").arg(self.data()).args(["--listen", &self.listen]).args(&self.arguments);
+        command.env("BIGUP_LOG", "debug").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command
+    }
+
+    /// Where it listens, like `http://127.0.0.1:1234`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its endpoint, for plain requests.
+    pub fn server(&self) -> Server {
+        Server::new(&self.url)
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder beside the data folder, for the test's own files.
+    pub fn scratch(&self) -> PathBuf {
+        let scratch = self.folder.path().join("scratch");
+        std::fs::create_dir_all(&scratch).expect("the folder can be made");
+        scratch
+    }
+
+    /// Where the finished file `name` is.
+    pub fn finished(&self, name: &str) -> PathBuf {
+        self.data().join("files").join(name)
+    }
+
+    /// The text of info.ini; empty if there is none.
+    pub fn info_ini(&self) -> String {
+        std::fs::read_to_string(self.data().join("info.ini")).unwrap_or_default()
+    }
+
+    /// The value of a key in a section of info.ini.
+    pub fn info(&self, section: &str, key: &str) -> Option<String> {
+        let text = self.info_ini();
+        let mut lines = text.lines().skip_while(|line| *line != format!("[{section}]")).skip(1);
+        let line = lines
+            .by_ref()
+            .take_while(|line| !line.starts_with('['))
+            .find(|line| line.starts_with(&format!("{key} = ")))?;
+        Some(line[key.len() + 3..].to_owned())
+    }
+
+    /// What is in `tmp/`.
+    pub fn spools(&self) -> Vec<String> {
+        list(&self.data().join("tmp"))
+    }
+
+    /// What it and its mergers logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Ends it as a crash would. Mergers go on.
+    pub fn kill_9(&mut self) {
+        kill_9(self.running.as_mut().expect("the daemon runs"));
+        self.running = None;
+    }
+
+    /// Ends it by SIGTERM.
+    ///
+    /// # Panics
+    /// It does not end, or not with exit code 0.
+    pub fn stop(&mut self) {
+        let mut child = self.running.take().expect("the daemon runs");
+        signal(child.id(), Signal::SIGTERM);
+        let mut ended = None;
+        eventually("bigupd ends after SIGTERM", || {
+            ended = child.try_wait().expect("it was started");
+            ended.is_some()
+        });
+        assert!(ended.expect("it ended").success(), "bigupd ended with {ended:?}:\n{}", self.log());
+    }
+
+    /// Waits until nothing is left of any upload: no spool, no section.
+    pub fn eventually_clean(&self) {
+        eventually("the spools are gone", || self.spools().is_empty());
+        eventually("info.ini has no section", || !self.info_ini().contains('['));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.running {
+            kill_9(child);
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of bigupd and its mergers\n{}---", self.log());
+        }
+        // Mergers leave by themselves once their spool is gone.
+    }
+}
+
+/// Names of what is in a folder, sorted.
+pub fn list(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

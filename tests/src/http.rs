@@ -1,0 +1,121 @@
+//! The native endpoint as a plain HTTP client sees it, and raw sockets for what such a client would not send.
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// How long an answer may take.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// An answer: status and JSON body.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body; null where it is no JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The text under `message`.
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    /// The ids under `slice_ids_uploaded`, sorted.
+    pub fn held(&self) -> Vec<u64> {
+        let ids = self.body["slice_ids_uploaded"].as_array().cloned().unwrap_or_default();
+        let mut ids: Vec<u64> = ids.iter().filter_map(Value::as_u64).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// This answer, if it has the status.
+    ///
+    /// # Panics
+    /// It has not.
+    pub fn expect(self, status: u16) -> Answer {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+}
+
+/// The endpoint of one daemon.
+#[derive(Clone)]
+pub struct Server {
+    agent: ureq::Agent,
+    url: String,
+}
+
+impl Server {
+    /// The endpoint below `url`.
+    pub fn new(url: &str) -> Server {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_TIME));
+        Server { agent: config.build().into(), url: format!("{url}/big_file_upload") }
+    }
+
+    /// A GET with these parameters, already encoded.
+    pub fn get(&self, query: &str) -> Answer {
+        let answer = self.agent.get(format!("{}?{query}", self.url)).call();
+        read(answer.unwrap_or_else(|e| panic!("GET {query}: {e}")))
+    }
+
+    /// A POST of a raw body with these parameters, already encoded.
+    pub fn post(&self, query: &str, body: &[u8]) -> Answer {
+        let request = self.agent.post(format!("{}?{query}", self.url)).content_type("application/octet-stream");
+        read(request.send(body).unwrap_or_else(|e| panic!("POST {query}: {e}")))
+    }
+
+    /// A POST with one more header.
+    pub fn post_with(&self, query: &str, header: (&str, &str), body: &[u8]) -> Answer {
+        let request = self.agent.post(format!("{}?{query}", self.url)).header(header.0, header.1);
+        read(request.send(body).unwrap_or_else(|e| panic!("POST {query}: {e}")))
+    }
+}
+
+fn read(mut response: ureq::http::Response<ureq::Body>) -> Answer {
+    let text = response.body_mut().read_to_string().expect("the answer can be read");
+    Answer { status: response.status().as_u16(), body: serde_json::from_str(&text).unwrap_or(Value::Null) }
+}
+
+/// A name or value, percent-encoded for a query.
+pub fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+/// Opens a plain connection to a daemon.
+pub fn connect(url: &str) -> TcpStream {
+    let stream = TcpStream::connect(url.trim_start_matches("http://")).expect("the daemon accepts connections");
+    stream.set_read_timeout(Some(ANSWER_TIME)).expect("a time limit can be set");
+    stream
+}
+
+/// Sends `bytes` as they are, all of them, and only then reads the answer up to its end or the connection's.
+pub fn raw(url: &str, bytes: &[u8]) -> String {
+    let mut stream = connect(url);
+    stream.write_all(bytes).expect("the daemon takes all that is sent");
+    read_answer(&mut stream)
+}
+
+/// Reads one answer with a Content-Length, or up to the end of the connection.
+pub fn read_answer(stream: &mut TcpStream) -> String {
+    let mut text = vec![];
+    let mut block = [0; 4096];
+    loop {
+        let shown = String::from_utf8_lossy(&text).into_owned();
+        if let Some((head, body)) = shown.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if length.is_some_and(|length: usize| body.len() >= length) {
+                return shown;
+            }
+        }
+        match stream.read(&mut block).expect("the answer can be read") {
+            0 => return shown,
+            got => text.extend(&block[..got]),
+        }
+    }
+}
