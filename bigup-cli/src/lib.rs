@@ -1,1 +1,95 @@
-//! x
+//! The bigup client: a plain synchronous program. One reader thread reads a file's slices, several sender threads hash
+//! and post them, a bounded queue lies between.
+//!
+//! # Layout
+//! - [`args`]: the command line.
+//! - [`jobs`]: which files a command line stands for, and their names on the server.
+//! - [`source`], [`fingerprint`], [`stdin`]: what is read, and how a change under our hands is noticed.
+//! - [`slicing`]: how large slices are.
+//! - [`client`], [`query`], [`retry`]: HTTP requests, and which failures pass.
+//! - [`remote`]: the questions of the protocol, about one upload.
+//! - [`pool`], [`pipeline`], [`halt`], [`feed`]: reader, queue and senders.
+//! - [`ledger`], [`held`]: digests of our slices and of the server's.
+//! - [`upload`], [`rival`], [`ending`]: the protocol of one file, from the first question to the published file.
+//! - [`push`], [`status`], [`verify`]: the commands.
+//! - [`embedded`]: a daemon of our own for one push.
+//! - [`report`], [`tally`], [`bar`]: what people and programs get to see.
+//!
+//! # Who ends what
+//! The work is done in a thread of its own, so that a signal ends the program at once, whatever that thread waits for.
+//! Nothing needs undoing: what the server answered is stored, all else is sent again next time.
+
+pub mod args;
+pub mod bar;
+pub mod client;
+pub mod embedded;
+pub mod ending;
+pub mod feed;
+pub mod fingerprint;
+pub mod halt;
+pub mod held;
+pub mod jobs;
+pub mod ledger;
+pub mod pipeline;
+pub mod pool;
+pub mod push;
+pub mod query;
+pub mod remote;
+pub mod report;
+pub mod retry;
+pub mod rival;
+pub mod signals;
+pub mod slicing;
+pub mod source;
+pub mod status;
+pub mod stdin;
+pub mod tally;
+pub mod upload;
+pub mod verify;
+
+use crate::args::{Cli, Command};
+use crate::report::{Report, Style};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+/// Runs the command until it ends or a signal ends it. The exit code is 0, or 1 for whatever went wrong.
+pub fn run(cli: Cli) -> ExitCode {
+    let style = match &cli.command {
+        Command::Push(args) => args.style(),
+        Command::Status(_) | Command::Verify(_) => Style::Quiet,
+    };
+    let report = Arc::new(Report::new(style));
+    let signals = match signals::watch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            report.failed(None, &format!("cannot watch for signals: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (done, ended) = crossbeam_channel::bounded(1);
+    let worker_report = Arc::clone(&report);
+    // A send that fails means that a signal came first: nobody asks any more.
+    thread::spawn(move || done.send(work(cli.command, &worker_report)));
+    crossbeam_channel::select! {
+        // No answer at all means that the worker panicked, and said so.
+        recv(ended) -> success => if success.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        recv(signals) -> _ => {
+            report.interrupted();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the command; whether all went well.
+fn work(command: Command, report: &Report) -> bool {
+    let outcome = match command {
+        Command::Push(args) => push::run(&args, report),
+        Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        report.failed(None, &format!("{error:#}"));
+        false
+    })
+}

@@ -218,8 +218,7 @@ fn parse(bytes: &[u8]) -> Result<Ini, String> {
 }
 
 fn show(ini: &Ini) -> Vec<u8> {
-    let style =
-        WriteOption { escape_policy: EscapePolicy::Nothing, kv_separator: " = ", ..WriteOption::default() };
+    let style = WriteOption { escape_policy: EscapePolicy::Nothing, kv_separator: " = ", ..WriteOption::default() };
     let mut bytes = vec![];
     ini.write_to_opt(&mut bytes, style).expect("writing to memory does not fail");
     bytes

@@ -136,7 +136,12 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         let idle_left = config.idle.saturating_sub(last_work.elapsed());
         if idle_left.is_zero() {
             merge.checkpoint()?;
-            log::info!("{}: nothing new for {:?}, leaving at slice {}", config.file_name, config.idle, merge.frontier());
+            log::info!(
+                "{}: nothing new for {:?}, leaving at slice {}",
+                config.file_name,
+                config.idle,
+                merge.frontier()
+            );
             return Ok(Ended::Idle);
         }
         match watch.wait(merge.checkpoint_due().map_or(idle_left, |due| due.min(idle_left)))? {

@@ -19,9 +19,12 @@ const EXIT_BLOCKED: u8 = 5;
 /// bigupd starts it where there is something to merge; started by hand it does the same. It may be killed at any time:
 /// the next one goes on where it stopped.
 #[derive(Parser)]
-#[command(version, after_help = "Exit codes: 0 done, idle or stopped; 1 failed; 2 wrong usage; 3 another merger is at \
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, idle or stopped; 1 failed; 2 wrong usage; 3 another merger is at \
 work on this upload; 4 there is no such upload; 5 the file cannot be published as things stand (the reason is printed \
-and stands in info.ini).\n\nBIGUP_LOG sets what is logged: error, warn, info (default), debug.")]
+and stands in info.ini).\n\nBIGUP_LOG sets what is logged: error, warn, info (default), debug."
+)]
 struct Arguments {
     /// The data folder.
     #[arg(long, value_name = "DIR")]

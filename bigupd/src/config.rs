@@ -28,11 +28,14 @@ const DEFAULT_STOP_GRACE: &str = "10s";
 /// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
 /// DATA/files/.
 #[derive(Parser, Debug, Default)]
-#[command(version, after_help = "Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or \
+#[command(
+    version,
+    after_help = "Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or \
 in the configuration file (data_dir = …, listen = …), without a section or in [bigupd]. Flags win over the environment, \
 the environment over the file. Sizes are bytes or numbers with K, M, G, T; times are seconds or numbers with ms, s, m, \
 h, d.\n\nBIGUP_LOG sets what is logged: error, warn, info (default), debug.\n\nExit codes: 0 stopped, 1 failed, 2 wrong \
-usage or configuration.")]
+usage or configuration."
+)]
 pub struct Arguments {
     /// The data folder; created if missing.
     #[arg(long, value_name = "DIR")]

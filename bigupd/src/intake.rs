@@ -121,7 +121,8 @@ pub async fn receive(
 fn check_sha256(expected: &Expected, is: Option<Sha256>) -> Result<(), Refusal> {
     match (expected.sha256, is.map(|hasher| hasher.finalize())) {
         (Some(told), Some(is)) if told[..] != is[..] => {
-            let message = format!("slice {}: its SHA-256 is not the one in Content-Digest: send it again", expected.slice_id);
+            let message =
+                format!("slice {}: its SHA-256 is not the one in Content-Digest: send it again", expected.slice_id);
             Err(Refusal::new(ErrorCode::Damaged, message))
         }
         _ => Ok(()),

@@ -33,11 +33,8 @@ use uploads::Uploads;
 ///
 /// Mergers go on: they need no daemon.
 pub async fn run(listener: TcpListener, data: DataDir, config: &Config, stop: impl Future<Output = ()>) {
-    let uploads = Uploads {
-        data: data.clone(),
-        takeover_after: config.takeover_after,
-        max_slice_size: config.max_slice_size,
-    };
+    let uploads =
+        Uploads { data: data.clone(), takeover_after: config.takeover_after, max_slice_size: config.max_slice_size };
     let mergers = Mergers::new(uploads.clone(), config);
     let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone()));
     let routes = routes::routes(App::new(uploads, mergers, config));

@@ -172,9 +172,11 @@ impl Params {
         let range = text.split_once('-').and_then(|(a, b)| Some((parse_u64(a)?, parse_u64(b)?)));
         match range {
             Some((first, last)) if first <= last && last - first < MAX_DIGESTS => Ok(Some((first, last))),
-            Some((first, last)) if first <= last => {
-                Err(bad(format!("{} asks for {} digests, at most {MAX_DIGESTS} at once", param::DIGESTS, (last - first).saturating_add(1))))
-            }
+            Some((first, last)) if first <= last => Err(bad(format!(
+                "{} asks for {} digests, at most {MAX_DIGESTS} at once",
+                param::DIGESTS,
+                (last - first).saturating_add(1)
+            ))),
             _ => Err(bad(format!("{} is not FIRST-LAST, like 0-99", param::DIGESTS))),
         }
     }

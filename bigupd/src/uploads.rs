@@ -290,7 +290,9 @@ impl Uploads {
     /// A slice of an upload that is not there: of a finished one, sent again because the answer was lost, or of none.
     fn admit_without_upload(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
         match Store::new(&self.data).lookup(&ask.name)? {
-            Entry::File(Finished { stamp: Some(stamp), .. }) if stamp.source.is_some() && stamp.source == ask.source => {
+            Entry::File(Finished { stamp: Some(stamp), .. })
+                if stamp.source.is_some() && stamp.source == ask.source =>
+            {
                 Ok(Admission::Held(Some(stamp.digest)))
             }
             Entry::File(_) => {
@@ -324,7 +326,9 @@ impl Uploads {
             (Some(digest), _) if stamped.is_some_and(|s| s.digest == digest) => None,
             (Some(digest), _) => Some(match stamped {
                 Some(stamp) => format!("its digest is {}, yours {digest}", stamp.digest),
-                None => format!("its digest is not known (it was not uploaded here, or changed since), yours is {digest}"),
+                None => {
+                    format!("its digest is not known (it was not uploaded here, or changed since), yours is {digest}")
+                }
             }),
             (None, Some(size)) if size != found.size => Some(format!("it has {} bytes, yours {size}", found.size)),
             (None, _) => None,
@@ -337,7 +341,8 @@ impl Uploads {
             }
             None => {
                 let standing = finished(&found, ask.source.as_deref());
-                let certain = ask.file_digest.is_some() || matches!(standing, Standing::Finished { same_source: true, .. });
+                let certain =
+                    ask.file_digest.is_some() || matches!(standing, Standing::Finished { same_source: true, .. });
                 Ok((certain || !ask.replace).then_some(standing))
             }
         }
@@ -358,7 +363,8 @@ impl Uploads {
         let idle = spool.idle()?;
         let name = &ask.name;
         if ask.source.is_none() {
-            let message = format!("another client's push of {name} is unfinished; finish it there, or use another name");
+            let message =
+                format!("another client's push of {name} is unfinished; finish it there, or use another name");
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
         if idle < self.takeover_after {
@@ -458,7 +464,8 @@ fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: D
     if let (Some(theirs), Some(yours)) = (old.plan.file_size, ask.plan.file_size)
         && theirs != yours
     {
-        let message = format!("another push of {name} is at work, of {theirs} bytes; yours has {yours}: use another name");
+        let message =
+            format!("another push of {name} is at work, of {theirs} bytes; yours has {yours}: use another name");
         return Refusal::new(ErrorCode::Conflict, message);
     }
     let left = takeover_after.saturating_sub(idle).as_secs() + 1;

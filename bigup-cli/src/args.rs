@@ -1,0 +1,221 @@
+//! The command line.
+
+use crate::report::Style;
+use bigup_core::units::{parse_duration, parse_size};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Smallest slice, in bytes: a BLAKE3 chunk, below which slices are no subtrees and requests are all overhead.
+const MIN_SLICE_SIZE: u64 = 1024;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  everything is stored and verified
+  1  something failed, or was interrupted; the same command again goes on where it stopped
+  2  the command line makes no sense
+
+Environment:
+  BIGUP_URL   the server, where --url is not given
+  BIGUP_LOG   what to log to standard error, like debug or bigup_cli=debug (default bigup_cli=warn)
+  http_proxy, no_proxy   as elsewhere; this machine is never reached by way of a proxy";
+
+/// bigup-cli: moves big files to a bigup server.
+#[derive(Parser, Debug)]
+#[command(name = "bigup-cli", version, about = "Moves big files to a bigup server", after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Push files and folders; what the server holds already is not sent again
+    #[command(after_help = AFTER_HELP)]
+    Push(PushArgs),
+    /// Show unfinished uploads, or what the server has of one name
+    #[command(after_help = AFTER_HELP)]
+    Status(StatusArgs),
+    /// Compare a local file with the finished one on the server
+    #[command(after_help = AFTER_HELP)]
+    Verify(VerifyArgs),
+}
+
+/// Where the server is.
+#[derive(Args, Debug)]
+pub struct Server {
+    /// The server
+    #[arg(long, env = "BIGUP_URL", default_value = "http://127.0.0.1:8888")]
+    pub url: String,
+}
+
+/// Arguments of `push`.
+#[derive(Args, Debug)]
+pub struct PushArgs {
+    /// Files, folders (with all that is below them), or - for standard input (needs --name)
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: Server,
+    /// Name on the server: of the one file, or in place of the one folder's name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Bytes of a slice, like 16M; an upload that has begun keeps its own [default: 8M, more for files over 781G]
+    #[arg(long, value_name = "SIZE", value_parser = slice_size)]
+    pub slice_size: Option<u64>,
+    /// How many threads hash and send
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub senders: u16,
+    /// How many slices wait between reading and sending; memory is (queue + senders) slices
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub queue_size: u16,
+    /// One JSON object a line on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Only errors
+    #[arg(long, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Replace finished files of the same name and other content
+    #[arg(long)]
+    pub replace: bool,
+    /// Follow symbolic links inside folders
+    #[arg(long)]
+    pub follow_symlinks: bool,
+    /// Run a server of our own on this data folder for the time of the push; --url does not count
+    #[arg(long, value_name = "DIR")]
+    pub embedded: Option<PathBuf>,
+    /// How often a request is repeated
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub retries: u32,
+    /// How long to go on while nothing gets better, like 10m
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub retry_for: Duration,
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Name on the server; without it all unfinished uploads
+    pub name: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: Server,
+    /// The server's answer as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The local file
+    pub path: PathBuf,
+    /// Name on the server [default: the file's own]
+    #[arg(long)]
+    pub name: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: Server,
+    /// The outcome as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Cli {
+    /// These arguments; ends the program as clap does (exit code 2) where they contradict each other.
+    pub fn checked_or_exit(self) -> Cli {
+        if let Command::Push(args) = &self.command
+            && let Err(message) = args.check()
+        {
+            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        self
+    }
+}
+
+impl PushArgs {
+    /// Whether the arguments fit together.
+    ///
+    /// # Errors
+    /// Says which do not.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let inputs = self.paths.iter().filter(|path| is_stdin(path)).count();
+        match (&self.name, self.paths.len(), inputs) {
+            (Some(_), 2.., _) => Err("--name stands for one PATH; push the others by themselves"),
+            (_, _, 2..) => Err("standard input can be read only once"),
+            (None, _, 1) => Err("standard input (-) needs --name; push it by itself"),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is to be shown.
+    pub fn style(&self) -> Style {
+        match (self.json, self.quiet) {
+            (true, _) => Style::Json,
+            (_, true) => Style::Quiet,
+            _ => Style::Human,
+        }
+    }
+}
+
+/// Whether `path` stands for standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn slice_size(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < MIN_SLICE_SIZE => Err(format!("{size} bytes are too few: at least {MIN_SLICE_SIZE}")),
+        size => Ok(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(args: &[&str]) -> Result<PushArgs, String> {
+        let cli = Cli::try_parse_from([&["bigup-cli", "push"], args].concat()).map_err(|e| e.to_string())?;
+        match cli.command {
+            Command::Push(args) => args.check().map(|()| args).map_err(str::to_owned),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_stands_for_one_path() {
+        assert!(push(&["a", "--name", "x"]).is_ok());
+        assert!(push(&["a", "b", "--name", "x"]).unwrap_err().contains("--name"));
+        assert!(push(&["a", "b"]).is_ok());
+    }
+
+    #[test]
+    fn standard_input_needs_a_name() {
+        assert!(push(&["-", "--name", "x"]).is_ok());
+        assert!(push(&["-"]).unwrap_err().contains("--name"));
+        assert!(push(&["a", "-"]).unwrap_err().contains("--name"));
+        assert!(push(&["-", "-"]).unwrap_err().contains("once"));
+    }
+
+    #[test]
+    fn a_slice_has_at_least_a_kibibyte() {
+        assert!(push(&["a", "--slice-size", "1023"]).unwrap_err().contains("1024"));
+        assert_eq!(push(&["a", "--slice-size", "1K"]).unwrap().slice_size, Some(1024));
+        assert_eq!(push(&["a", "--slice-size", "1025"]).unwrap().slice_size, Some(1025));
+    }
+
+    #[test]
+    fn there_is_at_least_one_sender_and_one_place_in_the_queue() {
+        assert!(push(&["a", "--senders", "0"]).is_err());
+        assert!(push(&["a", "--queue-size", "0"]).is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! HTTP: one request, one answer. Which failures pass is for [`crate::retry`] to say.
+
+use crate::query::Query;
+use bigup_core::name::printable;
+use bigup_core::wire::{self, ErrorAnswer, ErrorCode, SliceAnswer};
+use serde_json::Value;
+use std::net::IpAddr;
+use std::time::Duration;
+use ureq::http::{Response, Uri};
+use ureq::{Agent, Body, Proxy};
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the server may take none of what we send before we give the connection up. There is no limit to the whole
+/// of a request: a slice may take hours on a slow link.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the server may be silent: the longest `wait` and 30 s for what it does besides, like syncing.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Bytes that one write hands to the system. Larger ones gained nothing on a loopback.
+const OUTPUT_BUFFER_LEN: usize = 256 << 10;
+
+/// Longest answer that is read, in bytes: the ids of a million slices fit several times over.
+const MAX_ANSWER_LEN: u64 = 64 << 20;
+
+/// How much of an answer that is not ours is quoted, in characters.
+const EXCERPT_LEN: usize = 200;
+
+/// Why a request has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No answer at all.
+    #[error("no answer from {url}: {cause}")]
+    Transport {
+        /// The server.
+        url: String,
+        /// What went wrong.
+        cause: Box<ureq::Error>,
+    },
+    /// The server said no.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people; printable.
+        message: String,
+        /// How long it would like us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// Somebody else answered, like a proxy.
+    #[error("{url} answers {status} with something that no bigup server says: {excerpt}")]
+    Foreign {
+        /// The server.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// How it begins; printable.
+        excerpt: String,
+        /// How long it would like us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// It failed again and again.
+    #[error("gave up after {attempts} attempts in {seconds} s: {last}")]
+    GaveUp {
+        /// How often it was tried.
+        attempts: u32,
+        /// For how long.
+        seconds: u64,
+        /// How it failed last.
+        last: Box<CallError>,
+    },
+    /// Something else failed meanwhile.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Why a URL cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// TLS.
+    #[error("{0}: TLS (https) is not built in yet; use http:// inside a tunnel or a trusted network")]
+    Tls(String),
+    /// Anything else.
+    #[error("{0:?} is no URL of a server; it looks like http://HOST:PORT")]
+    Invalid(String),
+}
+
+/// A bigup server. Shared by all threads; keeps connections open.
+pub struct Client {
+    agent: Agent,
+    endpoint: String,
+}
+
+impl CallError {
+    /// What the server said was wrong, where it said so; also from the last of several attempts.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            CallError::Refused { code, .. } => Some(*code),
+            CallError::GaveUp { last, .. } => last.code(),
+            _ => None,
+        }
+    }
+
+    /// How long the server would like us to wait, where it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            CallError::Refused { retry_after, .. } | CallError::Foreign { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Client {
+    /// The server at `url`, which may end in `/` or in the endpoint's own path; `connections` may be open at a time.
+    ///
+    /// # Errors
+    /// The URL cannot be used.
+    pub fn new(url: &str, connections: usize) -> Result<Client, UrlError> {
+        let endpoint = endpoint(url)?;
+        // A proxy named in the environment is for what is far away.
+        let proxy = if is_loopback(&endpoint) { None } else { Proxy::try_from_env() };
+        let config = Agent::config_builder()
+            .proxy(proxy)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_write(Some(WRITE_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT))
+            .output_buffer_size(OUTPUT_BUFFER_LEN)
+            .max_idle_connections(connections + 1)
+            .max_idle_connections_per_host(connections + 1)
+            .user_agent(concat!("bigup-cli/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Client { agent: config.into(), endpoint })
+    }
+
+    /// Asks, and reads the JSON answer.
+    ///
+    /// # Errors
+    /// No answer, or not one that says yes.
+    pub fn get(&self, query: &Query) -> Result<Value, CallError> {
+        let url = self.url(query);
+        log::debug!("GET {url}");
+        self.answer(self.agent.get(&url).call())
+    }
+
+    /// Sends `bytes` as a slice.
+    ///
+    /// # Errors
+    /// No answer, or not one that says yes.
+    pub fn post(&self, query: &Query, bytes: &[u8]) -> Result<SliceAnswer, CallError> {
+        let url = self.url(query);
+        log::debug!("POST {url}");
+        let value = self.answer(self.agent.post(&url).content_type("application/octet-stream").send(bytes))?;
+        self.read_as(value)
+    }
+
+    /// The answer `value` as a `T`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn read_as<T: serde::de::DeserializeOwned>(&self, value: Value) -> Result<T, CallError> {
+        serde_json::from_value(value.clone()).map_err(|_| self.foreign(200, value.to_string().as_bytes(), None))
+    }
+
+    /// The server, for messages.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    fn url(&self, query: &Query) -> String {
+        format!("{}?{}", self.endpoint, query.as_str())
+    }
+
+    fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
+        let mut response = result.map_err(|error| self.transport(error))?;
+        let status = response.status().as_u16();
+        let retry_after = retry_after(&response);
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_LEN).read_to_vec();
+        let body = body.map_err(|error| self.transport(error))?;
+        log::debug!("{status}, {} bytes", body.len());
+        if status == 200
+            && let Ok(value @ Value::Object(_)) = serde_json::from_slice(&body)
+        {
+            return Ok(value);
+        }
+        match serde_json::from_slice::<ErrorAnswer>(&body) {
+            Ok(ErrorAnswer { message, error: code, .. }) if status != 200 => {
+                Err(CallError::Refused { status, code, message: printable(&message), retry_after })
+            }
+            _ => Err(self.foreign(status, &body, retry_after)),
+        }
+    }
+
+    fn transport(&self, error: ureq::Error) -> CallError {
+        CallError::Transport { url: self.endpoint.clone(), cause: Box::new(error) }
+    }
+
+    fn foreign(&self, status: u16, body: &[u8], retry_after: Option<Duration>) -> CallError {
+        let start = &body[..body.len().min(8 * EXCERPT_LEN)];
+        let text = String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ");
+        let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
+        CallError::Foreign { url: self.endpoint.clone(), status, excerpt, retry_after }
+    }
+}
+
+/// Seconds of `Retry-After`; the form with a date is passed over.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Whether `url` leads to this machine.
+fn is_loopback(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The endpoint's URL below the server's.
+fn endpoint(url: &str) -> Result<String, UrlError> {
+    let invalid = || UrlError::Invalid(printable(url));
+    let uri: Uri = url.parse().map_err(|_| invalid())?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(UrlError::Tls(printable(url))),
+        _ => return Err(invalid()),
+    }
+    if uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
+        return Err(invalid());
+    }
+    let base = url.trim_end_matches('/');
+    let base = base.strip_suffix(wire::PATH).unwrap_or(base).trim_end_matches('/');
+    Ok(format!("{base}/{}", wire::PATH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_given_in_several_ways() {
+        for (url, is) in [
+            ("http://h", "http://h/big_file_upload"),
+            ("http://h:80/", "http://h:80/big_file_upload"),
+            ("http://h/big_file_upload", "http://h/big_file_upload"),
+            ("http://h/sub/big_file_upload/", "http://h/sub/big_file_upload"),
+            ("http://[::1]:8888/sub", "http://[::1]:8888/sub/big_file_upload"),
+        ] {
+            assert_eq!(endpoint(url).unwrap(), is);
+        }
+    }
+
+    #[test]
+    fn other_urls_are_refused_and_tls_by_name() {
+        assert!(endpoint("https://h").unwrap_err().to_string().contains("TLS"));
+        for bad in ["", "h:80", "localhost", "ftp://h", "http://", "http://h/?a=b", "http://h h"] {
+            assert!(matches!(endpoint(bad), Err(UrlError::Invalid(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_addresses() {
+        for url in ["http://localhost/x", "http://127.0.0.1:80/x", "http://127.9.9.9/x", "http://[::1]:80/x"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in ["http://localhost.example/x", "http://128.0.0.1/x", "http://[::2]/x"] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_answer_is_quoted_in_printable_form() {
+        let client = Client::new("http://h", 1).unwrap();
+        let body = format!("<html>\n\x1b[31m{}", "x".repeat(5000));
+        let message = client.foreign(502, body.as_bytes(), None).to_string();
+        assert!(message.contains("502") && message.contains("<html> \\u{1b}[31mxx"), "{message}");
+        assert!(message.len() < 400, "{}", message.len());
+    }
+}

@@ -1,0 +1,128 @@
+//! The end of a push: everything is sent, the server merges and publishes.
+
+use crate::remote::Remote;
+use anyhow::{anyhow, bail};
+use bigup_core::digest::Digest;
+use bigup_core::name::printable;
+use bigup_core::plan::Plan;
+use bigup_core::wire::{ErrorCode, UploadAnswer};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long one question waits for the end, in seconds: below what proxies bear with, and below our own read timeout.
+pub const WAIT_SECS: u64 = 25;
+
+/// A server that answers sooner than this did not wait as asked; then we do.
+const SOON: Duration = Duration::from_millis(500);
+
+/// How we waited at last.
+pub enum Ending {
+    /// The file stands, whole and synced.
+    Finished(UploadAnswer),
+    /// Slices are missing, or the upload is another one now.
+    Missing(UploadAnswer),
+}
+
+/// Waits until the file is finished or slices turn out to be missing.
+///
+/// # Errors
+/// Refused, no answer, or nothing got better for too long.
+pub fn wait(remote: &Remote<'_>, plan: &Plan) -> anyhow::Result<Ending> {
+    let mut before: Option<UploadAnswer> = None;
+    remote.patience.renew();
+    loop {
+        let asked = Instant::now();
+        let answer = match remote.ask(WAIT_SECS) {
+            // Whoever is at work ends sooner or later; then what is finished is compared with ours.
+            Err(busy) if busy.code() == Some(ErrorCode::Busy) && !remote.patience.is_over() => {
+                thread::sleep(busy.retry_after().unwrap_or(SOON).max(SOON));
+                continue;
+            }
+            answer => answer.map_err(|error| anyhow!("waiting for the merge: {error}"))?,
+        };
+        if answer.is_uploaded == 1 {
+            return Ok(Ending::Finished(answer));
+        }
+        if is_missing_something(&answer, plan) {
+            return Ok(Ending::Missing(answer));
+        }
+        tell(remote, before.as_ref(), &answer);
+        if before.as_ref().is_none_or(|before| moved_on(before, &answer)) {
+            remote.patience.renew();
+        } else if remote.patience.is_over() {
+            bail!("everything is sent, but the server does not finish{}", because(&answer));
+        }
+        before = Some(answer);
+        thread::sleep(SOON.saturating_sub(asked.elapsed()));
+    }
+}
+
+/// The digest of the finished file: what `answer` says, which must be our `own` where both are known.
+///
+/// # Errors
+/// They differ.
+pub fn confirmed(own: Option<Digest>, said: Option<Digest>) -> anyhow::Result<Option<Digest>> {
+    match (own, said) {
+        (Some(own), Some(said)) if own != said => bail!(
+            "the finished file on the server differs: its digest is {said}, that of the local one {own}; \
+             push it again with --replace"
+        ),
+        _ => Ok(said.or(own)),
+    }
+}
+
+/// `: why`, where the server said why it stopped merging.
+pub fn because(answer: &UploadAnswer) -> String {
+    answer.last_error.as_ref().map(|why| format!(": {}", printable(why))).unwrap_or_default()
+}
+
+fn is_missing_something(answer: &UploadAnswer, plan: &Plan) -> bool {
+    let held = answer.held();
+    let recut = answer.slice_size.is_some() && answer.slice_size != plan.slice_size;
+    recut || (0..plan.slice_num.unwrap_or(0)).any(|id| !held.contains(id))
+}
+
+fn moved_on(before: &UploadAnswer, now: &UploadAnswer) -> bool {
+    before.curr_merge_slice_id != now.curr_merge_slice_id
+}
+
+fn tell(remote: &Remote<'_>, before: Option<&UploadAnswer>, now: &UploadAnswer) {
+    let merged = now.curr_merge_slice_id.unwrap_or(0);
+    remote.report.doing(format!("merging, {merged} of {} slices", now.slice_num.unwrap_or(0)));
+    if let Some(why) = &now.last_error
+        && before.and_then(|before| before.last_error.as_ref()) != Some(why)
+    {
+        remote.report.note(&format!("the merger stopped: {}", printable(why)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigup_core::digest::of_bytes;
+    use bigup_core::ranges::SliceRanges;
+
+    fn holding(end: u64, slice_size: Option<u64>) -> UploadAnswer {
+        UploadAnswer { slice_ranges_uploaded: Some(SliceRanges::up_to(end)), slice_size, ..UploadAnswer::default() }
+    }
+
+    #[test]
+    fn digests_are_compared_where_both_are_known() {
+        let (a, b) = (of_bytes(b"a"), of_bytes(b"b"));
+        assert_eq!(confirmed(Some(a), Some(a)).unwrap(), Some(a));
+        assert_eq!(confirmed(Some(a), None).unwrap(), Some(a));
+        assert_eq!(confirmed(None, Some(b)).unwrap(), Some(b));
+        assert_eq!(confirmed(None, None).unwrap(), None);
+        let message = confirmed(Some(a), Some(b)).unwrap_err().to_string();
+        assert!(message.contains(&a.to_string()) && message.contains(&b.to_string()), "{message}");
+    }
+
+    #[test]
+    fn missing_is_a_hole_or_another_cut() {
+        let plan = Plan::new(None, Some(1024), Some(3000)).unwrap();
+        assert!(!is_missing_something(&holding(3, Some(1024)), &plan));
+        assert!(!is_missing_something(&holding(3, None), &plan));
+        assert!(is_missing_something(&holding(2, Some(1024)), &plan));
+        assert!(is_missing_something(&holding(3, Some(2048)), &plan));
+    }
+}

@@ -1,0 +1,85 @@
+//! What the reader reads: the slices of a source of known size.
+
+use crate::halt::StopSignal;
+use crate::pool::Pool;
+use crate::source::Source;
+use anyhow::Context;
+use bigup_core::digest::{Digest, DigestKind, SliceHasher, is_subtree_size};
+use bigup_core::plan::Plan;
+
+/// A slice on its way to the server.
+pub struct Slice {
+    /// Its place.
+    pub id: u64,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+/// Gives slices, one after the other.
+pub trait Feed {
+    /// The next slice, in a buffer of `pool`; None at the end or when stopped.
+    ///
+    /// # Errors
+    /// It cannot be read, or the source changed; then none of it may be sent.
+    fn next(&mut self, pool: &Pool, stop: &StopSignal) -> anyhow::Result<Option<Slice>>;
+}
+
+/// Hashes a file whose slices are given in order but do not join.
+pub struct WholeHash(Option<SliceHasher>);
+
+/// Some of the slices of a source.
+pub struct SourceFeed<'a> {
+    source: &'a dyn Source,
+    plan: &'a Plan,
+    ids: std::iter::Peekable<std::vec::IntoIter<u64>>,
+    hash: WholeHash,
+}
+
+impl WholeHash {
+    /// Hashes where `all` slices will be given and their digests, cut by `plan`, would not join.
+    pub fn new(plan: &Plan, all: bool) -> WholeHash {
+        let joins = plan.slice_num == Some(1) || plan.slice_size.is_some_and(is_subtree_size);
+        WholeHash((all && !joins).then(|| SliceHasher::new(DigestKind::Hash, 0)))
+    }
+
+    /// Takes the next slice.
+    pub fn update(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.0 {
+            hasher.update(bytes);
+        }
+    }
+
+    /// The digest of all that was taken; None where nothing was to be hashed.
+    pub fn finish(&self) -> Option<Digest> {
+        self.0.as_ref().map(|hasher| hasher.finish().digest)
+    }
+}
+
+impl<'a> SourceFeed<'a> {
+    /// The slices `ids` of `source` cut by `plan`; `ids` ascend.
+    pub fn new(source: &'a dyn Source, plan: &'a Plan, ids: Vec<u64>) -> SourceFeed<'a> {
+        let all = plan.slice_num == Some(ids.len() as u64);
+        SourceFeed { source, plan, ids: ids.into_iter().peekable(), hash: WholeHash::new(plan, all) }
+    }
+
+    /// The digest of the whole source, where it was read from end to end and no other way leads to it.
+    pub fn digest(&self) -> Option<Digest> {
+        self.hash.finish()
+    }
+}
+
+impl Feed for SourceFeed<'_> {
+    fn next(&mut self, pool: &Pool, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
+        let Some(id) = self.ids.next() else { return Ok(None) };
+        let place = self.plan.offset_of(id).zip(self.plan.len_of(id));
+        let (offset, len) = place.with_context(|| format!("slice {id} has no place in this upload"))?;
+        let Some(mut bytes) = pool.take(len, stop).map_err(anyhow::Error::msg)? else { return Ok(None) };
+        self.source.read_at(offset, &mut bytes)?;
+        if self.ids.peek().is_none() {
+            // While the last slice is in our hands the server cannot have published anything.
+            self.source.check_name()?;
+        }
+        self.hash.update(&bytes);
+        Ok(Some(Slice { id, bytes }))
+    }
+}

@@ -1,0 +1,90 @@
+//! How the reader and the senders of one round stop each other.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// A channel on which nothing ever arrives; it is closed when all is to stop.
+pub type StopSignal = Receiver<Infallible>;
+
+/// Why a round stops before all its slices are sent.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Something failed for good.
+    Failed(anyhow::Error),
+    /// The server says that the file is finished: nothing more is needed.
+    Finished,
+    /// The server does not know the upload any more.
+    Lost,
+}
+
+/// Stops the threads of a round. The first verdict counts.
+pub struct Halt {
+    verdict: Mutex<Option<Verdict>>,
+    open: Mutex<Option<Sender<Infallible>>>,
+    signal: StopSignal,
+}
+
+impl Halt {
+    /// Nothing is to stop yet.
+    pub fn new() -> Halt {
+        let (open, signal) = crossbeam_channel::bounded(0);
+        Halt { verdict: Mutex::new(None), open: Mutex::new(Some(open)), signal }
+    }
+
+    /// Stops everything because of `verdict`.
+    pub fn raise(&self, verdict: Verdict) {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(verdict);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Closed once all is to stop.
+    pub fn signal(&self) -> &StopSignal {
+        &self.signal
+    }
+
+    /// Whether all is to stop.
+    pub fn is_raised(&self) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Why it stopped, where it did.
+    pub fn into_verdict(self) -> Option<Verdict> {
+        self.verdict.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Halt {
+    fn default() -> Halt {
+        Halt::new()
+    }
+}
+
+/// Waits; false where `stop` cut it short.
+pub fn sleep(stop: &StopSignal, time: Duration) -> bool {
+    matches!(stop.recv_timeout(time), Err(RecvTimeoutError::Timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_verdict_counts() {
+        let halt = Halt::new();
+        assert!(!halt.is_raised());
+        halt.raise(Verdict::Lost);
+        halt.raise(Verdict::Finished);
+        assert!(halt.is_raised());
+        assert!(matches!(halt.into_verdict(), Some(Verdict::Lost)));
+    }
+
+    #[test]
+    fn a_wait_is_cut_short() {
+        let halt = Halt::new();
+        assert!(sleep(halt.signal(), Duration::from_millis(1)));
+        halt.raise(Verdict::Lost);
+        assert!(!sleep(halt.signal(), Duration::from_secs(3600)));
+    }
+}

@@ -1,0 +1,104 @@
+//! The digests of slices that the server holds, and whether ours are the same.
+
+use crate::client::CallError;
+use crate::remote::Remote;
+use bigup_core::digest::{SliceDigest, SliceHasher};
+use bigup_core::plan::Plan;
+use bigup_core::ranges::SliceRanges;
+use bigup_core::wire::MAX_DIGESTS;
+use std::collections::HashMap;
+
+/// Digests of held slices, by their ids.
+#[derive(Default)]
+pub struct HeldDigests(HashMap<u64, SliceDigest>);
+
+impl HeldDigests {
+    /// Asks for the digests of the slices `ids`, which ascend. Those that are not held, or whose digest makes no sense,
+    /// are left out.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn fetch(remote: &Remote<'_>, ids: impl Iterator<Item = u64>) -> Result<HeldDigests, CallError> {
+        let mut found = HashMap::new();
+        for (first, last) in pages(ids) {
+            let digests = remote.digests(first, last)?;
+            found.extend((first..=last).zip(digests).filter_map(|(id, digest)| Some((id, digest?.parse().ok()?))));
+        }
+        Ok(HeldDigests(found))
+    }
+
+    /// Whether slice `id` is held with the content `bytes`, whose digest in our own terms is `own`.
+    pub fn has(&self, plan: &Plan, id: u64, own: SliceDigest, bytes: &[u8]) -> bool {
+        match self.0.get(&id) {
+            Some(held) if held.kind == own.kind => *held == own,
+            Some(held) => *held == digest_like(*held, plan, id, bytes),
+            None => false,
+        }
+    }
+
+    /// The digest of slice `id`, where it is held.
+    pub fn get(&self, id: u64) -> Option<SliceDigest> {
+        self.0.get(&id).copied()
+    }
+}
+
+/// The digest of slice `id`, of the same kind as `other`.
+pub fn digest_like(other: SliceDigest, plan: &Plan, id: u64, bytes: &[u8]) -> SliceDigest {
+    let mut hasher = SliceHasher::new(other.kind, plan.offset_of(id).unwrap_or(0));
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// The ids in `held` below `limit`, ascending; what comes over the wire may go beyond.
+pub fn ids_below(held: &SliceRanges, limit: u64) -> impl Iterator<Item = u64> {
+    held.runs().iter().flat_map(move |[first, last]| *first..limit.min(last.saturating_add(1)))
+}
+
+/// Runs of at most [`MAX_DIGESTS`] ids, first and last, that cover all `ids`, which ascend.
+fn pages(ids: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
+    let mut pages: Vec<(u64, u64)> = Vec::new();
+    for id in ids {
+        match pages.last_mut() {
+            Some((first, last)) if id - *first < MAX_DIGESTS => *last = id,
+            _ => pages.push((id, id)),
+        }
+    }
+    pages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigup_core::digest::{DigestKind, of_slice};
+
+    #[test]
+    fn pages_hold_as_much_as_an_answer_and_no_more() {
+        assert_eq!(pages([].into_iter()), []);
+        assert_eq!(pages([3, 9].into_iter()), [(3, 9)]);
+        assert_eq!(pages(0..MAX_DIGESTS), [(0, MAX_DIGESTS - 1)]);
+        assert_eq!(pages(0..MAX_DIGESTS + 1), [(0, MAX_DIGESTS - 1), (MAX_DIGESTS, MAX_DIGESTS)]);
+        assert_eq!(pages([5, 4 + MAX_DIGESTS, 5 + MAX_DIGESTS].into_iter()).len(), 2);
+    }
+
+    #[test]
+    fn ids_beyond_the_end_are_passed_over() {
+        let held: SliceRanges = serde_json::from_str("[[0,1],[3,18446744073709551615]]").unwrap();
+        assert_eq!(ids_below(&held, 5).collect::<Vec<_>>(), [0, 1, 3, 4]);
+        assert_eq!(ids_below(&held, 1).collect::<Vec<_>>(), [0]);
+        assert_eq!(ids_below(&held, 0).count(), 0);
+    }
+
+    #[test]
+    fn a_digest_of_the_other_kind_is_compared_too() {
+        let plan = Plan::new(None, Some(1024), Some(4096)).unwrap();
+        let (bytes, other) = ([5; 1024], [6; 1024]);
+        let own = of_slice(&plan, 2, &bytes);
+        for kind in [DigestKind::Hash, DigestKind::ChainingValue] {
+            let theirs = digest_like(SliceDigest { kind, ..own }, &plan, 2, &bytes);
+            let held = HeldDigests(HashMap::from([(2, theirs)]));
+            assert!(held.has(&plan, 2, own, &bytes), "{kind:?}");
+            assert!(!held.has(&plan, 2, of_slice(&plan, 2, &other), &other), "{kind:?}");
+            assert!(!held.has(&plan, 1, own, &bytes), "not held");
+        }
+    }
+}

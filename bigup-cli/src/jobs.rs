@@ -1,0 +1,241 @@
+//! Which files a command line stands for, and their names on the server.
+
+use crate::args::{PushArgs, is_stdin};
+use anyhow::{Context, anyhow, bail};
+use bigup_core::name::FileName;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use walkdir::{DirEntry, WalkDir};
+
+/// Where the bytes of a job come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// One file to be pushed.
+#[derive(Debug)]
+pub struct Job {
+    /// Where it is.
+    pub input: Input,
+    /// Its name on the server.
+    pub name: FileName,
+}
+
+/// All files of a command line.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    /// In the order in which they are pushed.
+    pub jobs: Vec<Job>,
+    /// What is passed over, in words.
+    pub notes: Vec<String>,
+    /// What cannot be pushed, and why.
+    pub failures: Vec<(String, String)>,
+    /// Whether there are folders among the paths.
+    pub folders: bool,
+}
+
+impl Jobs {
+    /// Looks at all paths of `args`. What cannot be pushed is listed; it does not keep the rest from being pushed.
+    pub fn collect(args: &PushArgs) -> Jobs {
+        let mut jobs = Jobs::default();
+        for path in &args.paths {
+            if let Err(error) = jobs.add(path, args) {
+                jobs.failures.push((path.display().to_string(), format!("{error:#}")));
+            }
+        }
+        jobs.drop_doubles();
+        jobs
+    }
+
+    fn add(&mut self, path: &Path, args: &PushArgs) -> anyhow::Result<()> {
+        let given = args.name.as_deref();
+        if is_stdin(path) {
+            let name = FileName::new(given.context("standard input needs --name")?)?;
+            self.jobs.push(Job { input: Input::Stdin, name });
+            return Ok(());
+        }
+        let metadata = std::fs::metadata(path).context("cannot look at it")?;
+        let name = given.map_or_else(|| base_name(path), |name| Ok(name.to_owned()))?;
+        if metadata.is_dir() {
+            self.folders = true;
+            self.add_folder(path, name.trim_end_matches('/'), args.follow_symlinks);
+            return Ok(());
+        }
+        self.jobs.push(Job { input: Input::File(path.to_owned()), name: FileName::new(&name)? });
+        Ok(())
+    }
+
+    fn add_folder(&mut self, folder: &Path, prefix: &str, follow: bool) {
+        for entry in WalkDir::new(folder).follow_links(follow).sort_by_file_name() {
+            let result = match &entry {
+                Ok(entry) => self.add_entry(folder, prefix, entry),
+                Err(error) => Err(anyhow!("{error}")),
+            };
+            if let Err(error) = result {
+                let path = match &entry {
+                    Ok(entry) => entry.path(),
+                    Err(error) => error.path().unwrap_or(folder),
+                };
+                self.failures.push((path.display().to_string(), format!("{error:#}")));
+            }
+        }
+    }
+
+    fn add_entry(&mut self, folder: &Path, prefix: &str, entry: &DirEntry) -> anyhow::Result<()> {
+        let kind = entry.file_type();
+        if kind.is_dir() {
+            return Ok(());
+        }
+        if !kind.is_file() {
+            let what = if kind.is_symlink() { "a symbolic link (see --follow-symlinks)" } else { "not a regular file" };
+            self.notes.push(format!("skipped {}: {what}", entry.path().display()));
+            return Ok(());
+        }
+        let relative = entry.path().strip_prefix(folder).context("outside the folder")?;
+        let components = relative.iter().map(utf8).collect::<anyhow::Result<Vec<_>>>()?;
+        let name = FileName::new(&format!("{prefix}/{}", components.join("/")))?;
+        self.jobs.push(Job { input: Input::File(entry.path().to_owned()), name });
+        Ok(())
+    }
+
+    /// Moves all but the first of several jobs with one name to the failures: each would replace the one before.
+    fn drop_doubles(&mut self) {
+        let mut first: HashMap<FileName, Input> = HashMap::new();
+        for job in std::mem::take(&mut self.jobs) {
+            match first.get(&job.name) {
+                Some(Input::File(other)) if Input::File(other.clone()) != job.input => {
+                    let message = format!("{} has the name {} too; push one with --name", other.display(), job.name);
+                    self.failures.push((job.path(), message));
+                }
+                Some(_) => {}
+                None => {
+                    first.insert(job.name.clone(), job.input.clone());
+                    self.jobs.push(job);
+                }
+            }
+        }
+    }
+}
+
+impl Job {
+    /// The path, for messages.
+    fn path(&self) -> String {
+        match &self.input {
+            Input::File(path) => path.display().to_string(),
+            Input::Stdin => "-".to_owned(),
+        }
+    }
+}
+
+/// The last component of `path`; of the folder it stands for where it has none, like `.`.
+///
+/// # Errors
+/// There is none, or it is not UTF-8.
+pub fn base_name(path: &Path) -> anyhow::Result<String> {
+    if let Some(name) = path.file_name() {
+        return utf8(name).map(str::to_owned);
+    }
+    match path.canonicalize()?.file_name() {
+        Some(name) => utf8(name).map(str::to_owned),
+        None => bail!("it has no name of its own; give --name"),
+    }
+}
+
+fn utf8(name: &OsStr) -> anyhow::Result<&str> {
+    name.to_str().ok_or_else(|| anyhow!("the name {name:?} is not UTF-8; rename it, or push it with --name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn collect(args: &[&str]) -> Jobs {
+        match Cli::try_parse_from([&["bigup-cli", "push"], args].concat()).unwrap().command {
+            Command::Push(args) => Jobs::collect(&args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn names(jobs: &Jobs) -> Vec<&str> {
+        jobs.jobs.iter().map(|job| job.name.as_str()).collect()
+    }
+
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("top/sub")).unwrap();
+        std::fs::write(dir.path().join("top/b"), "b").unwrap();
+        std::fs::write(dir.path().join("top/sub/a"), "a").unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_folder_stands_for_all_files_below_it() {
+        let dir = folder();
+        let top = dir.path().join("top");
+        let top = top.to_str().unwrap();
+        assert_eq!(names(&collect(&[top])), ["top/b", "top/sub/a"]);
+        assert_eq!(names(&collect(&[&format!("{top}/")])), ["top/b", "top/sub/a"]);
+        assert_eq!(names(&collect(&[&format!("{top}/sub/..")])), ["top/b", "top/sub/a"]);
+        assert_eq!(names(&collect(&[top, "--name", "x/y"])), ["x/y/b", "x/y/sub/a"]);
+    }
+
+    #[test]
+    fn a_file_has_its_own_name_or_the_given_one() {
+        let dir = folder();
+        let file = dir.path().join("top/sub/a");
+        let file = file.to_str().unwrap();
+        assert_eq!(names(&collect(&[file])), ["a"]);
+        assert_eq!(names(&collect(&[file, "--name", "x/y"])), ["x/y"]);
+        let refused = collect(&[file, "--name", "../y"]);
+        assert!(refused.jobs.is_empty() && refused.failures[0].1.contains("elsewhere"), "{refused:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_skipped_with_a_note_unless_they_are_to_be_followed() {
+        let dir = folder();
+        let top = dir.path().join("top");
+        std::os::unix::fs::symlink("b", top.join("link")).unwrap();
+        let skipped = collect(&[top.to_str().unwrap()]);
+        assert_eq!(names(&skipped), ["top/b", "top/sub/a"]);
+        assert!(skipped.notes[0].contains("--follow-symlinks"), "{skipped:?}");
+        let followed = collect(&[top.to_str().unwrap(), "--follow-symlinks"]);
+        assert_eq!(names(&followed), ["top/b", "top/link", "top/sub/a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_not_utf8_fails_alone() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = folder();
+        std::fs::write(dir.path().join("top").join(OsStr::from_bytes(b"\xff")), "").unwrap();
+        let jobs = collect(&[dir.path().join("top").to_str().unwrap()]);
+        assert_eq!(names(&jobs), ["top/b", "top/sub/a"]);
+        assert!(jobs.failures[0].1.contains("UTF-8"), "{jobs:?}");
+    }
+
+    #[test]
+    fn two_files_of_one_name_are_not_pushed_over_each_other() {
+        let dir = folder();
+        std::fs::write(dir.path().join("a"), "other").unwrap();
+        let (one, two) = (dir.path().join("a"), dir.path().join("top/sub/a"));
+        let jobs = collect(&[one.to_str().unwrap(), two.to_str().unwrap(), one.to_str().unwrap()]);
+        assert_eq!(names(&jobs), ["a"]);
+        assert_eq!(jobs.failures.len(), 1, "{jobs:?}");
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_fails_alone() {
+        let dir = folder();
+        let jobs = collect(&["/nonexistent/x", dir.path().join("top").to_str().unwrap()]);
+        assert_eq!(names(&jobs).len(), 2);
+        assert_eq!(jobs.failures[0].0, "/nonexistent/x");
+    }
+}

@@ -1,0 +1,142 @@
+//! One round of sending: the calling thread reads slices, several threads hash and post them, a bounded queue lies
+//! between. Memory is what the pool has and no more.
+//!
+//! Whoever fails raises the halt; the others finish the request they are in and stop.
+
+use crate::client::CallError;
+use crate::feed::{Feed, Slice};
+use crate::halt::{Halt, Verdict};
+use crate::held::HeldDigests;
+use crate::ledger::Ledger;
+use crate::pool::Pool;
+use crate::remote::Remote;
+use anyhow::{anyhow, bail};
+use bigup_core::digest;
+use bigup_core::plan::Plan;
+use bigup_core::wire::ErrorCode;
+use crossbeam_channel::{Receiver, Sender};
+use std::thread;
+
+/// How many threads send and how many slices wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    /// Sender threads, at least 1.
+    pub senders: usize,
+    /// Places in the queue, at least 1.
+    pub queue_size: usize,
+}
+
+/// What the senders work on.
+pub struct Work<'a> {
+    /// The upload.
+    pub remote: &'a Remote<'a>,
+    /// How it is cut.
+    pub plan: &'a Plan,
+    /// Slices that are to be sent only where their content differs.
+    pub held: &'a HeldDigests,
+    /// Where our digests are noted.
+    pub ledger: &'a Ledger,
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All slices are stored.
+    Sent,
+    /// The server says that the file is finished; some slices may not have been sent.
+    Finished,
+    /// The server does not know the upload any more.
+    Lost,
+}
+
+impl Lanes {
+    /// Buffers of a round.
+    pub fn buffers(&self) -> usize {
+        self.senders + self.queue_size
+    }
+}
+
+/// Sends all slices that `feed` gives.
+///
+/// # Errors
+/// A slice could not be read or sent.
+pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: Lanes) -> anyhow::Result<Ended> {
+    let halt = Halt::new();
+    let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size);
+    thread::scope(|scope| {
+        for _ in 0..lanes.senders {
+            scope.spawn(|| send_all(work, &slices, pool, &halt));
+        }
+        read_all(feed, queue, pool, &halt);
+    });
+    match halt.into_verdict() {
+        None => Ok(Ended::Sent),
+        Some(Verdict::Finished) => Ok(Ended::Finished),
+        Some(Verdict::Lost) => Ok(Ended::Lost),
+        Some(Verdict::Failed(error)) => Err(error),
+    }
+}
+
+fn read_all(feed: &mut dyn Feed, queue: Sender<Slice>, pool: &Pool, halt: &Halt) {
+    loop {
+        let slice = match feed.next(pool, halt.signal()) {
+            Ok(Some(slice)) => slice,
+            Ok(None) => return,
+            Err(error) => return halt.raise(Verdict::Failed(error)),
+        };
+        crossbeam_channel::select! {
+            // The senders never go before the queue is closed, unless they panic: then nobody is left to fail.
+            send(queue, slice) -> sent => if sent.is_err() { return },
+            recv(halt.signal()) -> _ => return,
+        }
+    }
+}
+
+fn send_all(work: &Work<'_>, slices: &Receiver<Slice>, pool: &Pool, halt: &Halt) {
+    for slice in slices {
+        if halt.is_raised() {
+            return;
+        }
+        match send(work, &slice, halt) {
+            Ok(None) => {}
+            Ok(Some(verdict)) => halt.raise(verdict),
+            Err(error) => halt.raise(Verdict::Failed(error)),
+        }
+        pool.give_back(slice.bytes);
+    }
+}
+
+/// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
+fn send(work: &Work<'_>, slice: &Slice, halt: &Halt) -> anyhow::Result<Option<Verdict>> {
+    let Slice { id, bytes } = slice;
+    let (id, len) = (*id, bytes.len() as u64);
+    let own = digest::of_slice(work.plan, id, bytes);
+    if !work.ledger.learn(id, own) {
+        bail!("slice {id} reads differently than before: the file changed, or the disk fails; push it again");
+    }
+    let held = work.held.has(work.plan, id, own, bytes);
+    let answer = if held { None } else { Some(work.remote.put(id, own, bytes, halt.signal())) };
+    let verdict = match answer.transpose() {
+        Ok(answer) => answer.filter(|answer| answer.is_uploaded == 1).map(|_| Verdict::Finished),
+        Err(CallError::Stopped) => return Ok(None),
+        Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(Verdict::Lost)),
+        Err(error) => return Err(explained(id, error)),
+    };
+    work.ledger.settle(id);
+    work.remote.patience.renew();
+    if held {
+        work.remote.report.matched(len)
+    } else {
+        work.remote.report.sent(len)
+    }
+    Ok(verdict)
+}
+
+fn explained(id: u64, error: CallError) -> anyhow::Error {
+    match error.code() {
+        Some(ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Exists) => {
+            anyhow!("slice {id} was refused, another push took over: {error}")
+        }
+        _ => anyhow!("slice {id}: {error}"),
+    }
+}

@@ -1,0 +1,131 @@
+//! The buffers of a push: a fixed number circulates between the reader and the senders.
+
+use crate::halt::StopSignal;
+use crate::slicing;
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// At most `limit` buffers, made when first needed and used again and again.
+///
+/// That limit is what bounds the memory of a push: whoever finds no buffer waits for one.
+pub struct Pool {
+    give: Sender<Vec<u8>>,
+    empty: Receiver<Vec<u8>>,
+    limit: usize,
+    made: AtomicUsize,
+}
+
+impl Pool {
+    /// A pool of `limit` buffers, none made yet.
+    pub fn new(limit: usize) -> Pool {
+        let (give, empty) = crossbeam_channel::bounded(limit);
+        Pool { give, empty, limit, made: AtomicUsize::new(0) }
+    }
+
+    /// Counts `buffer`, which somebody made already and will [`Pool::give_back`], among those made.
+    pub fn adopt(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A buffer of `len` bytes of any content; waits for one where all are in use. None when stopped.
+    ///
+    /// Only one thread, the reader, may ask.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn take(&self, len: u64, stop: &StopSignal) -> Result<Option<Vec<u8>>, String> {
+        let Some(mut buffer) = self.find(stop) else { return Ok(None) };
+        match usize::try_from(len) {
+            Ok(len) if len <= buffer.capacity() => buffer.resize(len, 0),
+            _ => {
+                // The old one goes first: there are never more than `limit`.
+                drop(buffer);
+                buffer = slicing::buffer(len)?;
+            }
+        }
+        Ok(Some(buffer))
+    }
+
+    /// A buffer of any length. None when stopped.
+    fn find(&self, stop: &StopSignal) -> Option<Vec<u8>> {
+        if let Ok(buffer) = self.empty.try_recv() {
+            return Some(buffer);
+        }
+        if self.made.load(Ordering::Relaxed) < self.limit {
+            self.made.fetch_add(1, Ordering::Relaxed);
+            return Some(Vec::new());
+        }
+        crossbeam_channel::select! {
+            recv(self.empty) -> buffer => buffer.ok(),
+            recv(stop) -> _ => None,
+        }
+    }
+
+    /// Takes a buffer back.
+    pub fn give_back(&self, buffer: Vec<u8>) {
+        // There is room for all that were made, and both ends are ours: this neither waits nor fails.
+        let _ = self.give.try_send(buffer);
+    }
+
+    /// How many buffers were made.
+    pub fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::halt::{Halt, Verdict};
+    use std::thread;
+
+    fn never() -> StopSignal {
+        crossbeam_channel::never()
+    }
+
+    #[test]
+    fn buffers_are_made_when_needed_and_never_more_than_the_limit() {
+        let pool = Pool::new(2);
+        assert_eq!(pool.made(), 0);
+        let first = pool.take(10, &never()).unwrap().unwrap();
+        pool.give_back(first);
+        for _ in 0..10 {
+            let again = pool.take(10, &never()).unwrap().unwrap();
+            assert_eq!((again.len(), pool.made()), (10, 1));
+            pool.give_back(again);
+        }
+        let (_a, _b) = (pool.take(10, &never()).unwrap(), pool.take(10, &never()).unwrap());
+        assert_eq!(pool.made(), 2);
+    }
+
+    #[test]
+    fn whoever_finds_no_buffer_waits_for_one() {
+        let pool = Pool::new(1);
+        let only = pool.take(10, &never()).unwrap().unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| pool.take(4, &never()).unwrap().unwrap().len());
+            pool.give_back(only);
+            assert_eq!(waiting.join().unwrap(), 4);
+        });
+        assert_eq!(pool.made(), 1);
+    }
+
+    #[test]
+    fn a_halt_ends_the_wait() {
+        let (pool, halt) = (Pool::new(1), Halt::new());
+        let _only = pool.take(10, halt.signal()).unwrap();
+        halt.raise(Verdict::Lost);
+        assert_eq!(pool.take(10, halt.signal()), Ok(None));
+    }
+
+    #[test]
+    fn an_adopted_buffer_counts() {
+        let (pool, halt) = (Pool::new(1), Halt::new());
+        pool.adopt();
+        halt.raise(Verdict::Lost);
+        assert_eq!(pool.take(10, halt.signal()), Ok(None));
+        pool.give_back(vec![0; 20]);
+        assert_eq!(pool.take(10, halt.signal()).unwrap().map(|b| b.len()), Some(10));
+        assert_eq!(pool.made(), 1);
+    }
+}

@@ -1,0 +1,112 @@
+//! The questions of the protocol about one upload, each repeated while its failure may pass.
+
+use crate::client::{CallError, Client};
+use crate::halt::StopSignal;
+use crate::query::Query;
+use crate::report::Report;
+use crate::retry::Patience;
+use bigup_core::digest::{Digest, SliceDigest};
+use bigup_core::name::FileName;
+use bigup_core::wire::{SliceAnswer, UploadAnswer, param};
+
+/// One upload as we ask the server about it. Shared by the senders.
+#[derive(Clone)]
+pub struct Remote<'a> {
+    /// The server.
+    pub client: &'a Client,
+    /// Who hears of retries.
+    pub report: &'a Report,
+    /// How long to go on.
+    pub patience: &'a Patience,
+    /// Name of the file.
+    pub name: &'a FileName,
+    /// Token of where the bytes come from.
+    pub source: String,
+    /// Bytes of the file; None while not known.
+    pub file_size: Option<u64>,
+    /// Bytes of a slice: what we would like, then what the upload has.
+    pub slice_size: u64,
+    /// Digest that the whole file must have; None: not said.
+    pub file_digest: Option<Digest>,
+    /// Whether to say that a finished file of other content is to be replaced.
+    pub replace: bool,
+}
+
+impl Remote<'_> {
+    /// Begins the upload or goes on with it, and asks what is held. The server takes up to `wait` seconds to answer
+    /// unless the file is finished.
+    ///
+    /// # Errors
+    /// Refused, or no answer.
+    pub fn ask(&self, wait: u64) -> Result<UploadAnswer, CallError> {
+        let query = match self.file_size {
+            Some(0) => self.named().with(param::SLICE_NUM, 0),
+            _ => self.named().with(param::SLICE_SIZE, self.slice_size),
+        };
+        let query = query
+            .with_known(param::FILE_SIZE, self.file_size)
+            .with(param::SOURCE, &self.source)
+            .with_switch(param::RANGES, true)
+            .with_known(param::WAIT, Some(wait).filter(|wait| *wait > 0))
+            .with_known(param::FILE_DIGEST, self.file_digest)
+            .with_switch(param::REPLACE, self.replace);
+        self.get(&query)
+    }
+
+    /// Asks what is held, without beginning anything.
+    ///
+    /// # Errors
+    /// Refused, or no answer.
+    pub fn peek(&self) -> Result<UploadAnswer, CallError> {
+        self.get(&self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true))
+    }
+
+    /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.
+    ///
+    /// # Errors
+    /// Refused, or no answer.
+    pub fn digests(&self, first: u64, last: u64) -> Result<Vec<Option<String>>, CallError> {
+        let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
+        let answer = self.get(&query.with(param::DIGESTS, format_args!("{first}-{last}")))?;
+        Ok(answer.digests.unwrap_or_default())
+    }
+
+    /// Sends slice `id`.
+    ///
+    /// # Errors
+    /// Refused, no answer, or stopped.
+    pub fn put(&self, id: u64, digest: SliceDigest, bytes: &[u8], stop: &StopSignal) -> Result<SliceAnswer, CallError> {
+        self.post(&self.slice(id, digest, bytes), id, bytes, stop)
+    }
+
+    /// Sends a file of one slice, all in one request.
+    ///
+    /// # Errors
+    /// Refused, or no answer.
+    pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceAnswer, CallError> {
+        let query = self.slice(0, digest, bytes).with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
+        self.post(&query.with_switch(param::REPLACE, replace), 0, bytes, &crossbeam_channel::never())
+    }
+
+    fn named(&self) -> Query {
+        Query::new().with(param::FILE_NAME, self.name.as_str())
+    }
+
+    fn slice(&self, id: u64, digest: SliceDigest, bytes: &[u8]) -> Query {
+        self.named()
+            .with(param::SLICE_ID, id)
+            .with(param::SLICE_SIZE, bytes.len())
+            .with(param::SLICE_DIGEST, digest)
+            .with(param::SOURCE, &self.source)
+    }
+
+    fn get(&self, query: &Query) -> Result<UploadAnswer, CallError> {
+        self.patience.call(self.report, &crossbeam_channel::never(), None, || {
+            self.client.get(query).and_then(|value| self.client.read_as(value))
+        })
+    }
+
+    fn post(&self, query: &Query, id: u64, bytes: &[u8], stop: &StopSignal) -> Result<SliceAnswer, CallError> {
+        self.patience.call(self.report, stop, Some(id), || self.client.post(query, bytes))
+    }
+}

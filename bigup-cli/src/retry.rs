@@ -1,0 +1,191 @@
+//! Which failures may pass, how long to wait before the next attempt, and when to give up.
+
+use crate::client::CallError;
+use crate::halt::{StopSignal, sleep};
+use crate::report::Report;
+use bigup_core::wire::ErrorCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Wait before the second attempt; it doubles from one to the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest wait of our own, so that a server that comes back is soon found.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Longest wait that a server may ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+
+/// How long to go on. Shared by all threads of a push.
+pub struct Patience {
+    retries: u32,
+    retry_for: Duration,
+    last_success: Mutex<Instant>,
+}
+
+impl Patience {
+    /// Allows `retries` repetitions of a request, and `retry_for` without any success.
+    pub fn new(retries: u32, retry_for: Duration) -> Patience {
+        Patience { retries, retry_for, last_success: Mutex::new(Instant::now()) }
+    }
+
+    /// Something got better.
+    pub fn renew(&self) {
+        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long nothing may get better.
+    pub fn retry_for(&self) -> Duration {
+        self.retry_for
+    }
+
+    /// Whether nothing got better for too long.
+    pub fn is_over(&self) -> bool {
+        self.last_success.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= self.retry_for
+    }
+
+    /// Whether attempt number `attempt`, failed, was the last; the first one failed at `first_failure`.
+    ///
+    /// A slice may take longer than all patience on a slow link, so the time counts from the first failure at most.
+    fn ends(&self, attempt: u32, first_failure: Instant) -> bool {
+        attempt > self.retries || (self.is_over() && first_failure.elapsed() >= self.retry_for)
+    }
+
+    /// Calls `call` until it succeeds, fails for good, or patience is over; waits between attempts unless stopped.
+    ///
+    /// `slice_id` is what the attempts are about, for the report.
+    ///
+    /// # Errors
+    /// The failure that does not pass, or that attempts ran out, with the last failure.
+    pub fn call<T>(
+        &self,
+        report: &Report,
+        stop: &StopSignal,
+        slice_id: Option<u64>,
+        mut call: impl FnMut() -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let began = Instant::now();
+        let mut first_failure = None;
+        for attempt in 1.. {
+            let error = match call() {
+                Err(error) if may_pass(&error) => error,
+                result => return result,
+            };
+            if self.ends(attempt, *first_failure.get_or_insert_with(Instant::now)) {
+                return Err(gave_up(attempt, began.elapsed(), error));
+            }
+            let wait = pause(attempt, error.retry_after(), random());
+            report.retry(slice_id, attempt, wait, &error.to_string());
+            if !sleep(stop, wait) {
+                return Err(CallError::Stopped);
+            }
+        }
+        unreachable!("attempts end at the number of retries, which is smaller")
+    }
+}
+
+fn gave_up(attempts: u32, time: Duration, last: CallError) -> CallError {
+    if attempts == 1 {
+        return last;
+    }
+    CallError::GaveUp { attempts, seconds: time.as_secs(), last: Box::new(last) }
+}
+
+/// Whether the same request may succeed later.
+pub fn may_pass(error: &CallError) -> bool {
+    match error {
+        CallError::Transport { .. } => true,
+        CallError::Refused { code: ErrorCode::Damaged, .. } => true,
+        // A full disk stays full unless the server expects otherwise.
+        CallError::Refused { status: 507, retry_after, .. } | CallError::Foreign { status: 507, retry_after, .. } => {
+            retry_after.is_some()
+        }
+        CallError::Refused { status, .. } | CallError::Foreign { status, .. } => {
+            matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+        }
+        CallError::GaveUp { .. } | CallError::Stopped => false,
+    }
+}
+
+/// How long to wait after attempt number `attempt` (from 1) failed.
+///
+/// Twice as long each time, and anything between the half and the whole of it, so that many clients do not come back
+/// at the same moment; not less than the server asked for.
+fn pause(attempt: u32, retry_after: Option<Duration>, random: u32) -> Duration {
+    let whole = FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_PAUSE);
+    let jittered = whole.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0);
+    jittered.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER))
+}
+
+fn random() -> u32 {
+    // Without randomness all that is lost is the spread.
+    getrandom::u32().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Style;
+    use std::cell::Cell;
+
+    fn refused(status: u16, code: ErrorCode, retry_after: Option<u64>) -> CallError {
+        let retry_after = retry_after.map(Duration::from_secs);
+        CallError::Refused { status, code, message: "no".to_owned(), retry_after }
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_limit_and_jitter_between_half_and_whole() {
+        let ms = |attempt, random| pause(attempt, None, random).as_millis();
+        assert_eq!((ms(1, 0), ms(1, u32::MAX)), (100, 200));
+        assert_eq!((ms(2, 0), ms(2, u32::MAX)), (200, 400));
+        assert_eq!((ms(6, 0), ms(6, u32::MAX)), (3200, 6400));
+        assert_eq!((ms(7, 0), ms(7, u32::MAX)), (5000, 10_000));
+        assert_eq!((ms(u32::MAX, 0), ms(u32::MAX, u32::MAX)), (5000, 10_000));
+    }
+
+    #[test]
+    fn the_server_may_ask_for_more_up_to_a_limit_and_never_for_less() {
+        let secs = |retry_after| pause(1, Some(Duration::from_secs(retry_after)), 0);
+        assert_eq!(secs(0), Duration::from_millis(100));
+        assert_eq!(secs(7), Duration::from_secs(7));
+        assert_eq!(secs(120), Duration::from_secs(120));
+        assert_eq!(secs(121), Duration::from_secs(120));
+    }
+
+    #[test]
+    fn only_some_refusals_may_pass() {
+        for status in [408, 425, 429, 500, 502, 503, 504] {
+            assert!(may_pass(&refused(status, ErrorCode::Unknown, None)), "{status}");
+        }
+        for status in [301, 400, 401, 403, 404, 405, 409, 413, 501] {
+            assert!(!may_pass(&refused(status, ErrorCode::Unknown, Some(1))), "{status}");
+        }
+        assert!(may_pass(&refused(400, ErrorCode::Damaged, None)));
+        assert!(!may_pass(&refused(507, ErrorCode::NoSpace, None)));
+        assert!(may_pass(&refused(507, ErrorCode::NoSpace, Some(1))));
+    }
+
+    #[test]
+    fn gives_up_after_the_allowed_retries_and_tells_the_last_failure() {
+        let patience = Patience::new(2, Duration::from_secs(3600));
+        let calls = Cell::new(0);
+        let result: Result<(), _> =
+            patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
+                calls.set(calls.get() + 1);
+                Err(refused(503, ErrorCode::Stopping, None))
+            });
+        assert_eq!(calls.get(), 3);
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("3 attempts") && message.ends_with(": no"), "{message}");
+    }
+
+    #[test]
+    fn gives_up_when_nothing_got_better_for_too_long() {
+        let patience = Patience::new(1000, Duration::ZERO);
+        let result: Result<(), _> =
+            patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
+                Err(refused(503, ErrorCode::Stopping, None))
+            });
+        assert!(matches!(result, Err(CallError::Refused { .. })));
+    }
+}

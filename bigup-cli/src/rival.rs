@@ -1,0 +1,101 @@
+//! Another push of the same name, from another source, is at work: wait for it, and watch that its content is ours.
+
+use crate::client::CallError;
+use crate::held::{HeldDigests, digest_like, ids_below};
+use crate::remote::Remote;
+use crate::slicing;
+use crate::source::Source;
+use anyhow::{Context, bail};
+use bigup_core::plan::{MAX_SLICES, Plan};
+use bigup_core::wire::{ErrorCode, UploadAnswer};
+use std::collections::HashSet;
+use std::thread;
+use std::time::Duration;
+
+/// How often to look where the server does not say.
+const POLL: Duration = Duration::from_secs(3);
+
+/// Shortest and longest time between two looks, whatever the server says.
+const POLL_LIMITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+
+/// What we saw of the other push so far.
+#[derive(Default)]
+pub struct Rival {
+    seen: Option<UploadAnswer>,
+    equal: HashSet<u64>,
+}
+
+impl Rival {
+    /// Waits a while because of `busy`; afterwards it is time to ask again whether it is our turn.
+    ///
+    /// `source` is ours, where it can be read at any place: then what the server holds is compared with it.
+    ///
+    /// # Errors
+    /// The other content differs from ours, or nothing moved for too long.
+    pub fn wait_turn(
+        &mut self,
+        remote: &Remote<'_>,
+        source: Option<&dyn Source>,
+        busy: &CallError,
+    ) -> anyhow::Result<()> {
+        if self.seen.is_none() {
+            remote.report.note(&format!("waiting: {busy}"));
+            remote.patience.renew();
+        }
+        thread::sleep(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1));
+        let answer = match remote.peek() {
+            Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(()),
+            answer => answer?,
+        };
+        if answer.is_uploaded == 1 {
+            return Ok(());
+        }
+        self.watch(remote, &answer, busy)?;
+        if let Some(source) = source {
+            self.compare(remote, source, &answer)?;
+        }
+        self.seen = Some(answer);
+        Ok(())
+    }
+
+    /// Renews patience where the other push moves.
+    fn watch(&mut self, remote: &Remote<'_>, answer: &UploadAnswer, busy: &CallError) -> anyhow::Result<()> {
+        let marks = |answer: &UploadAnswer| (answer.held(), answer.curr_merge_slice_id);
+        let cut = |answer: &UploadAnswer| (answer.slice_size, answer.file_size);
+        if self.seen.as_ref().is_some_and(|seen| cut(seen) != cut(answer)) {
+            self.equal.clear();
+        }
+        if self.seen.as_ref().is_none_or(|seen| marks(seen) != marks(answer)) {
+            remote.patience.renew();
+        } else if remote.patience.is_over() {
+            bail!("nothing moved for {} s: {busy}", remote.patience.retry_for().as_secs());
+        }
+        Ok(())
+    }
+
+    /// Compares the held slices that were not compared yet.
+    fn compare(&mut self, remote: &Remote<'_>, source: &dyn Source, answer: &UploadAnswer) -> anyhow::Result<()> {
+        let Some(slice_size) = answer.slice_size else { return Ok(()) };
+        if let Some(theirs) = answer.file_size.filter(|size| *size != source.size()) {
+            bail!("another push of {} is sending {theirs} bytes, this file has {}", remote.name, source.size());
+        }
+        let plan = Plan::new(answer.slice_num, Some(slice_size), Some(source.size()))
+            .with_context(|| format!("another push of {} is sending different content", remote.name))?;
+        let held = answer.held();
+        let new: Vec<u64> =
+            ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)).filter(|id| !self.equal.contains(id)).collect();
+        let digests = HeldDigests::fetch(remote, new.iter().copied())?;
+        let mut bytes = slicing::buffer(slice_size.min(source.size())).map_err(anyhow::Error::msg)?;
+        for id in new {
+            if let Some(digest) = digests.get(id) {
+                let len = plan.len_of(id).context("a slice without a length")? as usize;
+                source.read_at(plan.offset_of(id).context("a slice without a place")?, &mut bytes[..len])?;
+                if digest_like(digest, &plan, id, &bytes[..len]) != digest {
+                    bail!("another push of {} is sending different content: slice {id} differs", remote.name);
+                }
+                self.equal.insert(id);
+            }
+        }
+        Ok(())
+    }
+}

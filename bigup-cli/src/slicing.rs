@@ -1,0 +1,90 @@
+//! How large the slices are that we ask for. The server's answer decides.
+
+use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
+use bigup_core::units::{MIB, show_size};
+
+/// Slice size where none was asked for, in bytes: large enough that a request is no overhead, small enough that what a
+/// broken connection loses is sent again in a moment.
+pub const DEFAULT_SLICE_SIZE: u64 = 8 * MIB;
+
+/// Where the default would give more slices than this it is doubled: a tenth of the limit, so that lists stay short.
+const MANY_SLICES: u64 = 100_000;
+
+/// The slice size to ask for, in bytes.
+///
+/// `file_size` is None where it is not known; `given` is what the user asked for.
+///
+/// # Errors
+/// The file is too large, or would have too many slices of the given size; says which size would do.
+pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>) -> Result<u64, String> {
+    let file_size = file_size.unwrap_or(0);
+    if file_size > MAX_FILE_SIZE {
+        return Err(format!("{file_size} bytes are too many: a file has at most {MAX_FILE_SIZE}"));
+    }
+    let Some(given) = given else { return Ok(doubled(DEFAULT_SLICE_SIZE, file_size, MANY_SLICES)) };
+    match file_size.div_ceil(given) {
+        num if num > MAX_SLICES => Err(format!(
+            "{num} slices of {given} bytes are too many: at most {MAX_SLICES}; --slice-size {} would do",
+            doubled(given.next_power_of_two(), file_size, MAX_SLICES)
+        )),
+        _ => Ok(given),
+    }
+}
+
+/// `size`, doubled until a file of `file_size` bytes has no more than `most` slices.
+fn doubled(mut size: u64, file_size: u64, most: u64) -> u64 {
+    while file_size.div_ceil(size) > most {
+        size *= 2;
+    }
+    size
+}
+
+/// A buffer of `len` bytes.
+///
+/// # Errors
+/// There is no memory for it; says what to do.
+pub fn buffer(len: u64) -> Result<Vec<u8>, String> {
+    let scarce =
+        || format!("no memory for a slice of {}; use a smaller --slice-size, or less --senders", show_size(len));
+    let len = usize::try_from(len).map_err(|_| scarce())?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| scarce())?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_grows_with_the_file() {
+        let most = MANY_SLICES * DEFAULT_SLICE_SIZE;
+        for (file_size, slice_size) in [
+            (0, DEFAULT_SLICE_SIZE),
+            (most - 1, DEFAULT_SLICE_SIZE),
+            (most, DEFAULT_SLICE_SIZE),
+            (most + 1, 2 * DEFAULT_SLICE_SIZE),
+            (2 * most, 2 * DEFAULT_SLICE_SIZE),
+            (2 * most + 1, 4 * DEFAULT_SLICE_SIZE),
+        ] {
+            assert_eq!(slice_size_for(Some(file_size), None), Ok(slice_size), "{file_size}");
+        }
+        assert_eq!(slice_size_for(None, None), Ok(DEFAULT_SLICE_SIZE));
+    }
+
+    #[test]
+    fn too_small_slices_are_refused_with_a_size_that_would_do() {
+        assert_eq!(slice_size_for(Some(MAX_SLICES * 1024), Some(1024)), Ok(1024));
+        let message = slice_size_for(Some(MAX_SLICES * 1024 + 1), Some(1024)).unwrap_err();
+        assert!(message.contains("1000001 slices") && message.contains("--slice-size 2048 "), "{message}");
+        let message = slice_size_for(Some(MAX_SLICES * 3000 + 1), Some(1100)).unwrap_err();
+        assert!(message.contains("--slice-size 4096 "), "{message}");
+    }
+
+    #[test]
+    fn the_largest_file_is_checked_at_the_border() {
+        assert_eq!(slice_size_for(Some(MAX_FILE_SIZE), None), Ok(256 * MIB));
+        assert!(slice_size_for(Some(MAX_FILE_SIZE + 1), None).is_err());
+    }
+}

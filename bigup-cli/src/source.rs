@@ -1,0 +1,261 @@
+//! What is pushed when its size is known: a regular file, or standard input that was short.
+//!
+//! A file is read under our hands by nobody's leave, so it is watched: after every read the open file must still have
+//! the fingerprint it had when it was opened, else what was read is never sent.
+
+use crate::fingerprint::{self, Fingerprint};
+use anyhow::{Context, bail};
+use bigup_core::digest::{Digest, DigestKind, SliceHasher};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Digits of a source token: 128 bits.
+const TOKEN_LEN: usize = 32;
+
+/// How long after a change the kernel may still give the next change the same time: its clock tick, 10 ms at most.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+/// Bytes read at a time where a file is only hashed.
+const HASH_READ_LEN: u64 = 1 << 20;
+
+/// Bytes that can be read at any place, again and again.
+pub trait Source: Sync {
+    /// Bytes in all.
+    fn size(&self) -> u64;
+
+    /// What the server is told of where the bytes come from: equal tokens stand for equal bytes.
+    fn token(&self) -> &str;
+
+    /// Fills `bytes` from `offset` on.
+    ///
+    /// # Errors
+    /// They cannot be read, or are not what they were when the source was opened.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> anyhow::Result<()>;
+
+    /// Checks that what stands under the source's name is still what was opened.
+    ///
+    /// # Errors
+    /// It is not.
+    fn check_name(&self) -> anyhow::Result<()>;
+}
+
+/// A regular file.
+pub struct LocalFile {
+    file: File,
+    path: PathBuf,
+    opened: Fingerprint,
+    token: String,
+}
+
+/// Bytes in memory.
+pub struct Memory {
+    bytes: Vec<u8>,
+    token: String,
+}
+
+impl LocalFile {
+    /// Opens `path`.
+    ///
+    /// # Errors
+    /// It is no regular file, or cannot be opened.
+    pub fn open(path: &Path) -> anyhow::Result<LocalFile> {
+        let shown = path.display();
+        let metadata = std::fs::metadata(path).with_context(|| format!("cannot look at {shown}"))?;
+        // Before opening: that would wait forever for the other end of a named pipe.
+        if !metadata.is_file() {
+            bail!("{shown} is not a regular file; pipes are read from standard input (-)");
+        }
+        let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
+        let canonical = path.canonicalize().with_context(|| format!("cannot find {shown}"))?;
+        let opened = settled(&file).with_context(|| format!("cannot look at {shown}"))?;
+        Ok(LocalFile { file, path: path.to_owned(), opened, token: token(&canonical, &opened) })
+    }
+
+    fn check(&self, now: io::Result<std::fs::Metadata>) -> anyhow::Result<()> {
+        let now = now.with_context(|| format!("cannot look at {}", self.path.display()))?;
+        match self.opened.difference(&Fingerprint::of(&now)) {
+            Some(difference) => {
+                bail!("changed while it was being pushed ({difference}); nothing mixed was stored; push it again")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Source for LocalFile {
+    fn size(&self) -> u64 {
+        self.opened.size
+    }
+
+    fn token(&self) -> &str {
+        &self.token
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> anyhow::Result<()> {
+        let read = fingerprint::read_exact_at(&self.file, bytes, offset);
+        // Before the outcome of the read: a file that was cut short is told as changed.
+        self.check(self.file.metadata())?;
+        read.with_context(|| format!("cannot read {} bytes at {offset} of {}", bytes.len(), self.path.display()))
+    }
+
+    fn check_name(&self) -> anyhow::Result<()> {
+        self.check(std::fs::metadata(&self.path))
+    }
+}
+
+impl Memory {
+    /// Takes `bytes`, which no other push has.
+    pub fn new(bytes: Vec<u8>) -> Memory {
+        Memory { bytes, token: random_token() }
+    }
+}
+
+impl Source for Memory {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn token(&self) -> &str {
+        &self.token
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> anyhow::Result<()> {
+        let from = usize::try_from(offset).context("beyond the end")?;
+        let there = self.bytes.get(from..from + bytes.len()).context("beyond the end")?;
+        bytes.copy_from_slice(there);
+        Ok(())
+    }
+
+    fn check_name(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// The plain BLAKE3 hash of all of `source`, what `b3sum` prints.
+///
+/// # Errors
+/// It cannot be read, or changed.
+pub fn hash_all(source: &dyn Source) -> anyhow::Result<Digest> {
+    let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+    let mut bytes = vec![0; HASH_READ_LEN.min(source.size()) as usize];
+    let mut offset = 0;
+    while offset < source.size() {
+        let len = HASH_READ_LEN.min(source.size() - offset);
+        let part = &mut bytes[..len as usize];
+        source.read_at(offset, part)?;
+        hasher.update(part);
+        offset += len;
+    }
+    Ok(hasher.finish().digest)
+}
+
+/// A token that stands for bytes that nobody else has.
+pub fn random_token() -> String {
+    let mut bytes = [0; TOKEN_LEN / 2];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Unlike enough: the server compares what it holds in any case where tokens differ.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        bytes = (now ^ u128::from(std::process::id()) << 96).to_ne_bytes();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The fingerprint of `file`, taken when a change from now on would give it another one.
+fn settled(file: &File) -> io::Result<Fingerprint> {
+    let fresh = Fingerprint::of(&file.metadata()?);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+    if (0..CLOCK_TICK.as_nanos() as i128).contains(&(now - fresh.changed.max(fresh.modified))) {
+        std::thread::sleep(CLOCK_TICK);
+    }
+    Ok(Fingerprint::of(&file.metadata()?))
+}
+
+/// The token of a file: opaque, and another one once anything about the file is.
+fn token(canonical: &Path, fingerprint: &Fingerprint) -> String {
+    let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+    let Fingerprint { size, modified, changed, inode } = fingerprint;
+    let path = canonical.as_os_str().as_encoded_bytes();
+    for field in [&fingerprint::machine_id()[..], path, format!("{inode} {size} {modified} {changed}").as_bytes()] {
+        // The length goes first, so that no two lists of fields look alike.
+        hasher.update(&(field.len() as u64).to_le_bytes());
+        hasher.update(field);
+    }
+    let mut digits = hasher.finish().digest.to_string();
+    digits.truncate(TOKEN_LEN);
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn write(path: &Path, bytes: &[u8]) {
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn the_token_stays_while_the_file_does_and_changes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, b"one");
+        let token = |path: &Path| LocalFile::open(path).unwrap().token;
+        let first = token(&path);
+        assert_eq!((first.len(), &first), (32, &token(&path)));
+        write(&path, b"two");
+        assert_ne!(first, token(&path), "same size, other bytes");
+        assert_ne!(random_token(), random_token());
+    }
+
+    #[test]
+    fn a_file_that_grew_is_told_with_both_sizes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, &[1; 100]);
+        let source = LocalFile::open(&path).unwrap();
+        let mut bytes = [0; 50];
+        source.read_at(0, &mut bytes).unwrap();
+        File::options().append(true).open(&path).unwrap().write_all(&[2; 20]).unwrap();
+        let message = source.read_at(50, &mut bytes).unwrap_err().to_string();
+        assert!(message.contains("size 100 -> 120 bytes") && message.contains("push it again"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_told_as_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, &[1; 100]);
+        let source = LocalFile::open(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
+        let message = source.read_at(50, &mut [0; 50]).unwrap_err().to_string();
+        assert!(message.contains("size 100 -> 10 bytes"), "{message}");
+    }
+
+    #[test]
+    fn a_file_replaced_under_its_name_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a"), dir.path().join("b"));
+        write(&path, b"one");
+        let source = LocalFile::open(&path).unwrap();
+        write(&other, b"two");
+        source.check_name().unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert!(source.check_name().unwrap_err().to_string().contains("replaced"));
+    }
+
+    #[test]
+    fn folders_are_no_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(LocalFile::open(dir.path()).err().unwrap().to_string().contains("not a regular file"));
+    }
+
+    #[test]
+    fn the_hash_is_the_plain_one() {
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+        let source = Memory::new(bytes.clone());
+        assert_eq!(hash_all(&source).unwrap(), bigup_core::digest::of_bytes(&bytes));
+        assert_eq!(hash_all(&Memory::new(vec![])).unwrap(), bigup_core::digest::of_bytes(b""));
+    }
+}

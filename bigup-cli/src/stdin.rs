@@ -1,0 +1,304 @@
+//! Standard input: a file of unknown length that is read once, from end to end.
+//!
+//! What fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
+//! told when the input has ended, before its last slice is sent, which may be a shorter one.
+
+use crate::client::CallError;
+use crate::ending::{self, Ending, confirmed};
+use crate::feed::{Feed, Slice, WholeHash};
+use crate::halt::StopSignal;
+use crate::held::{HeldDigests, ids_below};
+use crate::ledger::Ledger;
+use crate::pipeline::{self, Ended, Work};
+use crate::pool::Pool;
+use crate::remote::Remote;
+use crate::rival::Rival;
+use crate::slicing::{self, slice_size_for};
+use crate::source::{Memory, random_token};
+use crate::tally::Done;
+use crate::upload::{self, Context, plan_of};
+use anyhow::{Context as _, bail};
+use bigup_core::digest::{Digest, DigestKind, SliceHasher};
+use bigup_core::name::FileName;
+use bigup_core::plan::{MAX_SLICES, Plan};
+use bigup_core::wire::{ErrorCode, UploadAnswer};
+use std::io::{self, ErrorKind, Read};
+
+/// An input of which the beginning was read already, and perhaps one byte more.
+struct ReadAhead<R> {
+    head: Vec<u8>,
+    /// Bytes of `head` that were given out.
+    at: usize,
+    peeked: Option<u8>,
+    input: R,
+}
+
+/// The slices of an input, in order.
+struct StreamFeed<'a, R> {
+    input: ReadAhead<R>,
+    slice_size: u64,
+    /// Told the length at the end.
+    remote: Remote<'a>,
+    next_id: u64,
+    total: u64,
+    ended: bool,
+    hash: WholeHash,
+}
+
+/// Pushes what `input` gives as `name`.
+///
+/// # Errors
+/// Whatever is in the way, in words for the user.
+pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, input: impl Read) -> anyhow::Result<Done> {
+    let slice_size = slice_size_for(None, cx.slice_size).map_err(anyhow::Error::msg)?;
+    let mut input = ReadAhead::new(input, slice_size)?;
+    if !input.has_more()? {
+        return upload::push(cx, name, &Memory::new(input.head));
+    }
+    let token = random_token();
+    let mut remote = cx.remote(name, &token, None, slice_size);
+    let answer = match open(cx, &mut remote)? {
+        answer if answer.is_uploaded == 1 => return compared(&answer, input),
+        answer => answer,
+    };
+    let plan = plan_of(&answer, &remote)?;
+    remote.slice_size = plan.slice_size.context("the server did not say how large slices are")?;
+    send(cx, remote, &plan, &answer, input)
+}
+
+/// Begins the upload. A finished file is answered as such only where it is not to be replaced.
+fn open<'a>(cx: &Context<'a>, remote: &mut Remote<'a>) -> anyhow::Result<UploadAnswer> {
+    let mut rival = Rival::default();
+    loop {
+        let result = remote.ask(0);
+        let exists = match &result {
+            Ok(answer) => answer.is_uploaded == 1,
+            Err(error) => error.code() == Some(ErrorCode::Exists),
+        };
+        match result {
+            _ if exists && cx.replace && !remote.replace => remote.replace = true,
+            Ok(answer) => return Ok(answer),
+            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, &error)?,
+            Err(error) => return Err(cx.explained(error)),
+        }
+    }
+}
+
+/// A finished file stands there: all is well if the input has the same content.
+fn compared<R: Read>(answer: &UploadAnswer, mut input: ReadAhead<R>) -> anyhow::Result<Done> {
+    let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+    let (mut bytes, mut file_size) = (vec![0; 1 << 20], 0);
+    loop {
+        let len = input.fill(&mut bytes)?;
+        hasher.update(&bytes[..len]);
+        file_size += len as u64;
+        if len < bytes.len() {
+            break;
+        }
+    }
+    let own = hasher.finish().digest;
+    match answer.digest() {
+        Some(said) if said == own => Ok(Done { file_size, file_digest: Some(own), already: true }),
+        Some(said) => bail!(
+            "a finished file of this name has other content: digest {said}, the input's is {own}; \
+             --replace replaces it"
+        ),
+        None => bail!("a finished file of this name exists, of unknown digest; --replace replaces it"),
+    }
+}
+
+fn send<'a, R: Read>(
+    cx: &Context<'a>,
+    mut remote: Remote<'a>,
+    plan: &Plan,
+    answer: &UploadAnswer,
+    input: ReadAhead<R>,
+) -> anyhow::Result<Done> {
+    cx.report.start(plan, 0, 0);
+    let held = answer.held();
+    // No other push had our token: whatever is held is somebody else's, and compared.
+    let digests = HeldDigests::fetch(&remote, ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)))?;
+    let (mut ledger, pool) = (Ledger::new(), Pool::new(cx.lanes.buffers()));
+    pool.adopt();
+    let mut feed = StreamFeed::new(input, remote.clone(), plan);
+    let work = Work { remote: &remote, plan, held: &digests, ledger: &ledger };
+    if pipeline::run(&work, &mut feed, &pool, cx.lanes)? == Ended::Lost {
+        bail!("the server does not know this upload any more; run the same command again");
+    }
+    if let Some(digest) = feed.digest() {
+        ledger.set_whole(digest);
+    }
+    let plan = Plan::new(None, plan.slice_size, Some(feed.total))?;
+    let own = ledger.file_digest(&plan);
+    remote.file_size = Some(feed.total);
+    remote.file_digest = own.filter(|_| answer.compare);
+    finish(&remote, &plan, own)
+}
+
+fn finish(remote: &Remote<'_>, plan: &Plan, own: Option<Digest>) -> anyhow::Result<Done> {
+    match ending::wait(remote, plan)? {
+        Ending::Finished(answer) => {
+            let file_digest = confirmed(own, answer.digest())?;
+            Ok(Done { file_size: plan.file_size.unwrap_or(0), file_digest, already: false })
+        }
+        Ending::Missing(_) => bail!(
+            "the server asks for slices of the input again, which cannot be read twice; run the same command again"
+        ),
+    }
+}
+
+impl<R: Read> ReadAhead<R> {
+    /// Reads the first `len` bytes of `input`, or all where there are fewer.
+    fn new(input: R, len: u64) -> anyhow::Result<ReadAhead<R>> {
+        let mut head = slicing::buffer(len).map_err(anyhow::Error::msg)?;
+        let mut ahead = ReadAhead { head: Vec::new(), at: 0, peeked: None, input };
+        let len = ahead.fill(&mut head)?;
+        head.truncate(len);
+        ahead.head = head;
+        Ok(ahead)
+    }
+
+    /// Whether a byte follows beyond the head.
+    fn has_more(&mut self) -> anyhow::Result<bool> {
+        if self.peeked.is_none() {
+            let mut byte = [0];
+            let len = read_full(&mut self.input, &mut byte)?;
+            self.peeked = byte.first().copied().filter(|_| len == 1);
+        }
+        Ok(self.peeked.is_some())
+    }
+
+    /// Whether anything follows at all.
+    fn has_any(&mut self) -> anyhow::Result<bool> {
+        Ok(self.at < self.head.len() || self.has_more()?)
+    }
+
+    /// Fills `bytes`; fewer only at the end.
+    fn fill(&mut self, bytes: &mut [u8]) -> anyhow::Result<usize> {
+        let ready = &self.head[self.at..];
+        let mut len = ready.len().min(bytes.len());
+        bytes[..len].copy_from_slice(&ready[..len]);
+        self.at += len;
+        if len < bytes.len()
+            && let Some(byte) = self.peeked.take()
+        {
+            bytes[len] = byte;
+            len += 1;
+        }
+        Ok(len + read_full(&mut self.input, &mut bytes[len..])?)
+    }
+
+    /// The head's buffer, once all of it was given out.
+    fn spent_head(&mut self) -> Option<Vec<u8>> {
+        let spent = self.at > 0 && self.at == self.head.len();
+        if spent {
+            self.at = 0;
+        }
+        spent.then(|| std::mem::take(&mut self.head))
+    }
+}
+
+fn read_full(input: &mut impl Read, bytes: &mut [u8]) -> anyhow::Result<usize> {
+    let mut len = 0;
+    while len < bytes.len() {
+        match input.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(len)
+}
+
+fn failed(error: io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context("cannot read standard input")
+}
+
+impl<'a, R: Read> StreamFeed<'a, R> {
+    fn new(input: ReadAhead<R>, remote: Remote<'a>, plan: &Plan) -> StreamFeed<'a, R> {
+        let (slice_size, hash) = (remote.slice_size, WholeHash::new(plan, true));
+        StreamFeed { input, slice_size, remote, next_id: 0, total: 0, ended: false, hash }
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        self.hash.finish()
+    }
+
+    /// Tells the server how long the file is, before its last slice arrives.
+    fn tell_length(&mut self) -> Result<(), CallError> {
+        self.remote.file_size = Some(self.total);
+        self.remote.ask(0).map(drop)
+    }
+}
+
+impl<R: Read> Feed for StreamFeed<'_, R> {
+    fn next(&mut self, pool: &Pool, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
+        if self.ended {
+            return Ok(None);
+        }
+        if self.next_id == MAX_SLICES {
+            bail!(
+                "standard input has more than {MAX_SLICES} slices of {} bytes: use a larger --slice-size",
+                self.slice_size
+            );
+        }
+        let Some(mut bytes) = pool.take(self.slice_size, stop).map_err(anyhow::Error::msg)? else { return Ok(None) };
+        let len = self.input.fill(&mut bytes)?;
+        bytes.truncate(len);
+        if let Some(head) = self.input.spent_head() {
+            pool.give_back(head);
+        }
+        self.total += len as u64;
+        self.hash.update(&bytes);
+        self.ended = !self.input.has_any()?;
+        if self.ended {
+            self.tell_length()?;
+        }
+        self.next_id += 1;
+        Ok(Some(Slice { id: self.next_id - 1, bytes }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one byte a read, as a slow pipe does.
+    struct Drip(Vec<u8>);
+
+    impl Read for Drip {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() || bytes.is_empty() {
+                return Ok(0);
+            }
+            bytes[0] = self.0.remove(0);
+            Ok(1)
+        }
+    }
+
+    #[test]
+    fn what_fits_into_the_head_has_nothing_more() {
+        for (len, more) in [(0, false), (9, false), (10, false), (11, true)] {
+            let mut ahead = ReadAhead::new(Drip(vec![1; len]), 10).unwrap();
+            assert_eq!((ahead.head.len(), ahead.has_more().unwrap()), (len.min(10), more), "{len}");
+        }
+    }
+
+    #[test]
+    fn an_input_is_recut_without_losing_a_byte() {
+        let bytes: Vec<u8> = (0..100).collect();
+        for cut in [1, 3, 9, 10, 11, 25, 100, 101] {
+            let mut ahead = ReadAhead::new(Drip(bytes.clone()), 10).unwrap();
+            let (mut got, mut heads) = (Vec::new(), 0);
+            assert!(ahead.has_more().unwrap());
+            while ahead.has_any().unwrap() {
+                let mut part = vec![0; cut];
+                let len = ahead.fill(&mut part).unwrap();
+                got.extend_from_slice(&part[..len]);
+                heads += usize::from(ahead.spent_head().is_some());
+            }
+            assert_eq!((got, heads), (bytes.clone(), 1), "slices of {cut}");
+        }
+    }
+}

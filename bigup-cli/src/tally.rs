@@ -1,0 +1,154 @@
+//! What was sent and held of one file, in numbers and words. No I/O.
+
+use bigup_core::digest::Digest;
+use bigup_core::name::FileName;
+use bigup_core::plan::Plan;
+use bigup_core::units::show_size;
+use std::time::Duration;
+
+/// Counts of one file's push.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Number of slices, where known.
+    pub slice_num: Option<u64>,
+    /// Bytes of the file, where known.
+    pub file_size: Option<u64>,
+    /// Slices that the server holds by now.
+    pub slices_stored: u64,
+    /// Bytes that the server holds by now.
+    pub bytes_stored: u64,
+    /// Slices that it held without our sending them.
+    pub slices_held: u64,
+    /// Bytes that it held without our sending them.
+    pub bytes_held: u64,
+    /// Bytes that we sent and it took.
+    pub bytes_sent: u64,
+}
+
+/// How a push ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// Bytes of the file.
+    pub file_size: u64,
+    /// Its digest, where anybody told.
+    pub file_digest: Option<Digest>,
+    /// The server had it all along.
+    pub already: bool,
+}
+
+impl Tally {
+    /// The beginning: the server holds so many slices and bytes.
+    pub fn starting(plan: &Plan, slices_held: u64, bytes_held: u64) -> Tally {
+        Tally {
+            slice_num: plan.slice_num,
+            file_size: plan.file_size,
+            slices_stored: slices_held,
+            bytes_stored: bytes_held,
+            slices_held,
+            bytes_held,
+            bytes_sent: 0,
+        }
+    }
+
+    /// A slice of `len` bytes was sent and taken.
+    pub fn sent(&mut self, len: u64) {
+        self.bytes_sent += len;
+        self.stored(len);
+    }
+
+    /// A slice of `len` bytes turned out to be held with our content.
+    pub fn matched(&mut self, len: u64) {
+        self.slices_held += 1;
+        self.bytes_held += len;
+        self.stored(len);
+    }
+
+    fn stored(&mut self, len: u64) {
+        self.slices_stored += 1;
+        self.bytes_stored += len;
+    }
+
+    /// Bytes sent a second on the average of `time`.
+    pub fn rate(&self, time: Duration) -> u64 {
+        rate(self.bytes_sent, time)
+    }
+
+    /// `37 of 128 slices are stored`.
+    pub fn progress(&self) -> String {
+        match self.slice_num {
+            Some(num) => format!("{} of {num} slices are stored", self.slices_stored.min(num)),
+            None => format!("{} stored", count(self.slices_stored, "slice")),
+        }
+    }
+
+    /// The line for people about a push that ended well.
+    pub fn summary(&self, name: &FileName, done: &Done, time: Duration) -> String {
+        let size = show_size(done.file_size);
+        if done.already {
+            return format!("{name}: {size}, stored already; nothing was sent");
+        }
+        let seconds = time.as_secs_f64();
+        let rate = show_size(self.rate(time));
+        let held = match self.slices_held {
+            0 => String::new(),
+            held => format!("; {} held already", count(held, "slice")),
+        };
+        format!("{name}: {size} stored, merged and verified in {seconds:.1} s ({rate}/s{held})")
+    }
+}
+
+/// `1 slice`, `2 slices`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn rate(bytes: u64, time: Duration) -> u64 {
+    // A clock that did not move would make it infinite.
+    (bytes as f64 / time.as_secs_f64().max(0.001)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> FileName {
+        FileName::new("big.iso").unwrap()
+    }
+
+    #[test]
+    fn a_push_is_summed_up_in_a_line() {
+        let plan = Plan::new(None, Some(8 << 20), Some(1 << 30)).unwrap();
+        let mut tally = Tally::starting(&plan, 2, 16 << 20);
+        tally.matched(8 << 20);
+        (3..128).for_each(|_| tally.sent(8 << 20));
+        let done = Done { file_size: 1 << 30, file_digest: None, already: false };
+        assert_eq!(
+            tally.summary(&name(), &done, Duration::from_secs(2)),
+            "big.iso: 1.00 GiB stored, merged and verified in 2.0 s (500 MiB/s; 3 slices held already)"
+        );
+        assert_eq!(tally.progress(), "128 of 128 slices are stored");
+    }
+
+    #[test]
+    fn what_was_there_already_is_told_as_such() {
+        let done = Done { file_size: 5, file_digest: None, already: true };
+        let line = Tally::default().summary(&name(), &done, Duration::ZERO);
+        assert_eq!(line, "big.iso: 5 B, stored already; nothing was sent");
+    }
+
+    #[test]
+    fn an_unknown_number_of_slices_is_left_out() {
+        let mut tally = Tally::default();
+        tally.sent(1);
+        assert_eq!(tally.progress(), "1 slice stored");
+        tally.sent(1);
+        assert_eq!(tally.progress(), "2 slices stored");
+    }
+
+    #[test]
+    fn no_time_is_no_infinite_rate() {
+        let mut tally = Tally::default();
+        tally.sent(1000);
+        assert_eq!(tally.rate(Duration::ZERO), 1_000_000);
+    }
+}

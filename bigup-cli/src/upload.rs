@@ -1,0 +1,326 @@
+//! The protocol of one file of known size, from the first question to the published file.
+//!
+//! The server decides how the file is cut and what it holds; we send what is missing, as often as it asks, as long as
+//! that makes anything better.
+
+use crate::client::{CallError, Client};
+use crate::ending::{self, Ending, WAIT_SECS, because, confirmed};
+use crate::feed::SourceFeed;
+use crate::held::{HeldDigests, ids_below};
+use crate::ledger::Ledger;
+use crate::pipeline::{self, Ended, Lanes, Work};
+use crate::pool::Pool;
+use crate::remote::Remote;
+use crate::report::Report;
+use crate::retry::Patience;
+use crate::rival::Rival;
+use crate::slicing::slice_size_for;
+use crate::source::{Source, hash_all};
+use crate::tally::Done;
+use anyhow::{Context as _, anyhow, bail};
+use bigup_core::digest::{Digest, of_slice};
+use bigup_core::name::{FileName, printable};
+use bigup_core::plan::Plan;
+use bigup_core::units::MIB;
+use bigup_core::wire::{ErrorCode, UploadAnswer};
+
+/// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
+const SMALL: u64 = MIB;
+
+/// How many rounds may pass in which no fewer slices are missing than in the best one before.
+const FUTILE_ROUNDS: u32 = 5;
+
+/// What all files of a push share.
+pub struct Context<'a> {
+    /// The server.
+    pub client: &'a Client,
+    /// What is shown.
+    pub report: &'a Report,
+    /// How long to go on.
+    pub patience: &'a Patience,
+    /// Threads and queue.
+    pub lanes: Lanes,
+    /// The slice size that the user asked for, in bytes.
+    pub slice_size: Option<u64>,
+    /// Whether finished files of other content are to be replaced.
+    pub replace: bool,
+}
+
+/// What the server says to the first question.
+pub enum Opened {
+    /// The file is finished, and ours.
+    Finished(Done),
+    /// This is held.
+    Unfinished(UploadAnswer),
+}
+
+/// One file at work.
+struct Upload<'a> {
+    cx: &'a Context<'a>,
+    source: &'a dyn Source,
+    remote: Remote<'a>,
+    ledger: Ledger,
+    /// How the file is cut; None before the server said.
+    plan: Option<Plan>,
+    rounds: Rounds,
+    /// Whether we sent any of it.
+    sent: bool,
+}
+
+/// Counts the rounds in which nothing got better.
+#[derive(Default)]
+struct Rounds {
+    fewest: Option<u64>,
+    futile: u32,
+}
+
+/// Pushes `source` as `name`.
+///
+/// # Errors
+/// Whatever is in the way, in words for the user.
+pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, source: &'a dyn Source) -> anyhow::Result<Done> {
+    let size = source.size();
+    let slice_size = slice_size_for(Some(size), cx.slice_size).map_err(anyhow::Error::msg)?;
+    let remote = cx.remote(name, source.token(), Some(size), slice_size);
+    let (ledger, rounds) = (Ledger::new(), Rounds::default());
+    let mut upload = Upload { cx, source, remote, ledger, plan: None, rounds, sent: false };
+    if size > 0 && size <= SMALL.min(slice_size) { upload.at_once() } else { upload.in_slices() }
+}
+
+impl<'a> Context<'a> {
+    /// The questions about a file.
+    pub fn remote(&self, name: &'a FileName, token: &str, file_size: Option<u64>, slice_size: u64) -> Remote<'a> {
+        Remote {
+            client: self.client,
+            report: self.report,
+            patience: self.patience,
+            name,
+            source: token.to_owned(),
+            file_size,
+            slice_size,
+            file_digest: None,
+            replace: false,
+        }
+    }
+
+    /// A refusal in words for the user.
+    pub fn explained(&self, error: CallError) -> anyhow::Error {
+        let message = error.to_string();
+        let unhelpful = error.code() == Some(ErrorCode::Exists) && !self.replace && !message.contains("--replace");
+        if unhelpful { anyhow!("{message} (--replace replaces it)") } else { error.into() }
+    }
+}
+
+impl Upload<'_> {
+    /// All in one request.
+    fn at_once(&mut self) -> anyhow::Result<Done> {
+        let size = self.source.size();
+        let plan = Plan::new(Some(1), Some(size), Some(size))?;
+        let mut bytes = vec![0; size as usize];
+        self.source.read_at(0, &mut bytes)?;
+        self.source.check_name()?;
+        self.cx.report.start(&plan, 0, 0);
+        self.plan = Some(plan);
+        let digest = of_slice(&plan, 0, &bytes);
+        self.ledger.set_whole(digest.digest);
+        let mut rival = Rival::default();
+        let answer = loop {
+            match self.remote.put_file(digest, &bytes, self.cx.replace) {
+                Ok(answer) => break answer,
+                Err(busy) if busy.code() == Some(ErrorCode::Busy) => {
+                    rival.wait_turn(&self.remote, Some(self.source), &busy)?;
+                }
+                Err(error) => return Err(self.cx.explained(error)),
+            }
+        };
+        if !answer.held {
+            self.sent = true;
+            self.cx.report.sent(size);
+        }
+        if answer.is_uploaded != 1 {
+            return self.in_slices();
+        }
+        let said = answer.file_digest.and_then(|digest| digest.parse().ok());
+        let file_digest = confirmed(Some(digest.digest), said)?;
+        Ok(Done { file_size: size, file_digest, already: answer.held })
+    }
+
+    /// Asks first, then sends what is missing.
+    fn in_slices(&mut self) -> anyhow::Result<Done> {
+        let mut answer = match self.open()? {
+            Opened::Finished(done) => return Ok(done),
+            Opened::Unfinished(answer) => answer,
+        };
+        loop {
+            let plan = self.adopt(&answer)?;
+            if self.send_missing(&plan, &answer)? == Ended::Lost {
+                self.ledger.unsettle();
+                answer = match self.open()? {
+                    Opened::Finished(done) => return Ok(done),
+                    Opened::Unfinished(answer) => answer,
+                };
+                continue;
+            }
+            if answer.compare {
+                self.remote.file_digest = Some(self.own_digest()?);
+            }
+            match ending::wait(&self.remote, &plan)? {
+                Ending::Finished(answer) => return self.finished(&answer),
+                Ending::Missing(next) => answer = next,
+            }
+        }
+    }
+
+    /// Begins the upload, or goes on with it; waits for others and settles what to do about a finished file.
+    fn open(&mut self) -> anyhow::Result<Opened> {
+        let mut rival = Rival::default();
+        // Nothing is to be sent of an empty file: it is finished as soon as it is begun.
+        let wait = if self.source.size() == 0 { WAIT_SECS } else { 0 };
+        loop {
+            match self.remote.ask(wait) {
+                Ok(answer) if answer.is_uploaded == 1 => {
+                    if let Some(done) = self.judge(&answer)? {
+                        return Ok(Opened::Finished(done));
+                    }
+                }
+                Ok(answer) => return Ok(Opened::Unfinished(answer)),
+                Err(error) if error.code() == Some(ErrorCode::Busy) => {
+                    rival.wait_turn(&self.remote, Some(self.source), &error)?;
+                }
+                Err(error) if error.code() == Some(ErrorCode::Exists) && self.cx.replace && !self.remote.replace => {
+                    self.remote.replace = true;
+                }
+                Err(error) => return Err(self.cx.explained(error)),
+            }
+        }
+    }
+
+    /// What a finished file that we did not expect means: it is ours, or the next question names our digest.
+    fn judge(&mut self, answer: &UploadAnswer) -> anyhow::Result<Option<Done>> {
+        if answer.same_source {
+            return Ok(Some(self.done(answer.digest())));
+        }
+        self.cx.report.doing("comparing".to_owned());
+        let own = self.own_digest()?;
+        if answer.digest() == Some(own) {
+            return Ok(Some(self.done(Some(own))));
+        }
+        if self.remote.file_digest.is_some() {
+            // The server was told our digest and says that this is it.
+            return Ok(Some(self.done(confirmed(Some(own), answer.digest())?)));
+        }
+        self.remote.file_digest = Some(own);
+        self.remote.replace = self.cx.replace;
+        Ok(None)
+    }
+
+    /// Takes over how the file is cut and what is held.
+    fn adopt(&mut self, answer: &UploadAnswer) -> anyhow::Result<Plan> {
+        let plan = plan_of(answer, &self.remote)?;
+        let held: Vec<u64> = ids_below(&answer.held(), plan.slice_num.unwrap_or(0))
+            .filter(|id| !answer.compare || self.ledger.is_settled(*id))
+            .collect();
+        let bytes = held.iter().filter_map(|id| plan.len_of(*id)).sum();
+        match self.plan {
+            Some(before) if before == plan => self.cx.report.correct(&plan, held.len() as u64, bytes),
+            Some(_) => {
+                self.ledger = Ledger::new();
+                self.cx.report.correct(&plan, held.len() as u64, bytes);
+            }
+            None => self.cx.report.start(&plan, held.len() as u64, bytes),
+        }
+        self.plan = Some(plan);
+        Ok(plan)
+    }
+
+    /// Sends what is not held; what is held of unknown content is compared first.
+    fn send_missing(&mut self, plan: &Plan, answer: &UploadAnswer) -> anyhow::Result<Ended> {
+        let (held, num) = (answer.held(), plan.slice_num.unwrap_or(0));
+        let trusted = |id: &u64| held.contains(*id) && (!answer.compare || self.ledger.is_settled(*id));
+        let missing: Vec<u64> = (0..num).filter(|id| !trusted(id)).collect();
+        if missing.is_empty() {
+            return Ok(Ended::Sent);
+        }
+        self.rounds.begin(missing.len() as u64, answer)?;
+        let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
+        let digests = HeldDigests::fetch(&self.remote, doubtful)?;
+        let lanes = Lanes { senders: self.cx.lanes.senders.min(missing.len()), ..self.cx.lanes };
+        let mut feed = SourceFeed::new(self.source, plan, missing);
+        let work = Work { remote: &self.remote, plan, held: &digests, ledger: &self.ledger };
+        self.sent = true;
+        let ended = pipeline::run(&work, &mut feed, &Pool::new(lanes.buffers()), lanes)?;
+        if let (Ended::Sent, Some(digest)) = (ended, feed.digest()) {
+            self.ledger.set_whole(digest);
+        }
+        Ok(ended)
+    }
+
+    /// The file is finished after our sending: its digest must be ours.
+    fn finished(&mut self, answer: &UploadAnswer) -> anyhow::Result<Done> {
+        let own = match self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
+            None if !answer.same_source => Some(self.own_digest()?),
+            own => own,
+        };
+        Ok(self.done(confirmed(own, answer.digest())?))
+    }
+
+    fn done(&self, file_digest: Option<Digest>) -> Done {
+        let file_size = self.source.size();
+        Done { file_size, file_digest, already: !self.sent && file_size > 0 }
+    }
+
+    /// The file's digest, from its slices' where they are known, else by reading it.
+    fn own_digest(&mut self) -> anyhow::Result<Digest> {
+        if let Some(digest) = self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
+            return Ok(digest);
+        }
+        let digest = hash_all(self.source)?;
+        self.source.check_name()?;
+        self.ledger.set_whole(digest);
+        Ok(digest)
+    }
+}
+
+impl Rounds {
+    /// Another round, for which so many slices are missing.
+    fn begin(&mut self, missing: u64, answer: &UploadAnswer) -> anyhow::Result<()> {
+        if self.fewest.is_none_or(|fewest| missing < fewest) {
+            *self = Rounds { fewest: Some(missing), futile: 0 };
+            return Ok(());
+        }
+        self.futile += 1;
+        if self.futile >= FUTILE_ROUNDS {
+            bail!("gave up: the server asks for {missing} slices again and again{}", because(answer));
+        }
+        Ok(())
+    }
+}
+
+/// How the upload is cut, by the server's answer and by what we asked for where it does not say.
+///
+/// # Errors
+/// The answer contradicts itself, or our file.
+pub fn plan_of(answer: &UploadAnswer, remote: &Remote<'_>) -> anyhow::Result<Plan> {
+    let slice_size = answer.slice_size.or((remote.file_size != Some(0)).then_some(remote.slice_size));
+    let asked = Plan::new(None, slice_size, remote.file_size)?;
+    let theirs = Plan::new(answer.slice_num, slice_size, answer.file_size);
+    theirs
+        .and_then(|theirs| theirs.bind(&asked))
+        .with_context(|| format!("the server's upload of {} is not of this file", printable(&answer.file_name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_make_nothing_better_are_few() {
+        let (mut rounds, answer) = (Rounds::default(), UploadAnswer::default());
+        rounds.begin(10, &answer).unwrap();
+        for missing in [9, 9, 9, 9, 9, 8, 9, 8, 10, 8] {
+            rounds.begin(missing, &answer).unwrap();
+        }
+        let message = rounds.begin(8, &answer).unwrap_err().to_string();
+        assert!(message.contains("8 slices"), "{message}");
+    }
+}
