@@ -6,10 +6,12 @@
 //!
 //! - [`merge`] - appending, syncing, unlinking.
 //! - [`recover`] - what to trust at the start.
+//! - [`sync`] - syncing beside appending.
 //! - [`wait`] - sleeping until something happens.
 
 pub mod merge;
 pub mod recover;
+pub mod sync;
 pub mod wait;
 
 pub use wait::Stop;

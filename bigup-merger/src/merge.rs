@@ -8,10 +8,12 @@
 //! 4  frontier in info.ini                 it lags behind merged
 //! ```
 //! Steps 2 to 4, a checkpoint, come every [`CHECKPOINT_BYTES`] or [`CHECKPOINT_TIME`], so that most slice files are
-//! unlinked before the kernel has written them back: the disk sees each byte once.
+//! unlinked before the kernel has written them back: the disk sees each byte once. While there is more to append the
+//! sync runs beside it, so that the disk is never idle and the last sync finds little left.
 
 use crate::Stop;
 use crate::recover::{Recovered, discard_if_wrong, slice_is_right};
+use crate::sync::Syncer;
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{self, Digest};
 use bigup_core::disk::{self, BootId, Context, Copier, CopyMethod};
@@ -22,10 +24,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Most bytes between two checkpoints.
-pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// Bytes merged before a checkpoint is begun: enough that its fixed cost is small, few enough to be synced in the time
+/// that one slice takes on a slow disk.
+pub const CHECKPOINT_BYTES: u64 = 32 << 20;
 
 /// Longest time between two checkpoints while anything was merged; info.ini lags by as much.
 pub const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
@@ -42,18 +46,21 @@ pub struct Merge<'a> {
     spool: &'a Spool,
     name: &'a FileName,
     upload: Upload,
-    merged: File,
-    digests: File,
+    merged: Arc<File>,
+    digests: Arc<File>,
+    syncer: Syncer,
     frontier: u64,
     again: BTreeSet<u64>,
     copier: Copier,
     method: Option<CopyMethod>,
     /// Digests the whole file where its slices' digests do not join.
     hasher: Option<blake3::Hasher>,
-    /// Slices merged and not yet unlinked, with the inodes of the files that were merged.
-    unlinked_later: BTreeMap<u64, u64>,
+    /// Slices merged since the last sync began, with the inodes of the files that were merged.
+    unsynced: BTreeMap<u64, u64>,
     /// Their bytes.
-    unsynced: u64,
+    unsynced_bytes: u64,
+    /// The same of those that the sync under way is about.
+    syncing: BTreeMap<u64, u64>,
     last_checkpoint: Instant,
     /// info.ini tells less than what is synced.
     info_lags: bool,
@@ -66,20 +73,23 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// As the system gives them.
     pub fn begin(data: &'a DataDir, spool: &'a Spool, name: &'a FileName, from: Recovered) -> io::Result<Merge<'a>> {
+        let (merged, digests) = (Arc::new(from.merged), Arc::new(spool.open_digests()?));
         let mut merge = Merge {
             data,
             spool,
             name,
             upload: from.upload,
-            merged: from.merged,
-            digests: spool.open_digests()?,
+            syncer: Syncer::start(vec![Arc::clone(&merged), Arc::clone(&digests)])?,
+            merged,
+            digests,
             frontier: from.frontier,
             again: from.again.into_iter().collect(),
             copier: Copier::new(),
             method: None,
             hasher: None,
-            unlinked_later: BTreeMap::new(),
-            unsynced: 0,
+            unsynced: BTreeMap::new(),
+            unsynced_bytes: 0,
+            syncing: BTreeMap::new(),
             last_checkpoint: Instant::now(),
             info_lags: true,
             last_info: Instant::now(),
@@ -114,9 +124,10 @@ impl<'a> Merge<'a> {
             None => self.spool.lock()?.map_or(Ok(vec![]), |locked| locked.holdings().map(|h| h.waiting))?,
         };
         for slice_id in slice_ids.into_iter().filter(|id| *id < self.frontier) {
-            // Most were merged since they appeared and only wait to be unlinked.
+            // Most were merged since they appeared and only wait to be synced and unlinked.
             let found = std::fs::symlink_metadata(self.spool.slice_path(slice_id)).map(|m| m.ino()).ok();
-            if found.is_some() && found != self.unlinked_later.get(&slice_id).copied() {
+            let merged = self.unsynced.get(&slice_id).or(self.syncing.get(&slice_id)).copied();
+            if found.is_some() && found != merged {
                 self.again.insert(slice_id);
             }
         }
@@ -143,18 +154,14 @@ impl<'a> Merge<'a> {
             }
             self.again.remove(&slice_id);
             any = true;
-            if self.unsynced >= CHECKPOINT_BYTES {
-                self.checkpoint()?;
-            } else {
-                self.checkpoint_if_due()?;
-            }
+            self.sync_beside()?;
         }
         Ok(any)
     }
 
     /// Time until the next checkpoint is due. None while there is nothing to be done at one.
     pub fn checkpoint_due(&self) -> Option<Duration> {
-        let anything = !self.unlinked_later.is_empty() || self.info_lags;
+        let anything = !self.unsynced.is_empty() || !self.syncing.is_empty() || self.info_lags;
         anything.then(|| CHECKPOINT_TIME.saturating_sub(self.last_checkpoint.elapsed()))
     }
 
@@ -166,56 +173,85 @@ impl<'a> Merge<'a> {
         if self.checkpoint_due().is_some_and(|due| due.is_zero()) { self.checkpoint() } else { Ok(()) }
     }
 
-    /// Syncs what was merged, unlinks its slices, and tells the frontier to info.ini, the last at most once in
+    /// Syncs what was merged, unlinks its slices, and tells the frontier to info.ini, the last about once in
     /// [`CHECKPOINT_TIME`].
     ///
     /// # Errors
     /// As the system gives them.
     pub fn checkpoint(&mut self) -> io::Result<()> {
         self.last_checkpoint = Instant::now();
-        if !self.unlinked_later.is_empty() {
-            self.sync()?;
-            self.unlink()?;
-            self.info_lags = true;
+        self.end_sync(None)?;
+        if !self.unsynced.is_empty() {
+            self.begin_sync();
+            self.end_sync(None)?;
         }
-        if self.info_lags && self.last_info.elapsed() >= CHECKPOINT_TIME / 2 { self.refresh_info() } else { Ok(()) }
+        self.tell_frontier()
     }
 
-    fn unlink(&mut self) -> io::Result<()> {
-        let merged: Vec<(u64, u64)> = std::mem::take(&mut self.unlinked_later).into_iter().collect();
-        self.unsynced = 0;
-        for batch in merged.chunks(UNLINK_BATCH) {
-            let Some(locked) = self.spool.lock()? else { return Ok(()) };
-            for (slice_id, inode) in batch {
-                locked.unlink_merged(*slice_id, *inode)?;
-            }
+    /// Begins and ends syncs while appending goes on.
+    fn sync_beside(&mut self) -> io::Result<()> {
+        if self.end_sync(Some(Duration::ZERO))? {
+            self.tell_frontier()?;
+        }
+        let due = self.unsynced_bytes >= CHECKPOINT_BYTES || self.last_checkpoint.elapsed() >= CHECKPOINT_TIME;
+        if due && !self.syncer.is_at_work() {
+            self.last_checkpoint = Instant::now();
+            self.begin_sync();
         }
         Ok(())
     }
 
-    fn refresh_info(&mut self) -> io::Result<()> {
-        let synced = self.unlinked_later.keys().next().map_or(self.frontier, |first| self.frontier.min(*first));
-        InfoIni::new(self.data).refresh(self.spool, self.name, Some(synced))?;
-        self.info_lags = false;
-        self.last_info = Instant::now();
-        Ok(())
+    fn begin_sync(&mut self) {
+        self.syncing = std::mem::take(&mut self.unsynced);
+        self.unsynced_bytes = 0;
+        self.syncer.begin();
     }
 
-    /// Syncs the merged file and the digests of its slices.
+    /// Takes the end of a sync, and unlinks the slices that it was about. False: none ended.
     ///
     /// After a sync that failed the kernel may hold pages as clean that never reached the disk, and a second sync would
     /// succeed without having written them. So what was merged since the last good sync counts as lost: it is cut off,
     /// and its slices must be checked before they are merged again.
-    fn sync(&mut self) -> io::Result<()> {
-        let synced = self.merged.sync_data().and_then(|()| self.digests.sync_data());
-        if synced.is_err() {
-            for slice_id in self.unlinked_later.keys() {
-                self.distrust(*slice_id)?;
+    fn end_sync(&mut self, patience: Option<Duration>) -> io::Result<bool> {
+        match self.syncer.end(patience) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(e) => {
+                self.count_as_lost()?;
+                return Err(e).at("syncing the merged file of", self.spool.path());
             }
-            let first = self.unlinked_later.keys().next().copied().unwrap_or(self.frontier);
-            self.merged.set_len(self.upload.plan.offset_of(first).unwrap_or(0))?;
         }
-        synced.at("syncing the merged file of", self.spool.path())
+        let synced: Vec<(u64, u64)> = std::mem::take(&mut self.syncing).into_iter().collect();
+        for batch in synced.chunks(UNLINK_BATCH) {
+            let Some(locked) = self.spool.lock()? else { return Ok(true) };
+            for (slice_id, inode) in batch {
+                locked.unlink_merged(*slice_id, *inode)?;
+            }
+        }
+        self.info_lags = true;
+        Ok(true)
+    }
+
+    fn count_as_lost(&mut self) -> io::Result<()> {
+        let lost: Vec<u64> = self.syncing.keys().chain(self.unsynced.keys()).copied().collect();
+        for slice_id in &lost {
+            self.distrust(*slice_id)?;
+        }
+        let first = lost.iter().min().copied().unwrap_or(self.frontier);
+        self.merged.set_len(self.upload.plan.offset_of(first).unwrap_or(0))
+    }
+
+    fn tell_frontier(&mut self) -> io::Result<()> {
+        if self.info_lags && self.last_info.elapsed() >= CHECKPOINT_TIME / 2 { self.refresh_info() } else { Ok(()) }
+    }
+
+    fn refresh_info(&mut self) -> io::Result<()> {
+        let first = self.syncing.keys().chain(self.unsynced.keys()).min();
+        let synced = first.map_or(self.frontier, |first| self.frontier.min(*first));
+        InfoIni::new(self.data).refresh(self.spool, self.name, Some(synced))?;
+        self.info_lags = false;
+        self.last_info = Instant::now();
+        Ok(())
     }
 
     fn distrust(&self, slice_id: u64) -> io::Result<()> {
@@ -252,8 +288,8 @@ impl<'a> Merge<'a> {
             }
             return Err(e).at("merging", &path);
         }
-        self.unlinked_later.insert(slice_id, found.ino());
-        self.unsynced += found.len();
+        self.unsynced.insert(slice_id, found.ino());
+        self.unsynced_bytes += found.len();
         self.frontier = self.frontier.max(slice_id + 1);
         Ok(true)
     }
