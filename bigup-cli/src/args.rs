@@ -88,8 +88,8 @@ pub struct PushArgs {
     /// Run a server of our own on this data folder for the time of the push; --url does not count
     #[arg(long, value_name = "DIR")]
     pub embedded: Option<PathBuf>,
-    /// How often a request is repeated
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// How often a request is repeated; the default leaves it to --retry-for
+    #[arg(long, value_name = "N", default_value_t = 100)]
     pub retries: u32,
     /// How long to go on while nothing gets better, like 10m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]

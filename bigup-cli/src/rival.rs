@@ -1,4 +1,8 @@
-//! Another push of the same name, from another source, is at work: wait for it, and watch that its content is ours.
+//! Another push of the same name, from another source, is at work or was until a moment ago: wait for its end, and
+//! compare its content with ours.
+//!
+//! Content that differs is an error only where the other push moves on. One that was interrupted, perhaps our own before
+//! the file was changed, falls silent; then the server lets us go on with it.
 
 use crate::client::CallError;
 use crate::held::{HeldDigests, digest_like, ids_below};
@@ -23,6 +27,10 @@ const POLL_LIMITS: (Duration, Duration) = (Duration::from_millis(200), Duration:
 pub struct Rival {
     seen: Option<UploadAnswer>,
     equal: HashSet<u64>,
+    /// How its content differs from ours, where it does.
+    difference: Option<String>,
+    /// Whether slices arrived while we looked.
+    moves: bool,
 }
 
 impl Rival {
@@ -51,19 +59,24 @@ impl Rival {
             return Ok(());
         }
         self.watch(remote, &answer, busy)?;
-        if let Some(source) = source {
-            self.compare(remote, source, &answer)?;
+        if let (Some(source), None) = (source, &self.difference) {
+            self.difference = self.compare(remote, source, &answer)?;
         }
         self.seen = Some(answer);
-        Ok(())
+        match &self.difference {
+            Some(difference) if self.moves => bail!("another push of {} is at work: {difference}", remote.name),
+            _ => Ok(()),
+        }
     }
 
     /// Renews patience where the other push moves.
     fn watch(&mut self, remote: &Remote<'_>, answer: &UploadAnswer, busy: &CallError) -> anyhow::Result<()> {
         let marks = |answer: &UploadAnswer| (answer.held(), answer.curr_merge_slice_id);
+        self.moves |= self.seen.as_ref().is_some_and(|seen| seen.held() != answer.held());
         let cut = |answer: &UploadAnswer| (answer.slice_size, answer.file_size);
         if self.seen.as_ref().is_some_and(|seen| cut(seen) != cut(answer)) {
             self.equal.clear();
+            self.difference = None;
         }
         if self.seen.as_ref().is_none_or(|seen| marks(seen) != marks(answer)) {
             remote.patience.renew();
@@ -73,14 +86,20 @@ impl Rival {
         Ok(())
     }
 
-    /// Compares the held slices that were not compared yet.
-    fn compare(&mut self, remote: &Remote<'_>, source: &dyn Source, answer: &UploadAnswer) -> anyhow::Result<()> {
-        let Some(slice_size) = answer.slice_size else { return Ok(()) };
+    /// Compares the held slices that were not compared yet; says how the other content differs from ours, if it does.
+    fn compare(
+        &mut self,
+        remote: &Remote<'_>,
+        source: &dyn Source,
+        answer: &UploadAnswer,
+    ) -> anyhow::Result<Option<String>> {
+        let Some(slice_size) = answer.slice_size else { return Ok(None) };
         if let Some(theirs) = answer.file_size.filter(|size| *size != source.size()) {
-            bail!("another push of {} is sending {theirs} bytes, this file has {}", remote.name, source.size());
+            return Ok(Some(format!("it sends {theirs} bytes, this file has {}", source.size())));
         }
-        let plan = Plan::new(answer.slice_num, Some(slice_size), Some(source.size()))
-            .with_context(|| format!("another push of {} is sending different content", remote.name))?;
+        let Ok(plan) = Plan::new(answer.slice_num, Some(slice_size), Some(source.size())) else {
+            return Ok(Some("its slices are not those of this file".to_owned()));
+        };
         let held = answer.held();
         let new: Vec<u64> =
             ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)).filter(|id| !self.equal.contains(id)).collect();
@@ -91,11 +110,11 @@ impl Rival {
                 let len = plan.len_of(id).context("a slice without a length")? as usize;
                 source.read_at(plan.offset_of(id).context("a slice without a place")?, &mut bytes[..len])?;
                 if digest_like(digest, &plan, id, &bytes[..len]) != digest {
-                    bail!("another push of {} is sending different content: slice {id} differs", remote.name);
+                    return Ok(Some(format!("its content differs from this file's in slice {id}")));
                 }
                 self.equal.insert(id);
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

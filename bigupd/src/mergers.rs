@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 /// Pause before a merger that failed is started again, doubled with every failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest such pause: about as long as whoever just made room on the disk is ready to wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The mergers that this daemon started.
 #[derive(Clone)]
@@ -155,11 +155,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_minute() {
+    fn pauses_double_up_to_a_limit() {
         assert_eq!(pause_after(1), Duration::from_millis(500));
         assert_eq!(pause_after(2), Duration::from_secs(1));
-        assert_eq!(pause_after(7), Duration::from_secs(32));
-        assert_eq!(pause_after(8), LONGEST_PAUSE);
+        assert_eq!(pause_after(5), Duration::from_secs(8));
+        assert_eq!(pause_after(6), LONGEST_PAUSE);
         assert_eq!(pause_after(u32::MAX), LONGEST_PAUSE);
     }
 }

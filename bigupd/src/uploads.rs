@@ -459,18 +459,16 @@ fn resume(locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether the other push differs is for the asker to find out: it may be its own, interrupted a moment ago.
 fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: Duration) -> Refusal {
-    let name = &ask.name;
-    if let (Some(theirs), Some(yours)) = (old.plan.file_size, ask.plan.file_size)
-        && theirs != yours
-    {
-        let message =
-            format!("another push of {name} is at work, of {theirs} bytes; yours has {yours}: use another name");
-        return Refusal::new(ErrorCode::Conflict, message);
-    }
+    let sizes = match (old.plan.file_size, ask.plan.file_size) {
+        (Some(theirs), Some(yours)) if theirs != yours => format!(", of {theirs} bytes and not {yours} like yours"),
+        _ => String::new(),
+    };
     let left = takeover_after.saturating_sub(idle).as_secs() + 1;
     let message = format!(
-        "another push of {name} is at work (silent for {} s); it may be taken over in {left} s if it stays so",
+        "another push of {} was at work {} s ago{sizes}; you may go on with it in {left} s if it stays silent",
+        ask.name,
         idle.as_secs()
     );
     Refusal { retry_after: Some(left.min(3)), ..Refusal::new(ErrorCode::Busy, message) }

@@ -1,0 +1,242 @@
+//! Pushing with the real client: what arrives is exact, whatever its size and however it is cut, and what is shown is
+//! true.
+
+use bigup_tests::daemon::{Daemon, list};
+use bigup_tests::process::eventually;
+use bigup_tests::{data, programs};
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn push(daemon: &Daemon, arguments: &[&str]) -> Command {
+    let mut command = programs::cli();
+    command.arg("push").args(["--url", daemon.url()]).args(arguments);
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().expect("the client can be started")
+}
+
+/// Runs a command that must succeed; what it printed on standard output.
+fn succeed(command: Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
+/// Runs a command that must fail with `code`; all that it printed.
+fn fail(command: Command, code: i32) -> String {
+    let output = run(command);
+    let said = String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    said
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}
+
+#[test]
+fn files_of_all_sizes_around_the_slice_size_arrive_exact() {
+    let daemon = Daemon::start();
+    const SLICE: u64 = 64 << 10;
+    for slices in [0, 1, 2, 3, 17] {
+        for len in [(slices * SLICE).saturating_sub(1), slices * SLICE, slices * SLICE + 1] {
+            let name = format!("f{len}");
+            let file = data::file(&daemon.scratch(), &name, len, len);
+            // Above the size that goes in one request, which would leave most of these sizes untested.
+            let out = succeed(push(&daemon, &[text(&file), "--slice-size", "64K"]));
+            assert!(out.contains(&data::digest(&file)), "{out}");
+            assert!(data::same(&file, &daemon.finished(&name)), "{len} bytes");
+        }
+    }
+    daemon.eventually_clean();
+}
+
+#[test]
+fn slice_sizes_that_are_no_power_of_two_arrive_exact_and_verified() {
+    let daemon = Daemon::start();
+    let file = data::file(&daemon.scratch(), "odd", 1, 3_000_001);
+    let out = succeed(push(&daemon, &[text(&file), "--slice-size", "300000"]));
+    assert!(out.contains(&data::digest(&file)), "{out}");
+    assert!(data::same(&file, &daemon.finished("odd")));
+}
+
+#[test]
+fn a_hundred_thousand_slices_arrive_exact() {
+    // In memory: file systems differ by an order of magnitude in how fast they make and remove small files.
+    let daemon = Daemon::in_folder(tempfile::tempdir_in("/dev/shm").unwrap(), &[]);
+    let file = data::file(&daemon.scratch(), "many", 2, (100_000 << 10) - 1);
+    let out = succeed(push(&daemon, &[text(&file), "--slice-size", "1K", "--senders", "8"]));
+    assert!(out.contains(&data::digest(&file)), "{out}");
+    assert!(data::same(&file, &daemon.finished("many")));
+    daemon.eventually_clean();
+}
+
+#[test]
+fn a_folder_keeps_its_paths_and_leaves_links_alone() {
+    let daemon = Daemon::start();
+    let tree = daemon.scratch().join("tree");
+    for (name, len) in [("a", 10), ("sub/b", 2_000_000), ("sub/deep/ü c", 0)] {
+        data::file(&tree, name, len, len);
+    }
+    std::os::unix::fs::symlink("a", tree.join("link")).unwrap();
+    let out = succeed(push(&daemon, &[text(&tree)]));
+    assert!(out.contains("3 files"), "{out}");
+    for name in ["a", "sub/b", "sub/deep/ü c"] {
+        assert!(data::same(&tree.join(name), &daemon.finished("tree").join(name)), "{name}");
+    }
+    assert!(!daemon.finished("tree/link").exists());
+    succeed(push(&daemon, &[text(&tree), "--name", "other/place", "--follow-symlinks"]));
+    assert!(data::same(&tree.join("a"), &daemon.finished("other/place/link")));
+}
+
+#[test]
+fn several_files_are_pushed_and_one_that_fails_does_not_stop_the_others() {
+    let daemon = Daemon::start();
+    let (one, two) = (data::file(&daemon.scratch(), "one", 1, 5), data::file(&daemon.scratch(), "two", 2, 3 << 20));
+    let errors = fail(push(&daemon, &[text(&one), "/nonexistent/x", text(&two)]), 1);
+    assert!(errors.contains("/nonexistent/x"), "{errors}");
+    assert!(data::same(&one, &daemon.finished("one")) && data::same(&two, &daemon.finished("two")));
+}
+
+#[test]
+fn standard_input_of_any_length_is_stored() {
+    let daemon = Daemon::start();
+    for len in [0, 1, 64 << 10, (64 << 10) + 1, 128 << 10, 1_000_000] {
+        let (name, bytes) = (format!("in{len}"), data::bytes(7, len));
+        let mut command = push(&daemon, &["-", "--name", &name, "--slice-size", "64K"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{len}: {output:?}");
+        assert_eq!(std::fs::read(daemon.finished(&name)).unwrap(), bytes, "{len}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(&blake3::hash(&bytes).to_string()));
+    }
+}
+
+#[test]
+fn json_lines_tell_the_whole_story() {
+    let daemon = Daemon::start();
+    let file = data::file(&daemon.scratch(), "f", 3, 5 << 20);
+    let out = succeed(push(&daemon, &[text(&file), "--slice-size", "1M", "--json"]));
+    let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |name: &str| events.iter().filter(|e| e["event"] == name).collect::<Vec<_>>();
+    assert_eq!(of("start")[0]["slice_num"], 5);
+    assert_eq!(of("start")[0]["slices_held"], 0);
+    assert_eq!(of("progress").last().unwrap()["bytes_stored"], 5 << 20);
+    assert_eq!(of("done")[0]["file_digest"], data::digest(&file));
+    assert_eq!(of("done")[0]["bytes_sent"], 5 << 20);
+    assert_eq!(events.last().unwrap()["event"], "done");
+}
+
+#[test]
+fn without_a_terminal_there_is_no_bar_and_quiet_means_quiet() {
+    let daemon = Daemon::start();
+    let file = data::file(&daemon.scratch(), "f", 3, 5 << 20);
+    let output = run(push(&daemon, &[text(&file)]));
+    assert!(!output.stderr.contains(&b'\r') && !output.stderr.contains(&0x1b), "{output:?}");
+    let output = run(push(&daemon, &[text(&file), "--quiet"]));
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn what_is_finished_is_not_pushed_again() {
+    let daemon = Daemon::start();
+    let file = data::file(&daemon.scratch(), "f", 4, 5 << 20);
+    succeed(push(&daemon, &[text(&file), "--slice-size", "1M"]));
+    let requests = |daemon: &Daemon| daemon.log().matches("slice").count();
+    let before = requests(&daemon);
+    let out = succeed(push(&daemon, &[text(&file), "--json"]));
+    let done: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!((&done["already"], &done["bytes_sent"]), (&Value::Bool(true), &Value::from(0)));
+    assert_eq!(done["file_digest"], data::digest(&file));
+    // A copy is another source of the same content: compared by digest, not sent.
+    let copy = daemon.scratch().join("copy");
+    std::fs::copy(&file, &copy).unwrap();
+    succeed(push(&daemon, &[text(&copy), "--name", "f"]));
+    assert_eq!(requests(&daemon), before, "no slice was sent");
+}
+
+#[test]
+fn another_content_is_refused_unless_it_is_to_replace() {
+    let daemon = Daemon::start();
+    for (one, two) in [(3 << 20, 4 << 20), (3 << 20, 3 << 20), (10, 10), (10, 11), (5, 3 << 20)] {
+        let name = format!("f{one}-{two}");
+        let first = data::file(&daemon.scratch(), "first", one, one);
+        let second = data::file(&daemon.scratch(), "second", two + 1, two);
+        succeed(push(&daemon, &[text(&first), "--name", &name]));
+        let errors = fail(push(&daemon, &[text(&second), "--name", &name]), 1);
+        assert!(errors.contains("--replace"), "{errors}");
+        assert!(data::same(&first, &daemon.finished(&name)));
+        succeed(push(&daemon, &[text(&second), "--name", &name, "--replace"]));
+        assert!(data::same(&second, &daemon.finished(&name)), "{name}");
+        succeed(push(&daemon, &[text(&second), "--name", &name, "--replace"]));
+    }
+    daemon.eventually_clean();
+}
+
+#[test]
+fn verify_and_status_tell_how_things_stand() {
+    let daemon = Daemon::start();
+    let file = data::file(&daemon.scratch(), "f", 5, 2 << 20);
+    let command = |arguments: &[&str]| {
+        let mut command = programs::cli();
+        command.args(arguments).args(["--url", daemon.url()]);
+        command
+    };
+    let errors = fail(command(&["verify", text(&file)]), 1);
+    assert!(errors.contains("not on the server"), "{errors}");
+    daemon.server().get("file_name=half%2Fway&slice_num=4").expect(200);
+    daemon.server().post("file_name=half%2Fway&slice_id=1&slice_size=1024", &[7; 1024]).expect(200);
+    let out = succeed(command(&["status"]));
+    assert!(out.contains("half/way"), "{out}");
+    let out = succeed(command(&["status", "half/way", "--json"]));
+    let status: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&status["slice_num"], &status["is_uploaded"]), (&Value::from(4), &Value::from(0)));
+    succeed(push(&daemon, &[text(&file)]));
+    let out = succeed(command(&["verify", text(&file)]));
+    assert!(out.contains(&data::digest(&file)), "{out}");
+    let stored = data::digest(&file);
+    data::file(&daemon.scratch(), "f", 6, 2 << 20);
+    let said = fail(command(&["verify", text(&file)]), 1);
+    assert!(said.contains(&stored) && said.contains(&data::digest(&file)), "{said}");
+    fail(command(&["status", "nothing-here"]), 1);
+}
+
+#[test]
+fn usage_errors_are_told_apart() {
+    let daemon = Daemon::start();
+    fail(push(&daemon, &["-"]), 2);
+    fail(push(&daemon, &["a", "b", "--name", "x"]), 2);
+    fail(push(&daemon, &["x", "--slice-size", "0"]), 2);
+    fail(push(&daemon, &[]), 2);
+    let mut nowhere = programs::cli();
+    nowhere.args(["push", "/etc/hostname", "--url", "http://127.0.0.1:1", "--retry-for", "1s"]);
+    let errors = fail(nowhere, 1);
+    assert!(errors.contains("127.0.0.1:1"), "{errors}");
+}
+
+#[test]
+fn the_embedded_daemon_lives_as_long_as_the_push() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = data::file(folder.path(), "f", 6, 20 << 20);
+    let mut command = programs::cli();
+    command.args(["push", "--embedded", text(&folder.path().join("data")), text(&file)]);
+    let out = succeed(command);
+    assert!(out.contains(&data::digest(&file)) && out.contains("data/files/f"), "{out}");
+    assert!(data::same(&file, &folder.path().join("data/files/f")));
+    let data = text(folder.path()).to_owned();
+    eventually("no process has the folder in its command line", || processes_with(&data).is_empty());
+}
+
+/// Ids of the processes whose command line contains `text`.
+fn processes_with(text: &str) -> Vec<String> {
+    let named = |pid: &String| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    };
+    list(Path::new("/proc")).into_iter().filter(|name| name.parse::<u32>().is_ok()).filter(named).collect()
+}
