@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A data folder and the daemon on it.
 pub struct Daemon {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     arguments: Vec<String>,
     listen: String,
     running: Option<Child>,
@@ -32,6 +33,16 @@ impl Daemon {
     /// Starts a daemon whose data folder is `data` in `folder`.
     pub fn in_folder(folder: tempfile::TempDir, arguments: &[&str]) -> Daemon {
         let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        Daemon::on(Arc::new(folder), arguments)
+    }
+
+    /// Starts one more daemon with the same arguments on the same data folder, at an address of its own. The folder goes
+    /// with the last of them.
+    pub fn another(&self) -> Daemon {
+        Daemon::on(Arc::clone(&self.folder), self.arguments.clone())
+    }
+
+    fn on(folder: Arc<tempfile::TempDir>, arguments: Vec<String>) -> Daemon {
         let listen = "127.0.0.1:0".to_owned();
         let mut daemon = Daemon { folder, arguments, listen, running: None, url: String::new() };
         daemon.run();

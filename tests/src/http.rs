@@ -18,6 +18,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Reads an answer as it came over a plain connection. Status 0: it is none.
+    pub fn parse(text: &str) -> Answer {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0);
+        Answer { status, body: serde_json::from_str(body).unwrap_or(Value::Null) }
+    }
+
     /// The text under `message`.
     pub fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
@@ -100,6 +107,16 @@ pub fn raw(url: &str, bytes: &[u8]) -> String {
     read_answer(&mut stream)
 }
 
+/// Reads the head of one answer and nothing after it; less where the connection ends.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = vec![];
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("the answer can be read") == 1 {
+        head.extend(byte);
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
 /// Reads one answer with a Content-Length, or up to the end of the connection.
 pub fn read_answer(stream: &mut TcpStream) -> String {
     let mut text = vec![];
@@ -118,4 +135,10 @@ pub fn read_answer(stream: &mut TcpStream) -> String {
             got => text.extend(&block[..got]),
         }
     }
+}
+
+/// The head of a POST to the endpoint, to be sent over a plain connection. `headers` are whole lines without an end.
+pub fn post_head(query: &str, headers: &[&str]) -> Vec<u8> {
+    let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    format!("POST /big_file_upload?{query} HTTP/1.1\r\nHost: test\r\n{lines}\r\n").into_bytes()
 }

@@ -12,18 +12,36 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// It does not within [`PATIENCE`].
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    within(PATIENCE, what, condition);
+}
+
+/// Waits until `condition` holds, for what must happen soon.
+///
+/// # Panics
+/// It does not within `time`.
+pub fn within(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + time;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {time:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Sends a signal to a process that the caller started, or whose id a program of ours wrote down.
+/// Sends a signal to a process that the caller started.
 pub fn signal(pid: u32, signal: Signal) {
     // It may have ended by itself.
     let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+}
+
+/// Sends a signal to a process whose id a program of ours wrote down, if it is still that program.
+pub fn signal_program(pid: u32, program: &str, what: Signal) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_it = name.trim() == program;
+    if is_it {
+        signal(pid, what);
+    }
+    is_it
 }
 
 /// Ends a child at once, as a crash would.

@@ -6,7 +6,7 @@
 
 use bigup_tests::daemon::Daemon;
 use bigup_tests::data::{self, Dice};
-use bigup_tests::process::{PATIENCE, kill_9, signal};
+use bigup_tests::process::{PATIENCE, kill_9, signal_program};
 use bigup_tests::programs;
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
@@ -83,11 +83,8 @@ fn kill_one(dice: &mut Dice, daemon: &mut Daemon, pusher: &mut Pusher) -> &'stat
             "daemon"
         }
         _ => match daemon.info(&pusher.name, "merger_pid").and_then(|pid| pid.parse().ok()) {
-            Some(pid) => {
-                signal(pid, Signal::SIGKILL);
-                "merger"
-            }
-            None => "nobody",
+            Some(pid) if signal_program(pid, "bigup-merger", Signal::SIGKILL) => "merger",
+            _ => "nobody",
         },
     }
 }

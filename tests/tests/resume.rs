@@ -2,7 +2,7 @@
 //! pushes something else under the same name.
 
 use bigup_tests::daemon::Daemon;
-use bigup_tests::process::{eventually, kill_9, signal};
+use bigup_tests::process::{eventually, kill_9, signal, signal_program};
 use bigup_tests::{data, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -148,8 +148,7 @@ fn a_merger_killed_again_and_again_loses_nothing() {
         if kills < 5
             && let Some(pid) = daemon.info("f", "merger_pid").and_then(|pid| pid.parse().ok())
         {
-            signal(pid, Signal::SIGKILL);
-            kills += 1;
+            kills += u32::from(signal_program(pid, "bigup-merger", Signal::SIGKILL));
         }
         daemon.finished("f").exists()
     });

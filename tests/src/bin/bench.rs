@@ -1,0 +1,187 @@
+//! Pushes a large file on loopback and prints wall time, CPU seconds and peak memory of each program, beside `cp` and
+//! `sync` of the same file in the same run.
+//!
+//! `bench [SIZE [ROUNDS [FOLDER]]]`, by default 1G, 5 rounds and a temporary folder. It judges nothing: machines are
+//! shared and noisy, so only figures of one run are to be compared, and of those the medians.
+
+use bigup_core::units::{parse_size, show_size};
+use bigup_tests::process::signal;
+use bigup_tests::{data, programs};
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often peak memory is looked at. The kernel keeps the peak; only the last moments of a process can be missed.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What one push cost.
+#[derive(Default)]
+struct Cost {
+    wall: f64,
+    client: Usage,
+    daemon: Usage,
+    merger: Usage,
+}
+
+/// What one process used.
+#[derive(Clone, Copy, Default)]
+struct Usage {
+    cpu: f64,
+    peak: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let size = parse_size(&arguments.next().unwrap_or_else(|| "1G".to_owned())).map_err(anyhow::Error::msg)?;
+    let rounds: usize = arguments.next().unwrap_or_else(|| "5".to_owned()).parse()?;
+    let temporary = match arguments.next() {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => tempfile::tempdir()?,
+    };
+    let folder = temporary.path();
+    println!("{} of random bytes, {rounds} rounds, in {}", show_size(size), folder.display());
+    let file = data::file(folder, "source", 1, size);
+    let digest = data::digest(&file);
+    let (mut copies, mut costs) = (vec![], vec![]);
+    for round in 0..=rounds {
+        let copy = time_copy(&file, &folder.join("copy"))?;
+        let cost = push(&file, &folder.join("data"), &digest)?;
+        // The first round warms caches and disk.
+        if round > 0 {
+            println!("round {round}: cp + sync {copy:.2} s, push {:.2} s", cost.wall);
+            copies.push(copy);
+            costs.push(cost);
+        }
+    }
+    print_medians(size, &copies, &costs);
+    Ok(())
+}
+
+fn time_copy(from: &Path, to: &Path) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let copied = Command::new("cp").arg(from).arg(to).status()?;
+    let synced = Command::new("sync").arg(to).status()?;
+    let time = began.elapsed().as_secs_f64();
+    anyhow::ensure!(copied.success() && synced.success(), "cp or sync failed");
+    std::fs::remove_file(to)?;
+    Ok(time)
+}
+
+fn push(file: &Path, data: &Path, digest: &str) -> anyhow::Result<Cost> {
+    let mut daemon = Command::new(programs::path("bigupd"))
+        .arg("--data-dir")
+        .arg(data)
+        .args(["--listen", "127.0.0.1:0"])
+        .env("BIGUP_LOG", "warn")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().expect("it was asked for")).read_line(&mut line)?;
+    let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+
+    let began = Instant::now();
+    let before = cpu_of_children();
+    let client = programs::cli().arg("push").arg(file).args(["--url", &url]).stdout(Stdio::piped()).spawn()?;
+    let peaks = Peaks::default();
+    let client_id = client.id();
+    let (output, wall) = std::thread::scope(|scope| {
+        scope.spawn(|| peaks.watch(client_id, data));
+        let output = client.wait_with_output();
+        let wall = began.elapsed().as_secs_f64();
+        peaks.over.store(true, Ordering::Relaxed);
+        (output, wall)
+    });
+    let output = output?;
+    let client = Usage { cpu: cpu_of_children() - before, peak: peaks.client.load(Ordering::Relaxed) };
+    anyhow::ensure!(output.status.success(), "the push failed");
+    anyhow::ensure!(String::from_utf8_lossy(&output.stdout).contains(digest), "the digest differs");
+
+    let stat = Stat::of(daemon.id())?;
+    let daemon_usage = Usage { cpu: stat.own, peak: peak_of(daemon.id()).unwrap_or(0) };
+    let merger = Usage { cpu: stat.children, peak: peaks.merger.load(Ordering::Relaxed) };
+    end(&mut daemon)?;
+    std::fs::remove_dir_all(data)?;
+    Ok(Cost { wall, client, daemon: daemon_usage, merger })
+}
+
+fn end(daemon: &mut Child) -> anyhow::Result<()> {
+    signal(daemon.id(), Signal::SIGTERM);
+    anyhow::ensure!(daemon.wait()?.success(), "bigupd failed");
+    Ok(())
+}
+
+/// Peak memory of the processes that end before they can be asked.
+#[derive(Default)]
+struct Peaks {
+    client: AtomicU64,
+    merger: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Peaks {
+    fn watch(&self, client: u32, data: &Path) {
+        let lock: PathBuf = data.join("tmp/source/merger.lock");
+        while !self.over.load(Ordering::Relaxed) {
+            self.client.fetch_max(peak_of(client).unwrap_or(0), Ordering::Relaxed);
+            let merger = std::fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
+            self.merger.fetch_max(merger.and_then(peak_of).unwrap_or(0), Ordering::Relaxed);
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// Largest resident memory of a process so far, in bytes (proc(5), VmHWM).
+fn peak_of(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
+/// CPU seconds of a process and of its children that ended.
+struct Stat {
+    own: f64,
+    children: f64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> anyhow::Result<Stat> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // After the name, which may contain anything: fields 14 to 17 of proc(5) are utime, stime, cutime, cstime.
+        let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks = |i: usize| fields.get(i - 3).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
+        Ok(Stat { own: ticks(14) + ticks(15), children: ticks(16) + ticks(17) })
+    }
+}
+
+fn cpu_of_children() -> f64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN);
+    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+    usage.map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+fn print_medians(size: u64, copies: &[f64], costs: &[Cost]) {
+    let (copy, wall) = (median(copies.iter().copied()), median(costs.iter().map(|c| c.wall)));
+    println!("medians");
+    println!("  cp + sync      {copy:6.2} s");
+    println!(
+        "  push           {wall:6.2} s   {:.2} x cp + sync, {:.0} MiB/s",
+        wall / copy,
+        size as f64 / wall / 1048576.0
+    );
+    println!("  program        CPU s    peak memory");
+    for (name, usage) in
+        [("client", (|c| c.client) as fn(&Cost) -> Usage), ("daemon", |c| c.daemon), ("merger", |c| c.merger)]
+    {
+        let peak = costs.iter().map(|c| usage(c).peak).max().unwrap_or(0);
+        println!("  {name:<12} {:6.2}    {}", median(costs.iter().map(|c| usage(c).cpu)), show_size(peak));
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
