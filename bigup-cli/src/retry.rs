@@ -172,7 +172,7 @@ mod tests {
         let result: Result<(), _> =
             patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
                 calls.set(calls.get() + 1);
-                Err(refused(503, ErrorCode::Stopping, None))
+                Err(refused(503, ErrorCode::Unknown, None))
             });
         assert_eq!(calls.get(), 3);
         let message = result.unwrap_err().to_string();
@@ -184,7 +184,7 @@ mod tests {
         let patience = Patience::new(1000, Duration::ZERO);
         let result: Result<(), _> =
             patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
-                Err(refused(503, ErrorCode::Stopping, None))
+                Err(refused(503, ErrorCode::Unknown, None))
             });
         assert!(matches!(result, Err(CallError::Refused { .. })));
     }

@@ -10,7 +10,7 @@
 use crate::data_dir::DataDir;
 use crate::disk::{self, Context, Durability, FileLock};
 use crate::name::{FileName, printable};
-use crate::spool::Spool;
+use crate::spool::{Spool, Upload};
 use ini::{EscapePolicy, Ini, ParseOption, Properties, WriteOption};
 use std::io::{self, Read};
 use std::time::{Duration, UNIX_EPOCH};
@@ -91,22 +91,25 @@ impl InfoIni<'_> {
     /// As the system gives them; the old info.ini stands then.
     pub fn reconcile(&self) -> io::Result<()> {
         self.edit(|ini| {
-            let ours: Vec<String> = (ini.iter())
-                .filter(|(_, keys)| keys.contains_key(key::CURR_MERGE_SLICE_ID))
-                .filter_map(|(title, _)| title.map(str::to_owned))
-                .collect();
-            for title in ours {
-                let spool = FileName::from_section_title(&title).map(|name| Spool::of(self.data, &name));
-                if !spool.is_some_and(|spool| spool.path().exists()) {
-                    ini.delete(Some(title));
-                }
+            for title in self.orphans(ini) {
+                ini.delete(Some(title));
             }
             rebuild(ini, self.data)
         })
     }
 
-    /// Makes info.ini right where a look at it shows that it is wrong: unreadable, an upload without section, a merger
-    /// that died. Cheap while all is well, and takes no lock then.
+    /// Titles of bigup's sections that have no spool.
+    fn orphans(&self, ini: &Ini) -> Vec<String> {
+        let ours = ini.iter().filter(|(_, keys)| keys.contains_key(key::CURR_MERGE_SLICE_ID));
+        let is_orphan = |title: &&str| {
+            let spool = FileName::from_section_title(title).map(|name| Spool::of(self.data, &name));
+            !spool.is_some_and(|spool| spool.path().exists())
+        };
+        ours.filter_map(|(title, _)| title).filter(is_orphan).map(str::to_owned).collect()
+    }
+
+    /// Makes info.ini right where a look at it shows that it is wrong: unreadable, an upload without section or with a
+    /// wrong one, a section without upload, a merger that died. Cheap while all is well, and takes no lock then.
     ///
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
@@ -116,13 +119,13 @@ impl InfoIni<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => vec![],
             read => read.at("reading", &path)?,
         };
-        let Ok(ini) = parse(&bytes) else { return self.reconcile() };
+        let ini = match parse(&bytes) {
+            Ok(ini) if self.orphans(&ini).is_empty() => ini,
+            _ => return self.reconcile(),
+        };
         for spool in Spool::all(self.data)? {
             let Ok(Some(upload)) = spool.upload() else { continue };
-            let keys = ini.section(Some(upload.file_name.section_title()));
-            let told = keys.and_then(|keys| keys.get(key::MERGE_SLICE_PROCESS_EXIST));
-            let is = u8::from(spool.merger()?.is_some()).to_string();
-            if told != Some(&is) {
+            if !is_told_right(&ini, &spool, &upload)? {
                 self.refresh(&spool, &upload.file_name, None)?;
             }
         }
@@ -177,10 +180,22 @@ fn synced_frontier(spool: &Spool) -> io::Result<u64> {
 fn project(ini: &mut Ini, spool: &Spool, frontier: u64) -> io::Result<bool> {
     let Some(upload) = spool.upload()? else { return Ok(false) };
     let merger = spool.merger()?;
-    let number = |n: Option<u64>| n.map(|n| n.to_string());
     let title = upload.file_name.section_title();
     let keys = ini.entry(Some(title)).or_insert(Properties::new());
-    for (name, value) in [
+    for (name, value) in values(&upload, merger, frontier) {
+        match value {
+            Some(value) => keys.insert(name, value),
+            None => drop(keys.remove(name)),
+        }
+    }
+    Ok(true)
+}
+
+/// The keys of a section and their values; None for those that are absent.
+fn values(upload: &Upload, merger: Option<u32>, frontier: u64) -> [(&'static str, Option<String>); 8] {
+    let number = |n: Option<u64>| n.map(|n| n.to_string());
+    let last_error = upload.blocked.as_ref().or(upload.last_error.as_ref());
+    [
         (key::MERGE_SLICE_PROCESS_EXIST, Some(u8::from(merger.is_some()).to_string())),
         (key::CURR_MERGE_SLICE_ID, Some(frontier.to_string())),
         (key::SLICE_NUM, number(upload.plan.slice_num)),
@@ -188,14 +203,20 @@ fn project(ini: &mut Ini, spool: &Spool, frontier: u64) -> io::Result<bool> {
         (key::FILE_SIZE, number(upload.plan.file_size)),
         (key::MERGER_PID, merger.map(|pid| pid.to_string())),
         (key::BEGUN, Some(rfc3339(upload.begun))),
-        (key::LAST_ERROR, upload.blocked.or(upload.last_error).map(|text| one_line(&text))),
-    ] {
-        match value {
-            Some(value) => keys.insert(name, value),
-            None => drop(keys.remove(name)),
-        }
-    }
-    Ok(true)
+        (key::LAST_ERROR, last_error.map(|text| one_line(text))),
+    ]
+}
+
+/// Whether the section of `spool` says what is. While a merger is at work the frontier is its own to tell.
+fn is_told_right(ini: &Ini, spool: &Spool, upload: &Upload) -> io::Result<bool> {
+    let Some(keys) = ini.section(Some(upload.file_name.section_title())) else { return Ok(false) };
+    let merger = spool.merger()?;
+    let told = keys.get(key::CURR_MERGE_SLICE_ID).and_then(crate::units::parse_u64);
+    let frontier = match (merger, told) {
+        (Some(_), Some(told)) => told.min(spool.frontier(upload)?),
+        _ => synced_frontier(spool)?,
+    };
+    Ok(values(upload, merger, frontier).iter().all(|(name, value)| keys.get(name) == value.as_deref()))
 }
 
 fn rfc3339(seconds: u64) -> String {
@@ -228,7 +249,6 @@ fn show(ini: &Ini) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::plan::Plan;
-    use crate::spool::Upload;
     use std::fs;
 
     struct Fixture {
@@ -325,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn mending_finds_dead_mergers_and_missing_sections() {
+    fn mending_finds_dead_mergers_and_sections_missing_or_left_over() {
         let f = Fixture::new();
         let (one, _two) = (f.begin("one"), f.begin("two"));
         let merger = one.0.try_merger_lock().unwrap().unwrap();
@@ -334,6 +354,9 @@ mod tests {
         InfoIni::new(&f.data).mend().unwrap();
         assert_eq!(f.get("one", "merge_slice_process_exist").unwrap(), "0");
         assert_eq!(f.get("two", "merge_slice_process_exist").unwrap(), "0");
+        one.0.lock().unwrap().unwrap().remove().unwrap();
+        InfoIni::new(&f.data).mend().unwrap();
+        assert_eq!(f.get("one", "merge_slice_process_exist"), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::data_dir::DataDir;
 use crate::digest::{self, Digest, DigestKind, SliceHasher, TreeJoin};
 use crate::disk::{self, BootId, Context, Durability};
 use crate::info_ini::InfoIni;
+use crate::name::printable;
 use crate::plan::Plan;
 use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload};
 use crate::store::{self, Entry, Stamp, Store, StoreError};
@@ -46,7 +47,7 @@ pub enum Outcome {
 /// # Errors
 /// As the system gives them; the spool is as it was or further, never less.
 pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Option<Digest>) -> io::Result<Outcome> {
-    let Some(locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
+    let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
     if let Some(publication) = moved_already(spool, &locked)? {
         finish_moved(data, &locked)?;
         locked.remove()?;
@@ -54,6 +55,9 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     }
     if locked.upload().blocked.is_some() || !adopt_whole(spool, &locked)? || !is_complete(&locked)? {
         return Ok(locked.upload().blocked.clone().map_or(Outcome::NotYet, Outcome::Blocked));
+    }
+    if let Some(why) = learn_size(spool, &mut locked)? {
+        return block(&mut locked, why);
     }
     let upload = locked.upload().clone();
     // Reading and syncing take their time; slices of this upload that come meanwhile find it held already.
@@ -99,11 +103,14 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
 }
 
 /// The publication after which only cleaning up is left.
+///
+/// Where the file is still the upload's only slice, a power cut took back the rename that made it the merged file.
 fn moved_already(spool: &Spool, locked: &LockedSpool) -> io::Result<Option<Publication>> {
     if spool.merged_path().exists() {
         return Ok(None);
     }
-    locked.records().publication()
+    let slice = std::fs::symlink_metadata(spool.slice_path(0)).ok().map(|found| found.ino());
+    Ok(locked.records().publication()?.filter(|publication| slice != Some(publication.inode)))
 }
 
 fn finish_moved(data: &DataDir, locked: &LockedSpool) -> io::Result<()> {
@@ -127,7 +134,9 @@ fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
     match locked.upload().plan.slice_num {
         Some(0) => disk::open_or_create(&merged).map(|_| true),
         Some(1) => {
-            let trusted = locked.records().get(0)?.is_some_and(|record| record.boot == BootId::current());
+            let len = locked.upload().plan.len_of(0);
+            let record = locked.records().get(0)?;
+            let trusted = record.is_some_and(|r| r.boot == BootId::current() && len.is_none_or(|len| len == r.len));
             if !trusted || !locked.is_held(0)? {
                 return Ok(false);
             }
@@ -144,6 +153,21 @@ fn is_complete(locked: &LockedSpool) -> io::Result<bool> {
     let upload = locked.upload();
     let holdings = locked.holdings()?;
     Ok(upload.may_be_published() && Some(holdings.frontier) == upload.plan.slice_num && holdings.waiting.is_empty())
+}
+
+/// Takes the size of the complete merged file for that of a file of which clients told only the number of slices.
+/// Says so where it is none that such a file may have: more slices were merged than it was told to have then.
+fn learn_size(spool: &Spool, locked: &mut LockedSpool) -> io::Result<Option<String>> {
+    let plan = locked.upload().plan;
+    if plan.file_size.is_some() {
+        return Ok(None);
+    }
+    let path = spool.merged_path();
+    let len = std::fs::metadata(&path).at("looking at", &path)?.len();
+    match Plan::new(None, None, Some(len)).and_then(|size| plan.bind(&size)) {
+        Ok(plan) => locked.save(Upload { plan, ..locked.upload().clone() }, Durability::Process).map(|()| None),
+        Err(why) => Ok(Some(format!("{why}; push it anew under another name"))),
+    }
 }
 
 enum InTheWay {
@@ -163,8 +187,8 @@ fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest) -> io::Result<InT
 }
 
 fn exists(data: &DataDir, upload: &Upload) -> String {
-    let path = Store::new(data).path_of(&upload.file_name);
-    format!("{} exists with other content; push with --replace to replace it", path.display())
+    let path = Store::new(data).path_of(&upload.file_name).display().to_string();
+    format!("{} exists with other content; push with --replace to replace it", printable(&path))
 }
 
 fn block(locked: &mut LockedSpool, why: String) -> io::Result<Outcome> {

@@ -136,11 +136,25 @@ impl Spool {
         self.path.join(MERGED)
     }
 
+    /// Whether there is a spool. What is below a link that somebody put in its place is none of ours.
+    fn is_there(&self) -> io::Result<bool> {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(io::Error::from(io::ErrorKind::NotADirectory)).at("opening the spool", &self.path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).at("looking at", &self.path),
+        }
+    }
+
     /// What the upload is. None: there is no such spool.
     ///
     /// # Errors
-    /// It is unreadable ([`io::ErrorKind::InvalidData`]), or as the system gives them.
+    /// It is unreadable ([`io::ErrorKind::InvalidData`]), something else stands in its place
+    /// ([`io::ErrorKind::NotADirectory`]), or as the system gives them.
     pub fn upload(&self) -> io::Result<Option<Upload>> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
         let path = self.path.join(UPLOAD_JSON);
         let bytes = match disk::read_small(&path, MAX_UPLOAD_JSON) {
             Ok(bytes) => bytes,
@@ -160,6 +174,9 @@ impl Spool {
     /// # Errors
     /// As for [`Spool::upload`].
     pub fn lock(&self) -> io::Result<Option<LockedSpool>> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
         let lock = match FileLock::wait(&self.path.join(DIGESTS)) {
             Ok(lock) => lock,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -181,6 +198,9 @@ impl Spool {
     /// # Errors
     /// There is no such spool, or as the system gives them.
     pub fn try_merger_lock(&self) -> io::Result<Option<MergerLock>> {
+        if !self.is_there()? {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let Some(lock) = FileLock::try_now(&self.path.join(MERGER_LOCK))? else { return Ok(None) };
         let mut file = lock.file();
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).at("writing", &self.path)?;
@@ -193,7 +213,7 @@ impl Spool {
     /// As the system gives them; no spool means no merger.
     pub fn merger(&self) -> io::Result<Option<u32>> {
         let path = self.path.join(MERGER_LOCK);
-        if !path.exists() {
+        if !self.is_there()? || !path.exists() {
             return Ok(None);
         }
         match FileLock::try_now(&path) {
@@ -264,10 +284,23 @@ impl Spool {
     /// # Errors
     /// There is no such spool, or as the system gives them.
     pub fn holdings(&self, upload: &Upload) -> io::Result<Holdings> {
-        Ok(Holdings { waiting: self.waiting()?, frontier: self.frontier(upload)? })
+        let mut waiting = self.waiting()?;
+        let slice_num = upload.plan.slice_num.unwrap_or(u64::MAX);
+        waiting.retain(|id| *id < slice_num);
+        if waiting.last().is_some_and(|last| last + 1 == slice_num && !self.fits(upload, *last)) {
+            waiting.pop();
+        }
+        Ok(Holdings { waiting, frontier: self.frontier(upload)? })
     }
 
-    fn frontier(&self, upload: &Upload) -> io::Result<u64> {
+    /// Whether the file of a slice has the length that its place asks for. It may not where the end of the file was told
+    /// after it came: then it is another source's, and counts for nothing.
+    fn fits(&self, upload: &Upload, slice_id: u64) -> bool {
+        let found = std::fs::symlink_metadata(self.slice_path(slice_id)).map(|found| found.len());
+        upload.plan.len_of(slice_id).is_none_or(|len| found.is_ok_and(|found| found == len))
+    }
+
+    pub(crate) fn frontier(&self, upload: &Upload) -> io::Result<u64> {
         match self.merged_len()? {
             Some(len) => Ok(upload.plan.slices_in(len)),
             // It is in files/ already, and the spool about to be removed.
@@ -294,9 +327,11 @@ impl Spool {
     fn waiting(&self) -> io::Result<Vec<u64>> {
         let mut ids = vec![];
         for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
-            let name = entry.at("listing", &self.path)?.file_name();
-            // `007` and `+7` are not ours.
-            ids.extend(name.to_str().and_then(crate::units::parse_u64).filter(|id| *name == *id.to_string()));
+            let entry = entry.at("listing", &self.path)?;
+            let name = entry.file_name();
+            // `007` and `+7` are not ours, nor is a link or a folder of such a name.
+            let id = name.to_str().and_then(crate::units::parse_u64).filter(|id| *name == *id.to_string());
+            ids.extend(id.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())));
         }
         ids.sort_unstable();
         Ok(ids)
@@ -482,6 +517,10 @@ impl LockedSpool {
         }
         // Held without a record: somebody damaged the file of records. What comes now is checked, so it is the better.
         let Some(record) = self.records().get(slice_id)? else { return Ok(Place::Wanted) };
+        // Its length fitted until the end of the file was told: what is held is another source's.
+        if record.len != len {
+            return Ok(Place::Wanted);
+        }
         match given.iter().find(|g| g.kind == record.digest.kind) {
             None => Ok(Place::Wanted),
             Some(given) if *given == record.digest => Ok(Place::Held),
@@ -560,23 +599,23 @@ impl LockedSpool {
     }
 
     /// Drops all slices from `keep` on, so that the upload can go on by another plan that shares the first `keep`.
-    /// The merged file is cut only with `merger` in hand.
+    /// Anything is dropped only with `merger` in hand: a merger at work may have opened a waiting slice and be about to
+    /// append it, and would take it for the one that comes in its place.
     ///
     /// # Errors
-    /// As the system gives them. [`io::ErrorKind::ResourceBusy`]: the merged file must be cut, and `merger` is None.
+    /// As the system gives them. [`io::ErrorKind::ResourceBusy`]: something is to be dropped, and `merger` is None.
     pub fn keep_first(&self, keep: u64, merger: Option<&MergerLock>) -> io::Result<()> {
         let end = self.upload.plan.offset_of(keep).unwrap_or(0);
-        if self.spool.merged_len()?.is_some_and(|len| len > end) {
-            if merger.is_none() {
-                return Err(io::ErrorKind::ResourceBusy.into());
-            }
+        let is_cut = self.spool.merged_len()?.is_some_and(|len| len > end);
+        let dropped: Vec<u64> = self.spool.waiting()?.into_iter().filter(|id| *id >= keep).collect();
+        if merger.is_none() && (is_cut || !dropped.is_empty()) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if is_cut {
             let path = self.spool.merged_path();
             disk::open_or_create(&path)?.set_len(end).at("cutting", &path)?;
         }
-        for slice_id in self.spool.waiting()?.into_iter().filter(|id| *id >= keep) {
-            self.discard(slice_id)?;
-        }
-        Ok(())
+        dropped.into_iter().try_for_each(|slice_id| self.discard(slice_id))
     }
 
     /// Removes the whole spool.

@@ -39,7 +39,8 @@ pub mod param {
     pub const REPLACE: &str = "replace";
     /// GET, switch: held slices as `slice_ranges_uploaded` instead of `slice_ids_uploaded`.
     pub const RANGES: &str = "ranges";
-    /// GET: seconds to wait for the file to be finished before answering, at most [`super::MAX_WAIT_SECS`].
+    /// GET: seconds to wait for the file to be finished before answering, at most [`super::MAX_WAIT_SECS`]. While slices
+    /// are missing there is nothing to wait for, and the answer comes at once.
     pub const WAIT: &str = "wait";
     /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads.
     pub const PEEK: &str = "peek";
@@ -183,8 +184,6 @@ pub enum ErrorCode {
     Exists,
     /// 413: over a limit.
     TooLarge,
-    /// 503: the server is stopping.
-    Stopping,
     /// 507: no room left.
     NoSpace,
     /// 500: something else went wrong on the server.

@@ -113,11 +113,14 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         Outcome::NoUpload => return Ok(Ended::NoUpload),
         Outcome::Blocked(_) | Outcome::NotYet => {}
     }
-    let Some(recovered) = recover::recover(spool)? else { return Ok(Ended::NoUpload) };
-    log::info!("{}: merging from slice {}", config.file_name, recovered.frontier);
-    let mut merge = Merge::begin(data, spool, &config.file_name, recovered)?;
+    let Some(mut merge) = begin(config, data, spool)? else { return Ok(Ended::NoUpload) };
     let mut last_work = Instant::now();
     loop {
+        if merge.end_was_told() {
+            merge.checkpoint()?;
+            let Some(anew) = begin(config, data, spool)? else { return Ok(Ended::NoUpload) };
+            merge = anew;
+        }
         if merge.merge_what_is_there(stop)? {
             last_work = Instant::now();
         }
@@ -152,6 +155,12 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             Event::Gone => return Ok(Ended::NoUpload),
         }
     }
+}
+
+fn begin<'a>(config: &'a Config, data: &'a DataDir, spool: &'a Spool) -> io::Result<Option<Merge<'a>>> {
+    let Some(recovered) = recover::recover(spool)? else { return Ok(None) };
+    log::info!("{}: merging from slice {}", config.file_name, recovered.frontier);
+    Merge::begin(data, spool, &config.file_name, recovered).map(Some)
 }
 
 /// Whether a merger that left would have something to do. What is missing or blocked needs no merger.

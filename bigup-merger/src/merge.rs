@@ -46,6 +46,7 @@ pub struct Merge<'a> {
     spool: &'a Spool,
     name: &'a FileName,
     upload: Upload,
+    end_was_told: bool,
     merged: Arc<File>,
     digests: Arc<File>,
     syncer: Syncer,
@@ -79,6 +80,7 @@ impl<'a> Merge<'a> {
             spool,
             name,
             upload: from.upload,
+            end_was_told: false,
             syncer: Syncer::start(vec![Arc::clone(&merged), Arc::clone(&digests)])?,
             merged,
             digests,
@@ -131,10 +133,22 @@ impl<'a> Merge<'a> {
                 self.again.insert(slice_id);
             }
         }
+        self.reload()
+    }
+
+    /// Takes over what is known of the upload by now.
+    fn reload(&mut self) -> io::Result<()> {
         if let Some(upload) = self.spool.upload()? {
+            self.end_was_told |= self.upload.plan.slice_num.is_none() && upload.plan.slice_num.is_some();
             self.upload = upload;
         }
         Ok(())
+    }
+
+    /// Whether the end of the file was told since merging began. More may have been merged than belongs to it, from
+    /// another source: merging must begin anew.
+    pub fn end_was_told(&self) -> bool {
+        self.end_was_told
     }
 
     /// Merges whatever can be merged now, with checkpoints on the way. Whether there was anything.
@@ -146,7 +160,7 @@ impl<'a> Merge<'a> {
         let mut any = false;
         while !stop.is_set() {
             let slice_id = self.again.first().copied().unwrap_or(self.frontier);
-            if Some(slice_id) == self.upload.plan.slice_num || !self.merge_one(slice_id)? {
+            if Some(slice_id) == self.upload.plan.slice_num || !self.merge_or_make_room(slice_id)? {
                 if self.again.remove(&slice_id) {
                     continue;
                 }
@@ -248,9 +262,15 @@ impl<'a> Merge<'a> {
     fn refresh_info(&mut self) -> io::Result<()> {
         let first = self.syncing.keys().chain(self.unsynced.keys()).min();
         let synced = first.map_or(self.frontier, |first| self.frontier.min(*first));
-        InfoIni::new(self.data).refresh(self.spool, self.name, Some(synced))?;
-        self.info_lags = false;
         self.last_info = Instant::now();
+        match InfoIni::new(self.data).refresh(self.spool, self.name, Some(synced)) {
+            // It may lag; unlinking slices must go on, or nothing would ever make room.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => log::warn!("{}: {e}", self.name),
+            told => {
+                told?;
+                self.info_lags = false;
+            }
+        }
         Ok(())
     }
 
@@ -259,6 +279,20 @@ impl<'a> Merge<'a> {
         match records.get(slice_id)? {
             Some(record) => records.put(slice_id, &Record { boot: BootId([0; 8]), ..record }),
             None => Ok(()),
+        }
+    }
+
+    /// Puts one slice in its place, as [`Merge::merge_one`] does; where that fails, what was merged before it is synced
+    /// and unlinked all the same. On a full disk that makes the room for another try, and without it no later merger
+    /// would get any further.
+    fn merge_or_make_room(&mut self, slice_id: u64) -> io::Result<bool> {
+        match self.merge_one(slice_id) {
+            Err(e) if !self.unsynced.is_empty() || !self.syncing.is_empty() => {
+                self.checkpoint()?;
+                let is_full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                if is_full { self.merge_one(slice_id) } else { Err(e) }
+            }
+            done => done,
         }
     }
 
@@ -272,6 +306,10 @@ impl<'a> Merge<'a> {
         };
         let Some(offset) = self.offset_of(slice_id)? else { return Ok(false) };
         let found = slice.metadata().at("looking at", &path)?;
+        if self.upload.plan.len_of(slice_id).is_some_and(|len| len != found.len()) {
+            // It came before the end of the file was told, from another source.
+            return Ok(false);
+        }
         let record = Records(&self.digests).get(slice_id)?;
         let trusted = record.is_some_and(|r| r.boot == BootId::current() && r.len == found.len());
         if !trusted && !slice_is_right(&path, &self.upload.plan, slice_id, record)? {
@@ -296,10 +334,8 @@ impl<'a> Merge<'a> {
 
     /// Where a slice goes; what is known of the upload may have grown since it was read.
     fn offset_of(&mut self, slice_id: u64) -> io::Result<Option<u64>> {
-        if self.upload.plan.offset_of(slice_id).is_none()
-            && let Some(upload) = self.spool.upload()?
-        {
-            self.upload = upload;
+        if self.upload.plan.offset_of(slice_id).is_none() {
+            self.reload()?;
         }
         Ok(self.upload.plan.offset_of(slice_id))
     }
@@ -311,12 +347,12 @@ impl<'a> Merge<'a> {
             self.method = Some(method);
         }
         let joins = self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
-        if joins || self.upload.taken_over {
+        if joins || self.upload.taken_over || slice_id != self.frontier {
+            // What was hashed on the way may be of another content than what is there now.
             self.hasher = None;
-        } else if slice_id == self.frontier {
-            self.hash_on(slice, offset)?;
+            return Ok(());
         }
-        Ok(())
+        self.hash_on(slice, offset)
     }
 
     /// Hashes a slice as it is appended at `offset`; what was merged by an earlier merger is read first.

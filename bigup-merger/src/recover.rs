@@ -40,16 +40,18 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     let same_boot = locked.records().merge_boot()? == Some(BootId::current());
     drop(locked);
 
-    let mut frontier = holdings.frontier;
-    let mut again = vec![];
+    let (mut frontier, mut damaged, mut again) = (holdings.frontier, None, vec![]);
     let digests = spool.open_digests()?;
     for slice_id in holdings.waiting.into_iter().filter(|id| *id < holdings.frontier) {
         match state_of(spool, &Records(&digests), &merged, &upload.plan, slice_id, same_boot)? {
             State::Good => again.push(slice_id),
-            State::MergedAlready => log::info!("{}: slice {slice_id} was merged and synced", spool.folder()),
+            State::MergedAlready => {
+                log::info!("{}: slice {slice_id} was merged and synced", spool.folder());
+                discard_unless_sent_anew(spool, slice_id)?;
+            }
             State::Damaged => {
                 log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
-                frontier = slice_id;
+                (frontier, damaged) = (slice_id, Some(slice_id));
                 break;
             }
         }
@@ -58,6 +60,11 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     let len = merged.metadata().at("looking at", &merged_path)?.len();
     let end = if upload.plan.slice_num == Some(frontier) { len } else { upload.plan.offset_of(frontier).unwrap_or(0) };
     merged.set_len(end).at("cutting", &merged_path)?;
+    if let Some(slice_id) = damaged {
+        // The cut comes first, for good: without its file a slice below the frontier would count as merged and synced.
+        merged.sync_all().at("syncing", &merged_path)?;
+        discard_unless_sent_anew(spool, slice_id)?;
+    }
     Records(&digests).set_merge_boot(BootId::current()).at("writing", spool.path())?;
     // So that the folder's entries are there before the first slice is unlinked.
     disk::sync_dir(spool.path())?;
@@ -67,9 +74,9 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
 enum State {
     /// The slice's file is right.
     Good,
-    /// The slice's file was not, what was merged of it is; the file is gone now.
+    /// The slice's file is not, what was merged of it is.
     MergedAlready,
-    /// Neither was; the file is gone now.
+    /// Neither is.
     Damaged,
 }
 
@@ -88,15 +95,17 @@ fn state_of(
     if slice_is_right(&spool.slice_path(slice_id), plan, slice_id, record)? {
         return Ok(State::Good);
     }
-    // Under the lock, and looked at again: a client may have sent it anew in the meantime.
-    let Some(locked) = spool.lock()? else { return Ok(State::Damaged) };
-    discard_if_wrong(&locked, spool, slice_id)?;
     let offset = plan.offset_of(slice_id).unwrap_or(0);
     let was_merged = record.is_some_and(|r| {
         let hasher = SliceHasher::new(r.digest.kind, offset);
         hash_range(merged, offset, r.len, hasher).is_ok_and(|digest| digest == r.digest)
     });
     Ok(if was_merged { State::MergedAlready } else { State::Damaged })
+}
+
+/// Under the lock, and looked at again: a client may have sent it anew in the meantime.
+fn discard_unless_sent_anew(spool: &Spool, slice_id: u64) -> io::Result<()> {
+    spool.lock()?.map_or(Ok(()), |locked| discard_if_wrong(&locked, spool, slice_id))
 }
 
 /// Unlinks the file of a slice unless it is what its record says.

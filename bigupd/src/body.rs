@@ -6,14 +6,17 @@ use bigup_core::wire::ErrorCode;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// The body of a request as warp gives it.
-pub type RawBody = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
+/// The body of a request. A copy reads on where the other one stopped, so that whoever kept one can get rid of the rest.
+#[derive(Clone)]
+pub struct RawBody(Arc<Mutex<Pieces>>);
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
 /// Bytes beside the field that a form may have: boundaries, part headers, preamble.
 pub const MAX_FORM_OVERHEAD: u64 = 64 << 10;
@@ -24,7 +27,16 @@ const DRAIN_TIME: Duration = Duration::from_secs(30);
 
 /// Makes a [`RawBody`] of warp's stream.
 pub fn raw_body(stream: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + Sync + 'static) -> RawBody {
-    Box::pin(stream.map(|piece| piece.map(|mut buf| buf.copy_to_bytes(buf.remaining()))))
+    let pieces = stream.map(|piece| piece.map(|mut buf| buf.copy_to_bytes(buf.remaining())));
+    RawBody(Arc::new(Mutex::new(Box::pin(pieces))))
+}
+
+impl Stream for RawBody {
+    type Item = Result<Bytes, warp::Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().poll_next(cx)
+    }
 }
 
 /// The content of a slice, as its request carries it.
@@ -71,23 +83,6 @@ impl Body {
             }
         };
         timeout(silence, piece).await.map_err(|_| too_slow(silence))?
-    }
-
-    /// Reads and forgets what is left, up to `limit` bytes and [`DRAIN_TIME`].
-    pub async fn drain(self, limit: u64) {
-        match self {
-            Body::Raw(raw) => drain(raw, limit).await,
-            Body::Form(mut form) => {
-                let deadline = Instant::now() + DRAIN_TIME;
-                let mut left = limit;
-                while let Ok(Ok(Some(piece))) = timeout_at(deadline, form.next()).await {
-                    left = left.saturating_sub(piece.len() as u64);
-                    if left == 0 {
-                        return;
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -164,7 +159,7 @@ impl Stream for Gate {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let piece = match self.raw.as_mut().poll_next(cx) {
+        let piece = match Pin::new(&mut self.raw).poll_next(cx) {
             Poll::Ready(Some(Ok(piece))) => piece,
             Poll::Ready(Some(Err(e))) => return Poll::Ready(Some(Err(std::io::Error::other(e)))),
             Poll::Ready(None) => return Poll::Ready(None),
@@ -206,7 +201,7 @@ mod tests {
 
     fn pieces(data: &[u8], by: usize) -> RawBody {
         let pieces: Vec<_> = data.chunks(by).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        Box::pin(futures_util::stream::iter(pieces))
+        raw_body(futures_util::stream::iter(pieces))
     }
 
     fn form(content: &[u8]) -> Vec<u8> {
@@ -250,14 +245,14 @@ mod tests {
     #[tokio::test]
     async fn a_form_without_end_is_not_held_in_memory() {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(&[b'x'; 65536])));
-        let refusal = read(Box::pin(endless), "multipart/form-data; boundary=XX").await.unwrap_err();
+        let refusal = read(raw_body(endless), "multipart/form-data; boundary=XX").await.unwrap_err();
         assert!(refusal.message.contains("no field where one is due"), "{refusal:?}");
     }
 
     #[tokio::test]
     async fn draining_ends_at_its_limit() {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"0123456789")));
-        drain(Box::pin(endless), 1000).await;
+        drain(raw_body(endless), 1000).await;
         drain(pieces(b"short", 2), 1000).await;
     }
 }

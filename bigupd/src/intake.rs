@@ -6,8 +6,8 @@
 
 use crate::body::Body;
 use crate::reply::Refusal;
+use crate::uploads::Target;
 use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
-use bigup_core::spool::Arrival;
 use bigup_core::wire::ErrorCode;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -31,7 +31,7 @@ pub struct Expected {
 
 /// The part of the work that blocks.
 struct Writer {
-    arrival: Arrival,
+    target: Target,
     hashers: Vec<SliceHasher>,
     sha256: Option<Sha256>,
 }
@@ -39,8 +39,9 @@ struct Writer {
 impl Writer {
     fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         for piece in pieces {
-            let mut file = self.arrival.file();
-            file.write_all(piece)?;
+            if let Some(mut file) = self.target.file() {
+                file.write_all(piece)?;
+            }
             self.hashers.iter_mut().for_each(|hasher| hasher.update(piece));
             if let Some(sha256) = &mut self.sha256 {
                 sha256.update(piece);
@@ -74,7 +75,7 @@ impl Work {
     }
 }
 
-/// Receives a slice into `arrival`. Gives back its file and its digests, of the kinds asked for and in that order;
+/// Receives a slice into `target`. Gives that back and the digests of what came, of the kinds asked for and in that order;
 /// `offset` is what chaining values are for.
 ///
 /// # Errors
@@ -82,14 +83,14 @@ impl Work {
 /// `body`.
 pub async fn receive(
     body: &mut Body,
-    arrival: Arrival,
+    target: Target,
     kinds: &[DigestKind],
     offset: u64,
     expected: &Expected,
     silence: Duration,
-) -> Result<(Arrival, Vec<SliceDigest>), Refusal> {
+) -> Result<(Target, Vec<SliceDigest>), Refusal> {
     let writer = Writer {
-        arrival,
+        target,
         hashers: kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect(),
         sha256: expected.sha256.map(|_| Sha256::new()),
     };
@@ -115,7 +116,7 @@ pub async fn receive(
     }
     let writer = *work.go_on(batch).await?.rest().await?;
     check_sha256(expected, writer.sha256)?;
-    Ok((writer.arrival, writer.hashers.iter().map(SliceHasher::finish).collect()))
+    Ok((writer.target, writer.hashers.iter().map(SliceHasher::finish).collect()))
 }
 
 fn check_sha256(expected: &Expected, is: Option<Sha256>) -> Result<(), Refusal> {

@@ -27,6 +27,7 @@ use config::Config;
 use mergers::Mergers;
 use routes::App;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use uploads::Uploads;
 
 /// Runs the daemon on `listener` over `data` until `stop` is done and running requests had their grace.
@@ -37,7 +38,12 @@ pub async fn run(listener: TcpListener, data: DataDir, config: &Config, stop: im
         Uploads { data: data.clone(), takeover_after: config.takeover_after, max_slice_size: config.max_slice_size };
     let mergers = Mergers::new(uploads.clone(), config);
     let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone()));
-    let routes = routes::routes(App::new(uploads, mergers, config));
+    let (stopping, is_stopping) = watch::channel(false);
+    let routes = routes::routes(App::new(uploads, mergers, config, is_stopping));
+    let stop = async {
+        stop.await;
+        stopping.send_replace(true);
+    };
     server::serve(listener, routes, stop, config.stop_grace).await;
     sweeper.abort();
 }

@@ -3,7 +3,7 @@
 use crate::reply::{Refusal, within_request};
 use bigup_core::digest::Digest;
 use bigup_core::name::FileName;
-use bigup_core::plan::Plan;
+use bigup_core::plan::{Plan, PlanError};
 use bigup_core::units::parse_u64;
 use bigup_core::wire::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use std::collections::HashMap;
@@ -138,16 +138,28 @@ impl Params {
     /// # Errors
     /// Something is missing or makes no sense.
     pub fn begin(&self) -> Result<BeginAsk, Refusal> {
-        let name = self.file_name()?;
         let slice_num = self.number(param::SLICE_NUM)?;
         let slice_size = self.number(param::SLICE_SIZE)?;
-        if slice_num.is_none() && slice_size.is_none() {
+        if slice_num.is_none() && slice_size.is_none() && self.has_file_name() {
             return Err(bad(format!("{} is missing (or {})", param::SLICE_NUM, param::SLICE_SIZE)));
         }
-        let plan = Plan::new(slice_num, slice_size, self.number(param::FILE_SIZE)?).map_err(within_request)?;
+        self.begin_by(Plan::new(slice_num, slice_size, self.number(param::FILE_SIZE)?))
+    }
+
+    /// What a POST asks that begins the upload too, by slice `slice_id` of `len` bytes. Its `slice_size` is that of the
+    /// slice, which tells that of the upload unless it is the last one.
+    ///
+    /// # Errors
+    /// Something is missing or makes no sense.
+    pub fn begin_with_slice(&self, slice_id: u64, len: u64) -> Result<BeginAsk, Refusal> {
+        let plan = Plan::new(self.number(param::SLICE_NUM)?, None, self.number(param::FILE_SIZE)?);
+        self.begin_by(plan.and_then(|plan| plan.learn(slice_id, len)))
+    }
+
+    fn begin_by(&self, plan: Result<Plan, PlanError>) -> Result<BeginAsk, Refusal> {
         Ok(BeginAsk {
-            name,
-            plan,
+            name: self.file_name()?,
+            plan: plan.map_err(within_request)?,
             source: self.source()?,
             file_digest: self.value(param::FILE_DIGEST)?,
             replace: self.switch(param::REPLACE)?,

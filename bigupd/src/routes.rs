@@ -10,13 +10,15 @@ use crate::intake::{Expected, parse_content_digest, receive};
 use crate::mergers::Mergers;
 use crate::params::{AnswerForm, BeginAsk, Params};
 use crate::reply::{Refusal, Reply, json};
-use crate::uploads::{Admission, SliceAsk, Standing, Stored, Unfinished, Uploads};
-use bigup_core::digest::SliceDigest;
+use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
+use bigup_core::digest::{DigestKind, SliceDigest};
 use bigup_core::name::FileName;
 use bigup_core::ranges::SliceRanges;
+use bigup_core::spool::Spool;
 use bigup_core::wire::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
 use std::convert::Infallible;
 use std::time::Duration;
+use tokio::sync::watch;
 use warp::Filter;
 use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName};
 use warp::http::{Method, StatusCode};
@@ -33,12 +35,13 @@ pub struct App {
     uploads: Uploads,
     mergers: Mergers,
     body_timeout: Duration,
+    stopping: watch::Receiver<bool>,
 }
 
 impl App {
-    /// Handlers over `uploads`, with `mergers` to start.
-    pub fn new(uploads: Uploads, mergers: Mergers, config: &Config) -> App {
-        App { uploads, mergers, body_timeout: config.body_timeout }
+    /// Handlers over `uploads`, with `mergers` to start. Once `stopping` is true no request is kept waiting.
+    pub fn new(uploads: Uploads, mergers: Mergers, config: &Config, stopping: watch::Receiver<bool>) -> App {
+        App { uploads, mergers, body_timeout: config.body_timeout, stopping }
     }
 }
 
@@ -48,10 +51,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> +
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::body::stream().map(raw_body));
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
-    let other = with_app.and(warp::body::stream().map(raw_body)).then(async |app: App, body: RawBody| {
-        drain(body, app.drain_limit()).await;
-        Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}")).reply()
-    });
+    let other = with_app.and(warp::header::headers_cloned()).and(warp::body::stream().map(raw_body)).then(elsewhere);
     native.or(other).unify().recover(never).unify()
 }
 
@@ -59,6 +59,11 @@ pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> +
 async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
     log::debug!("refused by warp: {rejection:?}");
     Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").reply())
+}
+
+async fn elsewhere(app: App, headers: HeaderMap, body: RawBody) -> Reply {
+    app.drain_unless_waiting(&headers, body).await;
+    Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}")).reply()
 }
 
 async fn native(app: App, method: Method, headers: HeaderMap, query: String, body: RawBody) -> Reply {
@@ -99,10 +104,22 @@ impl App {
     /// Begins or goes on, sees to a merger, and waits for the end if that was asked for and can be expected.
     async fn begin_and_wait(&self, ask: BeginAsk, form: AnswerForm) -> Result<Standing, Refusal> {
         let deadline = tokio::time::Instant::now() + form.wait;
+        let mut waited = false;
         loop {
             let mut some_end = std::pin::pin!(self.mergers.some_end());
             let (uploads, asked) = (self.uploads.clone(), ask.clone());
-            let standing = blocking(move || uploads.begin(&asked)).await?;
+            let standing = blocking(move || {
+                // If it was finished while we waited that must not begin another one, be it to replace this.
+                if waited
+                    && let Some(finished @ Standing::Finished { .. }) =
+                        uploads.peek(&asked.name, asked.source.as_deref())?
+                {
+                    return Ok(finished);
+                }
+                uploads.begin(&asked)
+            });
+            let standing = standing.await?;
+            waited = true;
             let Standing::Unfinished(unfinished) = &standing else { return Ok(standing) };
             if unfinished.is_merger_due() {
                 self.ensure_merger(&ask.name).await?;
@@ -110,9 +127,9 @@ impl App {
             if !unfinished.is_all_held() || unfinished.upload.needs_comparison() {
                 return Ok(standing);
             }
-            let spool = bigup_core::spool::Spool::of(&self.uploads.data, &ask.name);
+            let spool = Spool::of(&self.uploads.data, &ask.name);
             loop {
-                if tokio::time::Instant::now() >= deadline {
+                if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
                     return Ok(standing);
                 }
                 // Ends early with any merger of ours; looks by itself for those of other daemons.
@@ -166,38 +183,47 @@ impl App {
         };
         let (uploads, asked) = (self.uploads.clone(), ask.clone());
         let admission = blocking(move || uploads.admit(&asked)).await;
-        let (arrival, kinds, offset) = match admission {
-            Ok(Admission::Take { arrival, kinds, offset }) => (arrival, kinds, offset),
-            held_or_refused => {
+        let (target, kinds, offset) = match admission {
+            Ok(Admission::Take { target, kinds, offset }) => (target, kinds, offset),
+            Ok(Admission::Held(digest)) => {
                 self.drain_unless_waiting(headers, body).await;
-                return match held_or_refused {
-                    Ok(Admission::Held(digest)) => self.held(&ask, digest).await,
-                    Ok(Admission::Take { .. }) => unreachable!("matched above"),
-                    Err(refusal) => refused(&ask, &refusal),
-                };
+                return self.held(&ask, digest).await;
             }
-        };
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let mut body = match Body::new(body, content_type, self.body_timeout).await {
-            Ok(body) => body,
-            Err(refusal) => return refused(&ask, &refusal),
-        };
-        let received = receive(&mut body, arrival, &kinds, offset, &expected, self.body_timeout).await;
-        let (arrival, digests) = match received {
-            Ok(received) => received,
             Err(refusal) => {
-                body.drain(self.drain_limit()).await;
+                self.drain_unless_waiting(headers, body).await;
                 return refused(&ask, &refusal);
             }
         };
-        if let Err(refusal) = body.finish(self.body_timeout).await {
-            return refused(&ask, &refusal);
-        }
-        let (uploads, asked) = (self.uploads.clone(), ask.clone());
-        match blocking(move || uploads.commit(&asked, arrival, &digests)).await {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
+        // Whatever is left of the body, an epilogue of a form or what follows a mistake.
+        drain(body, self.drain_limit()).await;
+        let stored = match received {
+            Ok((target, digests)) => {
+                let (uploads, asked) = (self.uploads.clone(), ask.clone());
+                blocking(move || uploads.commit(&asked, target, &digests)).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        match stored {
             Ok(stored) => self.stored(&ask, stored).await,
             Err(refusal) => refused(&ask, &refusal),
         }
+    }
+
+    async fn receive(
+        &self,
+        raw: RawBody,
+        content_type: Option<&str>,
+        target: Target,
+        kinds: &[DigestKind],
+        offset: u64,
+        expected: &Expected,
+    ) -> Result<(Target, Vec<SliceDigest>), Refusal> {
+        let mut body = Body::new(raw, content_type, self.body_timeout).await?;
+        let received = receive(&mut body, target, kinds, offset, expected, self.body_timeout).await?;
+        body.finish(self.body_timeout).await?;
+        Ok(received)
     }
 
     async fn stored(&self, ask: &SliceAsk, stored: Stored) -> Reply {
@@ -213,6 +239,7 @@ impl App {
                 // The slice is stored whether or not a merger can be started; the sweep tries again.
                 let _ = self.ensure_merger(&ask.name).await;
             }
+            Stored::Held => return self.held(ask, None).await,
             Stored::Waits => {}
         }
         json(StatusCode::OK, &answer)
@@ -263,7 +290,7 @@ fn slice_ask(headers: &HeaderMap, query: &str) -> Result<(SliceAsk, Expected), R
     check_content_length(headers, len)?;
     let digest: Option<SliceDigest> = params.value(param::SLICE_DIGEST)?;
     let begin = match params.number(param::SLICE_NUM)? {
-        Some(_) => Some(params.begin()?),
+        Some(_) => Some(params.begin_with_slice(slice_id, len)?),
         None => None,
     };
     let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));

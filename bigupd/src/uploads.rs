@@ -20,6 +20,7 @@ use bigup_core::publish::{Outcome, publish};
 use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, Upload};
 use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::{ErrorCode, UploadStatus};
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
@@ -97,8 +98,8 @@ pub enum Admission {
     /// Take it.
     Take {
         /// Where it goes.
-        arrival: Arrival,
-        /// Kinds of digest to compute, the one to record first, and the offset that they are for.
+        target: Target,
+        /// Kinds of digest to compute, the one to record first.
         kinds: Vec<DigestKind>,
         /// Offset of the slice in the file, in bytes; 0 where not known, and then no chaining value is asked for.
         offset: u64,
@@ -107,11 +108,32 @@ pub enum Admission {
     Held(Option<Digest>),
 }
 
+/// Where a slice goes.
+pub enum Target {
+    /// Into the spool.
+    Spool(Arrival),
+    /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell whether
+    /// it is the same.
+    Compare(Digest),
+}
+
+impl Target {
+    /// The file to write to; None where the slice is only compared.
+    pub fn file(&self) -> Option<&File> {
+        match self {
+            Target::Spool(arrival) => Some(arrival.file()),
+            Target::Compare(_) => None,
+        }
+    }
+}
+
 /// A slice was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// With it the file was finished.
     Finished(Digest),
+    /// It was held already.
+    Held,
     /// A merger would find something to do.
     MergerDue,
     /// It waits for slices before it.
@@ -217,9 +239,9 @@ impl Uploads {
     pub fn admit(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
         self.check_slice_size(ask.len)?;
         if let Some(begin) = &ask.begin
-            && let Standing::Finished { digest, .. } = self.begin_with_slice(begin, ask)?
+            && let Some(admission) = self.begin_with_slice(begin, ask)?
         {
-            return Ok(Admission::Held(digest));
+            return Ok(admission);
         }
         let spool = Spool::of(&self.data, &ask.name);
         let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
@@ -237,23 +259,27 @@ impl Uploads {
             }
             kinds.push(digest.kind);
         }
-        Ok(Admission::Take { arrival: spool.arrival(ask.slice_id)?, kinds, offset })
+        Ok(Admission::Take { target: Target::Spool(spool.arrival(ask.slice_id)?), kinds, offset })
     }
 
     /// Stores a slice that arrived whole; `digests` are of what arrived, of the kinds that were asked for.
     ///
     /// # Errors
     /// Refused; nothing changed then.
-    pub fn commit(&self, ask: &SliceAsk, mut arrival: Arrival, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
-        if let Some(told) = ask.digest
-            && let Some(is) = digests.iter().find(|d| d.kind == told.kind && **d != told)
-        {
-            let message = format!("slice {} arrived with the digest {is}, not {told}: send it again", ask.slice_id);
-            return Err(Refusal::new(ErrorCode::Damaged, message));
-        }
+    pub fn commit(&self, ask: &SliceAsk, target: Target, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
+        self.check_told(ask, digests)?;
+        let mut arrival = match target {
+            Target::Spool(arrival) => arrival,
+            Target::Compare(finished) => {
+                let differs = digests.iter().find(|d| d.kind == DigestKind::Hash && d.digest != finished);
+                return differs.map_or(Ok(Stored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
+            }
+        };
         let spool = Spool::of(&self.data, &ask.name);
-        let mut locked = self.lock(&spool)?.ok_or_else(|| no_upload(&ask.name))?;
-        locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)?;
+        let Some(mut locked) = self.lock(&spool)? else { return self.finished_meanwhile(ask, digests) };
+        if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
+            return Ok(Stored::Held);
+        }
         let is_only_slice = locked.upload().plan.slice_num == Some(1);
         let may_merge = ask.slice_id <= locked.frontier()?;
         drop(locked);
@@ -268,6 +294,28 @@ impl Uploads {
         Ok(if may_merge { Stored::MergerDue } else { Stored::Waits })
     }
 
+    /// Whether a slice arrived with the digest that its client told.
+    fn check_told(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<(), Refusal> {
+        match ask.digest.and_then(|told| Some((told, digests.iter().find(|d| d.kind == told.kind && **d != told)?))) {
+            None => Ok(()),
+            Some((told, is)) => {
+                let message = format!("slice {} arrived with the digest {is}, not {told}: send it again", ask.slice_id);
+                Err(Refusal::new(ErrorCode::Damaged, message))
+            }
+        }
+    }
+
+    /// The upload went while the slice arrived: somebody else may have finished it with the same content.
+    fn finished_meanwhile(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
+        let Entry::File(Finished { stamp: Some(stamp), .. }) = Store::new(&self.data).lookup(&ask.name)? else {
+            return Err(no_upload(&ask.name));
+        };
+        let is_only = ask.begin.as_ref().is_some_and(|begin| begin.plan.slice_num == Some(1));
+        let same_content = is_only && digests.iter().any(|d| d.kind == DigestKind::Hash && d.digest == stamp.digest);
+        let same_source = ask.source.is_some() && ask.source == stamp.source;
+        if same_content || same_source { Ok(Stored::Finished(stamp.digest)) } else { Err(no_upload(&ask.name)) }
+    }
+
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
     fn publish_now(&self, spool: &Spool) -> Result<Option<Outcome>, Refusal> {
         match spool.try_merger_lock() {
@@ -278,13 +326,26 @@ impl Uploads {
         }
     }
 
-    /// Begins the upload that a slice brings with it.
-    fn begin_with_slice(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Standing, Refusal> {
-        begin.plan.learn(ask.slice_id, ask.len).map_err(crate::reply::within_request)?;
+    /// Begins the upload that a slice brings with it, unless the file is finished: then what that means for the slice.
+    fn begin_with_slice(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Admission>, Refusal> {
+        let is_only = begin.plan.slice_num == Some(1);
         // The hash of the only slice is the digest of the file.
-        let only = (begin.plan.slice_num == Some(1)).then_some(ask.digest).flatten();
-        let file_digest = only.filter(|d| d.kind == DigestKind::Hash).map(|d| d.digest);
-        self.begin_unlisted(&BeginAsk { file_digest: begin.file_digest.or(file_digest), ..begin.clone() })
+        let only = ask.digest.filter(|d| is_only && d.kind == DigestKind::Hash);
+        let file_digest = begin.file_digest.or(only.map(|d| d.digest));
+        match self.begin_unlisted(&BeginAsk { file_digest, ..begin.clone() })? {
+            Standing::Unfinished(_) => Ok(None),
+            Standing::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
+                Ok(Some(Admission::Held(digest)))
+            }
+            Standing::Finished { digest: Some(digest), .. } if is_only => {
+                let kinds = vec![DigestKind::Hash];
+                Ok(Some(Admission::Take { target: Target::Compare(digest), kinds, offset: 0 }))
+            }
+            Standing::Finished { .. } => {
+                let message = format!("{} exists: name the digest of yours, or push with --replace", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+        }
     }
 
     /// A slice of an upload that is not there: of a finished one, sent again because the answer was lost, or of none.
@@ -309,6 +370,11 @@ impl Uploads {
                 log::error!("the upload in {} is beyond use and removed: {e}", spool.path().display());
                 spool.remove_unreadable()?;
                 Ok(None)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                log::error!("{e}");
+                let message = format!("something that is no folder stands at tmp/{}: remove it", spool.folder());
+                Err(Refusal::new(ErrorCode::Conflict, message))
             }
             locked => Ok(locked?),
         }
@@ -416,6 +482,12 @@ impl Uploads {
 
 fn cannot_be_finished(name: &FileName, why: &str) -> Refusal {
     Refusal::new(ErrorCode::Conflict, format!("{name} cannot be finished: {why}"))
+}
+
+fn exists_with(ask: &SliceAsk, digest: Digest, yours: Digest) -> Refusal {
+    let name = &ask.name;
+    let message = format!("{name} exists: its digest is {digest}, yours {yours}; push with --replace to replace it");
+    Refusal::new(ErrorCode::Exists, message)
 }
 
 fn no_upload(name: &FileName) -> Refusal {

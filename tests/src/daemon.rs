@@ -13,6 +13,7 @@ use std::time::Instant;
 /// A data folder and the daemon on it.
 pub struct Daemon {
     folder: Arc<tempfile::TempDir>,
+    data: PathBuf,
     arguments: Vec<String>,
     listen: String,
     running: Option<Child>,
@@ -32,19 +33,26 @@ impl Daemon {
 
     /// Starts a daemon whose data folder is `data` in `folder`.
     pub fn in_folder(folder: tempfile::TempDir, arguments: &[&str]) -> Daemon {
-        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-        Daemon::on(Arc::new(folder), arguments)
+        let data = folder.path().join("data");
+        Daemon::on(Arc::new(folder), data, owned(arguments))
+    }
+
+    /// Starts a daemon whose data folder is `data`, on another file system maybe; its log lies elsewhere. That folder is
+    /// the caller's to remove.
+    pub fn with_data(data: &Path, arguments: &[&str]) -> Daemon {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Daemon::on(Arc::new(folder), data.to_owned(), owned(arguments))
     }
 
     /// Starts one more daemon with the same arguments on the same data folder, at an address of its own. The folder goes
     /// with the last of them.
     pub fn another(&self) -> Daemon {
-        Daemon::on(Arc::clone(&self.folder), self.arguments.clone())
+        Daemon::on(Arc::clone(&self.folder), self.data.clone(), self.arguments.clone())
     }
 
-    fn on(folder: Arc<tempfile::TempDir>, arguments: Vec<String>) -> Daemon {
+    fn on(folder: Arc<tempfile::TempDir>, data: PathBuf, arguments: Vec<String>) -> Daemon {
         let listen = "127.0.0.1:0".to_owned();
-        let mut daemon = Daemon { folder, arguments, listen, running: None, url: String::new() };
+        let mut daemon = Daemon { folder, data, arguments, listen, running: None, url: String::new() };
         daemon.run();
         daemon
     }
@@ -94,7 +102,7 @@ impl Daemon {
 
     /// The data folder.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// A folder beside the data folder, for the test's own files.
@@ -182,6 +190,10 @@ impl Drop for Daemon {
         }
         // Mergers leave by themselves once their spool is gone.
     }
+}
+
+fn owned(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(|a| (*a).to_owned()).collect()
 }
 
 /// Names of what is in a folder, sorted.
