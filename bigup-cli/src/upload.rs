@@ -130,6 +130,8 @@ impl Upload<'_> {
                 Err(busy) if busy.code() == Some(ErrorCode::Busy) => {
                     rival.wait_turn(&self.remote, Some(self.source), &busy)?;
                 }
+                // An upload that has begun in slices goes on in slices.
+                Err(error) if error.code() == Some(ErrorCode::Conflict) => return self.in_slices(),
                 Err(error) => return Err(self.cx.explained(error)),
             }
         };

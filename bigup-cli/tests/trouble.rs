@@ -62,13 +62,23 @@ fn a_slice_that_arrived_damaged_is_sent_again() {
 
 #[test]
 fn what_the_server_refuses_for_good_is_not_sent_again() {
-    for (status, code) in [(400, "bad_request"), (409, "conflict"), (413, "too_large"), (507, "no_space")] {
+    for (status, code) in [(400, "bad_request"), (409, "exists"), (413, "too_large"), (507, "no_space")] {
         let refused = move || refusal(status, code, "never ever");
         let mock = Mock::with_hook(first(u32::MAX, |request| request.is_slice(0), refused));
         let (_dir, path) = file("a", &bytes(K));
         mock.run(&["push", &path]).failed("never ever");
         assert_eq!(mock.requests().len(), 1, "{status}");
     }
+}
+
+#[test]
+fn a_small_file_whose_upload_has_begun_in_slices_goes_on_in_slices() {
+    let whole = |request: &Request| request.is_post() && request.get("slice_num").is_some();
+    let mock = Mock::with_hook(first(1, whole, || refusal(409, "conflict", "slice_num of this upload is 4, not 1")));
+    let data = bytes(4 * K);
+    let (_dir, path) = file("a", &data);
+    mock.run(&["push", &path]).ok();
+    assert_eq!(mock.finished("a"), Some(data));
 }
 
 #[test]
@@ -208,16 +218,42 @@ fn another_push_of_the_same_content_is_waited_for() {
 }
 
 #[test]
-fn another_push_of_other_content_is_told() {
+fn another_push_of_other_content_is_told_once_it_moves() {
     let (data, mut other) = (bytes(4 * K), bytes(4 * K));
     other[K + 5] ^= 1;
-    let mock = Mock::with_hook(|request, _| {
-        let begins = !request.is_post() && request.get("peek").is_none();
-        begins.then(|| refusal_later(409, "busy", "another push is at work", 0))
+    let looks = AtomicU32::new(0);
+    let mock = Mock::with_hook(move |request, state| {
+        if !request.is_post() && request.get("peek").is_none() {
+            return Some(refusal_later(409, "busy", "another push is at work", 0));
+        }
+        // The third look finds one more slice.
+        if request.get("digests").is_none() && looks.fetch_add(1, Ordering::SeqCst) == 2 {
+            state.uploads.get_mut("a").unwrap().slices.insert(2, vec![7; K]);
+        }
+        None
     });
     mock.holding("a", "other", &other, K as u64, &[0, 1]);
     let (_dir, path) = file("a", &data);
-    mock.run(&["push", &path, "--slice-size", "1K"]).failed("different content: slice 1 differs");
+    mock.run(&["push", &path, "--slice-size", "1K"]).failed("its content differs from this file's in slice 1");
+    let begins = mock.requests().iter().filter(|request| request.get("peek").is_none()).count();
+    assert_eq!(begins, 3, "content that differs is no error while nothing moves");
+}
+
+#[test]
+fn content_left_by_an_interrupted_push_is_gone_on_with_once_the_server_lets_us() {
+    let (data, mut other) = (bytes(4 * K), bytes(4 * K));
+    other[K + 5] ^= 1;
+    let asked = AtomicU32::new(0);
+    let mock = Mock::with_hook(move |request, _| {
+        let begins = !request.is_post() && request.get("peek").is_none();
+        let busy = begins && asked.fetch_add(1, Ordering::SeqCst) < 3;
+        busy.then(|| refusal_later(409, "busy", "another push was at work", 0))
+    });
+    mock.holding("a", "other", &other, K as u64, &[0, 1]);
+    let (_dir, path) = file("a", &data);
+    mock.run(&["push", &path, "--slice-size", "1K"]).ok();
+    assert_eq!(mock.finished("a").unwrap(), data);
+    assert_eq!(mock.slices_sent(), [1, 2, 3]);
 }
 
 #[test]

@@ -441,10 +441,12 @@ impl Uploads {
             Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
         };
         let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
-        let plan = Plan::new(None, slice_size, ask.plan.file_size).map_err(against_upload)?;
+        let shared = Plan::new(None, slice_size, ask.plan.file_size).map_err(against_upload)?;
+        let keep = old.plan.common_slices(&shared);
+        let plan = if keep > 0 { shared } else { ask.plan };
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
-        match locked.keep_first(old.plan.common_slices(&plan), merger.as_ref()) {
+        match locked.keep_first(keep, merger.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(busy()),
             kept => kept?,
         }

@@ -267,6 +267,26 @@ fn standard_input_that_broke_off_is_not_sent_again() {
 }
 
 #[test]
+fn what_the_seeds_client_left_is_compared_and_gone_on_with() {
+    let daemon = daemon();
+    // Small enough to go in one request, which an upload that has begun in slices does not take.
+    for (len, slice) in [(700_000, 64 << 10), (5 << 20, 1 << 20)] {
+        let file = data::file(&daemon.scratch(), "left", len, len);
+        let content = std::fs::read(&file).unwrap();
+        let slices: Vec<&[u8]> = content.chunks(slice).collect();
+        daemon.server().get(&format!("file_name=f&slice_num={}", slices.len())).expect(200);
+        for (id, other) in [(0, false), (2, false), (3, true)] {
+            let bytes = if other { vec![9; slice] } else { slices[id].to_vec() };
+            daemon.server().post(&format!("file_name=f&slice_id={id}&slice_size={slice}"), &bytes).expect(200);
+        }
+        let done = done(&push(&daemon, &file, &[]).output().unwrap());
+        assert_eq!(done["bytes_sent"].as_u64().unwrap(), len - 2 * slice as u64, "{done}");
+        assert_stored(&daemon, &file);
+        std::fs::remove_file(daemon.finished("f")).unwrap();
+    }
+}
+
+#[test]
 fn ctrl_c_says_how_to_go_on() {
     let daemon = daemon();
     let file = large(&daemon, 13);
