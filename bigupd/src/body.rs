@@ -86,7 +86,7 @@ impl Body {
     }
 }
 
-/// Reads and forgets `raw`, up to `limit` bytes and [`DRAIN_TIME`].
+/// Reads and forgets `raw`, up to `limit` bytes and for half a minute at most.
 pub async fn drain(mut raw: RawBody, limit: u64) {
     let deadline = Instant::now() + DRAIN_TIME;
     let mut left = limit;

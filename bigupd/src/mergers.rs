@@ -12,12 +12,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::sync::Notify;
 
 /// Pause before a merger that failed is started again, doubled with every failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A merger that left sooner although there is something to do failed, whatever it said.
+const SHORTEST_LIFE: Duration = Duration::from_millis(100);
 
 /// Longest such pause: about as long as whoever just made room on the disk is ready to wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -103,8 +106,9 @@ impl Mergers {
             if failures > 0 {
                 tokio::time::sleep(pause_after(failures)).await;
             }
+            let began = Instant::now();
             let ended = this.command(&name).status().await;
-            this.ended(name, failures, ended).await;
+            this.ended(name, failures, ended, began.elapsed()).await;
         });
     }
 
@@ -119,7 +123,7 @@ impl Mergers {
     }
 
     /// A merger ended: looks whether there is something left to do that it did not see.
-    async fn ended(&self, name: FileName, failures: u32, ended: std::io::Result<ExitStatus>) {
+    async fn ended(&self, name: FileName, failures: u32, ended: std::io::Result<ExitStatus>, life: Duration) {
         let failed = match &ended {
             // 3: another one is at work; 4: no such upload any more; 5: blocked, which the spool says.
             Ok(status) => !matches!(status.code(), Some(0 | 3 | 4 | 5)),
@@ -139,6 +143,7 @@ impl Mergers {
         });
         // A panic there was reported where it happened.
         if due.await.unwrap_or(false) {
+            let failed = failed || life < SHORTEST_LIFE;
             self.start(name, Running { failures: if failed { failures + 1 } else { 0 } });
         }
     }

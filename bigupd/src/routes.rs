@@ -67,6 +67,7 @@ async fn elsewhere(app: App, headers: HeaderMap, body: RawBody) -> Reply {
 }
 
 async fn native(app: App, method: Method, headers: HeaderMap, query: String, body: RawBody) -> Reply {
+    log::debug!("{method} {}", bigup_core::name::printable(&query));
     let answer = match method {
         Method::GET => app.get(&query).await,
         Method::POST => return app.post(&headers, &query, body).await,

@@ -133,6 +133,11 @@ impl Daemon {
         Some(line[key.len() + 3..].to_owned())
     }
 
+    /// Whether a slice of the upload of `name`, which needs no encoding, is arriving.
+    pub fn spool_has_part(&self, name: &str) -> bool {
+        list(&self.data().join("tmp").join(name)).iter().any(|entry| entry.ends_with(".part"))
+    }
+
     /// What is in `tmp/`.
     pub fn spools(&self) -> Vec<String> {
         list(&self.data().join("tmp"))
