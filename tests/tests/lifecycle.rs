@@ -129,3 +129,12 @@ fn the_merger_goes_on_while_the_daemon_is_away() {
     eventually("the file is finished without a daemon", || daemon.finished("f").exists());
     assert!(std::fs::read(daemon.finished("f")).unwrap() == content);
 }
+
+#[test]
+fn an_upload_is_dropped_by_removing_its_folder() {
+    let daemon = with_unfinished_upload(&[]);
+    std::fs::remove_dir_all(daemon.data().join("tmp/f")).unwrap();
+    daemon.eventually_clean();
+    daemon.server().get("peek=1&file_name=f").expect(404);
+    assert_eq!(daemon.server().get("file_name=f&slice_num=2").expect(200).held(), [0; 0]);
+}
