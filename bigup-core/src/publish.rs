@@ -128,11 +128,14 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool) -> io::Result<()> {
 /// not there, or must be checked first.
 fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
     let merged = spool.merged_path();
+    if locked.upload().plan.slice_num == Some(0) {
+        // What another source's upload had merged before this one turned out to be empty is none of it.
+        return disk::open_or_create(&merged)?.set_len(0).at("cutting", &merged).map(|()| true);
+    }
     if merged.exists() {
         return Ok(true);
     }
     match locked.upload().plan.slice_num {
-        Some(0) => disk::open_or_create(&merged).map(|_| true),
         Some(1) => {
             let len = locked.upload().plan.len_of(0);
             let record = locked.records().get(0)?;

@@ -123,12 +123,16 @@ pub fn discard_if_wrong(locked: &LockedSpool, spool: &Spool, slice_id: u64) -> i
     }
 }
 
-/// Whether the file of a slice is what its record says, by reading it. False where there is no file or no record.
+/// Whether the file of a slice is what its record says, by reading it. False where there is no file or no record, or it
+/// is no slice of this plan.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn slice_is_right(path: &Path, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<bool> {
     let Some(record) = record else { return Ok(false) };
+    if plan.len_of(slice_id).is_some_and(|len| len != record.len) {
+        return Ok(false);
+    }
     let file = match disk::open_regular(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),

@@ -197,8 +197,10 @@ impl App {
         };
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
-        // Whatever is left of the body, an epilogue of a form or what follows a mistake.
-        drain(body, self.drain_limit()).await;
+        // Whatever is left of the body, an epilogue of a form or what follows a mistake. Of one that stalled nothing is.
+        if !matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout) {
+            drain(body, self.drain_limit()).await;
+        }
         let stored = match received {
             Ok((target, digests)) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());

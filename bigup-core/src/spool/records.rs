@@ -232,7 +232,12 @@ mod tests {
         assert_eq!(records.get(3).unwrap(), None);
         assert_eq!(records.get(900_000).unwrap(), None);
         let mut seen = vec![];
-        records.scan(0, 3000, |id, found| Ok(seen.extend(found.map(|r| (id, r))))).unwrap();
+        records
+            .scan(0, 3000, |id, found| {
+                seen.extend(found.map(|r| (id, r)));
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(seen, [(0, record(0)), (5, record(5))]);
     }
 

@@ -1,0 +1,216 @@
+//! Real file systems, mounted from sparse image files: how slices are merged on each, and what happens when one is full.
+//! Needs root, and the programs of xfsprogs, btrfs-progs and e2fsprogs.
+
+use bigup_tests::daemon::{Daemon, list};
+use bigup_tests::http::{Answer, Server};
+use bigup_tests::{data, process::eventually};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const MIB: usize = 1 << 20;
+const SLICE_SIZE: usize = 8 * MIB;
+
+/// A file system in an image file, mounted for as long as this lives.
+struct Mount {
+    folder: tempfile::TempDir,
+}
+
+impl Mount {
+    /// Makes one of `size` by the program and arguments of `mkfs`, and mounts it.
+    fn new(mkfs: &[&str], size: u64) -> Mount {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let (image, point) = (folder.path().join("image"), folder.path().join("mount"));
+        fs::File::create(&image).and_then(|file| file.set_len(size)).expect("a sparse file can be made");
+        fs::create_dir(&point).expect("the folder can be made");
+        run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&point));
+        Mount { folder }
+    }
+
+    /// Mounts a tmpfs with these options.
+    fn tmpfs(options: &str) -> Mount {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let point = folder.path().join("mount");
+        fs::create_dir(&point).expect("the folder can be made");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&point));
+        Mount { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("mount")
+    }
+
+    fn daemon(&self, arguments: &[&str]) -> Daemon {
+        Daemon::with_data(&self.path().join("data"), arguments)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Mergers leave by themselves; one of a failed test may hold the mount a moment longer.
+        let unmounted = Command::new("umount").arg("--lazy").arg(self.path()).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} cannot be unmounted", self.path().display());
+        }
+    }
+}
+
+/// Runs a program of the system.
+fn run(command: &mut Command) {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().unwrap_or_else(|e| {
+        panic!("{program} cannot be started ({e}): these tests need root and the packages xfsprogs, btrfs-progs, e2fsprogs, mount")
+    });
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn slice(content: &[u8], slice_id: usize) -> &[u8] {
+    content.chunks(SLICE_SIZE).nth(slice_id).expect("the slice is within the content")
+}
+
+fn begin(server: &Server, name: &str, content: &[u8]) -> Answer {
+    let slice_num = content.len().div_ceil(SLICE_SIZE);
+    let file_size = content.len();
+    server.get(&format!("file_name={name}&slice_num={slice_num}&slice_size={SLICE_SIZE}&file_size={file_size}"))
+}
+
+fn post(server: &Server, name: &str, content: &[u8], slice_id: usize) -> Answer {
+    let bytes = slice(content, slice_id);
+    server.post(&format!("file_name={name}&slice_id={slice_id}&slice_size={}", bytes.len()), bytes)
+}
+
+/// Sends all slices but those held, the first two in the wrong order, and waits for the file.
+fn push(daemon: &Daemon, name: &str, content: &[u8]) {
+    let server = daemon.server();
+    let held = begin(&server, name, content).expect(200).held();
+    let mut missing: Vec<usize> = (0..content.len().div_ceil(SLICE_SIZE)).collect();
+    missing.swap(0, 1);
+    for slice_id in missing.into_iter().filter(|id| !held.contains(&(*id as u64))) {
+        post(&server, name, content, slice_id).expect(200);
+    }
+    wait_for_exact(daemon, name, content);
+}
+
+fn wait_for_exact(daemon: &Daemon, name: &str, content: &[u8]) {
+    eventually("the file is finished", || begin(&daemon.server(), name, content).expect(200).body["is_uploaded"] == 1);
+    let finished = fs::read(daemon.finished(name)).expect("it is there");
+    assert!(finished == content, "the content differs");
+    daemon.eventually_clean();
+}
+
+/// Pushes a file whose last slice ends within a block; by which methods slices were merged.
+fn methods(mount: &Mount) -> Vec<&'static str> {
+    let daemon = mount.daemon(&["--merger-idle", "2s"]);
+    let content = data::bytes(1, 64 * MIB - 777);
+    push(&daemon, "file.bin", &content);
+    let log = daemon.log();
+    ["reflink", "copy_file_range", "read and write"]
+        .into_iter()
+        .filter(|method| {
+            log.lines().any(|line| line.contains("merging slice") && line.ends_with(&format!("by {method}")))
+        })
+        .collect()
+}
+
+#[test]
+fn xfs_shares_the_blocks_of_slices() {
+    let mount = Mount::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512 << 20);
+    assert_eq!(methods(&mount), ["reflink"]);
+}
+
+#[test]
+fn btrfs_shares_the_blocks_of_slices() {
+    let mount = Mount::new(&["mkfs.btrfs", "-q"], 512 << 20);
+    assert_eq!(methods(&mount), ["reflink"]);
+}
+
+#[test]
+fn ext4_copies_slices_in_the_kernel() {
+    let mount = Mount::new(&["mkfs.ext4", "-q"], 512 << 20);
+    assert_eq!(methods(&mount), ["copy_file_range"]);
+}
+
+#[test]
+fn tmpfs_copies_slices_in_the_kernel() {
+    let mount = Mount::tmpfs("size=256m");
+    assert_eq!(methods(&mount), ["copy_file_range"]);
+}
+
+/// Fills `mount` up to about `room` bytes; the filler's path.
+fn fill(mount: &Mount, room: usize) -> PathBuf {
+    let path = mount.path().join("filler");
+    let free = free(&mount.path());
+    let filler = vec![1; free.saturating_sub(room)];
+    fs::write(&path, filler).expect("there is room for it");
+    path
+}
+
+fn free(path: &Path) -> usize {
+    let found = nix::sys::statvfs::statvfs(path).expect("it is mounted");
+    usize::try_from(found.blocks_available() * found.fragment_size()).expect("it is small")
+}
+
+/// Slices of a file are sent, the first one last, until there is no room; then room is made.
+fn survives_being_full(mount: &Mount) {
+    let daemon = mount.daemon(&["--merger-idle", "1s"]);
+    let (server, name) = (daemon.server(), "file.bin");
+    let content = data::bytes(2, 3 * SLICE_SIZE + 777);
+    let filler = fill(mount, 2 * SLICE_SIZE + SLICE_SIZE / 2);
+    begin(&server, name, &content).expect(200);
+    post(&server, name, &content, 3).expect(200);
+    post(&server, name, &content, 2).expect(200);
+    post(&server, name, &content, 1).expect(200);
+    let refused = post(&server, name, &content, 0).expect(507);
+    assert_eq!(refused.body["error"], "no_space");
+    assert_eq!(begin(&server, name, &content).expect(200).held(), [1, 2, 3]);
+    assert_eq!(list(&daemon.data().join("files")), Vec::<String>::new());
+    let spool = daemon.data().join("tmp").join(&daemon.spools()[0]);
+    assert!(!list(&spool).iter().any(|name| name.ends_with(".part")), "part of the slice is left");
+
+    fs::remove_file(filler).expect("it is there");
+    push(&daemon, name, &content);
+}
+
+#[test]
+fn a_full_ext4_loses_nothing() {
+    survives_being_full(&Mount::new(&["mkfs.ext4", "-q", "-m", "0"], 64 << 20));
+}
+
+#[test]
+fn a_full_tmpfs_loses_nothing() {
+    survives_being_full(&Mount::tmpfs("size=48m"));
+}
+
+/// Slices wait as files and are copied: merging needs room for what is not yet unlinked. With room for one slice the
+/// whole file must get through all the same.
+#[test]
+fn merging_goes_on_with_room_for_a_single_slice() {
+    let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0"], 64 << 20);
+    let daemon = mount.daemon(&["--merger-idle", "1s"]);
+    let (server, name) = (daemon.server(), "file.bin");
+    let content = data::bytes(3, 4 * SLICE_SIZE + 777);
+    begin(&server, name, &content).expect(200);
+    for slice_id in (1..5).rev() {
+        post(&server, name, &content, slice_id).expect(200);
+    }
+    fill(&mount, SLICE_SIZE + SLICE_SIZE + MIB);
+    post(&server, name, &content, 0).expect(200);
+    wait_for_exact(&daemon, name, &content);
+}
+
+#[test]
+fn a_file_system_without_inodes_left_says_so() {
+    let mount = Mount::tmpfs("size=64m,nr_inodes=24");
+    let daemon = mount.daemon(&["--merger-idle", "1s"]);
+    let (server, name) = (daemon.server(), "file.bin");
+    let content = data::bytes(4, 2 * SLICE_SIZE);
+    begin(&server, name, &content).expect(200);
+    let fillers = mount.path().join("fillers");
+    fs::create_dir(&fillers).expect("there is an inode left");
+    let made = (0..30).take_while(|i| fs::write(fillers.join(i.to_string()), "").is_ok()).count();
+    assert!(made < 30, "there is always an inode left");
+    assert_eq!(post(&server, name, &content, 1).expect(507).body["error"], "no_space");
+    fs::remove_dir_all(&fillers).expect("it is there");
+    push(&daemon, name, &content);
+}
