@@ -14,6 +14,9 @@ use std::sync::OnceLock;
 
 mod reflink;
 
+/// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
+pub const READ_LEN: usize = 256 << 10;
+
 /// Adds what was being done, and to which path, to an I/O error.
 pub trait Context<T> {
     /// `doing` is a phrase like "syncing"; the error's kind stays as it was.
@@ -123,6 +126,22 @@ pub fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         return Err(error).at("reading", path);
     }
     Ok(bytes)
+}
+
+/// Gives the `len` bytes at `offset` of `file` to `each`, in pieces of [`READ_LEN`] at most.
+///
+/// # Errors
+/// `file` is shorter ([`io::ErrorKind::UnexpectedEof`]), or as the system gives them.
+pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; READ_LEN.min(usize::try_from(len).unwrap_or(READ_LEN))];
+    let mut done = 0;
+    while done < len {
+        let want = buffer.len().min(usize::try_from(len - done).unwrap_or(buffer.len()));
+        file.read_exact_at(&mut buffer[..want], offset + done)?;
+        each(&buffer[..want]);
+        done += want as u64;
+    }
+    Ok(())
 }
 
 /// An exclusive lock on the file that a path names, given back on drop.
@@ -298,15 +317,14 @@ fn copy_in_kernel(from: &File, to: &File, offset: u64, len: u64) -> nix::Result<
 }
 
 fn copy_by_hand(from: &File, to: &File, offset: u64, len: u64) -> io::Result<()> {
-    let mut buffer = vec![0; 256 << 10];
-    let mut done = 0;
-    while done < len {
-        let want = buffer.len().min(usize::try_from(len - done).unwrap_or(usize::MAX));
-        from.read_exact_at(&mut buffer[..want], done)?;
-        to.write_all_at(&buffer[..want], offset + done)?;
-        done += want as u64;
-    }
-    Ok(())
+    let (mut end, mut written) = (offset, Ok(()));
+    read_range(from, 0, len, |bytes| {
+        if written.is_ok() {
+            written = to.write_all_at(bytes, end);
+            end += bytes.len() as u64;
+        }
+    })?;
+    written
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 
 use crate::data_dir::DataDir;
 use crate::digest::{self, Digest, DigestKind, SliceHasher, TreeJoin};
-use crate::disk::{self, BootId, Context, Durability};
+use crate::disk::{self, BootId, Context};
 use crate::info_ini::InfoIni;
 use crate::name::printable;
 use crate::plan::Plan;
@@ -21,10 +21,7 @@ use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool,
 use crate::store::{self, Entry, Stamp, Store, StoreError};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-
-/// Bytes read at once where a file must be read again.
-const READ_LEN: usize = 256 << 10;
+use std::os::unix::fs::MetadataExt;
 
 /// What came of an attempt to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +165,7 @@ fn learn_size(spool: &Spool, locked: &mut LockedSpool) -> io::Result<Option<Stri
     let path = spool.merged_path();
     let len = std::fs::metadata(&path).at("looking at", &path)?.len();
     match Plan::new(None, None, Some(len)).and_then(|size| plan.bind(&size)) {
-        Ok(plan) => locked.save(Upload { plan, ..locked.upload().clone() }, Durability::Process).map(|()| None),
+        Ok(plan) => locked.save(Upload { plan, ..locked.upload().clone() }).map(|()| None),
         Err(why) => Ok(Some(format!("{why}; push it anew under another name"))),
     }
 }
@@ -197,7 +194,7 @@ fn exists(data: &DataDir, upload: &Upload) -> String {
 fn block(locked: &mut LockedSpool, why: String) -> io::Result<Outcome> {
     locked.records().set_publication(None)?;
     let upload = Upload { blocked: Some(why.clone()), ..locked.upload().clone() };
-    locked.save(upload, Durability::PowerCut)?;
+    locked.save(upload)?;
     Ok(Outcome::Blocked(why))
 }
 
@@ -214,7 +211,7 @@ fn refuse_content(locked: &mut LockedSpool, merged: &File, is: Digest, promised:
         locked.records().0.sync_all()?;
     }
     let upload = Upload { file_digest: None, ..locked.upload().clone() };
-    locked.save(upload, Durability::PowerCut)?;
+    locked.save(upload)?;
     block(locked, format!("the whole file has the digest {is}, not {promised} as promised; push it again"))
 }
 
@@ -265,13 +262,6 @@ fn hash_whole(merged: &File) -> io::Result<Digest> {
 /// # Errors
 /// `file` is shorter, or as the system gives them.
 pub fn hash_range(file: &File, offset: u64, len: u64, mut hasher: SliceHasher) -> io::Result<digest::SliceDigest> {
-    let mut buffer = vec![0; READ_LEN.min(usize::try_from(len).unwrap_or(READ_LEN))];
-    let mut done = 0;
-    while done < len {
-        let want = buffer.len().min(usize::try_from(len - done).unwrap_or(buffer.len()));
-        file.read_exact_at(&mut buffer[..want], offset + done)?;
-        hasher.update(&buffer[..want]);
-        done += want as u64;
-    }
+    disk::read_range(file, offset, len, |bytes| hasher.update(bytes))?;
     Ok(hasher.finish())
 }

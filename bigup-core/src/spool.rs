@@ -461,13 +461,14 @@ impl LockedSpool {
         Records(self.lock.file())
     }
 
-    /// Changes what the upload is.
+    /// Changes what the upload is, for good: it survives a power cut once this returns. A file replaced without a sync may
+    /// come back empty after one, and this one is what makes sense of all others; it is replaced a few times an upload.
     ///
     /// # Errors
     /// As the system gives them; it is what it was then.
-    pub fn save(&mut self, upload: Upload, durability: Durability) -> io::Result<()> {
+    pub fn save(&mut self, upload: Upload) -> io::Result<()> {
         if upload != self.upload {
-            disk::replace_file(&self.spool.path, UPLOAD_JSON, &upload.to_json(), durability)?;
+            disk::replace_file(&self.spool.path, UPLOAD_JSON, &upload.to_json(), Durability::PowerCut)?;
             self.upload = upload;
         }
         Ok(())
@@ -560,7 +561,7 @@ impl LockedSpool {
             return Ok(Place::Held);
         }
         let plan = self.upload.plan.learn(slice_id, len)?;
-        self.save(Upload { plan, ..self.upload.clone() }, Durability::Process)?;
+        self.save(Upload { plan, ..self.upload.clone() })?;
         let path = self.spool.slice_path(slice_id);
         // A slice must not be seen beside the record of another content, whichever of the two is written first: so the
         // old slice goes, then the record changes, then the new slice appears.

@@ -18,7 +18,6 @@ pub use wait::Stop;
 
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::Digest;
-use bigup_core::disk::Durability;
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
 use bigup_core::publish::{Outcome, publish};
@@ -178,7 +177,7 @@ fn note_error(spool: &Spool, ended: &io::Result<Ended>) {
     let noted = spool.lock().and_then(|locked| match locked {
         Some(mut locked) => {
             let upload = Upload { last_error, ..locked.upload().clone() };
-            locked.save(upload, Durability::Process)
+            locked.save(upload)
         }
         None => Ok(()),
     });

@@ -15,7 +15,7 @@ use crate::Stop;
 use crate::recover::{Recovered, discard_if_wrong, slice_is_right};
 use crate::sync::Syncer;
 use bigup_core::data_dir::DataDir;
-use bigup_core::digest::{self, Digest};
+use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::disk::{self, BootId, Context, Copier, CopyMethod};
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
@@ -23,7 +23,7 @@ use bigup_core::spool::{Record, Records, Spool, Upload};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,6 @@ pub const CHECKPOINT_BYTES: u64 = 32 << 20;
 
 /// Longest time between two checkpoints while anything was merged; info.ini lags by as much.
 pub const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
-
-/// Bytes read at once where slices must be hashed on the way.
-const READ_LEN: usize = 256 << 10;
 
 /// Most slices unlinked under one lock of the spool, for which clients wait.
 const UNLINK_BATCH: usize = 256;
@@ -55,7 +52,7 @@ pub struct Merge<'a> {
     copier: Copier,
     method: Option<CopyMethod>,
     /// Digests the whole file where its slices' digests do not join.
-    hasher: Option<blake3::Hasher>,
+    hasher: Option<SliceHasher>,
     /// Slices merged since the last sync began, with the inodes of the files that were merged.
     unsynced: BTreeMap<u64, u64>,
     /// Their bytes.
@@ -112,7 +109,7 @@ impl<'a> Merge<'a> {
 
     /// The digest of the whole merged file, where it was computed on the way.
     pub fn digest(&self) -> Option<Digest> {
-        self.hasher.as_ref().map(|hasher| Digest(*hasher.finalize().as_bytes()))
+        self.hasher.as_ref().map(|hasher| hasher.finish().digest)
     }
 
     /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. None: anything may
@@ -358,26 +355,13 @@ impl<'a> Merge<'a> {
         let mut hasher = match self.hasher.take() {
             Some(hasher) => hasher,
             None => {
-                let mut hasher = blake3::Hasher::new();
-                hash_from_start(&mut hasher, &self.merged, offset)?;
+                let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+                disk::read_range(&self.merged, 0, offset, |bytes| hasher.update(bytes))?;
                 hasher
             }
         };
-        hash_from_start(&mut hasher, slice, slice.metadata()?.len())?;
+        disk::read_range(slice, 0, slice.metadata()?.len(), |bytes| hasher.update(bytes))?;
         self.hasher = Some(hasher);
         Ok(())
     }
-}
-
-/// Takes the first `len` bytes of `file` into `hasher`.
-fn hash_from_start(hasher: &mut blake3::Hasher, file: &File, len: u64) -> io::Result<()> {
-    let mut buffer = vec![0; READ_LEN];
-    let mut done = 0;
-    while done < len {
-        let want = usize::try_from(len - done).map_or(READ_LEN, |left| left.min(READ_LEN));
-        file.read_exact_at(&mut buffer[..want], done)?;
-        hasher.update(&buffer[..want]);
-        done += want as u64;
-    }
-    Ok(())
 }

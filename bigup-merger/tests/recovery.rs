@@ -3,7 +3,7 @@
 
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
-use bigup_core::disk::{BootId, Durability};
+use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::spool::{Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload};
@@ -126,7 +126,7 @@ impl Bench {
     fn change(&self, change: impl FnOnce(Upload) -> Upload) {
         let mut locked = self.spool.lock().unwrap().unwrap();
         let changed = change(locked.upload().clone());
-        locked.save(changed, Durability::Process).unwrap();
+        locked.save(changed).unwrap();
     }
 
     fn with_records<T>(&self, act: impl FnOnce(&Records<'_>) -> T) -> T {

@@ -12,7 +12,6 @@ use crate::params::BeginAsk;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{Digest, DigestKind, SliceDigest};
-use bigup_core::disk::Durability;
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
@@ -464,7 +463,7 @@ impl Uploads {
             ..Upload::begin(ask.name.clone(), plan, ask.source.clone())
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.
-        locked.save(upload, Durability::PowerCut)?;
+        locked.save(upload)?;
         Ok(())
     }
 
@@ -523,13 +522,13 @@ fn resume(locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
     };
     let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
     if said_anew {
-        locked.save(Upload { blocked: None, ..upload }, Durability::PowerCut)?;
+        locked.save(Upload { blocked: None, ..upload })?;
         return Ok(());
     }
     if let Some(why) = &old.blocked {
         return Err(cannot_be_finished(&ask.name, why));
     }
-    locked.save(upload, Durability::Process)?;
+    locked.save(upload)?;
     Ok(())
 }
 

@@ -147,7 +147,7 @@ fn what_is_finished_is_not_pushed_again() {
     let daemon = Daemon::start();
     let file = data::file(&daemon.scratch(), "f", 4, 5 << 20);
     succeed(push(&daemon, &[text(&file), "--slice-size", "1M"]));
-    let requests = |daemon: &Daemon| daemon.log().matches("slice").count();
+    let requests = |daemon: &Daemon| daemon.log().matches(" stored, ").count();
     let before = requests(&daemon);
     let out = succeed(push(&daemon, &[text(&file), "--json"]));
     let done: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
