@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::uploads::{Standing, Uploads};
 use bigup_core::name::FileName;
 use bigup_core::spool::Spool;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::sync::Notify;
 
-/// Pause before a merger that failed is started again, doubled with every failure in a row.
+/// Pause before a merger is started again after one that failed without getting any further, doubled with every such
+/// failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A merger that left sooner although there is something to do failed, whatever it said.
@@ -35,14 +36,9 @@ struct Inner {
     uploads: Uploads,
     program: PathBuf,
     idle: Duration,
-    running: Mutex<HashMap<FileName, Running>>,
+    /// Uploads whose mergers are looked after: one is at work, or will be after a pause.
+    running: Mutex<HashSet<FileName>>,
     ended: Notify,
-}
-
-/// A merger at work, or the pause before the next one.
-#[derive(Default)]
-struct Running {
-    failures: u32,
 }
 
 impl Mergers {
@@ -60,11 +56,11 @@ impl Mergers {
 
     /// Makes sure that a merger is at work on `name`, where there is something to merge.
     pub fn ensure(&self, name: &FileName) {
-        if self.running().contains_key(name) {
+        if self.running().contains(name) {
             return;
         }
         match Spool::of(&self.inner.uploads.data, name).merger() {
-            Ok(None) => self.start(name.clone(), Running::default()),
+            Ok(None) => self.start(name.clone()),
             Ok(Some(pid)) => log::debug!("{name}: process {pid} is merging"),
             Err(e) => log::warn!("{name}: whether a merger is at work cannot be told: {e}"),
         }
@@ -78,8 +74,8 @@ impl Mergers {
         for spool in Spool::all(&self.inner.uploads.data)? {
             // One that cannot be read is reported by whoever begins that upload anew.
             if let Ok(Some(upload)) = spool.upload()
-                && !self.running().contains_key(&upload.file_name)
-                && self.is_due(&upload.file_name)
+                && !self.running().contains(&upload.file_name)
+                && self.frontier_if_due(&upload.file_name).is_some()
             {
                 self.ensure(&upload.file_name);
             }
@@ -87,29 +83,60 @@ impl Mergers {
         Ok(())
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<FileName, Running>> {
+    fn running(&self) -> MutexGuard<'_, HashSet<FileName>> {
         self.inner.running.lock().expect("nothing panics while it holds this lock")
     }
 
-    fn is_due(&self, name: &FileName) -> bool {
-        let standing = self.inner.uploads.peek(name, None);
-        matches!(standing, Ok(Some(Standing::Unfinished(unfinished))) if unfinished.is_merger_due())
+    /// The frontier of an upload that needs a merger; None for one that needs none. Blocks on the disk.
+    fn frontier_if_due(&self, name: &FileName) -> Option<u64> {
+        match self.inner.uploads.peek(name, None) {
+            Ok(Some(Standing::Unfinished(unfinished))) if unfinished.is_merger_due() => {
+                Some(unfinished.holdings.frontier)
+            }
+            _ => None,
+        }
     }
 
-    fn start(&self, name: FileName, running: Running) {
-        let failures = running.failures;
-        if self.running().insert(name.clone(), running).is_some() {
-            return;
+    /// The same once more on a thread that may block; None also while somebody else's merger is at work.
+    async fn frontier_if_left(&self, name: &FileName) -> Option<u64> {
+        let (this, name) = (self.clone(), name.clone());
+        let look = move || {
+            let is_free = matches!(Spool::of(&this.inner.uploads.data, &name).merger(), Ok(None));
+            this.frontier_if_due(&name).filter(|_| is_free)
+        };
+        // A panic there was reported where it happened.
+        tokio::task::spawn_blocking(look).await.ok().flatten()
+    }
+
+    fn start(&self, name: FileName) {
+        if self.running().insert(name.clone()) {
+            let this = self.clone();
+            tokio::spawn(async move {
+                this.tend(&name).await;
+                this.running().remove(&name);
+                // A slice that came since the last look found the name among those that are looked after.
+                if this.frontier_if_left(&name).await.is_some() {
+                    this.ensure(&name);
+                }
+            });
         }
-        let this = self.clone();
-        tokio::spawn(async move {
+    }
+
+    /// Runs mergers one after the other until nothing is left to do. They pause in between while none gets any further.
+    async fn tend(&self, name: &FileName) {
+        let (mut failures, mut frontier) = (0, 0);
+        loop {
             if failures > 0 {
                 tokio::time::sleep(pause_after(failures)).await;
             }
             let began = Instant::now();
-            let ended = this.command(&name).status().await;
-            this.ended(name, failures, ended, began.elapsed()).await;
-        });
+            let ended = self.command(name).status().await;
+            let failed = self.has_failed(name, ended) || began.elapsed() < SHORTEST_LIFE;
+            self.inner.ended.notify_waiters();
+            let Some(now) = self.frontier_if_left(name).await else { return };
+            failures = if failed && now <= frontier { failures + 1 } else { 0 };
+            frontier = now;
+        }
     }
 
     fn command(&self, name: &FileName) -> Command {
@@ -122,30 +149,17 @@ impl Mergers {
         command
     }
 
-    /// A merger ended: looks whether there is something left to do that it did not see.
-    async fn ended(&self, name: FileName, failures: u32, ended: std::io::Result<ExitStatus>, life: Duration) {
-        let failed = match &ended {
-            // 3: another one is at work; 4: no such upload any more; 5: blocked, which the spool says.
-            Ok(status) => !matches!(status.code(), Some(0 | 3 | 4 | 5)),
-            Err(_) => true,
-        };
+    fn has_failed(&self, name: &FileName, ended: std::io::Result<ExitStatus>) -> bool {
         match ended {
-            Ok(status) if failed => log::warn!("{name}: the merger ended with {status}"),
-            Ok(status) => log::debug!("{name}: the merger ended with {status}"),
+            // 3: another one is at work; 4: no such upload any more; 5: blocked, which the spool says.
+            Ok(status) if matches!(status.code(), Some(0 | 3 | 4 | 5)) => {
+                log::debug!("{name}: the merger ended with {status}");
+                return false;
+            }
+            Ok(status) => log::warn!("{name}: the merger ended with {status}"),
             Err(e) => log::error!("{name}: the merger {} cannot be started: {e}", self.inner.program.display()),
         }
-        self.running().remove(&name);
-        self.inner.ended.notify_waiters();
-        let (this, again) = (self.clone(), name.clone());
-        let due = tokio::task::spawn_blocking(move || {
-            let spool = Spool::of(&this.inner.uploads.data, &again);
-            this.is_due(&again) && matches!(spool.merger(), Ok(None))
-        });
-        // A panic there was reported where it happened.
-        if due.await.unwrap_or(false) {
-            let failed = failed || life < SHORTEST_LIFE;
-            self.start(name, Running { failures: if failed { failures + 1 } else { 0 } });
-        }
+        true
     }
 }
 
