@@ -192,9 +192,14 @@ fn exists(data: &DataDir, upload: &Upload) -> String {
 }
 
 fn block(locked: &mut LockedSpool, why: String) -> io::Result<Outcome> {
+    let upload = locked.upload().clone();
+    block_as(locked, upload, why)
+}
+
+/// Blocks `upload`, which may be another one than before, in one step.
+fn block_as(locked: &mut LockedSpool, upload: Upload, why: String) -> io::Result<Outcome> {
     locked.records().set_publication(None)?;
-    let upload = Upload { blocked: Some(why.clone()), ..locked.upload().clone() };
-    locked.save(upload)?;
+    locked.save(Upload { blocked: Some(why.clone()), ..upload })?;
     Ok(Outcome::Blocked(why))
 }
 
@@ -210,9 +215,11 @@ fn refuse_content(locked: &mut LockedSpool, merged: &File, is: Digest, promised:
         }
         locked.records().0.sync_all()?;
     }
-    let upload = Upload { file_digest: None, ..locked.upload().clone() };
-    locked.save(upload)?;
-    block(locked, format!("the whole file has the digest {is}, not {promised} as promised; push it again"))
+    // What was promised is forgotten only where it must be given anew after a comparison.
+    let file_digest = locked.upload().file_digest.filter(|_| !locked.upload().taken_over);
+    let upload = Upload { file_digest, ..locked.upload().clone() };
+    let why = format!("the whole file has the digest {is}, not {promised} as promised; push it again");
+    block_as(locked, upload, why)
 }
 
 /// The digest of the complete merged file: from the digests of its slices where these are enough.

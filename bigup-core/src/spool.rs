@@ -429,6 +429,9 @@ pub enum SliceError {
         /// Digest of what came.
         given: SliceDigest,
     },
+    /// The same slice came by another request meanwhile, and the two cannot be compared by the digests at hand.
+    #[error("slice {0} came by another request at the same time: send it again")]
+    Meanwhile(u64),
     /// I/O.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -559,6 +562,12 @@ impl LockedSpool {
         let slice_id = arrival.slice_id;
         if self.place(slice_id, len, source, digests)? == Place::Held {
             return Ok(Place::Held);
+        }
+        if self.is_held(slice_id)?
+            && let Some(held) = self.records().get(slice_id)?.filter(|held| held.len == len)
+            && !digests.iter().any(|digest| digest.kind == held.digest.kind)
+        {
+            return Err(SliceError::Meanwhile(slice_id));
         }
         let plan = self.upload.plan.learn(slice_id, len)?;
         self.save(Upload { plan, ..self.upload.clone() })?;

@@ -874,6 +874,25 @@ fn an_upload_taken_over_by_an_empty_file_becomes_empty() {
     bench.assert_finished(bench.merge(), b"");
 }
 
+/// A kill between forgetting the promise and blocking would leave an upload that anything may be published of.
+#[test]
+fn a_broken_promise_blocks_in_one_step_and_is_not_forgotten() {
+    for taken_over in [false, true] {
+        let bench = Bench::new(1000, 3000);
+        bench.put(0..3);
+        bench.change(|upload| Upload { taken_over, ..upload });
+        promise(&bench, b"something else");
+        let events = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        events.add_watch(bench.spool.path(), AddWatchFlags::IN_MOVED_TO).unwrap();
+        assert!(matches!(bench.merge(), Ended::Blocked(_)));
+        assert_eq!(events.read_events().unwrap().len(), 1, "upload.json is replaced once");
+        // Whatever a client says next, but for another promise.
+        bench.change(|upload| Upload { blocked: None, replace: true, ..upload });
+        assert!(!matches!(bench.merge(), Ended::Published(_)));
+        bench.assert_unpublished();
+    }
+}
+
 #[test]
 fn nothing_is_dropped_under_the_hands_of_a_merger() {
     let bench = Bench::new(1024, 700);

@@ -77,6 +77,7 @@ impl From<SliceError> for Refusal {
             SliceError::OtherSource | SliceError::Content { .. } => {
                 Refusal::new(ErrorCode::Conflict, error.to_string())
             }
+            SliceError::Meanwhile(_) => Refusal::new(ErrorCode::Damaged, error.to_string()),
             SliceError::Io(error) => error.into(),
         }
     }

@@ -30,10 +30,15 @@ impl Mount {
 
     /// Mounts a tmpfs with these options.
     fn tmpfs(options: &str) -> Mount {
+        Mount::in_memory("tmpfs", options)
+    }
+
+    /// Mounts a file system of this type that needs no device.
+    fn in_memory(kind: &str, options: &str) -> Mount {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let point = folder.path().join("mount");
         fs::create_dir(&point).expect("the folder can be made");
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&point));
+        run(Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(&point));
         Mount { folder }
     }
 
@@ -135,6 +140,19 @@ fn ext4_copies_slices_in_the_kernel() {
 fn tmpfs_copies_slices_in_the_kernel() {
     let mount = Mount::tmpfs("size=256m");
     assert_eq!(methods(&mount), ["copy_file_range"]);
+}
+
+#[test]
+fn without_extended_attributes_files_arrive_and_their_digests_are_not_known_later() {
+    let mount = Mount::in_memory("ramfs", "mode=700");
+    let daemon = mount.daemon(&[]);
+    let content = data::bytes(5, 2 * SLICE_SIZE + 1);
+    push(&daemon, "file.bin", &content);
+    let answer = daemon.server().get("peek=1&file_name=file.bin").expect(200);
+    assert_eq!((&answer.body["is_uploaded"], &answer.body["file_digest"]), (&1.into(), &serde_json::Value::Null));
+    assert!(daemon.log().contains("the digest is not kept"));
+    let told = daemon.server().get(&format!("file_name=file.bin&slice_num=3&file_digest={}", "0".repeat(64)));
+    assert!(told.expect(409).message().contains("not known"));
 }
 
 /// Fills `mount` up to about `room` bytes; the filler's path.

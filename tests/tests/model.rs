@@ -383,7 +383,8 @@ impl Model {
         let content = upload.content();
         let digest = digest::of_bytes(&content);
         if upload.promise.is_some_and(|promise| promise != digest) {
-            (upload.blocked, upload.promise) = (true, None);
+            upload.blocked = true;
+            upload.promise = upload.promise.filter(|_| !upload.taken_over);
             return Publishing::Blocked;
         }
         match &self.finished {

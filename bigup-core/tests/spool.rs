@@ -1,0 +1,114 @@
+//! The spool at its own interface: what is held after each step, and what is refused.
+
+use bigup_core::data_dir::DataDir;
+use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
+use bigup_core::name::FileName;
+use bigup_core::plan::Plan;
+use bigup_core::spool::{Place, SliceError, Spool, Upload};
+use std::io::Write;
+use std::time::Duration;
+
+struct Fixture {
+    _dir: tempfile::TempDir,
+    data: DataDir,
+    spool: Spool,
+}
+
+fn upload(plan: Plan, source: Option<&str>) -> Upload {
+    Upload::begin(FileName::new("f").unwrap(), plan, source.map(str::to_owned))
+}
+
+fn fixture(slice_num: Option<u64>, slice_size: Option<u64>) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::create(dir.path()).unwrap();
+    let upload = upload(Plan::new(slice_num, slice_size, None).unwrap(), None);
+    assert!(Spool::create(&data, &upload).unwrap());
+    Fixture { spool: Spool::of(&data, &upload.file_name), data, _dir: dir }
+}
+
+fn digest(kind: DigestKind, offset: u64, content: &[u8]) -> SliceDigest {
+    let mut hasher = SliceHasher::new(kind, offset);
+    hasher.update(content);
+    hasher.finish()
+}
+
+impl Fixture {
+    fn commit(&self, slice_id: u64, content: &[u8], digests: &[SliceDigest]) -> Result<Place, SliceError> {
+        let mut arrival = self.spool.arrival(slice_id).unwrap();
+        arrival.file().write_all(content).unwrap();
+        let mut locked = self.spool.lock().unwrap().unwrap();
+        locked.commit(&mut arrival, content.len() as u64, None, digests)
+    }
+
+    fn held(&self) -> Vec<u64> {
+        self.spool.lock().unwrap().unwrap().holdings().unwrap().ranges().iter().collect()
+    }
+
+    fn parts(&self) -> usize {
+        let names = std::fs::read_dir(self.spool.path()).unwrap().flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part")).count()
+    }
+}
+
+#[test]
+fn an_upload_is_created_once() {
+    let f = fixture(Some(3), None);
+    let other = upload(Plan::new(Some(9), None, None).unwrap(), None);
+    assert!(!Spool::create(&f.data, &other).unwrap());
+    assert_eq!(f.spool.upload().unwrap().unwrap().plan.slice_num, Some(3));
+    assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 1, "nothing half made is left");
+}
+
+#[test]
+fn a_slice_is_held_from_its_commit_on_and_a_dropped_arrival_leaves_nothing() {
+    let f = fixture(Some(3), None);
+    drop(f.spool.arrival(1).unwrap());
+    assert_eq!((f.held(), f.parts()), (vec![], 0));
+    let hash = digest(DigestKind::Hash, 0, &[7; 10]);
+    assert_eq!(f.commit(1, &[7; 10], &[hash]).unwrap(), Place::Wanted);
+    assert_eq!(f.commit(1, &[7; 10], &[hash]).unwrap(), Place::Held);
+    assert_eq!((f.held(), f.parts()), (vec![1], 0));
+}
+
+#[test]
+fn other_content_and_other_sources_are_refused() {
+    let f = fixture(Some(3), None);
+    f.commit(0, &[1; 10], &[digest(DigestKind::Hash, 0, &[1; 10])]).unwrap();
+    let differs = f.commit(0, &[2; 10], &[digest(DigestKind::Hash, 0, &[2; 10])]);
+    assert!(matches!(differs, Err(SliceError::Content { slice_id: 0, .. })));
+    let locked = f.spool.lock().unwrap().unwrap();
+    assert!(matches!(locked.place(1, 10, Some("other"), &[]), Err(SliceError::OtherSource)));
+}
+
+#[test]
+fn a_slice_that_cannot_be_compared_with_the_one_that_came_meanwhile_is_refused() {
+    let f = fixture(None, Some(1024));
+    f.commit(1, &[1; 1024], &[digest(DigestKind::ChainingValue, 1024, &[1; 1024])]).unwrap();
+    let late = f.commit(1, &[2; 1024], &[digest(DigestKind::Hash, 0, &[2; 1024])]);
+    assert!(matches!(late, Err(SliceError::Meanwhile(1))));
+    assert_eq!(std::fs::read(f.spool.slice_path(1)).unwrap(), [1; 1024]);
+}
+
+#[test]
+fn a_sweep_takes_what_nobody_writes() {
+    let f = fixture(Some(3), None);
+    let alive = f.spool.arrival(0).unwrap();
+    std::fs::write(f.spool.path().join("1.dead.part"), "x").unwrap();
+    std::fs::write(f.spool.path().join(".upload.json.1.tmp"), "x").unwrap();
+    f.spool.sweep(Duration::from_secs(60)).unwrap();
+    assert_eq!(f.parts(), 2, "too young to go");
+    std::thread::sleep(Duration::from_millis(5));
+    f.spool.sweep(Duration::ZERO).unwrap();
+    assert_eq!(f.parts(), 1);
+    assert!(!f.spool.path().join(".upload.json.1.tmp").exists());
+    drop(alive);
+}
+
+#[test]
+fn an_upload_that_cannot_be_read_says_so() {
+    let f = fixture(Some(3), None);
+    std::fs::write(f.spool.path().join("upload.json"), "").unwrap();
+    assert_eq!(f.spool.upload().unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    f.spool.remove_unreadable().unwrap();
+    assert!(f.spool.upload().unwrap().is_none());
+}
