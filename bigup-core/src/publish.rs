@@ -99,6 +99,14 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     Ok(Outcome::Published(digest))
 }
 
+/// Whether the file stands in `files/` and only cleaning up is left, which the process that moved it did not live to do.
+///
+/// # Errors
+/// As the system gives them.
+pub fn is_moved(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
+    moved_already(spool, locked).map(|publication| publication.is_some())
+}
+
 /// The publication after which only cleaning up is left.
 ///
 /// Where the file is still the upload's only slice, a power cut took back the rename that made it the merged file.

@@ -15,7 +15,7 @@ use bigup_core::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
-use bigup_core::publish::{Outcome, publish};
+use bigup_core::publish::{Outcome, is_moved, publish};
 use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, Upload};
 use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::{ErrorCode, UploadStatus};
@@ -159,12 +159,25 @@ impl Uploads {
         let spool = Spool::of(&self.data, &ask.name);
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock(&spool)? {
-                let unfinished = self.go_on(&spool, locked, ask)?;
-                if unfinished.upload.plan.slice_num == Some(0) {
+                if is_moved(&spool, &locked)? {
+                    drop(locked);
                     self.publish_now(&spool)?;
                     continue;
                 }
-                return Ok(Standing::Unfinished(Box::new(unfinished)));
+                let unfinished = self.go_on(&spool, locked, ask)?;
+                if unfinished.upload.plan.slice_num != Some(0) {
+                    return Ok(Standing::Unfinished(Box::new(unfinished)));
+                }
+                // Nothing is to be sent of an empty file.
+                match self.publish_now(&spool)? {
+                    Some(Outcome::Published(digest)) => {
+                        let same_source = ask.source.is_some();
+                        return Ok(Standing::Finished { file_size: 0, digest: Some(digest), same_source });
+                    }
+                    Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
+                    Some(Outcome::NoUpload) => continue,
+                    Some(Outcome::NotYet) | None => return Ok(Standing::Unfinished(Box::new(unfinished))),
+                }
             }
             if let Some(finished) = self.look_for_finished(ask)? {
                 return Ok(finished);
@@ -440,7 +453,9 @@ impl Uploads {
             Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
         };
         let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
-        let shared = Plan::new(None, slice_size, ask.plan.file_size).map_err(against_upload)?;
+        // The number of slices counts where nothing else is said; else it follows.
+        let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
+        let shared = Plan::new(by_number, slice_size, ask.plan.file_size).map_err(against_upload)?;
         let keep = old.plan.common_slices(&shared);
         let plan = if keep > 0 { shared } else { ask.plan };
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
@@ -525,10 +540,12 @@ fn resume(locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
         locked.save(Upload { blocked: None, ..upload })?;
         return Ok(());
     }
-    if let Some(why) = &old.blocked {
-        return Err(cannot_be_finished(&ask.name, why));
+    match &old.blocked {
+        // What was promised turned out wrong: another comparison is the way out.
+        Some(_) if old.needs_comparison() => locked.save(Upload { blocked: None, ..upload })?,
+        Some(why) => return Err(cannot_be_finished(&ask.name, why)),
+        None => locked.save(upload)?,
     }
-    locked.save(upload)?;
     Ok(())
 }
 
@@ -538,7 +555,7 @@ fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: D
         (Some(theirs), Some(yours)) if theirs != yours => format!(", of {theirs} bytes and not {yours} like yours"),
         _ => String::new(),
     };
-    let left = takeover_after.saturating_sub(idle).as_secs() + 1;
+    let left = takeover_after.saturating_sub(idle).as_secs().saturating_add(1);
     let message = format!(
         "another push of {} was at work {} s ago{sizes}; you may go on with it in {left} s if it stays silent",
         ask.name,

@@ -265,10 +265,14 @@ impl Model {
                     return Begun::Refused(code);
                 }
                 let is_empty = self.upload.as_ref().is_some_and(|upload| upload.plan.slice_num == Some(0));
-                if !is_empty || self.publish() == Publishing::NotYet {
+                if !is_empty {
                     return Begun::Unfinished;
                 }
-                continue;
+                return match self.publish() {
+                    Publishing::NotYet => Begun::Unfinished,
+                    Publishing::Blocked => Begun::Refused(ErrorCode::Conflict),
+                    Publishing::Published(_) => Begun::Finished,
+                };
             }
             if let Some(finished) = &self.finished {
                 let own_digest = digest::of_bytes(&finished.content);
@@ -309,7 +313,7 @@ impl Model {
         let plan = plan.and_then(|plan| upload.plan.bind(&plan)).map_err(code)?;
         let (replace, promise) = (upload.replace || ask.replace, ask.file_digest.or(upload.promise));
         let said_anew = (replace, promise) != (upload.replace, upload.promise);
-        if upload.blocked && !said_anew {
+        if upload.blocked && !said_anew && !upload.needs_comparison() {
             return Err(ErrorCode::Conflict);
         }
         (upload.plan, upload.replace, upload.promise, upload.blocked) = (plan, replace, promise, false);
@@ -326,8 +330,10 @@ impl Model {
             return Err(ErrorCode::Busy);
         }
         let slice_size = upload.plan.slice_size.or(ask.plan.slice_size);
-        let plan = Plan::new(None, slice_size, ask.plan.file_size).map_err(code)?;
-        let keep = upload.plan.common_slices(&plan);
+        let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
+        let shared = Plan::new(by_number, slice_size, ask.plan.file_size).map_err(code)?;
+        let keep = upload.plan.common_slices(&shared);
+        let plan = if keep > 0 { shared } else { ask.plan };
         upload.held.retain(|id, _| *id < keep);
         let taken_over = !upload.held.is_empty();
         *upload = Upload {
@@ -447,22 +453,16 @@ impl World {
     fn begin_ask(&self, who: Who, says: Says, promise: Promise, replace: bool) -> BeginAsk {
         let (content, source) = (self.files.of(who), who.source());
         let (slice_size, file_size) = (self.files.slice_size, content.len() as u64);
-        let is_foreign = self.model.upload.as_ref().is_some_and(|upload| upload.source != source);
         let plan = match says {
-            // Who takes an upload over by its number of slices alone is not understood (the number is forgotten).
-            Says::SliceNum if !is_foreign => Plan::new(Some(file_size.div_ceil(slice_size)), None, None),
+            Says::SliceNum => Plan::new(Some(file_size.div_ceil(slice_size)), None, None),
             Says::SliceSize => Plan::new(None, Some(slice_size), None),
             _ => Plan::new(None, Some(slice_size), Some(file_size)),
         };
         let file_digest = match promise {
             Promise::Nothing => None,
             Promise::Own => Some(digest::of_bytes(content)),
-            // An empty file is finished as it is begun: a wrong promise is tried again until it is given up as Busy.
-            Promise::Wrong if content.is_empty() => None,
             Promise::Wrong => Some(digest::of_bytes(b"something else")),
         };
-        // The same for an empty file that replaces one and does not say its digest.
-        let replace = replace && (!content.is_empty() || file_digest.is_some());
         let plan = plan.expect("these numbers fit");
         BeginAsk { name: self.name.clone(), plan, source, file_digest, replace }
     }
@@ -479,11 +479,6 @@ impl World {
             Ok(Standing::Unfinished(unfinished)) => {
                 let upload = self.model.upload.as_ref().expect("the model has an upload too");
                 assert_eq!(unfinished.upload.needs_comparison(), upload.needs_comparison());
-                Begun::Unfinished
-            }
-            // An empty file that wants a promise first, having been taken over, is told so in this way.
-            Err(refusal) if refusal.code == ErrorCode::Busy && expected == Begun::Unfinished => {
-                assert_eq!(self.model.upload.as_ref().and_then(|upload| upload.plan.slice_num), Some(0), "{ask:?}");
                 Begun::Unfinished
             }
             Err(refusal) => Begun::Refused(refusal.code),

@@ -1,0 +1,88 @@
+//! Beginning an upload in states that only a kill at the right instant leaves behind, and of empty files.
+
+use bigup_core::data_dir::DataDir;
+use bigup_core::digest::{DigestKind, SliceHasher, of_bytes};
+use bigup_core::name::FileName;
+use bigup_core::plan::Plan;
+use bigup_core::spool::{Publication, Spool, Upload};
+use bigup_core::wire::ErrorCode;
+use bigupd::params::BeginAsk;
+use bigupd::uploads::{Standing, Uploads};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+fn uploads(folder: &tempfile::TempDir) -> Uploads {
+    let data = DataDir::create(folder.path()).unwrap();
+    Uploads { data, takeover_after: Duration::ZERO, max_slice_size: 1 << 20 }
+}
+
+fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
+    let plan = Plan::new(None, Some(1024), Some(file_size)).unwrap();
+    let name = FileName::new("f").unwrap();
+    BeginAsk { name, plan, source: source.map(str::to_owned), file_digest: None, replace: false }
+}
+
+#[test]
+fn an_upload_that_was_published_and_not_cleaned_up_is_finished_and_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    let content = [7; 100];
+    let first = ask(Some("first"), 100);
+    assert!(matches!(uploads.begin(&first), Ok(Standing::Unfinished(_))));
+    let spool = Spool::of(&uploads.data, &first.name);
+    let mut arrival = spool.arrival(0).unwrap();
+    arrival.file().write_all(&content).unwrap();
+    let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+    hasher.update(&content);
+    spool.lock().unwrap().unwrap().commit(&mut arrival, 100, Some("first"), &[hasher.finish()]).unwrap();
+    // As after a kill between the rename into files/ and the removal of the spool.
+    let finished = uploads.data.files().join("f");
+    fs::rename(spool.slice_path(0), &finished).unwrap();
+    let inode = fs::metadata(&finished).unwrap().ino();
+    let publication = Publication { inode, digest: of_bytes(&content) };
+    spool.lock().unwrap().unwrap().records().set_publication(Some(publication)).unwrap();
+
+    let second = uploads.begin(&ask(Some("second"), 100)).unwrap();
+    assert!(matches!(second, Standing::Finished { file_size: 100, same_source: false, .. }), "{second:?}");
+    assert!(spool.upload().unwrap().is_none());
+    assert_eq!(fs::read(&finished).unwrap(), content);
+}
+
+#[test]
+fn an_empty_file_is_finished_as_it_is_begun_and_again_when_it_replaces_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    for replace in [false, true, true] {
+        let begun = uploads.begin(&BeginAsk { replace, ..ask(None, 0) }).unwrap();
+        let digest = of_bytes(b"");
+        assert_eq!(begun, Standing::Finished { file_size: 0, digest: Some(digest), same_source: false });
+    }
+    let wrong = BeginAsk { file_digest: Some(of_bytes(b"x")), replace: true, ..ask(Some("s"), 0) };
+    assert_eq!(uploads.begin(&wrong).unwrap_err().code, ErrorCode::Conflict);
+}
+
+#[test]
+fn a_refused_promise_is_made_good_by_another_comparison() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    let asked = ask(Some("s"), 3000);
+    uploads.begin(&asked).unwrap();
+    let mut locked = Spool::of(&uploads.data, &asked.name).lock().unwrap().unwrap();
+    let blocked = Upload { taken_over: true, blocked: Some("wrong".to_owned()), ..locked.upload().clone() };
+    locked.save(blocked).unwrap();
+    drop(locked);
+    let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
+    assert!(unfinished.upload.needs_comparison() && unfinished.upload.blocked.is_none());
+}
+
+#[test]
+fn a_source_that_tells_only_the_number_of_slices_may_take_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    uploads.begin(&ask(Some("first"), 3000)).unwrap();
+    let by_number = BeginAsk { plan: Plan::new(Some(7), None, None).unwrap(), ..ask(Some("second"), 1) };
+    let Standing::Unfinished(unfinished) = uploads.begin(&by_number).unwrap() else { panic!("nothing is finished") };
+    assert_eq!(unfinished.upload.plan.slice_num, Some(7));
+}
