@@ -50,6 +50,9 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         locked.remove()?;
         return Ok(Outcome::Published(publication.digest));
     }
+    if must_be_checked(&locked)? {
+        return Ok(Outcome::NotYet);
+    }
     if locked.upload().blocked.is_some() || !adopt_whole(spool, &locked)? || !is_complete(&locked)? {
         return Ok(locked.upload().blocked.clone().map_or(Outcome::NotYet, Outcome::Blocked));
     }
@@ -97,6 +100,13 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     InfoIni::new(data).remove(&upload.file_name)?;
     locked.remove()?;
     Ok(Outcome::Published(digest))
+}
+
+/// Whether the merged file was last written under another kernel, so that a merger must look first what of it survived.
+/// One that is a single slice was synced before it became the merged file.
+fn must_be_checked(locked: &LockedSpool) -> io::Result<bool> {
+    let is_joined = !matches!(locked.upload().plan.slice_num, Some(0 | 1));
+    Ok(is_joined && locked.records().merge_boot()? != Some(BootId::current()))
 }
 
 /// Whether the file stands in `files/` and only cleaning up is left, which the process that moved it did not live to do.

@@ -624,8 +624,21 @@ impl LockedSpool {
         if is_cut {
             let path = self.spool.merged_path();
             disk::open_or_create(&path)?.set_len(end).at("cutting", &path)?;
+            self.note_cut(keep)?;
         }
         dropped.into_iter().try_for_each(|slice_id| self.discard(slice_id))
+    }
+
+    /// Notes, for good, that the merged file was cut to its first `keep` slices: what is appended now is not on disk yet.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn note_cut(&self, keep: u64) -> io::Result<()> {
+        let records = self.records();
+        if records.synced()? > keep {
+            records.set_synced(keep).and_then(|()| records.0.sync_data()).at("noting a cut in", &self.spool.path)?;
+        }
+        Ok(())
     }
 
     /// Removes the whole spool.

@@ -233,6 +233,8 @@ impl<'a> Merge<'a> {
             }
         }
         let synced: Vec<(u64, u64)> = std::mem::take(&mut self.syncing).into_iter().collect();
+        // On disk with the next sync; until then a power cut makes the next merger read a little more.
+        Records(&self.digests).set_synced(self.synced_frontier())?;
         for batch in synced.chunks(UNLINK_BATCH) {
             let Some(locked) = self.spool.lock()? else { return Ok(true) };
             for (slice_id, inode) in batch {
@@ -249,7 +251,8 @@ impl<'a> Merge<'a> {
             self.distrust(*slice_id)?;
         }
         let first = lost.iter().min().copied().unwrap_or(self.frontier);
-        self.merged.set_len(self.upload.plan.offset_of(first).unwrap_or(0))
+        self.merged.set_len(self.upload.plan.offset_of(first).unwrap_or(0))?;
+        self.spool.lock()?.map_or(Ok(()), |locked| locked.note_cut(first))
     }
 
     fn tell_frontier(&mut self) -> io::Result<()> {
@@ -257,10 +260,8 @@ impl<'a> Merge<'a> {
     }
 
     fn refresh_info(&mut self) -> io::Result<()> {
-        let first = self.syncing.keys().chain(self.unsynced.keys()).min();
-        let synced = first.map_or(self.frontier, |first| self.frontier.min(*first));
         self.last_info = Instant::now();
-        match InfoIni::new(self.data).refresh(self.spool, self.name, Some(synced)) {
+        match InfoIni::new(self.data).refresh(self.spool, self.name, Some(self.synced_frontier())) {
             // It may lag; unlinking slices must go on, or nothing would ever make room.
             Err(e) if e.kind() == io::ErrorKind::StorageFull => log::warn!("{}: {e}", self.name),
             told => {
@@ -269,6 +270,11 @@ impl<'a> Merge<'a> {
             }
         }
         Ok(())
+    }
+
+    fn synced_frontier(&self) -> u64 {
+        let first = self.syncing.keys().chain(self.unsynced.keys()).min();
+        first.map_or(self.frontier, |first| self.frontier.min(*first))
     }
 
     fn distrust(&self, slice_id: u64) -> io::Result<()> {

@@ -1,16 +1,17 @@
 //! What to trust at the start.
 //!
 //! Under the same kernel nothing that was written is lost, whoever was killed: lengths and names are right, and nothing
-//! is read again. Under another one (the boot id differs) whatever was not synced may be anything. A slice below the
-//! frontier without a file was synced before the file was unlinked, so the doubtful part of the merged file is just
-//! where slice files still stand. Those are checked against their digests and merged again; where neither the slice nor
-//! what was merged of it is right, the merged file is cut there and the slice is asked for again.
+//! is read again. Under another one (the boot id differs) whatever was not synced may be anything, and names may be
+//! missing. What lies below the recorded synced frontier and has no slice file any more has reached the disk. All else
+//! is checked: a slice against its digest, to be merged again; where it is gone or wrong, what was merged of it; where
+//! neither is right, the merged file is cut there and the slice is asked for again.
 
 use bigup_core::digest::{DigestKind, SliceHasher};
 use bigup_core::disk::{self, BootId, Context};
 use bigup_core::plan::Plan;
 use bigup_core::publish::hash_range;
 use bigup_core::spool::{LockedSpool, Record, Records, Spool, Upload};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -38,15 +39,18 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     let merged = disk::open_or_create(&merged_path)?;
     let holdings = locked.holdings()?;
     let same_boot = locked.records().merge_boot()? == Some(BootId::current());
+    let synced = if same_boot { holdings.frontier } else { locked.records().synced()? };
     drop(locked);
 
+    let mut doubtful: BTreeSet<u64> = (synced..holdings.frontier).collect();
+    doubtful.extend(holdings.waiting.iter().filter(|id| **id < holdings.frontier));
     let (mut frontier, mut damaged, mut again) = (holdings.frontier, None, vec![]);
     let digests = spool.open_digests()?;
-    for slice_id in holdings.waiting.into_iter().filter(|id| *id < holdings.frontier) {
+    for slice_id in doubtful {
         match state_of(spool, &Records(&digests), &merged, &upload.plan, slice_id, same_boot)? {
             State::Good => again.push(slice_id),
             State::MergedAlready => {
-                log::info!("{}: slice {slice_id} was merged and synced", spool.folder());
+                log::debug!("{}: slice {slice_id} was merged and reached the disk", spool.folder());
                 discard_unless_sent_anew(spool, slice_id)?;
             }
             State::Damaged => {
@@ -63,6 +67,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     if let Some(slice_id) = damaged {
         // The cut comes first, for good: without its file a slice below the frontier would count as merged and synced.
         merged.sync_all().at("syncing", &merged_path)?;
+        spool.lock()?.map_or(Ok(()), |locked| locked.note_cut(slice_id))?;
         discard_unless_sent_anew(spool, slice_id)?;
     }
     Records(&digests).set_merge_boot(BootId::current()).at("writing", spool.path())?;

@@ -533,7 +533,7 @@ fn a_slice_cut_short_or_of_a_torn_record_is_asked_for_again() {
         match damage {
             0 => fs::write(bench.spool.slice_path(1), "").unwrap(),
             1 => fs::write(bench.spool.slice_path(1), &bench.slice(1)[..1023]).unwrap(),
-            _ => bench.spool.open_digests().unwrap().write_all_at(b"torn", 2 * 64 + 30).unwrap(),
+            _ => bench.spool.open_digests().unwrap().write_all_at(b"torn", 3 * 64 + 30).unwrap(),
         }
         assert_eq!(bench.merge(), Ended::Idle);
         assert_eq!(bench.held(), [0, 2], "damage {damage}");
@@ -636,6 +636,45 @@ fn any_damage_after_a_reboot_ends_in_the_exact_file() {
     }
 }
 
+/// A file system may keep a longer merged file and lose the names of the slices that came before it.
+#[test]
+fn garbage_in_the_merged_file_is_found_although_the_slices_are_gone() {
+    for slice_size in [1000, 1024] {
+        for garbled in 0..4 {
+            for merged in garbled + 1..=4 {
+                let bench = Bench::new(slice_size, slice_size * 3 + 7);
+                bench.put(0..4);
+                let end = (merged as usize * slice_size).min(bench.content.len());
+                bench.leave_merged(&bench.content[..end]);
+                for slice_id in 0..merged {
+                    fs::remove_file(bench.spool.slice_path(slice_id)).unwrap();
+                }
+                bench.reboot();
+                bench.garble_merged(garbled);
+                bench.assert_finished(bench.finish(), &bench.content);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_below_the_synced_frontier_is_not_read_again() {
+    let bench = Bench::new(1024, 1024 * 4);
+    bench.put([0, 1]);
+    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.with_records(|records| records.synced().unwrap()), 2);
+    bench.reboot();
+    // Only reading it could tell.
+    bench.garble_merged(0);
+    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.held(), [0, 1]);
+    // What is not below it is read.
+    bench.with_records(|records| records.set_synced(0).unwrap());
+    bench.reboot();
+    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.held(), Vec::<u64>::new());
+}
+
 #[test]
 fn a_second_death_during_recovery_changes_nothing() {
     for is_slice_damaged in [false, true] {
@@ -664,7 +703,7 @@ fn a_slice_sent_again_because_its_record_was_torn_is_in_the_digest() {
         let bench = Bench::new(slice_size, slice_size * 3);
         bench.put([0, 1]);
         assert_eq!(bench.merge(), Ended::Idle);
-        bench.spool.open_digests().unwrap().write_all_at(b"torn", 64 + 30).unwrap();
+        bench.spool.open_digests().unwrap().write_all_at(b"torn", 2 * 64 + 30).unwrap();
         bench.put([0, 2]);
         bench.assert_finished(bench.merge(), &bench.content);
     }
@@ -680,7 +719,7 @@ fn the_digest_is_that_of_the_file_even_if_a_slice_of_a_torn_record_comes_with_ot
             while bench.holdings().frontier < 2 {
                 std::thread::yield_now();
             }
-            bench.spool.open_digests().unwrap().write_all_at(b"torn", 64 + 30).unwrap();
+            bench.spool.open_digests().unwrap().write_all_at(b"torn", 2 * 64 + 30).unwrap();
             bench.put_bytes(0, &other).unwrap();
             bench.put([2]);
         });

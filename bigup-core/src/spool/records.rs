@@ -2,12 +2,14 @@
 //! same for the life of the spool, which makes it the file to lock.
 //!
 //! ```text
-//! head, 64 bytes       0  magic            "BIGUPDG1"
+//! head, 128 bytes      0  magic            "BIGUPDG1"
 //!                      8  merge boot       boot id under which the merged file was last written
 //!                     16  inode            of the merged file, just before it was renamed into files/
 //!                     24  file digest      its digest
 //!                     56  check            of bytes 16 to 55; anything else: not being published
-//! record i at 64·(i+1)  0  digest
+//!                     64  synced frontier  slices below it have reached the disk in the merged file
+//!                    120  check            of bytes 64 to 119; anything else: none is known to have
+//! record i at 64·(i+2)  0  digest
 //!                     32  length           bytes, little-endian
 //!                     40  boot             boot id under which the slice was written
 //!                     48  kind             1 chaining value, 2 hash
@@ -24,8 +26,11 @@ use std::os::unix::fs::FileExt;
 
 const MAGIC: &[u8; 8] = b"BIGUPDG1";
 
-/// Bytes of a record, and of the head.
+/// Bytes of a record, and of each half of the head.
 const RECORD_LEN: usize = 64;
+
+/// Records' lengths before the first record.
+const HEAD_BLOCKS: u64 = 2;
 
 /// Records that are read at once when all are.
 const BATCH: usize = 1024;
@@ -108,12 +113,34 @@ impl Records<'_> {
         self.0.write_all_at(&tail, 16)
     }
 
+    /// The frontier up to which the merged file is known to have reached the disk; it may lag.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn synced(&self) -> io::Result<u64> {
+        let block = self.read_block(1)?;
+        Ok(if block[56..] == check(&block[..56], u64::MAX - 1) { u64_at(&block, 0) } else { 0 })
+    }
+
+    /// Notes that the merged file is on disk up to `frontier`, after a sync of it; or that it was cut to that, before
+    /// anything else is appended.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn set_synced(&self, frontier: u64) -> io::Result<()> {
+        let mut block = [0; RECORD_LEN];
+        block[..8].copy_from_slice(&frontier.to_le_bytes());
+        let sum = check(&block[..56], u64::MAX - 1);
+        block[56..].copy_from_slice(&sum);
+        self.0.write_all_at(&block, RECORD_LEN as u64)
+    }
+
     /// What is recorded of slice `slice_id`.
     ///
     /// # Errors
     /// As the system gives them.
     pub fn get(&self, slice_id: u64) -> io::Result<Option<Record>> {
-        Ok(decode(&self.read_block(slice_id + 1)?, slice_id))
+        Ok(decode(&self.read_block(slice_id + HEAD_BLOCKS)?, slice_id))
     }
 
     /// Records slice `slice_id`.
@@ -131,7 +158,7 @@ impl Records<'_> {
         };
         let sum = check(&block[..56], slice_id);
         block[56..].copy_from_slice(&sum);
-        self.0.write_all_at(&block, (slice_id + 1) * RECORD_LEN as u64)
+        self.0.write_all_at(&block, (slice_id + HEAD_BLOCKS) * RECORD_LEN as u64)
     }
 
     /// Calls `each` with every slice from `first` to `last` (inclusive) and what is recorded of it.
@@ -149,7 +176,7 @@ impl Records<'_> {
         while slice_id <= last {
             let count = BATCH.min(usize::try_from(last - slice_id + 1).unwrap_or(BATCH));
             let bytes = &mut buffer[..count * RECORD_LEN];
-            self.read_or_zero(bytes, (slice_id + 1) * RECORD_LEN as u64)?;
+            self.read_or_zero(bytes, (slice_id + HEAD_BLOCKS) * RECORD_LEN as u64)?;
             for block in bytes.chunks_exact(RECORD_LEN) {
                 each(slice_id, decode(block.try_into().expect("chunks are exact"), slice_id))?;
                 slice_id += 1;
@@ -247,12 +274,12 @@ mod tests {
         let records = Records(&file);
         records.put(1, &record(1)).unwrap();
         let mut block = [0; 64];
-        file.read_exact_at(&mut block, 128).unwrap();
-        file.write_all_at(&block, 192).unwrap();
+        file.read_exact_at(&mut block, 192).unwrap();
+        file.write_all_at(&block, 256).unwrap();
         assert_eq!(records.get(2).unwrap(), None);
         for at in [0, 31, 32, 40, 48, 56, 63] {
             block[at] ^= 1;
-            file.write_all_at(&block, 128).unwrap();
+            file.write_all_at(&block, 192).unwrap();
             assert_eq!(records.get(1).unwrap(), None, "byte {at}");
             block[at] ^= 1;
         }
@@ -269,7 +296,10 @@ mod tests {
         records.set_merge_boot(BootId([3; 8])).unwrap();
         assert_eq!(records.merge_boot().unwrap(), Some(BootId([3; 8])));
         assert_eq!(records.publication().unwrap(), Some(publication));
+        assert_eq!(records.synced().unwrap(), 0);
+        records.set_synced(5).unwrap();
         records.set_publication(None).unwrap();
+        assert_eq!(records.synced().unwrap(), 5);
         assert_eq!(records.publication().unwrap(), None);
         assert_eq!(records.merge_boot().unwrap(), Some(BootId([3; 8])));
     }
