@@ -27,7 +27,7 @@ use bigup_core::wire::{ErrorCode, UploadAnswer};
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
 const SMALL: u64 = MIB;
 
-/// How many rounds may pass in which no fewer slices are missing than in the best one before.
+/// How many rounds may pass in which no fewer slices are missing than in the best one before and none were merged.
 const FUTILE_ROUNDS: u32 = 5;
 
 /// What all files of a push share.
@@ -71,6 +71,7 @@ struct Upload<'a> {
 #[derive(Default)]
 struct Rounds {
     fewest: Option<u64>,
+    frontier: u64,
     futile: u32,
 }
 
@@ -286,8 +287,10 @@ impl Upload<'_> {
 impl Rounds {
     /// Another round, for which so many slices are missing.
     fn begin(&mut self, missing: u64, answer: &UploadAnswer) -> anyhow::Result<()> {
-        if self.fewest.is_none_or(|fewest| missing < fewest) {
-            *self = Rounds { fewest: Some(missing), futile: 0 };
+        let frontier = answer.curr_merge_slice_id.unwrap_or(0);
+        if self.fewest.is_none_or(|fewest| missing < fewest) || frontier > self.frontier {
+            let fewest = self.fewest.map_or(missing, |fewest| fewest.min(missing));
+            *self = Rounds { fewest: Some(fewest), frontier: frontier.max(self.frontier), futile: 0 };
             return Ok(());
         }
         self.futile += 1;
@@ -322,7 +325,12 @@ mod tests {
         for missing in [9, 9, 9, 9, 9, 8, 9, 8, 10, 8] {
             rounds.begin(missing, &answer).unwrap();
         }
-        let message = rounds.begin(8, &answer).unwrap_err().to_string();
+        let merged = UploadAnswer { curr_merge_slice_id: Some(1), ..UploadAnswer::default() };
+        rounds.begin(8, &merged).unwrap();
+        for _ in 0..4 {
+            rounds.begin(8, &merged).unwrap();
+        }
+        let message = rounds.begin(8, &merged).unwrap_err().to_string();
         assert!(message.contains("8 slices"), "{message}");
     }
 }

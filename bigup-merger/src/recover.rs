@@ -46,6 +46,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     doubtful.extend(holdings.waiting.iter().filter(|id| **id < holdings.frontier));
     let (mut frontier, mut damaged, mut again) = (holdings.frontier, None, vec![]);
     let digests = spool.open_digests()?;
+    let above: Vec<u64> = holdings.waiting.into_iter().filter(|id| *id >= holdings.frontier).collect();
     for slice_id in doubtful {
         match state_of(spool, &Records(&digests), &merged, &upload.plan, slice_id, same_boot)? {
             State::Good => again.push(slice_id),
@@ -70,6 +71,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
         spool.lock()?.map_or(Ok(()), |locked| locked.note_cut(slice_id))?;
         discard_unless_sent_anew(spool, slice_id)?;
     }
+    check_waiting(spool, &Records(&digests), &upload.plan, &above)?;
     Records(&digests).set_merge_boot(BootId::current()).at("writing", spool.path())?;
     // So that the folder's entries are there before the first slice is unlinked.
     disk::sync_dir(spool.path())?;
@@ -106,6 +108,26 @@ fn state_of(
         hash_range(merged, offset, r.len, hasher).is_ok_and(|digest| digest == r.digest)
     });
     Ok(if was_merged { State::MergedAlready } else { State::Damaged })
+}
+
+/// Checks the slices that were written under another kernel, all at once, so that all that are damaged are asked for at
+/// once. Those that are right have reached the disk, and are as good as any from now on.
+fn check_waiting(spool: &Spool, records: &Records<'_>, plan: &Plan, waiting: &[u64]) -> io::Result<()> {
+    for slice_id in waiting {
+        let record = records.get(*slice_id)?;
+        if record.is_some_and(|r| r.boot == BootId::current()) {
+            continue;
+        }
+        if !slice_is_right(&spool.slice_path(*slice_id), plan, *slice_id, record)? {
+            log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
+            discard_unless_sent_anew(spool, *slice_id)?;
+        } else if let (Some(locked), Some(record)) = (spool.lock()?, record)
+            && locked.records().get(*slice_id)? == Some(record)
+        {
+            locked.records().put(*slice_id, &Record { boot: BootId::current(), ..record })?;
+        }
+    }
+    Ok(())
 }
 
 /// Under the lock, and looked at again: a client may have sent it anew in the meantime.

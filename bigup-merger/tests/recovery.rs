@@ -658,6 +658,18 @@ fn garbage_in_the_merged_file_is_found_although_the_slices_are_gone() {
 }
 
 #[test]
+fn all_that_a_power_cut_damaged_is_asked_for_at_once() {
+    let bench = Bench::new(1024, 1024 * 6);
+    bench.put(0..6);
+    bench.reboot();
+    [2, 3, 5].into_iter().for_each(|slice_id| bench.garble_slice(slice_id));
+    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.held(), [0, 1, 4]);
+    assert_eq!(bench.record(4).boot, BootId::current(), "it was checked, once for all");
+    bench.assert_finished(bench.finish(), &bench.content);
+}
+
+#[test]
 fn what_is_below_the_synced_frontier_is_not_read_again() {
     let bench = Bench::new(1024, 1024 * 4);
     bench.put([0, 1]);
