@@ -2,18 +2,18 @@
 //! and post them, a bounded queue lies between.
 //!
 //! # Layout
-//! - [`args`]: the command line.
-//! - [`jobs`]: which files a command line stands for, and their names on the server.
-//! - [`source`], [`fingerprint`], [`stdin`]: what is read, and how a change under our hands is noticed.
-//! - [`slicing`]: how large slices are.
-//! - [`client`], [`query`], [`retry`]: HTTP requests, and which failures pass.
-//! - [`remote`]: the questions of the protocol, about one upload.
-//! - [`pool`], [`pipeline`], [`halt`], [`feed`]: reader, queue and senders.
-//! - [`ledger`], [`held`]: digests of our slices and of the server's.
-//! - [`upload`], [`rival`], [`ending`]: the protocol of one file, from the first question to the published file.
-//! - [`push`], [`status`], [`verify`]: the commands.
-//! - [`embedded`]: a daemon of our own for one push.
-//! - [`report`], [`tally`], [`bar`]: what people and programs get to see.
+//! - [`args`] - the command line.
+//! - [`jobs`] - which files a command line stands for, and their names on the server.
+//! - [`source`], [`fingerprint`], [`stdin`] - what is read, and how a change under our hands is noticed.
+//! - [`slicing`] - how large slices are.
+//! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass.
+//! - [`remote`] - the questions of the protocol, about one upload.
+//! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders.
+//! - [`ledger`], [`held`] - digests of our slices and of the server's.
+//! - [`upload`], [`rival`], [`ending`] - the protocol of one file, from the first question to the published file.
+//! - [`push`], [`status`], [`verify`] - the commands.
+//! - [`embedded`] - a daemon of our own for one push.
+//! - [`report`], [`tally`], [`bar`] - what people and programs get to see.
 //!
 //! # Who ends what
 //! The work is done in a thread of its own, so that a signal ends the program at once, whatever that thread waits for.
