@@ -606,17 +606,23 @@ fn an_empty_file_is_finished_by_its_beginning() {
     daemon.eventually_clean();
 }
 
-#[test]
-fn an_upload_that_another_file_blocks_says_so_and_goes_on_with_replace() {
-    let daemon = Daemon::start();
-    let server = daemon.server();
-    let content = bytes(12, 25);
+/// Sends the whole upload `a` while a file of that name is put in its way by hand; its content.
+fn send_all_and_be_blocked(daemon: &Daemon) -> Vec<u8> {
+    let (server, content) = (daemon.server(), bytes(12, 25));
     server.get(BEGIN_A).expect(200);
     std::fs::write(daemon.finished("a"), "by hand").unwrap();
     for (id, part) in slices(&content, 10) {
         server.post(&slice(id, part.len()), part).expect(200);
     }
     eventually("the upload is blocked", || daemon.info("a", "last_error").is_some());
+    content
+}
+
+#[test]
+fn an_upload_that_another_file_blocks_says_so_and_goes_on_with_replace() {
+    let daemon = Daemon::start();
+    let server = daemon.server();
+    let content = send_all_and_be_blocked(&daemon);
     assert!(daemon.info("a", "last_error").unwrap().contains("exists"));
     assert_refused("GET", &server.get(BEGIN_A), 409, "conflict", &["a cannot be finished", "exists", "--replace"]);
     let peeked = server.get("file_name=a&peek=1").expect(200);
@@ -632,16 +638,25 @@ fn an_upload_that_another_file_blocks_says_so_and_goes_on_with_replace() {
 fn waiting_for_a_replacement_ends_with_it_and_begins_no_other() {
     let daemon = Daemon::start();
     let server = daemon.server();
-    let content = bytes(12, 25);
-    server.get(BEGIN_A).expect(200);
-    std::fs::write(daemon.finished("a"), "by hand").unwrap();
-    for (id, part) in slices(&content, 10) {
-        server.post(&slice(id, part.len()), part).expect(200);
-    }
-    eventually("the upload is blocked", || daemon.info("a", "last_error").is_some());
+    let content = send_all_and_be_blocked(&daemon);
     let done = server.get(&format!("{BEGIN_A}&replace=1&wait=50")).expect(200);
     assert_eq!(done.body["is_uploaded"], 1, "{done:?}");
+    assert!(std::fs::read(daemon.finished("a")).unwrap() == content);
     daemon.eventually_clean();
+}
+
+#[test]
+fn a_body_that_stalls_is_given_up_and_leaves_nothing() {
+    let daemon = Daemon::with(&["--body-timeout", "300ms"]);
+    daemon.server().get(BEGIN_A).expect(200);
+    let mut stream = connect(daemon.url());
+    let head = format!("POST /big_file_upload?{} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", slice(0, 10));
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(b"01234").unwrap();
+    let answer = read_answer(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"timeout\""), "{answer}");
+    assert_eq!(daemon.server().get("file_name=a&peek=1").expect(200).held(), [0; 0]);
+    eventually("the part is gone", || !daemon.spool_has_part("a"));
 }
 
 #[test]
