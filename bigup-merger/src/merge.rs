@@ -4,7 +4,8 @@
 //! ```text
 //! 1  slices appended to merged            merged longer by whole slices and a part of one; all slice files still there
 //! 2  merged and digests synced            the same, for good
-//! 3  slice files unlinked, oldest first   merged as before; some slice files left, which are merged again
+//! 3  synced frontier recorded             as before; not on disk before the next sync, until then it lags
+//!    slice files unlinked, oldest first   merged as before; some slice files left, which are merged again
 //! 4  frontier in info.ini                 it lags behind merged
 //! ```
 //! Steps 2 to 4, a checkpoint, come every [`CHECKPOINT_BYTES`] or [`CHECKPOINT_TIME`], so that most slice files are
