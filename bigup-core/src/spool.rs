@@ -15,8 +15,9 @@
 //!
 //! # What is held
 //! A slice is held if its file is there, or if it lies below the frontier. The frontier is read from the length of
-//! `merged`; no counter can disagree with it. Slices are appended first and unlinked after `merged` was synced, so a
-//! slice below the frontier whose file is gone has reached the disk.
+//! `merged`; no counter can disagree with it. Slices are appended first and unlinked after `merged` was synced. Under
+//! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger has
+//! checked the rest.
 
 use crate::data_dir::DataDir;
 use crate::digest::{self, DigestKind, SliceDigest};
@@ -404,9 +405,12 @@ impl Holdings {
         self.waiting.first().map_or(self.frontier, |first| self.frontier.min(*first))
     }
 
-    /// Whether a merger would find something to do: a slice at or below the frontier.
-    pub fn has_work(&self) -> bool {
-        self.waiting.first().is_some_and(|first| *first <= self.frontier)
+    /// Whether a merger of `upload`, which holds this, would find something to do: a slice at or below the frontier, or a
+    /// file to publish. What is missing or blocked needs no merger.
+    pub fn need_merger(&self, upload: &Upload) -> bool {
+        let has_work = self.waiting.first().is_some_and(|first| *first <= self.frontier);
+        let is_complete = upload.may_be_published() && Some(self.frontier) == upload.plan.slice_num;
+        upload.blocked.is_none() && (has_work || is_complete)
     }
 }
 

@@ -38,8 +38,6 @@ pub enum Entry {
 pub struct Finished {
     /// Its size, in bytes.
     pub size: u64,
-    /// Its inode.
-    pub inode: u64,
     /// What is known of its content. None: it was put there or changed by somebody else, or the file system keeps no
     /// extended attributes.
     pub stamp: Option<Stamp>,
@@ -121,7 +119,7 @@ impl Store {
         if !found.is_file() {
             return Ok(Entry::Other(format!("{name} is no regular file")));
         }
-        Ok(Entry::File(Finished { size: found.len(), inode: found.ino(), stamp: read_stamp(&file, &found) }))
+        Ok(Entry::File(Finished { size: found.len(), stamp: read_stamp(&file, &found) }))
     }
 
     /// Moves `from`, which is synced and on the same file system, under `name`, atomically and for good: it survives a

@@ -162,13 +162,10 @@ fn begin<'a>(config: &'a Config, data: &'a DataDir, spool: &'a Spool) -> io::Res
     Merge::begin(data, spool, &config.file_name, recovered).map(Some)
 }
 
-/// Whether a merger that left would have something to do. What is missing or blocked needs no merger.
+/// Whether a merger that left would have something to do.
 fn has_work(spool: &Spool) -> io::Result<bool> {
     let Some(locked) = spool.lock()? else { return Ok(false) };
-    let holdings = locked.holdings()?;
-    let upload = locked.upload();
-    let complete = upload.may_be_published() && Some(holdings.frontier) == upload.plan.slice_num;
-    Ok(upload.blocked.is_none() && (holdings.has_work() || complete))
+    Ok(locked.holdings()?.need_merger(locked.upload()))
 }
 
 /// Writes down why merging failed, or that it no longer does. Trouble with that is logged: the first error matters more.

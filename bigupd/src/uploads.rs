@@ -65,8 +65,7 @@ pub struct Unfinished {
 impl Unfinished {
     /// Whether a merger would find something to do.
     pub fn is_merger_due(&self) -> bool {
-        let whole = Some(self.holdings.frontier) == self.upload.plan.slice_num;
-        self.upload.blocked.is_none() && (self.holdings.has_work() || (whole && self.upload.may_be_published()))
+        self.holdings.need_merger(&self.upload)
     }
 
     /// Whether all slices are held, so that the file will be finished without more of them.
@@ -536,17 +535,11 @@ fn resume(locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
         ..old.clone()
     };
     let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
-    if said_anew {
-        locked.save(Upload { blocked: None, ..upload })?;
-        return Ok(());
-    }
     match &old.blocked {
-        // What was promised turned out wrong: another comparison is the way out.
-        Some(_) if old.needs_comparison() => locked.save(Upload { blocked: None, ..upload })?,
-        Some(why) => return Err(cannot_be_finished(&ask.name, why)),
-        None => locked.save(upload)?,
+        // Where what was promised turned out wrong, another comparison is the way out.
+        Some(why) if !said_anew && !old.needs_comparison() => Err(cannot_be_finished(&ask.name, why)),
+        _ => Ok(locked.save(Upload { blocked: None, ..upload })?),
     }
-    Ok(())
 }
 
 /// Whether the other push differs is for the asker to find out: it may be its own, interrupted a moment ago.
