@@ -168,6 +168,10 @@ pub enum ErrorCode {
     BadName,
     /// 400: the body is not what its length or digest says; send it again.
     Damaged,
+    /// 401: a token is needed, and none, or none that counts, was sent.
+    Unauthorized,
+    /// 403: this token may not do that.
+    Forbidden,
     /// 404: no such path.
     NotFound,
     /// 404: no such upload; begin it by a GET.
@@ -184,6 +188,10 @@ pub enum ErrorCode {
     Exists,
     /// 413: over a limit.
     TooLarge,
+    /// 429: more than one client, address or token may have; ask again later.
+    TooMany,
+    /// 503: more than the server takes at once; ask again later.
+    Overloaded,
     /// 507: no room left.
     NoSpace,
     /// 500: something else went wrong on the server.

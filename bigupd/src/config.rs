@@ -1,5 +1,6 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
+use bigup_core::plan::MAX_SLICES;
 use bigup_core::units::{MIB, parse_duration, parse_size};
 use clap::Parser;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,42 @@ const DEFAULT_BODY_TIMEOUT: &str = "60s";
 
 /// What systemd's default stop timeout (90 s) leaves ample room for.
 const DEFAULT_STOP_GRACE: &str = "10s";
+
+/// Enough for logs, small uploads and an operator's shell on a disk that big uploads have filled.
+const DEFAULT_RESERVE: &str = "256M";
+
+/// Longer than a weekend and a holiday beside it.
+const DEFAULT_EXPIRE_AFTER: &str = "7d";
+
+/// A client that is at work sends its next head at once; one that trickles holds a connection this long.
+const DEFAULT_HEADER_TIMEOUT: &str = "30s";
+
+/// More than common proxies keep theirs, so that they close first and no request meets a closing connection.
+const DEFAULT_IDLE_TIMEOUT: &str = "75s";
+
+/// Below any link that a push makes sense over, far above what it costs to trickle.
+const DEFAULT_MIN_BODY_RATE: &str = "1K";
+
+/// What one process can hold with little memory.
+const DEFAULT_MAX_CONNECTIONS: &str = "16384";
+
+/// Far above what a client or a common proxy opens.
+const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: &str = "1024";
+
+/// What the design is made for.
+const DEFAULT_MAX_FILE_SIZE: &str = "16T";
+
+/// Unfinished uploads of all clients; each is a folder.
+const DEFAULT_MAX_UPLOADS: &str = "10000";
+
+/// Unfinished uploads of one token.
+const DEFAULT_MAX_UPLOADS_PER_TOKEN: &str = "1000";
+
+/// Each is a process of a few MiB that keeps a disk busy; more would only take turns.
+const DEFAULT_MAX_MERGERS: &str = "16";
+
+/// Room for the ids of a million slices.
+const DEFAULT_MAX_ANSWER_SIZE: &str = "16M";
 
 /// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
 /// DATA/files/.
@@ -64,6 +101,58 @@ pub struct Arguments {
     /// After SIGTERM running requests have this time to finish [default: 10s].
     #[arg(long, value_name = "TIME")]
     stop_grace: Option<String>,
+    /// What a slice's 200 promises: written (it survives the death of any process) or synced (a power cut too)
+    /// [default: written].
+    #[arg(long, value_name = "WRITTEN|SYNCED")]
+    slice_ack: Option<String>,
+    /// Room that uploads leave free on the disk [default: 256M].
+    #[arg(long, value_name = "SIZE")]
+    reserve: Option<String>,
+    /// An unfinished upload is removed this long after its last byte; 0: never [default: 7d].
+    #[arg(long, value_name = "TIME")]
+    expire_after: Option<String>,
+    /// Certificate chain (PEM); with it and its key all connections are TLS. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// Private key of the certificate (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Clients must show a certificate of one of these authorities (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
+    /// Longest time to read a request's head [default: 30s].
+    #[arg(long, value_name = "TIME")]
+    header_timeout: Option<String>,
+    /// A connection without a request is closed after this time [default: 75s].
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<String>,
+    /// Bytes a second that a body must bring, over each body_timeout; 0: any [default: 1K].
+    #[arg(long, value_name = "SIZE")]
+    min_body_rate: Option<String>,
+    /// Most connections at once [default: 16384].
+    #[arg(long, value_name = "N")]
+    max_connections: Option<String>,
+    /// Most connections from one address; 0: no limit of its own, as behind a proxy [default: 1024].
+    #[arg(long, value_name = "N")]
+    max_connections_per_address: Option<String>,
+    /// Largest file [default: 16T].
+    #[arg(long, value_name = "SIZE")]
+    max_file_size: Option<String>,
+    /// Most slices of a file, at most a million [default: 1000000].
+    #[arg(long, value_name = "N")]
+    max_slices: Option<String>,
+    /// Most unfinished uploads in all [default: 10000].
+    #[arg(long, value_name = "N")]
+    max_uploads: Option<String>,
+    /// Most unfinished uploads of one token [default: 1000].
+    #[arg(long, value_name = "N")]
+    max_uploads_per_token: Option<String>,
+    /// Most mergers at work; more wait for their turn [default: 16].
+    #[arg(long, value_name = "N")]
+    max_mergers: Option<String>,
+    /// Largest answer [default: 16M].
+    #[arg(long, value_name = "SIZE")]
+    max_answer_size: Option<String>,
     /// Configuration file (INI).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -73,6 +162,57 @@ pub struct Arguments {
     /// Stop when standard input is closed: for programs that start a daemon of their own.
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+}
+
+/// What a slice's 200 promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SliceAck {
+    /// It survives the death of any process; after a power cut a damaged one is found and asked for again.
+    Written,
+    /// It survives a power cut.
+    Synced,
+}
+
+/// Certificates, as files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities whose certificates clients must show. None: clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What is too much. Over it requests are refused, never dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time to read a request's head.
+    pub header_timeout: Duration,
+    /// Longest time without a request on an open connection.
+    pub idle_timeout: Duration,
+    /// Longest silence within a body.
+    pub body_timeout: Duration,
+    /// Bytes a second that a body must bring on the average of each `body_timeout`. 0: any.
+    pub min_body_rate: u64,
+    /// Most connections at once.
+    pub connections: u64,
+    /// Most connections from one address at once. 0: no limit.
+    pub connections_per_address: u64,
+    /// Largest slice, in bytes.
+    pub slice_size: u64,
+    /// Largest file, in bytes.
+    pub file_size: u64,
+    /// Most slices of a file.
+    pub slices: u64,
+    /// Most unfinished uploads in all.
+    pub uploads: u64,
+    /// Most unfinished uploads of one token.
+    pub uploads_per_token: u64,
+    /// Most mergers at work at once.
+    pub mergers: u64,
+    /// Largest answer, in bytes.
+    pub answer_size: u64,
 }
 
 /// Settings, checked.
@@ -88,12 +228,18 @@ pub struct Config {
     pub merger_idle: Duration,
     /// How long a push must be silent before another source may take its upload over.
     pub takeover_after: Duration,
-    /// Largest slice, in bytes.
-    pub max_slice_size: u64,
-    /// Longest silence within a body.
-    pub body_timeout: Duration,
     /// How long running requests may go on after a stop was asked for.
     pub stop_grace: Duration,
+    /// What a slice's 200 promises.
+    pub slice_ack: SliceAck,
+    /// Bytes that uploads leave free on the disk.
+    pub reserve: u64,
+    /// An unfinished upload goes this long after its last byte. None: never.
+    pub expire_after: Option<Duration>,
+    /// TLS on all connections. None: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// What is too much.
+    pub limits: Limits,
 }
 
 /// What the command line asks for besides settings.
@@ -143,6 +289,28 @@ impl Collector<'_> {
         }
         parse(default).expect("defaults are right")
     }
+
+    fn tls(&mut self, cert: Option<String>, key: Option<String>, client_ca: Option<String>) -> Option<TlsFiles> {
+        let mut path = |key, flag| self.given(key, flag).map(|(_, value)| PathBuf::from(value));
+        let files = (path("tls_cert", cert), path("tls_key", key), path("tls_client_ca", client_ca));
+        match files {
+            (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
+            (None, None, None) => None,
+            _ => {
+                self.mistakes.push("TLS needs both tls_cert and tls_key".to_owned());
+                None
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, over this data folder.
+    pub fn defaults(data_dir: PathBuf) -> Config {
+        let arguments = Arguments { data_dir: Some(String::new()), ..Arguments::default() };
+        let mut from = Collector { environment: &|_| None, file: vec![], known: vec![], mistakes: vec![] };
+        Config { data_dir, ..arguments.collect(&mut from) }
+    }
 }
 
 impl Arguments {
@@ -152,12 +320,25 @@ impl Arguments {
     /// All mistakes, one each.
     pub fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<(Config, Mode), Vec<String>> {
         let mut mistakes = vec![];
-        let config_file = self.config.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
+        let config_file = self.config.clone().or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
         let file = config_file.map_or(Ok(vec![]), |path| read_file(&path)).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
             vec![]
         });
         let mut from = Collector { environment, file, known: vec![], mistakes };
+        let mode = Mode { check_config: self.check_config, until_stdin_closes: self.until_stdin_closes };
+        let config = self.collect(&mut from);
+        for (key, _) in &from.file {
+            if !from.known.contains(&key.as_str()) {
+                let known = from.known.join(", ");
+                from.mistakes.push(format!("{key} in the configuration file is unknown; known are {known}"));
+            }
+        }
+        if from.mistakes.is_empty() { Ok((config, mode)) } else { Err(from.mistakes) }
+    }
+
+    /// All settings; mistakes are noted in `from`.
+    fn collect(self, from: &mut Collector<'_>) -> Config {
         let data_dir = from.given("data_dir", self.data_dir).map(|(_, value)| value).unwrap_or_default();
         if data_dir.is_empty() {
             from.mistakes.push("no data folder is given: use --data-dir, BIGUP_DATA_DIR or data_dir".to_owned());
@@ -169,24 +350,44 @@ impl Arguments {
                 "listening on {listen} lets anybody who reaches it upload: set allow_anonymous = yes if that is meant"
             ));
         }
-        let config = Config {
+        Config {
             data_dir: PathBuf::from(data_dir),
             listen,
             merger: from.get("merger", self.merger, "", parse_program),
             merger_idle: from.get("merger_idle", self.merger_idle, DEFAULT_MERGER_IDLE, parse_duration),
             takeover_after: from.get("takeover_after", self.takeover_after, DEFAULT_TAKEOVER_AFTER, parse_duration),
-            max_slice_size: from.get("max_slice_size", self.max_slice_size, DEFAULT_MAX_SLICE_SIZE, at_least_one_mib),
-            body_timeout: from.get("body_timeout", self.body_timeout, DEFAULT_BODY_TIMEOUT, parse_duration),
             stop_grace: from.get("stop_grace", self.stop_grace, DEFAULT_STOP_GRACE, parse_duration),
-        };
-        for (key, _) in &from.file {
-            if !from.known.contains(&key.as_str()) {
-                let known = from.known.join(", ");
-                from.mistakes.push(format!("{key} in the configuration file is unknown; known are {known}"));
-            }
+            slice_ack: from.get("slice_ack", self.slice_ack, "written", parse_slice_ack),
+            reserve: from.get("reserve", self.reserve, DEFAULT_RESERVE, parse_size),
+            expire_after: Some(from.get("expire_after", self.expire_after, DEFAULT_EXPIRE_AFTER, parse_duration))
+                .filter(|time| !time.is_zero()),
+            tls: from.tls(self.tls_cert, self.tls_key, self.tls_client_ca),
+            limits: Limits {
+                header_timeout: from.get("header_timeout", self.header_timeout, DEFAULT_HEADER_TIMEOUT, some_time),
+                idle_timeout: from.get("idle_timeout", self.idle_timeout, DEFAULT_IDLE_TIMEOUT, some_time),
+                body_timeout: from.get("body_timeout", self.body_timeout, DEFAULT_BODY_TIMEOUT, some_time),
+                min_body_rate: from.get("min_body_rate", self.min_body_rate, DEFAULT_MIN_BODY_RATE, parse_size),
+                connections: from.get("max_connections", self.max_connections, DEFAULT_MAX_CONNECTIONS, at_least_one),
+                connections_per_address: from.get(
+                    "max_connections_per_address",
+                    self.max_connections_per_address,
+                    DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
+                    parse_count,
+                ),
+                slice_size: from.get("max_slice_size", self.max_slice_size, DEFAULT_MAX_SLICE_SIZE, at_least_one_mib),
+                file_size: from.get("max_file_size", self.max_file_size, DEFAULT_MAX_FILE_SIZE, parse_size),
+                slices: from.get("max_slices", self.max_slices, &MAX_SLICES.to_string(), number_of_slices),
+                uploads: from.get("max_uploads", self.max_uploads, DEFAULT_MAX_UPLOADS, at_least_one),
+                uploads_per_token: from.get(
+                    "max_uploads_per_token",
+                    self.max_uploads_per_token,
+                    DEFAULT_MAX_UPLOADS_PER_TOKEN,
+                    at_least_one,
+                ),
+                mergers: from.get("max_mergers", self.max_mergers, DEFAULT_MAX_MERGERS, at_least_one),
+                answer_size: from.get("max_answer_size", self.max_answer_size, DEFAULT_MAX_ANSWER_SIZE, parse_size),
+            },
         }
-        let mode = Mode { check_config: self.check_config, until_stdin_closes: self.until_stdin_closes };
-        if from.mistakes.is_empty() { Ok((config, mode)) } else { Err(from.mistakes) }
     }
 }
 
@@ -221,6 +422,39 @@ fn parse_program(text: &str) -> Result<PathBuf, String> {
     // Where we are cannot be told only if /proc is missing; the search path is the next best.
     let beside = std::env::current_exe().ok().map(|me| me.with_file_name("bigup-merger"));
     Ok(beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("bigup-merger")))
+}
+
+fn parse_slice_ack(text: &str) -> Result<SliceAck, String> {
+    match text {
+        "written" => Ok(SliceAck::Written),
+        "synced" => Ok(SliceAck::Synced),
+        _ => Err(format!("{text:?} is neither written nor synced")),
+    }
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("0 leaves no time for anything".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    bigup_core::units::parse_u64(text).ok_or_else(|| format!("{text:?} is not a whole number"))
+}
+
+fn at_least_one(text: &str) -> Result<u64, String> {
+    match parse_count(text)? {
+        0 => Err("0 would refuse everything".to_owned()),
+        count => Ok(count),
+    }
+}
+
+fn number_of_slices(text: &str) -> Result<u64, String> {
+    match at_least_one(text)? {
+        count if count > MAX_SLICES => Err(format!("{count} slices are too many: at most {MAX_SLICES}")),
+        count => Ok(count),
+    }
 }
 
 fn at_least_one_mib(text: &str) -> Result<u64, String> {

@@ -26,6 +26,7 @@ use bigup_core::data_dir::DataDir;
 use config::Config;
 use mergers::Mergers;
 use routes::App;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uploads::Uploads;
@@ -34,12 +35,11 @@ use uploads::Uploads;
 ///
 /// Mergers go on: they need no daemon.
 pub async fn run(listener: TcpListener, data: DataDir, config: &Config, stop: impl Future<Output = ()>) {
-    let uploads =
-        Uploads { data: data.clone(), takeover_after: config.takeover_after, max_slice_size: config.max_slice_size };
-    let mergers = Mergers::new(uploads.clone(), config);
+    let uploads = Uploads { data: data.clone(), config: Arc::new(config.clone()) };
+    let mergers = Mergers::new(uploads.clone());
     let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone()));
     let (stopping, is_stopping) = watch::channel(false);
-    let routes = routes::routes(App::new(uploads, mergers, config, is_stopping));
+    let routes = routes::routes(App::new(uploads, mergers, is_stopping));
     let stop = async {
         stop.await;
         stopping.send_replace(true);

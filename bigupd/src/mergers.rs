@@ -4,12 +4,10 @@
 //! that have not ended yet, only spares looking at a lock for every slice; a merger that ends is always followed by a
 //! look at what it left.
 
-use crate::config::Config;
 use crate::uploads::{Standing, Uploads};
 use bigup_core::name::FileName;
 use bigup_core::spool::Spool;
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -34,8 +32,6 @@ pub struct Mergers {
 
 struct Inner {
     uploads: Uploads,
-    program: PathBuf,
-    idle: Duration,
     /// Uploads whose mergers are looked after: one is at work, or will be after a pause.
     running: Mutex<HashSet<FileName>>,
     ended: Notify,
@@ -43,9 +39,8 @@ struct Inner {
 
 impl Mergers {
     /// None running yet.
-    pub fn new(uploads: Uploads, config: &Config) -> Mergers {
-        let (program, idle) = (config.merger.clone(), config.merger_idle);
-        let inner = Inner { uploads, program, idle, running: Mutex::default(), ended: Notify::new() };
+    pub fn new(uploads: Uploads) -> Mergers {
+        let inner = Inner { uploads, running: Mutex::default(), ended: Notify::new() };
         Mergers { inner: Arc::new(inner) }
     }
 
@@ -140,10 +135,10 @@ impl Mergers {
     }
 
     fn command(&self, name: &FileName) -> Command {
-        let mut command = Command::new(&self.inner.program);
+        let mut command = Command::new(&self.inner.uploads.config.merger);
         command.arg("--data-dir").arg(self.inner.uploads.data.root());
         command.arg(format!("--file-name={}", name.as_str()));
-        command.arg(format!("--idle={}ms", self.inner.idle.as_millis()));
+        command.arg(format!("--idle={}ms", self.inner.uploads.config.merger_idle.as_millis()));
         // Its log lines go where ours go. It outlives us: what it does needs no daemon.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
@@ -157,7 +152,9 @@ impl Mergers {
                 return false;
             }
             Ok(status) => log::warn!("{name}: the merger ended with {status}"),
-            Err(e) => log::error!("{name}: the merger {} cannot be started: {e}", self.inner.program.display()),
+            Err(e) => {
+                log::error!("{name}: the merger {} cannot be started: {e}", self.inner.uploads.config.merger.display())
+            }
         }
         true
     }

@@ -5,7 +5,6 @@
 //! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
 
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
-use crate::config::Config;
 use crate::intake::{Expected, parse_content_digest, receive};
 use crate::mergers::Mergers;
 use crate::params::{AnswerForm, BeginAsk, Params};
@@ -34,14 +33,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 pub struct App {
     uploads: Uploads,
     mergers: Mergers,
-    body_timeout: Duration,
     stopping: watch::Receiver<bool>,
 }
 
 impl App {
     /// Handlers over `uploads`, with `mergers` to start. Once `stopping` is true no request is kept waiting.
-    pub fn new(uploads: Uploads, mergers: Mergers, config: &Config, stopping: watch::Receiver<bool>) -> App {
-        App { uploads, mergers, body_timeout: config.body_timeout, stopping }
+    pub fn new(uploads: Uploads, mergers: Mergers, stopping: watch::Receiver<bool>) -> App {
+        App { uploads, mergers, stopping }
     }
 }
 
@@ -82,7 +80,11 @@ async fn native(app: App, method: Method, headers: HeaderMap, query: String, bod
 
 impl App {
     fn drain_limit(&self) -> u64 {
-        self.uploads.max_slice_size + MAX_FORM_OVERHEAD
+        self.uploads.config.limits.slice_size + MAX_FORM_OVERHEAD
+    }
+
+    fn body_timeout(&self) -> Duration {
+        self.uploads.config.limits.body_timeout
     }
 
     /// Gets rid of a body that is not wanted, unless its client waits to be told to send it.
@@ -223,9 +225,9 @@ impl App {
         offset: u64,
         expected: &Expected,
     ) -> Result<(Target, Vec<SliceDigest>), Refusal> {
-        let mut body = Body::new(raw, content_type, self.body_timeout).await?;
-        let received = receive(&mut body, target, kinds, offset, expected, self.body_timeout).await?;
-        body.finish(self.body_timeout).await?;
+        let mut body = Body::new(raw, content_type, self.body_timeout()).await?;
+        let received = receive(&mut body, target, kinds, offset, expected, self.body_timeout()).await?;
+        body.finish(self.body_timeout()).await?;
         Ok(received)
     }
 

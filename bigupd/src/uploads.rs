@@ -8,6 +8,7 @@
 //! count for nothing until the new source has compared them and given the digest of the whole file; the file is
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 
+use crate::config::Config;
 use crate::params::BeginAsk;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::data_dir::DataDir;
@@ -21,6 +22,7 @@ use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::{ErrorCode, UploadStatus};
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a name is looked at again when uploads of it come and go in between.
@@ -31,10 +33,8 @@ const ATTEMPTS: usize = 8;
 pub struct Uploads {
     /// The data folder.
     pub data: DataDir,
-    /// How long a push must be silent before another source may take its upload over.
-    pub takeover_after: Duration,
-    /// Largest slice, in bytes.
-    pub max_slice_size: u64,
+    /// Settings.
+    pub config: Arc<Config>,
 }
 
 /// How a name stands.
@@ -444,8 +444,8 @@ impl Uploads {
                 format!("another client's push of {name} is unfinished; finish it there, or use another name");
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
-        if idle < self.takeover_after {
-            return Err(still_at_work(&old, ask, idle, self.takeover_after));
+        if idle < self.config.takeover_after {
+            return Err(still_at_work(&old, ask, idle, self.config.takeover_after));
         }
         let busy = || {
             let message = format!("{name} is being merged; ask again in a moment");
@@ -482,8 +482,9 @@ impl Uploads {
     }
 
     fn check_slice_size(&self, slice_size: u64) -> Result<(), Refusal> {
-        if slice_size > self.max_slice_size {
-            let message = format!("a slice of {slice_size} bytes is too large: at most {}", self.max_slice_size);
+        if slice_size > self.config.limits.slice_size {
+            let message =
+                format!("a slice of {slice_size} bytes is too large: at most {}", self.config.limits.slice_size);
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
         Ok(())

@@ -6,16 +6,19 @@ use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::spool::{Publication, Spool, Upload};
 use bigup_core::wire::ErrorCode;
+use bigupd::config::Config;
 use bigupd::params::BeginAsk;
 use bigupd::uploads::{Standing, Uploads};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn uploads(folder: &tempfile::TempDir) -> Uploads {
     let data = DataDir::create(folder.path()).unwrap();
-    Uploads { data, takeover_after: Duration::ZERO, max_slice_size: 1 << 20 }
+    let config = Config { takeover_after: Duration::ZERO, ..Config::defaults(folder.path().to_owned()) };
+    Uploads { data, config: Arc::new(config) }
 }
 
 fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {

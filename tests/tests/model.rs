@@ -442,7 +442,9 @@ impl World {
 
     fn uploads(&self, silent: bool) -> Uploads {
         let takeover_after = if silent { Duration::ZERO } else { Duration::from_secs(1 << 30) };
-        Uploads { data: self.data.clone(), takeover_after, max_slice_size: 1 << 20 }
+        let settings = bigupd::config::Config::defaults(self.data.root().to_owned());
+        let config = bigupd::config::Config { takeover_after, ..settings };
+        Uploads { data: self.data.clone(), config: std::sync::Arc::new(config) }
     }
 
     fn spool(&self) -> Spool {
