@@ -14,6 +14,8 @@ use std::time::Instant;
 pub struct Daemon {
     folder: Arc<tempfile::TempDir>,
     data: PathBuf,
+    /// What starts it, before its own command line; mostly nothing.
+    launcher: Vec<String>,
     arguments: Vec<String>,
     listen: String,
     running: Option<Child>,
@@ -34,25 +36,31 @@ impl Daemon {
     /// Starts a daemon whose data folder is `data` in `folder`.
     pub fn in_folder(folder: tempfile::TempDir, arguments: &[&str]) -> Daemon {
         let data = folder.path().join("data");
-        Daemon::on(Arc::new(folder), data, owned(arguments))
+        Daemon::on(Arc::new(folder), data, vec![], owned(arguments))
     }
 
     /// Starts a daemon whose data folder is `data`, on another file system maybe; its log lies elsewhere. That folder is
     /// the caller's to remove.
     pub fn with_data(data: &Path, arguments: &[&str]) -> Daemon {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        Daemon::on(Arc::new(folder), data.to_owned(), owned(arguments))
+        Daemon::on(Arc::new(folder), data.to_owned(), vec![], owned(arguments))
+    }
+
+    /// The same by the command line `launcher`, which ends by executing the one that follows it.
+    pub fn launched(launcher: Vec<String>, data: &Path, arguments: &[&str]) -> Daemon {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Daemon::on(Arc::new(folder), data.to_owned(), launcher, owned(arguments))
     }
 
     /// Starts one more daemon with the same arguments on the same data folder, at an address of its own. The folder goes
     /// with the last of them.
     pub fn another(&self) -> Daemon {
-        Daemon::on(Arc::clone(&self.folder), self.data.clone(), self.arguments.clone())
+        Daemon::on(Arc::clone(&self.folder), self.data.clone(), self.launcher.clone(), self.arguments.clone())
     }
 
-    fn on(folder: Arc<tempfile::TempDir>, data: PathBuf, arguments: Vec<String>) -> Daemon {
+    fn on(folder: Arc<tempfile::TempDir>, data: PathBuf, launcher: Vec<String>, arguments: Vec<String>) -> Daemon {
         let listen = "127.0.0.1:0".to_owned();
-        let mut daemon = Daemon { folder, data, arguments, listen, running: None, url: String::new() };
+        let mut daemon = Daemon { folder, data, launcher, arguments, listen, running: None, url: String::new() };
         daemon.run();
         daemon
     }
@@ -84,7 +92,15 @@ impl Daemon {
 
     fn command(&self) -> Command {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the log can be opened");
-        let mut command = Command::new(programs::path("bigupd"));
+        let program = programs::path("bigupd");
+        let mut command = match self.launcher.split_first() {
+            None => Command::new(program),
+            Some((launcher, rest)) => {
+                let mut command = Command::new(launcher);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command.arg("--data-dir").arg(self.data()).args(["--listen", &self.listen]).args(&self.arguments);
         command.env("BIGUP_LOG", "debug").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command

@@ -4,10 +4,14 @@
 //! - [`daemon`] - a `bigupd` and what it logs.
 //! - [`http`] - requests as a plain HTTP client makes them.
 //! - [`data`] - contents that can be made again.
+//! - [`mount`] - file systems of a test's own.
+//! - [`powercut`] - what a power cut leaves.
 //! - [`process`] - waiting for conditions, ending processes.
 
 pub mod daemon;
 pub mod data;
 pub mod http;
+pub mod mount;
+pub mod powercut;
 pub mod process;
 pub mod programs;

@@ -3,71 +3,16 @@
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::http::{Answer, Server};
+use bigup_tests::mount::Mount;
 use bigup_tests::{data, process::eventually};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const MIB: usize = 1 << 20;
 const SLICE_SIZE: usize = 8 * MIB;
 
-/// A file system in an image file, mounted for as long as this lives.
-struct Mount {
-    folder: tempfile::TempDir,
-}
-
-impl Mount {
-    /// Makes one of `size` by the program and arguments of `mkfs`, and mounts it.
-    fn new(mkfs: &[&str], size: u64) -> Mount {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let (image, point) = (folder.path().join("image"), folder.path().join("mount"));
-        fs::File::create(&image).and_then(|file| file.set_len(size)).expect("a sparse file can be made");
-        fs::create_dir(&point).expect("the folder can be made");
-        run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&point));
-        Mount { folder }
-    }
-
-    /// Mounts a tmpfs with these options.
-    fn tmpfs(options: &str) -> Mount {
-        Mount::in_memory("tmpfs", options)
-    }
-
-    /// Mounts a file system of this type that needs no device.
-    fn in_memory(kind: &str, options: &str) -> Mount {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let point = folder.path().join("mount");
-        fs::create_dir(&point).expect("the folder can be made");
-        run(Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(&point));
-        Mount { folder }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("mount")
-    }
-
-    fn daemon(&self, arguments: &[&str]) -> Daemon {
-        Daemon::with_data(&self.path().join("data"), arguments)
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Mergers leave by themselves; one of a failed test may hold the mount a moment longer.
-        let unmounted = Command::new("umount").arg("--lazy").arg(self.path()).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            eprintln!("{} cannot be unmounted", self.path().display());
-        }
-    }
-}
-
-/// Runs a program of the system.
-fn run(command: &mut Command) {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().unwrap_or_else(|e| {
-        panic!("{program} cannot be started ({e}): these tests need root and the packages xfsprogs, btrfs-progs, e2fsprogs, mount")
-    });
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+fn daemon_on(mount: &Mount, arguments: &[&str]) -> Daemon {
+    Daemon::with_data(&mount.path().join("data"), arguments)
 }
 
 fn slice(content: &[u8], slice_id: usize) -> &[u8] {
@@ -106,7 +51,7 @@ fn wait_for_exact(daemon: &Daemon, name: &str, content: &[u8]) {
 
 /// Pushes a file whose last slice ends within a block; by which methods slices were merged.
 fn methods(mount: &Mount) -> Vec<&'static str> {
-    let daemon = mount.daemon(&["--merger-idle", "2s"]);
+    let daemon = daemon_on(mount, &["--merger-idle", "2s"]);
     let content = data::bytes(1, 64 * MIB - 777);
     push(&daemon, "file.bin", &content);
     let log = daemon.log();
@@ -138,14 +83,14 @@ fn ext4_copies_slices_in_the_kernel() {
 
 #[test]
 fn tmpfs_copies_slices_in_the_kernel() {
-    let mount = Mount::tmpfs("size=256m");
+    let mount = Mount::in_memory("tmpfs", "size=256m");
     assert_eq!(methods(&mount), ["copy_file_range"]);
 }
 
 #[test]
 fn without_extended_attributes_files_arrive_and_their_digests_are_not_known_later() {
     let mount = Mount::in_memory("ramfs", "mode=700");
-    let daemon = mount.daemon(&[]);
+    let daemon = daemon_on(&mount, &[]);
     let content = data::bytes(5, 2 * SLICE_SIZE + 1);
     push(&daemon, "file.bin", &content);
     let answer = daemon.server().get("peek=1&file_name=file.bin").expect(200);
@@ -171,7 +116,7 @@ fn free(path: &Path) -> usize {
 
 /// Slices of a file are sent, the first one last, until there is no room; then room is made.
 fn survives_being_full(mount: &Mount) {
-    let daemon = mount.daemon(&["--merger-idle", "1s"]);
+    let daemon = daemon_on(mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
     let content = data::bytes(2, 3 * SLICE_SIZE + 777);
     let filler = fill(mount, 2 * SLICE_SIZE + SLICE_SIZE / 2);
@@ -197,7 +142,7 @@ fn a_full_ext4_loses_nothing() {
 
 #[test]
 fn a_full_tmpfs_loses_nothing() {
-    survives_being_full(&Mount::tmpfs("size=48m"));
+    survives_being_full(&Mount::in_memory("tmpfs", "size=48m"));
 }
 
 /// Slices wait as files and are copied: merging needs room for what is not yet unlinked. With room for one slice the
@@ -205,7 +150,7 @@ fn a_full_tmpfs_loses_nothing() {
 #[test]
 fn merging_goes_on_with_room_for_a_single_slice() {
     let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0"], 64 << 20);
-    let daemon = mount.daemon(&["--merger-idle", "1s"]);
+    let daemon = daemon_on(&mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
     let content = data::bytes(3, 4 * SLICE_SIZE + 777);
     begin(&server, name, &content).expect(200);
@@ -219,8 +164,8 @@ fn merging_goes_on_with_room_for_a_single_slice() {
 
 #[test]
 fn a_file_system_without_inodes_left_says_so() {
-    let mount = Mount::tmpfs("size=64m,nr_inodes=24");
-    let daemon = mount.daemon(&["--merger-idle", "1s"]);
+    let mount = Mount::in_memory("tmpfs", "size=64m,nr_inodes=24");
+    let daemon = daemon_on(&mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
     let content = data::bytes(4, 2 * SLICE_SIZE);
     begin(&server, name, &content).expect(200);

@@ -1,0 +1,273 @@
+//! Power cuts: uploads run on a file system whose power is cut at random moments ([`bigup_tests::powercut`]). In each of the
+//! cuts
+//! - every file that had been answered `is_uploaded: 1` is in `files/`, exact;
+//! - whatever else is in `files/` is exact too;
+//! - every upload that had begun is known;
+//! - every slice that had been answered 200 is held, where `slice_ack` is `synced`;
+//! - all pushes run again complete, exact, and leave nothing behind.
+//!
+//! `BIGUP_CUTS` sets how many cuts each of the six kinds of run gets, `BIGUP_SEED` the files and wanted moments.
+
+use bigup_tests::daemon::{Daemon, list};
+use bigup_tests::data::{self, Dice};
+use bigup_tests::http::Server;
+use bigup_tests::powercut::{Cut, Kind, Machine, another_boot};
+use bigup_tests::process::eventually;
+use bigup_tests::programs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Cuts of each kind of run.
+const CUTS: u64 = 4;
+
+/// Longest time between two cuts.
+const LONGEST_PAUSE_MS: u64 = 500;
+
+/// Bytes of the file system: room for all files of a run twice.
+const ROOM: u64 = 4 << 30;
+
+/// Bytes of a slice.
+const SLICE_SIZE: u64 = 256 << 10;
+
+/// What clients were told, up to some moment.
+#[derive(Clone, Default)]
+struct Told {
+    /// Files that were begun, and how often each was begun anew with other content.
+    begun: BTreeMap<String, u64>,
+    /// Files answered `is_uploaded: 1`, with their versions.
+    finished: BTreeMap<String, u64>,
+    /// Slices answered 200.
+    slices: BTreeMap<String, BTreeSet<u64>>,
+}
+
+/// Pushers that run until told to stop, and what they were told.
+struct Pushers<'a> {
+    url: &'a str,
+    scratch: &'a Path,
+    seed: u64,
+    told: Mutex<Told>,
+    stop: AtomicBool,
+}
+
+/// Seed and length of the content of one version of a file.
+fn content_of(seed: u64, name: &str, version: u64) -> (u64, u64) {
+    let number: u64 = name.bytes().fold(seed, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b))) + version;
+    let mut dice = Dice::new(number);
+    let len = match dice.below(4) {
+        0 => dice.below(SLICE_SIZE),
+        _ => SLICE_SIZE + dice.below(40 * SLICE_SIZE),
+    };
+    (number, len)
+}
+
+impl Pushers<'_> {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, note: impl FnOnce(&mut Told)) {
+        note(&mut self.told.lock().expect("no pusher panics while it holds this"));
+    }
+
+    /// One file after the other by the real client; each third is replaced by another one.
+    fn by_client(&self, who: &str) {
+        for number in 0.. {
+            let name = format!("{who}{}", number / 3 * 3);
+            let version = number % 3;
+            if self.is_over() {
+                return;
+            }
+            let (seed, len) = content_of(self.seed, &name, version);
+            let file = data::file(self.scratch, &name, seed, len);
+            self.tell(|told| _ = told.begun.insert(name.clone(), version));
+            push(self.url, &file);
+            self.tell(|told| _ = told.finished.insert(name.clone(), version));
+        }
+    }
+
+    /// One file after the other slice by slice, in no order.
+    fn by_slice(&self, who: &str) {
+        let server = Server::new(self.url);
+        for number in 0.. {
+            let name = format!("{who}{number}");
+            if self.is_over() {
+                return;
+            }
+            let (seed, len) = content_of(self.seed, &name, 0);
+            let content = data::bytes(seed, len as usize);
+            server.get(&begin(&name, &content)).expect(200);
+            self.tell(|told| _ = told.begun.insert(name.clone(), 0));
+            let mut slices: Vec<(usize, &[u8])> = content.chunks(SLICE_SIZE as usize).enumerate().collect();
+            let mut dice = Dice::new(seed);
+            while !slices.is_empty() && !self.is_over() {
+                // Mostly near the frontier, as a client sends them.
+                let (slice_id, bytes) = slices.remove(dice.below(4.min(slices.len() as u64)) as usize);
+                post(&server, &name, slice_id, bytes);
+                self.tell(|told| _ = told.slices.entry(name.clone()).or_default().insert(slice_id as u64));
+            }
+            if slices.is_empty() {
+                finish(&server, &name, &content);
+                self.tell(|told| _ = told.finished.insert(name.clone(), 0));
+            }
+        }
+    }
+}
+
+fn begin(name: &str, content: &[u8]) -> String {
+    let slice_num = content.len().div_ceil(SLICE_SIZE as usize);
+    format!("file_name={name}&slice_num={slice_num}&slice_size={SLICE_SIZE}&file_size={}", content.len())
+}
+
+fn post(server: &Server, name: &str, slice_id: usize, bytes: &[u8]) {
+    server.post(&format!("file_name={name}&slice_id={slice_id}&slice_size={}", bytes.len()), bytes).expect(200);
+}
+
+/// Sends what is missing until the file is finished. Slices that lay damaged are asked for as they are found.
+fn finish(server: &Server, name: &str, content: &[u8]) {
+    eventually("the file is finished", || {
+        let answer = server.get(&format!("{}&wait=1", begin(name, content))).expect(200);
+        let (held, is_uploaded) = (answer.held(), answer.body["is_uploaded"] == 1);
+        for (slice_id, bytes) in content.chunks(SLICE_SIZE as usize).enumerate() {
+            if !is_uploaded && !held.contains(&(slice_id as u64)) {
+                post(server, name, slice_id, bytes);
+            }
+        }
+        is_uploaded
+    });
+}
+
+fn push(url: &str, file: &Path) {
+    let mut command = programs::cli();
+    command.arg("push").arg(file).args(["--url", url, "--slice-size", "256K", "--replace", "--quiet"]);
+    let ended = command.status().expect("the client can be started");
+    assert!(ended.success(), "the push of {} ended with {ended}", file.display());
+}
+
+/// Looks at one cut and finishes what it holds.
+fn check(cut: &Cut, seed: u64, told: &Told, slice_ack: &str, scratch: &Path) {
+    let mount = cut.mount();
+    let data = mount.path().join("data");
+    let exact = |name: &str, version: u64| {
+        let (seed, len) = content_of(seed, name, version);
+        std::fs::read(data.join("files").join(name)).is_ok_and(|found| found == data::bytes(seed, len as usize))
+    };
+    for (name, version) in &told.finished {
+        // A later version may have been finished after the answers were written down.
+        assert!((*version..3).any(|later| exact(name, later)), "{name}, version {version}, was finished");
+    }
+    for name in list(&data.join("files")) {
+        assert!((0..3).any(|version| exact(&name, version)), "{name} is in files/ and wrong");
+    }
+    let boot = tempfile::tempdir().expect("a temporary folder can be made");
+    let arguments = ["--slice-ack", slice_ack, "--merger-idle", "1s", "--reserve", "0", "--takeover-after", "100ms"];
+    let daemon = Daemon::launched(another_boot(boot.path()), &data, &arguments);
+    let server = daemon.server();
+    for (name, version) in &told.begun {
+        let (content_seed, len) = content_of(seed, name, *version);
+        if name.starts_with("slices") && len > SLICE_SIZE {
+            let known = server.get(&format!("peek=1&file_name={name}")).expect(200);
+            if slice_ack == "synced" && known.body["is_uploaded"] == 0 {
+                let query = begin(name, &data::bytes(content_seed, len as usize));
+                let slices = told.slices.get(name).cloned().unwrap_or_default();
+                // A merger looks first at what the other boot left.
+                eventually(&format!("all of {slices:?} of {name} are held"), || {
+                    let answer = server.get(&query).expect(200);
+                    let held: BTreeSet<u64> = answer.held().into_iter().collect();
+                    slices.is_subset(&held)
+                });
+            }
+        }
+    }
+    for (name, version) in &told.begun {
+        let (content_seed, len) = content_of(seed, name, *version);
+        if name.starts_with("slices") {
+            finish(&server, name, &data::bytes(content_seed, len as usize));
+            assert!(exact(name, *version), "{name} differs");
+        } else {
+            // The last version; another one may be what the cut holds of.
+            push(daemon.url(), &scratch.join(name));
+            assert!(data::same(&scratch.join(name), &daemon.finished(name)), "{name} differs");
+        }
+    }
+    eventually("info.ini has no section", || !daemon.info_ini().contains('['));
+    let left: Vec<String> = daemon.spools().into_iter().filter(|name| !name.starts_with('.')).collect();
+    assert_eq!(left, Vec::<String>::new(), "spools are left");
+    assert!(!daemon.log().contains("panicked"));
+}
+
+/// Runs pushers on a machine and looks at what cuts of its power leave.
+fn survives(kind: Kind, slice_ack: &str) {
+    let number = |variable: &str, default| {
+        std::env::var(variable).ok().map_or(default, |text| text.parse().expect("it is a number"))
+    };
+    let (seed, cuts) = (number("BIGUP_SEED", 1), number("BIGUP_CUTS", CUTS));
+    println!("{kind:?}, {slice_ack}, seed {seed}, {cuts} cuts");
+    let machine = Machine::new(kind, ROOM);
+    let scratch = tempfile::tempdir().expect("a temporary folder can be made");
+    let data = machine.path().join("data");
+    let arguments = ["--slice-ack", slice_ack, "--merger-idle", "1s", "--reserve", "0"];
+    let daemon = Daemon::with_data(&data, &arguments);
+    let pushers = Pushers {
+        url: daemon.url(),
+        scratch: scratch.path(),
+        seed,
+        told: Mutex::default(),
+        stop: AtomicBool::new(false),
+    };
+    let mut dice = Dice::new(seed);
+    let mut taken: Vec<(Told, Cut)> = vec![];
+    std::thread::scope(|threads| {
+        threads.spawn(|| pushers.by_client("files"));
+        threads.spawn(|| pushers.by_client("more"));
+        threads.spawn(|| pushers.by_slice("slices"));
+        for cut in 0..cuts {
+            std::thread::sleep(Duration::from_millis(20 + dice.below(LONGEST_PAUSE_MS)));
+            // What was told before the device is copied must be in the copy.
+            let told = pushers.told.lock().expect("no pusher panics while it holds this").clone();
+            taken.push((told, machine.cut(cut)));
+        }
+        pushers.stop.store(true, Ordering::Relaxed);
+    });
+    drop(daemon);
+    let (mut files, mut slices) = (0, 0);
+    for (told, cut) in &taken {
+        check(cut, seed, told, slice_ack, scratch.path());
+        files += told.finished.len();
+        slices += told.slices.values().map(BTreeSet::len).sum::<usize>();
+    }
+    println!("{kind:?}, {slice_ack}: {cuts} cuts, {files} finished files and {slices} slices told and looked at");
+    assert!(files > 0 && slices > 0, "nothing was told before the cuts");
+}
+
+#[test]
+fn ext4_keeps_what_was_told() {
+    survives(Kind::Ext4, "written");
+}
+
+#[test]
+fn ext4_keeps_synced_slices() {
+    survives(Kind::Ext4, "synced");
+}
+
+#[test]
+fn xfs_keeps_what_was_told() {
+    survives(Kind::Xfs, "written");
+}
+
+#[test]
+fn xfs_keeps_synced_slices() {
+    survives(Kind::Xfs, "synced");
+}
+
+#[test]
+fn btrfs_keeps_what_was_told() {
+    survives(Kind::Btrfs, "written");
+}
+
+#[test]
+fn btrfs_keeps_synced_slices() {
+    survives(Kind::Btrfs, "synced");
+}
