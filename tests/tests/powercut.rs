@@ -1,5 +1,5 @@
-//! Power cuts: uploads run on a file system whose power is cut at random moments ([`bigup_tests::powercut`]). In each of the
-//! cuts
+//! Power cuts: uploads run on a file system whose power is cut ([`bigup_tests::powercut`]), at random moments and right after
+//! a file was finished. In each of the cuts
 //! - every file that had been answered `is_uploaded: 1` is in `files/`, exact;
 //! - whatever else is in `files/` is exact too;
 //! - every upload that had begun is known;
@@ -68,34 +68,39 @@ impl Pushers<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
+    fn told(&self) -> Told {
+        self.told.lock().expect("no pusher panics while it holds this").clone()
+    }
+
     fn tell(&self, note: impl FnOnce(&mut Told)) {
         note(&mut self.told.lock().expect("no pusher panics while it holds this"));
     }
 
-    /// One file after the other by the real client; each third is replaced by another one.
+    /// One file after the other by the real client, until told to stop.
     fn by_client(&self, who: &str) {
         for number in 0.. {
-            let name = format!("{who}{}", number / 3 * 3);
-            let version = number % 3;
             if self.is_over() {
                 return;
             }
-            let (seed, len) = content_of(self.seed, &name, version);
-            let file = data::file(self.scratch, &name, seed, len);
-            self.tell(|told| _ = told.begun.insert(name.clone(), version));
-            push(self.url, &file);
-            self.tell(|told| _ = told.finished.insert(name.clone(), version));
+            self.push_one(who, number);
         }
     }
 
-    /// One file after the other slice by slice, in no order.
+    /// A file by the real client; of three in a row the second and third replace the one before.
+    fn push_one(&self, who: &str, number: u64) {
+        let (name, version) = (format!("{who}{}", number / 3 * 3), number % 3);
+        let (seed, len) = content_of(self.seed, &name, version);
+        let file = data::file(self.scratch, &name, seed, len);
+        self.tell(|told| _ = told.begun.insert(name.clone(), version));
+        push(self.url, &file);
+        self.tell(|told| _ = told.finished.insert(name, version));
+    }
+
+    /// One file after the other slice by slice, in no order, until told to stop.
     fn by_slice(&self, who: &str) {
         let server = Server::new(self.url);
         for number in 0.. {
             let name = format!("{who}{number}");
-            if self.is_over() {
-                return;
-            }
             let (seed, len) = content_of(self.seed, &name, 0);
             let content = data::bytes(seed, len as usize);
             server.get(&begin(&name, &content)).expect(200);
@@ -108,10 +113,11 @@ impl Pushers<'_> {
                 post(&server, &name, slice_id, bytes);
                 self.tell(|told| _ = told.slices.entry(name.clone()).or_default().insert(slice_id as u64));
             }
-            if slices.is_empty() {
-                finish(&server, &name, &content);
-                self.tell(|told| _ = told.finished.insert(name.clone(), 0));
+            if !slices.is_empty() {
+                return;
             }
+            finish(&server, &name, &content);
+            self.tell(|told| _ = told.finished.insert(name.clone(), 0));
         }
     }
 }
@@ -223,14 +229,18 @@ fn survives(kind: Kind, slice_ack: &str) {
         threads.spawn(|| pushers.by_client("files"));
         threads.spawn(|| pushers.by_client("more"));
         threads.spawn(|| pushers.by_slice("slices"));
-        for cut in 0..cuts {
+        for cut in 0..cuts / 2 {
             std::thread::sleep(Duration::from_millis(20 + dice.below(LONGEST_PAUSE_MS)));
             // What was told before the device is copied must be in the copy.
-            let told = pushers.told.lock().expect("no pusher panics while it holds this").clone();
-            taken.push((told, machine.cut(cut)));
+            taken.push((pushers.told(), machine.cut(cut)));
         }
         pushers.stop.store(true, Ordering::Relaxed);
     });
+    // Alone, so that nobody else's syncs take this file along.
+    for number in 0..cuts - cuts / 2 {
+        pushers.push_one("alone", number);
+        taken.push((pushers.told(), machine.cut(cuts / 2 + number)));
+    }
     drop(daemon);
     let (mut files, mut slices) = (0, 0);
     for (told, cut) in &taken {
