@@ -10,6 +10,7 @@
 //! - [`ranges`] - sets of slice ids as runs.
 //! - [`digest`] - BLAKE3 digests of slices and how they join to the digest of the file.
 //! - [`units`] - sizes and times as people write them.
+//! - [`pem`] - certificates and keys in files.
 //! - [`wire`] - parameters and JSON bodies of the native endpoint.
 //! - [`data_dir`] - the folders of a data folder.
 //! - [`spool`] - one unfinished upload on disk.
@@ -23,6 +24,7 @@ pub mod digest;
 pub mod disk;
 pub mod info_ini;
 pub mod name;
+pub mod pem;
 pub mod plan;
 pub mod publish;
 pub mod ranges;

@@ -80,7 +80,8 @@ pub struct Arguments {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// Listen on other addresses than this machine's own although anybody may then upload: yes or no [default: no].
+    /// Listen on other addresses than this machine's own although anybody may then upload: yes or no; not needed with
+    /// --tls-client-ca [default: no].
     #[arg(long, value_name = "YES|NO")]
     allow_anonymous: Option<String>,
     /// The merge worker's program [default: bigup-merger beside this program].
@@ -345,9 +346,12 @@ impl Arguments {
         }
         let listen = from.get("listen", self.listen, DEFAULT_LISTEN, parse_address);
         let anonymous = from.get("allow_anonymous", self.allow_anonymous, "no", parse_switch);
-        if !anonymous && !is_own(listen.ip()) {
+        let tls = from.tls(self.tls_cert, self.tls_key, self.tls_client_ca);
+        let asks_for_certificates = tls.as_ref().is_some_and(|files| files.client_ca.is_some());
+        if !anonymous && !asks_for_certificates && !is_own(listen.ip()) {
             from.mistakes.push(format!(
-                "listening on {listen} lets anybody who reaches it upload: set allow_anonymous = yes if that is meant"
+                "listening on {listen} lets anybody who reaches it upload: set tls_client_ca to ask for certificates, or \
+                 allow_anonymous = yes if that is meant"
             ));
         }
         Config {
@@ -361,7 +365,7 @@ impl Arguments {
             reserve: from.get("reserve", self.reserve, DEFAULT_RESERVE, parse_size),
             expire_after: Some(from.get("expire_after", self.expire_after, DEFAULT_EXPIRE_AFTER, parse_duration))
                 .filter(|time| !time.is_zero()),
-            tls: from.tls(self.tls_cert, self.tls_key, self.tls_client_ca),
+            tls,
             limits: Limits {
                 header_timeout: from.get("header_timeout", self.header_timeout, DEFAULT_HEADER_TIMEOUT, some_time),
                 idle_timeout: from.get("idle_timeout", self.idle_timeout, DEFAULT_IDLE_TIMEOUT, some_time),
@@ -527,6 +531,22 @@ mod tests {
         assert!(mistakes[0].contains("allow_anonymous"), "{mistakes:?}");
         assert!(parse(&[&open[..], &["--allow-anonymous", "yes"]].concat()).settle(&nothing).is_ok());
         assert!(parse(&["--data-dir", "/d", "--listen", "[::1]:0"]).settle(&nothing).is_ok());
+        let tls = [&open[..], &["--tls-cert", "c", "--tls-key", "k"]].concat();
+        let mistakes = parse(&tls).settle(&nothing).unwrap_err();
+        assert!(mistakes[0].contains("tls_client_ca"), "TLS alone lets everybody in: {mistakes:?}");
+        assert!(parse(&[&tls[..], &["--tls-client-ca", "a"]].concat()).settle(&nothing).is_ok());
+    }
+
+    #[test]
+    fn tls_needs_certificate_and_key() {
+        for part in [&["--tls-cert", "c"][..], &["--tls-key", "k"], &["--tls-client-ca", "a"]] {
+            let mistakes = parse(&[&["--data-dir", "/d"], part].concat()).settle(&nothing).unwrap_err();
+            assert!(mistakes[0].contains("both tls_cert and tls_key"), "{mistakes:?}");
+        }
+        let all = ["--data-dir", "/d", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"];
+        let (config, _) = parse(&all).settle(&nothing).unwrap();
+        let files = TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()) };
+        assert_eq!(config.tls, Some(files));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! whichever daemon, can go on.
 //!
 //! - [`config`] - settings.
-//! - [`server`] - connections.
+//! - [`server`] - connections; [`tls`] - their certificates and handshakes.
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers.
 //! - [`uploads`] - what a request means for its upload.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
@@ -20,6 +20,7 @@ pub mod reply;
 pub mod routes;
 pub mod server;
 pub mod sweep;
+pub mod tls;
 pub mod uploads;
 
 use bigup_core::data_dir::DataDir;
@@ -27,14 +28,22 @@ use config::Config;
 use mergers::Mergers;
 use routes::App;
 use std::sync::Arc;
+use tls::Tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uploads::Uploads;
 
-/// Runs the daemon on `listener` over `data` until `stop` is done and running requests had their grace.
+/// Runs the daemon on `listener` over `data` until `stop` is done and running requests had their grace. With `tls` all
+/// connections are TLS.
 ///
 /// Mergers go on: they need no daemon.
-pub async fn run(listener: TcpListener, data: DataDir, config: &Config, stop: impl Future<Output = ()>) {
+pub async fn run(
+    listener: TcpListener,
+    data: DataDir,
+    config: &Config,
+    tls: Option<Arc<Tls>>,
+    stop: impl Future<Output = ()>,
+) {
     let uploads = Uploads { data: data.clone(), config: Arc::new(config.clone()) };
     let mergers = Mergers::new(uploads.clone());
     let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone()));
@@ -44,6 +53,6 @@ pub async fn run(listener: TcpListener, data: DataDir, config: &Config, stop: im
         stop.await;
         stopping.send_replace(true);
     };
-    server::serve(listener, routes, stop, config.stop_grace).await;
+    server::serve(listener, tls, routes, stop, config.stop_grace).await;
     sweeper.abort();
 }

@@ -3,12 +3,14 @@
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
 use bigupd::config::{Arguments, Config, Mode};
+use bigupd::tls::Tls;
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The configuration is wrong: as clap's own code for a wrong command line.
 const EXIT_USAGE: u8 = 2;
@@ -18,18 +20,17 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("BIGUP_LOG", "info")).init();
     let (config, mode) = match settled {
         Ok(settled) => settled,
-        Err(mistakes) => {
-            for mistake in mistakes {
-                eprintln!("bigupd: {mistake}");
-            }
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(mistakes) => return refuse(&mistakes),
+    };
+    let tls = match config.tls.as_ref().map(|files| Tls::load(files, config.limits.header_timeout)).transpose() {
+        Ok(tls) => tls.map(Arc::new),
+        Err(mistakes) => return refuse(&mistakes),
     };
     if mode.check_config {
         println!("the configuration is right");
         return ExitCode::SUCCESS;
     }
-    match serve(&config, mode) {
+    match serve(&config, mode, tls) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bigupd: {error:#}");
@@ -38,7 +39,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: &Config, mode: Mode) -> anyhow::Result<()> {
+fn refuse(mistakes: &[String]) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("bigupd: {mistake}");
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn serve(config: &Config, mode: Mode, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     let data = DataDir::create(&config.data_dir)?;
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
     let served = runtime.block_on(async {
@@ -46,15 +54,31 @@ fn serve(config: &Config, mode: Mode) -> anyhow::Result<()> {
             TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr().context("asking for the address listened on")?;
         let stop = stop_asked(mode)?;
+        tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
+        let scheme = if tls.is_some() { "https" } else { "http" };
         // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
-        let _ = writeln!(std::io::stdout(), "bigupd listening on http://{address}");
-        log::info!("listening on http://{address}, data in {}", data.root().display());
-        bigupd::run(listener, data, config, stop).await;
+        let _ = writeln!(std::io::stdout(), "bigupd listening on {scheme}://{address}");
+        log::info!("listening on {scheme}://{address}, data in {}", data.root().display());
+        bigupd::run(listener, data, config, tls, stop).await;
         Ok(())
     });
     // A thread that reads standard input never comes back; one that publishes a file may.
     runtime.shutdown_timeout(config.stop_grace);
     served
+}
+
+/// Reads certificates again at each SIGHUP. Without TLS there is nothing to read, and the signal ends nothing either.
+async fn reload_forever(mut hangup: Signal, tls: Option<Arc<Tls>>) {
+    while hangup.recv().await.is_some() {
+        match tls.as_ref().map(|tls| tls.reload()) {
+            None => log::info!("SIGHUP: there is no TLS, and nothing to read again"),
+            Some(Ok(())) => log::info!("SIGHUP: new connections get the certificates as they are now"),
+            Some(Err(mistakes)) => {
+                mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
+                log::error!("SIGHUP: the certificates in use stay as they are");
+            }
+        }
+    }
 }
 
 /// Done once a signal, or the end of standard input where that counts, asks to stop.
