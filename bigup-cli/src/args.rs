@@ -18,7 +18,9 @@ Exit codes:
 
 Environment:
   BIGUP_URL   the server, where --url is not given
+  BIGUP_CA_CERT, BIGUP_CLIENT_CERT, BIGUP_CLIENT_KEY   where --ca-cert, --client-cert, --client-key are not given
   BIGUP_LOG   what to log to standard error, like debug or bigup_cli=debug (default bigup_cli=warn)
+  SSL_CERT_FILE, SSL_CERT_DIR   the system's authorities, where they do not lie at their usual place
   http_proxy, no_proxy   as elsewhere; this machine is never reached by way of a proxy";
 
 /// bigup-cli: moves big files to a bigup server.
@@ -50,6 +52,23 @@ pub struct Server {
     /// The server
     #[arg(long, env = "BIGUP_URL", default_value = "http://127.0.0.1:8888")]
     pub url: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub certificates: Certificates,
+}
+
+/// Certificates for a server at https://, as files in PEM.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Certificates {
+    /// Authorities that the server's certificate may be of, in PEM [default: those of the system]
+    #[arg(long, value_name = "FILE", env = "BIGUP_CA_CERT")]
+    pub ca_cert: Option<PathBuf>,
+    /// Certificate to show to a server that asks for one, in PEM
+    #[arg(long, value_name = "FILE", env = "BIGUP_CLIENT_CERT", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Private key of the client certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "BIGUP_CLIENT_KEY", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
 }
 
 /// Arguments of `push`.
@@ -211,6 +230,13 @@ mod tests {
         assert!(push(&["a", "--slice-size", "1023"]).unwrap_err().contains("1024"));
         assert_eq!(push(&["a", "--slice-size", "1K"]).unwrap().slice_size, Some(1024));
         assert_eq!(push(&["a", "--slice-size", "1025"]).unwrap().slice_size, Some(1025));
+    }
+
+    #[test]
+    fn a_client_certificate_needs_its_key() {
+        assert!(push(&["a", "--client-cert", "c", "--client-key", "k"]).is_ok());
+        assert!(push(&["a", "--client-cert", "c"]).unwrap_err().contains("--client-key"));
+        assert!(push(&["a", "--client-key", "k"]).unwrap_err().contains("--client-cert"));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::retry`] to say.
 
+use crate::args::Certificates;
 use crate::query::Query;
+use crate::tls;
 use bigup_core::name::printable;
 use bigup_core::wire::{self, ErrorAnswer, ErrorCode, SliceAnswer};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::time::Duration;
 use ureq::http::{Response, Uri};
-use ureq::{Agent, Body, Proxy};
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +42,14 @@ pub enum CallError {
         /// What went wrong.
         cause: Box<ureq::Error>,
     },
+    /// TLS fails, and would fail again.
+    #[error("{url}: {why}")]
+    Tls {
+        /// The server.
+        url: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// The server said no.
     #[error("{message}")]
     Refused {
@@ -50,6 +61,17 @@ pub enum CallError {
         message: String,
         /// How long it would like us to wait.
         retry_after: Option<Duration>,
+    },
+    /// Another address is meant, mostly https:// in place of http://. We do not follow: what is sent there is for the
+    /// user to decide.
+    #[error("{url} answers {status} and sends us to {location}: give that server as --url")]
+    Moved {
+        /// The server.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// Where to, without a query; printable.
+        location: String,
     },
     /// Somebody else answered, like a proxy.
     #[error("{url} answers {status} with something that no bigup server says: {excerpt}")]
@@ -78,16 +100,10 @@ pub enum CallError {
     Stopped,
 }
 
-/// Why a URL cannot be used.
+/// A URL that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum UrlError {
-    /// TLS.
-    #[error("{0}: TLS (https) is not built in yet; use http:// inside a tunnel or a trusted network")]
-    Tls(String),
-    /// Anything else.
-    #[error("{0:?} is no URL of a server; it looks like http://HOST:PORT")]
-    Invalid(String),
-}
+#[error("{0:?} is no URL of a server; it looks like http://HOST:PORT or https://HOST:PORT")]
+pub struct UrlError(String);
 
 /// A bigup server. Shared by all threads; keeps connections open.
 pub struct Client {
@@ -116,15 +132,23 @@ impl CallError {
 
 impl Client {
     /// The server at `url`, which may end in `/` or in the endpoint's own path; `connections` may be open at a time.
+    /// `certificates` count where TLS is spoken, and are not looked at elsewhere.
     ///
     /// # Errors
-    /// The URL cannot be used.
-    pub fn new(url: &str, connections: usize) -> Result<Client, UrlError> {
+    /// The URL or a certificate cannot be used.
+    pub fn new(url: &str, certificates: &Certificates, connections: usize) -> anyhow::Result<Client> {
         let endpoint = endpoint(url)?;
         // A proxy named in the environment is for what is far away.
         let proxy = if is_loopback(&endpoint) { None } else { Proxy::try_from_env() };
+        let is_tls = |proxy: &Proxy| proxy.protocol() == ProxyProtocol::Https;
+        let tls = if endpoint.starts_with("https:") || proxy.as_ref().is_some_and(is_tls) {
+            tls::config(certificates)?
+        } else {
+            TlsConfig::default()
+        };
         let config = Agent::config_builder()
             .proxy(proxy)
+            .tls_config(tls)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -180,7 +204,7 @@ impl Client {
     fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
         let mut response = result.map_err(|error| self.transport(error))?;
         let status = response.status().as_u16();
-        let retry_after = retry_after(&response);
+        let (location, retry_after) = (location(&response), retry_after(&response));
         let body = response.body_mut().with_config().limit(MAX_ANSWER_LEN).read_to_vec();
         let body = body.map_err(|error| self.transport(error))?;
         log::debug!("{status}, {} bytes", body.len());
@@ -188,6 +212,9 @@ impl Client {
             && let Ok(value @ Value::Object(_)) = serde_json::from_slice(&body)
         {
             return Ok(value);
+        }
+        if let (300..400, Some(location)) = (status, location) {
+            return Err(CallError::Moved { url: self.endpoint.clone(), status, location });
         }
         match serde_json::from_slice::<ErrorAnswer>(&body) {
             Ok(ErrorAnswer { message, error: code, .. }) if status != 200 => {
@@ -198,7 +225,11 @@ impl Client {
     }
 
     fn transport(&self, error: ureq::Error) -> CallError {
-        CallError::Transport { url: self.endpoint.clone(), cause: Box::new(error) }
+        let url = self.endpoint.clone();
+        match tls::diagnosis(&error) {
+            Some(why) => CallError::Tls { url, why },
+            None => CallError::Transport { url, cause: Box::new(error) },
+        }
     }
 
     fn foreign(&self, status: u16, body: &[u8], retry_after: Option<Duration>) -> CallError {
@@ -207,6 +238,12 @@ impl Client {
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
         CallError::Foreign { url: self.endpoint.clone(), status, excerpt, retry_after }
     }
+}
+
+/// `Location` without its query.
+fn location(response: &Response<Body>) -> Option<String> {
+    let text = response.headers().get("location")?.to_str().ok()?;
+    Some(printable(text.split('?').next()?))
 }
 
 /// Seconds of `Retry-After`; the form with a date is passed over.
@@ -224,14 +261,10 @@ fn is_loopback(url: &str) -> bool {
 
 /// The endpoint's URL below the server's.
 fn endpoint(url: &str) -> Result<String, UrlError> {
-    let invalid = || UrlError::Invalid(printable(url));
+    let invalid = || UrlError(printable(url));
     let uri: Uri = url.parse().map_err(|_| invalid())?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(UrlError::Tls(printable(url))),
-        _ => return Err(invalid()),
-    }
-    if uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    if !is_http || uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
         return Err(invalid());
     }
     let base = url.trim_end_matches('/');
@@ -251,16 +284,16 @@ mod tests {
             ("http://h/big_file_upload", "http://h/big_file_upload"),
             ("http://h/sub/big_file_upload/", "http://h/sub/big_file_upload"),
             ("http://[::1]:8888/sub", "http://[::1]:8888/sub/big_file_upload"),
+            ("https://h", "https://h/big_file_upload"),
         ] {
             assert_eq!(endpoint(url).unwrap(), is);
         }
     }
 
     #[test]
-    fn other_urls_are_refused_and_tls_by_name() {
-        assert!(endpoint("https://h").unwrap_err().to_string().contains("TLS"));
+    fn other_urls_are_refused() {
         for bad in ["", "h:80", "localhost", "ftp://h", "http://", "http://h/?a=b", "http://h h"] {
-            assert!(matches!(endpoint(bad), Err(UrlError::Invalid(_))), "{bad}");
+            assert!(endpoint(bad).is_err(), "{bad}");
         }
     }
 
@@ -276,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_foreign_answer_is_quoted_in_printable_form() {
-        let client = Client::new("http://h", 1).unwrap();
+        let client = Client::new("http://h", &Certificates::default(), 1).unwrap();
         let body = format!("<html>\n\x1b[31m{}", "x".repeat(5000));
         let message = client.foreign(502, body.as_bytes(), None).to_string();
         assert!(message.contains("502") && message.contains("<html> \\u{1b}[31mxx"), "{message}");

@@ -7,6 +7,7 @@
 //! - [`source`], [`fingerprint`], [`stdin`] - what is read, and how a change under our hands is noticed.
 //! - [`slicing`] - how large slices are.
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass.
+//! - [`tls`] - certificates, and what a failure of TLS means.
 //! - [`remote`] - the questions of the protocol, about one upload.
 //! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders.
 //! - [`ledger`], [`held`] - digests of our slices and of the server's.
@@ -44,6 +45,7 @@ pub mod source;
 pub mod status;
 pub mod stdin;
 pub mod tally;
+pub mod tls;
 pub mod upload;
 pub mod verify;
 

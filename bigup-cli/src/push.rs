@@ -24,7 +24,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
     let url = daemon.as_ref().map_or(args.server.url.as_str(), Daemon::url);
     let lanes = Lanes { senders: args.senders.into(), queue_size: args.queue_size.into() };
-    let client = Client::new(url, lanes.senders)?;
+    let client = Client::new(url, &args.server.certificates, lanes.senders)?;
     let total = push_all(args, report, &client, lanes, &jobs);
     if jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1 {
         report.total(&total.line(jobs.failures.len() as u64));

@@ -103,7 +103,7 @@ pub fn may_pass(error: &CallError) -> bool {
         CallError::Refused { status, .. } | CallError::Foreign { status, .. } => {
             matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
         }
-        CallError::GaveUp { .. } | CallError::Stopped => false,
+        CallError::Tls { .. } | CallError::Moved { .. } | CallError::GaveUp { .. } | CallError::Stopped => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A `bigupd` of its own for a test, with a data folder that goes when the test ends, and its log shown when it fails.
 
 use crate::process::{PATIENCE, eventually, kill_9, signal};
-use crate::{http::Server, programs};
+use crate::{http, http::Server, programs};
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -79,7 +79,7 @@ impl Daemon {
             BufReader::new(stdout).read_line(&mut line).expect("it can be read");
             if let Some(url) = line.trim().strip_prefix("bigupd listening on ") {
                 self.url = url.to_owned();
-                self.listen = url.trim_start_matches("http://").to_owned();
+                self.listen = http::address(url).to_owned();
                 self.running = Some(child);
                 return;
             }
@@ -106,7 +106,7 @@ impl Daemon {
         command
     }
 
-    /// Where it listens, like `http://127.0.0.1:1234`.
+    /// Where it listens, like `http://127.0.0.1:1234`, or https:// with TLS.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -114,6 +114,11 @@ impl Daemon {
     /// Its endpoint, for plain requests.
     pub fn server(&self) -> Server {
         Server::new(&self.url)
+    }
+
+    /// Its endpoint by TLS, for plain requests that trust the authorities in `ca`.
+    pub fn server_trusting(&self, ca: &Path) -> Server {
+        Server::trusting(&self.url, ca)
     }
 
     /// The data folder.

@@ -3,7 +3,10 @@
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -62,10 +65,32 @@ impl Server {
         Server { agent: config.build().into(), url: format!("{url}/big_file_upload") }
     }
 
+    /// The endpoint below `url`, whose certificate must be of an authority in the file `ca`.
+    pub fn trusting(url: &str, ca: &Path) -> Server {
+        let pem = std::fs::read(ca).expect("the authority can be read");
+        let roots = ureq::tls::parse_pem(&pem).filter_map(|item| match item.expect("it is PEM") {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        });
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .root_certs(RootCerts::from(roots))
+            .build();
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_TIME));
+        Server { agent: config.tls_config(tls).build().into(), url: format!("{url}/big_file_upload") }
+    }
+
     /// A GET with these parameters, already encoded.
     pub fn get(&self, query: &str) -> Answer {
-        let answer = self.agent.get(format!("{}?{query}", self.url)).call();
-        read(answer.unwrap_or_else(|e| panic!("GET {query}: {e}")))
+        self.try_get(query).unwrap_or_else(|e| panic!("GET {query}: {e}"))
+    }
+
+    /// The same, for one that may get no answer.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn try_get(&self, query: &str) -> Result<Answer, ureq::Error> {
+        self.agent.get(format!("{}?{query}", self.url)).call().map(read)
     }
 
     /// A POST of a raw body with these parameters, already encoded.
@@ -93,9 +118,14 @@ pub fn encoded(text: &str) -> String {
         .collect()
 }
 
+/// Host and port of a daemon's URL.
+pub fn address(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, address)| address)
+}
+
 /// Opens a plain connection to a daemon.
 pub fn connect(url: &str) -> TcpStream {
-    let stream = TcpStream::connect(url.trim_start_matches("http://")).expect("the daemon accepts connections");
+    let stream = TcpStream::connect(address(url)).expect("the daemon accepts connections");
     stream.set_read_timeout(Some(ANSWER_TIME)).expect("a time limit can be set");
     stream
 }

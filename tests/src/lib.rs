@@ -2,12 +2,14 @@
 //!
 //! - [`programs`] - finding the programs.
 //! - [`daemon`] - a `bigupd` and what it logs.
+//! - [`certificates`] - authorities and what they sign.
 //! - [`http`] - requests as a plain HTTP client makes them.
 //! - [`data`] - contents that can be made again.
 //! - [`mount`] - file systems of a test's own.
 //! - [`powercut`] - what a power cut leaves.
 //! - [`process`] - waiting for conditions, ending processes.
 
+pub mod certificates;
 pub mod daemon;
 pub mod data;
 pub mod http;
