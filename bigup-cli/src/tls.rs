@@ -104,9 +104,14 @@ pub fn diagnosis(error: &ureq::Error) -> Option<String> {
 fn refused_by_us(error: &CertificateError) -> String {
     let date = |time: &UnixTime| humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
     match error {
-        CertificateError::UnknownIssuer => "the server's certificate is of no authority that we trust: make sure that \
+        // The latter two: an authority of the right name, with another key.
+        CertificateError::UnknownIssuer
+        | CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "the server's certificate is of no authority that we trust: make sure that \
             this is the server you mean, and give its authority's certificate by --ca-cert"
-            .to_owned(),
+                .to_owned()
+        }
         CertificateError::ExpiredContext { time, not_after } => format!(
             "the server's certificate expired at {}, and it is {} here: it needs a new one, or this machine's clock is \
              wrong",

@@ -77,7 +77,9 @@ impl Server {
             .root_certs(RootCerts::from(roots))
             .build();
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_TIME));
-        Server { agent: config.tls_config(tls).build().into(), url: format!("{url}/big_file_upload") }
+        // Connections stay open, however long a test takes from one request to the next.
+        let config = config.tls_config(tls).max_idle_age(Duration::from_secs(3600));
+        Server { agent: config.build().into(), url: format!("{url}/big_file_upload") }
     }
 
     /// A GET with these parameters, already encoded.
