@@ -31,6 +31,8 @@ impl Daemon {
         let program = program();
         let mut command = Command::new(&program);
         command.arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0", "--until-stdin-closes"]);
+        // Its only client is this program.
+        command.args(["--max-connections", "1024"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         if std::env::var_os("BIGUP_LOG").is_none() {
             command.env("BIGUP_LOG", "warn");

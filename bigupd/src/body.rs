@@ -1,6 +1,7 @@
 //! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and getting rid of what is
 //! left of them.
 
+use crate::pace::Pace;
 use crate::reply::Refusal;
 use bigup_core::wire::ErrorCode;
 use bytes::{Buf, Bytes};
@@ -14,12 +15,20 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// The body of a request. A copy reads on where the other one stopped, so that whoever kept one can get rid of the rest.
 #[derive(Clone)]
-pub struct RawBody(Arc<Mutex<Pieces>>);
+pub struct RawBody(Arc<Mutex<Raw>>);
+
+struct Raw {
+    pieces: Pieces,
+    broken: bool,
+}
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
 /// Bytes beside the field that a form may have: boundaries, part headers, preamble.
 pub const MAX_FORM_OVERHEAD: u64 = 64 << 10;
+
+/// Longest boundary of a form, in characters (RFC 2046, section 5.1.1).
+const MAX_BOUNDARY_LEN: usize = 70;
 
 /// Longest time to go on reading a refused body, so that a client which writes all of it before it reads gets to read
 /// the answer. One that has not ended by then is cut off.
@@ -28,14 +37,17 @@ const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// Makes a [`RawBody`] of warp's stream.
 pub fn raw_body(stream: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + Sync + 'static) -> RawBody {
     let pieces = stream.map(|piece| piece.map(|mut buf| buf.copy_to_bytes(buf.remaining())));
-    RawBody(Arc::new(Mutex::new(Box::pin(pieces))))
+    RawBody(Arc::new(Mutex::new(Raw { pieces: Box::pin(pieces), broken: false })))
 }
 
 impl Stream for RawBody {
     type Item = Result<Bytes, warp::Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().poll_next(cx)
+        let mut raw = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let piece = raw.pieces.as_mut().poll_next(cx);
+        raw.broken |= matches!(piece, Poll::Ready(Some(Err(_))));
+        piece
     }
 }
 
@@ -51,7 +63,15 @@ pub enum Body {
 pub struct FormBody {
     form: multer::Multipart<'static>,
     field: multer::Field<'static>,
-    buffered: Arc<AtomicU64>,
+    held_back: Arc<HeldBack>,
+}
+
+/// What a form parser holds back until it makes sense of it.
+#[derive(Default)]
+struct HeldBack {
+    bytes: AtomicU64,
+    /// How much of it was looked through in vain, again with every piece.
+    looked_through: AtomicU64,
 }
 
 impl Body {
@@ -64,36 +84,62 @@ impl Body {
             return Ok(Body::Raw(raw));
         };
         let boundary = multer::parse_boundary(content_type).map_err(bad_form)?;
-        let buffered = Arc::new(AtomicU64::new(0));
-        let mut form = multer::Multipart::new(Gate::new(raw, Arc::clone(&buffered)), boundary);
+        if boundary.len() > MAX_BOUNDARY_LEN {
+            let message = format!(
+                "the form's boundary has {} characters; at most {MAX_BOUNDARY_LEN} are possible",
+                boundary.len()
+            );
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        let held_back = Arc::<HeldBack>::default();
+        let mut form = multer::Multipart::new(Gate::new(raw, Arc::clone(&held_back)), boundary);
         let field = timeout(silence, form.next_field()).await.map_err(|_| too_slow(silence))?.map_err(bad_form)?;
         let field = field.ok_or_else(|| Refusal::new(ErrorCode::BadRequest, "the form has no field"))?;
-        Ok(Body::Form(Box::new(FormBody { form, field, buffered })))
+        Ok(Body::Form(Box::new(FormBody { form, field, held_back })))
     }
 
     /// The next piece; None at the end.
     ///
     /// # Errors
-    /// Nothing came for `silence`, the connection broke, or the form is malformed.
-    pub async fn next(&mut self, silence: Duration) -> Result<Option<Bytes>, Refusal> {
-        let piece = async {
-            match self {
-                Body::Raw(raw) => raw.next().await.transpose().map_err(broken),
-                Body::Form(form) => form.next().await,
+    /// It does not come at this `pace`, the connection broke, or the form is malformed.
+    pub async fn next(&mut self, pace: &mut Pace) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            let began = Instant::now();
+            let piece = match timeout(pace.patience(), self.next_piece()).await {
+                Ok(Ok(Some(piece))) => Some(piece),
+                Ok(end) => return end,
+                Err(_) => None,
+            };
+            pace.waited(began.elapsed(), piece.as_ref().map_or(0, Bytes::len) as u64)
+                .map_err(|slow| Refusal::new(ErrorCode::Timeout, format!("the client is too slow: {slow}")))?;
+            if piece.is_some() {
+                return Ok(piece);
             }
-        };
-        timeout(silence, piece).await.map_err(|_| too_slow(silence))?
+        }
+    }
+
+    /// Nothing of the piece is lost where waiting for it is given up.
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Refusal> {
+        match self {
+            Body::Raw(raw) => raw.next().await.transpose().map_err(broken),
+            Body::Form(form) => form.next().await,
+        }
     }
 }
 
-/// Reads and forgets `raw`, up to `limit` bytes and for half a minute at most.
-pub async fn drain(mut raw: RawBody, limit: u64) {
+/// Reads and forgets `raw`, up to `limit` bytes and for half a minute at most. Whether its end was reached.
+pub async fn drain(mut raw: RawBody, limit: u64) -> bool {
     let deadline = Instant::now() + DRAIN_TIME;
     let mut left = limit;
-    while let Ok(Some(Ok(piece))) = timeout_at(deadline, raw.next()).await {
-        left = left.saturating_sub(piece.len() as u64);
+    loop {
+        match timeout_at(deadline, raw.next()).await {
+            Ok(Some(Ok(piece))) => left = left.saturating_sub(piece.len() as u64),
+            // It ends after it broke, too.
+            Ok(None) => return !raw.0.lock().unwrap_or_else(PoisonError::into_inner).broken,
+            Ok(Some(Err(_))) | Err(_) => return false,
+        }
         if left == 0 {
-            return;
+            return false;
         }
     }
 }
@@ -101,7 +147,8 @@ pub async fn drain(mut raw: RawBody, limit: u64) {
 impl FormBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         if let Some(piece) = self.field.chunk().await.map_err(bad_form)? {
-            self.buffered.fetch_sub(piece.len() as u64, Ordering::Relaxed);
+            self.held_back.bytes.fetch_sub(piece.len() as u64, Ordering::Relaxed);
+            self.held_back.looked_through.store(0, Ordering::Relaxed);
             return Ok(Some(piece));
         }
         // The field must be let go before the next one can be asked for; an ended one gives no more pieces.
@@ -110,7 +157,7 @@ impl FormBody {
 
     /// Makes sure that the form ends after its field.
     async fn finish(self) -> Result<(), Refusal> {
-        let FormBody { mut form, field, buffered: _ } = self;
+        let FormBody { mut form, field, held_back: _ } = self;
         drop(field);
         match form.next_field().await.map_err(bad_form)? {
             None => Ok(()),
@@ -135,19 +182,23 @@ impl Body {
 /// Feeds a form parser piece by piece.
 ///
 /// The parser takes all that is ready before it parses, and looks for a beginning or a header for as long as none comes.
-/// So every piece is followed by "not ready", and there is an end to what it may hold back.
+/// So every piece is followed by "not ready", and there is an end to what it may hold back, and to how often it may look
+/// through that: small pieces would make it quadratic.
 struct Gate {
     raw: RawBody,
-    buffered: Arc<AtomicU64>,
+    held_back: Arc<HeldBack>,
     rest: bool,
 }
 
 impl Gate {
     /// What a parser may hold back, in bytes: a few pieces as hyper gives them.
-    const MAX_BUFFERED: u64 = 4 << 20;
+    const MAX_HELD_BACK: u64 = 4 << 20;
 
-    fn new(raw: RawBody, buffered: Arc<AtomicU64>) -> Gate {
-        Gate { raw, buffered, rest: false }
+    /// What a parser may look through until it finds something, in bytes: some milliseconds' work.
+    const MAX_LOOKED_THROUGH: u64 = 64 << 20;
+
+    fn new(raw: RawBody, held_back: Arc<HeldBack>) -> Gate {
+        Gate { raw, held_back, rest: false }
     }
 }
 
@@ -166,8 +217,10 @@ impl Stream for Gate {
             Poll::Pending => return Poll::Pending,
         };
         self.rest = true;
-        let buffered = self.buffered.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
-        if buffered > Gate::MAX_BUFFERED {
+        let HeldBack { bytes, looked_through } = &*self.held_back;
+        let held = bytes.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
+        let looked = looked_through.fetch_add(held, Ordering::Relaxed);
+        if held > Gate::MAX_HELD_BACK || looked > Gate::MAX_LOOKED_THROUGH {
             return Poll::Ready(Some(Err(std::io::Error::other("no field where one is due"))));
         }
         Poll::Ready(Some(Ok(piece)))
@@ -199,6 +252,10 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_secs(20);
 
+    fn pace() -> Pace {
+        Pace::new(&crate::config::Config::defaults("/d".into()).limits)
+    }
+
     fn pieces(data: &[u8], by: usize) -> RawBody {
         let pieces: Vec<_> = data.chunks(by).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         raw_body(futures_util::stream::iter(pieces))
@@ -212,7 +269,8 @@ mod tests {
     async fn read(raw: RawBody, content_type: &str) -> Result<Vec<u8>, Refusal> {
         let mut body = Body::new(raw, Some(content_type), SILENCE).await?;
         let mut all = vec![];
-        while let Some(piece) = body.next(SILENCE).await? {
+        let mut pace = pace();
+        while let Some(piece) = body.next(&mut pace).await? {
             all.extend(piece);
         }
         body.finish(SILENCE).await?;
@@ -236,6 +294,7 @@ mod tests {
             (b"--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\ncut off", "multipart/form-data; boundary=XX"),
             (&[&form(b"1")[..form(b"1").len() - 8], &form(b"2")].concat(), "multipart/form-data; boundary=XX"),
             (b"--XX--\r\n", "multipart/form-data"),
+            (&form(b"1"), &format!("multipart/form-data; boundary={}", "X".repeat(71))),
         ] {
             let refusal = read(pieces(data, 10), content_type).await.unwrap_err();
             assert_eq!(refusal.code, ErrorCode::BadRequest, "{refusal:?}");
@@ -250,9 +309,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_form_without_end_in_tiny_pieces_is_not_looked_through_for_long() {
+        let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"x")));
+        let refusal = read(raw_body(endless), "multipart/form-data; boundary=XX").await;
+        assert!(refusal.unwrap_err().message.contains("no field where one is due"));
+    }
+
+    #[tokio::test]
     async fn draining_ends_at_its_limit() {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"0123456789")));
-        drain(raw_body(endless), 1000).await;
-        drain(pieces(b"short", 2), 1000).await;
+        assert!(!drain(raw_body(endless), 1000).await);
+        assert!(drain(pieces(b"short", 2), 1000).await);
     }
 }

@@ -1,6 +1,6 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
-use bigup_core::plan::MAX_SLICES;
+use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::units::{MIB, parse_duration, parse_size};
 use clap::Parser;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +25,9 @@ const DEFAULT_BODY_TIMEOUT: &str = "60s";
 
 /// What systemd's default stop timeout (90 s) leaves ample room for.
 const DEFAULT_STOP_GRACE: &str = "10s";
+
+/// Longest timeout: more than anybody waits, and no clock overflows by adding it.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Enough for logs, small uploads and an operator's shell on a disk that big uploads have filled.
 const DEFAULT_RESERVE: &str = "256M";
@@ -121,19 +124,21 @@ pub struct Arguments {
     /// Clients must show a certificate of one of these authorities (PEM).
     #[arg(long, value_name = "FILE")]
     tls_client_ca: Option<String>,
-    /// Longest time to read a request's head [default: 30s].
+    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end
+    /// [default: 30s].
     #[arg(long, value_name = "TIME")]
     header_timeout: Option<String>,
-    /// A connection without a request is closed after this time [default: 75s].
+    /// A connection is closed this long after its last answer [default: 75s].
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<String>,
-    /// Bytes a second that a body must bring, over each body_timeout; 0: any [default: 1K].
+    /// Bytes a second that a body must bring, and that an answer must be read with, over each body_timeout; 0: any
+    /// [default: 1K].
     #[arg(long, value_name = "SIZE")]
     min_body_rate: Option<String>,
     /// Most connections at once [default: 16384].
     #[arg(long, value_name = "N")]
     max_connections: Option<String>,
-    /// Most connections from one address; 0: no limit of its own, as behind a proxy [default: 1024].
+    /// Most connections from one address (of IPv6: one /64); 0: no limit of its own, as behind a proxy [default: 1024].
     #[arg(long, value_name = "N")]
     max_connections_per_address: Option<String>,
     /// Largest file [default: 16T].
@@ -151,7 +156,7 @@ pub struct Arguments {
     /// Most mergers at work; more wait for their turn [default: 16].
     #[arg(long, value_name = "N")]
     max_mergers: Option<String>,
-    /// Largest answer [default: 16M].
+    /// Largest answer, at least 1M; four such may be on the way at once [default: 16M].
     #[arg(long, value_name = "SIZE")]
     max_answer_size: Option<String>,
     /// Configuration file (INI).
@@ -188,17 +193,17 @@ pub struct TlsFiles {
 /// What is too much. Over it requests are refused, never dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest time to read a request's head.
+    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end.
     pub header_timeout: Duration,
-    /// Longest time without a request on an open connection.
+    /// Longest time without a byte of the next request on a connection.
     pub idle_timeout: Duration,
-    /// Longest silence within a body.
+    /// Longest silence within a body, and longest time that nothing of an answer is read.
     pub body_timeout: Duration,
-    /// Bytes a second that a body must bring on the average of each `body_timeout`. 0: any.
+    /// Bytes a second that a body must bring, and an answer be read with, on the average of each `body_timeout`. 0: any.
     pub min_body_rate: u64,
     /// Most connections at once.
     pub connections: u64,
-    /// Most connections from one address at once. 0: no limit.
+    /// Most connections from one address, of IPv6 from one /64, at once. 0: no limit.
     pub connections_per_address: u64,
     /// Largest slice, in bytes.
     pub slice_size: u64,
@@ -210,7 +215,7 @@ pub struct Limits {
     pub uploads: u64,
     /// Most unfinished uploads of one token.
     pub uploads_per_token: u64,
-    /// Most mergers at work at once.
+    /// Most mergers of this daemon at work at once.
     pub mergers: u64,
     /// Largest answer, in bytes.
     pub answer_size: u64,
@@ -379,7 +384,7 @@ impl Arguments {
                     parse_count,
                 ),
                 slice_size: from.get("max_slice_size", self.max_slice_size, DEFAULT_MAX_SLICE_SIZE, at_least_one_mib),
-                file_size: from.get("max_file_size", self.max_file_size, DEFAULT_MAX_FILE_SIZE, parse_size),
+                file_size: from.get("max_file_size", self.max_file_size, DEFAULT_MAX_FILE_SIZE, size_of_a_file),
                 slices: from.get("max_slices", self.max_slices, &MAX_SLICES.to_string(), number_of_slices),
                 uploads: from.get("max_uploads", self.max_uploads, DEFAULT_MAX_UPLOADS, at_least_one),
                 uploads_per_token: from.get(
@@ -389,7 +394,12 @@ impl Arguments {
                     at_least_one,
                 ),
                 mergers: from.get("max_mergers", self.max_mergers, DEFAULT_MAX_MERGERS, at_least_one),
-                answer_size: from.get("max_answer_size", self.max_answer_size, DEFAULT_MAX_ANSWER_SIZE, parse_size),
+                answer_size: from.get(
+                    "max_answer_size",
+                    self.max_answer_size,
+                    DEFAULT_MAX_ANSWER_SIZE,
+                    room_for_digests,
+                ),
             },
         }
     }
@@ -439,6 +449,7 @@ fn parse_slice_ack(text: &str) -> Result<SliceAck, String> {
 fn some_time(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("0 leaves no time for anything".to_owned()),
+        time if time > LONGEST_TIMEOUT => Err(format!("{text} is too long: at most 365d")),
         time => Ok(time),
     }
 }
@@ -458,6 +469,20 @@ fn number_of_slices(text: &str) -> Result<u64, String> {
     match at_least_one(text)? {
         count if count > MAX_SLICES => Err(format!("{count} slices are too many: at most {MAX_SLICES}")),
         count => Ok(count),
+    }
+}
+
+fn size_of_a_file(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size > MAX_FILE_SIZE => Err(format!("a file of {size} bytes is too large: at most {MAX_FILE_SIZE}")),
+        size => Ok(size),
+    }
+}
+
+fn room_for_digests(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < MIB => Err(format!("{size} bytes are too few: answers with digests need {MIB}")),
+        size => Ok(size),
     }
 }
 

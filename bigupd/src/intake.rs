@@ -5,6 +5,7 @@
 //! occupies no thread.
 
 use crate::body::Body;
+use crate::pace::Pace;
 use crate::reply::Refusal;
 use crate::uploads::Target;
 use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
@@ -12,7 +13,6 @@ use bigup_core::wire::ErrorCode;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Write};
-use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// Bytes written and digested at once: enough that a switch of threads costs little, few enough to stay in the cache.
@@ -76,7 +76,7 @@ impl Work {
 }
 
 /// Receives a slice into `target`. Gives that back and the digests of what came, of the kinds asked for and in that order;
-/// `offset` is what chaining values are for.
+/// `offset` is what chaining values are for. The body must keep the `pace`.
 ///
 /// # Errors
 /// What came is not what was expected, or could not be stored; the file is gone then. The rest of the body is left in
@@ -87,7 +87,7 @@ pub async fn receive(
     kinds: &[DigestKind],
     offset: u64,
     expected: &Expected,
-    silence: Duration,
+    mut pace: Pace,
 ) -> Result<(Target, Vec<SliceDigest>), Refusal> {
     let writer = Writer {
         target,
@@ -96,7 +96,7 @@ pub async fn receive(
     };
     let mut work = Work::Rests(Box::new(writer));
     let (mut batch, mut batch_len, mut received) = (vec![], 0, 0);
-    while let Some(piece) = body.next(silence).await? {
+    while let Some(piece) = body.next(&mut pace).await? {
         received += piece.len() as u64;
         if received > expected.len {
             let message = format!("slice {}: slice_size is {}, but more bytes came", expected.slice_id, expected.len);

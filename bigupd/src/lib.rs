@@ -4,22 +4,28 @@
 //! whichever daemon, can go on.
 //!
 //! - [`config`] - settings.
-//! - [`server`] - connections; [`tls`] - their certificates and handshakes.
-//! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers.
-//! - [`uploads`] - what a request means for its upload.
+//! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
+//!   limit their time.
+//! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
+//! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`sweep`] - what is done from time to time.
 
+pub mod answers;
 pub mod body;
+pub mod census;
 pub mod config;
 pub mod intake;
 pub mod mergers;
+pub mod pace;
 pub mod params;
 pub mod reply;
 pub mod routes;
+pub mod seats;
 pub mod server;
 pub mod sweep;
+pub mod timed;
 pub mod tls;
 pub mod uploads;
 
@@ -44,7 +50,7 @@ pub async fn run(
     tls: Option<Arc<Tls>>,
     stop: impl Future<Output = ()>,
 ) {
-    let uploads = Uploads { data: data.clone(), config: Arc::new(config.clone()) };
+    let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
     let mergers = Mergers::new(uploads.clone());
     let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone()));
     let (stopping, is_stopping) = watch::channel(false);
@@ -53,6 +59,6 @@ pub async fn run(
         stop.await;
         stopping.send_replace(true);
     };
-    server::serve(listener, tls, routes, stop, config.stop_grace).await;
+    server::serve(listener, tls, routes, &config.limits, stop, config.stop_grace).await;
     sweeper.abort();
 }

@@ -2,14 +2,15 @@
 
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
-use bigupd::config::{Arguments, Config, Mode};
+use bigupd::config::{Arguments, Config, Limits, Mode};
+use bigupd::server;
 use bigupd::tls::Tls;
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The configuration is wrong: as clap's own code for a wrong command line.
@@ -18,7 +19,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let settled = Arguments::parse().settle(&|name| std::env::var(name).ok());
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("BIGUP_LOG", "info")).init();
-    let (config, mode) = match settled {
+    let (mut config, mode) = match settled {
         Ok(settled) => settled,
         Err(mistakes) => return refuse(&mistakes),
     };
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         println!("the configuration is right");
         return ExitCode::SUCCESS;
     }
+    fit_connections(&mut config.limits);
     match serve(&config, mode, tls) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,12 +48,33 @@ fn refuse(mistakes: &[String]) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
+/// Takes all file descriptors that the system allows, and no more connections than they are enough for.
+fn fit_connections(limits: &mut Limits) {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    });
+    match files.map(|files| (files, connections_for(files))) {
+        Ok((files, fit)) if limits.connections > fit => {
+            log::warn!("max_connections is {}, but {files} open files are allowed: {fit} it is", limits.connections);
+            limits.connections = fit;
+        }
+        Ok(_) => {}
+        Err(e) => log::warn!("how many files may be open cannot be told or changed: {e}"),
+    }
+}
+
+/// How many connections so many descriptors are enough for: each has a socket and may have a slice arriving; besides,
+/// requests at work open files of spools, and refused connections have sockets too.
+fn connections_for(files: u64) -> u64 {
+    ((files - (files / 4).min(2048)) / 2).max(1)
+}
+
 fn serve(config: &Config, mode: Mode, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     let data = DataDir::create(&config.data_dir)?;
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
     let served = runtime.block_on(async {
-        let listener =
-            TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
+        let listener = server::listen(config.listen).with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr().context("asking for the address listened on")?;
         let stop = stop_asked(mode)?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
@@ -98,4 +121,15 @@ async fn stdin_closed() {
     let mut stdin = tokio::io::stdin();
     let mut ignored = [0; 64];
     while matches!(stdin.read(&mut ignored).await, Ok(n) if n > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_other_things() {
+        assert_eq!([0, 64, 1024, 1_048_576].map(connections_for), [1, 24, 384, 523_264]);
+        assert_eq!(connections_for(u64::MAX), (u64::MAX - 2048) / 2);
+    }
 }

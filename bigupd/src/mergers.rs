@@ -3,16 +3,25 @@
 //! Who merges is decided by the locks in the spools. What is remembered here, the mergers that this daemon started and
 //! that have not ended yet, only spares looking at a lock for every slice; a merger that ends is always followed by a
 //! look at what it left.
+//!
+//! Only so many are at work at once. Uploads beyond wait for their turn, in the order in which they came to need a
+//! merger. A merger that finds nothing to do would hold its place for as long as it is patient; while others wait it is
+//! told to stop instead, which it does at any time without loss, and its upload queues again with its next slice. One
+//! that is busy is left alone: a new one might have to read what it had read.
 
 use crate::uploads::{Standing, Uploads};
 use bigup_core::name::FileName;
 use bigup_core::spool::Spool;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::HashSet;
+use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Pause before a merger is started again after one that failed without getting any further, doubled with every such
 /// failure in a row.
@@ -24,6 +33,9 @@ const SHORTEST_LIFE: Duration = Duration::from_millis(100);
 /// Longest such pause: about as long as whoever just made room on the disk is ready to wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// How often mergers are looked at for idle ones while others wait.
+const MAKE_ROOM_EVERY: Duration = Duration::from_millis(200);
+
 /// The mergers that this daemon started.
 #[derive(Clone)]
 pub struct Mergers {
@@ -32,16 +44,21 @@ pub struct Mergers {
 
 struct Inner {
     uploads: Uploads,
-    /// Uploads whose mergers are looked after: one is at work, or will be after a pause.
+    /// Uploads whose mergers are looked after: one is at work, or will be after a pause or when it is its turn.
     running: Mutex<HashSet<FileName>>,
     ended: Notify,
+    /// One for each merger that may be at work; given in the order of asking.
+    turns: Semaphore,
+    /// How many uploads wait for one.
+    waiting: AtomicUsize,
 }
 
 impl Mergers {
     /// None running yet.
     pub fn new(uploads: Uploads) -> Mergers {
-        let inner = Inner { uploads, running: Mutex::default(), ended: Notify::new() };
-        Mergers { inner: Arc::new(inner) }
+        let most = usize::try_from(uploads.config.limits.mergers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let (running, ended, waiting) = (Mutex::default(), Notify::new(), AtomicUsize::new(0));
+        Mergers { inner: Arc::new(Inner { uploads, running, ended, turns: Semaphore::new(most), waiting }) }
     }
 
     /// Waits until some merger of this daemon ends, from when this is called (not polled) on.
@@ -65,7 +82,7 @@ impl Mergers {
     ///
     /// # Errors
     /// The spools cannot be listed.
-    pub fn ensure_all(&self) -> std::io::Result<()> {
+    pub fn ensure_all(&self) -> io::Result<()> {
         for spool in Spool::all(&self.inner.uploads.data)? {
             // One that cannot be read is reported by whoever begins that upload anew.
             if let Ok(Some(upload)) = spool.upload()
@@ -124,14 +141,51 @@ impl Mergers {
             if failures > 0 {
                 tokio::time::sleep(pause_after(failures)).await;
             }
+            let turn = self.turn().await;
             let began = Instant::now();
-            let ended = self.command(name).status().await;
-            let failed = self.has_failed(name, ended) || began.elapsed() < SHORTEST_LIFE;
+            let (ended, sent_away) = self.run(name).await;
+            drop(turn);
+            let failed = !sent_away && (self.has_failed(name, ended) || began.elapsed() < SHORTEST_LIFE);
             self.inner.ended.notify_waiters();
             let Some(now) = self.frontier_if_left(name).await else { return };
             failures = if failed && now <= frontier { failures + 1 } else { 0 };
             frontier = now;
         }
+    }
+
+    /// Waits until one more merger may be at work.
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.inner.waiting.fetch_add(1, Ordering::Relaxed);
+        let turn = self.inner.turns.acquire().await.expect("the semaphore is never closed");
+        self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
+        turn
+    }
+
+    /// Runs one merger to its end, and whether it was sent away to make room.
+    async fn run(&self, name: &FileName) -> (io::Result<ExitStatus>, bool) {
+        let mut merger = match self.command(name).spawn() {
+            Ok(merger) => merger,
+            Err(e) => return (Err(e), false),
+        };
+        loop {
+            if let Ok(ended) = tokio::time::timeout(MAKE_ROOM_EVERY, merger.wait()).await {
+                return (ended, false);
+            }
+            if self.inner.waiting.load(Ordering::Relaxed) > 0 && self.is_idle(name).await {
+                log::debug!("{name}: others wait, and the merger is idle: it makes room");
+                // It has an id until its end is awaited.
+                if let Some(pid) = merger.id().and_then(|pid| i32::try_from(pid).ok()) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                }
+                return (merger.wait().await, true);
+            }
+        }
+    }
+
+    /// Whether the merger of an upload has nothing to do, for now.
+    async fn is_idle(&self, name: &FileName) -> bool {
+        let (this, name) = (self.clone(), name.clone());
+        tokio::task::spawn_blocking(move || this.frontier_if_due(&name).is_none()).await.unwrap_or(false)
     }
 
     fn command(&self, name: &FileName) -> Command {
@@ -144,7 +198,7 @@ impl Mergers {
         command
     }
 
-    fn has_failed(&self, name: &FileName, ended: std::io::Result<ExitStatus>) -> bool {
+    fn has_failed(&self, name: &FileName, ended: io::Result<ExitStatus>) -> bool {
         match ended {
             // 3: another one is at work; 4: no such upload any more; 5: blocked, which the spool says.
             Ok(status) if matches!(status.code(), Some(0 | 3 | 4 | 5)) => {

@@ -4,9 +4,10 @@ use bigup_core::name::NameError;
 use bigup_core::plan::PlanError;
 use bigup_core::spool::SliceError;
 use bigup_core::wire::{ErrorAnswer, ErrorCode};
+use bytes::Bytes;
 use serde::Serialize;
 use std::io;
-use warp::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use warp::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use warp::http::{Response, StatusCode};
 
 /// A response of the daemon.
@@ -49,22 +50,56 @@ impl Refusal {
 
     /// The response.
     pub fn reply(&self) -> Reply {
-        let status = self.status();
-        let body = ErrorAnswer { status: status.as_u16(), message: self.message.clone(), error: self.code };
-        let mut reply = json(status, &body);
+        let mut reply = json(self.status(), &self.answer());
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         reply
     }
+
+    /// The response, after which the connection is closed.
+    pub fn last_reply(&self) -> Reply {
+        let mut reply = self.reply();
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        reply
+    }
+
+    /// The response as bytes, for a connection that is closed after it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let body = json_text(&self.answer());
+        let head = [
+            format!("HTTP/1.1 {}", self.status()),
+            "connection: close".to_owned(),
+            "content-type: application/json".to_owned(),
+            "x-content-type-options: nosniff".to_owned(),
+            format!("content-length: {}", body.len()),
+        ];
+        [format!("{}\r\n\r\n", head.join("\r\n")).into_bytes(), body].concat()
+    }
+
+    fn answer(&self) -> ErrorAnswer {
+        ErrorAnswer { status: self.status().as_u16(), message: self.message.clone(), error: self.code }
+    }
 }
 
 /// A response with a JSON body.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
-    let bytes = serde_json::to_vec(body).expect("strings and numbers always serialise");
-    let mut reply = Response::new(bytes.into());
+    json_bytes(status, json_text(body).into())
+}
+
+/// The text of a JSON body.
+pub fn json_text(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("strings and numbers always serialise")
+}
+
+/// A response with such a text.
+pub fn json_bytes(status: StatusCode, text: Bytes) -> Reply {
+    let mut reply = Response::new(text.into());
     *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // No browser is to take a name in it for a page.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     reply
 }
 

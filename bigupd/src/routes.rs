@@ -4,9 +4,11 @@
 //! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
 //! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
 
+use crate::answers::Answers;
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
 use crate::intake::{Expected, parse_content_digest, receive};
 use crate::mergers::Mergers;
+use crate::pace::Pace;
 use crate::params::{AnswerForm, BeginAsk, Params};
 use crate::reply::{Refusal, Reply, json};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
@@ -19,11 +21,14 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
 use warp::Filter;
-use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName};
+use warp::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{Method, StatusCode};
 
 /// Content-Digest (RFC 9530).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// Bytes of a digest in an answer, with its kind, quotes and comma.
+const DIGEST_LEN: u64 = 80;
 
 /// How often to look for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -33,13 +38,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 pub struct App {
     uploads: Uploads,
     mergers: Mergers,
+    answers: Answers,
     stopping: watch::Receiver<bool>,
 }
 
 impl App {
     /// Handlers over `uploads`, with `mergers` to start. Once `stopping` is true no request is kept waiting.
     pub fn new(uploads: Uploads, mergers: Mergers, stopping: watch::Receiver<bool>) -> App {
-        App { uploads, mergers, stopping }
+        let answers = Answers::new(&uploads.config.limits);
+        App { uploads, mergers, answers, stopping }
     }
 }
 
@@ -60,8 +67,18 @@ async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
 }
 
 async fn elsewhere(app: App, headers: HeaderMap, body: RawBody) -> Reply {
-    app.drain_unless_waiting(&headers, body).await;
-    Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}")).reply()
+    let at_end = app.drain_unless_waiting(&headers, body).await;
+    let refusal = Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}"));
+    last_unless(at_end, refusal.reply())
+}
+
+/// Says that the connection is closed after this answer, unless its request's body was read to the end: hyper closes it
+/// then, and its client is not to send another request (RFC 9112, section 9.6).
+fn last_unless(at_end: bool, mut reply: Reply) -> Reply {
+    if !at_end {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply
 }
 
 async fn native(app: App, method: Method, headers: HeaderMap, query: String, body: RawBody) -> Reply {
@@ -74,8 +91,8 @@ async fn native(app: App, method: Method, headers: HeaderMap, query: String, bod
             Err(Refusal::new(ErrorCode::MethodNotAllowed, message))
         }
     };
-    app.drain_unless_waiting(&headers, body).await;
-    answer.unwrap_or_else(|refusal| refusal.reply())
+    let at_end = app.drain_unless_waiting(&headers, body).await;
+    last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.reply()))
 }
 
 impl App {
@@ -87,11 +104,9 @@ impl App {
         self.uploads.config.limits.body_timeout
     }
 
-    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it.
-    async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) {
-        if !headers.contains_key(EXPECT) {
-            drain(body, self.drain_limit()).await;
-        }
+    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. Whether it is gone.
+    async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
+        !headers.contains_key(EXPECT) && drain(body, self.drain_limit()).await
     }
 
     async fn get(&self, query: &str) -> Result<Reply, Refusal> {
@@ -101,7 +116,9 @@ impl App {
         }
         let (ask, form) = (params.begin()?, params.form()?);
         let standing = self.begin_and_wait(ask.clone(), form).await?;
-        Ok(json(StatusCode::OK, &upload_answer(&ask.name, &standing, ask.plan.slice_num, form)))
+        let held = held(&standing, ask.plan.slice_num);
+        let size = self.answers.size_with(&held, form.ranges)?;
+        self.answers.make(size, || upload_answer(&ask.name, &standing, held, form))
     }
 
     /// Begins or goes on, sees to a merger, and waits for the end if that was asked for and can be expected.
@@ -156,22 +173,29 @@ impl App {
     }
 
     async fn peek(&self, params: Params) -> Result<Reply, Refusal> {
-        let uploads = self.uploads.clone();
+        let (uploads, answers) = (self.uploads.clone(), self.answers.clone());
         blocking(move || {
             if !params.has_file_name() {
-                return Ok(json(StatusCode::OK, &ListAnswer { status: 200, uploads: uploads.list()? }));
+                let (uploads, size) = uploads.list()?;
+                return answers.make(size, || ListAnswer { status: 200, uploads });
             }
             let (name, form) = (params.file_name()?, params.form()?);
             let Some(standing) = uploads.peek(&name, params.source()?.as_deref())? else {
                 let message = format!("nothing is known of {name}: neither an upload nor a finished file");
                 return Err(Refusal::new(ErrorCode::NoUpload, message));
             };
-            let mut answer = upload_answer(&name, &standing, None, form);
-            if let (Some((first, last)), 0) = (params.digests()?, answer.is_uploaded) {
-                let digests = uploads.digests(&name, first, last)?;
-                answer.digests = Some(digests.iter().map(|digest| digest.map(|d| d.to_string())).collect());
-            }
-            Ok(json(StatusCode::OK, &answer))
+            let digests = match (params.digests()?, &standing) {
+                (Some((first, last)), Standing::Unfinished(_)) => Some(uploads.digests(&name, first, last)?),
+                _ => None,
+            };
+            let held = held(&standing, None);
+            let size =
+                answers.size_with(&held, form.ranges)? + digests.as_ref().map_or(0, |d| d.len() as u64 * DIGEST_LEN);
+            answers.make(size, || {
+                let shown =
+                    |digests: Vec<Option<SliceDigest>>| digests.iter().map(|d| d.map(|d| d.to_string())).collect();
+                UploadAnswer { digests: digests.map(shown), ..upload_answer(&name, &standing, held, form) }
+            })
         })
         .await
     }
@@ -180,8 +204,8 @@ impl App {
         let (ask, expected) = match slice_ask(headers, query) {
             Ok(asked) => asked,
             Err(refusal) => {
-                self.drain_unless_waiting(headers, body).await;
-                return refusal.reply();
+                let at_end = self.drain_unless_waiting(headers, body).await;
+                return last_unless(at_end, refusal.reply());
             }
         };
         let (uploads, asked) = (self.uploads.clone(), ask.clone());
@@ -189,20 +213,19 @@ impl App {
         let (target, kinds, offset) = match admission {
             Ok(Admission::Take { target, kinds, offset }) => (target, kinds, offset),
             Ok(Admission::Held(digest)) => {
-                self.drain_unless_waiting(headers, body).await;
-                return self.held(&ask, digest).await;
+                let at_end = self.drain_unless_waiting(headers, body).await;
+                return last_unless(at_end, self.held(&ask, digest).await);
             }
             Err(refusal) => {
-                self.drain_unless_waiting(headers, body).await;
-                return refused(&ask, &refusal);
+                let at_end = self.drain_unless_waiting(headers, body).await;
+                return last_unless(at_end, refused(&ask, &refusal));
             }
         };
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
         // Whatever is left of the body, an epilogue of a form or what follows a mistake. Of one that stalled nothing is.
-        if !matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout) {
-            drain(body, self.drain_limit()).await;
-        }
+        let stalled = matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout);
+        let at_end = !stalled && drain(body, self.drain_limit()).await;
         let stored = match received {
             Ok((target, digests)) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());
@@ -210,10 +233,11 @@ impl App {
             }
             Err(refusal) => Err(refusal),
         };
-        match stored {
+        let reply = match stored {
             Ok(stored) => self.stored(&ask, stored).await,
             Err(refusal) => refused(&ask, &refusal),
-        }
+        };
+        last_unless(at_end, reply)
     }
 
     async fn receive(
@@ -226,7 +250,8 @@ impl App {
         expected: &Expected,
     ) -> Result<(Target, Vec<SliceDigest>), Refusal> {
         let mut body = Body::new(raw, content_type, self.body_timeout()).await?;
-        let received = receive(&mut body, target, kinds, offset, expected, self.body_timeout()).await?;
+        let pace = Pace::new(&self.uploads.config.limits);
+        let received = receive(&mut body, target, kinds, offset, expected, pace).await?;
         body.finish(self.body_timeout()).await?;
         Ok(received)
     }
@@ -317,22 +342,26 @@ fn check_content_length(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
     }
 }
 
-/// The answer to a GET. `asked_num` is the number of slices that the asker has in mind, for files that are finished.
-fn upload_answer(name: &FileName, standing: &Standing, asked_num: Option<u64>, form: AnswerForm) -> UploadAnswer {
+/// The slices held of an upload. `asked_num` is how many the asker has in mind, for files that are finished.
+fn held(standing: &Standing, asked_num: Option<u64>) -> SliceRanges {
+    match standing {
+        Standing::Finished { .. } => SliceRanges::up_to(asked_num.unwrap_or(0)),
+        Standing::Unfinished(unfinished) => unfinished.holdings.ranges(),
+    }
+}
+
+/// The answer to a GET.
+fn upload_answer(name: &FileName, standing: &Standing, held: SliceRanges, form: AnswerForm) -> UploadAnswer {
     let mut answer = UploadAnswer { file_name: name.as_str().to_owned(), status: 200, ..UploadAnswer::default() };
-    let held = match standing {
+    match standing {
         Standing::Finished { file_size, digest, same_source } => {
             answer.is_uploaded = 1;
             answer.file_size = Some(*file_size);
             answer.file_digest = digest.map(|d| d.to_string());
             answer.same_source = *same_source;
-            SliceRanges::up_to(asked_num.unwrap_or(0))
         }
-        Standing::Unfinished(unfinished) => {
-            describe(&mut answer, unfinished);
-            unfinished.holdings.ranges()
-        }
-    };
+        Standing::Unfinished(unfinished) => describe(&mut answer, unfinished),
+    }
     if form.ranges {
         answer.slice_ranges_uploaded = Some(held);
     } else {

@@ -1,102 +1,297 @@
 //! Accepting connections and serving them until told to stop.
+//!
+//! Whoever is refused gets to read why. A socket that is closed while anything unread lies in it is reset, and the reset
+//! takes an answer under way with it (RFC 9112, section 9.6). So a connection one too many is served like any other, by a
+//! service that only says no; and a connection is closed for writing first, then read until its client closes it too.
 
-use crate::reply::Reply;
+use crate::config::Limits;
+use crate::reply::{Refusal, Reply};
+use crate::seats::Seats;
+use crate::timed::{Late, Timed, Turns};
 use crate::tls::Tls;
+use bigup_core::wire::ErrorCode;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
+use std::future::ready;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use warp::Filter;
+use warp::http::Version;
+use warp::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 
-/// Longest time to read a request's head, and to keep an idle connection. More than common proxies keep theirs, so that
-/// they close first and no request meets a closing connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// Connections that wait in the kernel to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// What the kernel holds of an answer that is not read yet, in bytes; it doubles it (socket(7), SO_SNDBUF). Answers are
+/// small, and a reader's pace is told only as its buffer empties.
+const SEND_BUFFER: u32 = 64 << 10;
 
 /// Largest buffer of a connection, in bytes: what one read from a socket can bring.
 const MAX_BUFFER: usize = 512 << 10;
 
-/// Pause after a connection could not be accepted, which is when descriptors have run out.
+/// Largest head of a request, in bytes: the longest file name and source, percent-encoded, ten times over.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Pause after a connection could not be accepted for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `routes` on `listener`, with `tls` where there is one, until `stop` is done; running requests then have `grace` to finish.
+/// Most refused connections at once; beyond, connections are closed without an answer.
+const MAX_REFUSALS: usize = 256;
+
+/// Longest time to bring the head of a request that is refused whatever it is.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
+
+/// Longest time to read on after the last answer.
+const LINGER_TIME: Duration = Duration::from_secs(30);
+
+/// Longest silence meanwhile.
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
+
+/// Listens on `address`.
+///
+/// # Errors
+/// As the system gives them.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A daemon that starts again takes its port back at once; no two can have it.
+    socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves `routes` on `listener`, with `tls` where there is one, until `stop` is done; running requests then have `grace`
+/// to finish.
 pub async fn serve<F>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     routes: F,
+    limits: &Limits,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) where
     F: Filter<Extract = (Reply,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
-    let connections = GracefulShutdown::new();
-    // Dropped at the stop, which ends handshakes: no request is lost with them.
-    let (open, is_open) = watch::channel(());
+    let door = Door {
+        seats: Seats::new(limits),
+        refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+        limits: Arc::new(limits.clone()),
+        tls,
+    };
+    let (stopping, is_stopping) = watch::channel(false);
     let mut stop = std::pin::pin!(stop);
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _peer)) => {
-                let (tls, is_open) = (tls.clone(), is_open.clone());
-                tokio::spawn(serve_connection(stream, tls, is_open, routes.clone(), connections.watcher()));
+            Ok((stream, peer)) => {
+                failing = false;
+                door.admit(stream, peer, routes.clone(), is_stopping.clone());
             }
+            // It went before it was accepted.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(e) => {
-                log::warn!("accepting a connection: {e}");
+                if !std::mem::replace(&mut failing, true) {
+                    log::error!("accepting a connection: {e}; trying again until it works");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    drop(listener);
-    drop(open);
-    log::info!("stopping: {} connections have {} s to finish", connections.count(), grace.as_secs());
-    if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
+    drop((listener, is_stopping));
+    log::info!("stopping: {} connections have {} s to finish", stopping.receiver_count(), grace.as_secs());
+    stopping.send_replace(true);
+    if timeout(grace, stopping.closed()).await.is_err() {
         log::warn!("some requests did not finish within {} s and are dropped; nothing stored is lost", grace.as_secs());
     }
 }
 
-async fn serve_connection<F>(
+/// Who comes in.
+struct Door {
+    seats: Seats,
+    refusals: Arc<Semaphore>,
+    limits: Arc<Limits>,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Door {
+    /// Starts to serve a connection, or to tell it why it is not served.
+    fn admit<F>(&self, stream: TcpStream, peer: SocketAddr, routes: F, stopping: watch::Receiver<bool>)
+    where
+        F: Filter<Extract = (Reply,), Error = Infallible> + Clone + Send + Sync + 'static,
+        F::Future: Send,
+    {
+        // Answers are small and must not wait for more to come. Without it they are slower, not wrong.
+        let _ = stream.set_nodelay(true);
+        let tls = self.tls.clone();
+        match self.seats.take(peer.ip()) {
+            Ok(seat) => {
+                let service = TowerToHyperService::new(warp::service(routes));
+                let connection = serve_connection(stream, tls, service, Arc::clone(&self.limits), stopping);
+                tokio::spawn(keeping(seat, connection));
+            }
+            Err(refusal) => {
+                log::debug!("{peer} is refused: {}", refusal.message);
+                let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
+                let service = service_fn(move |_request| ready(Ok(refusal.last_reply())));
+                let header_timeout = self.limits.header_timeout.min(REFUSAL_TIME);
+                let limits = Arc::new(Limits { header_timeout, ..Limits::clone(&self.limits) });
+                tokio::spawn(keeping(permit, serve_connection(stream, tls, service, limits, stopping)));
+            }
+        }
+    }
+}
+
+/// Does `work`, and keeps `place` for as long.
+async fn keeping(place: impl Send, work: impl Future<Output = ()>) {
+    let _place = place;
+    work.await;
+}
+
+/// Serves one connection as it was accepted.
+async fn serve_connection<V>(
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
-    mut is_open: watch::Receiver<()>,
-    routes: F,
-    watcher: Watcher,
+    service: V,
+    limits: Arc<Limits>,
+    mut stopping: watch::Receiver<bool>,
 ) where
-    F: Filter<Extract = (Reply,), Error = Infallible> + Clone + Send + Sync + 'static,
-    F::Future: Send,
+    V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
 {
-    // Answers are small and must not wait for more to come. Without it they are slower, not wrong.
-    let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return serve_requests(stream, routes, watcher).await };
+    let Some(tls) = tls else { return converse(stream, service, &limits, stopping).await };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
-        _ = is_open.changed() => return,
+        // No request is lost with a handshake.
+        () = stop_asked(&mut stopping) => return,
     };
     match accepted {
-        Ok(stream) => serve_requests(stream, routes, watcher).await,
+        Ok(stream) => converse(stream, service, &limits, stopping).await,
         Err(e) => log::debug!("a connection ended in its handshake: {e}"),
     }
 }
 
-async fn serve_requests<S, F>(stream: S, routes: F, watcher: Watcher)
+/// Answers requests over `stream` until either side ends it, or `stopping` is true and the request at hand is answered.
+async fn converse<S, V>(stream: S, service: V, limits: &Limits, mut stopping: watch::Receiver<bool>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    F: Filter<Extract = (Reply,), Error = Infallible> + Clone + Send + Sync + 'static,
-    F::Future: Send,
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
 {
+    let turns = Turns::default();
+    let mut stream = Timed::new(stream, turns.clone(), limits);
+    let service = service_fn(|request| {
+        turns.next();
+        let answer = check_head(&request).map(|()| service.call(request));
+        let turns = turns.clone();
+        async move {
+            let answer = match answer {
+                Ok(answer) => answer.await,
+                Err(refusal) => Ok(refusal.last_reply()),
+            };
+            turns.next();
+            answer
+        }
+    });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFER);
-    let service = TowerToHyperService::new(warp::service(routes));
-    if let Err(e) = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await {
-        // Clients go away in many ways, and none of them matters here.
+    // The stream has limits of its own. That hyper has one too makes it read, and so look at them, while it is idle.
+    http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout + limits.header_timeout);
+    http.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
+    let ended = {
+        let mut connection = pin!(http.serve_connection(TokioIo::new(&mut stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = stop_asked(&mut stopping) => None,
+        };
+        match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    // Clients go away in many ways, and none of them matters here.
+    let refusal = ended.err().and_then(|e| {
         log::debug!("a connection ended: {e}");
+        refusal_owed(&stream, &e, limits)
+    });
+    let (late, mut stream) = (stream.late(), stream.into_inner());
+    if late == Some(Late::Reader) {
+        return;
+    }
+    if let Some(refusal) = refusal {
+        let _ = timeout(LINGER_SILENCE, stream.write_all(&refusal.bytes())).await;
+    }
+    let _ = timeout(LINGER_SILENCE, stream.shutdown()).await;
+    if late != Some(Late::Idle) {
+        tokio::select! {
+            () = linger(&mut stream) => {}
+            () = stop_asked(&mut stopping) => {}
+        }
+    }
+}
+
+async fn stop_asked(stopping: &mut watch::Receiver<bool>) {
+    // Also where whoever could ask is gone.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// What of RFC 9112 hyper leaves to its user.
+fn check_head(request: &Request<Incoming>) -> Result<(), Refusal> {
+    let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    // Section 3.2: one Host, and one only.
+    let hosts = values(HOST).count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(Refusal::new(ErrorCode::BadRequest, format!("the request has {hosts} Host headers, not 1")));
+    }
+    // Section 6.1: a body in another coding would be stored as it is.
+    let codings: Vec<&[u8]> = values(TRANSFER_ENCODING).collect();
+    if !codings.is_empty() && !matches!(&codings[..], [only] if only.trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        let message = "the only Transfer-Encoding that is possible is chunked, once";
+        return Err(Refusal::new(ErrorCode::BadRequest, message));
+    }
+    Ok(())
+}
+
+/// What is to be said to somebody whose request hyper gave up without an answer. None: it answered, or nothing was asked.
+fn refusal_owed<S>(stream: &Timed<S>, error: &hyper::Error, limits: &Limits) -> Option<Refusal> {
+    if !stream.owes_answer() {
+        return None;
+    }
+    if stream.late() == Some(Late::Head) {
+        let message =
+            format!("the head of the request did not come whole within {} s", limits.header_timeout.as_secs_f64());
+        return Some(Refusal::new(ErrorCode::Timeout, message));
+    }
+    let message = "this is no request of HTTP/1.1, which is what is spoken here";
+    error.is_parse().then(|| Refusal::new(ErrorCode::BadRequest, message))
+}
+
+/// Reads and forgets what still comes over a stream closed for writing, until the other side closes it too.
+async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
+    let deadline = Instant::now() + LINGER_TIME;
+    let mut forgotten = vec![0; 16 << 10];
+    loop {
+        let until = deadline.min(Instant::now() + LINGER_SILENCE);
+        match timeout_at(until, stream.read(&mut forgotten)).await {
+            Ok(Ok(bytes)) if bytes > 0 => {}
+            _ => return,
+        }
     }
 }

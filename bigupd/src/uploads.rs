@@ -8,6 +8,7 @@
 //! count for nothing until the new source has compared them and given the digest of the whole file; the file is
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 
+use crate::census::Census;
 use crate::config::Config;
 use crate::params::BeginAsk;
 use crate::reply::{Refusal, against_upload};
@@ -28,6 +29,12 @@ use std::time::Duration;
 /// How often a name is looked at again when uploads of it come and go in between.
 const ATTEMPTS: usize = 8;
 
+/// Seconds after which an upload that was one too many may be begun again.
+const FULL_RETRY_AFTER: u64 = 5;
+
+/// What the list of uploads takes of each, in bytes, beside its name and error; a bit more than it does.
+const LISTED_LEN: usize = 256;
+
 /// The uploads of one data folder.
 #[derive(Clone, Debug)]
 pub struct Uploads {
@@ -35,6 +42,7 @@ pub struct Uploads {
     pub data: DataDir,
     /// Settings.
     pub config: Arc<Config>,
+    census: Arc<Census>,
 }
 
 /// How a name stands.
@@ -139,6 +147,11 @@ pub enum Stored {
 }
 
 impl Uploads {
+    /// The uploads of `data`.
+    pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
+        Uploads { data, config, census: Arc::default() }
+    }
+
     /// Begins an upload or goes on with it, or says that the file is finished.
     ///
     /// # Errors
@@ -154,7 +167,7 @@ impl Uploads {
 
     /// The same without a section in info.ini: for an upload that is finished in the same breath.
     fn begin_unlisted(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
-        self.check_slice_size(ask.plan.slice_size.unwrap_or(0))?;
+        self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock(&spool)? {
@@ -186,6 +199,7 @@ impl Uploads {
                 file_digest: ask.file_digest,
                 ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
+            self.check_number_of_uploads()?;
             // Somebody else may create it first; the next round goes on with theirs.
             Spool::create(&self.data, &upload)?;
         }
@@ -227,20 +241,34 @@ impl Uploads {
         Ok(digests)
     }
 
-    /// All unfinished uploads, by name.
+    /// All unfinished uploads, by name, and the bytes that an answer with them takes, or a bit more.
     ///
     /// # Errors
-    /// The data folder cannot be read.
-    pub fn list(&self) -> Result<Vec<UploadStatus>, Refusal> {
-        let mut list = vec![];
-        for spool in Spool::all(&self.data)? {
-            match status_of(&spool) {
-                Ok(status) => list.extend(status),
+    /// The data folder cannot be read, or the answer would be too large.
+    pub fn list(&self) -> Result<(Vec<UploadStatus>, u64), Refusal> {
+        let (mut list, mut size, most) = (vec![], 0, self.config.limits.answer_size);
+        let spools = Spool::all(&self.data)?;
+        for spool in &spools {
+            match status_of(spool) {
+                Ok(Some(status)) => {
+                    // Names and errors have no control characters; quotes and backslashes take two bytes.
+                    let text = status.file_name.len() + status.last_error.as_ref().map_or(0, String::len);
+                    size += (2 * text + LISTED_LEN) as u64;
+                    list.push(status);
+                }
+                Ok(None) => {}
                 Err(e) => log::warn!("{}: {e}", spool.path().display()),
+            }
+            if size > most {
+                let message = format!(
+                    "the list of {} uploads takes more than {most} bytes, the most that are sent: ask for one by its name",
+                    spools.len()
+                );
+                return Err(Refusal::new(ErrorCode::TooLarge, message));
             }
         }
         list.sort_by(|a, b| a.file_name.cmp(&b.file_name));
-        Ok(list)
+        Ok((list, size))
     }
 
     /// Decides what to do with the body of a slice before any of it is read.
@@ -248,7 +276,7 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn admit(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
-        self.check_slice_size(ask.len)?;
+        self.check_sizes(Some(ask.len), None, None)?;
         if let Some(begin) = &ask.begin
             && let Some(admission) = self.begin_with_slice(begin, ask)?
         {
@@ -262,7 +290,10 @@ impl Uploads {
         }
         let mut kinds = locked.digest_kinds(ask.slice_id, ask.len)?;
         let plan = locked.upload().plan.learn(ask.slice_id, ask.len).map_err(against_upload)?;
+        self.check_plan(&plan)?;
         let offset = plan.offset_of(ask.slice_id).unwrap_or(0);
+        // The upload may not say how long it gets.
+        self.check_sizes(None, Some(ask.slice_id + 1), Some(offset.saturating_add(ask.len)))?;
         if let Some(digest) = ask.digest.filter(|d| !kinds.contains(&d.kind)) {
             if digest.kind == DigestKind::ChainingValue {
                 let message = "slice_digest is a chaining value, but slices of this upload are no subtrees: send hash:";
@@ -481,13 +512,35 @@ impl Uploads {
         Ok(())
     }
 
-    fn check_slice_size(&self, slice_size: u64) -> Result<(), Refusal> {
-        if slice_size > self.config.limits.slice_size {
-            let message =
-                format!("a slice of {slice_size} bytes is too large: at most {}", self.config.limits.slice_size);
-            return Err(Refusal::new(ErrorCode::TooLarge, message));
+    /// Whether what is known of an upload is within the limits.
+    fn check_plan(&self, plan: &Plan) -> Result<(), Refusal> {
+        self.check_sizes(plan.slice_size, plan.slice_num, plan.file_size)
+    }
+
+    /// The same of single numbers: bytes of a slice, number of slices, bytes of the file.
+    fn check_sizes(&self, slice: Option<u64>, slices: Option<u64>, file: Option<u64>) -> Result<(), Refusal> {
+        let limits = &self.config.limits;
+        let over = |is: Option<u64>, most: u64| is.filter(|is| *is > most);
+        let message = if let Some(slice) = over(slice, limits.slice_size) {
+            format!("a slice of {slice} bytes is too large: at most {}; use smaller slices", limits.slice_size)
+        } else if let Some(file) = over(file, limits.file_size) {
+            format!("a file of {file} bytes is too large: at most {}", limits.file_size)
+        } else if let Some(slices) = over(slices, limits.slices) {
+            format!("{slices} slices are too many: at most {}; use larger slices", limits.slices)
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::new(ErrorCode::TooLarge, message))
+    }
+
+    /// Whether one more upload may begin.
+    fn check_number_of_uploads(&self) -> Result<(), Refusal> {
+        let most = self.config.limits.uploads;
+        if self.census.admit(&self.data, most)? {
+            return Ok(());
         }
-        Ok(())
+        let message = format!("{most} uploads are unfinished, and no more are possible: try again later");
+        Err(Refusal { retry_after: Some(FULL_RETRY_AFTER), ..Refusal::new(ErrorCode::Overloaded, message) })
     }
 
     fn restless(&self, name: &FileName) -> Refusal {

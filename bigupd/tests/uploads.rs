@@ -18,7 +18,7 @@ use std::time::Duration;
 fn uploads(folder: &tempfile::TempDir) -> Uploads {
     let data = DataDir::create(folder.path()).unwrap();
     let config = Config { takeover_after: Duration::ZERO, ..Config::defaults(folder.path().to_owned()) };
-    Uploads { data, config: Arc::new(config) }
+    Uploads::new(data, Arc::new(config))
 }
 
 fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
@@ -88,4 +88,23 @@ fn a_source_that_tells_only_the_number_of_slices_may_take_over() {
     let by_number = BeginAsk { plan: Plan::new(Some(7), None, None).unwrap(), ..ask(Some("second"), 1) };
     let Standing::Unfinished(unfinished) = uploads.begin(&by_number).unwrap() else { panic!("nothing is finished") };
     assert_eq!(unfinished.upload.plan.slice_num, Some(7));
+}
+
+#[test]
+fn a_list_of_uploads_that_takes_more_than_an_answer_may_is_refused_as_it_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::defaults(folder.path().to_owned());
+    config.limits.answer_size = 3000;
+    let uploads = Uploads::new(DataDir::create(folder.path()).unwrap(), Arc::new(config));
+    let begin = |n: usize| {
+        let name = FileName::new(&format!("{n}{}", "\"".repeat(200))).unwrap();
+        uploads.begin(&BeginAsk { name, ..ask(None, 3000) }).unwrap();
+    };
+    (0..4).for_each(begin);
+    let (list, size) = uploads.list().unwrap();
+    assert!(serde_json::to_string(&list).unwrap().len() as u64 <= size && size <= 3000, "{size}");
+    begin(4);
+    let refusal = uploads.list().unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::TooLarge);
+    assert!(refusal.message.contains("5 uploads") && refusal.message.contains("3000 bytes"), "{}", refusal.message);
 }
