@@ -1,8 +1,9 @@
 //! TLS on connections: certificates, reading them again, and handshakes.
 
 use crate::config::TlsFiles;
+use crate::reply::Refusal;
 use bigup_core::pem;
-use bigup_core::wire::{ErrorAnswer, ErrorCode};
+use bigup_core::wire::ErrorCode;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -92,14 +93,7 @@ async fn linger(mut stream: TcpStream) -> io::Result<()> {
 }
 
 fn refusal_of_plain_http() -> Vec<u8> {
-    let message = "this port speaks TLS: use https:// in place of http://".to_owned();
-    let answer = ErrorAnswer { status: 400, message, error: ErrorCode::BadRequest };
-    let body = serde_json::to_string(&answer).expect("strings and numbers always serialise");
-    let head = format!(
-        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    (head + &body).into_bytes()
+    Refusal::new(ErrorCode::BadRequest, "this port speaks TLS: use https:// in place of http://").bytes()
 }
 
 fn read(files: &TlsFiles) -> Result<ServerConfig, Vec<String>> {
