@@ -1,6 +1,8 @@
 //! The command line.
 
+use crate::client::Client;
 use crate::report::Style;
+use crate::token::Token;
 use bigup_core::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -19,6 +21,7 @@ Exit codes:
 Environment:
   BIGUP_URL   the server, where --url is not given
   BIGUP_CA_CERT, BIGUP_CLIENT_CERT, BIGUP_CLIENT_KEY   where --ca-cert, --client-cert, --client-key are not given
+  BIGUP_TOKEN   the token, where --token-file is not given
   BIGUP_LOG   what to log to standard error, like debug or bigup_cli=debug (default bigup_cli=warn)
   SSL_CERT_FILE, SSL_CERT_DIR   the system's authorities, where they do not lie at their usual place
   http_proxy, no_proxy   as elsewhere; this machine is never reached by way of a proxy";
@@ -52,6 +55,10 @@ pub struct Server {
     /// The server
     #[arg(long, env = "BIGUP_URL", default_value = "http://127.0.0.1:8888")]
     pub url: String,
+    /// File with the token that the server asks for; there is no flag for the token itself, which everybody on this
+    /// machine could see
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub certificates: Certificates,
@@ -153,6 +160,17 @@ impl Cli {
             Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
         }
         self
+    }
+}
+
+impl Server {
+    /// The server, to be asked over so many connections.
+    ///
+    /// # Errors
+    /// The URL or the token cannot be used.
+    pub fn client(&self, connections: usize) -> anyhow::Result<Client> {
+        let token = Token::given(self.token_file.as_deref())?;
+        Ok(Client::new(&self.url, &self.certificates, connections)?.with_token(token.as_ref()))
     }
 }
 

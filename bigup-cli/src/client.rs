@@ -3,14 +3,17 @@
 use crate::args::Certificates;
 use crate::query::Query;
 use crate::tls;
+use crate::token::Token;
 use bigup_core::name::printable;
 use bigup_core::wire::{self, ErrorAnswer, ErrorCode, SliceAnswer};
 use serde_json::Value;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{Response, Uri};
 use ureq::tls::TlsConfig;
-use ureq::{Agent, Body, Proxy, ProxyProtocol};
+use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,6 +112,9 @@ pub struct UrlError(String);
 pub struct Client {
     agent: Agent,
     endpoint: String,
+    /// What goes with every request, where there is a token.
+    authorization: Option<HeaderValue>,
+    turned_away: AtomicBool,
 }
 
 impl CallError {
@@ -150,6 +156,7 @@ impl Client {
             .proxy(proxy)
             .tls_config(tls)
             .http_status_as_error(false)
+            // A token must not go to whom the server names.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -160,7 +167,33 @@ impl Client {
             .max_idle_connections_per_host(connections + 1)
             .user_agent(concat!("bigup-cli/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Client { agent: config.into(), endpoint })
+        Ok(Client { agent: config.into(), endpoint, authorization: None, turned_away: AtomicBool::new(false) })
+    }
+
+    /// The same, with a token that goes with every request. Warns where others may read it on its way.
+    pub fn with_token(mut self, token: Option<&Token>) -> Client {
+        self.authorization = token.map(|token| {
+            let value = HeaderValue::try_from(format!("Bearer {}", token.secret()));
+            let mut value = value.expect("a token is visible ASCII");
+            value.set_sensitive(true);
+            value
+        });
+        if self.authorization.is_some() && self.endpoint.starts_with("http:") && !is_loopback(&self.endpoint) {
+            log::warn!("the token goes to {} in plain text: others on the way may read it", self.endpoint);
+        }
+        self
+    }
+
+    /// Whether the server said that we have no token that counts: then it lets nothing else in either.
+    pub fn is_turned_away(&self) -> bool {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
     }
 
     /// Asks, and reads the JSON answer.
@@ -170,7 +203,7 @@ impl Client {
     pub fn get(&self, query: &Query) -> Result<Value, CallError> {
         let url = self.url(query);
         log::debug!("GET {url}");
-        self.answer(self.agent.get(&url).call())
+        self.answer(self.authorized(self.agent.get(&url)).call())
     }
 
     /// Sends `bytes` as a slice.
@@ -180,7 +213,8 @@ impl Client {
     pub fn post(&self, query: &Query, bytes: &[u8]) -> Result<SliceAnswer, CallError> {
         let url = self.url(query);
         log::debug!("POST {url}");
-        let value = self.answer(self.agent.post(&url).content_type("application/octet-stream").send(bytes))?;
+        let request = self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
+        let value = self.answer(request.send(bytes))?;
         self.read_as(value)
     }
 
@@ -215,6 +249,9 @@ impl Client {
         }
         if let (300..400, Some(location)) = (status, location) {
             return Err(CallError::Moved { url: self.endpoint.clone(), status, location });
+        }
+        if status == 401 {
+            self.turned_away.store(true, Ordering::Relaxed);
         }
         match serde_json::from_slice::<ErrorAnswer>(&body) {
             Ok(ErrorAnswer { message, error: code, .. }) if status != 200 => {

@@ -1,5 +1,6 @@
 //! A daemon of our own for one push. It ends with its standard input: when we close it, and when we are killed.
 
+use crate::token::Token;
 use anyhow::{Context, bail};
 use bigup_core::name::FileName;
 use std::io::{BufRead, BufReader};
@@ -12,10 +13,14 @@ const PROGRAM: &str = "bigupd";
 /// What the daemon's first line begins with, before its URL.
 const GREETING: &str = "bigupd listening on ";
 
+/// Environment variable by which the daemon gets to know the token of whoever started it for himself.
+const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
+
 /// A running daemon.
 pub struct Daemon {
     child: Child,
     url: String,
+    token: Token,
     data_dir: PathBuf,
     /// Kept open: a daemon that writes another line must not die of it.
     _stdout: BufReader<ChildStdout>,
@@ -33,6 +38,8 @@ impl Daemon {
         command.arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0", "--until-stdin-closes"]);
         // Its only client is this program.
         command.args(["--max-connections", "1024"]);
+        let token = Token::random()?;
+        command.env(OWNER_TOKEN, token.secret());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         if std::env::var_os("BIGUP_LOG").is_none() {
             command.env("BIGUP_LOG", "warn");
@@ -42,7 +49,10 @@ impl Daemon {
         let mut line = String::new();
         stdout.read_line(&mut line).context("cannot read what the daemon says")?;
         match line.trim_end().strip_prefix(GREETING) {
-            Some(url) => Ok(Daemon { child, url: url.to_owned(), data_dir: data_dir.to_owned(), _stdout: stdout }),
+            Some(url) => {
+                let (url, data_dir) = (url.to_owned(), data_dir.to_owned());
+                Ok(Daemon { child, url, token, data_dir, _stdout: stdout })
+            }
             None => bail!("{} did not start: {}", program.display(), last_words(child, &line)),
         }
     }
@@ -50,6 +60,11 @@ impl Daemon {
     /// Where it listens.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// A token by which it lets us do everything, also on a data folder with tokens. It ends with the daemon.
+    pub fn token(&self) -> &Token {
+        &self.token
     }
 
     /// Where the finished file `name` is.

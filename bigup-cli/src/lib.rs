@@ -6,7 +6,7 @@
 //! - [`jobs`] - which files a command line stands for, and their names on the server.
 //! - [`source`], [`fingerprint`], [`stdin`] - what is read, and how a change under our hands is noticed.
 //! - [`slicing`] - how large slices are.
-//! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass.
+//! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
 //! - [`tls`] - certificates, and what a failure of TLS means.
 //! - [`remote`] - the questions of the protocol, about one upload.
 //! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders.
@@ -46,6 +46,7 @@ pub mod status;
 pub mod stdin;
 pub mod tally;
 pub mod tls;
+pub mod token;
 pub mod upload;
 pub mod verify;
 

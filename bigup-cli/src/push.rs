@@ -22,9 +22,14 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     jobs.notes.iter().for_each(|note| report.note(note));
     jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
-    let url = daemon.as_ref().map_or(args.server.url.as_str(), Daemon::url);
     let lanes = Lanes { senders: args.senders.into(), queue_size: args.queue_size.into() };
-    let client = Client::new(url, &args.server.certificates, lanes.senders)?;
+    let client = match &daemon {
+        Some(daemon) => {
+            let client = Client::new(daemon.url(), &args.server.certificates, lanes.senders)?;
+            client.with_token(Some(daemon.token()))
+        }
+        None => args.server.client(lanes.senders)?,
+    };
     let total = push_all(args, report, &client, lanes, &jobs);
     if jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1 {
         report.total(&total.line(jobs.failures.len() as u64));
@@ -48,7 +53,7 @@ struct Total<'a> {
 
 fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: Lanes, jobs: &'a Jobs) -> Total<'a> {
     let mut total = Total::default();
-    for job in &jobs.jobs {
+    for (job, left) in jobs.jobs.iter().zip((0..jobs.jobs.len()).rev()) {
         let patience = Patience::new(args.retries, args.retry_for);
         let (slice_size, replace) = (args.slice_size, args.replace);
         let cx = Context { client, report, patience: &patience, lanes, slice_size, replace };
@@ -62,6 +67,11 @@ fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: Lanes,
             Err(error) => {
                 report.failed(None, &format!("{error:#}"));
                 total.failed += 1;
+                if client.is_turned_away() && left > 0 {
+                    report.failed(None, &format!("{} not tried", count(left as u64, "more file")));
+                    total.failed += left as u64;
+                    break;
+                }
             }
         }
     }

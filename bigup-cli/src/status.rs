@@ -13,7 +13,7 @@ use bigup_core::wire::{ErrorCode, ListAnswer, UploadAnswer, UploadStatus, param}
 /// # Errors
 /// The name cannot be used, or the server does not answer.
 pub fn run(args: &StatusArgs) -> anyhow::Result<bool> {
-    let client = Client::new(&args.server.url, &args.server.certificates, 1)?;
+    let client = args.server.client(1)?;
     match &args.name {
         Some(name) => one(&client, &FileName::new(name)?, args.json),
         None => all(&client, args.json).map(|()| true),

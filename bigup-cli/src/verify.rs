@@ -23,7 +23,7 @@ enum Theirs {
 /// # Errors
 /// The file cannot be read, or the server does not answer.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<bool> {
-    let client = Client::new(&args.server.url, &args.server.certificates, 1)?;
+    let client = args.server.client(1)?;
     let given = args.name.clone();
     let name = FileName::new(&given.map_or_else(|| base_name(&args.path), Ok)?)?;
     // The server first: that it cannot be reached is better told before a long read.

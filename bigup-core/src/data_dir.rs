@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DATA/info.ini       see crate::info_ini
+//! DATA/tokens.json    who may do what, once there are tokens; only bigupd reads and writes it
 //! DATA/tmp/<upload>/  one unfinished upload: its spool, see crate::spool
 //! DATA/tmp/.…         spools being made or removed; never looked into
 //! DATA/files/<name>   finished files, see crate::store
@@ -63,5 +64,10 @@ impl DataDir {
     /// The operators' view.
     pub fn info_ini(&self) -> PathBuf {
         self.root.join("info.ini")
+    }
+
+    /// Who may do what.
+    pub fn tokens_json(&self) -> PathBuf {
+        self.root.join("tokens.json")
     }
 }

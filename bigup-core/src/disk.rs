@@ -85,10 +85,38 @@ pub enum Durability {
 /// # Errors
 /// The old content stands, and nothing is left behind but after a kill: a file `.NAME.RANDOM.tmp`.
 pub fn replace_file(folder: &Path, name: &str, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    replace(folder, name, bytes, durability, create_new)
+}
+
+/// The same, for good, with a file that only the owner of `folder` may read and write, whoever puts it there: what an
+/// administrator leaves in the folder of a service must be readable to it.
+///
+/// # Errors
+/// As for [`replace_file`]; also if this process may not give a file to the folder's owner.
+pub fn replace_private_file(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let owner = std::fs::metadata(folder).at("looking at", folder)?;
+    replace(folder, name, bytes, Durability::PowerCut, |temporary| {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(temporary).at("creating", temporary)?;
+        if file.metadata().at("looking at", temporary)?.uid() != owner.uid() {
+            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))
+                .at("giving to the owner of its folder", temporary)?;
+        }
+        Ok(file)
+    })
+}
+
+fn replace(
+    folder: &Path,
+    name: &str,
+    bytes: &[u8],
+    durability: Durability,
+    create: impl Fn(&Path) -> io::Result<File>,
+) -> io::Result<()> {
     let temporary = folder.join(format!(".{name}.{}.tmp", random_suffix()));
     let path = folder.join(name);
     let written = (|| {
-        let mut file = create_new(&temporary)?;
+        let mut file = create(&temporary)?;
         file.write_all(bytes).at("writing", &temporary)?;
         if durability == Durability::PowerCut {
             file.sync_all().at("syncing", &temporary)?;
@@ -362,6 +390,18 @@ mod tests {
         fs::create_dir(dir.path().join("d")).unwrap();
         replace_file(dir.path(), "d", b"x", Durability::Process).unwrap_err();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_private_file_belongs_to_the_owner_of_its_folder_and_to_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(4711), Some(4712)).unwrap();
+        }
+        replace_private_file(dir.path(), "f", b"secret").unwrap();
+        let (file, folder) = (fs::metadata(dir.path().join("f")).unwrap(), fs::metadata(dir.path()).unwrap());
+        assert_eq!((file.uid(), file.mode() & 0o7777), (folder.uid(), 0o600));
+        assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"secret");
     }
 
     #[test]

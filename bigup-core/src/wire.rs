@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn an_unknown_error_code_is_read() {
-        let text = r#"{"status":429,"message":"slow down","error":"too_many"}"#;
+        let text = r#"{"status":418,"message":"no coffee","error":"teapot"}"#;
         assert_eq!(serde_json::from_str::<ErrorAnswer>(text).unwrap().error, ErrorCode::Unknown);
     }
 

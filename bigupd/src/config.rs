@@ -1,11 +1,15 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
+use crate::tokens::{self, SecretHash};
 use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::units::{MIB, parse_duration, parse_size};
 use clap::Parser;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Environment variable by which a program that starts a daemon for itself hands it a token of its own.
+const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 
 /// Where the daemon listens unless told otherwise: this machine only, the seed's port.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
@@ -77,14 +81,17 @@ h, d.\n\nBIGUP_LOG sets what is logged: error, warn, info (default), debug.\n\nE
 usage or configuration."
 )]
 pub struct Arguments {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The data folder; created if missing.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<String>,
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// Listen on other addresses than this machine's own although anybody may then upload: yes or no; not needed with
-    /// --tls-client-ca [default: no].
+    /// Let in who has no token: without tokens to do everything, also at other addresses than this machine's own; with
+    /// tokens to push and read, but not to replace or to go on with what a token began: yes or no [default: no].
     #[arg(long, value_name = "YES|NO")]
     allow_anonymous: Option<String>,
     /// The merge worker's program [default: bigup-merger beside this program].
@@ -160,7 +167,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SIZE")]
     max_answer_size: Option<String>,
     /// Configuration file (INI).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Check the configuration and leave.
     #[arg(long)]
@@ -168,6 +175,13 @@ pub struct Arguments {
     /// Stop when standard input is closed: for programs that start a daemon of their own.
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+}
+
+/// What the program does instead of serving.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Make, list and revoke tokens, by which clients are let in
+    Token(tokens::command::Arguments),
 }
 
 /// What a slice's 200 promises.
@@ -228,6 +242,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Whoever has no token is let in, wherever the daemon listens.
+    pub allow_anonymous: bool,
+    /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
+    pub owner: Option<SecretHash>,
     /// The merge worker's program.
     pub merger: PathBuf,
     /// A merger leaves after this time without a new slice.
@@ -349,19 +367,13 @@ impl Arguments {
         if data_dir.is_empty() {
             from.mistakes.push("no data folder is given: use --data-dir, BIGUP_DATA_DIR or data_dir".to_owned());
         }
-        let listen = from.get("listen", self.listen, DEFAULT_LISTEN, parse_address);
-        let anonymous = from.get("allow_anonymous", self.allow_anonymous, "no", parse_switch);
-        let tls = from.tls(self.tls_cert, self.tls_key, self.tls_client_ca);
-        let asks_for_certificates = tls.as_ref().is_some_and(|files| files.client_ca.is_some());
-        if !anonymous && !asks_for_certificates && !is_own(listen.ip()) {
-            from.mistakes.push(format!(
-                "listening on {listen} lets anybody who reaches it upload: set tls_client_ca to ask for certificates, or \
-                 allow_anonymous = yes if that is meant"
-            ));
-        }
+        // From nobody who serves by himself: not a setting, and known to the two programs only.
+        let owner = (from.environment)(OWNER_TOKEN).filter(|_| self.until_stdin_closes);
         Config {
             data_dir: PathBuf::from(data_dir),
-            listen,
+            listen: from.get("listen", self.listen, DEFAULT_LISTEN, parse_address),
+            allow_anonymous: from.get("allow_anonymous", self.allow_anonymous, "no", parse_switch),
+            owner: owner.map(|secret| SecretHash::of(&secret)),
             merger: from.get("merger", self.merger, "", parse_program),
             merger_idle: from.get("merger_idle", self.merger_idle, DEFAULT_MERGER_IDLE, parse_duration),
             takeover_after: from.get("takeover_after", self.takeover_after, DEFAULT_TAKEOVER_AFTER, parse_duration),
@@ -370,7 +382,7 @@ impl Arguments {
             reserve: from.get("reserve", self.reserve, DEFAULT_RESERVE, parse_size),
             expire_after: Some(from.get("expire_after", self.expire_after, DEFAULT_EXPIRE_AFTER, parse_duration))
                 .filter(|time| !time.is_zero()),
-            tls,
+            tls: from.tls(self.tls_cert, self.tls_key, self.tls_client_ca),
             limits: Limits {
                 header_timeout: from.get("header_timeout", self.header_timeout, DEFAULT_HEADER_TIMEOUT, some_time),
                 idle_timeout: from.get("idle_timeout", self.idle_timeout, DEFAULT_IDLE_TIMEOUT, some_time),
@@ -493,10 +505,6 @@ fn at_least_one_mib(text: &str) -> Result<u64, String> {
     }
 }
 
-fn is_own(address: IpAddr) -> bool {
-    address.is_loopback()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -550,19 +558,6 @@ mod tests {
     }
 
     #[test]
-    fn an_open_door_must_be_asked_for() {
-        let open = ["--data-dir", "/d", "--listen", "0.0.0.0:8888"];
-        let mistakes = parse(&open).settle(&nothing).unwrap_err();
-        assert!(mistakes[0].contains("allow_anonymous"), "{mistakes:?}");
-        assert!(parse(&[&open[..], &["--allow-anonymous", "yes"]].concat()).settle(&nothing).is_ok());
-        assert!(parse(&["--data-dir", "/d", "--listen", "[::1]:0"]).settle(&nothing).is_ok());
-        let tls = [&open[..], &["--tls-cert", "c", "--tls-key", "k"]].concat();
-        let mistakes = parse(&tls).settle(&nothing).unwrap_err();
-        assert!(mistakes[0].contains("tls_client_ca"), "TLS alone lets everybody in: {mistakes:?}");
-        assert!(parse(&[&tls[..], &["--tls-client-ca", "a"]].concat()).settle(&nothing).is_ok());
-    }
-
-    #[test]
     fn tls_needs_certificate_and_key() {
         for part in [&["--tls-cert", "c"][..], &["--tls-key", "k"], &["--tls-client-ca", "a"]] {
             let mistakes = parse(&[&["--data-dir", "/d"], part].concat()).settle(&nothing).unwrap_err();
@@ -572,6 +567,25 @@ mod tests {
         let (config, _) = parse(&all).settle(&nothing).unwrap();
         let files = TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()) };
         assert_eq!(config.tls, Some(files));
+    }
+
+    #[test]
+    fn subcommands_know_the_data_folder_and_the_configuration_file() {
+        for arguments in [&["--data-dir", "/d", "token", "list"][..], &["token", "list", "--data-dir", "/d"]] {
+            let mut arguments = parse(arguments);
+            assert!(matches!(arguments.command.take(), Some(Command::Token(_))));
+            assert_eq!(arguments.settle(&nothing).unwrap().0.data_dir, PathBuf::from("/d"));
+        }
+        assert!(parse(&[]).command.is_none());
+        assert!(Arguments::try_parse_from(["bigupd", "token", "list", "--listen", "127.0.0.1:1"]).is_err());
+    }
+
+    #[test]
+    fn only_a_daemon_of_somebodys_own_takes_a_token_from_the_environment() {
+        let environment = |name: &str| (name == "BIGUP_OWNER_TOKEN").then(|| "secret".to_owned());
+        let owner = |arguments: &[&str]| parse(arguments).settle(&environment).unwrap().0.owner;
+        assert_eq!(owner(&["--data-dir", "/d"]), None);
+        assert_eq!(owner(&["--data-dir", "/d", "--until-stdin-closes"]), Some(SecretHash::of("secret")));
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! - [`config`] - settings.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
 //!   limit their time.
+//! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`sweep`] - what is done from time to time.
 
+pub mod access;
 pub mod answers;
 pub mod body;
 pub mod census;
@@ -20,6 +22,7 @@ pub mod intake;
 pub mod mergers;
 pub mod pace;
 pub mod params;
+pub mod quota;
 pub mod reply;
 pub mod routes;
 pub mod seats;
@@ -27,6 +30,7 @@ pub mod server;
 pub mod sweep;
 pub mod timed;
 pub mod tls;
+pub mod tokens;
 pub mod uploads;
 
 use bigup_core::data_dir::DataDir;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
-use bigupd::config::{Arguments, Config, Limits, Mode};
+use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::server;
 use bigupd::tls::Tls;
 use clap::Parser;
@@ -17,12 +17,22 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let settled = Arguments::parse().settle(&|name| std::env::var(name).ok());
+    let mut arguments = Arguments::parse();
+    let command = arguments.command.take();
+    let settled = arguments.settle(&|name| std::env::var(name).ok());
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("BIGUP_LOG", "info")).init();
     let (mut config, mode) = match settled {
         Ok(settled) => settled,
         Err(mistakes) => return refuse(&mistakes),
     };
+    if let Some(command) = command {
+        return ended(match command {
+            Command::Token(arguments) => arguments.run(&config.data_dir),
+        });
+    }
+    if let Err(mistake) = bigupd::access::check_listen(&config) {
+        return refuse(&[mistake]);
+    }
     let tls = match config.tls.as_ref().map(|files| Tls::load(files, config.limits.header_timeout)).transpose() {
         Ok(tls) => tls.map(Arc::new),
         Err(mistakes) => return refuse(&mistakes),
@@ -32,7 +42,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     fit_connections(&mut config.limits);
-    match serve(&config, mode, tls) {
+    ended(serve(&config, mode, tls))
+}
+
+fn ended(done: anyhow::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bigupd: {error:#}");

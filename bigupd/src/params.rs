@@ -1,6 +1,9 @@
-//! Reading a query string, strictly: every parameter at most once, percent-encoded UTF-8, plain numbers.
+//! Reading a query string, strictly: every parameter at most once, percent-encoded UTF-8, plain numbers. File names are
+//! given out only to who may do with them what is asked.
 
+use crate::access::Access;
 use crate::reply::{Refusal, within_request};
+use crate::tokens::Permission;
 use bigup_core::digest::Digest;
 use bigup_core::name::FileName;
 use bigup_core::plan::{Plan, PlanError};
@@ -10,13 +13,18 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The parameters of one request, not yet made sense of.
+/// The parameters of one request, not yet made sense of, and what its sender may do.
 #[derive(Debug)]
-pub struct Params(HashMap<String, String>);
+pub struct Params {
+    map: HashMap<String, String>,
+    by: Access,
+}
 
 /// What a GET asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct BeginAsk {
+    /// Who asks. They may push this name, and replace it if they ask to.
+    pub by: Access,
     /// Name of the file.
     pub name: FileName,
     /// What is known of the sizes. `slice_size` is a wish.
@@ -43,11 +51,11 @@ fn bad(message: String) -> Refusal {
 }
 
 impl Params {
-    /// Reads a query string.
+    /// Reads a query string, sent `by` somebody.
     ///
     /// # Errors
     /// A parameter is there twice, or is not UTF-8.
-    pub fn parse(query: &str) -> Result<Params, Refusal> {
+    pub fn parse(query: &str, by: Access) -> Result<Params, Refusal> {
         let mut map = HashMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -57,20 +65,39 @@ impl Params {
             }
             map.insert(name, value);
         }
-        Ok(Params(map))
+        Ok(Params { map, by })
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.map.get(name).map(String::as_str)
     }
 
-    /// The file name.
+    /// Who asks.
+    pub fn by(&self) -> &Access {
+        &self.by
+    }
+
+    fn file_name(&self, any_of: &[Permission]) -> Result<FileName, Refusal> {
+        let name = self.get(param::FILE_NAME).ok_or_else(|| bad(format!("{} is missing", param::FILE_NAME)))?;
+        let name = FileName::new(name)?;
+        self.by.check(any_of, Some(&name))?;
+        Ok(name)
+    }
+
+    /// The file name, to send slices of it.
     ///
     /// # Errors
-    /// It is missing or refused.
-    pub fn file_name(&self) -> Result<FileName, Refusal> {
-        let name = self.get(param::FILE_NAME).ok_or_else(|| bad(format!("{} is missing", param::FILE_NAME)))?;
-        Ok(FileName::new(name)?)
+    /// It is missing or refused, or its sender may not push it.
+    pub fn name_to_push(&self) -> Result<FileName, Refusal> {
+        self.file_name(&[Permission::Push])
+    }
+
+    /// The file name, to tell how it stands: whoever pushes gets to know that too.
+    ///
+    /// # Errors
+    /// It is missing or refused, or its sender may neither push nor read it.
+    pub fn name_to_show(&self) -> Result<FileName, Refusal> {
+        self.file_name(&[Permission::Read, Permission::Push])
     }
 
     /// Whether there is a file name.
@@ -157,12 +184,17 @@ impl Params {
     }
 
     fn begin_by(&self, plan: Result<Plan, PlanError>) -> Result<BeginAsk, Refusal> {
+        let (name, replace) = (self.name_to_push()?, self.switch(param::REPLACE)?);
+        if replace {
+            self.by.check(&[Permission::Replace], Some(&name))?;
+        }
         Ok(BeginAsk {
-            name: self.file_name()?,
+            by: self.by.clone(),
+            name,
             plan: plan.map_err(within_request)?,
             source: self.source()?,
             file_digest: self.value(param::FILE_DIGEST)?,
-            replace: self.switch(param::REPLACE)?,
+            replace,
         })
     }
 
@@ -209,7 +241,7 @@ mod tests {
     use super::*;
 
     fn begin(query: &str) -> Result<BeginAsk, Refusal> {
-        Params::parse(query).and_then(|params| params.begin())
+        Params::parse(query, Access::Everything).and_then(|params| params.begin())
     }
 
     #[test]
@@ -248,7 +280,7 @@ mod tests {
 
     #[test]
     fn ranges_of_digests_are_bounded() {
-        let digests = |text: &str| Params::parse(&format!("digests={text}")).unwrap().digests();
+        let digests = |text: &str| Params::parse(&format!("digests={text}"), Access::Everything).unwrap().digests();
         assert_eq!(digests("0-4095"), Ok(Some((0, 4095))));
         for wrong in ["0-4096", "4-3", "x", "1", "-", "0-18446744073709551616"] {
             assert!(digests(wrong).is_err(), "{wrong}");

@@ -7,7 +7,9 @@ use bigup_core::wire::{ErrorAnswer, ErrorCode};
 use bytes::Bytes;
 use serde::Serialize;
 use std::io;
-use warp::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use warp::http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use warp::http::{Response, StatusCode};
 
 /// A response of the daemon.
@@ -53,6 +55,10 @@ impl Refusal {
         let mut reply = json(self.status(), &self.answer());
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == ErrorCode::Unauthorized {
+            // RFC 6750, section 3, wants a parameter.
+            reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bigup\""));
         }
         reply
     }

@@ -4,6 +4,7 @@
 //! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
 //! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
 
+use crate::access::{Access, Gate, Peer};
 use crate::answers::Answers;
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
 use crate::intake::{Expected, parse_content_digest, receive};
@@ -11,6 +12,7 @@ use crate::mergers::Mergers;
 use crate::pace::Pace;
 use crate::params::{AnswerForm, BeginAsk, Params};
 use crate::reply::{Refusal, Reply, json};
+use crate::tokens::{Permission, redacted};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
 use bigup_core::digest::{DigestKind, SliceDigest};
 use bigup_core::name::FileName;
@@ -18,6 +20,7 @@ use bigup_core::ranges::SliceRanges;
 use bigup_core::spool::Spool;
 use bigup_core::wire::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use warp::Filter;
@@ -36,6 +39,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// What handlers work on.
 #[derive(Clone)]
 pub struct App {
+    gate: Arc<Gate>,
     uploads: Uploads,
     mergers: Mergers,
     answers: Answers,
@@ -45,8 +49,9 @@ pub struct App {
 impl App {
     /// Handlers over `uploads`, with `mergers` to start. Once `stopping` is true no request is kept waiting.
     pub fn new(uploads: Uploads, mergers: Mergers, stopping: watch::Receiver<bool>) -> App {
+        let gate = Arc::new(Gate::new(&uploads.data, &uploads.config));
         let answers = Answers::new(&uploads.config.limits);
-        App { uploads, mergers, answers, stopping }
+        App { gate, uploads, mergers, answers, stopping }
     }
 }
 
@@ -54,7 +59,8 @@ impl App {
 pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
     let with_app = warp::any().map(move || app.clone());
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::body::stream().map(raw_body));
+    let body = warp::body::stream().map(raw_body);
+    let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
     let other = with_app.and(warp::header::headers_cloned()).and(warp::body::stream().map(raw_body)).then(elsewhere);
     native.or(other).unify().recover(never).unify()
@@ -81,12 +87,20 @@ fn last_unless(at_end: bool, mut reply: Reply) -> Reply {
     reply
 }
 
-async fn native(app: App, method: Method, headers: HeaderMap, query: String, body: RawBody) -> Reply {
-    log::debug!("{method} {}", bigup_core::name::printable(&query));
-    let answer = match method {
-        Method::GET => app.get(&query).await,
-        Method::POST => return app.post(&headers, &query, body).await,
-        _ => {
+async fn native(
+    app: App,
+    method: Method,
+    headers: HeaderMap,
+    query: String,
+    peer: Option<Peer>,
+    body: RawBody,
+) -> Reply {
+    log::debug!("{method} {}", redacted(&bigup_core::name::printable(&query)));
+    let answer = match (app.enter(&headers, peer).await, method) {
+        (Err(refusal), _) => Err(refusal),
+        (Ok(by), Method::GET) => app.get(by, &query).await,
+        (Ok(by), Method::POST) => return app.post(by, &headers, &query, body).await,
+        (Ok(_), method) => {
             let message = format!("{method} is not possible here: GET asks and begins, POST sends a slice");
             Err(Refusal::new(ErrorCode::MethodNotAllowed, message))
         }
@@ -96,6 +110,12 @@ async fn native(app: App, method: Method, headers: HeaderMap, query: String, bod
 }
 
 impl App {
+    /// What the sender of a request may do, before anything else of it is looked at.
+    async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Access, Refusal> {
+        let (gate, headers) = (Arc::clone(&self.gate), headers.clone());
+        blocking(move || gate.enter(&headers, peer)).await
+    }
+
     fn drain_limit(&self) -> u64 {
         self.uploads.config.limits.slice_size + MAX_FORM_OVERHEAD
     }
@@ -109,8 +129,8 @@ impl App {
         !headers.contains_key(EXPECT) && drain(body, self.drain_limit()).await
     }
 
-    async fn get(&self, query: &str) -> Result<Reply, Refusal> {
-        let params = Params::parse(query)?;
+    async fn get(&self, by: Access, query: &str) -> Result<Reply, Refusal> {
+        let params = Params::parse(query, by)?;
         if params.switch(param::PEEK)? {
             return self.peek(params).await;
         }
@@ -176,10 +196,12 @@ impl App {
         let (uploads, answers) = (self.uploads.clone(), self.answers.clone());
         blocking(move || {
             if !params.has_file_name() {
-                let (uploads, size) = uploads.list()?;
+                let by = params.by().clone();
+                by.check(&[Permission::Read], None)?;
+                let (uploads, size) = uploads.list(|name| by.sees(name))?;
                 return answers.make(size, || ListAnswer { status: 200, uploads });
             }
-            let (name, form) = (params.file_name()?, params.form()?);
+            let (name, form) = (params.name_to_show()?, params.form()?);
             let Some(standing) = uploads.peek(&name, params.source()?.as_deref())? else {
                 let message = format!("nothing is known of {name}: neither an upload nor a finished file");
                 return Err(Refusal::new(ErrorCode::NoUpload, message));
@@ -200,8 +222,8 @@ impl App {
         .await
     }
 
-    async fn post(&self, headers: &HeaderMap, query: &str, body: RawBody) -> Reply {
-        let (ask, expected) = match slice_ask(headers, query) {
+    async fn post(&self, by: Access, headers: &HeaderMap, query: &str, body: RawBody) -> Reply {
+        let (ask, expected) = match slice_ask(by, headers, query) {
             Ok(asked) => asked,
             Err(refusal) => {
                 let at_end = self.drain_unless_waiting(headers, body).await;
@@ -312,9 +334,9 @@ fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
 }
 
 /// What a POST asks, and what its body must be.
-fn slice_ask(headers: &HeaderMap, query: &str) -> Result<(SliceAsk, Expected), Refusal> {
-    let params = Params::parse(query)?;
-    let name = params.file_name()?;
+fn slice_ask(by: Access, headers: &HeaderMap, query: &str) -> Result<(SliceAsk, Expected), Refusal> {
+    let params = Params::parse(query, by)?;
+    let name = params.name_to_push()?;
     let slice_id = params.needed_number(param::SLICE_ID)?;
     let len = params.needed_number(param::SLICE_SIZE)?;
     check_content_length(headers, len)?;
@@ -325,7 +347,7 @@ fn slice_ask(headers: &HeaderMap, query: &str) -> Result<(SliceAsk, Expected), R
     };
     let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));
     let sha256 = content_digest.map_or(Ok(None), parse_content_digest)?;
-    let ask = SliceAsk { name, slice_id, len, digest, source: params.source()?, begin };
+    let ask = SliceAsk { by: params.by().clone(), name, slice_id, len, digest, source: params.source()?, begin };
     Ok((ask, Expected { slice_id, len, sha256 }))
 }
 

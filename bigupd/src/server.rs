@@ -4,6 +4,7 @@
 //! takes an answer under way with it (RFC 9112, section 9.6). So a connection one too many is served like any other, by a
 //! service that only says no; and a connection is closed for writing first, then read until its client closes it too.
 
+use crate::access::Peer;
 use crate::config::Limits;
 use crate::reply::{Refusal, Reply};
 use crate::seats::Seats;
@@ -143,7 +144,11 @@ impl Door {
         let tls = self.tls.clone();
         match self.seats.take(peer.ip()) {
             Ok(seat) => {
-                let service = TowerToHyperService::new(warp::service(routes));
+                let routes = TowerToHyperService::new(warp::service(routes));
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(Peer(peer));
+                    routes.call(request)
+                });
                 let connection = serve_connection(stream, tls, service, Arc::clone(&self.limits), stopping);
                 tokio::spawn(keeping(seat, connection));
             }

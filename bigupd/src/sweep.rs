@@ -50,7 +50,8 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<()> {
             log::warn!("{e}");
         }
     }
-    for (folder, prefixes) in [(data.tmp(), &[".new-", ".gone-"][..]), (data.root().to_owned(), &[".info.ini"][..])] {
+    let in_root = &[".info.ini", ".tokens.json"][..];
+    for (folder, prefixes) in [(data.tmp(), &[".new-", ".gone-"][..]), (data.root().to_owned(), in_root)] {
         for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
             let path = entry.at("listing", &folder)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -80,13 +81,16 @@ mod tests {
         fs::create_dir(data.tmp().join(".gone-1")).unwrap();
         std::os::unix::fs::symlink(outside.path(), data.tmp().join(".gone-1/link")).unwrap();
         std::os::unix::fs::symlink(outside.path(), data.tmp().join(".new-2")).unwrap();
-        fs::write(dir.path().join(".info.ini.3.tmp"), "x").unwrap();
+        for file in [".info.ini.3.tmp", ".tokens.json.3.tmp", "tokens.json"] {
+            fs::write(dir.path().join(file), "x").unwrap();
+        }
         clean(&data, Duration::from_secs(60)).unwrap();
         assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 2, "too young to go");
         std::thread::sleep(Duration::from_millis(5));
         clean(&data, Duration::ZERO).unwrap();
         assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0);
-        assert!(!dir.path().join(".info.ini.3.tmp").exists());
+        assert!(!dir.path().join(".info.ini.3.tmp").exists() && !dir.path().join(".tokens.json.3.tmp").exists());
+        assert!(dir.path().join("tokens.json").exists());
         assert!(outside.path().join("keep").exists());
     }
 }

@@ -8,9 +8,11 @@
 //! count for nothing until the new source has compared them and given the digest of the whole file; the file is
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 
+use crate::access::Access;
 use crate::census::Census;
 use crate::config::Config;
 use crate::params::BeginAsk;
+use crate::quota;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{Digest, DigestKind, SliceDigest};
@@ -83,8 +85,10 @@ impl Unfinished {
 }
 
 /// A slice about to arrive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SliceAsk {
+    /// Who sends it. They may push this name.
+    pub by: Access,
     /// Name of the file.
     pub name: FileName,
     /// Which slice.
@@ -194,7 +198,10 @@ impl Uploads {
             if let Some(finished) = self.look_for_finished(ask)? {
                 return Ok(finished);
             }
+            ask.by.check_uploads(&self.data, self.config.limits.uploads_per_token)?;
+            ask.by.take(&self.data, ask.plan.file_size.unwrap_or(0))?;
             let upload = Upload {
+                token: ask.by.token().map(str::to_owned),
                 replace: ask.replace,
                 file_digest: ask.file_digest,
                 ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
@@ -241,28 +248,27 @@ impl Uploads {
         Ok(digests)
     }
 
-    /// All unfinished uploads, by name, and the bytes that an answer with them takes, or a bit more.
+    /// The unfinished uploads whose names are `shown`, by name, and the bytes that an answer with them takes, or a bit
+    /// more.
     ///
     /// # Errors
     /// The data folder cannot be read, or the answer would be too large.
-    pub fn list(&self) -> Result<(Vec<UploadStatus>, u64), Refusal> {
+    pub fn list(&self, shown: impl Fn(&str) -> bool) -> Result<(Vec<UploadStatus>, u64), Refusal> {
         let (mut list, mut size, most) = (vec![], 0, self.config.limits.answer_size);
-        let spools = Spool::all(&self.data)?;
-        for spool in &spools {
-            match status_of(spool) {
-                Ok(Some(status)) => {
+        for spool in Spool::all(&self.data)? {
+            match status_of(&spool) {
+                Ok(Some(status)) if shown(&status.file_name) => {
                     // Names and errors have no control characters; quotes and backslashes take two bytes.
                     let text = status.file_name.len() + status.last_error.as_ref().map_or(0, String::len);
                     size += (2 * text + LISTED_LEN) as u64;
                     list.push(status);
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(e) => log::warn!("{}: {e}", spool.path().display()),
             }
             if size > most {
                 let message = format!(
-                    "the list of {} uploads takes more than {most} bytes, the most that are sent: ask for one by its name",
-                    spools.len()
+                    "the list of uploads takes more than {most} bytes, the most that are sent: ask for one by its name"
                 );
                 return Err(Refusal::new(ErrorCode::TooLarge, message));
             }
@@ -284,6 +290,7 @@ impl Uploads {
         }
         let spool = Spool::of(&self.data, &ask.name);
         let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
+        ask.by.check_go_on(locked.upload())?;
         let given: Vec<SliceDigest> = ask.digest.into_iter().collect();
         if locked.place(ask.slice_id, ask.len, ask.source.as_deref(), &given)? == Place::Held {
             return Ok(Admission::Held(None));
@@ -300,6 +307,9 @@ impl Uploads {
                 return Err(Refusal::new(ErrorCode::BadRequest, message));
             }
             kinds.push(digest.kind);
+        }
+        if locked.upload().plan.file_size.is_none() {
+            ask.by.take(&self.data, ask.len)?;
         }
         Ok(Admission::Take { target: Target::Spool(spool.arrival(ask.slice_id)?), kinds, offset })
     }
@@ -319,6 +329,10 @@ impl Uploads {
         };
         let spool = Spool::of(&self.data, &ask.name);
         let Some(mut locked) = self.lock(&spool)? else { return self.finished_meanwhile(ask, digests) };
+        ask.by.check_go_on(locked.upload())?;
+        if let Ok(plan) = locked.upload().plan.learn(ask.slice_id, ask.len) {
+            self.take_growth(&ask.by, &locked, &plan)?;
+        }
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
             return Ok(Stored::Held);
         }
@@ -458,11 +472,52 @@ impl Uploads {
 
     fn go_on(&self, spool: &Spool, mut locked: LockedSpool, ask: &BeginAsk) -> Result<Unfinished, Refusal> {
         if locked.upload().source == ask.source {
-            resume(&mut locked, ask)?;
+            ask.by.check_go_on(locked.upload())?;
+            self.resume(&mut locked, ask)?;
         } else {
+            ask.by.check_take_over(locked.upload())?;
             self.take_over(spool, &mut locked, ask)?;
         }
         Ok(Unfinished { holdings: locked.holdings()?, upload: locked.upload().clone() })
+    }
+
+    /// The source that began an upload goes on with it.
+    fn resume(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+        let old = locked.upload();
+        // An upload that knows its slice size keeps it, whatever the client would like.
+        let wish = match (old.plan.slice_size, ask.plan.slice_size) {
+            (Some(has), Some(would_like)) if has != would_like => {
+                Plan::new(None, Some(has), ask.plan.file_size).map_err(against_upload)?
+            }
+            _ => ask.plan,
+        };
+        let upload = Upload {
+            plan: old.plan.bind(&wish).map_err(against_upload)?,
+            replace: old.replace || ask.replace,
+            file_digest: ask.file_digest.or(old.file_digest),
+            ..old.clone()
+        };
+        let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
+        match &old.blocked {
+            // Where what was promised turned out wrong, another comparison is the way out.
+            Some(why) if !said_anew && !old.needs_comparison() => Err(cannot_be_finished(&ask.name, why)),
+            _ => {
+                self.take_growth(&ask.by, locked, &upload.plan)?;
+                Ok(locked.save(Upload { blocked: None, ..upload })?)
+            }
+        }
+    }
+
+    /// Takes out of the asker's quota what an upload will count for more if `plan` becomes known of it. What it holds
+    /// while its size is not known was taken slice by slice.
+    fn take_growth(&self, by: &Access, locked: &LockedSpool, plan: &Plan) -> Result<(), Refusal> {
+        let known = locked.upload().plan;
+        if !by.has_quota() || plan.file_size == known.file_size {
+            return Ok(());
+        }
+        let holdings = locked.holdings()?;
+        let more = quota::size_of(plan, &holdings).saturating_sub(quota::size_of(&known, &holdings));
+        by.take(&self.data, more)
     }
 
     /// Another source goes on with an upload that fell silent.
@@ -488,6 +543,10 @@ impl Uploads {
         let shared = Plan::new(by_number, slice_size, ask.plan.file_size).map_err(against_upload)?;
         let keep = old.plan.common_slices(&shared);
         let plan = if keep > 0 { shared } else { ask.plan };
+        if old.token.as_deref() != ask.by.token() {
+            ask.by.check_uploads(&self.data, self.config.limits.uploads_per_token)?;
+        }
+        self.take_growth(&ask.by, locked, &plan)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
         match locked.keep_first(keep, merger.as_ref()) {
@@ -502,6 +561,7 @@ impl Uploads {
         );
         let taken_over = holdings.ranges().count() > 0;
         let upload = Upload {
+            token: ask.by.token().map(str::to_owned),
             replace: ask.replace,
             taken_over,
             file_digest: if taken_over { None } else { ask.file_digest },
@@ -569,30 +629,6 @@ fn finished(found: &Finished, source: Option<&str>) -> Standing {
         file_size: found.size,
         digest: stamp.map(|s| s.digest),
         same_source: source.is_some() && stamp.and_then(|s| s.source.as_deref()) == source,
-    }
-}
-
-/// The source that began an upload goes on with it.
-fn resume(locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
-    let old = locked.upload();
-    // An upload that knows its slice size keeps it, whatever the client would like.
-    let wish = match (old.plan.slice_size, ask.plan.slice_size) {
-        (Some(has), Some(would_like)) if has != would_like => {
-            Plan::new(None, Some(has), ask.plan.file_size).map_err(against_upload)?
-        }
-        _ => ask.plan,
-    };
-    let upload = Upload {
-        plan: old.plan.bind(&wish).map_err(against_upload)?,
-        replace: old.replace || ask.replace,
-        file_digest: ask.file_digest.or(old.file_digest),
-        ..old.clone()
-    };
-    let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
-    match &old.blocked {
-        // Where what was promised turned out wrong, another comparison is the way out.
-        Some(why) if !said_anew && !old.needs_comparison() => Err(cannot_be_finished(&ask.name, why)),
-        _ => Ok(locked.save(Upload { blocked: None, ..upload })?),
     }
 }
 

@@ -6,6 +6,7 @@ use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::spool::{Publication, Spool, Upload};
 use bigup_core::wire::ErrorCode;
+use bigupd::access::Access;
 use bigupd::config::Config;
 use bigupd::params::BeginAsk;
 use bigupd::uploads::{Standing, Uploads};
@@ -24,7 +25,14 @@ fn uploads(folder: &tempfile::TempDir) -> Uploads {
 fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
     let plan = Plan::new(None, Some(1024), Some(file_size)).unwrap();
     let name = FileName::new("f").unwrap();
-    BeginAsk { name, plan, source: source.map(str::to_owned), file_digest: None, replace: false }
+    BeginAsk {
+        by: Access::Everything,
+        name,
+        plan,
+        source: source.map(str::to_owned),
+        file_digest: None,
+        replace: false,
+    }
 }
 
 #[test]

@@ -444,7 +444,7 @@ impl World {
         let takeover_after = if silent { Duration::ZERO } else { Duration::from_secs(1 << 30) };
         let settings = bigupd::config::Config::defaults(self.data.root().to_owned());
         let config = bigupd::config::Config { takeover_after, ..settings };
-        Uploads { data: self.data.clone(), config: std::sync::Arc::new(config) }
+        Uploads::new(self.data.clone(), std::sync::Arc::new(config))
     }
 
     fn spool(&self) -> Spool {

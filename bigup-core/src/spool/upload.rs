@@ -18,6 +18,8 @@ pub struct Upload {
     pub plan: Plan,
     /// Whose bytes these are: the one source that may write. None for clients that name none.
     pub source: Option<String>,
+    /// Name of the token by which it was begun, or taken over. None: without one.
+    pub token: Option<String>,
     /// A finished file of this name is replaced at publication.
     pub replace: bool,
     /// Another source began this upload. What it left is of unknown content until the present one has compared it and
@@ -42,6 +44,8 @@ struct Stored {
     #[serde(flatten)]
     plan: Plan,
     source: Option<String>,
+    #[serde(default)]
+    token: Option<String>,
     replace: bool,
     taken_over: bool,
     file_digest: Option<String>,
@@ -58,6 +62,7 @@ impl Upload {
             file_name,
             plan,
             source,
+            token: None,
             replace: false,
             taken_over: false,
             file_digest: None,
@@ -84,6 +89,7 @@ impl Upload {
             file_name: self.file_name.as_str().to_owned(),
             plan: self.plan,
             source: self.source.clone(),
+            token: self.token.clone(),
             replace: self.replace,
             taken_over: self.taken_over,
             file_digest: self.file_digest.map(|d| d.to_string()),
@@ -111,6 +117,7 @@ impl Upload {
             file_name: FileName::new(&stored.file_name).map_err(|e| e.to_string())?,
             plan,
             source: stored.source,
+            token: stored.token,
             replace: stored.replace,
             taken_over: stored.taken_over,
             file_digest: stored.file_digest.map(|text| text.parse()).transpose()?,
@@ -132,11 +139,20 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let upload = Upload { file_digest: Some(Digest([7; 32])), taken_over: true, ..upload() };
+        let token = Some("t".to_owned());
+        let upload = Upload { file_digest: Some(Digest([7; 32])), taken_over: true, token, ..upload() };
         assert_eq!(Upload::from_json(&upload.to_json()), Ok(upload));
         let open = Upload::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
         let learned = Upload { plan: open.plan.learn(2, 4).unwrap(), ..open };
         assert_eq!(Upload::from_json(&learned.to_json()), Ok(learned));
+    }
+
+    #[test]
+    fn an_upload_from_before_there_were_tokens_is_read() {
+        let text = String::from_utf8(upload().to_json()).unwrap();
+        let old = text.replace("  \"token\": null,\n", "");
+        assert!(old.len() < text.len());
+        assert_eq!(Upload::from_json(old.as_bytes()), Ok(upload()));
     }
 
     #[test]

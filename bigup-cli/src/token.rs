@@ -1,0 +1,89 @@
+//! The token by which a server lets us in.
+
+use anyhow::{Context, bail};
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Environment variable with the token.
+const VARIABLE: &str = "BIGUP_TOKEN";
+
+/// How much of the file is read, in bytes: longer ones are something else.
+const MAX_FILE_LEN: u64 = 4096;
+
+/// A token. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Token {
+    /// The token in `file`, or else in the environment. None: there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there is no token in it, or something else than one.
+    pub fn given(file: Option<&Path>) -> anyhow::Result<Option<Token>> {
+        if let Some(path) = file {
+            let mut text = String::new();
+            // It may be a link or a pipe.
+            let read = File::open(path).and_then(|file| file.take(MAX_FILE_LEN).read_to_string(&mut text));
+            read.with_context(|| format!("cannot read the token in {}", path.display()))?;
+            let token = Token::of(&text);
+            return token.with_context(|| format!("{} is not a token and nothing else", path.display())).map(Some);
+        }
+        match std::env::var_os(VARIABLE) {
+            Some(value) if !value.is_empty() => match value.to_str().and_then(Token::of) {
+                Some(token) => Ok(Some(token)),
+                None => bail!("{VARIABLE} is no token"),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// A new one, for a server of our own.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn random() -> anyhow::Result<Token> {
+        let mut bits = [0; 32];
+        getrandom::fill(&mut bits).context("cannot make a token")?;
+        Ok(Token(bigup_core::digest::Digest(bits).to_string()))
+    }
+
+    /// `text` without space around it, if that can be a token: visible ASCII (RFC 6750, section 2.1, allows less).
+    fn of(text: &str) -> Option<Token> {
+        let token = text.trim();
+        let is_token = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        is_token.then(|| Token(token.to_owned()))
+    }
+
+    /// The token itself.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_stands_alone_but_for_space_around_it() {
+        for text in ["bigup_1", "bigup_1\n", " bigup_1\r\n"] {
+            assert_eq!(Token::of(text), Some(Token("bigup_1".to_owned())), "{text:?}");
+        }
+        for text in ["", "\n", "a b", "a\nb", "ä"] {
+            assert_eq!(Token::of(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        assert!(!format!("{:?}", Token::of("bigup_1")).contains("bigup_1"));
+    }
+}

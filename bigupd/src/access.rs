@@ -1,0 +1,286 @@
+//! Who asks, and what they may do. Decided by the request alone, before anything is looked up by its name, so that a 401
+//! or 403 tells nothing of what there is.
+//!
+//! | asked | tokens.json | no tokens.json |
+//! | --- | --- | --- |
+//! | with a token | what it may, under its prefix; 401 if it is none | as without |
+//! | without | 401; with `allow_anonymous` see [`Access::Anonymous`] | everything where only this machine, or holders of a client's certificate, get through; with `allow_anonymous` for all; else 401 |
+
+use crate::config::Config;
+use crate::quota::Usage;
+use crate::reply::Refusal;
+use crate::tokens::{Permission, Prefix, SecretHash, Token, Tokens, Watched, now};
+use bigup_core::data_dir::DataDir;
+use bigup_core::name::FileName;
+use bigup_core::spool::{Spool, Upload};
+use bigup_core::units::show_size;
+use bigup_core::wire::ErrorCode;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use warp::http::header::{AUTHORIZATION, HeaderMap};
+
+/// What is said of all tokens that do not count, whatever the reason.
+const NO_TOKEN: &str = "the token is none of this server's, or was revoked, or has ended";
+
+/// Shortest time between two log lines about requests that were not let in.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Seconds after which a token that has too many uploads may ask again: some of them may be finished by then.
+const UPLOADS_RETRY_AFTER: u64 = 10;
+
+/// Where a request came from. A peer behind a proxy is the proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// What somebody may do.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Everything: no tokens are in force.
+    Everything,
+    /// Without a token where there are tokens, since `allow_anonymous` says so: to push and to read, not to replace, and
+    /// not to go on with what was begun by a token.
+    Anonymous,
+    /// What this token may.
+    Token(Arc<Token>, Arc<Usage>),
+}
+
+impl Access {
+    /// Lets pass who may do one of `any_of` with `name`; with no name: with some names.
+    ///
+    /// # Errors
+    /// 401 or 403, which depend on nothing but the asker and the asked.
+    pub fn check(&self, any_of: &[Permission], name: Option<&FileName>) -> Result<(), Refusal> {
+        let what = any_of.iter().map(Permission::to_string).collect::<Vec<_>>().join(" or ");
+        match self {
+            Access::Everything => Ok(()),
+            Access::Anonymous if any_of.iter().any(|p| matches!(p, Permission::Push | Permission::Read)) => Ok(()),
+            Access::Anonymous => Err(unauthorized(&format!("without a token nobody may {what} here"))),
+            Access::Token(token, _) => {
+                let has = any_of.iter().any(|permission| token.may(*permission));
+                if has && name.is_none_or(|name| self.sees(name.as_str())) {
+                    return Ok(());
+                }
+                let whose = if name.is_some() { " for that name" } else { "" };
+                let message = format!("the token {} has {}; this needs {what}{whose}", token.name, token.rights());
+                Err(Refusal::new(ErrorCode::Forbidden, message))
+            }
+        }
+    }
+
+    /// Whether `name` is one of those that it is for.
+    pub fn sees(&self, name: &str) -> bool {
+        match self {
+            Access::Everything | Access::Anonymous => true,
+            Access::Token(token, _) => token.prefix.covers(name),
+        }
+    }
+
+    /// Name of the token, to be written down in the uploads that it begins.
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Access::Everything | Access::Anonymous => None,
+            Access::Token(token, _) => Some(&token.name),
+        }
+    }
+
+    /// Whether it may take `upload` over, whose name it may push.
+    ///
+    /// # Errors
+    /// It may not. No 403: that somebody pushes this name is no secret to who may push it.
+    pub fn check_take_over(&self, upload: &Upload) -> Result<(), Refusal> {
+        if matches!(self, Access::Anonymous) && upload.token.is_some() {
+            let message = format!("the unfinished upload of {} was begun by a token: use one", upload.file_name);
+            return Err(Refusal::new(ErrorCode::Conflict, message));
+        }
+        Ok(())
+    }
+
+    /// Whether it may go on with `upload` as it is.
+    ///
+    /// # Errors
+    /// It may not, as for [`Access::check_take_over`].
+    pub fn check_go_on(&self, upload: &Upload) -> Result<(), Refusal> {
+        self.check_take_over(upload)?;
+        let may_replace = self.check(&[Permission::Replace], None).is_ok();
+        if upload.replace && !may_replace {
+            let message =
+                format!("the unfinished upload of {} is to replace a file, which you may not", upload.file_name);
+            return Err(Refusal::new(ErrorCode::Conflict, message));
+        }
+        Ok(())
+    }
+
+    /// Whether it may have one more unfinished upload, `most` being the largest number for a token. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It has that many, or the data folder cannot be read.
+    pub fn check_uploads(&self, data: &DataDir, most: u64) -> Result<(), Refusal> {
+        let Access::Token(token, _) = self else { return Ok(()) };
+        let spools = Spool::all(data)?;
+        // Each has to be read to know whose it is; mostly there are too few for that to matter.
+        if (spools.len() as u64) < most {
+            return Ok(());
+        }
+        let is_own = |spool: &&Spool| matches!(spool.upload(), Ok(Some(upload)) if upload.token.as_deref() == Some(token.name.as_str()));
+        let has = spools.iter().filter(is_own).count() as u64;
+        if has < most {
+            return Ok(());
+        }
+        let name = &token.name;
+        let message =
+            format!("the token {name} has {has} unfinished uploads, and {most} are the most: finish some first");
+        Err(Refusal { retry_after: Some(UPLOADS_RETRY_AFTER), ..Refusal::new(ErrorCode::TooMany, message) })
+    }
+
+    /// Whether there is a limit to what it may store.
+    pub fn has_quota(&self) -> bool {
+        matches!(self, Access::Token(token, _) if token.quota.is_some())
+    }
+
+    /// Takes `more` bytes out of its quota. Blocks on the disk.
+    ///
+    /// # Errors
+    /// They are too many, or the data folder cannot be read.
+    pub fn take(&self, data: &DataDir, more: u64) -> Result<(), Refusal> {
+        let Access::Token(token, usage) = self else { return Ok(()) };
+        let Some(quota) = token.quota.filter(|_| more > 0) else { return Ok(()) };
+        match usage.grant(data, &token.prefix, quota, more)? {
+            Ok(()) => Ok(()),
+            Err(used) => {
+                let place = match token.prefix.as_str() {
+                    "" => "in all",
+                    prefix => &format!("under {prefix}"),
+                };
+                let message = format!(
+                    "the token {} may push up to {quota} bytes ({}) {place}; {used} are there, and {more} more do not fit",
+                    token.name,
+                    show_size(quota)
+                );
+                Err(Refusal::new(ErrorCode::TooLarge, message))
+            }
+        }
+    }
+}
+
+/// Where everybody passes: knows the tokens of a data folder.
+pub struct Gate {
+    tokens: Watched,
+    /// Who has no token passes where there is no tokens.json.
+    is_open: bool,
+    allow_anonymous: bool,
+    /// The token of who started this daemon for itself.
+    owner: Option<SecretHash>,
+    usages: Mutex<HashMap<Prefix, Arc<Usage>>>,
+    turned_away: Mutex<TurnedAway>,
+}
+
+/// What was not logged yet of requests that were not let in.
+#[derive(Default)]
+struct TurnedAway {
+    logged: Option<Instant>,
+    since: u64,
+}
+
+impl Gate {
+    /// The gate of a daemon on `data`.
+    pub fn new(data: &DataDir, config: &Config) -> Gate {
+        Gate {
+            tokens: Watched::new(data.clone()),
+            is_open: config.allow_anonymous || is_guarded(config),
+            allow_anonymous: config.allow_anonymous,
+            owner: config.owner,
+            usages: Mutex::default(),
+            turned_away: Mutex::default(),
+        }
+    }
+
+    /// What the sender of a request with these headers may do. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Nothing, or the tokens cannot be read.
+    pub fn enter(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Access, Refusal> {
+        let secret = presented(headers);
+        if let Some(secret) = secret
+            && self.owner == Some(SecretHash::of(secret))
+        {
+            return Ok(Access::Everything);
+        }
+        let tokens = self
+            .tokens
+            .now()
+            .map_err(|_| Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"))?;
+        let refusal = match (tokens, secret) {
+            (None, _) if self.is_open => return Ok(Access::Everything),
+            (Some(tokens), Some(secret)) => match tokens.find(secret, now()) {
+                Some(token) => return Ok(Access::Token(Arc::new(token.clone()), self.usage(&token.prefix))),
+                None => unauthorized(NO_TOKEN),
+            },
+            (None, Some(_)) => unauthorized(NO_TOKEN),
+            (Some(_), None) if self.allow_anonymous => return Ok(Access::Anonymous),
+            (_, None) => unauthorized("a token is needed here"),
+        };
+        self.log_turned_away(peer, &refusal);
+        Err(refusal)
+    }
+
+    fn usage(&self, prefix: &Prefix) -> Arc<Usage> {
+        Arc::clone(self.usages.lock().unwrap_or_else(PoisonError::into_inner).entry(prefix.clone()).or_default())
+    }
+
+    fn log_turned_away(&self, peer: Option<Peer>, refusal: &Refusal) {
+        let mut turned_away = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        if turned_away.logged.is_some_and(|logged| logged.elapsed() < LOG_EVERY) {
+            turned_away.since += 1;
+            return;
+        }
+        let from = peer.map_or_else(String::new, |Peer(address)| format!(" from {address}"));
+        let others = match std::mem::take(&mut turned_away.since) {
+            0 => String::new(),
+            since => format!(", and {since} others before"),
+        };
+        log::warn!("a request{from} was not let in{others}: {}", refusal.message);
+        turned_away.logged = Some(Instant::now());
+    }
+}
+
+/// Whether only those get through to the daemon who are let in by other means than tokens.
+fn is_guarded(config: &Config) -> bool {
+    config.listen.ip().is_loopback() || config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+}
+
+/// Whether a daemon may listen where `config` says. Reads the tokens.
+///
+/// # Errors
+/// Anybody could upload, or the tokens cannot be read.
+pub fn check_listen(config: &Config) -> Result<(), String> {
+    let tokens = match DataDir::open(&config.data_dir) {
+        Ok(data) => Tokens::read(&data).map_err(|e| e.to_string())?,
+        // The daemon will make it, or say why it cannot.
+        Err(_) => None,
+    };
+    if config.allow_anonymous || is_guarded(config) || tokens.is_some_and(|tokens| !tokens.is_empty()) {
+        return Ok(());
+    }
+    Err(format!(
+        "listening on {} lets anybody who reaches it upload: make a token with `bigupd token new NAME --data-dir {}`, \
+         set tls_client_ca to ask for certificates, or allow_anonymous = yes if that is meant",
+        config.listen,
+        config.data_dir.display()
+    ))
+}
+
+fn unauthorized(why: &str) -> Refusal {
+    let message = format!("{why}: send Authorization: Bearer TOKEN (bigup-cli: --token-file or BIGUP_TOKEN)");
+    Refusal::new(ErrorCode::Unauthorized, message)
+}
+
+/// The token that a request carries (RFC 6750, section 2.1; the scheme in any case: RFC 9110, section 11.1). Other
+/// schemes are somebody else's, like a proxy's.
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    headers.get_all(AUTHORIZATION).iter().find_map(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    })
+}

@@ -1,0 +1,225 @@
+//! `bigupd token`: making, listing and revoking tokens. Daemons see what changed at their next request.
+
+use super::{Permission, Prefix, SecretHash, Token, Tokens, check_name, new_secret, now};
+use anyhow::{Context, bail};
+use bigup_core::data_dir::DataDir;
+use bigup_core::units::{parse_duration, parse_size, parse_u64, show_size};
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Arguments of `bigupd token`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Action {
+    /// Make a token and print it: this once, since only its hash is stored
+    New(New),
+    /// Show the tokens, without their secrets
+    List {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a token: no request is let in by it any more. What it uploaded stays
+    Revoke {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct New {
+    /// What to call it: up to 64 visible ASCII characters
+    #[arg(value_parser = name)]
+    name: String,
+    /// Only names below this folder of finished files, like alice/ [default: all names]
+    #[arg(long, value_name = "DIR/")]
+    prefix: Option<Prefix>,
+    /// What it may do: push (begin uploads, send slices, ask how a name stands), read (ask how a name stands, list
+    /// unfinished uploads), replace (finished files), admin (all of these)
+    #[arg(long, value_delimiter = ',', value_name = "WHAT,…", default_value = "push,read")]
+    permissions: Vec<Permission>,
+    /// Most bytes below the prefix, finished and unfinished, that it may push up to, like 100G [default: any]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<u64>,
+    /// When it ends: after a time, like 30d, or at a moment in UTC, like 2030-01-31 or 2030-01-31T12:00:00Z
+    /// [default: never]
+    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    expires: Option<u64>,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_owned())
+}
+
+/// A moment that is to come, in seconds since 1970.
+fn expiry(text: &str) -> Result<u64, String> {
+    // A number alone may be meant as a year.
+    if let Some(time) = parse_duration(text).ok().filter(|_| parse_u64(text).is_none()) {
+        return Ok(now().saturating_add(time.as_secs()).saturating_add(u64::from(time.subsec_nanos() > 0)));
+    }
+    let moment =
+        humantime::parse_rfc3339_weak(text).or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00")));
+    let moment = moment.ok().and_then(|moment| moment.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
+    match moment {
+        Some(moment) if moment <= now() => Err(format!("{} is over already", show_moment(moment))),
+        Some(moment) => Ok(moment),
+        None => {
+            Err(format!("{text:?} is neither a time like 30d nor a moment like 2030-01-31 or 2030-01-31T12:00:00Z"))
+        }
+    }
+}
+
+impl Arguments {
+    /// Does what was asked for on the data folder `data_dir`.
+    ///
+    /// # Errors
+    /// Says what is in the way; nothing changed then.
+    pub fn run(self, data_dir: &Path) -> anyhow::Result<()> {
+        match self.action {
+            Action::New(new) => new.run(&DataDir::create(data_dir)?),
+            Action::List { json } => list(&DataDir::open(data_dir)?, json),
+            Action::Revoke { name } => revoke(&DataDir::open(data_dir)?, &name),
+        }
+    }
+}
+
+impl New {
+    fn run(self, data: &DataDir) -> anyhow::Result<()> {
+        let secret = new_secret();
+        let mut permissions = self.permissions;
+        permissions.sort_unstable();
+        permissions.dedup();
+        let token = Token {
+            name: self.name,
+            hash: SecretHash::of(&secret),
+            prefix: self.prefix.unwrap_or_default(),
+            permissions,
+            quota: self.quota,
+            created: now(),
+            expires: self.expires,
+        };
+        let (name, rights) = (token.name.clone(), token.rights());
+        Tokens::update(data, |tokens| {
+            if !tokens.add(token) {
+                bail!("there is a token {name} already: revoke it first, or take another name");
+            }
+            Ok(())
+        })?;
+        // The secret alone on standard output, so that it can go into a file.
+        let shown = writeln!(io::stdout(), "{secret}").and_then(|()| io::stdout().flush());
+        shown.with_context(|| format!("the token {name} is made but could not be shown: revoke it"))?;
+        eprintln!("token {name}: {rights}; it is shown this once and not stored");
+        Ok(())
+    }
+}
+
+fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
+    Tokens::update(data, |tokens| {
+        if !tokens.remove(name) {
+            bail!("there is no token {}", bigup_core::name::printable(name));
+        }
+        Ok(())
+    })?;
+    print(&format!("token {name} is revoked"))
+}
+
+fn list(data: &DataDir, json: bool) -> anyhow::Result<()> {
+    let tokens = Tokens::read(data)?.unwrap_or_default();
+    if json {
+        let list: Vec<Value> = tokens.iter().map(as_json).collect();
+        return print(&json!({ "tokens": list }).to_string());
+    }
+    if tokens.is_empty() {
+        eprintln!("no tokens");
+        return Ok(());
+    }
+    print(&table(&tokens))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        // Whoever read the output has seen enough of it.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing to standard output"),
+    }
+}
+
+fn as_json(token: &Token) -> Value {
+    json!({
+        "name": token.name,
+        "permissions": token.permissions,
+        "prefix": token.prefix,
+        "quota": token.quota,
+        "created": show_moment(token.created),
+        "expires": token.expires.map(show_moment),
+        "expired": token.is_expired(now()),
+    })
+}
+
+/// The tokens in aligned columns.
+fn table(tokens: &Tokens) -> String {
+    let header = ["NAME", "PERMISSIONS", "PREFIX", "QUOTA", "CREATED", "EXPIRES"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(header).chain(tokens.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let line = |row: &[String; 6]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn row(token: &Token) -> [String; 6] {
+    let permissions: Vec<String> = token.permissions.iter().map(Permission::to_string).collect();
+    let prefix = match token.prefix.as_str() {
+        "" => "-".to_owned(),
+        prefix => bigup_core::name::printable(prefix),
+    };
+    let expires = match token.expires {
+        None => "never".to_owned(),
+        Some(moment) if token.is_expired(now()) => format!("{} (over)", show_moment(moment)),
+        Some(moment) => show_moment(moment),
+    };
+    let quota = token.quota.map_or("-".to_owned(), show_size);
+    [token.name.clone(), permissions.join(","), prefix, quota, show_moment(token.created), expires]
+}
+
+/// `2030-01-31T12:00:00Z`.
+fn show_moment(seconds: u64) -> String {
+    // What the format can show; a file changed by hand may say more.
+    let moment: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
+    humantime::format_rfc3339_seconds(moment).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_ends_after_a_time_or_at_a_moment_to_come() {
+        let before = now();
+        let after_an_hour = expiry("1h").unwrap();
+        assert!((before + 3600..=now() + 3600).contains(&after_an_hour));
+        assert!(expiry("1ms").unwrap() > before, "a part of a second counts as a whole one");
+        assert_eq!(expiry("2100-01-31").map(show_moment), Ok("2100-01-31T00:00:00Z".to_owned()));
+        assert_eq!(expiry("2100-01-31T12:34:56Z").map(show_moment), Ok("2100-01-31T12:34:56Z".to_owned()));
+        assert_eq!(expiry("2100-01-31 12:34:56").map(show_moment), Ok("2100-01-31T12:34:56Z".to_owned()));
+        assert!(expiry("2000-01-31").unwrap_err().contains("over already"));
+        for bad in ["", "soon", "2100-13-01", "2100", "2100-01-31T12"] {
+            assert!(expiry(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn any_moment_can_be_shown() {
+        assert_eq!(show_moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(show_moment(u64::MAX), "9999-12-31T23:59:59Z");
+    }
+}
