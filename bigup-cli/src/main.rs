@@ -7,6 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Our own warnings only: what the HTTP library has to say of each connection would tear the progress bar.
     let filter = env_logger::Env::new().filter_or("BIGUP_LOG", "bigup_cli=warn");
-    env_logger::Builder::from_env(filter).init();
+    // Whatever is asked for: as traces ureq would show all that is sent, the token with it.
+    env_logger::Builder::from_env(filter).filter_module("ureq_proto::util", log::LevelFilter::Debug).init();
     bigup_cli::run(Cli::parse().checked_or_exit())
 }

@@ -53,7 +53,7 @@ struct Total<'a> {
 
 fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: Lanes, jobs: &'a Jobs) -> Total<'a> {
     let mut total = Total::default();
-    for (job, left) in jobs.jobs.iter().zip((0..jobs.jobs.len()).rev()) {
+    for (tried, job) in jobs.jobs.iter().enumerate() {
         let patience = Patience::new(args.retries, args.retry_for);
         let (slice_size, replace) = (args.slice_size, args.replace);
         let cx = Context { client, report, patience: &patience, lanes, slice_size, replace };
@@ -67,9 +67,10 @@ fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: Lanes,
             Err(error) => {
                 report.failed(None, &format!("{error:#}"));
                 total.failed += 1;
+                let left = (jobs.jobs.len() - tried - 1) as u64;
                 if client.is_turned_away() && left > 0 {
-                    report.failed(None, &format!("{} not tried", count(left as u64, "more file")));
-                    total.failed += left as u64;
+                    report.failed(None, &format!("{} not tried", count(left, "more file")));
+                    total.failed += left;
                     break;
                 }
             }

@@ -21,6 +21,8 @@ use std::thread;
 pub struct Request {
     pub method: String,
     pub query: HashMap<String, String>,
+    /// The header of that name.
+    pub authorization: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -30,6 +32,8 @@ pub enum Reply {
     /// With `Retry-After`.
     Later(u16, Value, u64),
     Raw(u16, &'static str),
+    /// To another place.
+    Redirect(String),
     /// The connection ends without an answer.
     Drop,
 }
@@ -153,6 +157,7 @@ impl Mock {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bigup-cli"));
         command.args(args).env("BIGUP_URL", &self.url).env_remove("http_proxy").env_remove("BIGUP_LOG");
+        command.env_remove("BIGUP_TOKEN");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -240,12 +245,15 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     reader.read_line(&mut line).ok().filter(|len| *len > 0)?;
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut length = 0;
+    let (mut length, mut authorization) = (0, None);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
         match header.trim_end().split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse().ok()?,
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                authorization = Some(value.trim().to_owned());
+            }
             Some(_) => {}
             None => break,
         }
@@ -254,7 +262,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     reader.read_exact(&mut body).ok()?;
     let (path, query) = target.split_once('?')?;
     assert_eq!(path, "/big_file_upload");
-    Some(Request { method, query: query.split('&').map(pair).collect(), body })
+    Some(Request { method, query: query.split('&').map(pair).collect(), authorization, body })
 }
 
 fn pair(text: &str) -> (String, String) {
@@ -268,6 +276,7 @@ fn write_reply(mut stream: &TcpStream, reply: Reply) -> bool {
         Reply::Json(status, value) => (status, String::new(), value.to_string()),
         Reply::Later(status, value, seconds) => (status, format!("retry-after: {seconds}\r\n"), value.to_string()),
         Reply::Raw(status, text) => (status, String::new(), text.to_owned()),
+        Reply::Redirect(to) => (307, format!("location: {to}\r\n"), String::new()),
         Reply::Drop => return false,
     };
     let head = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n", body.len());
