@@ -284,3 +284,168 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TlsFiles;
+    use bigup_core::plan::Plan;
+    use warp::http::header::HeaderValue;
+
+    const ALL: [Permission; 4] = [Permission::Push, Permission::Read, Permission::Replace, Permission::Admin];
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        data: DataDir,
+        config: Config,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::create(dir.path()).unwrap();
+            Fixture { config: Config::defaults(dir.path().to_owned()), _dir: dir, data }
+        }
+
+        fn listening_elsewhere() -> Fixture {
+            let fixture = Fixture::new();
+            Fixture { config: Config { listen: "0.0.0.0:8888".parse().unwrap(), ..fixture.config }, ..fixture }
+        }
+
+        fn add(&self, name: &str) {
+            Tokens::update(&self.data, |tokens| Ok(assert!(tokens.add(token(name, &[Permission::Push], ""))))).unwrap();
+        }
+
+        /// Who enters with this header: `*` with everything, `?` without a token, else the token; or the status.
+        fn enters(&self, authorization: &str) -> Result<String, u16> {
+            let mut headers = HeaderMap::new();
+            if !authorization.is_empty() {
+                headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
+            }
+            match Gate::new(&self.data, &self.config).enter(&headers, None) {
+                Ok(Access::Everything) => Ok("*".to_owned()),
+                Ok(Access::Anonymous) => Ok("?".to_owned()),
+                Ok(Access::Token(token, _)) => Ok(token.name.clone()),
+                Err(refusal) => Err(refusal.status().as_u16()),
+            }
+        }
+    }
+
+    /// Its secret is its name.
+    fn token(name: &str, permissions: &[Permission], prefix: &str) -> Token {
+        Token {
+            name: name.to_owned(),
+            hash: SecretHash::of(name),
+            prefix: Prefix::try_from(prefix.to_owned()).unwrap(),
+            permissions: permissions.to_vec(),
+            quota: None,
+            created: 0,
+            expires: None,
+        }
+    }
+
+    fn with(permissions: &[Permission], prefix: &str) -> Access {
+        Access::Token(Arc::new(token("t", permissions, prefix)), Arc::default())
+    }
+
+    fn name(text: &str) -> FileName {
+        FileName::new(text).unwrap()
+    }
+
+    #[test]
+    fn who_enters_depends_on_the_tokens_and_where_we_listen() {
+        let (here, elsewhere) = (Fixture::new(), Fixture::listening_elsewhere());
+        assert_eq!((here.enters(""), here.enters("Bearer x")), (Ok("*".to_owned()), Ok("*".to_owned())));
+        assert_eq!((elsewhere.enters(""), elsewhere.enters("Bearer x")), (Err(401), Err(401)));
+        for fixture in [&here, &elsewhere] {
+            fixture.add("one");
+            assert_eq!((fixture.enters(""), fixture.enters("Bearer two")), (Err(401), Err(401)));
+            for header in ["Bearer one", "bearer one", "BEARER  one "] {
+                assert_eq!(fixture.enters(header), Ok("one".to_owned()), "{header}");
+            }
+            for header in ["one", "Bearer", "Bearer ", "Basic one", "Bearerone", "Bearer one one", "Bearer One"] {
+                assert_eq!(fixture.enters(header), Err(401), "{header}");
+            }
+            Tokens::update(&fixture.data, |tokens| Ok(tokens.remove("one"))).unwrap();
+            assert_eq!((fixture.enters(""), fixture.enters("Bearer one")), (Err(401), Err(401)), "all are revoked");
+        }
+    }
+
+    #[test]
+    fn whoever_lets_anybody_in_says_so() {
+        let fixture = Fixture::listening_elsewhere();
+        let open = Fixture { config: Config { allow_anonymous: true, ..fixture.config.clone() }, ..fixture };
+        assert_eq!((open.enters(""), open.enters("Bearer x")), (Ok("*".to_owned()), Ok("*".to_owned())));
+        open.add("one");
+        assert_eq!((open.enters(""), open.enters("Basic x")), (Ok("?".to_owned()), Ok("?".to_owned())));
+        assert_eq!((open.enters("Bearer one"), open.enters("Bearer x")), (Ok("one".to_owned()), Err(401)));
+    }
+
+    #[test]
+    fn the_owner_of_a_daemon_may_do_everything_and_nobody_else() {
+        let fixture = Fixture::new();
+        fixture.add("one");
+        let own = Fixture { config: Config { owner: Some(SecretHash::of("me")), ..fixture.config.clone() }, ..fixture };
+        assert_eq!((own.enters("Bearer me"), own.enters("Bearer one")), (Ok("*".to_owned()), Ok("one".to_owned())));
+        assert_eq!((own.enters("Bearer you"), own.enters("")), (Err(401), Err(401)));
+    }
+
+    #[test]
+    fn where_we_may_listen_depends_on_tokens_and_certificates() {
+        assert_eq!(check_listen(&Fixture::new().config), Ok(()));
+        let f = Fixture::listening_elsewhere();
+        let refused = check_listen(&f.config).unwrap_err();
+        assert!(refused.contains("bigupd token new") && refused.contains("allow_anonymous"), "{refused}");
+        assert_eq!(check_listen(&Config { allow_anonymous: true, ..f.config.clone() }), Ok(()));
+        let tls = |client_ca| Some(TlsFiles { cert: "c".into(), key: "k".into(), client_ca });
+        assert_eq!(check_listen(&Config { tls: tls(Some("ca".into())), ..f.config.clone() }), Ok(()));
+        assert!(check_listen(&Config { tls: tls(None), ..f.config.clone() }).is_err());
+        f.add("one");
+        assert_eq!(check_listen(&f.config), Ok(()));
+        Tokens::update(&f.data, |tokens| Ok(tokens.remove("one"))).unwrap();
+        assert!(check_listen(&f.config).is_err(), "all are revoked");
+        std::fs::write(f.data.tokens_json(), "{").unwrap();
+        assert!(check_listen(&f.config).unwrap_err().contains("tokens.json"));
+    }
+
+    #[test]
+    fn a_token_may_what_it_has_below_its_prefix() {
+        for has in ALL {
+            for wanted in ALL {
+                let access = with(&[has], "a/");
+                let may = has == wanted || has == Permission::Admin;
+                assert_eq!(access.check(&[wanted], Some(&name("a/b"))).is_ok(), may, "{has} {wanted}");
+                assert_eq!(access.check(&[wanted], None).is_ok(), may, "{has} {wanted}");
+                let refused = |other| access.check(&[wanted], Some(&name(other))).unwrap_err();
+                assert_eq!(refused("a").status().as_u16(), 403);
+                assert_eq!((refused("ab"), refused("b/a/b")), (refused("a"), refused("a")));
+            }
+        }
+        assert!(with(&[Permission::Push], "").check(&[Permission::Read, Permission::Push], None).is_ok());
+        for wanted in ALL {
+            assert!(Access::Everything.check(&[wanted], Some(&name("x"))).is_ok());
+            let may = matches!(wanted, Permission::Push | Permission::Read);
+            assert_eq!(Access::Anonymous.check(&[wanted], Some(&name("x"))).is_ok(), may, "{wanted}");
+        }
+        assert_eq!(Access::Anonymous.check(&[Permission::Replace], None).unwrap_err().status().as_u16(), 401);
+    }
+
+    #[test]
+    fn an_upload_is_gone_on_with_by_who_may_do_what_it_is_to_do() {
+        let plain = Upload::begin(name("a/b"), Plan::new(Some(3), None, None).unwrap(), None);
+        let of_token = Upload { token: Some("other".to_owned()), ..plain.clone() };
+        let replacing = Upload { replace: true, ..of_token.clone() };
+        let (push, replace) = (with(&[Permission::Push], ""), with(&[Permission::Push, Permission::Replace], ""));
+        let go_on = |access: &Access| [&plain, &of_token, &replacing].map(|upload| access.check_go_on(upload).is_ok());
+        let take_over =
+            |access: &Access| [&plain, &of_token, &replacing].map(|upload| access.check_take_over(upload).is_ok());
+        assert_eq!((go_on(&Access::Everything), take_over(&Access::Everything)), ([true; 3], [true; 3]));
+        assert_eq!((go_on(&replace), take_over(&replace)), ([true; 3], [true; 3]));
+        // Taking over ends that the upload replaces anything.
+        assert_eq!((go_on(&push), take_over(&push)), ([true, true, false], [true; 3]));
+        assert_eq!(
+            (go_on(&Access::Anonymous), take_over(&Access::Anonymous)),
+            ([true, false, false], [true, false, false])
+        );
+    }
+}

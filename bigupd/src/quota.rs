@@ -1,8 +1,8 @@
 //! How much lies below a prefix, and whether more may.
 //!
 //! What counts is what is there: the bytes of all finished files below the prefix, whoever pushed them, and of all
-//! unfinished uploads, each with the size that its file will have. So it needs no books that could be wrong: it is
-//! counted, `du` counts the same, and a file that somebody removes by hand counts no more.
+//! unfinished uploads, each with the size that its file will have. So it needs no books that could be wrong, and a file that
+//! somebody removes by hand counts no more.
 //!
 //! Counting takes its time where there are many files, so a count holds for some seconds; what is granted meanwhile is
 //! added to it. Nothing is refused by such a sum: it is counted anew first. Another daemon's grants are seen by the next

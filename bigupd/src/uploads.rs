@@ -329,7 +329,6 @@ impl Uploads {
         };
         let spool = Spool::of(&self.data, &ask.name);
         let Some(mut locked) = self.lock(&spool)? else { return self.finished_meanwhile(ask, digests) };
-        ask.by.check_go_on(locked.upload())?;
         if let Ok(plan) = locked.upload().plan.learn(ask.slice_id, ask.len) {
             self.take_growth(&ask.by, &locked, &plan)?;
         }

@@ -56,13 +56,26 @@ impl Answer {
 pub struct Server {
     agent: ureq::Agent,
     url: String,
+    token: Option<String>,
 }
 
 impl Server {
     /// The endpoint below `url`.
     pub fn new(url: &str) -> Server {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_TIME));
-        Server { agent: config.build().into(), url: format!("{url}/big_file_upload") }
+        Server { agent: config.build().into(), url: format!("{url}/big_file_upload"), token: None }
+    }
+
+    /// The same, with a token that goes with every request.
+    pub fn with_token(self, token: &str) -> Server {
+        Server { token: Some(token.to_owned()), ..self }
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     /// The endpoint below `url`, whose certificate must be of an authority in the file `ca`.
@@ -79,7 +92,7 @@ impl Server {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_TIME));
         // Connections stay open, however long a test takes from one request to the next.
         let config = config.tls_config(tls).max_idle_age(Duration::from_secs(3600));
-        Server { agent: config.build().into(), url: format!("{url}/big_file_upload") }
+        Server { agent: config.build().into(), url: format!("{url}/big_file_upload"), token: None }
     }
 
     /// A GET with these parameters, already encoded.
@@ -92,18 +105,19 @@ impl Server {
     /// # Errors
     /// There is no answer.
     pub fn try_get(&self, query: &str) -> Result<Answer, ureq::Error> {
-        self.agent.get(format!("{}?{query}", self.url)).call().map(read)
+        self.authorized(self.agent.get(format!("{}?{query}", self.url))).call().map(read)
     }
 
     /// A POST of a raw body with these parameters, already encoded.
     pub fn post(&self, query: &str, body: &[u8]) -> Answer {
-        let request = self.agent.post(format!("{}?{query}", self.url)).content_type("application/octet-stream");
+        let request =
+            self.authorized(self.agent.post(format!("{}?{query}", self.url))).content_type("application/octet-stream");
         read(request.send(body).unwrap_or_else(|e| panic!("POST {query}: {e}")))
     }
 
     /// A POST with one more header.
     pub fn post_with(&self, query: &str, header: (&str, &str), body: &[u8]) -> Answer {
-        let request = self.agent.post(format!("{}?{query}", self.url)).header(header.0, header.1);
+        let request = self.authorized(self.agent.post(format!("{}?{query}", self.url))).header(header.0, header.1);
         read(request.send(body).unwrap_or_else(|e| panic!("POST {query}: {e}")))
     }
 }

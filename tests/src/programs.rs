@@ -29,7 +29,8 @@ pub fn path(name: &str) -> PathBuf {
 /// `bigup-cli`, to be given arguments. It sees no settings of the surrounding shell.
 pub fn cli() -> Command {
     let mut command = Command::new(path("bigup-cli"));
-    for variable in ["BIGUP_URL", "BIGUP_CA_CERT", "BIGUP_CLIENT_CERT", "BIGUP_CLIENT_KEY", "BIGUP_LOG"] {
+    for variable in ["BIGUP_URL", "BIGUP_TOKEN", "BIGUP_CA_CERT", "BIGUP_CLIENT_CERT", "BIGUP_CLIENT_KEY", "BIGUP_LOG"]
+    {
         command.env_remove(variable);
     }
     command

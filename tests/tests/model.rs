@@ -14,6 +14,7 @@ use bigup_core::wire::ErrorCode;
 use bigup_merger::{Config, Ended, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
+use bigupd::access::Access;
 use bigupd::params::BeginAsk;
 use bigupd::reply::{Refusal, against_upload};
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
@@ -466,7 +467,7 @@ impl World {
             Promise::Wrong => Some(digest::of_bytes(b"something else")),
         };
         let plan = plan.expect("these numbers fit");
-        BeginAsk { name: self.name.clone(), plan, source, file_digest, replace }
+        BeginAsk { by: Access::Everything, name: self.name.clone(), plan, source, file_digest, replace }
     }
 
     fn begin(&mut self, who: Who, silent: bool, says: Says, promise: Promise, replace: bool) {
@@ -551,7 +552,15 @@ impl World {
             told.digest.0[7] ^= 1;
         }
         let digest = (!matches!(how, How::Untold)).then_some(told);
-        SliceAsk { name: self.name.clone(), slice_id, len, digest, source: who.source(), begin: None }
+        SliceAsk {
+            by: Access::Everything,
+            name: self.name.clone(),
+            slice_id,
+            len,
+            digest,
+            source: who.source(),
+            begin: None,
+        }
     }
 
     fn merge(&mut self) {
