@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::report::Style;
+use crate::retry::WhenFull;
 use crate::token::Token;
 use bigup_core::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
@@ -120,6 +121,9 @@ pub struct PushArgs {
     /// How long to go on while nothing gets better, like 10m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub retry_for: Duration,
+    /// What to do when the server has no room: fail at once, or ask again until there is, within --retry-for
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenFull::Stop)]
+    pub when_full: WhenFull,
 }
 
 /// Arguments of `status`.

@@ -120,7 +120,7 @@ fn send(work: &Work<'_>, slice: &Slice, halt: &Halt) -> anyhow::Result<Option<Ve
         Ok(answer) => answer.filter(|answer| answer.is_uploaded == 1).map(|_| Verdict::Finished),
         Err(CallError::Stopped) => return Ok(None),
         Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(Verdict::Lost)),
-        Err(error) => return Err(explained(id, error)),
+        Err(error) => return Err(explained(work, id, &error)),
     };
     work.ledger.settle(id);
     work.remote.patience.renew();
@@ -132,11 +132,11 @@ fn send(work: &Work<'_>, slice: &Slice, halt: &Halt) -> anyhow::Result<Option<Ve
     Ok(verdict)
 }
 
-fn explained(id: u64, error: CallError) -> anyhow::Error {
+fn explained(work: &Work<'_>, id: u64, error: &CallError) -> anyhow::Error {
     match error.code() {
         Some(ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Exists) => {
             anyhow!("slice {id} was refused, another push took over: {error}")
         }
-        _ => anyhow!("slice {id}: {error}"),
+        _ => anyhow!("slice {id}: {}", work.remote.patience.explained(error)),
     }
 }

@@ -54,7 +54,7 @@ struct Total<'a> {
 fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: Lanes, jobs: &'a Jobs) -> Total<'a> {
     let mut total = Total::default();
     for (tried, job) in jobs.jobs.iter().enumerate() {
-        let patience = Patience::new(args.retries, args.retry_for);
+        let patience = Patience::new(args.retries, args.retry_for, args.when_full);
         let (slice_size, replace) = (args.slice_size, args.replace);
         let cx = Context { client, report, patience: &patience, lanes, slice_size, replace };
         report.file(&job.name);

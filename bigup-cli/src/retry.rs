@@ -16,17 +16,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait that a server may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
+/// What to do when the server has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhenFull {
+    /// Fail with the server's numbers.
+    Stop,
+    /// Ask again until there is room, or patience is over.
+    Wait,
+}
+
 /// How long to go on. Shared by all threads of a push.
 pub struct Patience {
     retries: u32,
     retry_for: Duration,
+    when_full: WhenFull,
     last_success: Mutex<Instant>,
 }
 
 impl Patience {
     /// Allows `retries` repetitions of a request, and `retry_for` without any success.
-    pub fn new(retries: u32, retry_for: Duration) -> Patience {
-        Patience { retries, retry_for, last_success: Mutex::new(Instant::now()) }
+    pub fn new(retries: u32, retry_for: Duration, when_full: WhenFull) -> Patience {
+        Patience { retries, retry_for, when_full, last_success: Mutex::new(Instant::now()) }
     }
 
     /// Something got better.
@@ -51,6 +61,29 @@ impl Patience {
         attempt > self.retries || (self.is_over() && first_failure.elapsed() >= self.retry_for)
     }
 
+    /// Whether the same request may succeed later.
+    pub fn may_pass(&self, error: &CallError) -> bool {
+        match error {
+            CallError::Transport { .. } => true,
+            CallError::Refused { code: ErrorCode::Damaged, .. } => true,
+            // A full disk stays full unless the server expects otherwise, or somebody is to make room.
+            CallError::Refused { status: 507, retry_after, .. }
+            | CallError::Foreign { status: 507, retry_after, .. } => {
+                retry_after.is_some() || self.when_full == WhenFull::Wait
+            }
+            CallError::Refused { status, .. } | CallError::Foreign { status, .. } => {
+                matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+            }
+            CallError::Tls { .. } | CallError::Moved { .. } | CallError::GaveUp { .. } | CallError::Stopped => false,
+        }
+    }
+
+    /// `error` in words for the user: where it is that the server has no room, what else could have been asked for.
+    pub fn explained(&self, error: &CallError) -> String {
+        let is_hint_due = self.when_full == WhenFull::Stop && error.code() == Some(ErrorCode::NoSpace);
+        format!("{error}{}", if is_hint_due { " (--when-full wait waits for room)" } else { "" })
+    }
+
     /// Calls `call` until it succeeds, fails for good, or patience is over; waits between attempts unless stopped.
     ///
     /// `slice_id` is what the attempts are about, for the report.
@@ -68,7 +101,7 @@ impl Patience {
         let mut first_failure = None;
         for attempt in 1.. {
             let error = match call() {
-                Err(error) if may_pass(&error) => error,
+                Err(error) if self.may_pass(&error) => error,
                 result => return result,
             };
             if self.ends(attempt, *first_failure.get_or_insert_with(Instant::now)) {
@@ -89,22 +122,6 @@ fn gave_up(attempts: u32, time: Duration, last: CallError) -> CallError {
         return last;
     }
     CallError::GaveUp { attempts, seconds: time.as_secs(), last: Box::new(last) }
-}
-
-/// Whether the same request may succeed later.
-pub fn may_pass(error: &CallError) -> bool {
-    match error {
-        CallError::Transport { .. } => true,
-        CallError::Refused { code: ErrorCode::Damaged, .. } => true,
-        // A full disk stays full unless the server expects otherwise.
-        CallError::Refused { status: 507, retry_after, .. } | CallError::Foreign { status: 507, retry_after, .. } => {
-            retry_after.is_some()
-        }
-        CallError::Refused { status, .. } | CallError::Foreign { status, .. } => {
-            matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
-        }
-        CallError::Tls { .. } | CallError::Moved { .. } | CallError::GaveUp { .. } | CallError::Stopped => false,
-    }
 }
 
 /// How long to wait after attempt number `attempt` (from 1) failed.
@@ -154,6 +171,8 @@ mod tests {
 
     #[test]
     fn only_some_refusals_may_pass() {
+        let patience = |when_full| Patience::new(1, Duration::ZERO, when_full);
+        let may_pass = |error: &CallError| patience(WhenFull::Stop).may_pass(error);
         for status in [408, 425, 429, 500, 502, 503, 504] {
             assert!(may_pass(&refused(status, ErrorCode::Unknown, None)), "{status}");
         }
@@ -163,11 +182,13 @@ mod tests {
         assert!(may_pass(&refused(400, ErrorCode::Damaged, None)));
         assert!(!may_pass(&refused(507, ErrorCode::NoSpace, None)));
         assert!(may_pass(&refused(507, ErrorCode::NoSpace, Some(1))));
+        assert!(patience(WhenFull::Wait).may_pass(&refused(507, ErrorCode::NoSpace, None)));
+        assert!(!patience(WhenFull::Wait).may_pass(&refused(413, ErrorCode::TooLarge, None)));
     }
 
     #[test]
     fn gives_up_after_the_allowed_retries_and_tells_the_last_failure() {
-        let patience = Patience::new(2, Duration::from_secs(3600));
+        let patience = Patience::new(2, Duration::from_secs(3600), WhenFull::Stop);
         let calls = Cell::new(0);
         let result: Result<(), _> =
             patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
@@ -181,7 +202,7 @@ mod tests {
 
     #[test]
     fn gives_up_when_nothing_got_better_for_too_long() {
-        let patience = Patience::new(1000, Duration::ZERO);
+        let patience = Patience::new(1000, Duration::ZERO, WhenFull::Stop);
         let result: Result<(), _> =
             patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
                 Err(refused(503, ErrorCode::Unknown, None))

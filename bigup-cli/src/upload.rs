@@ -106,9 +106,9 @@ impl<'a> Context<'a> {
 
     /// A refusal in words for the user.
     pub fn explained(&self, error: CallError) -> anyhow::Error {
-        let message = error.to_string();
+        let message = self.patience.explained(&error);
         let unhelpful = error.code() == Some(ErrorCode::Exists) && !self.replace && !message.contains("--replace");
-        if unhelpful { anyhow!("{message} (--replace replaces it)") } else { error.into() }
+        if unhelpful { anyhow!("{message} (--replace replaces it)") } else { anyhow!(message) }
     }
 }
 

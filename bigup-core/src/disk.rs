@@ -213,6 +213,16 @@ impl FileLock {
         }
     }
 
+    /// Waits for the lock on the folder `path` itself, which is never replaced.
+    ///
+    /// # Errors
+    /// It cannot be opened or locked.
+    pub fn of_folder(path: &Path) -> io::Result<FileLock> {
+        let file = File::open(path).at("opening", path)?;
+        file.lock_exclusive().at("locking", path)?;
+        Ok(FileLock { file })
+    }
+
     /// The lock, if `path` still names the file that was locked: it may have been replaced while we waited.
     fn if_still_named(file: File, path: &Path) -> io::Result<Option<FileLock>> {
         let lock = FileLock { file };
@@ -225,7 +235,7 @@ impl FileLock {
         }
     }
 
-    /// The locked file, open for reading and writing.
+    /// The locked file, open for reading and writing; a folder for reading only.
     pub fn file(&self) -> &File {
         &self.file
     }

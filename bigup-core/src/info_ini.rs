@@ -249,6 +249,7 @@ fn show(ini: &Ini) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::plan::Plan;
+    use crate::room::Room;
     use std::fs;
 
     struct Fixture {
@@ -265,7 +266,9 @@ mod tests {
         fn begin(&self, name: &str) -> (Spool, FileName) {
             let name = FileName::new(name).unwrap();
             let plan = Plan::new(None, Some(10), Some(25)).unwrap();
-            assert!(Spool::create(&self.data, &Upload::begin(name.clone(), plan, None)).unwrap());
+            assert!(
+                Spool::create(&self.data, &Upload::begin(name.clone(), plan, None), &Room::new(&self.data, 0)).unwrap()
+            );
             (Spool::of(&self.data, &name), name)
         }
 

@@ -13,6 +13,7 @@
 //! - [`pem`] - certificates and keys in files.
 //! - [`wire`] - parameters and JSON bodies of the native endpoint.
 //! - [`data_dir`] - the folders of a data folder.
+//! - [`room`] - how much the disk has left, and taking it beforehand.
 //! - [`spool`] - one unfinished upload on disk.
 //! - [`info_ini`] - the operators' view of unfinished uploads.
 //! - [`store`] - finished files.
@@ -28,6 +29,7 @@ pub mod pem;
 pub mod plan;
 pub mod publish;
 pub mod ranges;
+pub mod room;
 pub mod spool;
 pub mod store;
 pub mod units;

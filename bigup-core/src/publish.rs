@@ -17,6 +17,7 @@ use crate::disk::{self, BootId, Context};
 use crate::info_ini::InfoIni;
 use crate::name::printable;
 use crate::plan::Plan;
+use crate::room;
 use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload};
 use crate::store::{self, Entry, Stamp, Store, StoreError};
 use std::fs::File;
@@ -68,6 +69,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         Some(digest) => digest,
         None => digest_of(spool, &upload, &merged)?,
     };
+    room::give_back_rest(&merged).at("cutting", &merged_path)?;
     merged.sync_all().at("syncing", &merged_path)?;
 
     let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };

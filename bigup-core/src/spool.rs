@@ -20,14 +20,15 @@
 //! checked the rest.
 
 use crate::data_dir::DataDir;
-use crate::digest::{self, DigestKind, SliceDigest};
+use crate::digest::{self, DigestKind, SliceDigest, SliceHasher};
 use crate::disk::{self, BootId, Context, Durability, FileLock};
 use crate::name::FileName;
-use crate::plan::PlanError;
+use crate::plan::{Plan, PlanError};
 use crate::ranges::SliceRanges;
+use crate::room::{self, Room, RoomError};
 use fs2::FileExt as _;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -85,11 +86,11 @@ impl Spool {
     /// Creates the spool of `upload`, whole at once. False: there is one already.
     ///
     /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
-    /// synced, in the same breath.
+    /// synced, in the same breath. Where its size is known, `room` is reserved for all of it.
     ///
     /// # Errors
-    /// As the system gives them; nothing is there then.
-    pub fn create(data: &DataDir, upload: &Upload) -> io::Result<bool> {
+    /// There is no room, or as the system gives them; nothing is there then.
+    pub fn create(data: &DataDir, upload: &Upload, room: &Room) -> Result<bool, RoomError> {
         let spool = Spool::of(data, &upload.file_name);
         let tmp = data.tmp();
         let making = tmp.join(format!(".new-{}", disk::random_suffix()));
@@ -97,22 +98,34 @@ impl Spool {
             Some(0 | 1) => Durability::Process,
             _ => Durability::PowerCut,
         };
-        let made = (|| {
+        if let (Some(1), Some(size)) = (upload.plan.slice_num, upload.plan.file_size) {
+            // Its slice takes the room.
+            room.lock()?.look(size, 0)?;
+        }
+        let made = (|| -> Result<(), RoomError> {
             std::fs::create_dir(&making).at("creating the folder", &making)?;
+            if upload.plan.file_size.is_some() && durability == Durability::PowerCut {
+                room.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan)?;
+            }
             let digests = disk::create_new(&making.join(DIGESTS))?;
             Records(&digests).initialise().at("writing", &making.join(DIGESTS))?;
             disk::replace_file(&making, UPLOAD_JSON, &upload.to_json(), durability)?;
-            // A folder is renamed onto an empty one at most (rename(2)), and a spool is never empty.
-            std::fs::rename(&making, &spool.path)
+            Ok(())
         })();
-        match made {
-            Ok(()) if durability == Durability::PowerCut => disk::sync_dir(&tmp).map(|()| true),
+        // A folder is renamed onto an empty one at most (rename(2)), and a spool is never empty.
+        match made.and_then(|()| std::fs::rename(&making, &spool.path).map_err(RoomError::Io)) {
+            Ok(()) if durability == Durability::PowerCut => Ok(disk::sync_dir(&tmp).map(|()| true)?),
             Ok(()) => Ok(true),
             Err(e) => {
                 // Swept later if this fails too.
                 let _ = std::fs::remove_dir_all(&making);
-                let exists = matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty);
-                if exists { Ok(false) } else { Err(e).at("creating the spool", &spool.path) }
+                match e {
+                    RoomError::Io(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+                        Ok(false)
+                    }
+                    RoomError::Io(e) => Ok(Err(e).at("creating the spool", &spool.path)?),
+                    no_room => Err(no_room),
+                }
             }
         }
     }
@@ -243,6 +256,68 @@ impl Spool {
         Ok(arrival)
     }
 
+    /// Makes slice `slice_id`, which is held, survive a power cut, with all that makes sense of it. Without the lock, since
+    /// it takes its time.
+    ///
+    /// ```text
+    /// 1  the slice's content synced      a power cut may take its name or its record: it is asked for again
+    /// 2  its record and what the upload is synced     the same
+    /// 3  the folder synced               the slice is held, whatever happens
+    /// ```
+    /// None of them changes anything that a kill could leave half done, and whatever is on disk too early is only a name
+    /// whose content is compared with its record before it is used. A slice that is no file any more is in the merged
+    /// file, and was synced there before it was unlinked.
+    ///
+    /// What was written under another kernel cannot be made to survive what it may not have survived: its content is
+    /// compared with its record first. False: it is damaged; a file of it is removed then, so that it is asked for again.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn sync_slice(&self, slice_id: u64) -> io::Result<bool> {
+        let synced = self.sync_slice_if_there(slice_id);
+        match synced {
+            // The file was published meanwhile, which syncs all of it.
+            Err(e) if e.kind() == ErrorKind::NotFound && !self.path.exists() => Ok(true),
+            synced => synced,
+        }
+    }
+
+    fn sync_slice_if_there(&self, slice_id: u64) -> io::Result<bool> {
+        let digests = self.open_digests()?;
+        let Some(upload) = self.upload()? else { return Ok(true) };
+        let record = Records(&digests).get(slice_id)?;
+        let is_old = record.is_none_or(|record| record.boot != BootId::current());
+        let path = self.slice_path(slice_id);
+        let held = match disk::open_regular(&path) {
+            Ok(slice) => Some((slice, 0)),
+            Err(e) if e.kind() == ErrorKind::NotFound && is_old => {
+                Some((disk::open_regular(&self.merged_path())?, upload.plan.offset_of(slice_id).unwrap_or(0)))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        if let Some((file, from)) = held {
+            if is_old && !is_as_recorded(&file, from, &upload.plan, slice_id, record)? {
+                log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", self.folder);
+                return self.remove_if_same(&path, &file).map(|()| false);
+            }
+            file.sync_data().at("syncing", &path)?;
+        }
+        digests.sync_data().at("syncing the digests in", &self.path)?;
+        if matches!(upload.plan.slice_num, Some(0 | 1)) {
+            // Such a spool is made without syncs, since it is mostly published in the same breath.
+            disk::open_regular(&self.path.join(UPLOAD_JSON))?.sync_all().at("syncing", &self.path)?;
+            self.path.parent().map_or(Ok(()), disk::sync_dir)?;
+        }
+        disk::sync_dir(&self.path).map(|()| true)
+    }
+
+    /// Removes `path` under the lock, if it still names `file`.
+    fn remove_if_same(&self, path: &Path, file: &File) -> io::Result<()> {
+        let Some(locked) = self.lock()? else { return Ok(()) };
+        locked.unlink_if(path, file.metadata().at("looking at", path)?.ino())
+    }
+
     /// How long ago the last byte arrived or the spool last changed; zero where clocks disagree.
     ///
     /// # Errors
@@ -258,6 +333,12 @@ impl Spool {
             }
         }
         Ok(SystemTime::now().duration_since(last).unwrap_or_default())
+    }
+
+    /// Whether slices of an upload that is merged came or went within the last `time`, so that the room they took may come
+    /// back by itself.
+    pub fn moved_within(&self, time: Duration) -> bool {
+        self.merged_path().exists() && !is_older(&self.path, time)
     }
 
     /// Removes what killed processes left: arrivals that nobody writes and temporary files, untouched for `age`.
@@ -336,6 +417,17 @@ impl Spool {
         }
         ids.sort_unstable();
         Ok(ids)
+    }
+}
+
+/// Whether the slice that begins `from` bytes into `file` is what its record says.
+fn is_as_recorded(file: &File, from: u64, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<bool> {
+    let Some(record) = record else { return Ok(false) };
+    let mut hasher = SliceHasher::new(record.digest.kind, plan.offset_of(slice_id).unwrap_or(0));
+    match disk::read_range(file, from, record.len, |bytes| hasher.update(bytes)) {
+        Ok(()) => Ok(hasher.finish() == record.digest),
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -594,12 +686,15 @@ impl LockedSpool {
     /// # Errors
     /// As the system gives them.
     pub fn unlink_merged(&self, slice_id: u64, merged_inode: u64) -> io::Result<()> {
-        let path = self.spool.slice_path(slice_id);
-        match std::fs::symlink_metadata(&path) {
-            Ok(found) if found.ino() == merged_inode => std::fs::remove_file(&path).at("removing", &path),
+        self.unlink_if(&self.spool.slice_path(slice_id), merged_inode)
+    }
+
+    fn unlink_if(&self, path: &Path, inode: u64) -> io::Result<()> {
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.ino() == inode => std::fs::remove_file(path).at("removing", path),
             Ok(_) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e).at("looking at", &path),
+            Err(e) => Err(e).at("looking at", path),
         }
     }
 
@@ -612,13 +707,22 @@ impl LockedSpool {
         std::fs::remove_file(&path).at("removing", &path)
     }
 
+    /// Reserves in `room` what an upload of this plan, whose size may have become known only now, still needs. It adds
+    /// blocks beyond the end of the merged file, which change neither its length nor anything that a merger does.
+    ///
+    /// # Errors
+    /// There is no room, or as the system gives them.
+    pub fn reserve(&self, room: &Room, plan: &Plan) -> Result<(), RoomError> {
+        room.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, plan)
+    }
+
     /// Drops all slices from `keep` on, so that the upload can go on by another plan that shares the first `keep`.
     /// Anything is dropped only with `merger` in hand: a merger at work may have opened a waiting slice and be about to
-    /// append it, and would take it for the one that comes in its place.
+    /// append it, and would take it for the one that comes in its place. Room stays reserved for the plan `next`.
     ///
     /// # Errors
     /// As the system gives them. [`io::ErrorKind::ResourceBusy`]: something is to be dropped, and `merger` is None.
-    pub fn keep_first(&self, keep: u64, merger: Option<&MergerLock>) -> io::Result<()> {
+    pub fn keep_first(&self, keep: u64, next: &Plan, merger: Option<&MergerLock>) -> io::Result<()> {
         let end = self.upload.plan.offset_of(keep).unwrap_or(0);
         let is_cut = self.spool.merged_len()?.is_some_and(|len| len > end);
         let dropped: Vec<u64> = self.spool.waiting()?.into_iter().filter(|id| *id >= keep).collect();
@@ -627,7 +731,7 @@ impl LockedSpool {
         }
         if is_cut {
             let path = self.spool.merged_path();
-            disk::open_or_create(&path)?.set_len(end).at("cutting", &path)?;
+            room::cut(&disk::open_or_create(&path)?, end, next).at("cutting", &path)?;
             self.note_cut(keep)?;
         }
         dropped.into_iter().try_for_each(|slice_id| self.discard(slice_id))

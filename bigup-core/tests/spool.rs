@@ -4,6 +4,7 @@ use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
+use bigup_core::room::Room;
 use bigup_core::spool::{Place, SliceError, Spool, Upload};
 use std::io::Write;
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn fixture(slice_num: Option<u64>, slice_size: Option<u64>) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
     let upload = upload(Plan::new(slice_num, slice_size, None).unwrap(), None);
-    assert!(Spool::create(&data, &upload).unwrap());
+    assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
     Fixture { spool: Spool::of(&data, &upload.file_name), data, _dir: dir }
 }
 
@@ -54,7 +55,7 @@ impl Fixture {
 fn an_upload_is_created_once() {
     let f = fixture(Some(3), None);
     let other = upload(Plan::new(Some(9), None, None).unwrap(), None);
-    assert!(!Spool::create(&f.data, &other).unwrap());
+    assert!(!Spool::create(&f.data, &other, &Room::new(&f.data, 0)).unwrap());
     assert_eq!(f.spool.upload().unwrap().unwrap().plan.slice_num, Some(3));
     assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 1, "nothing half made is left");
 }

@@ -20,6 +20,7 @@ use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::disk::{self, BootId, Context, Copier, CopyMethod};
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
+use bigup_core::room;
 use bigup_core::spool::{Record, Records, Spool, Upload};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -252,7 +253,7 @@ impl<'a> Merge<'a> {
             self.distrust(*slice_id)?;
         }
         let first = lost.iter().min().copied().unwrap_or(self.frontier);
-        self.merged.set_len(self.upload.plan.offset_of(first).unwrap_or(0))?;
+        room::cut(&self.merged, self.upload.plan.offset_of(first).unwrap_or(0), &self.upload.plan)?;
         self.spool.lock()?.map_or(Ok(()), |locked| locked.note_cut(first))
     }
 
@@ -264,7 +265,7 @@ impl<'a> Merge<'a> {
         self.last_info = Instant::now();
         match InfoIni::new(self.data).refresh(self.spool, self.name, Some(self.synced_frontier())) {
             // It may lag; unlinking slices must go on, or nothing would ever make room.
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => log::warn!("{}: {e}", self.name),
+            Err(e) if is_full(&e) => log::warn!("{}: {e}", self.name),
             told => {
                 told?;
                 self.info_lags = false;
@@ -293,8 +294,7 @@ impl<'a> Merge<'a> {
         match self.merge_one(slice_id) {
             Err(e) if !self.unsynced.is_empty() || !self.syncing.is_empty() => {
                 self.checkpoint()?;
-                let is_full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-                if is_full { self.merge_one(slice_id) } else { Err(e) }
+                if is_full(&e) { self.merge_one(slice_id) } else { Err(e) }
             }
             done => done,
         }
@@ -324,7 +324,7 @@ impl<'a> Merge<'a> {
         if let Err(e) = self.put(&slice, slice_id, offset, found.len()) {
             if slice_id == self.frontier {
                 // Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
-                let _ = self.merged.set_len(offset);
+                let _ = room::cut(&self.merged, offset, &self.upload.plan);
             }
             return Err(e).at("merging", &path);
         }
@@ -371,4 +371,8 @@ impl<'a> Merge<'a> {
         self.hasher = Some(hasher);
         Ok(())
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -10,6 +10,7 @@ use bigup_core::digest::{DigestKind, SliceHasher};
 use bigup_core::disk::{self, BootId, Context};
 use bigup_core::plan::Plan;
 use bigup_core::publish::hash_range;
+use bigup_core::room;
 use bigup_core::spool::{LockedSpool, Record, Records, Spool, Upload};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -64,7 +65,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     // Also drops a slice that was being appended when its merger was killed.
     let len = merged.metadata().at("looking at", &merged_path)?.len();
     let end = if upload.plan.slice_num == Some(frontier) { len } else { upload.plan.offset_of(frontier).unwrap_or(0) };
-    merged.set_len(end).at("cutting", &merged_path)?;
+    room::cut(&merged, end, &upload.plan).at("cutting", &merged_path)?;
     if let Some(slice_id) = damaged {
         // The cut comes first, for good: without its file a slice below the frontier would count as merged and synced.
         merged.sync_all().at("syncing", &merged_path)?;

@@ -6,6 +6,7 @@ use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
+use bigup_core::room::Room;
 use bigup_core::spool::{Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload};
 use bigup_core::store::{self, Entry, Stamp, Store};
 use bigup_merger::{Config, Ended, Stop, run};
@@ -46,7 +47,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let name = FileName::new(NAME).unwrap();
-        assert!(Spool::create(&data, &Upload::begin(name.clone(), plan, None)).unwrap());
+        assert!(Spool::create(&data, &Upload::begin(name.clone(), plan, None), &Room::new(&data, 0)).unwrap());
         Bench { spool: Spool::of(&data, &name), dir, data, name, content: content(1, len), slice_size }
     }
 
@@ -950,10 +951,10 @@ fn nothing_is_dropped_under_the_hands_of_a_merger() {
     bench.put([0]);
     let merger = bench.spool.try_merger_lock().unwrap().unwrap();
     // It may have opened slice 0 and be about to append it: dropped now, it would count as merged later.
-    let error = bench.spool.lock().unwrap().unwrap().keep_first(0, None).unwrap_err();
+    let error = bench.spool.lock().unwrap().unwrap().keep_first(0, &Plan::default(), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceBusy);
     assert_eq!(bench.held(), [0]);
-    bench.spool.lock().unwrap().unwrap().keep_first(0, Some(&merger)).unwrap();
+    bench.spool.lock().unwrap().unwrap().keep_first(0, &Plan::default(), Some(&merger)).unwrap();
     assert_eq!(bench.held(), Vec::<u64>::new());
 }
 

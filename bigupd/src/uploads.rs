@@ -10,7 +10,7 @@
 
 use crate::access::Access;
 use crate::census::Census;
-use crate::config::Config;
+use crate::config::{Config, SliceAck};
 use crate::params::BeginAsk;
 use crate::quota;
 use crate::reply::{Refusal, against_upload};
@@ -20,6 +20,7 @@ use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved, publish};
+use bigup_core::room::{Room, RoomError, reserve};
 use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, Upload};
 use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::{ErrorCode, UploadStatus};
@@ -36,6 +37,10 @@ const FULL_RETRY_AFTER: u64 = 5;
 
 /// What the list of uploads takes of each, in bytes, beside its name and error; a bit more than it does.
 const LISTED_LEN: usize = 256;
+
+/// How long after its last change the merging of an upload counts as under way: several times what lies between two
+/// checkpoints of a merger.
+const STILL_MERGING: Duration = Duration::from_secs(10);
 
 /// The uploads of one data folder.
 #[derive(Clone, Debug)]
@@ -208,7 +213,10 @@ impl Uploads {
             };
             self.check_number_of_uploads()?;
             // Somebody else may create it first; the next round goes on with theirs.
-            Spool::create(&self.data, &upload)?;
+            match Spool::create(&self.data, &upload, &self.room()) {
+                Err(e) if spool.path().exists() => log::debug!("{}: begun by another request: {e}", ask.name),
+                created => drop(created.map_err(|e| no_room(e, ask.name.as_str()))?),
+            }
         }
         Err(self.restless(&ask.name))
     }
@@ -293,7 +301,8 @@ impl Uploads {
         ask.by.check_go_on(locked.upload())?;
         let given: Vec<SliceDigest> = ask.digest.into_iter().collect();
         if locked.place(ask.slice_id, ask.len, ask.source.as_deref(), &given)? == Place::Held {
-            return Ok(Admission::Held(None));
+            drop(locked);
+            return self.keep_promise(ask).map(|()| Admission::Held(None));
         }
         let mut kinds = locked.digest_kinds(ask.slice_id, ask.len)?;
         let plan = locked.upload().plan.learn(ask.slice_id, ask.len).map_err(against_upload)?;
@@ -308,10 +317,11 @@ impl Uploads {
             }
             kinds.push(digest.kind);
         }
+        let arrival = self.arrival(&spool, ask, locked.frontier()?)?;
         if locked.upload().plan.file_size.is_none() {
             ask.by.take(&self.data, ask.len)?;
         }
-        Ok(Admission::Take { target: Target::Spool(spool.arrival(ask.slice_id)?), kinds, offset })
+        Ok(Admission::Take { target: Target::Spool(arrival), kinds, offset })
     }
 
     /// Stores a slice that arrived whole; `digests` are of what arrived, of the kinds that were asked for.
@@ -333,7 +343,8 @@ impl Uploads {
             self.take_growth(&ask.by, &locked, &plan)?;
         }
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
-            return Ok(Stored::Held);
+            drop(locked);
+            return self.keep_promise(ask).map(|()| Stored::Held);
         }
         let is_only_slice = locked.upload().plan.slice_num == Some(1);
         let may_merge = ask.slice_id <= locked.frontier()?;
@@ -346,6 +357,7 @@ impl Uploads {
                 Some(Outcome::NotYet | Outcome::NoUpload) | None => {}
             }
         }
+        self.keep_promise(ask)?;
         Ok(if may_merge { Stored::MergerDue } else { Stored::Waits })
     }
 
@@ -473,6 +485,10 @@ impl Uploads {
         if locked.upload().source == ask.source {
             ask.by.check_go_on(locked.upload())?;
             self.resume(&mut locked, ask)?;
+            // What was told only now is reserved where it can be; without, each slice that has no room is refused.
+            if let Err(e) = locked.reserve(&self.room(), &locked.upload().plan) {
+                log::debug!("{}: goes on without its room being reserved: {e}", ask.name);
+            }
         } else {
             ask.by.check_take_over(locked.upload())?;
             self.take_over(spool, &mut locked, ask)?;
@@ -548,7 +564,8 @@ impl Uploads {
         self.take_growth(&ask.by, locked, &plan)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
-        match locked.keep_first(keep, merger.as_ref()) {
+        locked.reserve(&self.room(), &plan).map_err(|e| no_room(e, name.as_str()))?;
+        match locked.keep_first(keep, &plan, merger.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(busy()),
             kept => kept?,
         }
@@ -568,6 +585,39 @@ impl Uploads {
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.
         locked.save(upload)?;
+        Ok(())
+    }
+
+    /// Opens a file for a slice to arrive in, once there is room for it. Unless it is the next to be merged, or has been
+    /// merged, room for that one is left: its room comes back with the merging, that of others may not come before it.
+    fn arrival(&self, spool: &Spool, ask: &SliceAsk, frontier: u64) -> Result<Arrival, Refusal> {
+        let beside = if ask.slice_id > frontier { ask.len } else { 0 };
+        let room = self.room();
+        let taking = room.lock()?;
+        taking.look(ask.len, beside).map_err(|e| {
+            let refusal = no_room(e, &format!("slice {} of {}", ask.slice_id, ask.name));
+            Refusal { retry_after: self.is_room_coming_back().then_some(1), ..refusal }
+        })?;
+        let arrival = spool.arrival(ask.slice_id)?;
+        reserve(arrival.file(), ask.len)?;
+        Ok(arrival)
+    }
+
+    /// Whether slices are being merged, whose room comes back then.
+    fn is_room_coming_back(&self) -> bool {
+        Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(|spool| spool.moved_within(STILL_MERGING)))
+    }
+
+    fn room(&self) -> Room {
+        Room::new(&self.data, self.config.reserve)
+    }
+
+    /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
+    fn keep_promise(&self, ask: &SliceAsk) -> Result<(), Refusal> {
+        if self.config.slice_ack == SliceAck::Synced && !Spool::of(&self.data, &ask.name).sync_slice(ask.slice_id)? {
+            let message = format!("slice {} did not survive a restart of the machine: send it again", ask.slice_id);
+            return Err(Refusal::new(ErrorCode::Damaged, message));
+        }
         Ok(())
     }
 
@@ -605,6 +655,13 @@ impl Uploads {
     fn restless(&self, name: &FileName) -> Refusal {
         let message = format!("uploads of {name} come and go too fast; ask again");
         Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
+    }
+}
+
+fn no_room(error: RoomError, what: &str) -> Refusal {
+    match error {
+        RoomError::Io(e) => e.into(),
+        no_room => Refusal::new(ErrorCode::NoSpace, format!("there is no room for {what}: {no_room}, and push again")),
     }
 }
 

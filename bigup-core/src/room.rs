@@ -1,0 +1,210 @@
+//! Room on the disk: how much is left, and taking it for a file before its bytes come.
+//!
+//! What an upload will need is reserved by the file system itself: blocks beyond the end of `merged` (fallocate(2) with
+//! FALLOC_FL_KEEP_SIZE). So statvfs(3) alone tells what is left for others; no sum over uploads is kept, a kill leaves
+//! nothing that could disagree, and a spool that is removed gives its room back. The length of the file, from which the
+//! frontier is read, stays as it is. Where a file system cannot reserve there is only the look.
+//!
+//! Looking and taking are one step among all daemons on a data folder, by a lock on its `tmp/`.
+//!
+//! # File systems
+//! Btrfs frees an extent only once nothing of it is used any more, and sharing the blocks of slices replaces it bit by
+//! bit: one large extent would stay to the end, beside all that replaced it. So there room is taken in pieces of whole
+//! slices. It also tells what was taken only after a sync of the file system.
+
+use crate::data_dir::DataDir;
+use crate::disk::{Context, FileLock};
+use crate::plan::Plan;
+use crate::units::{MIB, show_size};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::fstatvfs;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Most pieces in which room is taken on Btrfs: each costs more the more there are, 1024 of them about 0.1 s.
+const MAX_PIECES: u64 = 1024;
+
+/// Why there is no room.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// Too few bytes are left.
+    #[error(
+        "{} are needed{}, {} are left on the server's disk, of which {} stay free: make room there for {} bytes more",
+        show_size(*.needed), beside_it(*.beside), show_size(*.available), show_size(*.kept),
+        (.needed + .beside + .kept).saturating_sub(*.available)
+    )]
+    Full {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes that must be left for a slice beside them.
+        beside: u64,
+        /// Bytes that are left.
+        available: u64,
+        /// Bytes of these that stay free.
+        kept: u64,
+    },
+    /// The file system has room, but no more files fit.
+    #[error("the server's file system has none of its {0} inodes left: remove files there")]
+    NoInodes(u64),
+    /// I/O; with [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] where the file system has less room
+    /// than it told.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+fn beside_it(bytes: u64) -> String {
+    if bytes == 0 { String::new() } else { format!(" and {} for a slice beside", show_size(bytes)) }
+}
+
+/// The room of a data folder.
+#[derive(Clone, Debug)]
+pub struct Room {
+    tmp: PathBuf,
+    kept: u64,
+}
+
+impl Room {
+    /// The room of `data`, of which `kept` bytes stay free.
+    pub fn new(data: &DataDir, kept: u64) -> Room {
+        Room { tmp: data.tmp(), kept }
+    }
+
+    /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing is waited for
+    /// under this lock.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn lock(&self) -> io::Result<LockedRoom<'_>> {
+        FileLock::of_folder(&self.tmp).map(|folder| LockedRoom { room: self, folder })
+    }
+
+    /// Reserves in `merged` what `plan` still needs, where that is known and more than one slice.
+    ///
+    /// # Errors
+    /// There is no room; nothing is reserved then, or part of it.
+    pub fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), RoomError> {
+        let Some(size) = reserved_size(plan) else { return Ok(()) };
+        let missing = size.saturating_sub(allocated(merged)?);
+        if missing == 0 {
+            return Ok(());
+        }
+        let room = self.lock()?;
+        let (is_btrfs, slice_size) = (is_btrfs(merged)?, plan.slice_size.unwrap_or(0));
+        if is_btrfs {
+            nix::unistd::syncfs(room.folder.file()).map_err(io::Error::from).at("syncing", &self.tmp)?;
+        }
+        let piece = if is_btrfs { piece_len(size, slice_size) } else { slice_size };
+        room.look(missing, piece)?;
+        Ok(reserve_from(merged, merged.metadata()?.len(), plan)?)
+    }
+}
+
+/// The room of a data folder, of which nobody else can take any.
+pub struct LockedRoom<'a> {
+    room: &'a Room,
+    folder: FileLock,
+}
+
+impl LockedRoom<'_> {
+    /// Whether `needed` bytes may be taken, and `beside` be left besides what stays free. A file system that tells no
+    /// size (ramfs) has room for anything.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn look(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
+        let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.room.tmp)?;
+        // Btrfs tells 0 inodes: it has as many as it needs.
+        if found.files() > 0 && found.files_available() == 0 {
+            return Err(RoomError::NoInodes(found.files()));
+        }
+        let (available, kept) = (found.blocks_available() * found.fragment_size(), self.room.kept);
+        if found.blocks() > 0 && available < needed.saturating_add(beside).saturating_add(kept) {
+            return Err(RoomError::Full { needed, beside, available, kept });
+        }
+        Ok(())
+    }
+}
+
+/// Reserves the first `len` bytes of `file`, whose length stays as it is. Where the file system cannot nothing happens.
+///
+/// # Errors
+/// There is no room, or as the system gives them.
+pub fn reserve(file: &File, len: u64) -> io::Result<()> {
+    reserve_range(file, 0, len, len)
+}
+
+/// Cuts `merged`, the file so far of an upload of this plan, to its first `len` bytes.
+///
+/// A cut gives back all that is reserved beyond the new end, even where that is the old one: so nothing is done where
+/// there is nothing to cut, and what was reserved is reserved again, unless somebody else was faster.
+///
+/// # Errors
+/// It cannot be cut.
+pub fn cut(merged: &File, len: u64, plan: &Plan) -> io::Result<()> {
+    if merged.metadata()?.len() == len {
+        return Ok(());
+    }
+    let was_reserved = reserved_size(plan).is_some_and(|size| allocated(merged).is_ok_and(|have| have >= size));
+    merged.set_len(len)?;
+    if was_reserved && let Err(e) = reserve_from(merged, len, plan) {
+        log::warn!("what is left of an upload cannot be reserved again, so it goes on without: {e}");
+    }
+    Ok(())
+}
+
+/// Gives back what is reserved beyond the end of `file`.
+///
+/// # Errors
+/// As the system gives them.
+pub fn give_back_rest(file: &File) -> io::Result<()> {
+    file.set_len(file.metadata()?.len())
+}
+
+/// Bytes that are reserved for an upload of this plan, once it has begun: those of a file of one slice are with the
+/// slice.
+fn reserved_size(plan: &Plan) -> Option<u64> {
+    plan.file_size.filter(|_| plan.slice_num.is_some_and(|num| num > 1))
+}
+
+/// Bytes that a file has on the disk, reserved ones too.
+fn allocated(file: &File) -> io::Result<u64> {
+    // Blocks of 512 bytes, whatever those of the file system (stat(2)).
+    Ok(file.metadata()?.blocks() * 512)
+}
+
+fn is_btrfs(file: &File) -> io::Result<bool> {
+    Ok(fstatfs(file)?.filesystem_type() == BTRFS_SUPER_MAGIC)
+}
+
+/// Bytes of a piece on Btrfs: whole slices, a mebibyte at least, and so that there are no more than [`MAX_PIECES`].
+fn piece_len(size: u64, slice_size: u64) -> u64 {
+    let least = (size / MAX_PIECES).max(MIB);
+    least.div_ceil(slice_size.max(1)).saturating_mul(slice_size.max(1))
+}
+
+/// Reserves in `merged` what an upload of this plan needs from `offset` on.
+fn reserve_from(merged: &File, offset: u64, plan: &Plan) -> io::Result<()> {
+    let size = reserved_size(plan).unwrap_or(0);
+    let piece = if is_btrfs(merged)? { piece_len(size, plan.slice_size.unwrap_or(0)) } else { size };
+    reserve_range(merged, offset, size, piece)
+}
+
+/// Reserves what lies between `offset` and `end`, to the next multiple of `piece` at a time.
+fn reserve_range(file: &File, mut offset: u64, end: u64, piece: u64) -> io::Result<()> {
+    while offset < end {
+        let next = (offset / piece + 1).saturating_mul(piece).min(end);
+        let len = (next - offset) as i64;
+        match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset as i64, len) {
+            Ok(()) => offset = next,
+            // On tmpfs signals interrupt it.
+            Err(Errno::EINTR) => {}
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
