@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 const MIB: usize = 1 << 20;
 const SLICE_SIZE: usize = 8 * MIB;
 
+/// A daemon that leaves no room free: these file systems are smaller than what it leaves by default.
 fn daemon_on(mount: &Mount, arguments: &[&str]) -> Daemon {
-    Daemon::with_data(&mount.path().join("data"), arguments)
+    Daemon::with_data(&mount.path().join("data"), &[arguments, &["--reserve", "0"]].concat())
 }
 
 fn slice(content: &[u8], slice_id: usize) -> &[u8] {
@@ -119,11 +120,15 @@ fn survives_being_full(mount: &Mount) {
     let daemon = daemon_on(mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
     let content = data::bytes(2, 3 * SLICE_SIZE + 777);
-    let filler = fill(mount, 2 * SLICE_SIZE + SLICE_SIZE / 2);
     begin(&server, name, &content).expect(200);
     post(&server, name, &content, 3).expect(200);
-    post(&server, name, &content, 2).expect(200);
     post(&server, name, &content, 1).expect(200);
+    let filler = fill(mount, SLICE_SIZE + SLICE_SIZE / 2);
+    // The room that is left is for slice 0, the next to be merged.
+    assert_eq!(post(&server, name, &content, 2).expect(507).body["error"], "no_space");
+    fs::remove_file(&filler).expect("it is there");
+    post(&server, name, &content, 2).expect(200);
+    fill(mount, SLICE_SIZE / 2);
     let refused = post(&server, name, &content, 0).expect(507);
     assert_eq!(refused.body["error"], "no_space");
     assert_eq!(begin(&server, name, &content).expect(200).held(), [1, 2, 3]);
@@ -145,15 +150,15 @@ fn a_full_tmpfs_loses_nothing() {
     survives_being_full(&Mount::in_memory("tmpfs", "size=48m"));
 }
 
-/// Slices wait as files and are copied: merging needs room for what is not yet unlinked. With room for one slice the
-/// whole file must get through all the same.
+/// Slices wait as files and are copied: where the size of the file is not known, and so nothing reserved, merging needs
+/// room for what is not yet unlinked. With room for one slice the whole file must get through all the same.
 #[test]
 fn merging_goes_on_with_room_for_a_single_slice() {
     let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0"], 64 << 20);
     let daemon = daemon_on(&mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
     let content = data::bytes(3, 4 * SLICE_SIZE + 777);
-    begin(&server, name, &content).expect(200);
+    server.get(&format!("file_name={name}&slice_num=5&slice_size={SLICE_SIZE}")).expect(200);
     for slice_id in (1..5).rev() {
         post(&server, name, &content, slice_id).expect(200);
     }
@@ -173,7 +178,8 @@ fn a_file_system_without_inodes_left_says_so() {
     fs::create_dir(&fillers).expect("there is an inode left");
     let made = (0..30).take_while(|i| fs::write(fillers.join(i.to_string()), "").is_ok()).count();
     assert!(made < 30, "there is always an inode left");
-    assert_eq!(post(&server, name, &content, 1).expect(507).body["error"], "no_space");
+    let refused = post(&server, name, &content, 1).expect(507);
+    assert!(refused.body["error"] == "no_space" && refused.message().contains("24 inodes"), "{refused:?}");
     fs::remove_dir_all(&fillers).expect("it is there");
     push(&daemon, name, &content);
 }
