@@ -73,12 +73,9 @@ impl Room {
         Room { tmp: data.tmp(), kept }
     }
 
-    /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing is waited for
+    /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing else is waited for
     /// under this lock.
-    ///
-    /// # Errors
-    /// As the system gives them.
-    pub fn lock(&self) -> io::Result<LockedRoom<'_>> {
+    pub(crate) fn lock(&self) -> io::Result<LockedRoom<'_>> {
         FileLock::of_folder(&self.tmp).map(|folder| LockedRoom { room: self, folder })
     }
 
@@ -86,25 +83,27 @@ impl Room {
     ///
     /// # Errors
     /// There is no room; nothing is reserved then, or part of it.
-    pub fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), RoomError> {
+    pub(crate) fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), RoomError> {
         let Some(size) = reserved_size(plan) else { return Ok(()) };
         let missing = size.saturating_sub(allocated(merged)?);
         if missing == 0 {
             return Ok(());
         }
         let room = self.lock()?;
-        let (is_btrfs, slice_size) = (is_btrfs(merged)?, plan.slice_size.unwrap_or(0));
-        if is_btrfs {
-            nix::unistd::syncfs(room.folder.file()).map_err(io::Error::from).at("syncing", &self.tmp)?;
-        }
-        let piece = if is_btrfs { piece_len(size, slice_size) } else { slice_size };
-        room.look(missing, piece)?;
+        let slice_size = plan.slice_size.unwrap_or(0);
+        let beside = if is_btrfs(merged)? {
+            room.settle()?;
+            piece_len(size, slice_size)
+        } else {
+            slice_size
+        };
+        room.look(missing, beside)?;
         Ok(reserve_from(merged, merged.metadata()?.len(), plan)?)
     }
 }
 
 /// The room of a data folder, of which nobody else can take any.
-pub struct LockedRoom<'a> {
+pub(crate) struct LockedRoom<'a> {
     room: &'a Room,
     folder: FileLock,
 }
@@ -115,7 +114,18 @@ impl LockedRoom<'_> {
     ///
     /// # Errors
     /// There is no room.
-    pub fn look(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
+    pub(crate) fn look(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
+        match self.look_once(needed, beside) {
+            // What was just removed may not be told yet.
+            Err(RoomError::Full { .. }) if is_btrfs(self.folder.file())? => {
+                self.settle()?;
+                self.look_once(needed, beside)
+            }
+            looked => looked,
+        }
+    }
+
+    fn look_once(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
         let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.room.tmp)?;
         // Btrfs tells 0 inodes: it has as many as it needs.
         if found.files() > 0 && found.files_available() == 0 {
@@ -127,14 +137,40 @@ impl LockedRoom<'_> {
         }
         Ok(())
     }
+
+    /// Has the file system count all that was taken and given back so far.
+    fn settle(&self) -> io::Result<()> {
+        nix::unistd::syncfs(self.folder.file())
+            .map_err(io::Error::from)
+            .at("syncing the file system of", &self.room.tmp)
+    }
 }
 
-/// Reserves the first `len` bytes of `file`, whose length stays as it is. Where the file system cannot nothing happens.
+/// Whether all that an upload of this plan will need is in `merged`, or reserved there. False where that is not known.
+pub(crate) fn is_reserved(merged: &File, plan: &Plan) -> io::Result<bool> {
+    Ok(match reserved_size(plan) {
+        Some(size) => allocated(merged)? >= size,
+        None => false,
+    })
+}
+
+/// Reserves `len` bytes of `file` from `offset` on, as one piece; its length stays as it is. Where the file system cannot
+/// nothing happens.
 ///
 /// # Errors
 /// There is no room, or as the system gives them.
-pub fn reserve(file: &File, len: u64) -> io::Result<()> {
-    reserve_range(file, 0, len, len)
+pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    loop {
+        match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset as i64, len as i64) {
+            // On tmpfs signals interrupt it.
+            Err(Errno::EINTR) => {}
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// Cuts `merged`, the file so far of an upload of this plan, to its first `len` bytes.
@@ -148,7 +184,7 @@ pub fn cut(merged: &File, len: u64, plan: &Plan) -> io::Result<()> {
     if merged.metadata()?.len() == len {
         return Ok(());
     }
-    let was_reserved = reserved_size(plan).is_some_and(|size| allocated(merged).is_ok_and(|have| have >= size));
+    let was_reserved = is_reserved(merged, plan)?;
     merged.set_len(len)?;
     if was_reserved && let Err(e) = reserve_from(merged, len, plan) {
         log::warn!("what is left of an upload cannot be reserved again, so it goes on without: {e}");
@@ -187,24 +223,13 @@ fn piece_len(size: u64, slice_size: u64) -> u64 {
 }
 
 /// Reserves in `merged` what an upload of this plan needs from `offset` on.
-fn reserve_from(merged: &File, offset: u64, plan: &Plan) -> io::Result<()> {
+fn reserve_from(merged: &File, mut offset: u64, plan: &Plan) -> io::Result<()> {
     let size = reserved_size(plan).unwrap_or(0);
     let piece = if is_btrfs(merged)? { piece_len(size, plan.slice_size.unwrap_or(0)) } else { size };
-    reserve_range(merged, offset, size, piece)
-}
-
-/// Reserves what lies between `offset` and `end`, to the next multiple of `piece` at a time.
-fn reserve_range(file: &File, mut offset: u64, end: u64, piece: u64) -> io::Result<()> {
-    while offset < end {
-        let next = (offset / piece + 1).saturating_mul(piece).min(end);
-        let len = (next - offset) as i64;
-        match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset as i64, len) {
-            Ok(()) => offset = next,
-            // On tmpfs signals interrupt it.
-            Err(Errno::EINTR) => {}
-            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        }
+    while offset < size {
+        let next = (offset / piece + 1).saturating_mul(piece).min(size);
+        reserve(merged, offset, next - offset)?;
+        offset = next;
     }
     Ok(())
 }

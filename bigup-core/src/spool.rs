@@ -716,6 +716,34 @@ impl LockedSpool {
         room.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, plan)
     }
 
+    /// Opens a file for slice `slice_id` of `len` bytes to arrive in, with room for all of it; and reserves its place in
+    /// the merged file, where all of that is not reserved yet, so that merging needs no room. `plan` is this upload's, with
+    /// what this slice tells.
+    ///
+    /// A slice beyond the next to be merged leaves room for that one: its room comes back with the merging, which that
+    /// of others may never come to.
+    ///
+    /// # Errors
+    /// There is no room, and nothing was changed; or as the system gives them.
+    pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, room: &Room) -> Result<Arrival, RoomError> {
+        let (frontier, path) = (self.frontier()?, self.spool.merged_path());
+        let merged = if plan.slice_num == Some(1) { None } else { Some(disk::open_or_create(&path)?) };
+        let place = match &merged {
+            Some(merged) if slice_id >= frontier && !room::is_reserved(merged, plan)? => len,
+            _ => 0,
+        };
+        let needed = len.saturating_add(place);
+        let beside = if slice_id > frontier { needed } else { 0 };
+        let taking = room.lock()?;
+        taking.look(needed, beside)?;
+        let arrival = self.spool.arrival(slice_id)?;
+        room::reserve(&arrival.file, 0, len)?;
+        if let (Some(merged), Some(offset)) = (merged, plan.offset_of(slice_id)) {
+            room::reserve(&merged, offset, place)?;
+        }
+        Ok(arrival)
+    }
+
     /// Drops all slices from `keep` on, so that the upload can go on by another plan that shares the first `keep`.
     /// Anything is dropped only with `merger` in hand: a merger at work may have opened a waiting slice and be about to
     /// append it, and would take it for the one that comes in its place. Room stays reserved for the plan `next`.

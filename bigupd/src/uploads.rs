@@ -20,7 +20,7 @@ use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved, publish};
-use bigup_core::room::{Room, RoomError, reserve};
+use bigup_core::room::{Room, RoomError};
 use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, Upload};
 use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::{ErrorCode, UploadStatus};
@@ -317,10 +317,11 @@ impl Uploads {
             }
             kinds.push(digest.kind);
         }
-        let arrival = self.arrival(&spool, ask, locked.frontier()?)?;
         if locked.upload().plan.file_size.is_none() {
             ask.by.take(&self.data, ask.len)?;
         }
+        let arrival = locked.arrival(ask.slice_id, ask.len, &plan, &self.room());
+        let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
         Ok(Admission::Take { target: Target::Spool(arrival), kinds, offset })
     }
 
@@ -588,19 +589,11 @@ impl Uploads {
         Ok(())
     }
 
-    /// Opens a file for a slice to arrive in, once there is room for it. Unless it is the next to be merged, or has been
-    /// merged, room for that one is left: its room comes back with the merging, that of others may not come before it.
-    fn arrival(&self, spool: &Spool, ask: &SliceAsk, frontier: u64) -> Result<Arrival, Refusal> {
-        let beside = if ask.slice_id > frontier { ask.len } else { 0 };
-        let room = self.room();
-        let taking = room.lock()?;
-        taking.look(ask.len, beside).map_err(|e| {
-            let refusal = no_room(e, &format!("slice {} of {}", ask.slice_id, ask.name));
-            Refusal { retry_after: self.is_room_coming_back().then_some(1), ..refusal }
-        })?;
-        let arrival = spool.arrival(ask.slice_id)?;
-        reserve(arrival.file(), ask.len)?;
-        Ok(arrival)
+    /// There is no room for a slice; there may be in a moment, where others are being merged.
+    fn no_room_for(&self, ask: &SliceAsk, error: RoomError) -> Refusal {
+        let may_pass = matches!(error, RoomError::Full { .. }) && self.is_room_coming_back();
+        let refusal = no_room(error, &format!("slice {} of {}", ask.slice_id, ask.name));
+        Refusal { retry_after: may_pass.then_some(1), ..refusal }
     }
 
     /// Whether slices are being merged, whose room comes back then.

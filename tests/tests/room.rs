@@ -1,0 +1,468 @@
+//! Room on the disk: what does not fit is refused at once and with numbers, what was begun fits, what stays free stays
+//! free, and nothing that is reserved outlives its upload. On small file systems of all types, which others fill too.
+//! Needs root, and the programs of xfsprogs, btrfs-progs and e2fsprogs.
+
+use bigup_tests::daemon::Daemon;
+use bigup_tests::mount::{Mount, run};
+use bigup_tests::process::{eventually, kill_9, signal, signal_program, within};
+use bigup_tests::{data, http, programs};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+/// What the daemons of these tests leave free.
+const KEPT: u64 = 8 * MIB;
+
+/// Room that a file system has when a test begins, where it has more.
+const ROOM: u64 = 60 * MIB;
+
+/// A file system of which about [`ROOM`] is left, and a daemon on it.
+struct Disk {
+    daemon: Daemon,
+    mount: Mount,
+}
+
+impl Disk {
+    fn on(mount: Mount) -> Disk {
+        let daemon = Daemon::with_data(&mount.path().join("data"), &["--reserve", "8M", "--merger-idle", "500ms"]);
+        let disk = Disk { daemon, mount };
+        disk.fill("others", ROOM);
+        disk
+    }
+
+    fn ext4() -> Disk {
+        Disk::on(Mount::new(&["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal"], 64 << 20))
+    }
+
+    /// ext4 as it was before extents, which cannot reserve.
+    fn without_fallocate() -> Disk {
+        Disk::on(Mount::new(&["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal,^extent,^64bit"], 64 << 20))
+    }
+
+    fn xfs() -> Disk {
+        Disk::on(Mount::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512 << 20))
+    }
+
+    fn btrfs() -> Disk {
+        Disk::on(Mount::new(&["mkfs.btrfs", "-q"], 512 << 20))
+    }
+
+    fn tmpfs() -> Disk {
+        Disk::on(Mount::in_memory("tmpfs", "size=64m"))
+    }
+
+    /// Bytes that are left, as whoever is no root sees them. Btrfs tells only after a sync.
+    fn available(&self) -> u64 {
+        run(Command::new("sync").arg("--file-system").arg(self.mount.path()));
+        let found = nix::sys::statvfs::statvfs(&self.mount.path()).expect("it is mounted");
+        found.blocks_available() * found.fragment_size()
+    }
+
+    /// Writes a file of somebody else's, so that `left` bytes are left.
+    fn fill(&self, name: &str, left: u64) -> PathBuf {
+        let path = self.mount.path().join(name);
+        let len = self.available().saturating_sub(left);
+        fs::write(&path, vec![1; len as usize]).expect("there is room for it");
+        path
+    }
+
+    fn file(&self, name: &str, len: u64) -> PathBuf {
+        data::file(&self.daemon.scratch(), name, len, len)
+    }
+
+    fn push(&self, path: &Path, more: &[&str]) -> Command {
+        let mut command = programs::cli();
+        command.arg("push").arg(path).args(["--url", self.daemon.url(), "--json"]).args(more);
+        if !more.contains(&"--slice-size") {
+            command.args(["--slice-size", "256K"]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// A push that is stopped, as by Ctrl-Z, somewhere in the middle.
+    fn stopped_half_way(&self, path: &Path, more: &[&str]) -> Child {
+        let child = self.push(path, more).spawn().expect("the client can be started");
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let held = || self.daemon.server().get(&format!("peek=1&file_name={name}")).held().len();
+        eventually("some slices are held", || held() >= 20);
+        signal(child.id(), Signal::SIGSTOP);
+        assert!(!self.daemon.finished(name).exists(), "too fast to be met in the middle");
+        // What waits to be merged gives its room back.
+        eventually("the merger leaves", || self.daemon.info(name, "merge_slice_process_exist").unwrap() == "0");
+        child
+    }
+
+    fn assert_stored(&self, path: &Path) {
+        let finished = self.daemon.finished(path.file_name().unwrap().to_str().unwrap());
+        assert!(data::same(path, &finished), "{}", finished.display());
+        let (size, blocks) = (path.metadata().unwrap().len(), finished.metadata().unwrap().blocks() * 512);
+        assert!(blocks <= size + MIB, "{blocks} bytes on the disk for a file of {size}");
+    }
+
+    fn begin(&self, name: &str, file_size: u64, slice_size: u64) -> http::Answer {
+        self.daemon.server().get(&format!("file_name={name}&slice_size={slice_size}&file_size={file_size}"))
+    }
+
+    fn merged(&self, name: &str) -> fs::Metadata {
+        self.daemon.data().join("tmp").join(name).join("merged").metadata().expect("it is there")
+    }
+}
+
+fn events(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
+}
+
+fn event(output: &Output, name: &str) -> Value {
+    let events = events(output);
+    events.iter().rfind(|e| e["event"] == name).unwrap_or_else(|| panic!("no {name} in {events:?}")).clone()
+}
+
+fn succeed(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    event(output, "done")
+}
+
+fn fail(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    event(output, "error")["message"].as_str().expect("it is text").to_owned()
+}
+
+/// The number of bytes that a message asks to make room for.
+fn bytes_missing(message: &str) -> u64 {
+    let after = message.split_once("make room there for ").expect("it says so").1;
+    after.split(' ').next().and_then(|number| number.parse().ok()).expect("it is a number")
+}
+
+fn big_is_refused_small_goes_through(disk: &Disk) {
+    let (big, small, one) = (disk.file("big", 64 * MIB), disk.file("small", 100_000), disk.file("one", 3 * MIB));
+    let before = disk.available();
+    let message = fail(&disk.push(&big, &["--slice-size", "4M"]).output().unwrap());
+    for part in ["no room for big", "64.0 MiB are needed and 4.00 MiB", "8.00 MiB stay free", "--when-full"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    // What a file system needs for itself changes by the minute.
+    assert!(bytes_missing(&message).abs_diff(64 * MIB + 4 * MIB + KEPT - before) < MIB, "{before}: {message}");
+    assert_eq!(disk.daemon.spools(), Vec::<String>::new(), "nothing was begun");
+    assert_eq!(disk.begin("one", 80 * MIB, 80 * MIB).expect(507).body["error"], "no_space");
+    for path in [&small, &one] {
+        succeed(&disk.push(path, &["--slice-size", "4M"]).output().unwrap());
+        disk.assert_stored(path);
+    }
+    let request =
+        format!("GET /big_file_upload?file_name=x&slice_size=1024&file_size={} HTTP/1.1\r\nHost: x\r\n\r\n", 64 * MIB);
+    let head = http::raw(disk.daemon.url(), request.as_bytes()).to_lowercase();
+    assert!(head.starts_with("http/1.1 507") && !head.contains("retry-after"), "{head}");
+    disk.daemon.eventually_clean();
+}
+
+#[test]
+fn ext4_refuses_what_does_not_fit() {
+    big_is_refused_small_goes_through(&Disk::ext4());
+}
+
+#[test]
+fn xfs_refuses_what_does_not_fit() {
+    big_is_refused_small_goes_through(&Disk::xfs());
+}
+
+#[test]
+fn btrfs_refuses_what_does_not_fit() {
+    big_is_refused_small_goes_through(&Disk::btrfs());
+}
+
+#[test]
+fn tmpfs_refuses_what_does_not_fit() {
+    big_is_refused_small_goes_through(&Disk::tmpfs());
+}
+
+#[test]
+fn without_fallocate_what_does_not_fit_is_refused_all_the_same() {
+    let disk = Disk::without_fallocate();
+    big_is_refused_small_goes_through(&disk);
+    let file = disk.file("file", 20 * MIB);
+    succeed(&disk.push(&file, &[]).output().unwrap());
+    disk.assert_stored(&file);
+}
+
+/// Calls `during` while somebody looks all the time whether less than [`KEPT`] is left.
+fn watching<T>(disk: &Disk, during: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let watcher = threads.spawn(|| {
+            let mut least = u64::MAX;
+            while !over.load(Ordering::Relaxed) {
+                let found = nix::sys::statvfs::statvfs(&disk.mount.path()).expect("it is mounted");
+                least = least.min(found.blocks_available() * found.fragment_size());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            least
+        });
+        let result = during();
+        over.store(true, Ordering::Relaxed);
+        let least = watcher.join().expect("it does not panic");
+        // Folders and the like are not counted beforehand.
+        assert!(least + MIB / 2 >= KEPT, "{least} bytes were left");
+        result
+    })
+}
+
+fn one_of_two_is_refused(disk: &Disk) {
+    let before = disk.available();
+    let files = [disk.file("a", 30 * MIB), disk.file("b", 30 * MIB)];
+    let small = disk.file("small", 10_000);
+    let outputs = watching(disk, || {
+        let children = files.each_ref().map(|file| disk.push(file, &[]).spawn().unwrap());
+        succeed(&disk.push(&small, &[]).output().unwrap());
+        children.map(|child| child.wait_with_output().unwrap())
+    });
+    let stored: Vec<&PathBuf> =
+        files.iter().zip(&outputs).filter(|(_, o)| o.status.success()).map(|(f, _)| f).collect();
+    assert_eq!(stored.len(), 1, "{outputs:?}");
+    disk.assert_stored(stored[0]);
+    let refused = outputs.iter().find(|output| !output.status.success()).unwrap();
+    assert!(fail(refused).contains("no room for"), "{refused:?}");
+    disk.daemon.eventually_clean();
+    let taken = before - disk.available();
+    assert!(taken < 32 * MIB, "{taken} bytes are taken for a file of 30 MiB");
+    fs::remove_file(disk.daemon.finished(stored[0].file_name().unwrap().to_str().unwrap())).unwrap();
+    // XFS gives room back in the background.
+    eventually("its room is back", || before - disk.available() < 2 * MIB);
+    let other = files.iter().find(|file| *file != stored[0]).unwrap();
+    succeed(&disk.push(other, &[]).output().unwrap());
+    disk.assert_stored(other);
+}
+
+#[test]
+fn of_two_at_once_ext4_takes_the_one_that_fits() {
+    one_of_two_is_refused(&Disk::ext4());
+}
+
+#[test]
+fn of_two_at_once_xfs_takes_the_one_that_fits() {
+    one_of_two_is_refused(&Disk::xfs());
+}
+
+#[test]
+fn of_two_at_once_btrfs_takes_the_one_that_fits() {
+    one_of_two_is_refused(&Disk::btrfs());
+}
+
+#[test]
+fn of_two_at_once_tmpfs_takes_the_one_that_fits() {
+    one_of_two_is_refused(&Disk::tmpfs());
+}
+
+/// Somebody else fills the disk while a file is pushed; the push stops, and goes on once there is room again.
+fn stops_and_goes_on(disk: &Disk) {
+    let file = disk.file("file", 30 * MIB);
+    let client = disk.stopped_half_way(&file, &[]);
+    let ballast = disk.fill("ballast", KEPT - 4 * MIB);
+    signal(client.id(), Signal::SIGCONT);
+    let message = fail(&client.wait_with_output().unwrap());
+    assert!(message.contains("no room for slice") && bytes_missing(&message) > MIB / 2, "{message}");
+    assert!(disk.available() > KEPT - 5 * MIB, "it used what is to stay free");
+    fs::remove_file(ballast).unwrap();
+    let done = succeed(&disk.push(&file, &[]).output().unwrap());
+    assert!(done["bytes_held"].as_u64().unwrap() >= 20 * (MIB / 4), "{done}");
+    disk.assert_stored(&file);
+    disk.daemon.eventually_clean();
+}
+
+#[test]
+fn a_push_over_which_ext4_fills_up_stops_and_goes_on() {
+    stops_and_goes_on(&Disk::ext4());
+}
+
+#[test]
+fn a_push_over_which_xfs_fills_up_stops_and_goes_on() {
+    stops_and_goes_on(&Disk::xfs());
+}
+
+#[test]
+fn a_push_over_which_btrfs_fills_up_stops_and_goes_on() {
+    stops_and_goes_on(&Disk::btrfs());
+}
+
+#[test]
+fn a_push_over_which_tmpfs_fills_up_stops_and_goes_on() {
+    stops_and_goes_on(&Disk::tmpfs());
+}
+
+#[test]
+fn a_push_that_is_to_wait_for_room_goes_on_by_itself() {
+    let disk = Disk::ext4();
+    let (file, big) = (disk.file("file", 30 * MIB), disk.file("big", 40 * MIB));
+    let client = disk.stopped_half_way(&file, &["--when-full", "wait"]);
+    let ballast = disk.fill("ballast", KEPT - 4 * MIB);
+    signal(client.id(), Signal::SIGCONT);
+    let refused = || disk.daemon.log().contains("no room for slice");
+    eventually("a slice is refused", refused);
+    // Longer than merging would have taken to make room.
+    std::thread::sleep(Duration::from_secs(11));
+    fs::remove_file(ballast).unwrap();
+    // Does not fit beside the other one; that one's room comes back as it is removed.
+    let waiting = disk.push(&big, &["--when-full", "wait"]).spawn().unwrap();
+    let output = client.wait_with_output().unwrap();
+    succeed(&output);
+    let told = event(&output, "retry");
+    assert!(told["message"].as_str().unwrap().contains("make room there for"), "{told}");
+    disk.assert_stored(&file);
+    fs::remove_file(disk.daemon.finished("file")).unwrap();
+    succeed(&waiting.wait_with_output().unwrap());
+    disk.assert_stored(&big);
+}
+
+#[test]
+fn waiting_for_room_ends_with_patience() {
+    let disk = Disk::ext4();
+    let big = disk.file("big", 80 * MIB);
+    let output = disk.push(&big, &["--when-full", "wait", "--retry-for", "2s"]).output().unwrap();
+    let message = fail(&output);
+    assert!(message.contains("gave up after") && bytes_missing(&message) > 0, "{message}");
+    assert!(!message.contains("--when-full"), "{message}");
+}
+
+#[test]
+fn many_senders_get_by_with_room_for_one_slice() {
+    let disk = Disk::ext4();
+    let file = disk.file("file", 30 * MIB);
+    disk.fill("ballast", KEPT + 32 * MIB + MIB / 2);
+    let push = || disk.push(&file, &["--slice-size", "2M", "--senders", "8"]).output().unwrap();
+    succeed(&watching(&disk, push));
+    disk.assert_stored(&file);
+}
+
+#[test]
+fn standard_input_stops_before_it_uses_what_stays_free() {
+    let disk = Disk::ext4();
+    let output = watching(&disk, || {
+        let mut command = disk.push(Path::new("-"), &["--name", "in", "--senders", "8"]);
+        let mut client = command.stdin(Stdio::piped()).spawn().unwrap();
+        // It stops reading at some point.
+        let _ = client.stdin.take().unwrap().write_all(&data::bytes(1, 100 << 20));
+        client.wait_with_output().unwrap()
+    });
+    assert!(fail(&output).contains("no room for slice"), "{output:?}");
+    assert!(disk.available() < KEPT + 4 * MIB, "it stopped early");
+}
+
+#[test]
+fn after_kills_an_upload_still_has_its_room() {
+    for mut disk in [Disk::ext4(), Disk::xfs(), Disk::btrfs()] {
+        let file = disk.file("file", 30 * MIB);
+        let mut client = disk.stopped_half_way(&file, &[]);
+        kill_9(&mut client);
+        if let Some(pid) = disk.daemon.info("file", "merger_pid").and_then(|pid| pid.parse().ok()) {
+            signal_program(pid, "bigup-merger", Signal::SIGKILL);
+        }
+        disk.daemon.kill_9();
+        // All that is left goes to somebody else, but for the room of some slices.
+        let ballast = disk.fill("ballast", KEPT + 4 * MIB);
+        disk.daemon.run();
+        succeed(&disk.push(&file, &[]).output().unwrap());
+        disk.assert_stored(&file);
+        fs::remove_file(ballast).unwrap();
+    }
+}
+
+#[test]
+fn what_is_reserved_is_seen_at_once_stays_and_goes_with_its_upload() {
+    for disk in [Disk::ext4(), Disk::xfs(), Disk::btrfs(), Disk::tmpfs()] {
+        let (server, before) = (disk.daemon.server(), disk.available());
+        disk.begin("f", 30 * MIB, MIB).expect(200);
+        let taken = || before.saturating_sub(disk.available());
+        let is_taken = || (30 * MIB..31 * MIB).contains(&taken());
+        assert!(is_taken(), "{} bytes are taken", taken());
+        assert_eq!(disk.merged("f").len(), 0);
+        // Mergers come and go without giving anything back.
+        for slice_id in 0..3 {
+            server
+                .post(&format!("file_name=f&slice_id={slice_id}&slice_size={MIB}"), &vec![7; MIB as usize])
+                .expect(200);
+            eventually("it is merged", || disk.merged("f").len() == (slice_id + 1) * MIB);
+            eventually("the merger leaves", || disk.daemon.info("f", "merge_slice_process_exist").unwrap() == "0");
+            within(Duration::from_secs(20), "the room is that of the file", is_taken);
+        }
+        // Part of a slice, as a killed merger leaves it, is cut off; what the cut gives back is reserved again.
+        let merged = disk.daemon.data().join("tmp/f/merged");
+        fs::OpenOptions::new().append(true).open(&merged).unwrap().write_all(&[1; 1000]).unwrap();
+        server.post(&format!("file_name=f&slice_id=3&slice_size={MIB}"), &vec![7; MIB as usize]).expect(200);
+        eventually("it is merged", || disk.merged("f").len() == 4 * MIB);
+        within(Duration::from_secs(20), "the room is that of the file", is_taken);
+        // A merger that is about to leave may write there once more.
+        eventually("the folder is removed", || fs::remove_dir_all(disk.daemon.data().join("tmp/f")).is_ok());
+        disk.daemon.eventually_clean();
+        within(Duration::from_secs(20), "the room is back", || taken() < MIB);
+    }
+}
+
+#[test]
+fn what_an_upload_reserved_for_more_than_it_became_goes_back() {
+    let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0"], 64 << 20);
+    let daemon = Daemon::with_data(&mount.path().join("data"), &["--reserve", "0", "--takeover-after", "100ms"]);
+    let server = daemon.server();
+    server.get(&format!("file_name=f&slice_size={MIB}&file_size={}&source=long", 40 * MIB)).expect(200);
+    let content = data::bytes(1, (2 * MIB) as usize);
+    let short = format!("file_name=f&slice_size={MIB}&file_size={}&source=short", 2 * MIB);
+    eventually("it may be taken over", || server.get(&short).status == 200);
+    for (slice_id, slice) in content.chunks(MIB as usize).enumerate() {
+        server.post(&format!("file_name=f&slice_id={slice_id}&slice_size={MIB}&source=short"), slice).expect(200);
+    }
+    eventually("it is finished", || server.get(&format!("{short}&wait=5")).body["is_uploaded"] == 1);
+    let finished = daemon.finished("f");
+    assert!(fs::read(&finished).unwrap() == content);
+    assert!(finished.metadata().unwrap().blocks() * 512 < 3 * MIB);
+}
+
+#[test]
+fn a_size_that_is_told_later_is_reserved_then() {
+    let disk = Disk::ext4();
+    let server = disk.daemon.server();
+    server.get(&format!("file_name=f&slice_size={MIB}")).expect(200);
+    server.post(&format!("file_name=f&slice_id=1&slice_size={MIB}"), &vec![7; MIB as usize]).expect(200);
+    let before = disk.available();
+    disk.begin("f", 20 * MIB, MIB).expect(200);
+    assert!(before - disk.available() >= 18 * MIB, "the place of one slice was reserved before");
+    // Going on with what has begun is no refusal, even where the rest does not fit.
+    server.get(&format!("file_name=g&slice_size={MIB}")).expect(200);
+    disk.begin("g", 70 * MIB, MIB).expect(200);
+}
+
+#[test]
+fn a_quota_is_a_full_disk() {
+    let mount = Mount::new(&["mkfs.btrfs", "-q"], 512 << 20);
+    let data = mount.path().join("data");
+    let btrfs = |arguments: &[&str], path: &Path| run(Command::new("btrfs").args(arguments).arg(path));
+    btrfs(&["quota", "enable"], &mount.path());
+    btrfs(&["subvolume", "create"], &data);
+    btrfs(&["qgroup", "limit", "40M"], &data);
+    let daemon = Daemon::with_data(&data, &["--reserve", "0", "--merger-idle", "1s"]);
+    let server = daemon.server();
+    let begin = |name: &str, size: u64| server.get(&format!("file_name={name}&slice_size={MIB}&file_size={size}"));
+    assert_eq!(begin("big", 60 * MIB).expect(507).body["error"], "no_space");
+    assert_eq!(daemon.spools(), Vec::<String>::new());
+    // Of unknown size: slices come until there is no room, and a merger has to do with what there is.
+    let content = data::bytes(1, (60 * MIB) as usize);
+    server.get(&format!("file_name=f&slice_size={MIB}")).expect(200);
+    let post = |slice_id: usize| {
+        let slice = content.chunks(MIB as usize).nth(slice_id).unwrap();
+        server.post(&format!("file_name=f&slice_id={slice_id}&slice_size={MIB}"), slice)
+    };
+    let refused = (0..60).find(|slice_id| post(*slice_id).status != 200).expect("there is room for 40");
+    assert!((10..=40).contains(&refused), "slice {refused} is refused");
+    btrfs(&["qgroup", "limit", "none"], &data);
+    (refused..60).for_each(|slice_id| drop(post(slice_id).expect(200)));
+    eventually("it is finished", || begin("f", 60 * MIB).body["is_uploaded"] == 1);
+    assert!(fs::read(daemon.finished("f")).unwrap() == content);
+    daemon.eventually_clean();
+}
