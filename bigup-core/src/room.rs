@@ -233,3 +233,35 @@ fn reserve_from(merged: &File, mut offset: u64, plan: &Plan) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_whole_slices_and_not_too_many() {
+        assert_eq!(piece_len(64 * MIB, 8 * MIB), 8 * MIB);
+        assert_eq!(piece_len(64 * MIB, 300_000), 1_200_000);
+        assert_eq!(piece_len(1 << 40, 8 * MIB), 1 << 30);
+        assert_eq!(piece_len(1000, 10), 1_048_580);
+    }
+
+    #[test]
+    fn what_is_reserved_goes_neither_with_a_cut_nor_into_the_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let plan = Plan::new(None, Some(MIB), Some(8 * MIB)).unwrap();
+        let merged = crate::disk::create_new(&data.tmp().join("merged")).unwrap();
+        merged.set_len(2 * MIB + 5).unwrap();
+        Room::new(&data, 0).reserve_for(&merged, &plan).unwrap();
+        assert_eq!(merged.metadata().unwrap().len(), 2 * MIB + 5);
+        // The first two mebibytes are a hole.
+        reserve(&merged, 0, 2 * MIB).unwrap();
+        assert!(is_reserved(&merged, &plan).unwrap());
+        cut(&merged, 2 * MIB, &plan).unwrap();
+        assert!(is_reserved(&merged, &plan).unwrap());
+        assert_eq!(merged.metadata().unwrap().len(), 2 * MIB);
+        give_back_rest(&merged).unwrap();
+        assert!(allocated(&merged).unwrap() < 3 * MIB);
+    }
+}

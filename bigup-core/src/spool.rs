@@ -29,7 +29,7 @@ use crate::room::{self, Room, RoomError};
 use fs2::FileExt as _;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -104,7 +104,7 @@ impl Spool {
         }
         let made = (|| -> Result<(), RoomError> {
             std::fs::create_dir(&making).at("creating the folder", &making)?;
-            if upload.plan.file_size.is_some() && durability == Durability::PowerCut {
+            if durability == Durability::PowerCut {
                 room.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan)?;
             }
             let digests = disk::create_new(&making.join(DIGESTS))?;
@@ -713,7 +713,18 @@ impl LockedSpool {
     /// # Errors
     /// There is no room, or as the system gives them.
     pub fn reserve(&self, room: &Room, plan: &Plan) -> Result<(), RoomError> {
-        room.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, plan)
+        self.merged()?.map_or(Ok(()), |merged| room.reserve_for(&merged, plan))
+    }
+
+    /// The merged file, to reserve room in it. None where there is none: the upload is of a single slice, or its file
+    /// stands in `files/` already, and must not seem to be here again.
+    fn merged(&self) -> io::Result<Option<File>> {
+        let path = self.spool.merged_path();
+        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        match File::options().read(true).write(true).custom_flags(flags).open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some).at("opening", &path),
+        }
     }
 
     /// Opens a file for slice `slice_id` of `len` bytes to arrive in, with room for all of it; and reserves its place in
@@ -726,8 +737,7 @@ impl LockedSpool {
     /// # Errors
     /// There is no room, and nothing was changed; or as the system gives them.
     pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, room: &Room) -> Result<Arrival, RoomError> {
-        let (frontier, path) = (self.frontier()?, self.spool.merged_path());
-        let merged = if plan.slice_num == Some(1) { None } else { Some(disk::open_or_create(&path)?) };
+        let (frontier, merged) = (self.frontier()?, self.merged()?);
         let place = match &merged {
             Some(merged) if slice_id >= frontier && !room::is_reserved(merged, plan)? => len,
             _ => 0,

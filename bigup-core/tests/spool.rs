@@ -2,10 +2,11 @@
 
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
+use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::room::Room;
-use bigup_core::spool::{Place, SliceError, Spool, Upload};
+use bigup_core::spool::{Place, Record, SliceError, Spool, Upload};
 use std::io::Write;
 use std::time::Duration;
 
@@ -112,4 +113,49 @@ fn an_upload_that_cannot_be_read_says_so() {
     assert_eq!(f.spool.upload().unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     f.spool.remove_unreadable().unwrap();
     assert!(f.spool.upload().unwrap().is_none());
+}
+
+#[test]
+fn room_for_what_is_there_already_makes_no_merged_file() {
+    let f = fixture(Some(3), Some(1024));
+    std::fs::remove_file(f.spool.merged_path()).unwrap();
+    let locked = f.spool.lock().unwrap().unwrap();
+    let (room, plan) = (Room::new(&f.data, 0), locked.upload().plan);
+    locked.reserve(&room, &Plan::new(None, Some(1024), Some(3000)).unwrap()).unwrap();
+    drop(locked.arrival(0, 1024, &plan, &room).unwrap());
+    assert!(!f.spool.merged_path().exists(), "a file that stands in files/ would seem to be here again");
+}
+
+#[test]
+fn a_slice_is_refused_before_any_of_it_is_stored_where_too_little_would_stay_free() {
+    let f = fixture(Some(3), Some(1024));
+    let locked = f.spool.lock().unwrap().unwrap();
+    let refused = locked.arrival(0, 1024, &locked.upload().plan, &Room::new(&f.data, 1 << 60));
+    let message = refused.err().expect("nobody has that much").to_string();
+    assert!(message.contains("1.00 EiB stay free"), "{message}");
+    assert_eq!(f.parts(), 0);
+}
+
+#[test]
+fn of_slices_from_another_boot_only_those_that_survived_are_synced() {
+    let f = fixture(Some(3), Some(1024));
+    let (one, two) = ([1; 1024], [2; 1024]);
+    for (slice_id, content) in [(0, one), (1, two), (2, two)] {
+        let offset = slice_id * 1024;
+        f.commit(slice_id, &content, &[digest(DigestKind::ChainingValue, offset, &content)]).unwrap();
+        assert!(f.spool.sync_slice(slice_id).unwrap(), "of this boot nothing is lost");
+        let locked = f.spool.lock().unwrap().unwrap();
+        let record = locked.records().get(slice_id).unwrap().unwrap();
+        locked.records().put(slice_id, &Record { boot: BootId([9; 8]), ..record }).unwrap();
+    }
+    // Slice 1 is damaged. Slice 2 had been merged.
+    std::fs::write(f.spool.slice_path(1), one).unwrap();
+    std::fs::write(f.spool.merged_path(), [one, two, two].concat()).unwrap();
+    std::fs::remove_file(f.spool.slice_path(2)).unwrap();
+    assert_eq!([0, 1, 2].map(|slice_id| f.spool.sync_slice(slice_id).unwrap()), [true, false, true]);
+    assert!(f.spool.slice_path(0).exists() && !f.spool.slice_path(1).exists());
+    std::fs::write(f.spool.merged_path(), [one, two, one].concat()).unwrap();
+    assert!(!f.spool.sync_slice(2).unwrap());
+    std::fs::remove_dir_all(f.spool.path()).unwrap();
+    assert!(f.spool.sync_slice(0).unwrap(), "it was published meanwhile");
 }

@@ -2,7 +2,7 @@
 //! free, and nothing that is reserved outlives its upload. On small file systems of all types, which others fill too.
 //! Needs root, and the programs of xfsprogs, btrfs-progs and e2fsprogs.
 
-use bigup_tests::daemon::Daemon;
+use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::mount::{Mount, run};
 use bigup_tests::process::{eventually, kill_9, signal, signal_program, within};
 use bigup_tests::{data, http, programs};
@@ -74,6 +74,13 @@ impl Disk {
         path
     }
 
+    /// Removes a file and waits until its room is told: XFS gives it back in the background.
+    fn remove(&self, path: &Path) {
+        let (len, before) = (path.metadata().expect("it is there").len(), self.available());
+        fs::remove_file(path).expect("it can be removed");
+        eventually("its room is back", || self.available() + MIB >= before + len);
+    }
+
     fn file(&self, name: &str, len: u64) -> PathBuf {
         data::file(&self.daemon.scratch(), name, len, len)
     }
@@ -97,7 +104,8 @@ impl Disk {
         signal(child.id(), Signal::SIGSTOP);
         assert!(!self.daemon.finished(name).exists(), "too fast to be met in the middle");
         // What waits to be merged gives its room back.
-        eventually("the merger leaves", || self.daemon.info(name, "merge_slice_process_exist").unwrap() == "0");
+        let spool = self.daemon.data().join("tmp").join(name);
+        eventually("all is merged", || !list(&spool).iter().any(|name| name.parse::<u64>().is_ok()));
         child
     }
 
@@ -234,9 +242,7 @@ fn one_of_two_is_refused(disk: &Disk) {
     disk.daemon.eventually_clean();
     let taken = before - disk.available();
     assert!(taken < 32 * MIB, "{taken} bytes are taken for a file of 30 MiB");
-    fs::remove_file(disk.daemon.finished(stored[0].file_name().unwrap().to_str().unwrap())).unwrap();
-    // XFS gives room back in the background.
-    eventually("its room is back", || before - disk.available() < 2 * MIB);
+    disk.remove(&disk.daemon.finished(stored[0].file_name().unwrap().to_str().unwrap()));
     let other = files.iter().find(|file| *file != stored[0]).unwrap();
     succeed(&disk.push(other, &[]).output().unwrap());
     disk.assert_stored(other);
@@ -271,7 +277,7 @@ fn stops_and_goes_on(disk: &Disk) {
     let message = fail(&client.wait_with_output().unwrap());
     assert!(message.contains("no room for slice") && bytes_missing(&message) > MIB / 2, "{message}");
     assert!(disk.available() > KEPT - 5 * MIB, "it used what is to stay free");
-    fs::remove_file(ballast).unwrap();
+    disk.remove(&ballast);
     let done = succeed(&disk.push(&file, &[]).output().unwrap());
     assert!(done["bytes_held"].as_u64().unwrap() >= 20 * (MIB / 4), "{done}");
     disk.assert_stored(&file);
@@ -371,7 +377,7 @@ fn after_kills_an_upload_still_has_its_room() {
         disk.daemon.run();
         succeed(&disk.push(&file, &[]).output().unwrap());
         disk.assert_stored(&file);
-        fs::remove_file(ballast).unwrap();
+        disk.remove(&ballast);
     }
 }
 
