@@ -1,5 +1,5 @@
 //! Pushes a large file on loopback and prints wall time, CPU seconds and peak memory of each program, beside `cp` and
-//! `sync` of the same file in the same run.
+//! `sync` of the same file in the same run, and the wall time where every slice is synced before it is answered.
 //!
 //! `bench [SIZE [ROUNDS [FOLDER]]]`, by default 1G, 5 rounds and a temporary folder. It judges nothing: machines are
 //! shared and noisy, so only figures of one run are to be compared, and of those the medians.
@@ -45,18 +45,21 @@ fn main() -> anyhow::Result<()> {
     println!("{} of random bytes, {rounds} rounds, in {}", show_size(size), folder.display());
     let file = data::file(folder, "source", 1, size);
     let digest = data::digest(&file);
-    let (mut copies, mut costs) = (vec![], vec![]);
+    let (mut copies, mut costs, mut synced) = (vec![], vec![], vec![]);
     for round in 0..=rounds {
         let copy = time_copy(&file, &folder.join("copy"))?;
-        let cost = push(&file, &folder.join("data"), &digest)?;
+        let cost = push(&file, &folder.join("data"), &digest, "written")?;
+        let safe = push(&file, &folder.join("data"), &digest, "synced")?.wall;
         // The first round warms caches and disk.
         if round > 0 {
-            println!("round {round}: cp + sync {copy:.2} s, push {:.2} s", cost.wall);
+            println!("round {round}: cp + sync {copy:.2} s, push {:.2} s, slices synced {safe:.2} s", cost.wall);
             copies.push(copy);
             costs.push(cost);
+            synced.push(safe);
         }
     }
     print_medians(size, &copies, &costs);
+    println!("  slice_ack = synced: {:.2} s", median(synced.into_iter()));
     Ok(())
 }
 
@@ -70,11 +73,11 @@ fn time_copy(from: &Path, to: &Path) -> anyhow::Result<f64> {
     Ok(time)
 }
 
-fn push(file: &Path, data: &Path, digest: &str) -> anyhow::Result<Cost> {
+fn push(file: &Path, data: &Path, digest: &str, slice_ack: &str) -> anyhow::Result<Cost> {
     let mut daemon = Command::new(programs::path("bigupd"))
         .arg("--data-dir")
         .arg(data)
-        .args(["--listen", "127.0.0.1:0"])
+        .args(["--listen", "127.0.0.1:0", "--slice-ack", slice_ack])
         .env("BIGUP_LOG", "warn")
         .stdout(Stdio::piped())
         .spawn()?;
