@@ -53,11 +53,12 @@ mod tests {
     use super::*;
     use bigup_core::name::FileName;
     use bigup_core::plan::Plan;
+    use bigup_core::room::Room;
     use bigup_core::spool::Upload;
 
     fn begin(data: &DataDir, name: &str) {
         let upload = Upload::begin(FileName::new(name).unwrap(), Plan::default(), None);
-        assert!(Spool::create(data, &upload).unwrap());
+        assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
     }
 
     #[test]

@@ -118,6 +118,7 @@ pub fn size_of(plan: &Plan, holdings: &Holdings) -> u64 {
 mod tests {
     use super::*;
     use bigup_core::name::FileName;
+    use bigup_core::room::Room;
     use bigup_core::spool::Upload;
     use std::fs;
 
@@ -133,7 +134,8 @@ mod tests {
     }
 
     fn begin(data: &DataDir, name: &str, plan: Plan) {
-        assert!(Spool::create(data, &Upload::begin(FileName::new(name).unwrap(), plan, None)).unwrap());
+        let upload = Upload::begin(FileName::new(name).unwrap(), plan, None);
+        assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
     }
 
     fn found(data: &DataDir, prefix: &Prefix) -> u64 {
