@@ -6,9 +6,11 @@
 //! DATA/tmp/<upload>/  one unfinished upload: its spool, see crate::spool
 //! DATA/tmp/.…         spools being made or removed; never looked into
 //! DATA/files/<name>   finished files, see crate::store
+//! DATA/damaged/<time>/ what a repair moved out of the way, as in a data folder
 //! ```
 
 use crate::disk::Context;
+use nix::unistd::{AccessFlags, eaccess};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,11 +24,14 @@ impl DataDir {
     /// Takes `root` as a data folder and creates what is missing of it.
     ///
     /// # Errors
-    /// A folder cannot be created, or something else stands in its place.
+    /// A folder cannot be created or written to, or something else stands in its place.
     pub fn create(root: &Path) -> io::Result<DataDir> {
         let data = DataDir { root: root.to_owned() };
+        std::fs::create_dir_all(&data.root).at("creating the folder", &data.root)?;
+        create_folder(&data.tmp())?;
+        create_folder(&data.files())?;
         for folder in [data.root.clone(), data.tmp(), data.files()] {
-            std::fs::create_dir_all(&folder).at("creating the folder", &folder)?;
+            eaccess(&folder, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &folder)?;
         }
         Ok(data)
     }
@@ -37,12 +42,8 @@ impl DataDir {
     /// It has no `tmp/` or no `files/`.
     pub fn open(root: &Path) -> io::Result<DataDir> {
         let data = DataDir { root: root.to_owned() };
-        for folder in [data.tmp(), data.files()] {
-            let found = std::fs::metadata(&folder).at("looking for the folder", &folder)?;
-            if !found.is_dir() {
-                return Err(io::Error::from(io::ErrorKind::NotADirectory)).at("looking for the folder", &folder);
-            }
-        }
+        check_folder(&data.tmp())?;
+        check_folder(&data.files())?;
         Ok(data)
     }
 
@@ -61,6 +62,17 @@ impl DataDir {
         self.root.join("files")
     }
 
+    /// A data folder for what is moved out of this one's way at the time `when`; no program looks into it.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn aside(&self, when: &str) -> io::Result<DataDir> {
+        let damaged = self.root.join("damaged");
+        create_folder(&damaged)?;
+        create_folder(&damaged.join(when))?;
+        DataDir::create(&damaged.join(when))
+    }
+
     /// The operators' view.
     pub fn info_ini(&self) -> PathBuf {
         self.root.join("info.ini")
@@ -70,4 +82,24 @@ impl DataDir {
     pub fn tokens_json(&self) -> PathBuf {
         self.root.join("tokens.json")
     }
+}
+
+fn create_folder(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => check_folder(path),
+        made => made.at("creating the folder", path),
+    }
+}
+
+/// Makes sure that `path` is a folder itself: a symlink in place of one of ours would lead elsewhere.
+///
+/// # Errors
+/// It is something else, or as the system gives them.
+pub fn check_folder(path: &Path) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(path).at("looking for the folder", path)?;
+    if !found.is_dir() {
+        let what = if found.is_symlink() { "a symbolic link, not a folder" } else { "not a folder" };
+        return Err(io::Error::other(what)).at("looking for the folder", path);
+    }
+    Ok(())
 }

@@ -192,10 +192,74 @@ impl TreeJoin {
         Some(Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()))
     }
 
+    /// The chaining value of all slices taken, as one subtree of a file that goes on; None if there are none.
+    fn finish_subtree(mut self) -> Option<Digest> {
+        while self.stack.len() > 1 {
+            self.merge_top();
+        }
+        self.stack.pop().map(Digest)
+    }
+
     fn merge_top(&mut self) {
         let right = self.stack.pop().expect("callers checked that there are two");
         let left = self.stack.pop().expect("callers checked that there are two");
         self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
+    }
+}
+
+/// Most leaves that are kept of a file: 2 KiB of digests, which any extended attribute holds.
+pub const MAX_LEAVES: u64 = 64;
+
+/// The chaining values of a file's leaves: equal parts, at most [`MAX_LEAVES`], whose digests join to the file's. Kept
+/// beside that they tell later which part of a file is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaves {
+    /// Bytes of a leaf: 1024·2^k. The last one may be shorter.
+    pub leaf_len: u64,
+    /// Their chaining values, in order; at least two.
+    pub values: Vec<Digest>,
+}
+
+impl Leaves {
+    /// The digest of the file that they are of. None: they are fewer than two.
+    pub fn root(&self) -> Option<Digest> {
+        let mut join = TreeJoin::new();
+        self.values.iter().for_each(|value| join.push(*value));
+        join.finish()
+    }
+}
+
+/// Joins the chaining values of slices, given in order, to those of leaves.
+pub struct LeafJoin {
+    slice_size: u64,
+    slices_per_leaf: u64,
+    leaf: TreeJoin,
+    values: Vec<Digest>,
+}
+
+impl LeafJoin {
+    /// Begins a file of `slice_num` slices of `slice_size` bytes, which [is a subtree's](is_subtree_size).
+    pub fn new(slice_size: u64, slice_num: u64) -> LeafJoin {
+        let slices_per_leaf = slice_num.div_ceil(MAX_LEAVES).next_power_of_two();
+        LeafJoin { slice_size, slices_per_leaf, leaf: TreeJoin::new(), values: vec![] }
+    }
+
+    /// Takes the chaining value of the next slice.
+    pub fn push(&mut self, chaining_value: Digest) {
+        if self.leaf.count == self.slices_per_leaf {
+            self.end_leaf();
+        }
+        self.leaf.push(chaining_value);
+    }
+
+    /// The leaves of the file.
+    pub fn finish(mut self) -> Leaves {
+        self.end_leaf();
+        Leaves { leaf_len: self.slice_size * self.slices_per_leaf, values: self.values }
+    }
+
+    fn end_leaf(&mut self) {
+        self.values.extend(std::mem::take(&mut self.leaf).finish_subtree());
     }
 }
 
@@ -239,6 +303,27 @@ mod tests {
             let data = bytes(slices * 1024 + 1);
             assert_eq!(joined(&data, 1024), of_bytes(&data));
         }
+    }
+
+    #[test]
+    fn leaves_are_few_equal_parts_that_join_to_the_plain_hash() {
+        for slices in [2, 3, 63, 64, 65, 128, 129, 1000] {
+            let data = bytes(slices * 1024 - 1);
+            let plan = Plan::new(None, Some(1024), Some(data.len() as u64)).unwrap();
+            let mut join = LeafJoin::new(1024, slices as u64);
+            for (id, slice) in data.chunks(1024).enumerate() {
+                join.push(of_slice(&plan, id as u64, slice).digest);
+            }
+            let leaves = join.finish();
+            assert_eq!(leaves.root(), Some(of_bytes(&data)), "{slices}");
+            assert!((2..=64).contains(&leaves.values.len()) && (slices < 64 || leaves.values.len() > 31), "{slices}");
+            for (i, part) in data.chunks(leaves.leaf_len as usize).enumerate() {
+                let mut hasher = SliceHasher::new(DigestKind::ChainingValue, i as u64 * leaves.leaf_len);
+                hasher.update(part);
+                assert_eq!(hasher.finish().digest, leaves.values[i], "leaf {i} of {slices} slices");
+            }
+        }
+        assert_eq!(LeafJoin::new(1024, 0).finish().root(), None);
     }
 
     #[test]

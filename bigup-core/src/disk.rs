@@ -2,9 +2,13 @@
 //!
 //! Every error says what was being done and to which path ([`Context`]).
 
+use crate::name::printable;
 use fs2::FileExt;
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::copy_file_range;
+use nix::fcntl::{OFlag, PosixFadviseAdvice, copy_file_range, openat, posix_fadvise, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,7 +31,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn at(self, doing: &str, path: &Path) -> io::Result<T> {
         self.map_err(|error| {
             let error = error.into();
-            io::Error::new(error.kind(), format!("{doing} {}: {error}", path.display()))
+            io::Error::new(error.kind(), format!("{doing} {}: {error}", printable(&path.to_string_lossy())))
         })
     }
 }
@@ -41,26 +45,34 @@ pub fn random_suffix() -> String {
 /// Opens a regular file for reading; follows no symlink in the last component and does not block on a FIFO.
 ///
 /// # Errors
-/// Not there, no permission, or something else than a regular file.
+/// Not there, no permission, or something else than a regular file ([`io::ErrorKind::InvalidInput`]).
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).at("opening", path)?;
-    if !file.metadata().at("looking at", path)?.is_file() {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-        return Err(error).at("opening", path);
-    }
-    Ok(file)
+    open_if_regular(OpenOptions::new().read(true), path)
 }
 
-/// Opens or creates a regular file for reading and writing; follows no symlink in the last component.
+/// Opens or creates a regular file for reading and writing; follows no symlink in the last component and does not block
+/// on a FIFO.
 ///
 /// # Errors
-/// As the system gives them.
+/// Something else than a regular file ([`io::ErrorKind::InvalidInput`]), or as the system gives them.
 pub fn open_or_create(path: &Path) -> io::Result<File> {
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).custom_flags(flags);
-    options.open(path).at("opening", path)
+    open_if_regular(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)
+}
+
+fn open_if_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let irregular = || Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")).at("opening", path);
+    match options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path) {
+        Ok(file) if file.metadata().at("looking at", path)?.is_file() => Ok(file),
+        Ok(_) => irregular(),
+        // A symlink, a socket, a folder (open(2)).
+        Err(e)
+            if [Errno::ELOOP, Errno::ENXIO, Errno::EISDIR]
+                .contains(&Errno::from_raw(e.raw_os_error().unwrap_or(0))) =>
+        {
+            irregular()
+        }
+        Err(e) => Err(e).at("opening", path),
+    }
 }
 
 /// Creates a file that must not exist yet, for reading and writing.
@@ -142,6 +154,43 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder).and_then(|dir| dir.sync_all()).at("syncing the folder", folder)
 }
 
+/// Removes a folder with all that is in it; a symlink is removed itself, whoever puts one in place of a folder meanwhile.
+///
+/// Folders in it are first moved beside it, under names that begin like its own, so that neither the stack nor the number
+/// of descriptors grows with their depth, which [`std::fs::remove_dir_all`] does not survive.
+///
+/// # Errors
+/// As the system gives them; part of it may be gone.
+pub fn remove_folder(path: &Path) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let first = path.file_name().unwrap_or_default().to_owned();
+    let remove = || -> io::Result<()> {
+        let parent = File::open(path.parent().unwrap_or(Path::new(".")))?;
+        let mut left = vec![first.clone()];
+        while let Some(name) = left.pop() {
+            let folder = openat(&parent, name.as_os_str(), flags, Mode::empty())?;
+            for entry in Dir::openat(&folder, ".", flags, Mode::empty())?.iter() {
+                let entry = entry?;
+                let inner = entry.file_name();
+                match unlinkat(&folder, inner, UnlinkatFlags::NoRemoveDir) {
+                    _ if inner == c"." || inner == c".." => {}
+                    Err(Errno::EISDIR) => {
+                        let mut beside = first.clone();
+                        beside.push(format!(".{}", random_suffix()));
+                        renameat(&folder, inner, &parent, beside.as_os_str())?;
+                        left.push(beside);
+                    }
+                    Err(Errno::ENOENT) => {}
+                    done => done?,
+                }
+            }
+            unlinkat(&parent, name.as_os_str(), UnlinkatFlags::RemoveDir)?;
+        }
+        Ok(())
+    };
+    remove().at("removing", path)
+}
+
 /// Reads a whole small file.
 ///
 /// # Errors
@@ -170,6 +219,13 @@ pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8]
         done += want as u64;
     }
     Ok(())
+}
+
+/// Lets the kernel forget the `len` bytes at `offset` of `file` that it keeps in memory (posix_fadvise(2)): for whoever
+/// reads much more than anybody will read again soon.
+pub fn forget_cached(file: &File, offset: u64, len: u64) {
+    // A hint: where it is not taken, memory is used as by any other reader.
+    let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
 /// An exclusive lock on the file that a path names, given back on drop.
@@ -249,6 +305,19 @@ impl Drop for FileLock {
     }
 }
 
+/// Whether somebody holds the lock on an open file, at this instant.
+///
+/// # Errors
+/// As the system gives them.
+pub fn is_locked(file: &File) -> io::Result<bool> {
+    match file.try_lock_exclusive() {
+        // Explicitly, as a FileLock is.
+        Ok(()) => FileExt::unlock(file).map(|()| false),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
 /// A running kernel, as far as what it holds in memory goes: data written under another one may not have reached the
 /// disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -317,8 +386,16 @@ impl Copier {
     /// # Errors
     /// `from` is shorter, or as the system gives them. Part of the range may be written.
     pub fn copy(&mut self, from: &File, to: &File, offset: u64, len: u64) -> io::Result<CopyMethod> {
+        self.copy_range((from, 0), (to, offset), len)
+    }
+
+    /// Copies `len` bytes from an offset of one file to an offset of another; says which method did it.
+    ///
+    /// # Errors
+    /// As for [`Copier::copy`].
+    pub fn copy_range(&mut self, from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<CopyMethod> {
         if self.reflink {
-            match reflink::clone_range(from, to, offset, len) {
+            match reflink::clone_range(from, to, len) {
                 Ok(()) => return Ok(CopyMethod::Reflink),
                 Err(Errno::EINVAL) => {}
                 Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EXDEV | Errno::ENOSYS | Errno::EPERM) => {
@@ -328,7 +405,7 @@ impl Copier {
             }
         }
         if self.copy_file_range {
-            match copy_in_kernel(from, to, offset, len) {
+            match copy_in_kernel(from, to, len) {
                 Ok(()) => return Ok(CopyMethod::CopyFileRange),
                 Err(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
                     self.copy_file_range = false;
@@ -337,26 +414,26 @@ impl Copier {
                 Err(e) => return Err(e.into()),
             }
         }
-        copy_by_hand(from, to, offset, len)?;
+        copy_by_hand(from, to, len)?;
         Ok(CopyMethod::ReadWrite)
     }
 }
 
 /// copy_file_range(2) until all is there. ENODATA (which the call itself never gives) means that `from` is too short.
-fn copy_in_kernel(from: &File, to: &File, offset: u64, len: u64) -> nix::Result<()> {
-    let (mut from_offset, mut to_offset) = (0_i64, offset as i64);
-    while (from_offset as u64) < len {
-        let left = usize::try_from(len - from_offset as u64).unwrap_or(usize::MAX);
-        if copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), left)? == 0 {
+fn copy_in_kernel((from, from_offset): (&File, u64), (to, to_offset): (&File, u64), len: u64) -> nix::Result<()> {
+    let (mut at, mut to_at, end) = (from_offset as i64, to_offset as i64, from_offset + len);
+    while (at as u64) < end {
+        let left = usize::try_from(end - at as u64).unwrap_or(usize::MAX);
+        if copy_file_range(from, Some(&mut at), to, Some(&mut to_at), left)? == 0 {
             return Err(Errno::ENODATA);
         }
     }
     Ok(())
 }
 
-fn copy_by_hand(from: &File, to: &File, offset: u64, len: u64) -> io::Result<()> {
-    let (mut end, mut written) = (offset, Ok(()));
-    read_range(from, 0, len, |bytes| {
+fn copy_by_hand((from, from_offset): (&File, u64), (to, to_offset): (&File, u64), len: u64) -> io::Result<()> {
+    let (mut end, mut written) = (to_offset, Ok(()));
+    read_range(from, from_offset, len, |bytes| {
         if written.is_ok() {
             written = to.write_all_at(bytes, end);
             end += bytes.len() as u64;
@@ -388,6 +465,29 @@ mod tests {
         assert!(open_regular(&link).is_err());
         assert!(open_regular(&fifo).is_err());
         assert!(open_regular(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_folder_goes_however_deep_it_is_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (doomed, outside) = (dir.path().join("doomed"), dir.path().join("outside"));
+        fs::create_dir_all(doomed.join("a/b")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("canary"), "c").unwrap();
+        fs::write(doomed.join("a/file"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, doomed.join("a/b/link")).unwrap();
+        nix::unistd::mkfifo(&doomed.join("fifo"), Mode::S_IRWXU).unwrap();
+        let mut at = std::os::fd::OwnedFd::from(File::open(&doomed).unwrap());
+        for _ in 0..15_000 {
+            nix::sys::stat::mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+            at = openat(&at, "d", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        }
+        remove_folder(&doomed).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(outside.join("canary").exists());
+        std::os::unix::fs::symlink(&outside, &doomed).unwrap();
+        remove_folder(&doomed).unwrap_err();
+        assert!(outside.join("canary").exists());
     }
 
     #[test]

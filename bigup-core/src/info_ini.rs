@@ -21,6 +21,9 @@ const INFO_INI: &str = "info.ini";
 /// What an unreadable info.ini is kept as.
 const BROKEN: &str = "info.ini.broken";
 
+/// The last second that RFC 3339 can tell, in seconds since 1970.
+const END_OF_9999: u64 = 253_402_300_799;
+
 /// Names of the keys.
 pub mod key {
     /// 1 while a merger is at work on this file, else 0.
@@ -115,10 +118,13 @@ impl InfoIni<'_> {
     /// As the system gives them; the old info.ini stands then.
     pub fn mend(&self) -> io::Result<()> {
         let path = self.data.info_ini();
-        let bytes = match std::fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => vec![],
-            read => read.at("reading", &path)?,
-        };
+        let mut bytes = vec![];
+        match disk::open_regular(&path) {
+            Ok(mut file) => drop(file.read_to_end(&mut bytes).at("reading", &path)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.reconcile(),
+            Err(e) => return Err(e),
+        }
         let ini = match parse(&bytes) {
             Ok(ini) if self.orphans(&ini).is_empty() => ini,
             _ => return self.reconcile(),
@@ -132,10 +138,23 @@ impl InfoIni<'_> {
         Ok(())
     }
 
+    /// Locks info.ini. Something else in its place, which could not even be read without danger, is put aside.
+    fn lock(&self) -> io::Result<FileLock> {
+        let path = self.data.info_ini();
+        match FileLock::wait(&path) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                log::error!("{e}; it is kept as {BROKEN} and rebuilt");
+                std::fs::rename(&path, self.data.root().join(BROKEN)).at("moving aside", &path)?;
+                FileLock::wait(&path)
+            }
+            locked => locked,
+        }
+    }
+
     /// Reads, changes and replaces info.ini under its lock. One that cannot be read is kept aside and rebuilt.
     fn edit(&self, change: impl FnOnce(&mut Ini) -> io::Result<()>) -> io::Result<()> {
         let path = self.data.info_ini();
-        let lock = FileLock::wait(&path)?;
+        let lock = self.lock()?;
         let mut bytes = vec![];
         lock.file().read_to_end(&mut bytes).at("reading", &path)?;
         let mut ini = match parse(&bytes) {
@@ -220,7 +239,7 @@ fn is_told_right(ini: &Ini, spool: &Spool, upload: &Upload) -> io::Result<bool> 
 }
 
 fn rfc3339(seconds: u64) -> String {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(END_OF_9999))).to_string()
 }
 
 /// Text that stays on its line and means nothing to readers of INI (`%` begins an interpolation for Python's).
@@ -332,6 +351,34 @@ mod tests {
             assert_eq!(f.get("abc.txt", "curr_merge_slice_id").unwrap(), "1");
             assert_eq!(f.get("d/e f.bin", "slice_num").unwrap(), "3");
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_put_aside_and_not_read() {
+        for kind in 0..3 {
+            let f = Fixture::new();
+            let one = f.begin("abc.txt");
+            let (path, outside) = (f.data.info_ini(), f._dir.path().join("outside"));
+            fs::write(&outside, "x").unwrap();
+            match kind {
+                0 => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+                1 => std::os::unix::fs::symlink(&outside, &path).unwrap(),
+                _ => fs::create_dir(&path).unwrap(),
+            }
+            if kind == 0 {
+                InfoIni::new(&f.data).mend().unwrap()
+            } else {
+                f.refresh(&one, 0)
+            };
+            assert_eq!(f.get("abc.txt", "slice_num").unwrap(), "3");
+            assert!(f.data.root().join(BROKEN).symlink_metadata().is_ok_and(|found| !found.is_file()));
+            assert_eq!(fs::read(outside).unwrap(), b"x");
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_all_calendars_is_shown_as_the_last_one() {
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
     }
 
     #[test]

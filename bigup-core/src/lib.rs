@@ -18,6 +18,7 @@
 //! - [`info_ini`] - the operators' view of unfinished uploads.
 //! - [`store`] - finished files.
 //! - [`publish`] - the step that turns a spool into a finished file.
+//! - [`unpublish`] - the step back, for a file that turned out to be damaged.
 //! - [`disk`] - atomic replacement, syncing and copying of files.
 
 pub mod data_dir;
@@ -33,4 +34,5 @@ pub mod room;
 pub mod spool;
 pub mod store;
 pub mod units;
+pub mod unpublish;
 pub mod wire;

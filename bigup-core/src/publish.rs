@@ -12,13 +12,13 @@
 //! The file counts as finished once the spool is gone, which is after all syncs.
 
 use crate::data_dir::DataDir;
-use crate::digest::{self, Digest, DigestKind, SliceHasher, TreeJoin};
+use crate::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
 use crate::disk::{self, BootId, Context};
 use crate::info_ini::InfoIni;
 use crate::name::printable;
 use crate::plan::Plan;
 use crate::room;
-use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload};
+use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range};
 use crate::store::{self, Entry, Stamp, Store, StoreError};
 use std::fs::File;
 use std::io;
@@ -65,8 +65,8 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     drop(locked);
     let merged_path = spool.merged_path();
     let merged = disk::open_or_create(&merged_path)?;
-    let digest = match hashed.filter(|_| !upload.taken_over) {
-        Some(digest) => digest,
+    let (digest, leaves) = match hashed.filter(|_| !upload.taken_over) {
+        Some(digest) => (digest, None),
         None => digest_of(spool, &upload, &merged)?,
     };
     room::give_back_rest(&merged).at("cutting", &merged_path)?;
@@ -89,6 +89,9 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         InTheWay::Other(what) => return block(&mut locked, what),
     }
     store::stamp(&merged, &merged_path, &Stamp { digest, source: upload.source.clone() })?;
+    if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
+        store::keep_leaves(&merged, &merged_path, slice_size, &leaves);
+    }
     let inode = merged.metadata().at("looking at", &merged_path)?.ino();
     locked.records().set_publication(Some(Publication { inode, digest })).at("writing", spool.path())?;
     merged.sync_all().at("syncing", &merged_path)?;
@@ -242,26 +245,24 @@ fn refuse_content(locked: &mut LockedSpool, merged: &File, is: Digest, promised:
     block_as(locked, upload, why)
 }
 
-/// The digest of the complete merged file: from the digests of its slices where these are enough.
-fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Digest> {
+/// The digest of the complete merged file, from the digests of its slices where these are enough, and of its leaves where
+/// slices are subtrees.
+fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<(Digest, Option<Leaves>)> {
     let digests = spool.open_digests()?;
     let records = Records(&digests);
     let slice_num = upload.plan.slice_num.unwrap_or(0);
-    let joins = slice_num > 1 && upload.plan.slice_size.is_some_and(digest::is_subtree_size);
-    if upload.taken_over || (!joins && slice_num != 1) {
-        return hash_whole(merged);
-    }
-    if !joins {
-        return match records.get(0)? {
-            Some(record) if record.digest.kind == DigestKind::Hash => Ok(record.digest.digest),
-            _ => hash_whole(merged),
+    let Some(slice_size) = upload.plan.slice_size.filter(|size| slice_num > 1 && digest::is_subtree_size(*size)) else {
+        let only = if slice_num == 1 && !upload.taken_over { records.get(0)? } else { None };
+        return match only {
+            Some(record) if record.digest.kind == DigestKind::Hash => Ok((record.digest.digest, None)),
+            _ => Ok((hash_whole(merged)?, None)),
         };
-    }
-    let mut join = TreeJoin::new();
+    };
+    let mut join = LeafJoin::new(slice_size, slice_num);
     records.scan(0, slice_num - 1, |slice_id, record| {
-        let value = match record {
-            Some(record) if record.digest.kind == DigestKind::ChainingValue => record.digest.digest,
-            // It came before its offset was known.
+        let value = match record.map(|record| record.digest) {
+            Some(digest) if digest.kind == DigestKind::ChainingValue && !upload.taken_over => digest.digest,
+            // It came before its offset was known, or what was recorded is no proof after a take-over.
             _ => {
                 let (offset, len) = extent(&upload.plan, slice_id);
                 hash_range(merged, offset, len, SliceHasher::new(DigestKind::ChainingValue, offset))?.digest
@@ -270,7 +271,8 @@ fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Digest
         join.push(value);
         Ok(())
     })?;
-    Ok(join.finish().expect("there are at least two slices"))
+    let leaves = join.finish();
+    Ok((leaves.root().expect("there are at least two slices"), Some(leaves)))
 }
 
 /// Offset and length of a slice of a complete upload, in bytes.
@@ -282,13 +284,4 @@ fn extent(plan: &Plan, slice_id: u64) -> (u64, u64) {
 fn hash_whole(merged: &File) -> io::Result<Digest> {
     let len = merged.metadata()?.len();
     Ok(hash_range(merged, 0, len, SliceHasher::new(DigestKind::Hash, 0))?.digest)
-}
-
-/// Digests `len` bytes at `offset` of `file` by `hasher`.
-///
-/// # Errors
-/// `file` is shorter, or as the system gives them.
-pub fn hash_range(file: &File, offset: u64, len: u64, mut hasher: SliceHasher) -> io::Result<digest::SliceDigest> {
-    disk::read_range(file, offset, len, |bytes| hasher.update(bytes))?;
-    Ok(hasher.finish())
 }

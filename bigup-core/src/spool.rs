@@ -19,8 +19,8 @@
 //! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger has
 //! checked the rest.
 
-use crate::data_dir::DataDir;
-use crate::digest::{self, DigestKind, SliceDigest, SliceHasher};
+use crate::data_dir::{self, DataDir};
+use crate::digest::{self, DigestKind, SliceDigest};
 use crate::disk::{self, BootId, Context, Durability, FileLock};
 use crate::name::FileName;
 use crate::plan::{Plan, PlanError};
@@ -31,12 +31,16 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
+mod checks;
 mod records;
+mod rest;
 mod upload;
 
+use checks::is_as_recorded;
+pub use checks::{hash_range, merged_is_right, slice_is_right};
 pub use records::{Publication, Record, Records};
+pub use rest::{Expired, is_older};
 pub use upload::Upload;
 
 const UPLOAD_JSON: &str = "upload.json";
@@ -44,6 +48,12 @@ const DIGESTS: &str = "digests";
 const MERGED: &str = "merged";
 const MERGER_LOCK: &str = "merger.lock";
 const PART_SUFFIX: &str = ".part";
+
+/// What names of spools being made begin with, and of files that become part of one.
+pub const MAKING: &str = ".new-";
+
+/// What names of spools being removed begin with.
+pub const GONE: &str = ".gone-";
 
 /// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
 const MAX_UPLOAD_JSON: u64 = 64 << 10;
@@ -70,13 +80,28 @@ impl Spool {
     /// # Errors
     /// `tmp/` cannot be read.
     pub fn all(data: &DataDir) -> io::Result<Vec<Spool>> {
+        Spool::list(data, true)
+    }
+
+    /// What stands in the places of spools and is no folder.
+    ///
+    /// # Errors
+    /// `tmp/` cannot be read.
+    pub fn strays(data: &DataDir) -> io::Result<Vec<Spool>> {
+        Spool::list(data, false)
+    }
+
+    fn list(data: &DataDir, folders: bool) -> io::Result<Vec<Spool>> {
         let tmp = data.tmp();
+        data_dir::check_folder(&tmp)?;
         let mut spools = vec![];
         for entry in std::fs::read_dir(&tmp).at("listing", &tmp)? {
             let entry = entry.at("listing", &tmp)?;
             let is_dir = entry.file_type().at("looking at", &entry.path())?.is_dir();
             match entry.file_name().into_string() {
-                Ok(folder) if is_dir && !folder.starts_with('.') => spools.push(Spool::in_folder(data, folder)),
+                Ok(folder) if is_dir == folders && !folder.starts_with('.') => {
+                    spools.push(Spool::in_folder(data, folder))
+                }
                 _ => {}
             }
         }
@@ -91,24 +116,57 @@ impl Spool {
     /// # Errors
     /// There is no room, or as the system gives them; nothing is there then.
     pub fn create(data: &DataDir, upload: &Upload, room: &Room) -> Result<bool, RoomError> {
-        let spool = Spool::of(data, &upload.file_name);
-        let tmp = data.tmp();
-        let making = tmp.join(format!(".new-{}", disk::random_suffix()));
-        let durability = match upload.plan.slice_num {
-            Some(0 | 1) => Durability::Process,
-            _ => Durability::PowerCut,
-        };
         if let (Some(1), Some(size)) = (upload.plan.slice_num, upload.plan.file_size) {
             // Its slice takes the room.
             room.lock()?.look(size, 0)?;
         }
+        Spool::create_filled(data, upload, |making, _| {
+            // The only slice of an upload takes its room itself, and becomes the merged file.
+            let is_joined = !matches!(upload.plan.slice_num, Some(0 | 1));
+            if is_joined { room.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
+        })
+    }
+
+    /// Creates the spool of `upload` with all its slices merged already: `merged`, a file in `tmp/`, becomes the merged
+    /// file, and `digests` are of what it has in the place of each slice. False: there is a spool already.
+    ///
+    /// # Errors
+    /// As the system gives them; nothing is there then, and `merged` may be gone.
+    pub fn create_merged(
+        data: &DataDir,
+        upload: &Upload,
+        merged: &Path,
+        digests: &[SliceDigest],
+    ) -> Result<bool, RoomError> {
+        Spool::create_filled(data, upload, |making, records| {
+            for (slice_id, digest) in (0..).zip(digests) {
+                let len = upload.plan.len_of(slice_id).unwrap_or(0);
+                records.put(slice_id, &Record { digest: *digest, len, boot: BootId::current() })?;
+            }
+            records.set_merge_boot(BootId::current())?;
+            Ok(std::fs::rename(merged, making.join(MERGED)).at("keeping", merged)?)
+        })
+    }
+
+    fn create_filled(
+        data: &DataDir,
+        upload: &Upload,
+        fill: impl FnOnce(&Path, &Records<'_>) -> Result<(), RoomError>,
+    ) -> Result<bool, RoomError> {
+        let spool = Spool::of(data, &upload.file_name);
+        let tmp = data.tmp();
+        data_dir::check_folder(&tmp)?;
+        let making = tmp.join(format!("{MAKING}{}", disk::random_suffix()));
+        let durability = match upload.plan.slice_num {
+            Some(0 | 1) => Durability::Process,
+            _ => Durability::PowerCut,
+        };
         let made = (|| -> Result<(), RoomError> {
             std::fs::create_dir(&making).at("creating the folder", &making)?;
-            if durability == Durability::PowerCut {
-                room.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan)?;
-            }
             let digests = disk::create_new(&making.join(DIGESTS))?;
             Records(&digests).initialise().at("writing", &making.join(DIGESTS))?;
+            // Before upload.json, which syncs the folder.
+            fill(&making, &Records(&digests))?;
             disk::replace_file(&making, UPLOAD_JSON, &upload.to_json(), durability)?;
             Ok(())
         })();
@@ -118,7 +176,7 @@ impl Spool {
             Ok(()) => Ok(true),
             Err(e) => {
                 // Swept later if this fails too.
-                let _ = std::fs::remove_dir_all(&making);
+                let _ = disk::remove_folder(&making);
                 match e {
                     RoomError::Io(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
                         Ok(false)
@@ -152,6 +210,7 @@ impl Spool {
 
     /// Whether there is a spool. What is below a link that somebody put in its place is none of ours.
     fn is_there(&self) -> io::Result<bool> {
+        data_dir::check_folder(self.path.parent().unwrap_or(Path::new(".")))?;
         match std::fs::symlink_metadata(&self.path) {
             Ok(found) if found.is_dir() => Ok(true),
             Ok(_) => Err(io::Error::from(io::ErrorKind::NotADirectory)).at("opening the spool", &self.path),
@@ -164,7 +223,7 @@ impl Spool {
     ///
     /// # Errors
     /// It is unreadable ([`io::ErrorKind::InvalidData`]), something else stands in its place
-    /// ([`io::ErrorKind::NotADirectory`]), or as the system gives them.
+    /// ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
     pub fn upload(&self) -> io::Result<Option<Upload>> {
         if !self.is_there()? {
             return Ok(None);
@@ -180,7 +239,12 @@ impl Spool {
             Err(e) => return Err(e),
         };
         let upload = Upload::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
-        upload.map(Some).at("reading", &path)
+        let upload = upload.at("reading", &path)?;
+        if upload.file_name.spool_folder() != self.folder {
+            // It was renamed by hand, or names that differ by case only are one to the file system.
+            return Err(io::Error::other(format!("it is the upload of {}", upload.file_name))).at("reading", &path);
+        }
+        Ok(Some(upload))
     }
 
     /// Locks the spool for a change. None: there is no such spool.
@@ -207,6 +271,14 @@ impl Spool {
         disk::open_or_create(&self.path.join(DIGESTS))
     }
 
+    /// The file of records, only to read.
+    ///
+    /// # Errors
+    /// There is none, or as the system gives them.
+    pub fn read_digests(&self) -> io::Result<File> {
+        disk::open_regular(&self.path.join(DIGESTS))
+    }
+
     /// Becomes the merger of this upload. None while there is one.
     ///
     /// # Errors
@@ -226,21 +298,22 @@ impl Spool {
     /// # Errors
     /// As the system gives them; no spool means no merger.
     pub fn merger(&self) -> io::Result<Option<u32>> {
-        let path = self.path.join(MERGER_LOCK);
-        if !self.is_there()? || !path.exists() {
+        if !self.is_there()? {
             return Ok(None);
         }
-        match FileLock::try_now(&path) {
-            Ok(Some(_free)) => Ok(None),
-            Ok(None) => {
-                let mut text = String::new();
-                disk::open_regular(&path)?.take(16).read_to_string(&mut text).at("reading", &path)?;
-                // Locked and not yet written for an instant: 0 stands for "somebody".
-                Ok(Some(text.trim().parse().unwrap_or(0)))
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        let path = self.path.join(MERGER_LOCK);
+        // Only to read, so that it can be told on a file system that is not to be written to.
+        let file = match disk::open_regular(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        if !disk::is_locked(&file).at("locking", &path)? {
+            return Ok(None);
         }
+        let mut text = String::new();
+        file.take(16).read_to_string(&mut text).at("reading", &path)?;
+        // Locked and not yet written for an instant: 0 stands for "somebody".
+        Ok(Some(text.trim().parse().unwrap_or(0)))
     }
 
     /// Opens a file for slice `slice_id` to arrive in.
@@ -318,46 +391,6 @@ impl Spool {
         locked.unlink_if(path, file.metadata().at("looking at", path)?.ino())
     }
 
-    /// How long ago the last byte arrived or the spool last changed; zero where clocks disagree.
-    ///
-    /// # Errors
-    /// There is no such spool, or as the system gives them.
-    pub fn idle(&self) -> io::Result<Duration> {
-        let mut last = std::fs::metadata(&self.path).and_then(|m| m.modified()).at("looking at", &self.path)?;
-        for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
-            let entry = entry.at("listing", &self.path)?;
-            if entry.file_name().as_encoded_bytes().ends_with(PART_SUFFIX.as_bytes())
-                && let Ok(modified) = entry.metadata().and_then(|m| m.modified())
-            {
-                last = last.max(modified);
-            }
-        }
-        Ok(SystemTime::now().duration_since(last).unwrap_or_default())
-    }
-
-    /// Whether slices of an upload that is merged came or went within the last `time`, so that the room they took may come
-    /// back by itself.
-    pub fn moved_within(&self, time: Duration) -> bool {
-        self.merged_path().exists() && !is_older(&self.path, time)
-    }
-
-    /// Removes what killed processes left: arrivals that nobody writes and temporary files, untouched for `age`.
-    ///
-    /// # Errors
-    /// The folder cannot be listed.
-    pub fn sweep(&self, age: Duration) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
-            let path = entry.at("listing", &self.path)?.path();
-            let name = path.file_name().map(|n| n.as_encoded_bytes().to_vec()).unwrap_or_default();
-            let is_part = name.ends_with(PART_SUFFIX.as_bytes());
-            if (is_part || name.ends_with(b".tmp")) && is_older(&path, age) && (!is_part || is_unlocked(&path)) {
-                log::info!("removing {}, left by a process that died", path.display());
-                std::fs::remove_file(&path).at("removing", &path)?;
-            }
-        }
-        Ok(())
-    }
-
     /// What `upload`, which this spool is of, holds.
     ///
     /// Read without the lock it may be older than the answer, but no slice that stays held is missing from it: the
@@ -386,7 +419,7 @@ impl Spool {
         match self.merged_len()? {
             Some(len) => Ok(upload.plan.slices_in(len)),
             // It is in files/ already, and the spool about to be removed.
-            None if Records(&self.open_digests()?).publication()?.is_some() => Ok(upload.plan.slice_num.unwrap_or(0)),
+            None if Records(&self.read_digests()?).publication()?.is_some() => Ok(upload.plan.slice_num.unwrap_or(0)),
             None => Ok(0),
         }
     }
@@ -418,27 +451,6 @@ impl Spool {
         ids.sort_unstable();
         Ok(ids)
     }
-}
-
-/// Whether the slice that begins `from` bytes into `file` is what its record says.
-fn is_as_recorded(file: &File, from: u64, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<bool> {
-    let Some(record) = record else { return Ok(false) };
-    let mut hasher = SliceHasher::new(record.digest.kind, plan.offset_of(slice_id).unwrap_or(0));
-    match disk::read_range(file, from, record.len, |bytes| hasher.update(bytes)) {
-        Ok(()) => Ok(hasher.finish() == record.digest),
-        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-/// Whether `path` was last changed more than `age` ago. False where that cannot be told.
-pub fn is_older(path: &Path, age: Duration) -> bool {
-    let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
-    modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|a| a > age))
-}
-
-fn is_unlocked(path: &Path) -> bool {
-    matches!(FileLock::try_now(path), Ok(Some(_)))
 }
 
 /// The right to change `merged`, for as long as it lives.
@@ -809,9 +821,8 @@ impl Spool {
     }
 
     fn remove_path(&self) -> io::Result<()> {
-        let gone = self.path.with_file_name(format!(".gone-{}", disk::random_suffix()));
+        let gone = self.path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
         std::fs::rename(&self.path, &gone).at("removing", &self.path)?;
-        // Follows no symlink (documentation of std::fs::remove_dir_all).
-        std::fs::remove_dir_all(&gone).at("removing", &gone)
+        disk::remove_folder(&gone)
     }
 }

@@ -5,12 +5,13 @@
 //! change: a file that was changed or put there by hand simply has no known digest.
 
 use crate::data_dir::DataDir;
-use crate::digest::Digest;
+use crate::digest::{Digest, Leaves};
 use crate::disk::Context;
 use crate::name::FileName;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -21,6 +22,10 @@ use xattr::FileExt;
 
 /// Name of the extended attribute, in the user's namespace (xattr(7)).
 const ATTRIBUTE: &str = "user.bigup";
+
+/// The same with the digests of the file's leaves: slice size and bytes of a leaf as 8 bytes each, little-endian, then
+/// 32 bytes a leaf. It is taken for true where they join to the digest of the stamp.
+const LEAVES_ATTRIBUTE: &str = "user.bigup.leaves";
 
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +55,33 @@ pub struct Stamp {
     pub digest: Digest,
     /// The client's source that it came from, where it named one.
     pub source: Option<String>,
+}
+
+/// What a file in `files/` says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: it was put there by somebody else, or the file system keeps no extended attributes.
+    Nothing,
+    /// It was changed since it was published, so nothing is known of what it must be.
+    Changed,
+    /// It was not changed since, and what it must be is this; its size, in bytes, too.
+    Was {
+        /// Its stamp.
+        stamp: Stamp,
+        /// Bytes that it must have.
+        size: u64,
+    },
+}
+
+/// What is found under a name, opened.
+#[derive(Debug)]
+pub enum Opened {
+    /// Nothing.
+    Nothing,
+    /// A regular file.
+    File(File),
+    /// Something that no upload of this name can become or replace; says what.
+    Other(String),
 }
 
 /// The form of a stamp on disk. It holds for a file of this size and time of change only.
@@ -96,30 +128,73 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn lookup(&self, name: &FileName) -> io::Result<Entry> {
+        Ok(match self.open(name)? {
+            Opened::Nothing => Entry::Nothing,
+            Opened::Other(what) => Entry::Other(what),
+            Opened::File(file) => {
+                let found = file.metadata().at("looking at", &self.path_of(name))?;
+                Entry::File(Finished { size: found.len(), stamp: read_stamp(&file, &found) })
+            }
+        })
+    }
+
+    /// Opens what stands under `name`, for reading.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn open(&self, name: &FileName) -> io::Result<Opened> {
         let path = self.path_of(name);
         let folder = match self.folder_of(name, false) {
             Ok(folder) => folder,
-            Err(StoreError::InTheWay(what)) => return Ok(Entry::Other(what)),
-            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(Entry::Nothing),
+            Err(StoreError::InTheWay(what)) => return Ok(Opened::Other(what)),
+            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Nothing),
             Err(StoreError::Io(e)) => return Err(e),
             Err(StoreError::Exists) => unreachable!("looking for a folder finds no file"),
         };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match openat(&folder, last_component(name), flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
-            Err(Errno::ENOENT) => return Ok(Entry::Nothing),
-            Err(Errno::ELOOP) => return Ok(Entry::Other(format!("{name} is a symbolic link, not a regular file"))),
-            Err(Errno::ENXIO) => return Ok(Entry::Other(format!("{name} is no regular file"))),
+            Err(Errno::ENOENT) => return Ok(Opened::Nothing),
+            Err(Errno::ELOOP) => return Ok(Opened::Other(format!("{name} is a symbolic link, not a regular file"))),
+            Err(Errno::ENXIO) => return Ok(Opened::Other(format!("{name} is no regular file"))),
             Err(e) => return Err(e).at("opening", &path),
         };
         let found = file.metadata().at("looking at", &path)?;
         if found.is_dir() {
-            return Ok(Entry::Other(format!("{name} is a folder with finished files")));
+            return Ok(Opened::Other(format!("{name} is a folder with finished files")));
         }
         if !found.is_file() {
-            return Ok(Entry::Other(format!("{name} is no regular file")));
+            return Ok(Opened::Other(format!("{name} is no regular file")));
         }
-        Ok(Entry::File(Finished { size: found.len(), stamp: read_stamp(&file, &found) }))
+        Ok(Opened::File(file))
+    }
+
+    /// Moves the file under `name` to the same name in `aside`, a store on the same file system, if it is still the opened
+    /// `file`. False: something else has its place.
+    ///
+    /// # Errors
+    /// As the system gives them; it is where it was.
+    pub fn set_aside(&self, name: &FileName, file: &File, aside: &Store) -> Result<bool, StoreError> {
+        if !self.has(name, file)? {
+            return Ok(false);
+        }
+        let last = OsStr::new(last_component(name));
+        aside.take(&self.folder_of(name, false)?, last, name, false)?;
+        let is_moved = aside.has(name, file)?;
+        if !is_moved {
+            // A push took its place in that instant, and what was moved is whole.
+            self.take(&aside.folder_of(name, false)?, last, name, false)?;
+        }
+        Ok(is_moved)
+    }
+
+    /// Whether the opened `file` is what stands under `name`.
+    fn has(&self, name: &FileName, file: &File) -> io::Result<bool> {
+        let inode = |file: &File| file.metadata().map(|found| found.ino()).at("looking at", &self.path_of(name));
+        match self.open(name)? {
+            Opened::File(found) => Ok(inode(&found)? == inode(file)?),
+            Opened::Nothing | Opened::Other(_) => Ok(false),
+        }
     }
 
     /// Moves `from`, which is synced and on the same file system, under `name`, atomically and for good: it survives a
@@ -128,16 +203,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`] unless `replace`; then the old file was readable until the new one took its place.
     pub fn publish(&self, from: &Path, name: &FileName, replace: bool) -> Result<(), StoreError> {
+        let here = File::open(from.parent().unwrap_or(Path::new("."))).at("opening the folder of", from)?;
+        self.take(&here, from.file_name().unwrap_or_default(), name, replace)
+    }
+
+    /// Moves `from_name` of the folder `here` under `name`, as [`Store::publish`] does.
+    fn take(&self, here: &File, from_name: &OsStr, name: &FileName, replace: bool) -> Result<(), StoreError> {
         let folder = self.folder_of(name, true)?;
         let to = last_component(name);
-        let here = File::open(from.parent().unwrap_or(Path::new("."))).at("opening the folder of", from)?;
-        let from_name = from.file_name().unwrap_or_default();
         let moved = if replace {
-            renameat(&here, from_name, &folder, to)
+            renameat(here, from_name, &folder, to)
         } else {
-            match renameat2(&here, from_name, &folder, to, RenameFlags::RENAME_NOREPLACE) {
-                // The file system has no such rename: a link does not replace either.
-                Err(Errno::EINVAL | Errno::ENOSYS) => link_and_unlink(&here, from_name, &folder, to),
+            match renameat2(here, from_name, &folder, to, RenameFlags::RENAME_NOREPLACE) {
+                // The file system has no such rename.
+                Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, &folder, to),
                 done => done,
             }
         };
@@ -164,7 +243,9 @@ impl Store {
 
     /// Opens the folder that `name` is in, creating what is missing if told to; those entries are durable then.
     fn folder_of(&self, name: &FileName, create: bool) -> Result<File, StoreError> {
-        let mut folder = File::open(&self.files).at("opening", &self.files)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut folder =
+            nix::fcntl::open(&self.files, flags, Mode::empty()).map(File::from).at("opening", &self.files)?;
         let mut components: Vec<&str> = name.components().collect();
         components.pop();
         for component in components {
@@ -175,7 +256,6 @@ impl Store {
                     Err(e) => return Err(e).at("creating the folder of", &self.path_of(name)).map_err(StoreError::Io),
                 }
             }
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             folder = match openat(&folder, component, flags, Mode::empty()) {
                 Ok(fd) => File::from(fd),
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
@@ -193,9 +273,20 @@ fn last_component(name: &FileName) -> &str {
     name.components().last().expect("a name has at least one component")
 }
 
-fn link_and_unlink(here: &File, from: &OsStr, folder: &File, to: &str) -> nix::Result<()> {
-    nix::unistd::linkat(here, from, folder, to, nix::fcntl::AtFlags::empty())?;
-    nix::unistd::unlinkat(here, from, nix::unistd::UnlinkatFlags::NoRemoveDir)
+/// A link does not replace either. Where there are none, what remains is to look first: uploads of one name never get here
+/// at once, since the lock of the merger is between them.
+fn move_if_free(here: &File, from: &OsStr, folder: &File, to: &str) -> nix::Result<()> {
+    match linkat(here, from, folder, to, AtFlags::empty()) {
+        Ok(()) => unlinkat(here, from, UnlinkatFlags::NoRemoveDir),
+        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+            match fstatat(folder, to, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EEXIST),
+                Err(Errno::ENOENT) => renameat(here, from, folder, to),
+                Err(e) => Err(e),
+            }
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Writes down what `file` holds, on the file itself. The caller syncs it, and changes its content no more.
@@ -222,12 +313,47 @@ pub fn stamp(file: &File, path: &Path, stamp: &Stamp) -> io::Result<()> {
     }
 }
 
+/// Keeps the digests of the leaves of `file`, a stamped one, on the file itself, with the size of the slices that it came
+/// in. Where there is no room for them damage in it can be found and not located; that is no error.
+pub fn keep_leaves(file: &File, path: &Path, slice_size: u64, leaves: &Leaves) {
+    let numbers = [slice_size, leaves.leaf_len].into_iter().flat_map(u64::to_le_bytes);
+    let value: Vec<u8> = numbers.chain(leaves.values.iter().flat_map(|value| value.0)).collect();
+    if let Err(e) = file.set_xattr(LEAVES_ATTRIBUTE, &value) {
+        log::debug!("{}: the digests of its parts are not kept: {e}", path.display());
+    }
+}
+
+/// The digests of the leaves of a file with this digest and the size of the slices that it came in, in bytes, where they
+/// were kept.
+pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
+    let value = file.get_xattr(LEAVES_ATTRIBUTE).ok()??;
+    let (slice_size, rest) = value.split_first_chunk()?;
+    let (leaf_len, rest) = rest.split_first_chunk()?;
+    let values = rest.as_chunks().0.iter().map(|value| Digest(*value)).collect();
+    let leaves = Leaves { leaf_len: u64::from_le_bytes(*leaf_len), values };
+    (leaves.root() == Some(digest)).then_some((u64::from_le_bytes(*slice_size), leaves))
+}
+
+/// What a file says of itself; `found` are its metadata of now.
+pub fn claim(file: &File, found: &Metadata) -> Claim {
+    let stored = || -> Option<(Stored, Digest)> {
+        let stored: Stored = serde_json::from_slice(&file.get_xattr(ATTRIBUTE).ok()??).ok()?;
+        let digest = stored.digest.parse().ok()?;
+        Some((stored, digest))
+    };
+    match stored() {
+        None => Claim::Nothing,
+        Some((stored, _)) if stored.modified != (found.mtime(), found.mtime_nsec()) => Claim::Changed,
+        Some((stored, digest)) => Claim::Was { stamp: Stamp { digest, source: stored.source }, size: stored.size },
+    }
+}
+
 /// The stamp of a file, if it has one that holds.
 fn read_stamp(file: &File, found: &Metadata) -> Option<Stamp> {
-    let value = file.get_xattr(ATTRIBUTE).ok()??;
-    let stored: Stored = serde_json::from_slice(&value).ok()?;
-    let holds = stored.size == found.len() && stored.modified == (found.mtime(), found.mtime_nsec());
-    holds.then(|| Some(Stamp { digest: stored.digest.parse().ok()?, source: stored.source }))?
+    match claim(file, found) {
+        Claim::Was { stamp, size } if size == found.len() => Some(stamp),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

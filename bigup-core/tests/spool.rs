@@ -159,3 +159,126 @@ fn of_slices_from_another_boot_only_those_that_survived_are_synced() {
     std::fs::remove_dir_all(f.spool.path()).unwrap();
     assert!(f.spool.sync_slice(0).unwrap(), "it was published meanwhile");
 }
+/// Makes the spool, and what is in it, look untouched for an hour.
+fn age(f: &Fixture) {
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    for path in std::fs::read_dir(f.spool.path()).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.symlink_metadata().unwrap().is_file() {
+            std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+    std::fs::File::open(f.spool.path()).unwrap().set_modified(long_ago).unwrap();
+}
+
+#[test]
+fn an_upload_goes_when_it_is_idle_and_nobody_works_on_it() {
+    let day = Duration::from_secs(86400);
+    let minute = Duration::from_secs(60);
+    let f = fixture(Some(3), None);
+    f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
+    drop(f.spool.try_merger_lock().unwrap());
+    assert_eq!(f.spool.remove_if_idle(minute).unwrap(), None, "too young");
+    age(&f);
+    assert_eq!(f.spool.remove_if_idle(day).unwrap(), None, "too young");
+    let merger = f.spool.try_merger_lock().unwrap().unwrap();
+    assert_eq!(f.spool.remove_if_idle(minute).unwrap(), None, "a merger is at work");
+    drop(merger);
+    let arrival = f.spool.arrival(2).unwrap();
+    age(&f);
+    assert_eq!(f.spool.remove_if_idle(minute).unwrap(), None, "a slice arrives");
+    arrival.file().write_all(b"x").unwrap();
+    std::mem::forget(arrival);
+    assert!(f.spool.upload().unwrap().is_some());
+}
+
+#[test]
+fn what_a_dead_process_left_keeps_no_upload_alive() {
+    let f = fixture(Some(3), None);
+    f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
+    std::fs::write(f.spool.path().join("2.dead.part"), [0; 100]).unwrap();
+    age(&f);
+    let gone = f.spool.remove_if_idle(Duration::from_secs(60)).unwrap().expect("it is idle");
+    assert!(gone.idle >= Duration::from_secs(3599) && gone.bytes > 110, "{gone:?}");
+    assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
+}
+
+#[test]
+fn looking_at_an_upload_is_no_sign_of_life() {
+    let f = fixture(Some(3), None);
+    drop(f.spool.try_merger_lock().unwrap());
+    age(&f);
+    let upload = f.spool.upload().unwrap().unwrap();
+    f.spool.holdings(&upload).unwrap();
+    f.spool.merger().unwrap();
+    drop(f.spool.lock().unwrap());
+    drop(f.spool.try_merger_lock().unwrap());
+    f.spool.sweep(Duration::from_secs(1)).unwrap();
+    bigup_core::info_ini::InfoIni::new(&f.data).reconcile().unwrap();
+    assert!(f.spool.idle().unwrap() >= Duration::from_secs(3599));
+}
+
+#[test]
+fn hostile_things_in_a_spool_are_removed_themselves_and_not_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("canary"), "c").unwrap();
+    for hostile in ["digests", "merger.lock", "upload.json", "merged", "0", "0.x.part", "y"] {
+        for kind in 0..3 {
+            let f = fixture(Some(3), None);
+            let path = f.spool.path().join(hostile);
+            let _ = std::fs::remove_file(&path);
+            match kind {
+                0 => std::os::unix::fs::symlink(outside.path().join("canary"), &path).unwrap(),
+                1 => std::os::unix::fs::symlink(outside.path(), &path).unwrap(),
+                _ => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            }
+            // Symlinks and pipes are as young as they are; they count by their names.
+            std::thread::sleep(Duration::from_millis(5));
+            age(&f);
+            let age = if hostile.ends_with(".part") { Duration::from_millis(1) } else { Duration::from_secs(60) };
+            assert!(f.spool.remove_if_idle(age).unwrap().is_some(), "{hostile} {kind}");
+            assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
+        }
+    }
+    assert_eq!(std::fs::read(outside.path().join("canary")).unwrap(), b"c");
+}
+
+#[test]
+fn a_sweep_goes_on_after_what_it_cannot_remove() {
+    let f = fixture(Some(3), None);
+    std::fs::create_dir(f.spool.path().join("0.a.part")).unwrap();
+    nix::unistd::mkfifo(&f.spool.path().join("1.b.part"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::write(f.spool.path().join("2.c.part"), "x").unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    f.spool.sweep(Duration::ZERO).unwrap();
+    assert_eq!(f.parts(), 1, "only the folder is left");
+}
+
+#[test]
+fn a_merged_file_is_taken_apart_down_to_the_damaged_slice_and_no_further() {
+    let f = fixture(None, Some(1024));
+    let content: Vec<u8> = (0..10 * 1024_u32).map(|i| (i / 7) as u8).collect();
+    for (id, slice) in content.chunks(1024).enumerate() {
+        f.commit(id as u64, slice, &[digest(DigestKind::ChainingValue, id as u64 * 1024, slice)]).unwrap();
+        if id < 8 {
+            std::fs::remove_file(f.spool.slice_path(id as u64)).unwrap();
+        }
+    }
+    let mut merged = content[..8 * 1024].to_vec();
+    merged[5 * 1024] ^= 1;
+    // A slice sent anew, which waits to be written again over what is damaged.
+    merged[6 * 1024] ^= 1;
+    std::fs::write(f.spool.slice_path(6), &content[6 * 1024..7 * 1024]).unwrap();
+    // Part of a slice, left by a merger that was killed.
+    merged.extend([9; 100]);
+    std::fs::write(f.spool.merged_path(), &merged).unwrap();
+    let merger = f.spool.try_merger_lock().unwrap().unwrap();
+    assert_eq!(f.spool.take_apart(&merger, &[1, 6]).unwrap(), [0; 0], "nothing of it is damaged");
+    assert_eq!(f.held().len(), 10);
+    assert_eq!(f.spool.take_apart(&merger, &[1, 5]).unwrap(), [5]);
+    assert_eq!(f.held(), [0, 1, 2, 3, 4, 6, 7, 8, 9]);
+    assert!(std::fs::read(f.spool.merged_path()).unwrap() == content[..5 * 1024]);
+    for id in [6, 7] {
+        assert!(std::fs::read(f.spool.slice_path(id)).unwrap() == content[id as usize * 1024..][..1024], "{id}");
+    }
+    assert_eq!(f.parts(), 0);
+}

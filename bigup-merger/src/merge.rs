@@ -13,7 +13,7 @@
 //! sync runs beside it, so that the disk is never idle and the last sync finds little left.
 
 use crate::Stop;
-use crate::recover::{Recovered, discard_if_wrong, slice_is_right};
+use crate::recover::Recovered;
 use crate::sync::Syncer;
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
@@ -21,7 +21,7 @@ use bigup_core::disk::{self, BootId, Context, Copier, CopyMethod};
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
 use bigup_core::room;
-use bigup_core::spool::{Record, Records, Spool, Upload};
+use bigup_core::spool::{Record, Records, Spool, Upload, slice_is_right};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -317,7 +317,7 @@ impl<'a> Merge<'a> {
         if !trusted && !slice_is_right(&path, &self.upload.plan, slice_id, record)? {
             log::warn!("{}: slice {slice_id} is damaged; it will be asked for again", self.name);
             if let Some(locked) = self.spool.lock()? {
-                discard_if_wrong(&locked, self.spool, slice_id)?;
+                locked.discard_if_wrong(slice_id)?;
             }
             return Ok(false);
         }

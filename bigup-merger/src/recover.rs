@@ -6,16 +6,13 @@
 //! is checked: a slice against its digest, to be merged again; where it is gone or wrong, what was merged of it; where
 //! neither is right, the merged file is cut there and the slice is asked for again.
 
-use bigup_core::digest::{DigestKind, SliceHasher};
 use bigup_core::disk::{self, BootId, Context};
 use bigup_core::plan::Plan;
-use bigup_core::publish::hash_range;
 use bigup_core::room;
-use bigup_core::spool::{LockedSpool, Record, Records, Spool, Upload};
+use bigup_core::spool::{Record, Records, Spool, Upload, merged_is_right, slice_is_right};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 
 /// Where merging goes on.
 pub struct Recovered {
@@ -103,12 +100,7 @@ fn state_of(
     if slice_is_right(&spool.slice_path(slice_id), plan, slice_id, record)? {
         return Ok(State::Good);
     }
-    let offset = plan.offset_of(slice_id).unwrap_or(0);
-    let was_merged = record.is_some_and(|r| {
-        let hasher = SliceHasher::new(r.digest.kind, offset);
-        hash_range(merged, offset, r.len, hasher).is_ok_and(|digest| digest == r.digest)
-    });
-    Ok(if was_merged { State::MergedAlready } else { State::Damaged })
+    Ok(if merged_is_right(merged, plan, slice_id, record) { State::MergedAlready } else { State::Damaged })
 }
 
 /// Checks the slices that were written under another kernel, all at once, so that all that are damaged are asked for at
@@ -133,46 +125,5 @@ fn check_waiting(spool: &Spool, records: &Records<'_>, plan: &Plan, waiting: &[u
 
 /// Under the lock, and looked at again: a client may have sent it anew in the meantime.
 fn discard_unless_sent_anew(spool: &Spool, slice_id: u64) -> io::Result<()> {
-    spool.lock()?.map_or(Ok(()), |locked| discard_if_wrong(&locked, spool, slice_id))
-}
-
-/// Unlinks the file of a slice unless it is what its record says.
-///
-/// # Errors
-/// As the system gives them.
-pub fn discard_if_wrong(locked: &LockedSpool, spool: &Spool, slice_id: u64) -> io::Result<()> {
-    let record = locked.records().get(slice_id)?;
-    if slice_is_right(&spool.slice_path(slice_id), &locked.upload().plan, slice_id, record)? {
-        return Ok(());
-    }
-    match locked.discard(slice_id) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-/// Whether the file of a slice is what its record says, by reading it. False where there is no file or no record, or it
-/// is no slice of this plan.
-///
-/// # Errors
-/// It cannot be read.
-pub fn slice_is_right(path: &Path, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<bool> {
-    let Some(record) = record else { return Ok(false) };
-    if plan.len_of(slice_id).is_some_and(|len| len != record.len) {
-        return Ok(false);
-    }
-    let file = match disk::open_regular(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(e),
-    };
-    if file.metadata().at("looking at", path)?.len() != record.len {
-        return Ok(false);
-    }
-    let offset = match record.digest.kind {
-        DigestKind::ChainingValue => plan.offset_of(slice_id).unwrap_or(0),
-        DigestKind::Hash => 0,
-    };
-    let digest = hash_range(&file, 0, record.len, SliceHasher::new(record.digest.kind, offset)).at("reading", path)?;
-    Ok(digest == record.digest)
+    spool.lock()?.map_or(Ok(()), |locked| locked.discard_if_wrong(slice_id).map(drop))
 }

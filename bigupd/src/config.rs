@@ -1,9 +1,10 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
+use crate::check;
 use crate::tokens::{self, SecretHash};
 use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::units::{MIB, parse_duration, parse_size};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -178,8 +179,10 @@ pub struct Arguments {
 }
 
 /// What the program does instead of serving.
-#[derive(clap::Subcommand, Clone, Debug)]
+#[derive(Subcommand, Clone, Debug)]
 pub enum Command {
+    /// Compare unfinished uploads and finished files with their digests
+    Check(check::Arguments),
     /// Make, list and revoke tokens, by which clients are let in
     Token(tokens::command::Arguments),
 }

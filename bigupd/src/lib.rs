@@ -11,13 +11,16 @@
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
-//! - [`sweep`] - what is done from time to time.
+//! - [`sweep`] - what is done from time to time; [`expiry`] - the end of abandoned uploads.
+//! - [`check`] - `bigupd check`: comparing what is stored with its digests.
 
 pub mod access;
 pub mod answers;
 pub mod body;
 pub mod census;
+pub mod check;
 pub mod config;
+pub mod expiry;
 pub mod intake;
 pub mod mergers;
 pub mod pace;
@@ -56,7 +59,7 @@ pub async fn run(
 ) {
     let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
     let mergers = Mergers::new(uploads.clone());
-    let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone()));
+    let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone(), config.expire_after));
     let (stopping, is_stopping) = watch::channel(false);
     let routes = routes::routes(App::new(uploads, mergers, is_stopping));
     let stop = async {

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
+use bigupd::check;
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::server;
 use bigupd::tls::Tls;
@@ -26,9 +27,10 @@ fn main() -> ExitCode {
         Err(mistakes) => return refuse(&mistakes),
     };
     if let Some(command) = command {
-        return ended(match command {
-            Command::Token(arguments) => arguments.run(&config.data_dir),
-        });
+        return match command {
+            Command::Check(arguments) => check::run(&config, &arguments),
+            Command::Token(arguments) => ended(arguments.run(&config.data_dir)),
+        };
     }
     if let Err(mistake) = bigupd::access::check_listen(&config) {
         return refuse(&[mistake]);

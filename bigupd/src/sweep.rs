@@ -1,10 +1,12 @@
-//! What is done from time to time: cleaning up after processes that died, noticing mergers that died, mending info.ini.
+//! What is done from time to time: cleaning up after processes that died, noticing mergers that died, mending info.ini,
+//! removing abandoned uploads.
 
+use crate::expiry::{LOOKED, expire};
 use crate::mergers::Mergers;
 use bigup_core::data_dir::DataDir;
-use bigup_core::disk::Context;
+use bigup_core::disk::{Context, remove_folder};
 use bigup_core::info_ini::InfoIni;
-use bigup_core::spool::{Spool, is_older};
+use bigup_core::spool::{GONE, MAKING, Spool, is_older};
 use std::io;
 use std::time::Duration;
 
@@ -15,29 +17,41 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const CLEAN_EVERY: u32 = 30;
 
 /// Leftovers are touched only when they are older: another daemon may be about to use what looks like one.
-const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+pub const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
-/// Looks after `data` for as long as it is polled.
-pub async fn sweep_forever(data: DataDir, mergers: Mergers) {
+/// Looks after `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed.
+pub async fn sweep_forever(data: DataDir, mergers: Mergers, expire_after: Option<Duration>) {
     for round in 0_u32.. {
         let (data, mergers) = (data.clone(), mergers.clone());
-        let swept = tokio::task::spawn_blocking(move || sweep(&data, &mergers, round)).await;
-        if let Err(e) = swept.map_err(io::Error::other).and_then(|result| result) {
-            log::error!("looking after the data folder: {e}");
-        }
+        // A panic there was reported where it happened.
+        let _ = tokio::task::spawn_blocking(move || sweep(&data, &mergers, expire_after, round)).await;
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-fn sweep(data: &DataDir, mergers: &Mergers, round: u32) -> io::Result<()> {
+/// One step that fails must not keep the others from being taken.
+fn sweep(data: &DataDir, mergers: &Mergers, expire_after: Option<Duration>, round: u32) {
+    let taken = |step: io::Result<()>| {
+        if let Err(e) = step {
+            log::error!("looking after the data folder: {e}");
+        }
+    };
     if round == 0 {
-        InfoIni::new(data).reconcile()?;
+        taken(InfoIni::new(data).reconcile());
     }
     if round.is_multiple_of(CLEAN_EVERY) {
-        clean(data, LEFTOVER_AGE)?;
+        taken(clean(data, LEFTOVER_AGE));
     }
-    mergers.ensure_all()?;
-    InfoIni::new(data).mend()
+    if let Some(after) = expire_after.filter(|after| round.is_multiple_of(expire_every(*after))) {
+        taken(expire(data, after));
+    }
+    taken(mergers.ensure_all());
+    taken(InfoIni::new(data).mend());
+}
+
+/// Looks between two at what expires: few where that is soon.
+fn expire_every(after: Duration) -> u32 {
+    (after.as_secs() / 60).clamp(1, u64::from(CLEAN_EVERY)) as u32
 }
 
 /// Removes what killed processes left: spools half made or half removed, arrivals, temporary files.
@@ -50,17 +64,19 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<()> {
             log::warn!("{e}");
         }
     }
-    let in_root = &[".info.ini", ".tokens.json"][..];
-    for (folder, prefixes) in [(data.tmp(), &[".new-", ".gone-"][..]), (data.root().to_owned(), in_root)] {
+    let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}")];
+    let moving = vec![MAKING.to_owned(), GONE.to_owned()];
+    for (folder, prefixes) in [(data.tmp(), moving), (data.root().to_owned(), replaced)] {
         for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
             let path = entry.at("listing", &folder)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if prefixes.iter().any(|prefix| name.starts_with(prefix)) && is_older(&path, age) {
+            if prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) && is_older(&path, age) {
                 log::info!("removing {}, left by a process that died", path.display());
                 let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
-                let removed = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                let removed =
+                    if is_dir { remove_folder(&path) } else { std::fs::remove_file(&path).at("removing", &path) };
                 if let Err(e) = removed {
-                    log::warn!("removing {}: {e}", path.display());
+                    log::warn!("{e}");
                 }
             }
         }

@@ -17,17 +17,16 @@ pub struct FileCloneRange {
 // _IOW(0x94, 13, struct file_clone_range), ioctl_ficlonerange(2).
 nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, FileCloneRange);
 
-/// Makes the `len` bytes at `offset` of `to` share the blocks of the first `len` bytes of `from`.
+/// Makes `len` bytes at an offset of `to` share the blocks of those at an offset of `from`.
 ///
 /// # Errors
 /// EINVAL: the range is not aligned to blocks, and does not end at the end of `from` and at or past the end of `to`;
 /// also for a length of 0, which for the kernel means "all". EOPNOTSUPP, EXDEV: not on this file system.
-pub fn clone_range(from: &File, to: &File, offset: u64, len: u64) -> nix::Result<()> {
+pub fn clone_range((from, src_offset): (&File, u64), (to, dest_offset): (&File, u64), len: u64) -> nix::Result<()> {
     if len == 0 {
         return Err(nix::errno::Errno::EINVAL);
     }
-    let range =
-        FileCloneRange { src_fd: i64::from(from.as_raw_fd()), src_offset: 0, src_length: len, dest_offset: offset };
+    let range = FileCloneRange { src_fd: i64::from(from.as_raw_fd()), src_offset, src_length: len, dest_offset };
     // SAFETY: `range` lives through the call and has the layout that this request code asks for; both descriptors are
     // open for as long as their `File`s are borrowed.
     unsafe { ficlonerange(to.as_raw_fd(), &range) }?;

@@ -1,0 +1,171 @@
+//! Comparing what is held with what is recorded of it, and having it asked for again where it differs.
+
+use super::{LockedSpool, MergerLock, Record, Spool};
+use crate::digest::{SliceDigest, SliceHasher};
+use crate::disk::{self, Context, Copier};
+use crate::plan::Plan;
+use nix::errno::Errno;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Digests `len` bytes at `offset` of `file` by `hasher`.
+///
+/// # Errors
+/// `file` is shorter, or as the system gives them.
+pub fn hash_range(file: &File, offset: u64, len: u64, mut hasher: SliceHasher) -> io::Result<SliceDigest> {
+    disk::read_range(file, offset, len, |bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
+}
+
+/// Whether the file of a slice is what its record says, by reading it. False where there is no file or no record, it is
+/// no slice of this plan, or the disk cannot give it back.
+///
+/// # Errors
+/// It cannot be read.
+pub fn slice_is_right(path: &Path, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<bool> {
+    let Some(record) = record else { return Ok(false) };
+    if plan.len_of(slice_id).is_some_and(|len| len != record.len) {
+        return Ok(false);
+    }
+    let file = match disk::open_regular(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    if file.metadata().at("looking at", path)?.len() != record.len {
+        return Ok(false);
+    }
+    is_as_recorded(&file, 0, plan, slice_id, Some(record)).at("reading", path)
+}
+
+/// Whether the merged file has in the place of a slice what its record says, by reading it. False also where there is no
+/// record, or the place cannot be read.
+pub fn merged_is_right(merged: &File, plan: &Plan, slice_id: u64, record: Option<Record>) -> bool {
+    let place = plan.offset_of(slice_id);
+    place.is_some_and(|from| is_as_recorded(merged, from, plan, slice_id, record).unwrap_or(false))
+}
+
+/// Whether the slice that begins `from` bytes into `file` is what its record says. What the disk cannot give back is not.
+pub(super) fn is_as_recorded(
+    file: &File,
+    from: u64,
+    plan: &Plan,
+    slice_id: u64,
+    record: Option<Record>,
+) -> io::Result<bool> {
+    let Some(record) = record else { return Ok(false) };
+    let hasher = SliceHasher::new(record.digest.kind, plan.offset_of(slice_id).unwrap_or(0));
+    match hash_range(file, from, record.len, hasher) {
+        Ok(digest) => Ok(digest == record.digest),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) if e.raw_os_error() == Some(Errno::EIO as i32) => {
+            log::error!("slice {slice_id} cannot be read: {e}");
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+impl LockedSpool {
+    /// Unlinks the file of a slice, so that the slice is asked for again, unless it is what its record says. Whether it
+    /// was unlinked.
+    ///
+    /// The caller is the merger or has its lock: a merger at work may have opened the file to append it.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn discard_if_wrong(&self, slice_id: u64) -> io::Result<bool> {
+        let record = self.records().get(slice_id)?;
+        if slice_is_right(&self.spool.slice_path(slice_id), &self.upload.plan, slice_id, record)? {
+            return Ok(false);
+        }
+        match self.discard(slice_id) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
+    /// Whether the file of a waiting slice is not what its record says. What is said under the lock holds: slices come
+    /// and go under it only.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_waiting_slice_wrong(&self, slice_id: u64) -> io::Result<bool> {
+        if !self.spool.has_slice(slice_id) {
+            return Ok(false);
+        }
+        let record = self.records().get(slice_id)?;
+        slice_is_right(&self.spool.slice_path(slice_id), &self.upload.plan, slice_id, record).map(|right| !right)
+    }
+
+    /// Whether the merged file has something else than recorded in the place of a slice below the frontier.
+    ///
+    /// What is said under the lock holds, whatever the merger does: it writes a slice before it unlinks its file, and
+    /// unlinks under this lock. Where the file is there, the slice is yet to be written.
+    ///
+    /// # Errors
+    /// The merged file cannot be opened.
+    pub fn is_merged_slice_wrong(&self, slice_id: u64) -> io::Result<bool> {
+        if self.spool.has_slice(slice_id) || slice_id >= self.frontier()? {
+            return Ok(false);
+        }
+        let merged = match disk::open_regular(&self.spool.merged_path()) {
+            Ok(merged) => merged,
+            // It is in files/ already.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        Ok(!merged_is_right(&merged, &self.upload.plan, slice_id, self.records().get(slice_id)?))
+    }
+}
+
+impl Spool {
+    /// Has those of the slices `doubtful`, which were found damaged below the frontier, asked for again that still are,
+    /// and nothing else: from the frontier down to the first of them the merged file is taken apart, what is right of it
+    /// into waiting slices. The slices that are asked for again.
+    ///
+    /// A kill leaves a slice both merged and waiting at most, and the first damaged one to be found anew.
+    ///
+    /// # Errors
+    /// As the system gives them; with no room for one slice nothing more is taken apart.
+    pub fn take_apart(&self, _merger: &MergerLock, doubtful: &[u64]) -> io::Result<Vec<u64>> {
+        let Some(locked) = self.lock()? else { return Ok(vec![]) };
+        let mut wrong = vec![];
+        for slice_id in doubtful {
+            if locked.is_merged_slice_wrong(*slice_id)? {
+                wrong.push(*slice_id);
+            }
+        }
+        let Some(first) = wrong.iter().min().copied() else { return Ok(vec![]) };
+        let (plan, frontier) = (locked.upload.plan, locked.frontier()?);
+        // Before anything is cut, for good: what is above counts as unsynced from now on, and is checked after a power cut.
+        locked.note_cut(first)?;
+        drop(locked);
+        let path = self.merged_path();
+        let merged = disk::open_or_create(&path)?;
+        let mut copier = Copier::new();
+        for slice_id in (first..frontier).rev() {
+            self.make_wait(&merged, &plan, slice_id, &mut copier)?;
+            merged.set_len(plan.offset_of(slice_id).unwrap_or(0)).at("cutting", &path)?;
+        }
+        Ok(wrong)
+    }
+
+    /// Copies a slice out of the merged file into one of its own, if it is right and there is none.
+    fn make_wait(&self, merged: &File, plan: &Plan, slice_id: u64, copier: &mut Copier) -> io::Result<()> {
+        let Some(locked) = self.lock()? else { return Err(io::ErrorKind::NotFound.into()) };
+        let record = locked.records().get(slice_id)?;
+        let Some(record) = record.filter(|_| !self.has_slice(slice_id)) else { return Ok(()) };
+        let (Some(offset), true) = (plan.offset_of(slice_id), merged_is_right(merged, plan, slice_id, Some(record)))
+        else {
+            return Ok(());
+        };
+        let mut arrival = self.arrival(slice_id)?;
+        copier.copy_range((merged, offset), (arrival.file(), 0), record.len).at("copying from", &self.merged_path())?;
+        let path = self.slice_path(slice_id);
+        std::fs::rename(&arrival.path, &path).at("keeping", &path)?;
+        arrival.kept = true;
+        Ok(())
+    }
+}

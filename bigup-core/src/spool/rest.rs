@@ -1,0 +1,147 @@
+//! Spools that nobody works on: how long they have been idle, what is left in them, and their end.
+
+use super::{DIGESTS, MERGER_LOCK, PART_SUFFIX, Spool};
+use crate::data_dir::DataDir;
+use crate::disk::{self, Context, FileLock};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// An upload that was removed because nothing came any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// For how long nothing had come.
+    pub idle: Duration,
+    /// Bytes of what was held.
+    pub bytes: u64,
+}
+
+/// Proof that nobody works on a spool, for as long as it lives.
+struct AtRest {
+    _digests: Option<FileLock>,
+    _merger: Option<FileLock>,
+}
+
+impl Spool {
+    /// How long ago the last byte arrived or the spool last changed; zero where clocks disagree.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn idle(&self) -> io::Result<Duration> {
+        let found = std::fs::symlink_metadata(&self.path).and_then(|m| m.modified());
+        let mut last = found.at("looking at", &self.path)?;
+        for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
+            let entry = entry.at("listing", &self.path)?;
+            if is_part(&entry.path())
+                && let Ok(modified) = entry.metadata().and_then(|m| m.modified())
+            {
+                last = last.max(modified);
+            }
+        }
+        Ok(SystemTime::now().duration_since(last).unwrap_or_default())
+    }
+
+    /// Whether slices of an upload that is merged came or went within the last `time`, so that the room they took may come
+    /// back by itself.
+    pub fn moved_within(&self, time: Duration) -> bool {
+        self.merged_path().exists() && !is_older(&self.path, time)
+    }
+
+    /// Removes what killed processes left: arrivals that nobody writes and temporary files, untouched for `age`. What
+    /// cannot be removed is logged and stays.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn sweep(&self, age: Duration) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
+            let path = entry.at("listing", &self.path)?.path();
+            let is_temporary = path.extension().is_some_and(|extension| extension == "tmp");
+            if (is_part(&path) || is_temporary) && is_older(&path, age) && !is_locked(&path) {
+                log::info!("removing {}, left by a process that died", path.display());
+                if let Err(e) = std::fs::remove_file(&path) {
+                    log::warn!("removing {}: {e}", path.display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the upload, readable or not, if nothing has come for `age` and nobody works on it. None: it stays.
+    ///
+    /// It goes from sight by one rename; a kill leaves at most a hidden folder that is swept later. Symlinks in it are
+    /// removed and not followed.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn remove_if_idle(&self, age: Duration) -> io::Result<Option<Expired>> {
+        // Without locks first: most are at work, or young.
+        if self.idle()? < age {
+            return Ok(None);
+        }
+        let Some(_at_rest) = self.at_rest()? else { return Ok(None) };
+        let idle = self.idle()?;
+        if idle < age {
+            return Ok(None);
+        }
+        let found = self.entries()?.into_iter().filter_map(|path| std::fs::symlink_metadata(path).ok());
+        let bytes = found.map(|found| found.len()).sum();
+        self.remove_path()?;
+        Ok(Some(Expired { idle, bytes }))
+    }
+
+    /// Moves a spool that cannot be used, or what stands in its place, into `tmp/` of `aside`, if nobody works on it. False:
+    /// somebody does.
+    ///
+    /// # Errors
+    /// As the system gives them; it is where it was.
+    pub fn set_aside(&self, aside: &DataDir) -> io::Result<bool> {
+        let is_folder = std::fs::symlink_metadata(&self.path).at("looking at", &self.path)?.is_dir();
+        let at_rest = if is_folder { self.at_rest()? } else { None };
+        if is_folder && at_rest.is_none() {
+            return Ok(false);
+        }
+        std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;
+        Ok(true)
+    }
+
+    /// Keeps everybody from working on the spool. None while a merger is at work or a slice arrives.
+    ///
+    /// Nothing is created, which would look like a sign of life. What is no file of ours nobody can have locked.
+    fn at_rest(&self) -> io::Result<Option<AtRest>> {
+        let lock_path = |name| Some(self.path.join(name)).filter(|path| is_file(path));
+        let digests = lock_path(DIGESTS).map(|path| FileLock::wait(&path)).transpose()?;
+        let merger = match lock_path(MERGER_LOCK) {
+            Some(path) => match FileLock::try_now(&path)? {
+                None => return Ok(None),
+                lock => lock,
+            },
+            None => None,
+        };
+        let is_arriving = self.entries()?.iter().any(|path| is_part(path) && is_locked(path));
+        Ok((!is_arriving).then_some(AtRest { _digests: digests, _merger: merger }))
+    }
+
+    fn entries(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(&self.path).at("listing", &self.path)?;
+        entries.map(|entry| entry.map(|entry| entry.path()).at("listing", &self.path)).collect()
+    }
+}
+
+/// Whether `path` was last changed more than `age` ago. False where that cannot be told.
+pub fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
+    modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|a| a > age))
+}
+
+fn is_part(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(PART_SUFFIX.as_bytes())
+}
+
+fn is_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+/// Whether somebody writes the file. What is no regular file nobody does.
+fn is_locked(path: &Path) -> bool {
+    disk::open_regular(path).is_ok_and(|file| disk::is_locked(&file).unwrap_or(true))
+}

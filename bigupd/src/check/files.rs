@@ -1,0 +1,156 @@
+//! Finished files: each against the digest on it.
+
+use super::{Check, Finding, Repair};
+use bigup_core::digest::{Digest, DigestKind, Leaves, SliceHasher};
+use bigup_core::disk::forget_cached;
+use bigup_core::name::{FileName, MAX_NAME_LEN, printable};
+use bigup_core::spool::hash_range;
+use bigup_core::store::{self, Claim, Opened, Stamp, Store};
+use bigup_core::unpublish::{Damaged, Unpublished, unpublish};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use walkdir::WalkDir;
+
+/// A file that can be checked.
+struct Stamped {
+    file: File,
+    stamp: Stamp,
+    /// Bytes that it must have.
+    size: u64,
+    /// The size of the slices in which it came, and its leaves.
+    leaves: Option<(u64, Leaves)>,
+}
+
+impl Check<'_> {
+    /// Whatever is below `files/`: no link is followed, and nothing but regular files is opened.
+    pub(super) fn check_files(&mut self, unseen: &mut Vec<FileName>) {
+        let files = self.data.files();
+        let roots: Vec<PathBuf> = match &self.arguments.names[..] {
+            [] => vec![files.clone()],
+            names => names.iter().map(|name| files.join(name.as_str())).collect(),
+        };
+        for root in roots {
+            // Deeper than the longest name of single letters nothing is ours.
+            let walk = WalkDir::new(root).follow_root_links(false).max_depth(MAX_NAME_LEN / 2 + 1);
+            for entry in walk {
+                match entry {
+                    Ok(entry) if entry.file_type().is_dir() => {}
+                    Ok(entry) => self.check_entry(&files, entry.path(), entry.file_type().is_file(), unseen),
+                    Err(e) if e.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound) => {}
+                    Err(e) => self.failed("file", &e.path().unwrap_or(&files).to_string_lossy(), &e.to_string()),
+                }
+            }
+        }
+    }
+
+    fn check_entry(&mut self, files: &Path, path: &Path, is_file: bool, unseen: &mut Vec<FileName>) {
+        let name = path.strip_prefix(files).ok().and_then(|path| FileName::new(path.to_str()?).ok());
+        let Some(name) = name.filter(|name| self.is_asked_for(name.as_str(), unseen) && is_file) else {
+            self.tally.unknown += 1;
+            return;
+        };
+        match open(&Store::new(&self.data), &name) {
+            Ok(Some(stamped)) => self.check_file(&name, &stamped),
+            Ok(None) => self.tally.unknown += 1,
+            Err(e) => self.failed("file", name.as_str(), &e.to_string()),
+        }
+    }
+
+    fn check_file(&mut self, name: &FileName, stamped: &Stamped) {
+        let findings = stamped.findings();
+        // Whoever changed it while it was read changed its time too.
+        match stamped.file.metadata().map(|found| store::claim(&stamped.file, &found)) {
+            Ok(Claim::Was { stamp, .. }) if stamp == stamped.stamp => {}
+            _ => {
+                self.tally.unknown += 1;
+                return;
+            }
+        }
+        self.tally.files += 1;
+        self.tally.bytes += stamped.size;
+        if findings.is_empty() {
+            return;
+        }
+        let repair = if self.arguments.repair { self.repair_file(name, stamped) } else { Repair::NotAsked };
+        self.damaged("file", name.as_str(), &findings, &repair);
+    }
+
+    fn repair_file(&mut self, name: &FileName, stamped: &Stamped) -> Repair {
+        let aside = match self.aside() {
+            Ok(aside) => aside,
+            Err(e) => return Repair::Failed(e.to_string()),
+        };
+        let damaged = Damaged {
+            name,
+            file: &stamped.file,
+            stamp: &stamped.stamp,
+            size: stamped.size,
+            slice_size: stamped.leaves.as_ref().map(|(slice_size, _)| *slice_size),
+        };
+        let moved = || format!("moved to {}", Store::new(&aside).path_of(name).display());
+        match unpublish(&self.data, &aside, &self.room, &damaged) {
+            Ok(Unpublished::Slices) => Repair::Done(format!("{}; push it again: only what differs is sent", moved())),
+            Ok(Unpublished::Whole(why)) => Repair::Done(format!("{}; push it again, all of it ({why})", moved())),
+            Ok(Unpublished::Replaced) => Repair::Done("another file has taken its place".to_owned()),
+            Err(e) => Repair::Failed(e.to_string()),
+        }
+    }
+}
+
+/// Opens a file of known content. None: its content is not known, or it is gone.
+fn open(store: &Store, name: &FileName) -> io::Result<Option<Stamped>> {
+    let Opened::File(file) = store.open(name)? else { return Ok(None) };
+    match store::claim(&file, &file.metadata()?) {
+        Claim::Nothing | Claim::Changed => Ok(None),
+        Claim::Was { stamp, size } => {
+            Ok(Some(Stamped { leaves: store::read_leaves(&file, stamp.digest), file, stamp, size }))
+        }
+    }
+}
+
+impl Stamped {
+    fn findings(&self) -> Vec<Finding> {
+        let (parts, slice_size) = match &self.leaves {
+            None => (vec![(0, self.size, DigestKind::Hash, self.stamp.digest)], None),
+            Some((slice_size, leaves)) => (self.parts(leaves), Some(*slice_size)),
+        };
+        let mut findings: Vec<Finding> = vec![];
+        for (offset, len, kind, digest) in parts {
+            let is = hash_range(&self.file, offset, len, SliceHasher::new(kind, offset));
+            forget_cached(&self.file, offset, len);
+            let what = match is {
+                Ok(is) if is.digest == digest => continue,
+                Ok(_) => "not what was published".to_owned(),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => "cut off".to_owned(),
+                Err(e) => format!("cannot be read: {}", printable(&e.to_string())),
+            };
+            let last = (offset + len).saturating_sub(1);
+            match findings.last_mut() {
+                Some(Finding { bytes: Some((_, end)), what: before, .. }) if *end + 1 == offset && *before == what => {
+                    *end = last;
+                }
+                _ => findings.push(Finding { bytes: Some((offset, last)), slices: None, what }),
+            }
+        }
+        if let Ok(found) = self.file.metadata()
+            && found.len() > self.size
+        {
+            let what = format!("beyond the end: the file must have {} bytes", self.size);
+            findings.push(Finding { bytes: Some((self.size, found.len() - 1)), slices: None, what });
+        }
+        for finding in &mut findings {
+            finding.slices = finding.bytes.zip(slice_size).map(|((first, last), size)| (first / size, last / size));
+        }
+        findings
+    }
+
+    /// Offset, length and digest of each leaf.
+    fn parts(&self, leaves: &Leaves) -> Vec<(u64, u64, DigestKind, Digest)> {
+        let offsets = (0..).map(|i| i * leaves.leaf_len);
+        let within = offsets.zip(&leaves.values).filter(|(offset, _)| *offset < self.size);
+        within
+            .map(|(offset, value)| (offset, leaves.leaf_len.min(self.size - offset), DigestKind::ChainingValue, *value))
+            .collect()
+    }
+}
