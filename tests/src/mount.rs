@@ -20,6 +20,16 @@ impl Mount {
         mount
     }
 
+    /// The same for a file system that a program of its own serves (FUSE), of the type that mount(8) knows it by.
+    pub fn served(mkfs: &[&str], size: u64, kind: &str) -> Mount {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let image = folder.path().join("image");
+        make_image(&image, mkfs, size);
+        let mount = Mount::empty(folder);
+        run(Command::new("mount").args(["-t", kind, "-o", "loop"]).arg(&image).arg(mount.path()));
+        mount
+    }
+
     /// Mounts a file system of this type that needs no device.
     pub fn in_memory(kind: &str, options: &str) -> Mount {
         let mount = Mount::empty(tempfile::tempdir().expect("a temporary folder can be made"));
