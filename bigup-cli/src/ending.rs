@@ -50,7 +50,8 @@ pub fn wait(remote: &Remote<'_>, plan: &Plan) -> anyhow::Result<Ending> {
         if before.as_ref().is_none_or(|before| moved_on(before, &answer)) {
             remote.patience.renew();
         } else if remote.patience.is_over() {
-            bail!("everything is sent, but the server does not finish{}", because(&answer));
+            let why = answer.last_error.as_deref().unwrap_or("its log says why");
+            bail!("everything is sent, but the server does not finish: {}", printable(why));
         }
         before = Some(answer);
         thread::sleep(SOON.saturating_sub(asked.elapsed()));

@@ -95,7 +95,8 @@ pub enum Durability {
 /// Gives the file `name` in `folder` the content `bytes`, by rename: at every instant it is the old one or the new one.
 ///
 /// # Errors
-/// The old content stands, and nothing is left behind but after a kill: a file `.NAME.RANDOM.tmp`.
+/// The old content stands; or the new one without being durable, where only the folder could not be synced. Nothing is
+/// left behind but after a kill: a file `.NAME.RANDOM.tmp`.
 pub fn replace_file(folder: &Path, name: &str, bytes: &[u8], durability: Durability) -> io::Result<()> {
     replace(folder, name, bytes, durability, create_new)
 }
@@ -324,6 +325,9 @@ pub fn is_locked(file: &File) -> io::Result<bool> {
 pub struct BootId(pub [u8; 8]);
 
 impl BootId {
+    /// No kernel: what has it is never trusted.
+    pub const NONE: BootId = BootId([0; 8]);
+
     /// The kernel that runs now: the first 8 bytes of the BLAKE3 hash of /proc/sys/kernel/random/boot_id (random(4)).
     /// Where that cannot be read it is a random one, so that nothing is trusted.
     pub fn current() -> BootId {
@@ -360,6 +364,27 @@ impl fmt::Display for CopyMethod {
     }
 }
 
+/// Why a range was not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The source could not be written back (ioctl_ficlonerange(2), EIO), as before a failed sync of it: what it holds
+    /// may never reach the disk, and another attempt could succeed all the same.
+    #[error("writing it back: {0}")]
+    SourceLost(io::Error),
+    /// Anything else.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<CopyError> for io::Error {
+    fn from(error: CopyError) -> io::Error {
+        match error {
+            CopyError::SourceLost(cause) => io::Error::new(cause.kind(), CopyError::SourceLost(cause).to_string()),
+            CopyError::Io(cause) => cause,
+        }
+    }
+}
+
 /// Copies ranges between files by the best method that works, found out at run time and remembered.
 ///
 /// Each method that the file system does not have is tried once. A reflink that fails for its alignment alone (EINVAL)
@@ -385,7 +410,7 @@ impl Copier {
     ///
     /// # Errors
     /// `from` is shorter, or as the system gives them. Part of the range may be written.
-    pub fn copy(&mut self, from: &File, to: &File, offset: u64, len: u64) -> io::Result<CopyMethod> {
+    pub fn copy(&mut self, from: &File, to: &File, offset: u64, len: u64) -> Result<CopyMethod, CopyError> {
         self.copy_range((from, 0), (to, offset), len)
     }
 
@@ -393,7 +418,7 @@ impl Copier {
     ///
     /// # Errors
     /// As for [`Copier::copy`].
-    pub fn copy_range(&mut self, from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<CopyMethod> {
+    pub fn copy_range(&mut self, from: (&File, u64), to: (&File, u64), len: u64) -> Result<CopyMethod, CopyError> {
         if self.reflink {
             match reflink::clone_range(from, to, len) {
                 Ok(()) => return Ok(CopyMethod::Reflink),
@@ -401,7 +426,8 @@ impl Copier {
                 Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EXDEV | Errno::ENOSYS | Errno::EPERM) => {
                     self.reflink = false;
                 }
-                Err(e) => return Err(e.into()),
+                Err(Errno::EIO) => return Err(CopyError::SourceLost(Errno::EIO.into())),
+                Err(e) => return Err(io::Error::from(e).into()),
             }
         }
         if self.copy_file_range {
@@ -410,8 +436,8 @@ impl Copier {
                 Err(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
                     self.copy_file_range = false;
                 }
-                Err(Errno::ENODATA) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(e) => return Err(e.into()),
+                Err(Errno::ENODATA) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Err(e) => return Err(io::Error::from(e).into()),
             }
         }
         copy_by_hand(from, to, len)?;
@@ -568,6 +594,7 @@ mod tests {
         for copy_file_range in [true, false] {
             let to = create_new(&dir.path().join(format!("to{copy_file_range}"))).unwrap();
             let error = Copier { reflink: false, copy_file_range }.copy(&from, &to, 0, 6).unwrap_err();
+            let error = io::Error::from(error);
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }

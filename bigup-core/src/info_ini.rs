@@ -176,6 +176,14 @@ impl InfoIni<'_> {
     }
 }
 
+/// Logs why info.ini could not be brought up to date. It is a view: nothing else fails for it, and a daemon's next look
+/// mends it.
+pub fn tolerate(name: &FileName, told: io::Result<()>) {
+    if let Err(e) = told {
+        log::warn!("{name}: info.ini is not up to date: {e}");
+    }
+}
+
 /// Writes a section for every readable spool. An unreadable one is reported by whoever begins that upload anew.
 ///
 /// No spool is locked: whoever publishes holds that lock while waiting for the one on info.ini.

@@ -14,7 +14,7 @@
 use crate::data_dir::DataDir;
 use crate::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
 use crate::disk::{self, BootId, Context};
-use crate::info_ini::InfoIni;
+use crate::info_ini::{self, InfoIni};
 use crate::name::printable;
 use crate::plan::Plan;
 use crate::room;
@@ -23,6 +23,7 @@ use crate::store::{self, Entry, Stamp, Store, StoreError};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// What came of an attempt to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     match in_the_way(data, &upload, digest)? {
         InTheWay::Nothing => {}
         InTheWay::TheSameFile => {
-            InfoIni::new(data).remove(&upload.file_name)?;
+            info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
             locked.remove()?;
             return Ok(Outcome::Published(digest));
         }
@@ -102,7 +103,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         Err(StoreError::InTheWay(what)) => return block(&mut locked, what),
         Err(StoreError::Io(e)) => return Err(e),
     }
-    InfoIni::new(data).remove(&upload.file_name)?;
+    info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
     locked.remove()?;
     Ok(Outcome::Published(digest))
 }
@@ -126,11 +127,20 @@ pub fn is_moved(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
 ///
 /// Where the file is still the upload's only slice, a power cut took back the rename that made it the merged file.
 fn moved_already(spool: &Spool, locked: &LockedSpool) -> io::Result<Option<Publication>> {
-    if spool.merged_path().exists() {
+    // What cannot be looked at may be there: no error must pass for "it was moved", after which the spool is removed.
+    if inode_of(&spool.merged_path())?.is_some() {
         return Ok(None);
     }
-    let slice = std::fs::symlink_metadata(spool.slice_path(0)).ok().map(|found| found.ino());
+    let slice = inode_of(&spool.slice_path(0))?;
     Ok(locked.records().publication()?.filter(|publication| slice != Some(publication.inode)))
+}
+
+fn inode_of(path: &Path) -> io::Result<Option<u64>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).at("looking at", path),
+    }
 }
 
 fn finish_moved(data: &DataDir, locked: &LockedSpool) -> io::Result<()> {
@@ -141,7 +151,8 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool) -> io::Result<()> {
         Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {}
         Err(StoreError::Io(e)) => return Err(e),
     }
-    InfoIni::new(data).remove(name)
+    info_ini::tolerate(name, InfoIni::new(data).remove(name));
+    Ok(())
 }
 
 /// Makes the only slice of an upload the merged file, without copying; an empty file needs none. False: the slice is
@@ -152,7 +163,7 @@ fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
         // What another source's upload had merged before this one turned out to be empty is none of it.
         return disk::open_or_create(&merged)?.set_len(0).at("cutting", &merged).map(|()| true);
     }
-    if merged.exists() {
+    if inode_of(&merged)?.is_some() {
         return Ok(true);
     }
     match locked.upload().plan.slice_num {
@@ -165,7 +176,11 @@ fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
             }
             // Synced first: a merged file without its slice beside it counts as synced.
             let slice = spool.slice_path(0);
-            disk::open_regular(&slice)?.sync_all().at("syncing", &slice)?;
+            if let Err(e) = disk::open_regular(&slice)?.sync_all() {
+                // Another sync could succeed without having written it, and reading it would tell nothing.
+                locked.discard(0)?;
+                return Err(e).at("syncing", &slice);
+            }
             std::fs::rename(&slice, &merged).at("keeping", &merged).map(|()| true)
         }
         _ => Ok(true),

@@ -172,7 +172,14 @@ impl Spool {
         })();
         // A folder is renamed onto an empty one at most (rename(2)), and a spool is never empty.
         match made.and_then(|()| std::fs::rename(&making, &spool.path).map_err(RoomError::Io)) {
-            Ok(()) if durability == Durability::PowerCut => Ok(disk::sync_dir(&tmp).map(|()| true)?),
+            Ok(()) if durability == Durability::PowerCut => match disk::sync_dir(&tmp) {
+                Ok(()) => Ok(true),
+                Err(e) => {
+                    // Whoever comes next would find it there and take it for durable.
+                    let _ = spool.remove_path();
+                    Err(e.into())
+                }
+            },
             Ok(()) => Ok(true),
             Err(e) => {
                 // Swept later if this fails too.
@@ -289,7 +296,10 @@ impl Spool {
         }
         let Some(lock) = FileLock::try_now(&self.path.join(MERGER_LOCK))? else { return Ok(None) };
         let mut file = lock.file();
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).at("writing", &self.path)?;
+        if let Err(e) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+            // The lock is what counts, and merging may be what makes room again.
+            log::warn!("the merger's process id cannot be written in {}: {e}", self.path.display());
+        }
         Ok(Some(MergerLock { _lock: lock }))
     }
 
@@ -374,12 +384,21 @@ impl Spool {
                 log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", self.folder);
                 return self.remove_if_same(&path, &file).map(|()| false);
             }
-            file.sync_data().at("syncing", &path)?;
+            let synced = file.sync_data().at("syncing", &path);
+            if let Err(e) = synced.and_then(|()| digests.sync_data().at("syncing the digests in", &self.path)) {
+                // Another sync could succeed without having written them, and reading them would tell nothing.
+                self.remove_if_same(&path, &file)?;
+                return Err(e);
+            }
+        } else {
+            digests.sync_data().at("syncing the digests in", &self.path)?;
         }
-        digests.sync_data().at("syncing the digests in", &self.path)?;
         if matches!(upload.plan.slice_num, Some(0 | 1)) {
             // Such a spool is made without syncs, since it is mostly published in the same breath.
-            disk::open_regular(&self.path.join(UPLOAD_JSON))?.sync_all().at("syncing", &self.path)?;
+            // Written anew, since another sync of what could not be synced would prove nothing.
+            if let Some(locked) = self.lock()? {
+                disk::replace_file(&self.path, UPLOAD_JSON, &locked.upload.to_json(), Durability::PowerCut)?;
+            }
             self.path.parent().map_or(Ok(()), disk::sync_dir)?;
         }
         disk::sync_dir(&self.path).map(|()| true)
@@ -578,10 +597,17 @@ impl LockedSpool {
     /// # Errors
     /// As the system gives them; it is what it was then.
     pub fn save(&mut self, upload: Upload) -> io::Result<()> {
-        if upload != self.upload {
-            disk::replace_file(&self.spool.path, UPLOAD_JSON, &upload.to_json(), Durability::PowerCut)?;
-            self.upload = upload;
+        if upload == self.upload {
+            return Ok(());
         }
+        if let Err(e) = disk::replace_file(&self.spool.path, UPLOAD_JSON, &upload.to_json(), Durability::PowerCut) {
+            // It may be there without being durable, and whoever asks again would find nothing left to save.
+            let old = self.upload.to_json();
+            let put_back = |durability| disk::replace_file(&self.spool.path, UPLOAD_JSON, &old, durability);
+            let _ = put_back(Durability::PowerCut).or_else(|_| put_back(Durability::Process));
+            return Err(e);
+        }
+        self.upload = upload;
         Ok(())
     }
 
@@ -692,13 +718,12 @@ impl LockedSpool {
         Ok(Place::Wanted)
     }
 
-    /// Unlinks the merged slice `slice_id`, unless its file is another one than the one merged (inode `merged_inode`):
-    /// then it came later and is yet to be merged.
+    /// Unlinks the slice `slice_id` whose file has the inode `inode`. Another one came later, and stays.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn unlink_merged(&self, slice_id: u64, merged_inode: u64) -> io::Result<()> {
-        self.unlink_if(&self.spool.slice_path(slice_id), merged_inode)
+    pub fn unlink_this(&self, slice_id: u64, inode: u64) -> io::Result<()> {
+        self.unlink_if(&self.spool.slice_path(slice_id), inode)
     }
 
     fn unlink_if(&self, path: &Path, inode: u64) -> io::Result<()> {
@@ -708,6 +733,18 @@ impl LockedSpool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e).at("looking at", path),
         }
+    }
+
+    /// Notes that a slice must be compared with its digest before it is merged.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn distrust(&self, slice_id: u64) -> io::Result<()> {
+        match self.records().get(slice_id)? {
+            Some(record) => self.records().put(slice_id, &Record { boot: BootId::NONE, ..record }),
+            None => Ok(()),
+        }
+        .at("writing", &self.spool.path.join(DIGESTS))
     }
 
     /// Unlinks a slice that is not what its record says, so that it is asked for again.
@@ -801,10 +838,10 @@ impl LockedSpool {
 
     /// Removes the whole spool.
     ///
-    /// It goes from sight by one rename; a kill leaves at most a hidden folder that is swept later.
+    /// It goes from sight by one rename; a kill or an error after it leaves at most a hidden folder that is swept later.
     ///
     /// # Errors
-    /// As the system gives them.
+    /// As the system gives them; it is still there then.
     pub fn remove(self) -> io::Result<()> {
         self.spool.remove_path()
     }
@@ -823,6 +860,9 @@ impl Spool {
     fn remove_path(&self) -> io::Result<()> {
         let gone = self.path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
         std::fs::rename(&self.path, &gone).at("removing", &self.path)?;
-        disk::remove_folder(&gone)
+        if let Err(e) = disk::remove_folder(&gone) {
+            log::warn!("to be swept later: {e}");
+        }
+        Ok(())
     }
 }

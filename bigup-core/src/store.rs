@@ -132,8 +132,10 @@ impl Store {
             Opened::Nothing => Entry::Nothing,
             Opened::Other(what) => Entry::Other(what),
             Opened::File(file) => {
-                let found = file.metadata().at("looking at", &self.path_of(name))?;
-                Entry::File(Finished { size: found.len(), stamp: read_stamp(&file, &found) })
+                let path = self.path_of(name);
+                let found = file.metadata().at("looking at", &path)?;
+                let stamp = read_stamp(&file, &found).at("reading the digest of", &path)?;
+                Entry::File(Finished { size: found.len(), stamp })
             }
         })
     }
@@ -251,7 +253,13 @@ impl Store {
         for component in components {
             if create {
                 match mkdirat(&folder, component, Mode::from_bits_truncate(0o777)) {
-                    Ok(()) => folder.sync_all().at("syncing a folder of", &self.path_of(name))?,
+                    Ok(()) => {
+                        if let Err(e) = folder.sync_all() {
+                            // Whoever comes next would find it there and take it for durable.
+                            let _ = unlinkat(&folder, component, UnlinkatFlags::RemoveDir);
+                            return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
+                        }
+                    }
                     Err(Errno::EEXIST) => {}
                     Err(e) => return Err(e).at("creating the folder of", &self.path_of(name)).map_err(StoreError::Io),
                 }
@@ -335,25 +343,29 @@ pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
 }
 
 /// What a file says of itself; `found` are its metadata of now.
-pub fn claim(file: &File, found: &Metadata) -> Claim {
-    let stored = || -> Option<(Stored, Digest)> {
-        let stored: Stored = serde_json::from_slice(&file.get_xattr(ATTRIBUTE).ok()??).ok()?;
-        let digest = stored.digest.parse().ok()?;
-        Some((stored, digest))
+///
+/// # Errors
+/// It cannot be read, which says nothing.
+pub fn claim(file: &File, found: &Metadata) -> io::Result<Claim> {
+    let value = match file.get_xattr(ATTRIBUTE) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
+        value => value?,
     };
-    match stored() {
+    let stored: Option<Stored> = value.and_then(|value| serde_json::from_slice(&value).ok());
+    let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
+    Ok(match known {
         None => Claim::Nothing,
-        Some((stored, _)) if stored.modified != (found.mtime(), found.mtime_nsec()) => Claim::Changed,
-        Some((stored, digest)) => Claim::Was { stamp: Stamp { digest, source: stored.source }, size: stored.size },
-    }
+        Some((_, stored)) if stored.modified != (found.mtime(), found.mtime_nsec()) => Claim::Changed,
+        Some((digest, stored)) => Claim::Was { stamp: Stamp { digest, source: stored.source }, size: stored.size },
+    })
 }
 
 /// The stamp of a file, if it has one that holds.
-fn read_stamp(file: &File, found: &Metadata) -> Option<Stamp> {
-    match claim(file, found) {
+fn read_stamp(file: &File, found: &Metadata) -> io::Result<Option<Stamp>> {
+    Ok(match claim(file, found)? {
         Claim::Was { stamp, size } if size == found.len() => Some(stamp),
         _ => None,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub use wait::Stop;
 
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::Digest;
-use bigup_core::info_ini::InfoIni;
+use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::publish::{Outcome, publish};
 use bigup_core::spool::{MergerLock, Spool, Upload};
@@ -80,7 +80,7 @@ pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
             continue;
         }
         if !matches!(ended, Ok(Ended::Published(_))) {
-            InfoIni::new(&data).refresh(&spool, &config.file_name, None)?;
+            info_ini::tolerate(&config.file_name, InfoIni::new(&data).refresh(&spool, &config.file_name, None));
         }
         return ended;
     }

@@ -17,11 +17,11 @@ use crate::recover::Recovered;
 use crate::sync::Syncer;
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
-use bigup_core::disk::{self, BootId, Context, Copier, CopyMethod};
-use bigup_core::info_ini::InfoIni;
+use bigup_core::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
+use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::room;
-use bigup_core::spool::{Record, Records, Spool, Upload, slice_is_right};
+use bigup_core::spool::{Records, Spool, Upload, slice_is_right};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -95,7 +95,7 @@ impl<'a> Merge<'a> {
             info_lags: true,
             last_info: Instant::now(),
         };
-        merge.refresh_info()?;
+        merge.refresh_info();
         Ok(merge)
     }
 
@@ -198,13 +198,14 @@ impl<'a> Merge<'a> {
             self.begin_sync();
             self.end_sync(None)?;
         }
-        self.tell_frontier()
+        self.tell_frontier();
+        Ok(())
     }
 
     /// Begins and ends syncs while appending goes on.
     fn sync_beside(&mut self) -> io::Result<()> {
         if self.end_sync(Some(Duration::ZERO))? {
-            self.tell_frontier()?;
+            self.tell_frontier();
         }
         let due = self.unsynced_bytes >= CHECKPOINT_BYTES || self.last_checkpoint.elapsed() >= CHECKPOINT_TIME;
         if due && !self.syncer.is_at_work() {
@@ -240,7 +241,7 @@ impl<'a> Merge<'a> {
         for batch in synced.chunks(UNLINK_BATCH) {
             let Some(locked) = self.spool.lock()? else { return Ok(true) };
             for (slice_id, inode) in batch {
-                locked.unlink_merged(*slice_id, *inode)?;
+                locked.unlink_this(*slice_id, *inode)?;
             }
         }
         self.info_lags = true;
@@ -248,30 +249,28 @@ impl<'a> Merge<'a> {
     }
 
     fn count_as_lost(&mut self) -> io::Result<()> {
+        let Some(locked) = self.spool.lock()? else { return Ok(()) };
         let lost: Vec<u64> = self.syncing.keys().chain(self.unsynced.keys()).copied().collect();
         for slice_id in &lost {
-            self.distrust(*slice_id)?;
+            locked.distrust(*slice_id)?;
         }
         let first = lost.iter().min().copied().unwrap_or(self.frontier);
         room::cut(&self.merged, self.upload.plan.offset_of(first).unwrap_or(0), &self.upload.plan)?;
-        self.spool.lock()?.map_or(Ok(()), |locked| locked.note_cut(first))
+        locked.note_cut(first)
     }
 
-    fn tell_frontier(&mut self) -> io::Result<()> {
-        if self.info_lags && self.last_info.elapsed() >= CHECKPOINT_TIME / 2 { self.refresh_info() } else { Ok(()) }
-    }
-
-    fn refresh_info(&mut self) -> io::Result<()> {
-        self.last_info = Instant::now();
-        match InfoIni::new(self.data).refresh(self.spool, self.name, Some(self.synced_frontier())) {
-            // It may lag; unlinking slices must go on, or nothing would ever make room.
-            Err(e) if is_full(&e) => log::warn!("{}: {e}", self.name),
-            told => {
-                told?;
-                self.info_lags = false;
-            }
+    fn tell_frontier(&mut self) {
+        if self.info_lags && self.last_info.elapsed() >= CHECKPOINT_TIME / 2 {
+            self.refresh_info();
         }
-        Ok(())
+    }
+
+    fn refresh_info(&mut self) {
+        self.last_info = Instant::now();
+        let told = InfoIni::new(self.data).refresh(self.spool, self.name, Some(self.synced_frontier()));
+        // It may lag; merging goes on.
+        self.info_lags = told.is_err();
+        info_ini::tolerate(self.name, told);
     }
 
     fn synced_frontier(&self) -> u64 {
@@ -279,11 +278,14 @@ impl<'a> Merge<'a> {
         first.map_or(self.frontier, |first| self.frontier.min(*first))
     }
 
-    fn distrust(&self, slice_id: u64) -> io::Result<()> {
-        let records = Records(&self.digests);
-        match records.get(slice_id)? {
-            Some(record) => records.put(slice_id, &Record { boot: BootId([0; 8]), ..record }),
-            None => Ok(()),
+    /// Takes note of a slice that could not be merged, from the file `inode`. It may be damaged, so it is read before the
+    /// next attempt. One that could not be written back is asked for again, since reading it would tell nothing.
+    fn doubt(&self, slice_id: u64, inode: u64, error: &CopyError) -> io::Result<()> {
+        let Some(locked) = self.spool.lock()? else { return Ok(()) };
+        match error {
+            CopyError::SourceLost(_) => locked.unlink_this(slice_id, inode),
+            CopyError::Io(e) if is_full(e) => Ok(()),
+            CopyError::Io(_) => locked.distrust(slice_id),
         }
     }
 
@@ -326,6 +328,7 @@ impl<'a> Merge<'a> {
                 // Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
                 let _ = room::cut(&self.merged, offset, &self.upload.plan);
             }
+            self.doubt(slice_id, found.ino(), &e)?;
             return Err(e).at("merging", &path);
         }
         self.unsynced.insert(slice_id, found.ino());
@@ -342,7 +345,7 @@ impl<'a> Merge<'a> {
         Ok(self.upload.plan.offset_of(slice_id))
     }
 
-    fn put(&mut self, slice: &File, slice_id: u64, offset: u64, len: u64) -> io::Result<()> {
+    fn put(&mut self, slice: &File, slice_id: u64, offset: u64, len: u64) -> Result<(), CopyError> {
         let method = self.copier.copy(slice, &self.merged, offset, len)?;
         if self.method != Some(method) {
             log::info!("{}: merging slice {slice_id} by {method}", self.name);
@@ -354,7 +357,7 @@ impl<'a> Merge<'a> {
             self.hasher = None;
             return Ok(());
         }
-        self.hash_on(slice, offset)
+        Ok(self.hash_on(slice, offset)?)
     }
 
     /// Hashes a slice as it is appended at `offset`; what was merged by an earlier merger is read first.

@@ -100,7 +100,9 @@ fn state_of(
     if slice_is_right(&spool.slice_path(slice_id), plan, slice_id, record)? {
         return Ok(State::Good);
     }
-    Ok(if merged_is_right(merged, plan, slice_id, record) { State::MergedAlready } else { State::Damaged })
+    // Under the same boot it may be what a failed sync has lost, which reads well for as long as it stays in memory.
+    let was_merged = !same_boot && merged_is_right(merged, plan, slice_id, record);
+    Ok(if was_merged { State::MergedAlready } else { State::Damaged })
 }
 
 /// Checks the slices that were written under another kernel, all at once, so that all that are damaged are asked for at

@@ -23,8 +23,9 @@ pub const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 pub async fn sweep_forever(data: DataDir, mergers: Mergers, expire_after: Option<Duration>) {
     for round in 0_u32.. {
         let (data, mergers) = (data.clone(), mergers.clone());
-        // A panic there was reported where it happened.
-        let _ = tokio::task::spawn_blocking(move || sweep(&data, &mergers, expire_after, round)).await;
+        if let Err(e) = tokio::task::spawn_blocking(move || sweep(&data, &mergers, expire_after, round)).await {
+            log::error!("looking after the data folder: {e}");
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

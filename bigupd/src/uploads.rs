@@ -16,7 +16,7 @@ use crate::quota;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{Digest, DigestKind, SliceDigest};
-use bigup_core::info_ini::InfoIni;
+use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved, publish};
@@ -169,7 +169,8 @@ impl Uploads {
         let standing = self.begin_unlisted(ask)?;
         if let Standing::Unfinished(unfinished) = &standing {
             let frontier = unfinished.holdings.synced_frontier();
-            InfoIni::new(&self.data).refresh(&Spool::of(&self.data, &ask.name), &ask.name, Some(frontier))?;
+            let spool = Spool::of(&self.data, &ask.name);
+            info_ini::tolerate(&ask.name, InfoIni::new(&self.data).refresh(&spool, &ask.name, Some(frontier)));
         }
         Ok(standing)
     }

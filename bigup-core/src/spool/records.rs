@@ -76,7 +76,7 @@ impl Records<'_> {
     pub fn merge_boot(&self) -> io::Result<Option<BootId>> {
         let head = self.read_block(0)?;
         let boot = BootId(*head[8..].first_chunk().expect("64 bytes were read"));
-        Ok((head[..8] == *MAGIC && boot != BootId([0; 8])).then_some(boot))
+        Ok((head[..8] == *MAGIC && boot != BootId::NONE).then_some(boot))
     }
 
     /// Notes that the merged file is written under `boot` from now on.

@@ -60,7 +60,7 @@ impl Check<'_> {
     fn check_file(&mut self, name: &FileName, stamped: &Stamped) {
         let findings = stamped.findings();
         // Whoever changed it while it was read changed its time too.
-        match stamped.file.metadata().map(|found| store::claim(&stamped.file, &found)) {
+        match stamped.file.metadata().and_then(|found| store::claim(&stamped.file, &found)) {
             Ok(Claim::Was { stamp, .. }) if stamp == stamped.stamp => {}
             _ => {
                 self.tally.unknown += 1;
@@ -101,7 +101,7 @@ impl Check<'_> {
 /// Opens a file of known content. None: its content is not known, or it is gone.
 fn open(store: &Store, name: &FileName) -> io::Result<Option<Stamped>> {
     let Opened::File(file) = store.open(name)? else { return Ok(None) };
-    match store::claim(&file, &file.metadata()?) {
+    match store::claim(&file, &file.metadata()?)? {
         Claim::Nothing | Claim::Changed => Ok(None),
         Claim::Was { stamp, size } => {
             Ok(Some(Stamped { leaves: store::read_leaves(&file, stamp.digest), file, stamp, size }))
