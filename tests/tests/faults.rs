@@ -1,0 +1,643 @@
+//! Faults at every step: the n-th file operation of daemon and mergers fails, for every n until an upload passes without
+//! reaching it, in every way that disks fail. How that is done, and what it does not do, says [`bigup_tests::faults`].
+//!
+//! After each fault the client ended well or with a clear error, nobody crashed, and under the final name there never
+//! was anything but the whole file, or the old one where it is replaced. Once the fault is lifted the same push
+//! completes, exact and synced, and nothing is left behind. What single faults are about has tests of its own below.
+//!
+//! Where all operations count, two of the four uploads are tried at one n in three; `BIGUP_FAULT_STEP=1` tries all.
+
+use bigup_tests::daemon::{Daemon, list};
+use bigup_tests::faults::{Effect, Fault, Faults, kind, library, program};
+use bigup_tests::http::Server;
+use bigup_tests::mount::Mount;
+use bigup_tests::process::{PATIENCE, eventually, kill_9};
+use bigup_tests::{data, programs};
+use nix::errno::Errno;
+use std::fs;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Data folders that are worked on at once: mostly each waits for somebody's pause.
+const LANES: usize = 12;
+
+/// How long a client meets a fault at most; then it is lifted, whether or not the client has given up.
+const EXPOSURE: Duration = Duration::from_secs(2);
+
+/// Wrong rounds after which no more are tried.
+const ENOUGH: usize = 10;
+
+/// What is uploaded.
+#[derive(Clone, Copy, Debug)]
+struct Upload {
+    what: &'static str,
+    /// Bytes of the file.
+    len: u64,
+    /// Arguments of the push.
+    arguments: &'static [&'static str],
+    /// A file of other content stands there already.
+    replaces: bool,
+    /// It is read from standard input.
+    stdin: bool,
+}
+
+/// Five slices and a rest, subtrees of the file's digest.
+const SLICES: Upload =
+    Upload { what: "slices", len: 5 * 8192 + 777, arguments: &["--slice-size", "8K"], replaces: false, stdin: false };
+
+/// All in one request.
+const AT_ONCE: Upload = Upload { what: "at once", len: 5000, arguments: &[], replaces: false, stdin: false };
+
+/// Slices that are no subtrees, over another file.
+const REPLACE: Upload = Upload {
+    what: "replace",
+    len: 3 * 10_000 + 1,
+    arguments: &["--slice-size", "10000", "--replace"],
+    replaces: true,
+    stdin: false,
+};
+
+/// The end is not known before it comes.
+const STDIN: Upload =
+    Upload { what: "stdin", len: 3 * 8192 + 1, arguments: &["--slice-size", "8K"], replaces: false, stdin: true };
+
+/// An error of the disk, at one operation of any kind.
+const ERROR: Fault =
+    Fault { kinds: kind::ALL, programs: program::BOTH, only: "", error: Errno::EIO, effect: Effect::Fails, period: 0 };
+
+/// A data folder, and its daemon under faults.
+struct Lane {
+    daemon: Daemon,
+    faults: Faults,
+    _folder: tempfile::TempDir,
+}
+
+/// How one round ended.
+struct Round {
+    /// The last operation that failed; None: the upload passed without reaching any.
+    hit: Option<String>,
+    /// What the client said.
+    said: String,
+    succeeded: bool,
+}
+
+impl Lane {
+    fn new() -> Lane {
+        Lane::in_folder(tempfile::tempdir().expect("a temporary folder can be made"))
+    }
+
+    fn in_folder(folder: tempfile::TempDir) -> Lane {
+        let faults = Faults::new(folder.path());
+        let data = folder.path().canonicalize().expect("it is there").join("data");
+        let arguments = ["--merger-idle", "2s", "--takeover-after", "100ms", "--reserve", "0"];
+        let daemon = Daemon::launched(faults.launcher(), &data, &arguments);
+        Lane { daemon, faults, _folder: folder }
+    }
+
+    /// Pushes a file while operation `n` fails, and once more without that.
+    fn round(&mut self, upload: &Upload, fault: &Fault, n: u64) -> Round {
+        // In a folder of its own, which must be made.
+        let name = format!("d{n}/f");
+        let file = data::file(&self.daemon.scratch(), "new", n, upload.len);
+        let new = fs::read(&file).expect("it was written");
+        let old = upload.replaces.then(|| data::bytes(n + 1_000_000, 12_345));
+        if let Some(old) = &old {
+            let file = self.daemon.scratch().join("old");
+            fs::write(&file, old).expect("there is room");
+            let output = finish(self.push(&Upload { stdin: false, ..*upload }, &file, &name, &[]));
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        let log_before = self.daemon.log().len();
+        let finished = self.daemon.finished(&name);
+        let round = watched(&finished, old.as_deref(), &new, || {
+            let round = self.exposed(upload, &file, &name, fault, n);
+            if round.succeeded {
+                self.assert_finished(&finished, &new);
+            }
+            if n.is_multiple_of(4) {
+                self.daemon.kill_9();
+                self.daemon.run();
+            }
+            let output = finish(self.push(upload, &file, &name, &[]));
+            assert!(output.status.success(), "after {}: {}", round.said, said(&output));
+            self.assert_finished(&finished, &new);
+            self.eventually_clean();
+            round
+        });
+        let log = self.daemon.log().split_off(log_before);
+        assert!(!log.contains("panicked"), "somebody panicked");
+        round.assert_clear(fault, &log);
+        fs::remove_dir_all(finished.parent().expect("it has one")).expect("it can be removed");
+        round
+    }
+
+    fn exposed(&self, upload: &Upload, file: &Path, name: &str, fault: &Fault, n: u64) -> Round {
+        self.faults.arm(fault, n);
+        let mut client = self.push(upload, file, name, &["--retries", "3", "--retry-for", "1s"]);
+        let began = Instant::now();
+        while client.try_wait().expect("it was started").is_none() && began.elapsed() < EXPOSURE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let hit = (self.faults.hits() > 0).then(|| self.faults.last_hit());
+        self.faults.lift();
+        let output = finish(client);
+        Round { hit, said: said(&output), succeeded: output.status.success() }
+    }
+
+    fn push(&self, upload: &Upload, file: &Path, name: &str, arguments: &[&str]) -> Child {
+        let mut command = programs::cli();
+        command.arg("push").args(["--url", self.daemon.url(), "--name", name]).args(upload.arguments).args(arguments);
+        if upload.stdin {
+            command.arg("-").stdin(fs::File::open(file).expect("it is there"));
+        } else {
+            command.arg(file).stdin(Stdio::null());
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the client can be started")
+    }
+
+    /// The file is exact, and all of it is on the disk, with the entries that lead to it.
+    fn assert_finished(&self, finished: &Path, content: &[u8]) {
+        assert!(fs::read(finished).expect("it is finished") == content, "the content differs");
+        let files = self.daemon.data().join("files");
+        for path in finished.ancestors().take_while(|path| path.starts_with(&files)) {
+            assert!(!self.faults.is_unsynced(path), "{} is not synced", path.display());
+        }
+    }
+
+    /// Only hidden folders may be left of uploads; they are swept after a minute.
+    fn eventually_clean(&self) {
+        eventually("the spools are gone", || self.daemon.spools().iter().all(|name| name.starts_with('.')));
+        eventually("info.ini has no section", || !self.daemon.info_ini().contains('['));
+    }
+
+    /// The end of the log, without what is told of each request.
+    fn tail(&self) -> String {
+        let log = self.daemon.log();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("DEBUG")).collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
+    }
+}
+
+impl Round {
+    /// A push that failed said why, and the log says more.
+    fn assert_clear(&self, fault: &Fault, log: &str) {
+        if self.succeeded {
+            return;
+        }
+        assert!(self.hit.is_some(), "nothing failed, and yet: {}", self.said);
+        let why = match fault.error {
+            Errno::ENOSPC | Errno::EDQUOT => "the server has no room left for this",
+            _ => "its log says why",
+        };
+        // What a pipe brought is not read twice.
+        let is_clear = self.said.contains(why) || self.said.contains("run the same command again");
+        assert!(is_clear, "the client says nothing of use: {}", self.said);
+        let detail = format!("os error {}", fault.error as i32);
+        assert!(log.contains(&detail), "the log does not say {detail}");
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+/// Waits for a client, which must end by itself.
+fn finish(mut client: Child) -> Output {
+    let deadline = Instant::now() + 2 * PATIENCE;
+    let mut status: Option<ExitStatus> = None;
+    while status.is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+        status = client.try_wait().expect("it was started");
+    }
+    kill_9(&mut client);
+    let mut stderr = vec![];
+    client.stderr.take().expect("it was asked for").read_to_end(&mut stderr).expect("it can be read");
+    let status = status.unwrap_or_else(|| panic!("the client hangs: {}", String::from_utf8_lossy(&stderr)));
+    Output { status, stdout: vec![], stderr }
+}
+
+/// Does `work` while `path` is looked at: there is never anything but the old or the new content.
+fn watched<T>(path: &Path, old: Option<&[u8]>, new: &[u8], work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let seen = fs::read(path).ok();
+                if seen.as_deref() != Some(new) && seen.as_deref() != old {
+                    return seen;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            None
+        });
+        let result = catch_unwind(AssertUnwindSafe(work));
+        done.store(true, Ordering::Relaxed);
+        let wrong = watcher.join().expect("it does not panic");
+        assert!(wrong.is_none(), "{} bytes of other content were seen", wrong.unwrap_or_default().len());
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// Tries every `step`-th n until an upload passes without reaching it, or all up to `last`; tells what went wrong.
+fn rounds(upload: &Upload, fault: &Fault, step: u64, last: u64) -> Vec<String> {
+    let (next, last) = (AtomicU64::new(1), AtomicU64::new(last));
+    let (wrong, done, failed) = (Mutex::new(vec![]), AtomicU64::new(0), AtomicU64::new(0));
+    let began = Instant::now();
+    let work = || {
+        let mut lane = Lane::new();
+        loop {
+            let n = next.fetch_add(step, Ordering::Relaxed);
+            if n > last.load(Ordering::Relaxed) || wrong.lock().unwrap().len() >= ENOUGH {
+                return;
+            }
+            match catch_unwind(AssertUnwindSafe(|| lane.round(upload, fault, n))) {
+                Ok(round) => {
+                    done.fetch_add(1, Ordering::Relaxed);
+                    failed.fetch_add(u64::from(!round.succeeded), Ordering::Relaxed);
+                    if round.hit.is_none() {
+                        last.fetch_min(n, Ordering::Relaxed);
+                    }
+                }
+                Err(panic) => {
+                    let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                    let (hit, tail) = (lane.faults.last_hit(), lane.tail());
+                    wrong.lock().unwrap().push(format!("{}, n {n}, {hit}: {why}\n{tail}\n", upload.what));
+                    lane = Lane::new();
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..LANES).for_each(|_| drop(scope.spawn(work))));
+    let (done, failed) = (done.into_inner(), failed.into_inner());
+    println!("{}: {done} rounds in {:?}, {failed} pushes failed at first", upload.what, began.elapsed());
+    wrong.into_inner().unwrap()
+}
+
+/// Tries all uploads at every n; two of them at every `step`-th.
+fn every_step(fault: &Fault, step: u64) {
+    let step = std::env::var("BIGUP_FAULT_STEP").map_or(step, |text| text.parse().expect("it is a number"));
+    let uploads = [(SLICES, 1), (AT_ONCE, 1), (REPLACE, step), (STDIN, step)];
+    let wrong: Vec<String> = uploads.iter().flat_map(|(upload, step)| rounds(upload, fault, *step, u64::MAX)).collect();
+    assert!(wrong.is_empty(), "{fault:?}: {} rounds went wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn an_error_at_any_operation() {
+    every_step(&ERROR, 3);
+}
+
+#[test]
+fn no_room_for_a_moment() {
+    every_step(&Fault { kinds: kind::ROOM, error: Errno::ENOSPC, ..ERROR }, 1);
+}
+
+#[test]
+fn no_room_until_there_is_some() {
+    every_step(&Fault { kinds: kind::ROOM, error: Errno::ENOSPC, period: 1, ..ERROR }, 1);
+}
+
+#[test]
+fn a_quota_that_is_reached() {
+    every_step(&Fault { kinds: kind::ROOM, error: Errno::EDQUOT, ..ERROR }, 1);
+}
+
+#[test]
+fn half_of_what_is_read_written_or_copied() {
+    every_step(&Fault { kinds: kind::WRITE | kind::READ, effect: Effect::Short, ..ERROR }, 3);
+}
+
+#[test]
+fn a_sync_that_fails_and_loses_what_was_written() {
+    every_step(&Fault { kinds: kind::SYNC, effect: Effect::Loses, ..ERROR }, 1);
+}
+
+#[test]
+fn a_sync_that_fails_and_hides_what_it_lost() {
+    every_step(&Fault { kinds: kind::SYNC, effect: Effect::LosesLater, ..ERROR }, 1);
+}
+
+#[test]
+fn syncs_that_fail_until_the_disk_is_mended() {
+    every_step(&Fault { kinds: kind::SYNC, effect: Effect::LosesLater, period: 1, ..ERROR }, 1);
+}
+
+/// Errors again and again, beginning at each n: what is done about one meets the next.
+#[test]
+fn errors_over_and_over() {
+    for period in [37, 71, 113] {
+        let fault = Fault { effect: Effect::LosesLater, period, ..ERROR };
+        let wrong: Vec<String> =
+            [SLICES, AT_ONCE].iter().flat_map(|upload| rounds(upload, &fault, 1, period)).collect();
+        assert!(wrong.is_empty(), "{fault:?}: {} rounds went wrong:\n{}", wrong.len(), wrong.join("\n"));
+    }
+}
+
+// --- what single faults are about
+
+const SLICE_SIZE: usize = 8192;
+
+fn begin(lane: &Lane, content: &[u8]) -> bigup_tests::http::Answer {
+    let slice_num = content.len().div_ceil(SLICE_SIZE);
+    let query = format!("slice_num={slice_num}&slice_size={SLICE_SIZE}&file_size={}", content.len());
+    lane.daemon.server().get(&format!("file_name=f&{query}"))
+}
+
+fn post(server: &Server, content: &[u8], slice_id: usize) -> bigup_tests::http::Answer {
+    let bytes = content.chunks(SLICE_SIZE).nth(slice_id).expect("the slice is within the content");
+    server.post(&format!("file_name=f&slice_id={slice_id}&slice_size={}", bytes.len()), bytes)
+}
+
+fn eventually_finished(lane: &Lane, content: &[u8]) {
+    eventually("the file is finished", || begin(lane, content).body["is_uploaded"] == 1);
+    lane.assert_finished(&lane.daemon.finished("f"), content);
+    lane.eventually_clean();
+}
+
+fn spool(lane: &Lane) -> PathBuf {
+    lane.daemon.data().join("tmp/f")
+}
+
+fn eventually_logged(lane: &Lane, what: &str) {
+    eventually(&format!("the log says {what:?}"), || lane.daemon.log().contains(what));
+}
+
+/// The merged file is cut back to what was synced before, and the slices are looked at before they are merged again.
+#[test]
+fn what_was_merged_since_the_last_good_sync_is_merged_again_from_slices_that_are_right() {
+    let mut lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(1, 6 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    (0..3).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually("what is merged is synced", || !spool(&lane).join("2").exists());
+
+    let fault = Fault { kinds: kind::SYNC, only: "/merged", programs: program::MERGER, effect: Effect::Loses, ..ERROR };
+    lane.faults.arm(&fault, 1);
+    (3..5).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    // So that nobody goes on before we have looked.
+    lane.daemon.kill_9();
+    eventually_logged(&lane, "syncing the merged file of");
+    eventually("it is cut", || fs::metadata(spool(&lane).join("merged")).expect("it is there").len() == 3 * 8192);
+    let damaged = spool(&lane).join("4");
+    let mut bytes = fs::read(&damaged).expect("it was not unlinked");
+    bytes[100] ^= 1;
+    fs::write(&damaged, bytes).expect("it can be written");
+
+    lane.daemon.run();
+    eventually_logged(&lane, "slice 4 did not survive");
+    assert_eq!(begin(&lane, &content).expect(200).held(), [0, 1, 2, 3]);
+    let server = lane.daemon.server();
+    (4..6).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually_finished(&lane, &content);
+}
+
+/// Where the merged file could not even be cut back, what it lost reads well until memory is needed for something else.
+#[test]
+fn what_a_failed_sync_lost_is_not_trusted_for_being_readable() {
+    let mut lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(9, 5 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    (0..3).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually("what is merged is synced", || !spool(&lane).join("2").exists());
+
+    let (kinds, effect) = (kind::WRITE | kind::SYNC, Effect::LosesLater);
+    // After the copy of slice 3: its sync, and the cut.
+    lane.faults.arm(&Fault { kinds, only: "/merged", programs: program::MERGER, effect, period: 1, ..ERROR }, 2);
+    post(&server, &content, 3).expect(200);
+    lane.daemon.kill_9();
+    eventually("both have failed", || lane.faults.hits() == 2);
+    lane.faults.lift();
+    let damaged = spool(&lane).join("3");
+    let mut bytes = fs::read(&damaged).expect("it was not unlinked");
+    bytes[100] ^= 1;
+    fs::write(&damaged, bytes).expect("it can be written");
+
+    lane.daemon.run();
+    eventually_logged(&lane, "slice 3 did not survive");
+    let server = lane.daemon.server();
+    (3..5).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually_finished(&lane, &content);
+}
+
+/// Another sync of it would succeed, and reading it would tell nothing.
+#[test]
+fn a_single_slice_whose_sync_failed_is_asked_for_again() {
+    let lane = Lane::new();
+    let content = data::bytes(2, 5000);
+    let fault = Fault { kinds: kind::SYNC, only: "/0", effect: Effect::LosesLater, ..ERROR };
+    lane.faults.arm(&fault, 1);
+    let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
+    let server = lane.daemon.server();
+    assert_eq!(server.post(query, &content).expect(500).body["error"], "internal");
+    assert_eq!(begin(&lane, &content).expect(200).held(), Vec::<u64>::new());
+    assert_eq!(server.post(query, &content).expect(200).body["is_uploaded"], 1);
+    eventually_finished(&lane, &content);
+}
+
+/// Where its folder could not be synced, a power cut could bring the first source back beside slices of the second.
+#[test]
+fn a_takeover_that_is_not_durable_has_not_happened() {
+    let lane = Lane::new();
+    let server = lane.daemon.server();
+    let query = |source| format!("file_name=f&slice_size={SLICE_SIZE}&file_size=20000&source={source}");
+    server.get(&query("one")).expect(200);
+    server.post(&format!("file_name=f&slice_id=1&slice_size={SLICE_SIZE}&source=one"), &[1; 8192]).expect(200);
+    std::thread::sleep(Duration::from_millis(300));
+    lane.faults.arm(&Fault { kinds: kind::SYNC, only: "/tmp/f", programs: program::DAEMON, ..ERROR }, 1);
+    server.get(&query("two")).expect(500);
+    let upload = fs::read_to_string(spool(&lane).join("upload.json")).expect("it is there");
+    assert!(upload.contains("\"source\": \"one\""), "{upload}");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.get(&query("two")).expect(200).body["compare"], true);
+    assert!(!lane.faults.is_unsynced(&spool(&lane)));
+}
+
+#[test]
+fn an_upload_that_is_not_durable_was_not_begun() {
+    let lane = Lane::new();
+    lane.faults.arm(&Fault { kinds: kind::SYNC, only: "data/tmp", ..ERROR }, 1);
+    begin(&lane, &[0; 20_000]).expect(500);
+    assert_eq!(lane.daemon.spools(), Vec::<String>::new());
+    assert_eq!(begin(&lane, &[0; 20_000]).expect(200).held(), Vec::<u64>::new());
+}
+
+/// Sharing the blocks of a slice writes it back first, and that is as good as a sync of it.
+#[test]
+fn a_slice_that_cannot_be_written_back_is_asked_for_again() {
+    let mount = Mount::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512 << 20);
+    let lane = Lane::in_folder(tempfile::tempdir_in(mount.path()).expect("a temporary folder can be made"));
+    let (server, content) = (lane.daemon.server(), data::bytes(3, 3 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    let fault =
+        Fault { kinds: kind::WRITE, only: "/merged", programs: program::MERGER, effect: Effect::Loses, ..ERROR };
+    // Cutting the merged file to its length is the first operation.
+    lane.faults.arm(&fault, 2);
+    (0..3).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually_logged(&lane, "writing it back");
+    eventually("slice 0 is asked for", || begin(&lane, &content).expect(200).held() == [1, 2]);
+    post(&server, &content, 0).expect(200);
+    eventually_finished(&lane, &content);
+}
+
+#[test]
+fn a_slice_that_cannot_be_read_is_asked_for_again() {
+    let lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(4, 3 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    // Reading fails within a copy, which does not say which side failed; then it fails where the slice is looked at.
+    // Cutting the merged file to its length is the first operation.
+    lane.faults.arm(&Fault { kinds: kind::WRITE, only: "/merged", period: 1, ..ERROR }, 2);
+    (0..3).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually("a copy has failed", || lane.faults.hits() > 0);
+    lane.faults.arm(&Fault { kinds: kind::READ, only: "/0", period: 1, ..ERROR }, 1);
+    eventually("slice 0 is asked for", || begin(&lane, &content).expect(200).held() == [1, 2]);
+    lane.faults.lift();
+    post(&server, &content, 0).expect(200);
+    eventually_finished(&lane, &content);
+}
+
+/// An upload is removed where its file is gone from the spool; an error must not pass for that.
+#[test]
+fn a_merged_file_that_cannot_be_looked_at_is_not_taken_for_a_published_one() {
+    let lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(5, 2 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    lane.faults.arm(&Fault { kinds: kind::RENAME, only: "files/f", period: 1, ..ERROR }, 1);
+    (0..2).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually_logged(&lane, "publishing /");
+    lane.faults.arm(&Fault { kinds: kind::STAT, only: "/merged", programs: program::MERGER, period: 1, ..ERROR }, 1);
+    eventually("a merger has looked", || lane.faults.hits() > 0);
+    lane.faults.lift();
+    eventually_finished(&lane, &content);
+}
+
+#[test]
+fn without_info_ini_files_arrive_all_the_same() {
+    let lane = Lane::new();
+    let kinds = kind::OPEN | kind::CREATE | kind::RENAME;
+    lane.faults.arm(&Fault { kinds, only: "/info.ini", error: Errno::ENOSPC, period: 1, ..ERROR }, 1);
+    for (upload, name) in [(SLICES, "slices"), (AT_ONCE, "at once")] {
+        let file = data::file(&lane.daemon.scratch(), "new", 6, upload.len);
+        let output = finish(lane.push(&upload, &file, name, &[]));
+        assert_eq!((output.status.success(), said(&output)), (true, String::new()));
+        lane.assert_finished(&lane.daemon.finished(name), &fs::read(&file).expect("it is there"));
+    }
+    assert!(lane.faults.hits() > 3);
+    assert!(lane.daemon.log().contains("info.ini is not up to date"));
+    lane.faults.lift();
+    lane.eventually_clean();
+}
+
+#[test]
+fn a_merger_without_room_says_so() {
+    let lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(7, 2 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    lane.faults.arm(&Fault { kinds: kind::WRITE, only: "/merged", error: Errno::ENOSPC, period: 1, ..ERROR }, 2);
+    (0..2).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    let tells = |text: Option<&str>| text.is_some_and(|text| text.contains("No space left on device"));
+    eventually("the answer says so", || tells(begin(&lane, &content).expect(200).body["last_error"].as_str()));
+    eventually("info.ini says so", || tells(lane.daemon.info("f", "last_error").as_deref()));
+    lane.faults.lift();
+    eventually_finished(&lane, &content);
+}
+
+/// It may be the one that makes room.
+#[test]
+fn a_merger_works_without_room_for_its_process_id() {
+    let lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(10, 2 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    lane.faults.arm(&Fault { kinds: kind::WRITE, only: "/merger.lock", error: Errno::ENOSPC, period: 1, ..ERROR }, 1);
+    (0..2).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
+    eventually_finished(&lane, &content);
+    assert!(lane.faults.hits() > 0);
+}
+
+/// To a push that would be another file than its own.
+#[test]
+fn a_digest_that_cannot_be_read_is_an_error_and_not_unknown() {
+    let lane = Lane::new();
+    let content = data::bytes(11, 5000);
+    let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
+    lane.daemon.server().post(query, &content).expect(200);
+    lane.faults.arm(&Fault { kinds: kind::READ, only: "files/f", ..ERROR }, 1);
+    begin(&lane, &content).expect(500);
+    assert!(begin(&lane, &content).expect(200).body["file_digest"].is_string());
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let faults = Faults::new(folder.path());
+    let launcher = faults.launcher();
+    let mut failed = 0;
+    for n in 1.. {
+        faults.arm(&ERROR, n);
+        let mut command = Command::new(&launcher[0]);
+        command.args(&launcher[1..]).arg(programs::path("bigupd")).arg("--data-dir");
+        command.arg(folder.path().canonicalize().expect("it is there").join(format!("data{n}")));
+        // Stops at once.
+        command.args(["--listen", "127.0.0.1:0", "--until-stdin-closes"]).stdin(Stdio::null());
+        let output = command.output().expect("bigupd can be started");
+        assert!(!said(&output).contains("panicked"), "{}", said(&output));
+        if !output.status.success() {
+            assert_eq!(output.status.code(), Some(1));
+            assert!(said(&output).contains("os error 5") && said(&output).contains("/data"), "{}", said(&output));
+            failed += 1;
+        }
+        if faults.hits() == 0 {
+            break;
+        }
+    }
+    assert!(failed > 0, "nothing failed");
+}
+
+/// What libc has that changes files or what leads to them.
+const FILE_FUNCTIONS: &str = "\
+    open open64 openat openat64 openat2 creat creat64 fopen fopen64 freopen freopen64 mkstemp mkstemp64 mkostemp tmpfile \
+    mkdir mkdirat mknod mknodat mkfifo mkfifoat mkdtemp link linkat symlink symlinkat rename renameat renameat2 unlink \
+    unlinkat rmdir remove write writev pwrite pwrite64 pwritev pwritev64 pwritev2 pwritev64v2 fwrite fputs dprintf \
+    truncate truncate64 ftruncate ftruncate64 fallocate fallocate64 posix_fallocate posix_fallocate64 copy_file_range \
+    sendfile sendfile64 splice tee vmsplice ioctl fsync fdatasync sync syncfs sync_file_range msync setxattr lsetxattr \
+    fsetxattr removexattr lremovexattr fremovexattr chmod fchmod fchmodat chown fchown lchown fchownat utime utimes \
+    futimes utimensat futimens flock lockf lockf64 syscall read readv pread pread64 preadv preadv64 preadv2 \
+    fgetxattr getxattr lgetxattr opendir readdir readdir64 stat stat64 lstat lstat64 fstat fstat64 fstatat fstatat64 statx";
+
+/// Names of the symbols of a library or program, as nm prints them.
+fn symbols(path: &Path, which: &str) -> Vec<String> {
+    let output = Command::new("nm").args(["--dynamic", which]).arg(path).output().expect("nm comes with a C compiler");
+    let text = String::from_utf8(output.stdout).expect("symbols are UTF-8");
+    let name =
+        |line: &str| line.split_whitespace().last().map(|name| name.split('@').next().unwrap_or(name).to_owned());
+    text.lines().filter_map(name).collect()
+}
+
+/// Others would pass uncounted.
+#[test]
+fn the_library_knows_all_file_functions_that_the_programs_call() {
+    let known = symbols(library(), "--defined-only");
+    for program in ["bigupd", "bigup-merger"] {
+        let called = symbols(&programs::path(program), "--undefined-only");
+        assert!(called.len() > 50, "{called:?}");
+        let unknown = |name: &&String| FILE_FUNCTIONS.split_whitespace().any(|f| f == **name) && !known.contains(name);
+        let unknown: Vec<&String> = called.iter().filter(unknown).collect();
+        assert!(unknown.is_empty(), "{program} calls {unknown:?}: add them to tests/faults/faults.c");
+    }
+}
+
+/// Leaving a hidden folder behind is no failure of an upload.
+#[test]
+fn an_upload_that_is_finished_but_not_removed_is_finished() {
+    let lane = Lane::new();
+    let content = data::bytes(8, 5000);
+    lane.faults.arm(&Fault { kinds: kind::REMOVE, only: "/upload.json", ..ERROR }, 1);
+    let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
+    assert_eq!(lane.daemon.server().post(query, &content).expect(200).body["is_uploaded"], 1);
+    assert!(lane.faults.hits() == 1 && list(&lane.daemon.data().join("tmp"))[0].starts_with(".gone-"));
+    lane.assert_finished(&lane.daemon.finished("f"), &content);
+}
