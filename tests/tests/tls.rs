@@ -375,7 +375,8 @@ fn a_client_that_dawdles_in_its_handshake_is_closed_and_holds_up_no_stop() {
     end_of(half);
     assert_says(&setting.daemon.log(), &["the TLS handshake took too long"]);
 
-    let mut daemon = Daemon::with(&[&setting.certificate.arguments()[..], &["--stop-grace", "50s"]].concat());
+    let patient = ["--header-timeout", "300s", "--stop-grace", "50s"];
+    let mut daemon = Daemon::with(&[&setting.certificate.arguments()[..], &patient].concat());
     let mut silent = http::connect(daemon.url());
     silent.write_all(&[22]).unwrap();
     // Connections are accepted in turn: once this one is answered, the silent one is in its handshake.
