@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     if let Err(mistake) = bigupd::access::check_listen(&config) {
         return refuse(&[mistake]);
     }
-    let tls = match config.tls.as_ref().map(|files| Tls::load(files, config.limits.header_timeout)).transpose() {
+    let tls = match config.tls.as_ref().map(Tls::load).transpose() {
         Ok(tls) => tls.map(Arc::new),
         Err(mistakes) => return refuse(&mistakes),
     };

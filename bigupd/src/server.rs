@@ -181,13 +181,14 @@ async fn serve_connection<V>(
     V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
 {
     let Some(tls) = tls else { return converse(stream, service, &limits, stopping).await };
+    // In boxes: else every plain connection would have room for them too, which is twice its own.
     let accepted = tokio::select! {
-        accepted = tls.accept(stream) => accepted,
+        accepted = Box::pin(tls.accept(stream, limits.header_timeout)) => accepted,
         // No request is lost with a handshake.
         () = stop_asked(&mut stopping) => return,
     };
     match accepted {
-        Ok(stream) => converse(stream, service, &limits, stopping).await,
+        Ok(stream) => Box::pin(converse(stream, service, &limits, stopping)).await,
         Err(e) => log::debug!("a connection ended in its handshake: {e}"),
     }
 }
@@ -289,7 +290,7 @@ fn refusal_owed<S>(stream: &Timed<S>, error: &hyper::Error, limits: &Limits) -> 
 }
 
 /// Reads and forgets what still comes over a stream closed for writing, until the other side closes it too.
-async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let deadline = Instant::now() + LINGER_TIME;
     let mut forgotten = vec![0; 16 << 10];
     loop {

@@ -2,6 +2,7 @@
 
 use crate::config::TlsFiles;
 use crate::reply::Refusal;
+use crate::server;
 use bigup_core::pem;
 use bigup_core::wire::ErrorCode;
 use std::io;
@@ -29,20 +30,18 @@ const ALPN: &[u8] = b"http/1.1";
 /// The certificates that connections are served with.
 pub struct Tls {
     files: TlsFiles,
-    handshake_time: Duration,
     current: Mutex<Arc<ServerConfig>>,
 }
 
 impl Tls {
-    /// Reads certificate, key and client authorities. A handshake may take `handshake_time`.
+    /// Reads certificate, key and client authorities.
     ///
     /// What clients would refuse, and a key that others can read, is logged as a warning.
     ///
     /// # Errors
     /// All mistakes in the files, one each.
-    pub fn load(files: &TlsFiles, handshake_time: Duration) -> Result<Tls, Vec<String>> {
-        let current = Mutex::new(Arc::new(read(files)?));
-        Ok(Tls { files: files.clone(), handshake_time, current })
+    pub fn load(files: &TlsFiles) -> Result<Tls, Vec<String>> {
+        Ok(Tls { files: files.clone(), current: Mutex::new(Arc::new(read(files)?)) })
     }
 
     /// Reads the files again. New connections get what they hold now; those that are open go on.
@@ -55,14 +54,14 @@ impl Tls {
         Ok(())
     }
 
-    /// Does the handshake on a new connection.
+    /// Does the handshake on a new connection, which may take `time`.
     ///
     /// A client that fails in it is told why, as an alert, or as plain HTTP where it speaks that.
     ///
     /// # Errors
     /// The client fails in it, goes away, or takes too long.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let done = tokio::time::timeout(self.handshake_time, self.handshake(stream)).await;
+    pub async fn accept(&self, stream: TcpStream, time: Duration) -> io::Result<TlsStream<TcpStream>> {
+        let done = tokio::time::timeout(time, self.handshake(stream)).await;
         done.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long")))
     }
 
@@ -70,7 +69,7 @@ impl Tls {
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
             stream.write_all(&refusal_of_plain_http()).await?;
-            linger(stream).await?;
+            hang_up(stream).await?;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the client speaks no TLS"));
         }
         let config = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
@@ -78,18 +77,18 @@ impl Tls {
             Ok(stream) => Ok(stream),
             Err((error, stream)) => {
                 // The alert has been sent.
-                linger(stream).await?;
+                hang_up(stream).await?;
                 Err(error)
             }
         }
     }
 }
 
-/// Ends our side and reads what still comes: closing at once would reset the connection, and the reset may take our last
-/// words with it.
-async fn linger(mut stream: TcpStream) -> io::Result<()> {
+/// Closes a connection such that our last words arrive.
+async fn hang_up(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
-    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
+    server::linger(&mut stream).await;
+    Ok(())
 }
 
 fn refusal_of_plain_http() -> Vec<u8> {
