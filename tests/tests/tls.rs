@@ -387,6 +387,16 @@ fn a_client_that_dawdles_in_its_handshake_is_closed_and_holds_up_no_stop() {
 }
 
 #[test]
+fn one_connection_too_many_reads_why_over_tls_too() {
+    let setting = setting(&["--max-connections", "1"]);
+    // It holds its place while its handshake is due.
+    let _silent = http::connect(setting.daemon.url().trim_start_matches("https://"));
+    let mut push = setting.cli("push", &setting.authority.file);
+    let output = run(push.args(["/etc/hostname", "--retry-for", "1s"]));
+    assert_says(&String::from_utf8_lossy(&output.stderr), &["1 connections are open"]);
+}
+
+#[test]
 fn a_push_goes_on_after_everything_was_killed() {
     let mut setting = setting(&["--merger-idle", "500ms"]);
     let file = data::file(setting.folder.path(), "f", 4, 64 << 20);
