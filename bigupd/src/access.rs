@@ -313,7 +313,8 @@ mod tests {
         }
 
         fn add(&self, name: &str) {
-            Tokens::update(&self.data, |tokens| Ok(assert!(tokens.add(token(name, &[Permission::Push], ""))))).unwrap();
+            let new = token(name, &[Permission::Push], "");
+            assert!(Tokens::update(&self.data, |tokens| Ok(tokens.add(new))).unwrap());
         }
 
         /// Who enters with this header: `*` with everything, `?` without a token, else the token; or the status.
