@@ -242,7 +242,7 @@ fn in_the_place_of_the_folders_themselves() {
 fn a_file_system_that_turns_read_only_is_told_and_uploads_go_on_once_it_is_mended() {
     let mount = Mount::in_memory("tmpfs", "size=64m");
     let remount = |options: &str| run(Command::new("mount").args(["-o", options]).arg(mount.path()));
-    let mut daemon = Daemon::with_data(&mount.path().join("data"), &["--merger-idle", "100ms"]);
+    let mut daemon = Daemon::with_data(&mount.path().join("data"), &["--merger-idle", "100ms", "--reserve", "0"]);
     begin(&daemon, "f");
     assert_eq!(post(&daemon, "f", 0), 200);
     eventually("the merger is gone", || daemon.info("f", "merger_pid").is_none());
@@ -315,7 +315,7 @@ fn push(daemon: &Daemon, name: &str, path: &Path) -> Command {
 #[test]
 fn the_file_system_of_cameras_and_sticks_will_do() {
     let mount = Mount::served(&["mkfs.exfat"], 128 << 20, "exfat-fuse");
-    let mut daemon = Daemon::with_data(&mount.path().join("data"), &["--merger-idle", "300ms"]);
+    let mut daemon = Daemon::with_data(&mount.path().join("data"), &["--merger-idle", "300ms", "--reserve", "0"]);
     let file = data::file(&daemon.scratch(), "f", 1, (16 << 20) + 5);
     let mut interrupted = push(&daemon, "dir/f", &file).spawn().unwrap();
     eventually("some slices are held", || daemon.server().get("peek=1&file_name=dir%2Ff").held().len() > 20);
