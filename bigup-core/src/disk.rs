@@ -173,8 +173,10 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
             for entry in Dir::openat(&folder, ".", flags, Mode::empty())?.iter() {
                 let entry = entry?;
                 let inner = entry.file_name();
+                if inner == c"." || inner == c".." {
+                    continue;
+                }
                 match unlinkat(&folder, inner, UnlinkatFlags::NoRemoveDir) {
-                    _ if inner == c"." || inner == c".." => {}
                     Err(Errno::EISDIR) => {
                         let mut beside = first.clone();
                         beside.push(format!(".{}", random_suffix()));
