@@ -94,10 +94,12 @@ static const struct rule RULES[] = {
     {SYS_ioctl, WRITE, 0, -1},
     {SYS_fsync, SYNC, 0, -1},
     {SYS_fdatasync, SYNC, 0, -1},
+    {SYS_syncfs, SYNC, 0, -1},
     {SYS_renameat, RENAME, 2, 3},
     {SYS_renameat2, RENAME, 2, 3},
     {SYS_unlinkat, REMOVE, 0, 1},
     {SYS_fsetxattr, ATTRIBUTE, 0, -1},
+    {SYS_fchown, ATTRIBUTE, 0, -1},
     {SYS_fchmod, ATTRIBUTE, 0, -1},
     {SYS_fchmodat, ATTRIBUTE, 0, 1},
     {SYS_utimensat, ATTRIBUTE, 0, 1},
@@ -251,6 +253,8 @@ static long perform(int kind, long number, const long *a, const char *path) {
     struct stat before;
     bool goes = (kind == REMOVE || kind == RENAME) && identity(-1, path, &before) && S_ISREG(before.st_mode) &&
                 before.st_nlink == 1;
+    // That of a file system is asked for what it counts, not for what it keeps.
+    if (number == SYS_syncfs) return raw(number, a);
     if (kind == SYNC) {
         // Not passed on: nothing here looks at the disk, and hundreds of uploads would wait for it.
         if (identity(a[0], NULL, &before)) forget(&before, 0, UINT64_MAX, S_ISDIR(before.st_mode));
@@ -379,6 +383,7 @@ REPLACE int ioctl(int fd, unsigned long request, ...) {
 }
 REPLACE int fsync(int fd) { return CALL(SYS_fsync, fd); }
 REPLACE int fdatasync(int fd) { return CALL(SYS_fdatasync, fd); }
+REPLACE int syncfs(int fd) { return CALL(SYS_syncfs, fd); }
 REPLACE int rename(const char *from, const char *to) { return CALL(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to); }
 REPLACE int renameat(int a, const char *from, int b, const char *to) { return CALL(SYS_renameat2, a, from, b, to); }
 REPLACE int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
@@ -393,6 +398,7 @@ REPLACE int fsetxattr(int fd, const char *name, const void *value, size_t len, i
 REPLACE ssize_t fgetxattr(int fd, const char *name, void *value, size_t len) {
     return CALL(SYS_fgetxattr, fd, name, value, len);
 }
+REPLACE int fchown(int fd, uid_t owner, gid_t group) { return CALL(SYS_fchown, fd, owner, group); }
 REPLACE int fchmod(int fd, mode_t mode) { return CALL(SYS_fchmod, fd, mode); }
 REPLACE int chmod(const char *path, mode_t mode) { return CALL(SYS_fchmodat, AT_FDCWD, path, mode); }
 REPLACE int utimensat(int dir, const char *path, const struct timespec times[2], int flags) {

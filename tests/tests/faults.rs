@@ -44,14 +44,25 @@ struct Upload {
     replaces: bool,
     /// It is read from standard input.
     stdin: bool,
+    /// Settings of the daemon.
+    settings: &'static [&'static str],
 }
 
 /// Five slices and a rest, subtrees of the file's digest.
-const SLICES: Upload =
-    Upload { what: "slices", len: 5 * 8192 + 777, arguments: &["--slice-size", "8K"], replaces: false, stdin: false };
+const SLICES: Upload = Upload {
+    what: "slices",
+    len: 5 * 8192 + 777,
+    arguments: &["--slice-size", "8K"],
+    replaces: false,
+    stdin: false,
+    settings: &[],
+};
+
+/// The same, each synced before the answer to it.
+const SYNCED: Upload = Upload { what: "synced slices", settings: &["--slice-ack", "synced"], ..SLICES };
 
 /// All in one request.
-const AT_ONCE: Upload = Upload { what: "at once", len: 5000, arguments: &[], replaces: false, stdin: false };
+const AT_ONCE: Upload = Upload { what: "at once", len: 5000, arguments: &[], ..SLICES };
 
 /// Slices that are no subtrees, over another file.
 const REPLACE: Upload = Upload {
@@ -59,12 +70,11 @@ const REPLACE: Upload = Upload {
     len: 3 * 10_000 + 1,
     arguments: &["--slice-size", "10000", "--replace"],
     replaces: true,
-    stdin: false,
+    ..SLICES
 };
 
 /// The end is not known before it comes.
-const STDIN: Upload =
-    Upload { what: "stdin", len: 3 * 8192 + 1, arguments: &["--slice-size", "8K"], replaces: false, stdin: true };
+const STDIN: Upload = Upload { what: "stdin", len: 3 * 8192 + 1, stdin: true, ..SLICES };
 
 /// An error of the disk, at one operation of any kind.
 const ERROR: Fault =
@@ -88,14 +98,18 @@ struct Round {
 
 impl Lane {
     fn new() -> Lane {
-        Lane::in_folder(tempfile::tempdir().expect("a temporary folder can be made"))
+        Lane::with(&[])
     }
 
-    fn in_folder(folder: tempfile::TempDir) -> Lane {
+    fn with(settings: &[&str]) -> Lane {
+        Lane::in_folder(tempfile::tempdir().expect("a temporary folder can be made"), settings)
+    }
+
+    fn in_folder(folder: tempfile::TempDir, settings: &[&str]) -> Lane {
         let faults = Faults::new(folder.path());
         let data = folder.path().canonicalize().expect("it is there").join("data");
         let arguments = ["--merger-idle", "2s", "--takeover-after", "100ms", "--reserve", "0"];
-        let daemon = Daemon::launched(faults.launcher(), &data, &arguments);
+        let daemon = Daemon::launched(faults.launcher(), &data, &[&arguments, settings].concat());
         Lane { daemon, faults, _folder: folder }
     }
 
@@ -249,7 +263,7 @@ fn rounds(upload: &Upload, fault: &Fault, step: u64, last: u64) -> Vec<String> {
     let (wrong, done, failed) = (Mutex::new(vec![]), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
     let work = || {
-        let mut lane = Lane::new();
+        let mut lane = Lane::with(upload.settings);
         loop {
             let n = next.fetch_add(step, Ordering::Relaxed);
             if n > last.load(Ordering::Relaxed) || wrong.lock().unwrap().len() >= ENOUGH {
@@ -267,7 +281,7 @@ fn rounds(upload: &Upload, fault: &Fault, step: u64, last: u64) -> Vec<String> {
                     let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
                     let (hit, tail) = (lane.faults.last_hit(), lane.tail());
                     wrong.lock().unwrap().push(format!("{}, n {n}, {hit}: {why}\n{tail}\n", upload.what));
-                    lane = Lane::new();
+                    lane = Lane::with(upload.settings);
                 }
             }
         }
@@ -324,6 +338,13 @@ fn a_sync_that_fails_and_hides_what_it_lost() {
 #[test]
 fn syncs_that_fail_until_the_disk_is_mended() {
     every_step(&Fault { kinds: kind::SYNC, effect: Effect::LosesLater, period: 1, ..ERROR }, 1);
+}
+
+#[test]
+fn a_sync_that_fails_before_a_slice_is_answered() {
+    let fault = Fault { kinds: kind::SYNC, effect: Effect::LosesLater, ..ERROR };
+    let wrong = rounds(&SYNCED, &fault, 1, u64::MAX);
+    assert!(wrong.is_empty(), "{} rounds went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Errors again and again, beginning at each n: what is done about one meets the next.
@@ -438,6 +459,24 @@ fn a_single_slice_whose_sync_failed_is_asked_for_again() {
     eventually_finished(&lane, &content);
 }
 
+/// Its 200 promises that it survives a power cut.
+#[test]
+fn a_slice_that_could_not_be_synced_before_its_answer_is_asked_for_again() {
+    let lane = Lane::with(SYNCED.settings);
+    let (server, content) = (lane.daemon.server(), data::bytes(12, 3 * SLICE_SIZE));
+    begin(&lane, &content).expect(200);
+    for only in ["/1", "/digests"] {
+        lane.faults.arm(&Fault { kinds: kind::SYNC, only, effect: Effect::LosesLater, ..ERROR }, 1);
+        post(&server, &content, 1).expect(500);
+        assert_eq!(begin(&lane, &content).expect(200).held(), Vec::<u64>::new());
+    }
+    post(&server, &content, 1).expect(200);
+    assert!(!lane.faults.is_unsynced(&spool(&lane).join("1")) && !lane.faults.is_unsynced(&spool(&lane)));
+    post(&server, &content, 0).expect(200);
+    post(&server, &content, 2).expect(200);
+    eventually_finished(&lane, &content);
+}
+
 /// Where its folder could not be synced, a power cut could bring the first source back beside slices of the second.
 #[test]
 fn a_takeover_that_is_not_durable_has_not_happened() {
@@ -469,13 +508,12 @@ fn an_upload_that_is_not_durable_was_not_begun() {
 #[test]
 fn a_slice_that_cannot_be_written_back_is_asked_for_again() {
     let mount = Mount::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512 << 20);
-    let lane = Lane::in_folder(tempfile::tempdir_in(mount.path()).expect("a temporary folder can be made"));
+    let lane = Lane::in_folder(tempfile::tempdir_in(mount.path()).expect("a temporary folder can be made"), &[]);
     let (server, content) = (lane.daemon.server(), data::bytes(3, 3 * SLICE_SIZE));
     begin(&lane, &content).expect(200);
     let fault =
         Fault { kinds: kind::WRITE, only: "/merged", programs: program::MERGER, effect: Effect::Loses, ..ERROR };
-    // Cutting the merged file to its length is the first operation.
-    lane.faults.arm(&fault, 2);
+    lane.faults.arm(&fault, 1);
     (0..3).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
     eventually_logged(&lane, "writing it back");
     eventually("slice 0 is asked for", || begin(&lane, &content).expect(200).held() == [1, 2]);
@@ -489,12 +527,14 @@ fn a_slice_that_cannot_be_read_is_asked_for_again() {
     let (server, content) = (lane.daemon.server(), data::bytes(4, 3 * SLICE_SIZE));
     begin(&lane, &content).expect(200);
     // Reading fails within a copy, which does not say which side failed; then it fails where the slice is looked at.
-    // Cutting the merged file to its length is the first operation.
-    lane.faults.arm(&Fault { kinds: kind::WRITE, only: "/merged", period: 1, ..ERROR }, 2);
+    // Each merger tries a reflink before the copy.
+    let fault = Fault { kinds: kind::WRITE, only: "/merged", programs: program::MERGER, ..ERROR };
+    lane.faults.arm(&Fault { period: 2, ..fault }, 2);
     (0..3).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
     eventually("a copy has failed", || lane.faults.hits() > 0);
     lane.faults.arm(&Fault { kinds: kind::READ, only: "/0", period: 1, ..ERROR }, 1);
     eventually("slice 0 is asked for", || begin(&lane, &content).expect(200).held() == [1, 2]);
+    assert!(lane.faults.hits() > 0, "nobody read it");
     lane.faults.lift();
     post(&server, &content, 0).expect(200);
     eventually_finished(&lane, &content);
@@ -537,7 +577,8 @@ fn a_merger_without_room_says_so() {
     let lane = Lane::new();
     let (server, content) = (lane.daemon.server(), data::bytes(7, 2 * SLICE_SIZE));
     begin(&lane, &content).expect(200);
-    lane.faults.arm(&Fault { kinds: kind::WRITE, only: "/merged", error: Errno::ENOSPC, period: 1, ..ERROR }, 2);
+    let fault = Fault { kinds: kind::WRITE, only: "/merged", programs: program::MERGER, error: Errno::ENOSPC, ..ERROR };
+    lane.faults.arm(&Fault { period: 1, ..fault }, 1);
     (0..2).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
     let tells = |text: Option<&str>| text.is_some_and(|text| text.contains("No space left on device"));
     eventually("the answer says so", || tells(begin(&lane, &content).expect(200).body["last_error"].as_str()));
