@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod reflink;
 
@@ -229,6 +230,38 @@ pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8]
 pub fn forget_cached(file: &File, offset: u64, len: u64) {
     // A hint: where it is not taken, memory is used as by any other reader.
     let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
+/// What tells whether a file, or the entries of a folder, changed since they were looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    inode: u64,
+    len: u64,
+    /// When the kernel last noted a change (inode(7), ctime), in seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl Seen {
+    /// How `path` stands now; a link itself, not what it leads to. None: there is nothing.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn of(path: &Path) -> io::Result<Option<Seen>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(m) => Ok(Some(Seen { inode: m.ino(), len: m.len(), changed: (m.ctime(), m.ctime_nsec()) })),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).at("looking at", path),
+        }
+    }
+
+    /// Whether the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: after a
+    /// change just now another one may follow that cannot be told from it. False where clocks disagree.
+    pub fn is_older(&self, time: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (seconds, nanoseconds) = self.changed;
+        let changed = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds.try_into().unwrap_or(0));
+        now.checked_sub(changed).is_some_and(|age| age >= time)
+    }
 }
 
 /// An exclusive lock on the file that a path names, given back on drop.
@@ -540,6 +573,19 @@ mod tests {
         let (file, folder) = (fs::metadata(dir.path().join("f")).unwrap(), fs::metadata(dir.path()).unwrap());
         assert_eq!((file.uid(), file.mode() & 0o7777), (folder.uid(), 0o600));
         assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn what_was_seen_tells_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Seen::of(&dir.path().join("nothing")).unwrap(), None);
+        let before = Seen::of(dir.path()).unwrap().unwrap();
+        assert!(!before.is_older(Duration::from_secs(600)));
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(Seen::of(dir.path()).unwrap(), Some(before));
+        assert!(before.is_older(Duration::from_millis(10)));
+        fs::write(dir.path().join("new"), "").unwrap();
+        assert_ne!(Seen::of(dir.path()).unwrap(), Some(before));
     }
 
     #[test]

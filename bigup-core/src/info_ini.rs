@@ -2,16 +2,20 @@
 //!
 //! It is a view. Everything in it is derived from the spools, so it can be rebuilt at any time, and no program decides
 //! anything by it. It is read-modified-written under a lock on itself and replaced by rename, so that a reader, who
-//! needs no lock, and a kill find the old one or the new one. The lock is held for microseconds; nothing is waited for
-//! under it.
+//! needs no lock, and a kill find the old one or the new one. Nothing is waited for under the lock.
+//!
+//! With thousands of uploads parsing all of it takes longer than what an upload asks for. So it is cut into its
+//! sections, which is cheap, and only those that change are parsed and written anew.
 //!
 //! Keys that bigup does not know survive. Comments do not: rust-ini does not keep them.
 
 use crate::data_dir::DataDir;
 use crate::disk::{self, Context, Durability, FileLock};
 use crate::name::{FileName, printable};
-use crate::spool::{Spool, Upload};
+use crate::spool::{Holdings, Spool, Upload};
 use ini::{EscapePolicy, Ini, ParseOption, Properties, WriteOption};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -49,10 +53,30 @@ pub struct InfoIni<'a> {
     data: &'a DataDir,
 }
 
+/// The keys of a section and their values; None for those that are absent.
+type Values = [(&'static str, Option<String>); 8];
+
+/// What sections shall say, by their titles. None: they shall go.
+type Changes = BTreeMap<String, Option<Values>>;
+
 impl InfoIni<'_> {
     /// The info.ini of `data`.
     pub fn new(data: &DataDir) -> InfoIni<'_> {
         InfoIni { data }
+    }
+
+    /// What stands there; nothing where there is no such file.
+    ///
+    /// # Errors
+    /// Something else than a file is in its place ([`io::ErrorKind::InvalidInput`]), or as the system gives them.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let path = self.data.info_ini();
+        let mut bytes = vec![];
+        match disk::open_regular(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(bytes),
+            Err(e) => Err(e),
+            Ok(mut file) => file.read_to_end(&mut bytes).at("reading", &path).map(|_| bytes),
+        }
     }
 
     /// Brings the section of `spool` up to date, or removes it where there is no such upload any more. `frontier` is the
@@ -61,81 +85,37 @@ impl InfoIni<'_> {
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
     pub fn refresh(&self, spool: &Spool, name: &FileName, frontier: Option<u64>) -> io::Result<()> {
-        let frontier = match frontier {
-            Some(frontier) => frontier,
-            None => synced_frontier(spool).or_else(|e| match e.kind() {
-                io::ErrorKind::NotFound => Ok(0),
-                _ => Err(e),
-            })?,
-        };
-        self.edit(|ini| {
-            if !project(ini, spool, frontier)? {
-                ini.delete(Some(name.section_title()));
-            }
-            Ok(())
-        })
+        self.edit(|| Ok(Changes::from([(name.section_title(), values_of(spool, frontier)?)])))
     }
 
-    /// Removes the section of a finished upload.
+    /// Does the same for all these uploads, in one step. The section of one that cannot be read stays as it is: that is
+    /// reported by whoever begins that upload anew.
+    ///
+    /// # Errors
+    /// As the system gives them; the old info.ini stands then.
+    pub fn refresh_all(&self, names: &[FileName]) -> io::Result<()> {
+        let change = |name: &FileName| Some((name.section_title(), values_of(&Spool::of(self.data, name), None).ok()?));
+        self.edit(|| Ok(names.iter().filter_map(change).collect()))
+    }
+
+    /// Keeps info.ini aside and rebuilds it if any section cannot be read, also of those that are not bigup's: readers of
+    /// INI refuse such a file as a whole.
+    ///
+    /// # Errors
+    /// As the system gives them; the old info.ini stands then.
+    pub fn rebuild_if_broken(&self) -> io::Result<()> {
+        self.edit_if(
+            |sections| sections.iter().try_for_each(|section| section.upload().map(drop)),
+            || Ok(Changes::new()),
+        )
+    }
+
+    /// Removes the section of a finished upload, if it has one.
     ///
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
     pub fn remove(&self, name: &FileName) -> io::Result<()> {
-        self.edit(|ini| {
-            ini.delete(Some(name.section_title()));
-            Ok(())
-        })
-    }
-
-    /// Makes info.ini say what the spools say: sections that are missing or wrong are written, those of bigup's without
-    /// a spool are removed. What else is there stays.
-    ///
-    /// # Errors
-    /// As the system gives them; the old info.ini stands then.
-    pub fn reconcile(&self) -> io::Result<()> {
-        self.edit(|ini| {
-            for title in self.orphans(ini) {
-                ini.delete(Some(title));
-            }
-            rebuild(ini, self.data)
-        })
-    }
-
-    /// Titles of bigup's sections that have no spool.
-    fn orphans(&self, ini: &Ini) -> Vec<String> {
-        let ours = ini.iter().filter(|(_, keys)| keys.contains_key(key::CURR_MERGE_SLICE_ID));
-        let is_orphan = |title: &&str| {
-            let spool = FileName::from_section_title(title).map(|name| Spool::of(self.data, &name));
-            !spool.is_some_and(|spool| spool.path().exists())
-        };
-        ours.filter_map(|(title, _)| title).filter(is_orphan).map(str::to_owned).collect()
-    }
-
-    /// Makes info.ini right where a look at it shows that it is wrong: unreadable, an upload without section or with a
-    /// wrong one, a section without upload, a merger that died. Cheap while all is well, and takes no lock then.
-    ///
-    /// # Errors
-    /// As the system gives them; the old info.ini stands then.
-    pub fn mend(&self) -> io::Result<()> {
-        let path = self.data.info_ini();
-        let mut bytes = vec![];
-        match disk::open_regular(&path) {
-            Ok(mut file) => drop(file.read_to_end(&mut bytes).at("reading", &path)?),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.reconcile(),
-            Err(e) => return Err(e),
-        }
-        let ini = match parse(&bytes) {
-            Ok(ini) if self.orphans(&ini).is_empty() => ini,
-            _ => return self.reconcile(),
-        };
-        for spool in Spool::all(self.data)? {
-            let Ok(Some(upload)) = spool.upload() else { continue };
-            if !is_told_right(&ini, &spool, &upload)? {
-                self.refresh(&spool, &upload.file_name, None)?;
-            }
-        }
-        Ok(())
+        self.edit(|| Ok(Changes::from([(name.section_title(), None)])))
     }
 
     /// Locks info.ini. Something else in its place, which could not even be read without danger, is put aside.
@@ -151,28 +131,52 @@ impl InfoIni<'_> {
         }
     }
 
-    /// Reads, changes and replaces info.ini under its lock. One that cannot be read is kept aside and rebuilt.
-    fn edit(&self, change: impl FnOnce(&mut Ini) -> io::Result<()>) -> io::Result<()> {
+    fn edit(&self, changes: impl FnOnce() -> io::Result<Changes>) -> io::Result<()> {
+        self.edit_if(|_| Ok(()), changes)
+    }
+
+    /// Reads, changes and replaces info.ini under its lock. One that cannot be read, or does not pass `check`, is kept
+    /// aside and rebuilt.
+    ///
+    /// What shall change is asked for under the lock, above all whether a merger is at work: a merger takes its own lock
+    /// before it comes here, so the last writer is right.
+    fn edit_if(
+        &self,
+        check: impl FnOnce(&Sections<'_>) -> Result<(), String>,
+        changes: impl FnOnce() -> io::Result<Changes>,
+    ) -> io::Result<()> {
         let path = self.data.info_ini();
         let lock = self.lock()?;
         let mut bytes = vec![];
         lock.file().read_to_end(&mut bytes).at("reading", &path)?;
-        let mut ini = match parse(&bytes) {
-            Ok(ini) => ini,
+        let changes = changes()?;
+        let sections = Sections::cut(&bytes).and_then(|sections| check(&sections).map(|()| sections));
+        let written = match sections.and_then(|sections| sections.with(&changes)) {
+            Ok(written) => written,
             Err(why) => {
                 log::error!("{} cannot be read ({why}); it is kept as {BROKEN} and rebuilt", path.display());
                 disk::replace_file(self.data.root(), BROKEN, &bytes, Durability::Process)?;
-                let mut ini = Ini::new();
-                rebuild(&mut ini, self.data)?;
-                ini
+                let everything = self.everything()?.into_iter().chain(changes).collect();
+                Sections::none().with(&everything).map_err(io::Error::other)?
             }
         };
-        change(&mut ini)?;
-        let written = show(&ini);
         if written != bytes {
             disk::replace_file(self.data.root(), INFO_INI, &written, Durability::Process)?;
         }
         Ok(())
+    }
+
+    /// What the spools say. No spool is locked: whoever publishes holds that lock while waiting for the one on info.ini.
+    fn everything(&self) -> io::Result<Changes> {
+        let mut changes = Changes::new();
+        for spool in Spool::all(self.data)? {
+            match spool.upload().and_then(|upload| Ok((upload, values_of(&spool, None)?))) {
+                Ok((Some(upload), values)) => drop(changes.insert(upload.file_name.section_title(), values)),
+                Ok((None, _)) => {}
+                Err(e) => log::error!("no section for the upload in {}: {e}", spool.path().display()),
+            }
+        }
+        Ok(changes)
     }
 }
 
@@ -184,42 +188,138 @@ pub fn tolerate(name: &FileName, told: io::Result<()>) {
     }
 }
 
-/// Writes a section for every readable spool. An unreadable one is reported by whoever begins that upload anew.
-///
-/// No spool is locked: whoever publishes holds that lock while waiting for the one on info.ini.
-fn rebuild(ini: &mut Ini, data: &DataDir) -> io::Result<()> {
-    for spool in Spool::all(data)? {
-        if let Err(e) = synced_frontier(&spool).and_then(|frontier| project(ini, &spool, frontier)) {
-            log::error!("no section for the upload in {}: {e}", spool.path().display());
+/// The text of info.ini, cut into its sections.
+pub struct Sections<'a> {
+    /// What stands before the first one.
+    head: &'a str,
+    sections: Vec<Section<'a>>,
+}
+
+/// A section: the text from its title to the next one.
+#[derive(Clone, Copy)]
+pub struct Section<'a> {
+    title: &'a str,
+    text: &'a str,
+}
+
+impl<'a> Sections<'a> {
+    fn none() -> Sections<'a> {
+        Sections { head: "", sections: vec![] }
+    }
+
+    /// Cuts what stands in info.ini. Keys are looked at only before the first section.
+    ///
+    /// # Errors
+    /// It is none that bigup could go on with; says why.
+    pub fn cut(bytes: &'a [u8]) -> Result<Sections<'a>, String> {
+        let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+        // A tool that was killed may leave zeros, which rust-ini would take for a key.
+        if text.contains('\0') {
+            return Err("it has NUL bytes".to_owned());
+        }
+        let (mut begins, mut at) = (vec![], 0);
+        for line in text.split_inclusive('\n') {
+            if let Some(rest) = line.trim_start().strip_prefix('[') {
+                let (title, _) = rest.split_once(']').ok_or_else(|| format!("a title without end: {}", line.trim()))?;
+                begins.push((at, title.trim()));
+            }
+            at += line.len();
+        }
+        let ends = begins.iter().skip(1).map(|(at, _)| *at).chain([text.len()]);
+        let sections = begins.iter().zip(ends).map(|((at, title), end)| Section { title, text: &text[*at..end] });
+        let (head, sections) = (&text[..begins.first().map_or(text.len(), |(at, _)| *at)], sections.collect());
+        parse(head).map(|_| Sections { head, sections })
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Section<'a>> {
+        self.sections.iter().copied()
+    }
+
+    /// The text with `changes` made.
+    fn with(&self, changes: &Changes) -> Result<Vec<u8>, String> {
+        let mut missing: BTreeMap<&str, &Values> =
+            changes.iter().filter_map(|(title, values)| Some((&title[..], values.as_ref()?))).collect();
+        let mut pieces = vec![Cow::Borrowed(self.head)];
+        for Section { title, text } in self.iter() {
+            pieces.push(match changes.get(title) {
+                None => Cow::Borrowed(text),
+                Some(values) => Cow::Owned(changed(parse(text)?, title, values.as_ref())),
+            });
+            missing.remove(title);
+        }
+        pieces.extend(missing.into_iter().map(|(title, values)| Cow::Owned(changed(Ini::new(), title, Some(values)))));
+        let pieces: Vec<&str> = pieces.iter().map(|piece| piece.trim_end()).filter(|piece| !piece.is_empty()).collect();
+        Ok(if pieces.is_empty() { vec![] } else { (pieces.join("\n\n") + "\n").into_bytes() })
+    }
+}
+
+impl<'a> Section<'a> {
+    /// Its title.
+    pub fn title(&self) -> &'a str {
+        self.title
+    }
+
+    /// All of it, with its title.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The upload that it tells of. None: it is not one of bigup's sections.
+    ///
+    /// # Errors
+    /// It cannot be read; says why.
+    pub fn upload(&self) -> Result<Option<FileName>, String> {
+        let ini = parse(self.text)?;
+        let is_ours = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).is_some();
+        Ok(FileName::from_section_title(self.title).filter(|_| is_ours))
+    }
+
+    /// Whether it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
+    /// is one it tells the frontier itself, when it has synced; then none up to the one in `holdings` is wrong.
+    pub fn is_right(&self, upload: &Upload, holdings: &Holdings, merger: Option<u32>) -> bool {
+        let Ok(ini) = parse(self.text) else { return false };
+        let told = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).and_then(crate::units::parse_u64);
+        let frontier = match (merger, told) {
+            (Some(_), Some(told)) => told.min(holdings.frontier),
+            _ => holdings.synced_frontier(),
+        };
+        let is_so = |(name, value): &(&str, Option<String>)| ini.get_from(Some(self.title), name) == value.as_deref();
+        values(upload, merger, frontier).iter().all(is_so)
+    }
+}
+
+/// The text of a section with the keys that are bigup's changed; empty if it shall go.
+fn changed(mut ini: Ini, title: &str, values: Option<&Values>) -> String {
+    match values {
+        None => drop(ini.delete(Some(title))),
+        Some(values) => {
+            let keys = ini.entry(Some(title.to_owned())).or_insert(Properties::new());
+            for (name, value) in values {
+                match value {
+                    Some(value) => keys.insert(*name, value.clone()),
+                    None => drop(keys.remove(name)),
+                }
+            }
         }
     }
-    Ok(())
+    show(&ini)
 }
 
-fn synced_frontier(spool: &Spool) -> io::Result<u64> {
-    spool.upload()?.map_or(Ok(0), |upload| Ok(spool.holdings(&upload)?.synced_frontier()))
+/// What the section of `spool` shall say. None: there is no such upload.
+fn values_of(spool: &Spool, frontier: Option<u64>) -> io::Result<Option<Values>> {
+    let Some(upload) = spool.upload()? else { return Ok(None) };
+    let frontier = match frontier {
+        Some(frontier) => frontier,
+        None => match spool.synced_frontier(&upload) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        },
+    };
+    Ok(Some(values(&upload, spool.merger()?, frontier)))
 }
 
-/// Writes the section of `spool`. False: there is no such upload.
-///
-/// Whether a merger is at work is looked up here, under the lock of info.ini: a merger takes its own lock before it
-/// comes here, so the last writer is right.
-fn project(ini: &mut Ini, spool: &Spool, frontier: u64) -> io::Result<bool> {
-    let Some(upload) = spool.upload()? else { return Ok(false) };
-    let merger = spool.merger()?;
-    let title = upload.file_name.section_title();
-    let keys = ini.entry(Some(title)).or_insert(Properties::new());
-    for (name, value) in values(&upload, merger, frontier) {
-        match value {
-            Some(value) => keys.insert(name, value),
-            None => drop(keys.remove(name)),
-        }
-    }
-    Ok(true)
-}
-
-/// The keys of a section and their values; None for those that are absent.
-fn values(upload: &Upload, merger: Option<u32>, frontier: u64) -> [(&'static str, Option<String>); 8] {
+fn values(upload: &Upload, merger: Option<u32>, frontier: u64) -> Values {
     let number = |n: Option<u64>| n.map(|n| n.to_string());
     let last_error = upload.blocked.as_ref().or(upload.last_error.as_ref());
     [
@@ -234,18 +334,6 @@ fn values(upload: &Upload, merger: Option<u32>, frontier: u64) -> [(&'static str
     ]
 }
 
-/// Whether the section of `spool` says what is. While a merger is at work the frontier is its own to tell.
-fn is_told_right(ini: &Ini, spool: &Spool, upload: &Upload) -> io::Result<bool> {
-    let Some(keys) = ini.section(Some(upload.file_name.section_title())) else { return Ok(false) };
-    let merger = spool.merger()?;
-    let told = keys.get(key::CURR_MERGE_SLICE_ID).and_then(crate::units::parse_u64);
-    let frontier = match (merger, told) {
-        (Some(_), Some(told)) => told.min(spool.frontier(upload)?),
-        _ => synced_frontier(spool)?,
-    };
-    Ok(values(upload, merger, frontier).iter().all(|(name, value)| keys.get(name) == value.as_deref()))
-}
-
 fn rfc3339(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(END_OF_9999))).to_string()
 }
@@ -255,21 +343,16 @@ fn one_line(text: &str) -> String {
     printable(&text.replace('%', "%%").replace(['\n', '\r'], " ")).trim().to_owned()
 }
 
-fn parse(bytes: &[u8]) -> Result<Ini, String> {
-    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
-    // A tool that was killed may leave zeros, which rust-ini would take for a key.
-    if text.contains('\0') {
-        return Err("it has NUL bytes".to_owned());
-    }
+fn parse(text: &str) -> Result<Ini, String> {
     let verbatim = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
     Ini::load_from_str_opt(text, verbatim).map_err(|e| e.to_string())
 }
 
-fn show(ini: &Ini) -> Vec<u8> {
+fn show(ini: &Ini) -> String {
     let style = WriteOption { escape_policy: EscapePolicy::Nothing, kv_separator: " = ", ..WriteOption::default() };
     let mut bytes = vec![];
     ini.write_to_opt(&mut bytes, style).expect("writing to memory does not fail");
-    bytes
+    String::from_utf8(bytes).expect("text gives text")
 }
 
 #[cfg(test)]
@@ -293,9 +376,8 @@ mod tests {
         fn begin(&self, name: &str) -> (Spool, FileName) {
             let name = FileName::new(name).unwrap();
             let plan = Plan::new(None, Some(10), Some(25)).unwrap();
-            assert!(
-                Spool::create(&self.data, &Upload::begin(name.clone(), plan, None), &Room::new(&self.data, 0)).unwrap()
-            );
+            let upload = Upload::begin(name.clone(), plan, None);
+            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
             (Spool::of(&self.data, &name), name)
         }
 
@@ -308,7 +390,7 @@ mod tests {
         }
 
         fn get(&self, section: &str, key: &str) -> Option<String> {
-            parse(self.text().as_bytes()).unwrap().get_from(Some(section), key).map(str::to_owned)
+            parse(&self.text()).unwrap().get_from(Some(section), key).map(str::to_owned)
         }
     }
 
@@ -342,7 +424,6 @@ mod tests {
         let edited = format!("owner = me\n{}note = C:\\x 100% ; yes\n[other]\nx = 1\n", f.text());
         fs::write(f.data.info_ini(), edited).unwrap();
         f.refresh(&upload, 1);
-        InfoIni::new(&f.data).reconcile().unwrap();
         assert_eq!(f.get("abc.txt", "note").unwrap(), "C:\\x 100% ; yes");
         assert_eq!(f.get("other", "x").unwrap(), "1");
         assert!(f.text().starts_with("owner = me\n"));
@@ -362,59 +443,55 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_put_aside_and_not_read() {
-        for kind in 0..3 {
-            let f = Fixture::new();
-            let one = f.begin("abc.txt");
-            let (path, outside) = (f.data.info_ini(), f._dir.path().join("outside"));
-            fs::write(&outside, "x").unwrap();
-            match kind {
-                0 => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
-                1 => std::os::unix::fs::symlink(&outside, &path).unwrap(),
-                _ => fs::create_dir(&path).unwrap(),
-            }
-            if kind == 0 {
-                InfoIni::new(&f.data).mend().unwrap()
-            } else {
-                f.refresh(&one, 0)
-            };
-            assert_eq!(f.get("abc.txt", "slice_num").unwrap(), "3");
-            assert!(f.data.root().join(BROKEN).symlink_metadata().is_ok_and(|found| !found.is_file()));
-            assert_eq!(fs::read(outside).unwrap(), b"x");
+    fn many_sections_change_in_one_step_and_others_stay_as_they_stand() {
+        let f = Fixture::new();
+        let uploads: Vec<_> = ["one", "two", "three"].map(|name| f.begin(name)).into();
+        let names: Vec<FileName> = uploads.iter().map(|(_, name)| name.clone()).collect();
+        fs::write(f.data.info_ini(), "[ one ]\nnote = x\n# a comment\n[other]\n  # kept\nx=1\n\n\n").unwrap();
+        InfoIni::new(&f.data).refresh_all(&names).unwrap();
+        for name in ["one", "two", "three"] {
+            assert_eq!(f.get(name, "slice_num").unwrap(), "3", "{}", f.text());
         }
+        assert_eq!(f.get("one", "note").unwrap(), "x");
+        assert!(f.text().contains("\n[other]\n  # kept\nx=1\n\n["), "{}", f.text());
+        uploads[0].0.lock().unwrap().unwrap().remove().unwrap();
+        fs::write(uploads[1].0.path().join("upload.json"), "garbage").unwrap();
+        InfoIni::new(&f.data).refresh_all(&names).unwrap();
+        assert_eq!(f.get("one", "slice_num"), None);
+        assert_eq!(f.get("two", "slice_num").unwrap(), "3", "it cannot be read and stays");
     }
 
     #[test]
-    fn a_time_beyond_all_calendars_is_shown_as_the_last_one() {
-        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
-    }
-
-    #[test]
-    fn reconciling_adds_what_is_missing_and_removes_what_is_over() {
+    fn a_section_is_right_or_not() {
         let f = Fixture::new();
-        let (one, two) = (f.begin("one"), f.begin("two"));
-        f.refresh(&one, 0);
-        f.refresh(&two, 0);
-        one.0.lock().unwrap().unwrap().remove().unwrap();
-        fs::write(f.data.info_ini(), f.text().replace("[two]", "[three]")).unwrap();
-        InfoIni::new(&f.data).reconcile().unwrap();
-        let titles: Vec<String> = f.text().lines().filter(|l| l.starts_with('[')).map(str::to_owned).collect();
-        assert_eq!(titles, ["[two]"]);
+        let upload = f.begin("abc.txt");
+        f.refresh(&upload, 1);
+        let begun = upload.0.upload().unwrap().unwrap();
+        let text = f.text();
+        let is_right = |text: &str, frontier, waiting: &[u64], merger| {
+            let holdings = Holdings { frontier, waiting: waiting.to_vec() };
+            let sections = Sections::cut(text.as_bytes()).unwrap();
+            sections.iter().next().unwrap().is_right(&begun, &holdings, merger)
+        };
+        assert!(is_right(&text, 1, &[], None));
+        assert!(is_right(&text, 2, &[1], None), "slice 1 may not be synced yet");
+        assert!(!is_right(&text, 2, &[], None), "it lags and nobody will tell");
+        assert!(!is_right(&text, 0, &[], None), "it leads");
+        assert!(!is_right(&text, 1, &[], Some(7)), "nothing is told of the merger");
+        assert!(!is_right(&text.replace("slice_num = 3", "slice_num = 4"), 1, &[], None));
+        assert!(!is_right(&(text.clone() + "garbage\n"), 1, &[], None));
+        let merger = text.replace("exist = 0", "exist = 1") + "merger_pid = 7\n";
+        assert!(is_right(&merger, 3, &[], Some(7)), "the merger will tell");
+        assert!(!is_right(&merger, 0, &[], Some(7)), "it leads");
     }
 
     #[test]
-    fn mending_finds_dead_mergers_and_sections_missing_or_left_over() {
-        let f = Fixture::new();
-        let (one, _two) = (f.begin("one"), f.begin("two"));
-        let merger = one.0.try_merger_lock().unwrap().unwrap();
-        f.refresh(&one, 0);
-        drop(merger);
-        InfoIni::new(&f.data).mend().unwrap();
-        assert_eq!(f.get("one", "merge_slice_process_exist").unwrap(), "0");
-        assert_eq!(f.get("two", "merge_slice_process_exist").unwrap(), "0");
-        one.0.lock().unwrap().unwrap().remove().unwrap();
-        InfoIni::new(&f.data).mend().unwrap();
-        assert_eq!(f.get("one", "merge_slice_process_exist"), None);
+    fn sections_are_bigups_or_somebody_elses() {
+        let text = b"[abc.txt]\ncurr_merge_slice_id = 1\n[notes]\nx = 1\n[..]\ncurr_merge_slice_id = 1\n[x]\nbad\n";
+        let sections = Sections::cut(text).unwrap();
+        let uploads: Vec<_> = sections.iter().map(|section| section.upload()).collect();
+        assert_eq!(uploads[..3], [Ok(Some(FileName::new("abc.txt").unwrap())), Ok(None), Ok(None)]);
+        assert!(uploads[3].is_err());
     }
 
     #[test]
@@ -425,7 +502,7 @@ mod tests {
             f.refresh(&upload, 7);
             assert_eq!(f.get(&upload.1.section_title(), "curr_merge_slice_id").unwrap(), "7", "{name}");
         }
-        let sections = parse(f.text().as_bytes()).unwrap().sections().flatten().count();
+        let sections = parse(&f.text()).unwrap().sections().flatten().count();
         assert_eq!(sections, 6);
     }
 

@@ -434,6 +434,18 @@ impl Spool {
         upload.plan.len_of(slice_id).is_none_or(|len| found.is_ok_and(|found| found == len))
     }
 
+    /// The frontier up to which the merged file of `upload`, which this spool is of, is known to be on disk.
+    ///
+    /// It may be older than the answer and never leads: the frontier is looked at first, and slices below it that are no
+    /// files any more then were unlinked after a sync.
+    ///
+    /// # Errors
+    /// As for [`Spool::holdings`].
+    pub fn synced_frontier(&self, upload: &Upload) -> io::Result<u64> {
+        let frontier = self.frontier(upload)?;
+        Ok(Holdings { waiting: self.waiting()?, frontier }.synced_frontier())
+    }
+
     pub(crate) fn frontier(&self, upload: &Upload) -> io::Result<u64> {
         match self.merged_len()? {
             Some(len) => Ok(upload.plan.slices_in(len)),

@@ -213,7 +213,7 @@ fn looking_at_an_upload_is_no_sign_of_life() {
     drop(f.spool.lock().unwrap());
     drop(f.spool.try_merger_lock().unwrap());
     f.spool.sweep(Duration::from_secs(1)).unwrap();
-    bigup_core::info_ini::InfoIni::new(&f.data).reconcile().unwrap();
+    bigup_core::info_ini::InfoIni::new(&f.data).refresh_all(&[upload.file_name]).unwrap();
     assert!(f.spool.idle().unwrap() >= Duration::from_secs(3599));
 }
 

@@ -5,9 +5,9 @@
 //! are not what their digest says, which are asked for again.
 
 use crate::config::Config;
+use crate::look::Looker;
 use crate::sweep;
 use bigup_core::data_dir::DataDir;
-use bigup_core::info_ini::InfoIni;
 use bigup_core::name::{FileName, printable};
 use bigup_core::room::Room;
 use bigup_core::units::show_size;
@@ -123,7 +123,7 @@ impl<'a> Check<'a> {
         }
         if self.arguments.repair {
             sweep::clean(&self.data, sweep::LEFTOVER_AGE)?;
-            InfoIni::new(&self.data).reconcile()?;
+            Looker::new(self.data.clone()).look(|_due| {})?;
         }
         self.summary();
         Ok(self.tally)

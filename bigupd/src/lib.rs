@@ -11,7 +11,8 @@
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
-//! - [`sweep`] - what is done from time to time; [`expiry`] - the end of abandoned uploads.
+//! - [`look`] - looking after all uploads and info.ini.
+//! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
 //! - [`check`] - `bigupd check`: comparing what is stored with its digests.
 
 pub mod access;
@@ -22,6 +23,7 @@ pub mod check;
 pub mod config;
 pub mod expiry;
 pub mod intake;
+pub mod look;
 pub mod mergers;
 pub mod pace;
 pub mod params;
@@ -38,6 +40,7 @@ pub mod uploads;
 
 use bigup_core::data_dir::DataDir;
 use config::Config;
+use look::News;
 use mergers::Mergers;
 use routes::App;
 use std::sync::Arc;
@@ -59,13 +62,16 @@ pub async fn run(
 ) {
     let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
     let mergers = Mergers::new(uploads.clone());
-    let sweeper = tokio::spawn(sweep::sweep_forever(data, mergers.clone(), config.expire_after));
+    let news = News::default();
+    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after));
+    let looker = tokio::spawn(look::look_forever(data, mergers.clone(), news.clone()));
     let (stopping, is_stopping) = watch::channel(false);
-    let routes = routes::routes(App::new(uploads, mergers, is_stopping));
+    let routes = routes::routes(App::new(uploads, mergers, news, is_stopping));
     let stop = async {
         stop.await;
         stopping.send_replace(true);
     };
     server::serve(listener, tls, routes, &config.limits, stop, config.stop_grace).await;
     sweeper.abort();
+    looker.abort();
 }

@@ -78,23 +78,6 @@ impl Mergers {
         }
     }
 
-    /// Starts mergers wherever one is due and none is at work. Blocks on the disk.
-    ///
-    /// # Errors
-    /// The spools cannot be listed.
-    pub fn ensure_all(&self) -> io::Result<()> {
-        for spool in Spool::all(&self.inner.uploads.data)? {
-            // One that cannot be read is reported by whoever begins that upload anew.
-            if let Ok(Some(upload)) = spool.upload()
-                && !self.running().contains(&upload.file_name)
-                && self.frontier_if_due(&upload.file_name).is_some()
-            {
-                self.ensure(&upload.file_name);
-            }
-        }
-        Ok(())
-    }
-
     fn running(&self) -> MutexGuard<'_, HashSet<FileName>> {
         self.inner.running.lock().expect("nothing panics while it holds this lock")
     }

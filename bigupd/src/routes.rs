@@ -8,6 +8,7 @@ use crate::access::{Access, Gate, Peer};
 use crate::answers::Answers;
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
 use crate::intake::{Expected, parse_content_digest, receive};
+use crate::look::News;
 use crate::mergers::Mergers;
 use crate::pace::Pace;
 use crate::params::{AnswerForm, BeginAsk, Params};
@@ -43,15 +44,17 @@ pub struct App {
     uploads: Uploads,
     mergers: Mergers,
     answers: Answers,
+    news: News,
     stopping: watch::Receiver<bool>,
 }
 
 impl App {
-    /// Handlers over `uploads`, with `mergers` to start. Once `stopping` is true no request is kept waiting.
-    pub fn new(uploads: Uploads, mergers: Mergers, stopping: watch::Receiver<bool>) -> App {
+    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin. Once `stopping` is true no
+    /// request is kept waiting.
+    pub fn new(uploads: Uploads, mergers: Mergers, news: News, stopping: watch::Receiver<bool>) -> App {
         let gate = Arc::new(Gate::new(&uploads.data, &uploads.config));
         let answers = Answers::new(&uploads.config.limits);
-        App { gate, uploads, mergers, answers, stopping }
+        App { gate, uploads, mergers, answers, news, stopping }
     }
 }
 
@@ -161,6 +164,7 @@ impl App {
             let standing = standing.await?;
             waited = true;
             let Standing::Unfinished(unfinished) = &standing else { return Ok(standing) };
+            self.news.tell();
             if unfinished.is_merger_due() {
                 self.ensure_merger(&ask.name).await?;
             }

@@ -1,56 +1,48 @@
-//! What is done from time to time: cleaning up after processes that died, noticing mergers that died, mending info.ini,
-//! removing abandoned uploads.
+//! What is removed from time to time: what processes that died left, and abandoned uploads.
 
 use crate::expiry::{LOOKED, expire};
-use crate::mergers::Mergers;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{Context, remove_folder};
-use bigup_core::info_ini::InfoIni;
 use bigup_core::spool::{GONE, MAKING, Spool, is_older};
 use std::io;
 use std::time::Duration;
 
-/// How often mergers and info.ini are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it may be time for something.
+const ROUND: Duration = Duration::from_secs(2);
 
-/// How often leftovers are looked for, in looks.
+/// How often leftovers are looked for, in rounds.
 const CLEAN_EVERY: u32 = 30;
 
 /// Leftovers are touched only when they are older: another daemon may be about to use what looks like one.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
-/// Looks after `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed.
-pub async fn sweep_forever(data: DataDir, mergers: Mergers, expire_after: Option<Duration>) {
+/// Sweeps `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed.
+pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>) {
     for round in 0_u32.. {
-        let (data, mergers) = (data.clone(), mergers.clone());
-        if let Err(e) = tokio::task::spawn_blocking(move || sweep(&data, &mergers, expire_after, round)).await {
-            log::error!("looking after the data folder: {e}");
+        let data = data.clone();
+        if let Err(e) = tokio::task::spawn_blocking(move || sweep(&data, expire_after, round)).await {
+            log::error!("sweeping the data folder: {e}");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(ROUND).await;
     }
 }
 
 /// One step that fails must not keep the others from being taken.
-fn sweep(data: &DataDir, mergers: &Mergers, expire_after: Option<Duration>, round: u32) {
+fn sweep(data: &DataDir, expire_after: Option<Duration>, round: u32) {
     let taken = |step: io::Result<()>| {
         if let Err(e) = step {
-            log::error!("looking after the data folder: {e}");
+            log::error!("sweeping the data folder: {e}");
         }
     };
-    if round == 0 {
-        taken(InfoIni::new(data).reconcile());
-    }
     if round.is_multiple_of(CLEAN_EVERY) {
         taken(clean(data, LEFTOVER_AGE));
     }
     if let Some(after) = expire_after.filter(|after| round.is_multiple_of(expire_every(*after))) {
         taken(expire(data, after));
     }
-    taken(mergers.ensure_all());
-    taken(InfoIni::new(data).mend());
 }
 
-/// Looks between two at what expires: few where that is soon.
+/// Rounds between two looks at what expires: few where that is soon.
 fn expire_every(after: Duration) -> u32 {
     (after.as_secs() / 60).clamp(1, u64::from(CLEAN_EVERY)) as u32
 }

@@ -16,7 +16,6 @@ use crate::quota;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{Digest, DigestKind, SliceDigest};
-use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved, publish};
@@ -166,17 +165,6 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn begin(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
-        let standing = self.begin_unlisted(ask)?;
-        if let Standing::Unfinished(unfinished) = &standing {
-            let frontier = unfinished.holdings.synced_frontier();
-            let spool = Spool::of(&self.data, &ask.name);
-            info_ini::tolerate(&ask.name, InfoIni::new(&self.data).refresh(&spool, &ask.name, Some(frontier)));
-        }
-        Ok(standing)
-    }
-
-    /// The same without a section in info.ini: for an upload that is finished in the same breath.
-    fn begin_unlisted(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
         for _ in 0..ATTEMPTS {
@@ -401,7 +389,7 @@ impl Uploads {
         // The hash of the only slice is the digest of the file.
         let only = ask.digest.filter(|d| is_only && d.kind == DigestKind::Hash);
         let file_digest = begin.file_digest.or(only.map(|d| d.digest));
-        match self.begin_unlisted(&BeginAsk { file_digest, ..begin.clone() })? {
+        match self.begin(&BeginAsk { file_digest, ..begin.clone() })? {
             Standing::Unfinished(_) => Ok(None),
             Standing::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
                 Ok(Some(Admission::Held(digest)))

@@ -72,8 +72,8 @@ fn a_section_tells_an_upload_and_goes_with_it() {
     let content = bytes(1, 25);
     begin(&daemon, "seed", 2, 10);
     daemon.server().get("file_name=abc.txt&slice_num=3&slice_size=10&file_size=25").expect(200);
+    within(A_FEW_SECONDS, "both are told", || parse(&daemon.info_ini()).keys().eq(["abc.txt", "seed"]));
     let sections = parse(&daemon.info_ini());
-    assert_eq!(sections.keys().collect::<Vec<_>>(), ["abc.txt", "seed"]);
     let keys = &sections["abc.txt"];
     for (key, value) in [
         ("merge_slice_process_exist", "0"),
@@ -97,6 +97,7 @@ fn a_section_tells_an_upload_and_goes_with_it() {
 fn sizes_that_no_client_told_are_absent() {
     let daemon = Daemon::start();
     daemon.server().get("file_name=abc.txt&slice_num=3").expect(200);
+    within(A_FEW_SECONDS, "it is told", || daemon.info_ini().contains("[abc.txt]"));
     let keys = &parse(&daemon.info_ini())["abc.txt"];
     assert_eq!(keys["slice_num"], "3");
     assert!(!keys.contains_key("slice_size") && !keys.contains_key("file_size"), "{keys:?}");

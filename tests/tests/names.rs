@@ -126,6 +126,8 @@ fn section_titles_lead_back_to_the_names() {
     for name in &names {
         assert_eq!(begin(&server, name).expect(200).body["file_name"], name[..]);
     }
+    let sections = || daemon.info_ini().lines().filter(|line| line.starts_with('[')).count();
+    eventually("all have a section", || sections() == names.len());
     let ini = daemon.info_ini();
     let titles = ini.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
     let found: Vec<String> = titles

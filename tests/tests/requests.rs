@@ -670,6 +670,7 @@ fn peeking_changes_nothing() {
 
     server.get(BEGIN_A).expect(200);
     server.post(&slice(2, 5), b"01234").expect(200);
+    eventually("it is told", || daemon.info("a", "slice_num").is_some());
     let look = || {
         let spool = daemon.data().join("tmp/a");
         let upload = std::fs::metadata(spool.join("upload.json")).unwrap();

@@ -1,0 +1,352 @@
+//! Looking after all uploads, again and again: mergers that died are started again, and info.ini is made to say what the
+//! spools say.
+//!
+//! Most of many uploads rest. One that was found at rest, with nothing to merge and nobody merging, is not read again
+//! until its folder changes: whatever it takes to wake it, a slice, a client, a merger, puts a file there or takes one
+//! away. So a look at it costs one stat(2). What is remembered for that decides nothing else, and is forgotten from time
+//! to time.
+
+use crate::mergers::Mergers;
+use bigup_core::data_dir::DataDir;
+use bigup_core::disk::Seen;
+use bigup_core::info_ini::{InfoIni, Section, Sections};
+use bigup_core::name::FileName;
+use bigup_core::spool::{Holdings, Spool, Upload};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Longest time between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Shortest time between two looks: info.ini lags by as much when uploads come and go all the time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// What was remembered is forgotten after this time, in case that something changed without a trace.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// A folder that changed more recently may change again without that being seen.
+const AT_REST_AFTER: Duration = Duration::from_secs(1);
+
+/// Tells whoever looks after the uploads that one came or went.
+#[derive(Clone, Default)]
+pub struct News(Arc<Notify>);
+
+impl News {
+    /// Has info.ini brought up to date soon.
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Looks after the uploads in `data` for as long as it is polled.
+pub async fn look_forever(data: DataDir, mergers: Mergers, news: News) {
+    let looker = Arc::new(Mutex::new(Looker::new(data)));
+    loop {
+        let (looker, mergers) = (Arc::clone(&looker), mergers.clone());
+        let look = move || {
+            let mut looker = looker.lock().unwrap_or_else(PoisonError::into_inner);
+            looker.look(|name| mergers.ensure(name))
+        };
+        if let Err(e) = tokio::task::spawn_blocking(look).await.map_err(io::Error::other).and_then(|looked| looked) {
+            log::error!("looking after the data folder: {e}");
+        }
+        tokio::time::sleep(SHORTEST_PAUSE).await;
+        // Time over is as good as news.
+        let _ = tokio::time::timeout(LOOK_EVERY - SHORTEST_PAUSE, news.0.notified()).await;
+    }
+}
+
+/// What was seen at the last look.
+pub struct Looker {
+    data: DataDir,
+    /// Since when it remembers.
+    since: Instant,
+    /// All uploads, by their folders. None: it was not at rest.
+    uploads: HashMap<String, Option<Resting>>,
+    /// info.ini, if all of it was right.
+    info_ini: Option<Seen>,
+}
+
+/// An upload at rest.
+struct Resting {
+    folder: Seen,
+    name: FileName,
+    /// Its section, as it stood when it was right.
+    section: String,
+}
+
+/// An upload that was read.
+struct Found {
+    upload: Upload,
+    holdings: Holdings,
+    merger: Option<u32>,
+    /// How its folder stood before.
+    folder: Seen,
+}
+
+impl Found {
+    /// What `spool` is. None: it is gone, or cannot be read, which is reported by whoever begins that upload anew.
+    fn read(spool: &Spool) -> Option<Found> {
+        let folder = Seen::of(spool.path()).ok()??;
+        // Before what there is to merge: one that ends in between has told by then what it left.
+        let merger = spool.merger().ok()?;
+        let upload = spool.upload().ok()??;
+        let holdings = spool.holdings(&upload).ok()?;
+        Some(Found { upload, holdings, merger, folder })
+    }
+
+    fn is_merger_due(&self) -> bool {
+        self.merger.is_none() && self.holdings.need_merger(&self.upload)
+    }
+
+    /// What to remember of it: nothing while it may change without its folder changing.
+    fn at_rest(self, section: Section<'_>) -> Option<Resting> {
+        let rests =
+            self.merger.is_none() && !self.holdings.need_merger(&self.upload) && self.folder.is_older(AT_REST_AFTER);
+        let section = section.text().to_owned();
+        rests.then_some(Resting { folder: self.folder, name: self.upload.file_name, section })
+    }
+}
+
+impl Looker {
+    /// Nothing seen yet.
+    pub fn new(data: DataDir) -> Looker {
+        Looker { data, since: Instant::now(), uploads: HashMap::new(), info_ini: None }
+    }
+
+    /// Calls `ensure` for uploads that need a merger and have none, and mends info.ini where it is wrong: an upload
+    /// without a section or with a wrong one, a section without upload, a merger that died, a file that cannot be read.
+    ///
+    /// # Errors
+    /// The spools cannot be listed, or info.ini cannot be read or written; the next look finds the same.
+    pub fn look(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<()> {
+        if self.since.elapsed() > FORGET_AFTER {
+            *self = Looker::new(self.data.clone());
+        }
+        let mut before = std::mem::take(&mut self.uploads);
+        let (mut resting, mut found) = (vec![], vec![]);
+        let mut all_rest = true;
+        for spool in Spool::all(&self.data)? {
+            match before.remove(spool.folder()).flatten() {
+                Some(known) if Seen::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
+                _ => {
+                    all_rest = false;
+                    found.extend(Found::read(&spool).map(|found| (spool, found)));
+                }
+            }
+        }
+        for (_, found) in found.iter().filter(|(_, found)| found.is_merger_due()) {
+            ensure(&found.upload.file_name);
+        }
+        let info_ini = Seen::of(&self.data.info_ini())?;
+        if all_rest && before.is_empty() && info_ini.is_some() && info_ini == self.info_ini {
+            self.uploads = resting.into_iter().map(|(spool, known)| (spool.folder().to_owned(), Some(known))).collect();
+            return Ok(());
+        }
+        let is_right = self.mend(resting, found)?;
+        // One that changed just now may change again without that being seen.
+        self.info_ini = info_ini.filter(|seen| is_right && seen.is_older(AT_REST_AFTER));
+        Ok(())
+    }
+
+    /// Makes info.ini right, and remembers which uploads rest. Whether it was right.
+    fn mend(&mut self, resting: Vec<(Spool, Resting)>, mut found: Vec<(Spool, Found)>) -> io::Result<bool> {
+        let info_ini = InfoIni::new(&self.data);
+        let bytes = match info_ini.read() {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                info_ini.rebuild_if_broken().and_then(|()| info_ini.read())
+            }
+            read => read,
+        }?;
+        let Ok(sections) = Sections::cut(&bytes) else {
+            // Everything is looked at again once it can be read.
+            return info_ini.rebuild_if_broken().map(|()| false);
+        };
+        let mut others: HashMap<&str, Section<'_>> =
+            sections.iter().map(|section| (section.title(), section)).collect();
+        for (spool, known) in resting {
+            match others.get(&known.name.section_title()[..]) {
+                Some(section) if section.text() == known.section => {
+                    others.remove(&known.name.section_title()[..]);
+                    self.uploads.insert(spool.folder().to_owned(), Some(known));
+                }
+                _ => found.extend(Found::read(&spool).map(|found| (spool, found))),
+            }
+        }
+        let mut wrong = vec![];
+        for (spool, found) in found {
+            let section = others.remove(&found.upload.file_name.section_title()[..]);
+            let right = section.filter(|section| section.is_right(&found.upload, &found.holdings, found.merger));
+            if right.is_none() {
+                wrong.push(found.upload.file_name.clone());
+            }
+            self.uploads.insert(spool.folder().to_owned(), right.and_then(|section| found.at_rest(section)));
+        }
+        let mut is_broken = false;
+        for section in others.values() {
+            match section.upload() {
+                Ok(Some(name)) if !Spool::of(&self.data, &name).path().exists() => wrong.push(name),
+                Ok(_) => {}
+                Err(_) => is_broken = true,
+            }
+        }
+        if is_broken {
+            info_ini.rebuild_if_broken()?;
+        } else if !wrong.is_empty() {
+            info_ini.refresh_all(&wrong)?;
+        }
+        Ok(wrong.is_empty() && !is_broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigup_core::plan::Plan;
+    use bigup_core::room::Room;
+    use std::fs;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        data: DataDir,
+        looker: Looker,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::create(&dir.path().join("data")).unwrap();
+            Fixture { _dir: dir, looker: Looker::new(data.clone()), data }
+        }
+
+        fn begin(&self, name: &str) -> Spool {
+            let name = FileName::new(name).unwrap();
+            let plan = Plan::new(None, Some(10), Some(25)).unwrap();
+            let upload = Upload::begin(name.clone(), plan, None);
+            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
+            Spool::of(&self.data, &name)
+        }
+
+        /// Looks once; the names that need a merger.
+        fn look(&mut self) -> Vec<String> {
+            let mut due = vec![];
+            self.looker.look(|name| due.push(name.as_str().to_owned())).unwrap();
+            due
+        }
+
+        /// Looks until nothing is left that changed a moment ago.
+        fn look_until_all_rest(&mut self) {
+            let deadline = Instant::now() + 60 * AT_REST_AFTER;
+            while self.looker.info_ini.is_none() || self.looker.uploads.values().any(Option::is_none) {
+                assert!(Instant::now() < deadline, "uploads do not come to rest");
+                self.look();
+                std::thread::sleep(AT_REST_AFTER / 10);
+            }
+        }
+
+        fn text(&self) -> String {
+            fs::read_to_string(self.data.info_ini()).unwrap()
+        }
+
+        fn titles(&self) -> Vec<String> {
+            self.text().lines().filter(|line| line.starts_with('[')).map(str::to_owned).collect()
+        }
+    }
+
+    #[test]
+    fn sections_that_are_missing_wrong_or_over_are_mended() {
+        let mut f = Fixture::new();
+        let (one, _two) = (f.begin("one"), f.begin("two"));
+        f.look();
+        assert_eq!(f.titles(), ["[one]", "[two]"]);
+        fs::write(f.data.info_ini(), f.text().replace("[two]", "[three]") + "\n[notes]\nx = 1\n").unwrap();
+        f.look();
+        assert_eq!(f.titles(), ["[one]", "[notes]", "[two]"]);
+        f.look_until_all_rest();
+        let right = f.text();
+        for (is, was) in [("slice_num = 3", "slice_num = 4"), ("curr_merge_slice_id = 0", "curr_merge_slice_id = 1")] {
+            fs::write(f.data.info_ini(), right.replace(is, was)).unwrap();
+            f.look();
+            assert_eq!(f.text(), right);
+            f.look_until_all_rest();
+        }
+        fs::remove_dir_all(one.path()).unwrap();
+        f.look();
+        assert_eq!(f.titles(), ["[notes]", "[two]"]);
+        f.look_until_all_rest();
+        fs::remove_file(f.data.info_ini()).unwrap();
+        f.look();
+        assert_eq!(f.titles(), ["[two]"]);
+    }
+
+    #[test]
+    fn an_upload_dropped_before_it_came_to_rest_loses_its_section() {
+        let mut f = Fixture::new();
+        let one = f.begin("one");
+        f.look();
+        fs::remove_dir_all(one.path()).unwrap();
+        f.look();
+        assert_eq!(f.text(), "");
+    }
+
+    #[test]
+    fn a_merger_that_died_is_told_and_another_one_asked_for_where_one_is_due() {
+        let mut f = Fixture::new();
+        let one = f.begin("one");
+        fs::write(one.slice_path(1), [0; 10]).unwrap();
+        let merger = one.try_merger_lock().unwrap().unwrap();
+        assert_eq!(f.look(), [""; 0]);
+        assert!(f.text().contains("merge_slice_process_exist = 1"), "{}", f.text());
+        std::thread::sleep(AT_REST_AFTER * 2);
+        f.look();
+        // Nothing in its folder tells that it died.
+        drop(merger);
+        assert_eq!(f.look(), [""; 0], "slice 0 is missing");
+        assert!(f.text().contains("merge_slice_process_exist = 0"), "{}", f.text());
+        f.look_until_all_rest();
+        fs::write(one.slice_path(0), [0; 10]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(f.look(), ["one"]);
+            std::thread::sleep(AT_REST_AFTER * 2);
+        }
+    }
+
+    #[test]
+    fn uploads_at_rest_are_not_read_again_until_their_folder_changes() {
+        let mut f = Fixture::new();
+        let (one, _two) = (f.begin("one"), f.begin("two"));
+        f.look_until_all_rest();
+        let (json, right) = (one.path().join("upload.json"), f.text());
+        // In place, as no program of ours does it.
+        let changed = fs::read_to_string(&json).unwrap().replace("25", "26");
+        fs::write(&json, changed).unwrap();
+        f.look();
+        assert_eq!(f.text(), right, "it was not read");
+        fs::write(one.slice_path(2), [0; 5]).unwrap();
+        f.look();
+        assert!(f.text().contains("file_size = 26"), "{}", f.text());
+    }
+
+    #[test]
+    fn an_info_ini_that_cannot_be_read_is_kept_aside_whosever_section_it_is() {
+        let mut f = Fixture::new();
+        f.begin("one");
+        f.look_until_all_rest();
+        let right = f.text();
+        std::fs::remove_file(f.data.info_ini()).unwrap();
+        std::fs::create_dir(f.data.info_ini()).unwrap();
+        f.look();
+        assert_eq!(f.text(), right);
+        std::fs::remove_dir(f.data.root().join("info.ini.broken")).unwrap();
+        for garbage in ["\n[notes]\nno key\n", "\n[without end\n", "\0"] {
+            let broken = right.clone() + garbage;
+            fs::write(f.data.info_ini(), &broken).unwrap();
+            f.look();
+            assert_eq!(f.text(), right);
+            assert_eq!(fs::read_to_string(f.data.root().join("info.ini.broken")).unwrap(), broken);
+        }
+    }
+}
