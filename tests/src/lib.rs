@@ -9,6 +9,7 @@
 //! - [`mount`] - file systems of a test's own.
 //! - [`powercut`] - what a power cut leaves.
 //! - [`process`] - waiting for conditions, ending processes.
+//! - [`usage`] - what a process uses.
 
 pub mod certificates;
 pub mod daemon;
@@ -19,3 +20,4 @@ pub mod mount;
 pub mod powercut;
 pub mod process;
 pub mod programs;
+pub mod usage;

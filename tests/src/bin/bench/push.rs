@@ -1,16 +1,12 @@
-//! Pushes a large file on loopback and prints wall time, CPU seconds and peak memory of each program, beside `cp` and
-//! `sync` of the same file in the same run, and the wall time where every slice is synced before it is answered.
-//!
-//! `bench [SIZE [ROUNDS [FOLDER]]]`, by default 1G, 5 rounds and a temporary folder. It judges nothing: machines are
-//! shared and noisy, so only figures of one run are to be compared, and of those the medians.
+//! Pushing a large file: wall time, CPU seconds and peak memory of each program, beside `cp` and `sync` of the same file,
+//! and the wall time where every slice is synced before it is answered.
 
+use crate::{Bigupd, median};
 use bigup_core::units::{parse_size, show_size};
-use bigup_tests::process::signal;
+use bigup_tests::usage::{cpu, peak_memory};
 use bigup_tests::{data, programs};
-use nix::sys::signal::Signal;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,8 +29,8 @@ struct Usage {
     peak: u64,
 }
 
-fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+/// Runs the benchmark: `[SIZE [ROUNDS [FOLDER]]]`.
+pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let size = parse_size(&arguments.next().unwrap_or_else(|| "1G".to_owned())).map_err(anyhow::Error::msg)?;
     let rounds: usize = arguments.next().unwrap_or_else(|| "5".to_owned()).parse()?;
     let temporary = match arguments.next() {
@@ -74,20 +70,10 @@ fn time_copy(from: &Path, to: &Path) -> anyhow::Result<f64> {
 }
 
 fn push(file: &Path, data: &Path, digest: &str, slice_ack: &str) -> anyhow::Result<Cost> {
-    let mut daemon = Command::new(programs::path("bigupd"))
-        .arg("--data-dir")
-        .arg(data)
-        .args(["--listen", "127.0.0.1:0", "--slice-ack", slice_ack])
-        .env("BIGUP_LOG", "warn")
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    BufReader::new(daemon.stdout.take().expect("it was asked for")).read_line(&mut line)?;
-    let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-
+    let daemon = Bigupd::start(data, &["--slice-ack", slice_ack])?;
     let began = Instant::now();
     let before = cpu_of_children();
-    let client = programs::cli().arg("push").arg(file).args(["--url", &url]).stdout(Stdio::piped()).spawn()?;
+    let client = programs::cli().arg("push").arg(file).args(["--url", &daemon.url]).stdout(Stdio::piped()).spawn()?;
     let peaks = Peaks::default();
     let client_id = client.id();
     let (output, wall) = std::thread::scope(|scope| {
@@ -102,18 +88,12 @@ fn push(file: &Path, data: &Path, digest: &str, slice_ack: &str) -> anyhow::Resu
     anyhow::ensure!(output.status.success(), "the push failed");
     anyhow::ensure!(String::from_utf8_lossy(&output.stdout).contains(digest), "the digest differs");
 
-    let stat = Stat::of(daemon.id())?;
-    let daemon_usage = Usage { cpu: stat.own, peak: peak_of(daemon.id()).unwrap_or(0) };
-    let merger = Usage { cpu: stat.children, peak: peaks.merger.load(Ordering::Relaxed) };
-    end(&mut daemon)?;
+    let used = cpu(daemon.pid()).unwrap_or_default();
+    let daemon_usage = Usage { cpu: used.own, peak: peak_memory(daemon.pid()).unwrap_or(0) };
+    let merger = Usage { cpu: used.children, peak: peaks.merger.load(Ordering::Relaxed) };
+    daemon.end()?;
     std::fs::remove_dir_all(data)?;
     Ok(Cost { wall, client, daemon: daemon_usage, merger })
-}
-
-fn end(daemon: &mut Child) -> anyhow::Result<()> {
-    signal(daemon.id(), Signal::SIGTERM);
-    anyhow::ensure!(daemon.wait()?.success(), "bigupd failed");
-    Ok(())
 }
 
 /// Peak memory of the processes that end before they can be asked.
@@ -128,34 +108,11 @@ impl Peaks {
     fn watch(&self, client: u32, data: &Path) {
         let lock: PathBuf = data.join("tmp/source/merger.lock");
         while !self.over.load(Ordering::Relaxed) {
-            self.client.fetch_max(peak_of(client).unwrap_or(0), Ordering::Relaxed);
+            self.client.fetch_max(peak_memory(client).unwrap_or(0), Ordering::Relaxed);
             let merger = std::fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
-            self.merger.fetch_max(merger.and_then(peak_of).unwrap_or(0), Ordering::Relaxed);
+            self.merger.fetch_max(merger.and_then(peak_memory).unwrap_or(0), Ordering::Relaxed);
             std::thread::sleep(LOOK_EVERY);
         }
-    }
-}
-
-/// Largest resident memory of a process so far, in bytes (proc(5), VmHWM).
-fn peak_of(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
-}
-
-/// CPU seconds of a process and of its children that ended.
-struct Stat {
-    own: f64,
-    children: f64,
-}
-
-impl Stat {
-    fn of(pid: u32) -> anyhow::Result<Stat> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // After the name, which may contain anything: fields 14 to 17 of proc(5) are utime, stime, cutime, cstime.
-        let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let ticks = |i: usize| fields.get(i - 3).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
-        Ok(Stat { own: ticks(14) + ticks(15), children: ticks(16) + ticks(17) })
     }
 }
 
@@ -181,10 +138,4 @@ fn print_medians(size: u64, copies: &[f64], costs: &[Cost]) {
         let peak = costs.iter().map(|c| usage(c).peak).max().unwrap_or(0);
         println!("  {name:<12} {:6.2}    {}", median(costs.iter().map(|c| usage(c).cpu)), show_size(peak));
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

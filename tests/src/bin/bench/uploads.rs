@@ -1,0 +1,136 @@
+//! What requests cost beside many unfinished uploads: the same ones are sent in turn to a daemon with one unfinished upload
+//! and to one with many.
+
+use crate::{Bigupd, median};
+use bigup_tests::http::Server;
+use bigup_tests::usage::cpu;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Requests of each kind to each daemon.
+const ROUNDS: usize = 300;
+
+/// How long CPU time of daemons at rest is measured.
+const REST: Duration = Duration::from_secs(20);
+
+/// Bytes of a slice.
+const SLICE: usize = 64 << 10;
+
+/// Parameters of all uploads: too many slices to be finished.
+const SLICES: &str = "slice_num=100000&slice_size=65536";
+
+/// A daemon with unfinished uploads.
+struct Side {
+    daemon: Bigupd,
+    server: Server,
+    data: PathBuf,
+}
+
+impl Side {
+    /// Starts it and begins `count` uploads, each with a slice that waits.
+    fn start(data: PathBuf, count: usize) -> anyhow::Result<Side> {
+        let daemon = Bigupd::start(&data, &["--max-uploads", "1000000", "--reserve", "0"])?;
+        let server = Server::new(&daemon.url);
+        std::thread::scope(|scope| {
+            for first in 0..8.min(count) {
+                let server = &server;
+                scope.spawn(move || {
+                    for i in (first..count).step_by(8) {
+                        server.get(&format!("file_name=u{i}&{SLICES}")).expect(200);
+                        server.post(&slice(&format!("u{i}"), 1), &[7; SLICE]).expect(200);
+                    }
+                });
+            }
+        });
+        Ok(Side { daemon, server, data })
+    }
+
+    fn cpu(&self) -> f64 {
+        cpu(self.daemon.pid()).unwrap_or_default().own
+    }
+}
+
+/// What requests of one kind took, in milliseconds each.
+struct Cost {
+    wall: f64,
+    cpu: f64,
+}
+
+type Request = fn(&Server, usize);
+
+const KINDS: [(&str, Request, fn(&Path, usize)); 5] = [
+    ("status", |server, _| drop(server.get("file_name=u0&peek=1&ranges=1").expect(200)), |_, _| {}),
+    (
+        "begin, going on",
+        |server, _| drop(server.get(&format!("file_name=u0&ranges=1&{SLICES}")).expect(200)),
+        |_, _| {},
+    ),
+    (
+        "begin, new",
+        |server, i| drop(server.get(&format!("file_name=new{i}&{SLICES}")).expect(200)),
+        |data, i| std::fs::remove_dir_all(data.join(format!("tmp/new{i}"))).expect("it was begun"),
+    ),
+    ("slice", |server, i| drop(server.post(&slice("u0", i + 2), &[7; SLICE]).expect(200)), |_, _| {}),
+    (
+        "file of one slice",
+        |server, i| {
+            let query = format!("file_name=f{i}&slice_id=0&slice_size={SLICE}&slice_num=1");
+            assert_eq!(server.post(&query, &[7; SLICE]).expect(200).body["is_uploaded"], 1);
+        },
+        |data, i| std::fs::remove_file(data.join(format!("files/f{i}"))).expect("it was finished"),
+    ),
+];
+
+fn slice(name: &str, slice_id: usize) -> String {
+    format!("file_name={name}&slice_id={slice_id}&slice_size={SLICE}")
+}
+
+/// Runs the benchmark: `[N]`.
+pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let count: usize = arguments.next().unwrap_or_else(|| "1000".to_owned()).parse()?;
+    let folder = tempfile::tempdir()?;
+    let sides = [Side::start(folder.path().join("one"), 1)?, Side::start(folder.path().join("many"), count)?];
+    println!(
+        "{ROUNDS} requests of each kind, in turn; medians of the time to the answer, means of the daemon's CPU time"
+    );
+    println!(
+        "{:<20}{:>12}{:>12}{:>8}{:>14}{:>12}{:>8}",
+        "", "1 upload", count, "ratio", "CPU: 1 upload", count, "ratio"
+    );
+    for (name, request, undo) in KINDS {
+        let [one, many] = costs(&sides, request, undo);
+        println!(
+            "{name:<20}{:>9.3} ms{:>9.3} ms{:>8.2}{:>11.3} ms{:>9.3} ms{:>8.2}",
+            one.wall,
+            many.wall,
+            many.wall / one.wall,
+            one.cpu,
+            many.cpu,
+            many.cpu / one.cpu
+        );
+    }
+    // What the requests left is put right first.
+    std::thread::sleep(Duration::from_secs(5));
+    let before = sides.each_ref().map(Side::cpu);
+    std::thread::sleep(REST);
+    let [one, many] = [0, 1].map(|i| 100.0 * (sides[i].cpu() - before[i]) / REST.as_secs_f64());
+    println!("at rest, of one CPU {one:>18.2} %{many:>10.2} %");
+    sides.into_iter().try_for_each(|side| side.daemon.end())
+}
+
+fn costs(sides: &[Side; 2], request: Request, undo: fn(&Path, usize)) -> [Cost; 2] {
+    let before = sides.each_ref().map(Side::cpu);
+    let mut walls = [vec![], vec![]];
+    for i in 0..ROUNDS {
+        for (side, walls) in sides.iter().zip(&mut walls) {
+            let began = Instant::now();
+            request(&side.server, i);
+            walls.push(began.elapsed().as_secs_f64() * 1000.0);
+            undo(&side.data, i);
+        }
+    }
+    [0, 1].map(|i| Cost {
+        wall: median(walls[i].iter().copied()),
+        cpu: (sides[i].cpu() - before[i]) * 1000.0 / ROUNDS as f64,
+    })
+}

@@ -1,0 +1,45 @@
+//! What a process uses, as proc(5) tells it.
+
+/// Seconds of CPU time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cpu {
+    /// Of the process itself.
+    pub own: f64,
+    /// Of its children that ended and were waited for.
+    pub children: f64,
+}
+
+/// CPU time of a process. None: there is no such process.
+pub fn cpu(pid: u32) -> Option<Cpu> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may contain anything: fields 14 to 17 are utime, stime, cutime, cstime in 1/100 s.
+    let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |i: usize| fields.get(i - 3).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
+    Some(Cpu { own: ticks(14) + ticks(15), children: ticks(16) + ticks(17) })
+}
+
+/// Resident memory of a process, in bytes. None: there is no such process.
+pub fn memory(pid: u32) -> Option<u64> {
+    memory_line(pid, "VmRSS:")
+}
+
+/// The most that it was so far.
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    memory_line(pid, "VmHWM:")
+}
+
+fn memory_line(pid: u32, key: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
+/// What the descriptors of a process are open on, sorted. None: there is no such process.
+pub fn descriptors(pid: u32) -> Option<Vec<String>> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    // One may have been closed in between.
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let mut open: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    open.sort();
+    Some(open)
+}
