@@ -8,6 +8,7 @@
 //! - [`faults`] - making the n-th file operation of the real programs fail.
 //! - [`mount`] - file systems of a test's own.
 //! - [`powercut`] - what a power cut leaves.
+//! - [`proxy`] - a bad network.
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`usage`] - what a process uses.
 
@@ -20,4 +21,13 @@ pub mod mount;
 pub mod powercut;
 pub mod process;
 pub mod programs;
+pub mod proxy;
 pub mod usage;
+
+/// The number in an environment variable, or `default`.
+///
+/// # Panics
+/// It is none.
+pub fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().map_or(default, |text| text.parse().expect("it is a number"))
+}

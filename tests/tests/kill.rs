@@ -7,7 +7,7 @@
 use bigup_tests::daemon::Daemon;
 use bigup_tests::data::{self, Dice};
 use bigup_tests::process::{PATIENCE, kill_9, signal_program};
-use bigup_tests::programs;
+use bigup_tests::{number, programs};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -21,10 +21,6 @@ const KILLS_A_FILE: u64 = 30;
 
 /// Longest time between two kills. Long enough that some slices arrive, short enough that all is in motion.
 const LONGEST_PAUSE_MS: u64 = 60;
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().map_or(default, |text| text.parse().expect("it is a number"))
-}
 
 /// A client that is started again whenever it ended without success.
 struct Pusher {
