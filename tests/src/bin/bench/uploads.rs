@@ -58,7 +58,10 @@ struct Cost {
 
 type Request = fn(&Server, usize);
 
-const KINDS: [(&str, Request, fn(&Path, usize)); 5] = [
+/// Removes from a data folder what a request left there.
+type Undo = fn(&Path, usize);
+
+const KINDS: [(&str, Request, Undo); 5] = [
     ("status", |server, _| drop(server.get("file_name=u0&peek=1&ranges=1").expect(200)), |_, _| {}),
     (
         "begin, going on",
