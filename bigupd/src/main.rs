@@ -80,10 +80,10 @@ fn fit_connections(limits: &mut Limits) {
     }
 }
 
-/// How many connections so many descriptors are enough for: each has a socket and may have a slice arriving; besides,
-/// requests at work open files of spools, and refused connections have sockets too.
+/// How many connections so many descriptors are enough for: each has a socket, and one in three a slice arriving, far more
+/// than memory is enough for; besides, requests at work open files of spools, and refused connections have sockets too.
 fn connections_for(files: u64) -> u64 {
-    ((files - (files / 4).min(2048)) / 2).max(1)
+    ((files - (files / 4).min(2048)) / 4 * 3).max(1)
 }
 
 fn serve(config: &Config, mode: Mode, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_other_things() {
-        assert_eq!([0, 64, 1024, 1_048_576].map(connections_for), [1, 24, 384, 523_264]);
-        assert_eq!(connections_for(u64::MAX), (u64::MAX - 2048) / 2);
+        assert_eq!([0, 64, 1024, 1_048_576].map(connections_for), [1, 36, 576, 784_896]);
+        assert_eq!(connections_for(u64::MAX), (u64::MAX - 2048) / 4 * 3);
     }
 }

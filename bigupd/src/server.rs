@@ -11,6 +11,7 @@ use crate::seats::Seats;
 use crate::timed::{Late, Timed, Turns};
 use crate::tls::Tls;
 use bigup_core::wire::ErrorCode;
+use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,7 +22,6 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -39,8 +39,13 @@ const BACKLOG: u32 = 4096;
 /// small, and a reader's pace is told only as its buffer empties.
 const SEND_BUFFER: u32 = 64 << 10;
 
-/// Largest buffer of a connection, in bytes: what one read from a socket can bring.
-const MAX_BUFFER: usize = 512 << 10;
+/// Largest buffer of a connection, in bytes: what one read from a socket can bring. Larger ones save little time, smaller
+/// ones cost some.
+const MAX_BUFFER: usize = 256 << 10;
+
+/// A connection that has rested this long after an answer is taken from hyper, and given back with its next request. The
+/// buffers that hyper keeps for it are as large as its largest body needed, and those of thousands would fill the memory.
+const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// Largest head of a request, in bytes: the longest file name and source, percent-encoded, ten times over.
 const MAX_HEAD: usize = 64 << 10;
@@ -205,32 +210,44 @@ where
         turns.next();
         let answer = check_head(&request).map(|()| service.call(request));
         let turns = turns.clone();
-        async move {
+        // Boxed, since hyper keeps the place for it between requests too.
+        Box::pin(async move {
             let answer = match answer {
                 Ok(answer) => answer.await,
                 Err(refusal) => Ok(refusal.last_reply()),
             };
             turns.next();
             answer
-        }
+        })
     });
     let mut http = http1::Builder::new();
     // The stream has limits of its own. That hyper has one too makes it read, and so look at them, while it is idle.
     http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout + limits.header_timeout);
     http.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
-    let ended = {
-        let mut connection = pin!(http.serve_connection(TokioIo::new(&mut stream), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = stop_asked(&mut stopping) => None,
-        };
-        match ended {
-            Some(ended) => ended,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+    let ended = loop {
+        // On the heap, so that it goes with its buffers.
+        let mut connection = Box::new(http.serve_connection(TokioIo::new(&mut stream), &service));
+        tokio::select! {
+            ended = &mut connection => break ended,
+            () = turns.rest(REST_AFTER) => {}
+            () = stop_asked(&mut stopping) => {
+                std::pin::Pin::new(&mut *connection).graceful_shutdown();
+                break connection.await;
             }
         }
+        let mut unread = connection.into_parts().read_buf;
+        if unread.is_empty() {
+            // An empty one, too, holds its buffer.
+            drop(unread);
+            let first = tokio::select! {
+                first = stream.read_u8() => first,
+                () = stop_asked(&mut stopping) => break Ok(()),
+            };
+            // Nothing is owed to whoever goes away, or is sent away, while nothing is going on.
+            let Ok(first) = first else { break Ok(()) };
+            unread = Bytes::copy_from_slice(&[first]);
+        }
+        stream.unread(unread);
     };
     // Clients go away in many ways, and none of them matters here.
     let refusal = ended.err().and_then(|e| {

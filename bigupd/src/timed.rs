@@ -6,6 +6,7 @@
 
 use crate::config::Limits;
 use crate::pace::{Pace, TooSlow};
+use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,16 +18,46 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Counts the begins and ends of requests on one connection: odd while one is being answered.
 #[derive(Clone, Debug, Default)]
-pub struct Turns(Arc<AtomicU64>);
+pub struct Turns(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    turn: AtomicU64,
+    /// During which turn the next request is waited for, after the last byte was written. 0: it is not.
+    waited: AtomicU64,
+}
 
 impl Turns {
     /// A request's head came whole, or its answer is ready.
     pub fn next(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.turn.fetch_add(1, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.turn.load(Ordering::Relaxed)
+    }
+
+    fn wait(&self) {
+        self.0.waited.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn go_on(&self) {
+        self.0.waited.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits until the connection has rested for `time` or a little longer: an answer was given and taken whole, and
+    /// nothing came since.
+    pub async fn rest(&self, time: Duration) {
+        let mut before = None;
+        loop {
+            let turn = self.now();
+            let rests = turn > 0 && self.0.waited.load(Ordering::Relaxed) == turn;
+            if rests && before == Some(turn) {
+                return;
+            }
+            before = rests.then_some(turn);
+            tokio::time::sleep(time).await;
+        }
     }
 }
 
@@ -69,6 +100,8 @@ pub struct Timed<S> {
     /// Bytes of a request came, and no answer to it was begun.
     owes_answer: bool,
     late: Option<Late>,
+    /// What came and is to be read first.
+    unread: Bytes,
 }
 
 impl<S> Timed<S> {
@@ -85,7 +118,14 @@ impl<S> Timed<S> {
             write_timer: None,
             owes_answer: false,
             late: None,
+            unread: Bytes::new(),
         }
+    }
+
+    /// Takes back what was read of the next request, so that it is read again.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.came(bytes.len());
+        self.unread = bytes;
     }
 
     /// Which limit ended it. None: none did.
@@ -110,6 +150,7 @@ impl<S> Timed<S> {
             return;
         }
         self.owes_answer = true;
+        self.turns.go_on();
         if self.due.turn != turn || self.due.late == Late::Idle {
             self.due = Due::within(self.header_timeout, turn, Late::Head);
         }
@@ -124,6 +165,9 @@ impl<S> Timed<S> {
         if self.due.turn != turn {
             self.due = Due::within(self.idle_timeout, turn, Late::Idle);
         }
+        if self.due.late == Late::Idle && self.blocked.is_none() {
+            self.turns.wait();
+        }
         let Due { at, timer, late, .. } = &mut self.due;
         ready!(timer.get_or_insert_with(|| Box::pin(sleep_until(*at))).as_mut().poll(cx));
         self.late = Some(*late);
@@ -132,6 +176,7 @@ impl<S> Timed<S> {
 
     /// The outcome of an attempt to write `len` bytes.
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, len: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.turns.go_on();
         match outcome {
             Poll::Ready(Ok(written)) => {
                 self.owes_answer = false;
@@ -174,6 +219,11 @@ impl<S> Timed<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let len = buf.remaining().min(self.unread.len());
+            buf.put_slice(&self.unread.split_to(len));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
@@ -210,6 +260,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.turns.go_on();
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -285,6 +336,54 @@ mod tests {
         while timed.read_u8().await.is_ok() {}
         let time = 3 * LIMIT - Duration::from_secs(1);
         assert_eq!((began.elapsed(), timed.late()), (time, Some(Late::Head)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_rests_once_an_answer_was_taken_and_nothing_comes() {
+        let (mut timed, turns, mut theirs) = pair();
+        let rests = async |turns: &Turns| tokio::time::timeout(LIMIT / 10, turns.rest(LIMIT / 100)).await.is_ok();
+        let wait = async |timed: &mut Timed<DuplexStream>| {
+            assert!(tokio::time::timeout(LIMIT / 100, timed.read_u8()).await.is_err(), "nothing comes");
+        };
+        wait(&mut timed).await;
+        assert!(!rests(&turns).await, "nothing was asked yet");
+        turns.next();
+        wait(&mut timed).await;
+        assert!(!rests(&turns).await, "a request is being answered");
+        turns.next();
+        assert!(!rests(&turns).await, "nobody waits for the next one yet");
+        wait(&mut timed).await;
+        assert!(rests(&turns).await);
+        theirs.write_u8(b'G').await.unwrap();
+        timed.read_u8().await.unwrap();
+        assert!(!rests(&turns).await, "a head begins");
+        turns.next();
+        turns.next();
+        timed.write_all(&[0; 100]).await.unwrap();
+        assert!(tokio::time::timeout(LIMIT / 100, timed.write_u8(0)).await.is_err());
+        wait(&mut timed).await;
+        assert!(!rests(&turns).await, "the answer was not taken whole");
+        theirs.read_exact(&mut [0; 100]).await.unwrap();
+        timed.write_u8(0).await.unwrap();
+        assert!(!rests(&turns).await, "something was written since");
+        wait(&mut timed).await;
+        assert!(rests(&turns).await);
+        timed.shutdown().await.unwrap();
+        assert!(!rests(&turns).await, "it ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_is_read_again_and_its_time_runs() {
+        let (mut timed, turns, mut theirs) = pair();
+        turns.next();
+        turns.next();
+        theirs.write_all(b"ET").await.unwrap();
+        timed.unread(Bytes::from_static(b"G"));
+        let mut all = [0; 3];
+        timed.read_exact(&mut all).await.unwrap();
+        assert_eq!(&all, b"GET");
+        assert_eq!(timed.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(timed.late(), Some(Late::Head));
     }
 
     #[tokio::test(start_paused = true)]

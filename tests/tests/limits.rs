@@ -138,12 +138,12 @@ fn connections_fit_the_file_descriptors_that_are_allowed() {
         (stream, text)
     };
     let mut taken = vec![];
-    for _ in 0..24 {
+    for _ in 0..36 {
         let (stream, text) = ask();
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         taken.push(stream);
     }
-    assert_refused(&ask().1, 503, "overloaded", &["24 connections"]);
+    assert_refused(&ask().1, 503, "overloaded", &["36 connections"]);
     // More than there are descriptors for: they wait, or are refused, and nothing breaks.
     let beyond: Vec<TcpStream> = (0..60).map(|_| connect(&url)).collect();
     drop((beyond, taken));
@@ -152,7 +152,7 @@ fn connections_fit_the_file_descriptors_that_are_allowed() {
     let ended = daemon.wait_with_output().unwrap();
     let log = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{log}");
-    assert!(log.contains("max_connections is 16384, but 64 open files are allowed: 24 it is"), "{log}");
+    assert!(log.contains("max_connections is 16384, but 64 open files are allowed: 36 it is"), "{log}");
 }
 
 #[test]

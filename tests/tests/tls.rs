@@ -140,6 +140,22 @@ fn a_certificate_of_another_name_or_another_time_is_refused_at_once() {
 }
 
 #[test]
+fn a_connection_that_rested_goes_on() {
+    let setting = setting(&[]);
+    let server = setting.daemon.server_trusting(&setting.authority.file);
+    let sockets = || -> Vec<String> {
+        let open = descriptors(setting.daemon.pid()).unwrap();
+        open.into_iter().filter(|what| what.starts_with("socket:")).collect()
+    };
+    server.get("peek=1").expect(200);
+    let before = sockets();
+    // Several times what it takes until it counts as resting.
+    std::thread::sleep(Duration::from_millis(600));
+    server.get("peek=1").expect(200);
+    assert_eq!(sockets(), before, "it is another connection");
+}
+
+#[test]
 fn who_speaks_something_else_at_a_port_is_told() {
     let setting = setting(&[]);
     let plain = setting.daemon.url().replace("https:", "http:");

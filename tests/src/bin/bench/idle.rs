@@ -18,10 +18,7 @@ const BODY: usize = 1_000_000;
 /// Runs the benchmark: `[N]`.
 pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let count: usize = arguments.next().unwrap_or_else(|| "10000".to_owned()).parse()?;
-    // The daemon inherits it.
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    anyhow::ensure!(most > count as u64 + 200, "{count} connections need more than the {most} descriptors allowed");
+    allow_descriptors(count as u64 * 4 / 3 + 2200)?;
     let ask = b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: bench\r\n\r\n".to_vec();
     let body = vec![7; BODY];
     // Held after the first time, and then compared by its digest alone: nothing of it is kept.
@@ -48,6 +45,13 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
         daemon.end()?;
     }
     Ok(())
+}
+
+/// Sees to it that this program, and with it the daemon, which inherits it, may have so many descriptors.
+fn allow_descriptors(needed: u64) -> anyhow::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    anyhow::ensure!(needed <= most, "{needed} descriptors are needed and {most} allowed: raise that by `ulimit -Hn`");
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
 /// Opens connections that make one request each.
