@@ -158,6 +158,9 @@ fn an_embedded_server_is_started_and_ends_with_the_push() {
     assert_eq!(mock.finished("a"), Some(b"content".to_vec()));
     assert!(run.out().ends_with(&format!("{data}/files/a\n")), "{}", run.out());
     let args = std::fs::read_to_string(format!("{data}/args")).unwrap();
-    assert_eq!(args, format!("--data-dir {data} --listen 127.0.0.1:0 --until-stdin-closes --max-connections 1024 warn\n"));
+    assert_eq!(
+        args,
+        format!("--data-dir {data} --listen 127.0.0.1:0 --until-stdin-closes --max-connections 1024 warn\n")
+    );
     assert!(std::fs::exists(format!("{data}/closed")).unwrap());
 }

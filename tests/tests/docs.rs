@@ -19,7 +19,8 @@ fn the_tests_that_the_documents_name_are_there() {
     assert!(named.len() > 20, "few tests are named: {named:?}");
     for (file, test) in named {
         let folders = ["tests/tests", "bigup-merger/tests", "bigup-core/tests", "bigupd/tests"];
-        let source = folders.iter().find_map(|f| std::fs::read_to_string(root().join(f).join(format!("{file}.rs"))).ok());
+        let source =
+            folders.iter().find_map(|f| std::fs::read_to_string(root().join(f).join(format!("{file}.rs"))).ok());
         let source = source.unwrap_or_else(|| panic!("there is no file {file}.rs"));
         let test = format!("fn {test}(");
         let at = source.find(&test).unwrap_or_else(|| panic!("{file}.rs has no {test}"));
