@@ -5,6 +5,7 @@ use bigup_tests::certificates::{Authority, Certificate};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{self, Server};
 use bigup_tests::process::{eventually, kill_9, signal};
+use bigup_tests::usage::descriptors;
 use bigup_tests::{data, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
