@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::client::Client;
-use crate::report::Style;
+use crate::report::{Style, eprint_line};
 use crate::retry::WhenFull;
 use crate::token::Token;
 use bigup_core::units::{parse_duration, parse_size};
@@ -156,14 +156,23 @@ pub struct VerifyArgs {
 }
 
 impl Cli {
-    /// These arguments; ends the program as clap does (exit code 2) where they contradict each other.
-    pub fn checked_or_exit(self) -> Cli {
-        if let Command::Push(args) = &self.command
-            && let Err(message) = args.check()
-        {
-            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
-        }
-        self
+    /// The arguments of this program; ends it as clap does (exit code 2) where they make no sense.
+    pub fn parse_or_exit() -> Cli {
+        let checked = Cli::try_parse().and_then(|cli| match &cli.command {
+            Command::Push(args) => match args.check() {
+                Ok(()) => Ok(cli),
+                Err(message) => Err(Cli::command().error(ErrorKind::ArgumentConflict, message)),
+            },
+            _ => Ok(cli),
+        });
+        checked.unwrap_or_else(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            // It quotes arguments, which may be names that a shell found in a folder.
+            error.render().to_string().lines().for_each(eprint_line);
+            std::process::exit(error.exit_code())
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The progress bar on a terminal. Without a terminal there is none, and nothing here does anything.
 
-use bigup_core::name::FileName;
+use bigup_core::name::{FileName, printable};
 use bigup_core::units::show_size;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Bar {
 
     /// What is going on.
     pub fn message(&self, text: String) {
-        self.0.set_message(text);
+        self.0.set_message(printable(&text));
     }
 
     /// Prints `line` to standard error, above the bar where there is one.
@@ -72,6 +72,13 @@ fn style(known_size: bool) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_steer_no_terminal() {
+        let bar = Bar::hidden();
+        bar.message("retrying: \u{1b}[2J".to_owned());
+        assert_eq!(bar.0.message(), "retrying: \\u{1b}[2J");
+    }
 
     #[test]
     fn the_templates_are_well_formed() {

@@ -5,7 +5,7 @@
 
 use crate::bar::Bar;
 use crate::tally::{Done, Tally};
-use bigup_core::name::FileName;
+use bigup_core::name::{FileName, printable, steers};
 use bigup_core::plan::Plan;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -158,7 +158,7 @@ impl Report {
         let name = name.map(str::to_owned).or(at_work);
         match (self.style, name) {
             (Style::Json, name) => now.emit(json!({"event": "error", "file_name": name, "message": message})),
-            (_, Some(name)) => eprint_line(&format!("error: {}: {message}", bigup_core::name::printable(&name))),
+            (_, Some(name)) => eprint_line(&format!("error: {name}: {message}")),
             (_, None) => eprint_line(&format!("error: {message}")),
         }
     }
@@ -235,18 +235,51 @@ impl Now {
     }
 
     fn emit(&self, event: Value) {
-        print_line(&event.to_string());
+        print_json(&event);
     }
 }
 
-/// Prints a line of results.
+/// Prints a line of results, in printable form.
 pub fn print_line(line: &str) {
     // A reader that went away wants no more lines; the exit code still tells.
-    let _ = writeln!(stdout().lock(), "{line}");
+    let _ = writeln!(stdout().lock(), "{}", printable(line));
 }
 
-/// Prints a line for people.
+/// Prints a line for programs.
+pub fn print_json(value: &Value) {
+    let _ = writeln!(stdout().lock(), "{}", json_line(value));
+}
+
+/// Prints a line for people, in printable form.
 pub fn eprint_line(line: &str) {
     // Nothing is left to complain to.
-    let _ = writeln!(stderr().lock(), "{line}");
+    let _ = writeln!(stderr().lock(), "{}", printable(line));
+}
+
+/// `value` as JSON that means the same and may be shown on a terminal: what would steer it, which JSON has in strings only,
+/// is escaped (RFC 8259, section 7).
+fn json_line(value: &Value) -> String {
+    let mut line = String::new();
+    for c in value.to_string().chars() {
+        if steers(c) {
+            line.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_steers_no_terminal_and_means_the_same() {
+        let value = json!({"a\u{9b}2J": "é\u{1b}[2J\n\u{202e}\u{e0041}\\\""});
+        let line = json_line(&value);
+        assert!(!line.chars().any(steers), "{line:?}");
+        assert!(line.contains("é") && line.contains(r"\udb40\udc41"), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+    }
 }

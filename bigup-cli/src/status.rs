@@ -3,7 +3,7 @@
 use crate::args::StatusArgs;
 use crate::client::{CallError, Client};
 use crate::query::Query;
-use crate::report::{eprint_line, print_line};
+use crate::report::{eprint_line, print_json, print_line};
 use bigup_core::name::{FileName, printable};
 use bigup_core::units::show_size;
 use bigup_core::wire::{ErrorCode, ListAnswer, UploadAnswer, UploadStatus, param};
@@ -23,7 +23,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<bool> {
 fn all(client: &Client, json: bool) -> anyhow::Result<()> {
     let answer = client.get(&Query::new().with_switch(param::PEEK, true))?;
     if json {
-        print_line(&answer.to_string());
+        print_json(&answer);
         return Ok(());
     }
     let list: ListAnswer = client.read_as(answer)?;
@@ -45,7 +45,7 @@ fn one(client: &Client, name: &FileName, json: bool) -> anyhow::Result<bool> {
         answer => answer?,
     };
     if json {
-        print_line(&answer.to_string());
+        print_json(&answer);
     } else {
         describe(name, &client.read_as(answer)?).iter().for_each(|line| print_line(line));
     }

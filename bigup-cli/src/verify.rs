@@ -4,7 +4,7 @@ use crate::args::VerifyArgs;
 use crate::client::{CallError, Client};
 use crate::jobs::base_name;
 use crate::query::Query;
-use crate::report::print_line;
+use crate::report::{print_json, print_line};
 use crate::source::{LocalFile, hash_all};
 use bigup_core::digest::Digest;
 use bigup_core::name::FileName;
@@ -38,7 +38,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<bool> {
         let said = said.map(|said| said.to_string());
         let line = json!({"file_name": name.as_str(), "equal": equal, "finished": matches!(theirs, Theirs::Finished(_)),
             "local_digest": own.to_string(), "server_digest": said});
-        print_line(&line.to_string());
+        print_json(&line);
     } else {
         print_line(&format!("{name}: {}", verdict(&theirs, own)));
         print_line(&format!("{own}  local"));

@@ -338,14 +338,18 @@ fn rfc3339(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(END_OF_9999))).to_string()
 }
 
-/// Text that stays on its line and means nothing to readers of INI (`%` begins an interpolation for Python's).
+/// Text that stays on its line and means nothing to readers of INI: `%` begins an interpolation for Python's; for others
+/// a backslash escapes, and a value that begins with a quote goes on to the next one, lines further down.
 fn one_line(text: &str) -> String {
-    printable(&text.replace('%', "%%").replace(['\n', '\r'], " ")).trim().to_owned()
+    let text = printable(&text.replace(['\n', '\r'], " "));
+    let text = text.trim().replace('%', "%%").replace('\\', "\\\\");
+    if text.starts_with(['"', '\'']) { format!("\\{text}") } else { text }
 }
 
 fn parse(text: &str) -> Result<Ini, String> {
     let verbatim = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
-    Ini::load_from_str_opt(text, verbatim).map_err(|e| e.to_string())
+    // A backslash at the end of a line makes rust-ini join the next one to it, a key of ours maybe, whatever it was told.
+    Ini::load_from_str_opt(&text.replace("\\\n", "\\ \n"), verbatim).map_err(|e| e.to_string())
 }
 
 fn show(ini: &Ini) -> String {
@@ -421,10 +425,13 @@ mod tests {
         let f = Fixture::new();
         let upload = f.begin("abc.txt");
         f.refresh(&upload, 0);
-        let edited = format!("owner = me\n{}note = C:\\x 100% ; yes\n[other]\nx = 1\n", f.text());
+        let own = f.text().replace("[abc.txt]", "[abc.txt]\nnote = C:\\x 100% ; yes\npath = C:\\x\\");
+        let edited = format!("owner = me\n{own}[other]\nx = 1\n");
         fs::write(f.data.info_ini(), edited).unwrap();
         f.refresh(&upload, 1);
         assert_eq!(f.get("abc.txt", "note").unwrap(), "C:\\x 100% ; yes");
+        assert_eq!(f.get("abc.txt", "path").unwrap(), "C:\\x\\");
+        assert_eq!(f.text().matches("merge_slice_process_exist").count(), 1, "{}", f.text());
         assert_eq!(f.get("other", "x").unwrap(), "1");
         assert!(f.text().starts_with("owner = me\n"));
     }
@@ -504,6 +511,25 @@ mod tests {
         }
         let sections = parse(&f.text()).unwrap().sections().flatten().count();
         assert_eq!(sections, 6);
+    }
+
+    #[test]
+    fn a_reason_that_means_something_to_readers_stays_on_its_line() {
+        let f = Fixture::new();
+        for why in ["\"x of \"x/y is a file", "'", "a\\xzz\\", "100%", "; a", "\r[b]\nc = 1", "\u{1b}[2J"] {
+            let (spool, name) = f.begin("a");
+            let mut locked = spool.lock().unwrap().unwrap();
+            let upload = Upload { last_error: Some(why.to_owned()), ..locked.upload().clone() };
+            locked.save(upload).unwrap();
+            f.refresh(&(spool, name.clone()), 1);
+            // As a reader that knows quotes and escapes takes it.
+            let ini = Ini::load_from_str(&f.text()).unwrap();
+            let told = ini.get_from(Some("a"), key::LAST_ERROR).unwrap().replace("%%", "%");
+            assert_eq!(told, printable(&why.replace(['\r', '\n'], " ")).trim());
+            assert_eq!(ini.len(), 2, "nothing else, but the general section: {}", f.text());
+            locked.remove().unwrap();
+            InfoIni::new(&f.data).remove(&name).unwrap();
+        }
     }
 
     #[test]

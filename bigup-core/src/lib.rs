@@ -20,11 +20,13 @@
 //! - [`publish`] - the step that turns a spool into a finished file.
 //! - [`unpublish`] - the step back, for a file that turned out to be damaged.
 //! - [`disk`] - atomic replacement, syncing and copying of files.
+//! - [`logging`] - what the programs log.
 
 pub mod data_dir;
 pub mod digest;
 pub mod disk;
 pub mod info_ini;
+pub mod logging;
 pub mod name;
 pub mod pem;
 pub mod plan;

@@ -136,14 +136,11 @@ impl fmt::Display for FileName {
     }
 }
 
-/// `text` with everything that could steer a terminal or fake a log line (control characters, bidirectional overrides,
-/// invisible characters) written as `\u{…}`.
+/// `text` with everything that could steer a terminal or fake a log line ([`steers`]) written as `\u{…}`. One line.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let steers = c.is_control()
-            || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}');
-        if steers {
+        if steers(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
@@ -152,12 +149,23 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Percent-encodes every character of `text` for which `plain(byte index, character)` is false.
+/// Whether a character could steer a terminal or make a line look like another one: control characters, ends of lines,
+/// those that turn the direction of text (Bidi_Control, UAX #9), and those that cannot be seen (most of
+/// Default_Ignorable_Code_Point, UAX #44; variation selectors apart, which emoji need).
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{AD}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}')
+}
+
+/// Percent-encodes every character of `text` that [`steers`], or for which `plain(byte index, character)` is false.
 fn encode(text: &str, plain: impl Fn(usize, char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut buf = [0; 4];
     for (i, c) in text.char_indices() {
-        if plain(i, c) {
+        if plain(i, c) && !steers(c) {
             out.push(c);
         } else {
             for byte in c.encode_utf8(&mut buf).bytes() {
@@ -237,6 +245,9 @@ mod tests {
     fn printable_leaves_letters_and_escapes_what_steers() {
         assert_eq!(printable("naïve 文件"), "naïve 文件");
         assert_eq!(printable("a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
+        assert_eq!(printable("\u{9b}2J\u{61c}\u{ad}\u{3164}\u{e0041}"), "\\u{9b}2J\\u{61c}\\u{ad}\\u{3164}\\u{e0041}");
+        assert_eq!(name("\u{3164}x").spool_folder(), "%E3%85%A4x");
+        assert_eq!(name("\u{3164}x").section_title(), "%E3%85%A4x");
     }
 
     proptest! {

@@ -120,18 +120,6 @@ impl Plan {
 
     /// Fills in what follows from what is known and checks it all.
     fn completed(mut self) -> Result<Plan, PlanError> {
-        if let (Some(num), Some(last)) = (self.slice_num, self.last_len) {
-            self.file_size = match (num, self.slice_size) {
-                (1, _) => Some(last),
-                (_, Some(size)) if last > size => {
-                    return Err(PlanError::LastTooLong { slice_id: num - 1, slice_size: size, got: last });
-                }
-                (_, Some(size)) => {
-                    agree("file_size", self.file_size, (num - 1).saturating_mul(size).saturating_add(last))?
-                }
-                (_, None) => self.file_size,
-            };
-        }
         if self.slice_num == Some(0) {
             self.file_size = agree("file_size", self.file_size, 0)?;
         }
@@ -143,6 +131,19 @@ impl Plan {
                 }
                 _ => self.slice_num = Some(computed),
             }
+        }
+        if let (Some(num), Some(last)) = (self.slice_num, self.last_len) {
+            // Only a damaged upload.json says such a thing.
+            let before = num.checked_sub(1).ok_or(PlanError::BeyondEnd { slice_id: 0, slice_num: 0 })?;
+            let end = match self.slice_size {
+                Some(slice_size) if last > slice_size => {
+                    return Err(PlanError::LastTooLong { slice_id: before, slice_size, got: last });
+                }
+                _ if last == 0 => return Err(PlanError::EmptySlice(before)),
+                Some(slice_size) => Some(before.saturating_mul(slice_size).saturating_add(last)),
+                None => Some(last).filter(|_| before == 0),
+            };
+            self.file_size = end.map_or(Ok(self.file_size), |end| agree("file_size", self.file_size, end))?;
         }
         if let (Some(slice_num), Some(file_size)) = (self.slice_num, self.file_size) {
             if slice_num > file_size {
@@ -205,7 +206,9 @@ impl Plan {
         } else {
             Plan { slice_size: agree("slice_size", self.slice_size, len)?, ..*self }
         };
-        learned.completed()
+        let learned = learned.completed()?;
+        // Where the sizes tell the number of slices this one may turn out to be no full one, or beyond the end.
+        if learned.slice_num == self.slice_num { Ok(learned) } else { learned.learn(slice_id, len) }
     }
 
     /// Where slice `slice_id` begins, in bytes from the start of the file; None while that is not known.
@@ -218,9 +221,9 @@ impl Plan {
     /// While the number of slices is not known every slice is a full one: a shorter one ends the file.
     pub fn len_of(&self, slice_id: u64) -> Option<u64> {
         match self.slice_num {
-            Some(num) if slice_id + 1 == num => match self.file_size {
-                Some(file_size) => Some(file_size - self.offset_of(slice_id)?),
-                None => self.last_len,
+            Some(num) if slice_id + 1 == num => match (self.file_size, self.offset_of(slice_id)) {
+                (Some(file_size), Some(offset)) => Some(file_size - offset),
+                _ => self.last_len,
             },
             _ => self.slice_size,
         }
@@ -228,7 +231,8 @@ impl Plan {
 
     /// How many whole slices the first `merged_len` bytes of the file hold.
     pub fn slices_in(&self, merged_len: u64) -> u64 {
-        if self.file_size == Some(merged_len) {
+        let places_are_known = self.slice_size.is_some() || self.slice_num.is_some_and(|num| num <= 1);
+        if places_are_known && self.file_size == Some(merged_len) {
             return self.slice_num.unwrap_or(0);
         }
         let Some(slice_size) = self.slice_size else { return 0 };
@@ -237,7 +241,8 @@ impl Plan {
             // The last slice counts only where the whole size is there, which the first lines answer.
             Some(num) if self.file_size.is_some() => full.min(num.saturating_sub(1)),
             Some(num) => full.min(num),
-            None => full,
+            // A merged file that somebody made longer than any upload.
+            None => full.min(MAX_SLICES),
         }
     }
 
@@ -340,6 +345,35 @@ mod tests {
     }
 
     #[test]
+    fn what_contradicts_itself_on_disk_is_refused() {
+        let read = |text: &str| Plan::default().bind(&serde_json::from_str(text).unwrap());
+        let no_slices = read(r#"{"slice_num":0,"slice_size":10,"file_size":0,"last_len":5}"#);
+        assert_eq!(no_slices, Err(PlanError::BeyondEnd { slice_id: 0, slice_num: 0 }));
+        let none_by_sizes = read(r#"{"slice_num":null,"slice_size":10,"file_size":0,"last_len":5}"#);
+        assert_eq!(none_by_sizes, no_slices);
+        let empty_last = read(r#"{"slice_num":3,"slice_size":10,"file_size":null,"last_len":0}"#);
+        assert_eq!(empty_last, Err(PlanError::EmptySlice(2)));
+        let two_lengths = read(r#"{"slice_num":1,"slice_size":null,"file_size":5,"last_len":7}"#);
+        assert_eq!(two_lengths, Err(PlanError::Differs { what: "file_size", have: 5, given: 7 }));
+    }
+
+    #[test]
+    fn a_slice_that_tells_the_number_of_slices_is_one_of_them() {
+        let plan = Plan::new(None, None, Some(25)).unwrap();
+        assert_eq!(plan.learn(2, 10), Err(PlanError::SliceLen { slice_id: 2, expected: 5, got: 10 }));
+        assert_eq!(plan.learn(3, 10), Err(PlanError::BeyondEnd { slice_id: 3, slice_num: 3 }));
+        assert_eq!(plan.learn(1, 10).unwrap().slice_num, Some(3));
+    }
+
+    #[test]
+    fn a_last_slice_keeps_its_length_while_its_offset_is_not_known() {
+        let plan = Plan::new(Some(3), None, Some(24)).unwrap().learn(2, 4).unwrap();
+        assert_eq!((plan.offset_of(2), plan.len_of(2)), (None, Some(4)));
+        assert_eq!(plan.learn(2, 5), Err(PlanError::SliceLen { slice_id: 2, expected: 4, got: 5 }));
+        assert_eq!(plan.learn(0, 10).unwrap().len_of(2), Some(4));
+    }
+
+    #[test]
     fn an_unknown_length_is_bound_later() {
         let open = Plan::new(None, Some(10), None).unwrap();
         assert_eq!(open.learn(7, 9), Err(PlanError::SliceLen { slice_id: 7, expected: 10, got: 9 }));
@@ -362,6 +396,10 @@ mod tests {
         assert_eq!((seed.slices_in(20), seed.slices_in(29)), (2, 2));
         assert_eq!(Plan::new(Some(3), None, None).unwrap().slices_in(0), 0);
         assert_eq!(Plan::new(Some(0), None, None).unwrap().slices_in(0), 0);
+        assert_eq!(Plan::new(None, Some(1), None).unwrap().slices_in(u64::MAX), MAX_SLICES);
+        // Nothing is merged before places are known, however long the merged file is.
+        assert_eq!(Plan::new(Some(3), None, Some(24)).unwrap().slices_in(24), 0);
+        assert_eq!(Plan::new(Some(1), None, Some(24)).unwrap().slices_in(24), 1);
     }
 
     #[test]

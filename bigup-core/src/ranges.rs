@@ -48,9 +48,9 @@ impl SliceRanges {
         &self.0
     }
 
-    /// Whether the runs keep the rules of this type; what comes over the wire may not.
+    /// Whether the runs keep the rules of this type, and the ids can be counted; what comes over the wire may not.
     pub fn is_valid(&self) -> bool {
-        self.0.iter().all(|[first, last]| first <= last)
+        self.0.iter().all(|[first, last]| last.checked_sub(*first).is_some_and(|more| more < u64::MAX))
             && self.0.windows(2).all(|w| w[0][1].checked_add(1).is_some_and(|next| next < w[1][0]))
     }
 }
@@ -80,6 +80,9 @@ mod tests {
         assert!(!valid("[[4,0]]"));
         assert!(!valid("[[0,4],[5,6]]"));
         assert!(!valid("[[0,18446744073709551615],[5,6]]"));
+        assert!(!valid("[[0,18446744073709551615]]"));
+        assert!(valid("[[0,18446744073709551614]]"));
+        assert!(valid("[[1,18446744073709551615]]"));
     }
 
     proptest! {

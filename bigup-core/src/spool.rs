@@ -23,7 +23,7 @@ use crate::data_dir::{self, DataDir};
 use crate::digest::{self, DigestKind, SliceDigest};
 use crate::disk::{self, BootId, Context, Durability, FileLock};
 use crate::name::FileName;
-use crate::plan::{Plan, PlanError};
+use crate::plan::{MAX_SLICES, Plan, PlanError};
 use crate::ranges::SliceRanges;
 use crate::room::{self, Room, RoomError};
 use fs2::FileExt as _;
@@ -475,8 +475,9 @@ impl Spool {
         for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
             let entry = entry.at("listing", &self.path)?;
             let name = entry.file_name();
-            // `007` and `+7` are not ours, nor is a link or a folder of such a name.
-            let id = name.to_str().and_then(crate::units::parse_u64).filter(|id| *name == *id.to_string());
+            // `007`, `+7` and numbers of no slice are not ours, nor is a link or a folder of such a name.
+            let id = name.to_str().and_then(crate::units::parse_u64);
+            let id = id.filter(|id| *id < MAX_SLICES && *name == *id.to_string());
             ids.extend(id.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())));
         }
         ids.sort_unstable();

@@ -39,7 +39,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("BIGUP_LOG", "info")).init();
+    bigup_core::logging::logger("info").init();
     let name = arguments.file_name.clone();
     let config = Config { data_dir: arguments.data_dir, file_name: arguments.file_name, idle: arguments.idle };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));

@@ -51,7 +51,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
         Ok(tally) if tally.failures > 0 => ExitCode::FAILURE,
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bigupd: {error}");
+            eprintln!("bigupd: {}", printable(&error.to_string()));
             ExitCode::FAILURE
         }
     }

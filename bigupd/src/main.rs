@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
+use bigup_core::name::printable;
 use bigupd::check;
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::server;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
     let command = arguments.command.take();
     let settled = arguments.settle(&|name| std::env::var(name).ok());
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("BIGUP_LOG", "info")).init();
+    bigup_core::logging::logger("info").init();
     let (mut config, mode) = match settled {
         Ok(settled) => settled,
         Err(mistakes) => return refuse(&mistakes),
@@ -51,7 +52,7 @@ fn ended(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bigupd: {error:#}");
+            eprintln!("bigupd: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -59,7 +60,7 @@ fn ended(done: anyhow::Result<()>) -> ExitCode {
 
 fn refuse(mistakes: &[String]) -> ExitCode {
     for mistake in mistakes {
-        eprintln!("bigupd: {mistake}");
+        eprintln!("bigupd: {}", printable(mistake));
     }
     ExitCode::from(EXIT_USAGE)
 }

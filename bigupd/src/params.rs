@@ -6,7 +6,7 @@ use crate::reply::{Refusal, within_request};
 use crate::tokens::Permission;
 use bigup_core::digest::Digest;
 use bigup_core::name::FileName;
-use bigup_core::plan::{Plan, PlanError};
+use bigup_core::plan::{MAX_SLICES, Plan, PlanError};
 use bigup_core::units::parse_u64;
 use bigup_core::wire::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use std::collections::HashMap;
@@ -215,12 +215,17 @@ impl Params {
         let Some(text) = self.get(param::DIGESTS) else { return Ok(None) };
         let range = text.split_once('-').and_then(|(a, b)| Some((parse_u64(a)?, parse_u64(b)?)));
         match range {
-            Some((first, last)) if first <= last && last - first < MAX_DIGESTS => Ok(Some((first, last))),
-            Some((first, last)) if first <= last => Err(bad(format!(
+            Some((first, last)) if first <= last && last - first >= MAX_DIGESTS => Err(bad(format!(
                 "{} asks for {} digests, at most {MAX_DIGESTS} at once",
                 param::DIGESTS,
                 (last - first).saturating_add(1)
             ))),
+            Some((first, last)) if first <= last && last >= MAX_SLICES => Err(bad(format!(
+                "{} ends at slice {last}; the last one possible is {}",
+                param::DIGESTS,
+                MAX_SLICES - 1
+            ))),
+            Some((first, last)) if first <= last => Ok(Some((first, last))),
             _ => Err(bad(format!("{} is not FIRST-LAST, like 0-99", param::DIGESTS))),
         }
     }
@@ -285,6 +290,10 @@ mod tests {
         for wrong in ["0-4096", "4-3", "x", "1", "-", "0-18446744073709551616"] {
             assert!(digests(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(digests("999999-999999"), Ok(Some((999_999, 999_999))));
         assert!(digests("0-18446744073709551615").is_err());
+        for beyond in ["1000000-1000000", "999999-1000000", "18446744073709551615-18446744073709551615"] {
+            assert!(digests(beyond).unwrap_err().message.contains("999999"), "{beyond}");
+        }
     }
 }

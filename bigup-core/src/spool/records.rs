@@ -20,6 +20,7 @@
 
 use crate::digest::{Digest, DigestKind, SliceDigest};
 use crate::disk::BootId;
+use crate::plan::MAX_SLICES;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -135,11 +136,14 @@ impl Records<'_> {
         self.0.write_all_at(&block, RECORD_LEN as u64)
     }
 
-    /// What is recorded of slice `slice_id`.
+    /// What is recorded of slice `slice_id`. None: nothing, or there can be no such slice ([`MAX_SLICES`]).
     ///
     /// # Errors
     /// As the system gives them.
     pub fn get(&self, slice_id: u64) -> io::Result<Option<Record>> {
+        if slice_id >= MAX_SLICES {
+            return Ok(None);
+        }
         Ok(decode(&self.read_block(slice_id + HEAD_BLOCKS)?, slice_id))
     }
 
@@ -161,7 +165,8 @@ impl Records<'_> {
         self.0.write_all_at(&block, (slice_id + HEAD_BLOCKS) * RECORD_LEN as u64)
     }
 
-    /// Calls `each` with every slice from `first` to `last` (inclusive) and what is recorded of it.
+    /// Calls `each` with every slice from `first` to `last` (inclusive) and what is recorded of it. Those that there can
+    /// not be ([`MAX_SLICES`]) are passed over.
     ///
     /// # Errors
     /// As the system or `each` gives them.
@@ -172,7 +177,7 @@ impl Records<'_> {
         mut each: impl FnMut(u64, Option<Record>) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut buffer = vec![0; RECORD_LEN * BATCH];
-        let mut slice_id = first;
+        let (mut slice_id, last) = (first, last.min(MAX_SLICES - 1));
         while slice_id <= last {
             let count = BATCH.min(usize::try_from(last - slice_id + 1).unwrap_or(BATCH));
             let bytes = &mut buffer[..count * RECORD_LEN];
@@ -283,6 +288,24 @@ mod tests {
             assert_eq!(records.get(1).unwrap(), None, "byte {at}");
             block[at] ^= 1;
         }
+    }
+
+    #[test]
+    fn slices_that_there_can_not_be_have_no_record() {
+        let file = tempfile::tempfile().unwrap();
+        let records = Records(&file);
+        records.initialise().unwrap();
+        for far in [MAX_SLICES, u64::MAX / 64, u64::MAX - 1, u64::MAX] {
+            assert_eq!(records.get(far).unwrap(), None);
+            records.scan(far, far, |id, _| panic!("{id}")).unwrap();
+        }
+        let mut last = 0;
+        let each = |id, _| {
+            last = id;
+            Ok(())
+        };
+        records.scan(MAX_SLICES - 3, u64::MAX, each).unwrap();
+        assert_eq!(last, MAX_SLICES - 1);
     }
 
     #[test]

@@ -1,0 +1,44 @@
+//! What must hold of bigup's parsers for any bytes that come: an oracle for each, a function that takes bytes and panics
+//! where something does not hold.
+//!
+//! The fuzzers in `tests/fuzz` call them with ever new bytes; `tests/corpus.rs` calls them with the committed corpora, so
+//! that whatever was found once is looked at by every `cargo test`. Each module tells how it reads its bytes.
+//!
+//! - [`name`] - file names, and the safe forms of them.
+//! - [`query`] - parameters of a request.
+//! - [`form`] - bodies, raw and multipart.
+//! - [`text`] - sizes, times, digests, Content-Digest.
+//! - [`plan`] - the arithmetic of slices.
+//! - [`answer`] - what a client makes of a server's answers.
+//! - [`config`] - the daemon's configuration file.
+//! - [`metadata`] - upload.json and the file of records.
+//! - [`info_ini`] - the operators' view.
+//! - [`spool`] - a whole folder of an upload, by daemon and merger.
+
+pub mod answer;
+pub mod config;
+pub mod form;
+pub mod info_ini;
+pub mod metadata;
+pub mod name;
+pub mod plan;
+pub mod query;
+pub mod spool;
+pub mod text;
+
+/// An oracle: panics where something does not hold of these bytes.
+pub type Oracle = fn(&[u8]);
+
+/// All oracles, by the names of their fuzz targets and corpora.
+pub const ORACLES: [(&str, Oracle); 10] = [
+    ("answer", answer::check),
+    ("config", config::check),
+    ("form", form::check),
+    ("info_ini", info_ini::check),
+    ("metadata", metadata::check),
+    ("name", name::check),
+    ("plan", plan::check),
+    ("query", query::check),
+    ("spool", spool::check),
+    ("text", text::check),
+];
