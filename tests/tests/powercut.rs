@@ -35,6 +35,8 @@ const SLICE_SIZE: u64 = 256 << 10;
 /// What clients were told, up to some moment.
 #[derive(Clone, Default)]
 struct Told {
+    /// Files that somebody set out to begin. Whether they were begun is not told yet.
+    asked: BTreeSet<String>,
     /// Files that were begun, and how often each was begun anew with other content.
     begun: BTreeMap<String, u64>,
     /// Files answered `is_uploaded: 1`, with their versions.
@@ -103,6 +105,7 @@ impl Pushers<'_> {
             let name = format!("{who}{number}");
             let (seed, len) = content_of(self.seed, &name, 0);
             let content = data::bytes(seed, len as usize);
+            self.tell(|told| _ = told.asked.insert(name.clone()));
             server.get(&begin(&name, &content)).expect(200);
             self.tell(|told| _ = told.begun.insert(name.clone(), 0));
             let mut slices: Vec<(usize, &[u8])> = content.chunks(SLICE_SIZE as usize).enumerate().collect();
@@ -187,7 +190,8 @@ fn check(cut: &Cut, seed: u64, told: &Told, slice_ack: &str, scratch: &Path) {
             }
         }
     }
-    for (name, version) in &told.begun {
+    let asked = told.asked.iter().filter(|name| !told.begun.contains_key(*name)).map(|name| (name, &0));
+    for (name, version) in told.begun.iter().chain(asked) {
         let (content_seed, len) = content_of(seed, name, *version);
         if name.starts_with("slices") {
             finish(&server, name, &data::bytes(content_seed, len as usize));
