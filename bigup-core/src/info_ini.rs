@@ -346,10 +346,16 @@ fn one_line(text: &str) -> String {
     if text.starts_with(['"', '\'']) { format!("\\{text}") } else { text }
 }
 
+/// Reads a piece of info.ini that another one may follow: one that would take the next title for a part of its own last
+/// key or value is none.
 fn parse(text: &str) -> Result<Ini, String> {
+    const NEXT: &str = "\u{7f}";
     let verbatim = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
-    // A backslash at the end of a line makes rust-ini join the next one to it, a key of ours maybe, whatever it was told.
-    Ini::load_from_str_opt(&text.replace("\\\n", "\\ \n"), verbatim).map_err(|e| e.to_string())
+    // A backslash at the end of a line makes rust-ini join the next one to it, a title maybe, whatever the options say.
+    let text = format!("{}\n[{NEXT}]\nx = 1\n", text.replace("\\\n", "\\ \n"));
+    let mut ini = Ini::load_from_str_opt(&text, verbatim).map_err(|e| e.to_string())?;
+    let next = ini.delete(Some(NEXT)).is_some_and(|next| next.get("x") == Some("1"));
+    if next { Ok(ini) } else { Err("its last line has no end".to_owned()) }
 }
 
 fn show(ini: &Ini) -> String {
@@ -499,6 +505,16 @@ mod tests {
         let uploads: Vec<_> = sections.iter().map(|section| section.upload()).collect();
         assert_eq!(uploads[..3], [Ok(Some(FileName::new("abc.txt").unwrap())), Ok(None), Ok(None)]);
         assert!(uploads[3].is_err());
+    }
+
+    #[test]
+    fn a_key_without_end_does_not_swallow_the_title_after_it() {
+        let f = Fixture::new();
+        let upload = f.begin("abc.txt");
+        fs::write(f.data.info_ini(), "b0\n ; #  a\tb0\n ; #  \n").unwrap();
+        f.refresh(&upload, 1);
+        assert_eq!(f.get("abc.txt", "slice_num").unwrap(), "3");
+        assert!(f.data.root().join(BROKEN).exists());
     }
 
     #[test]
