@@ -430,8 +430,8 @@ impl Spool {
     /// Whether the file of a slice has the length that its place asks for. It may not where the end of the file was told
     /// after it came: then it is another source's, and counts for nothing.
     fn fits(&self, upload: &Upload, slice_id: u64) -> bool {
-        let found = std::fs::symlink_metadata(self.slice_path(slice_id)).map(|found| found.len());
-        upload.plan.len_of(slice_id).is_none_or(|len| found.is_ok_and(|found| found == len))
+        let found = self.slice_file(slice_id);
+        upload.plan.len_of(slice_id).is_none_or(|len| found.is_some_and(|found| found.len() == len))
     }
 
     /// The frontier up to which the merged file of `upload`, which this spool is of, is known to be on disk.
@@ -466,7 +466,20 @@ impl Spool {
     }
 
     fn has_slice(&self, slice_id: u64) -> bool {
-        std::fs::symlink_metadata(self.slice_path(slice_id)).is_ok_and(|m| m.is_file())
+        self.slice_file(slice_id).is_some_and(|found| found.is_file())
+    }
+
+    /// What stands in the place of a slice's file. None also where that cannot be told, which is logged: then the slice is
+    /// asked for again.
+    fn slice_file(&self, slice_id: u64) -> Option<std::fs::Metadata> {
+        let path = self.slice_path(slice_id);
+        match std::fs::symlink_metadata(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                log::error!("looking at {}: {e}", path.display());
+                None
+            }
+            found => found.ok(),
+        }
     }
 
     /// Ids of the slices that wait to be merged, ascending.

@@ -78,7 +78,7 @@ fn has_looked_long_enough(data: &DataDir, now: u64, after: Duration) -> io::Resu
     let previous = disk::read_small(&data.root().join(LOOKED), MAX_LOOKED).ok();
     let previous: Option<Looks> = previous.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let looks = Looks::and_now(previous, now, after.as_secs());
-    if let Some(previous) = previous.filter(|_| looks.since == now) {
+    if let Some(previous) = previous.filter(|previous| looks.since != previous.since) {
         let (since, all) = (shown(Duration::from_secs(now.abs_diff(previous.last))), shown(after));
         log::warn!(
             "the clock was set, or no daemon ran: by it the last look at uploads differs by {since}; they have {all} again"

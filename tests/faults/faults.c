@@ -464,6 +464,12 @@ REPLACE struct dirent64 *readdir64(DIR *folder) {
     return may_read(dirfd(folder), NULL, READ) ? next(folder) : NULL;
 }
 
+REPLACE struct dirent *readdir(DIR *folder) {
+    static struct dirent *(*next)(DIR *);
+    if (next == NULL) next = dlsym(RTLD_NEXT, "readdir");
+    return may_read(dirfd(folder), NULL, READ) ? next(folder) : NULL;
+}
+
 // --- system calls of the program's own
 
 #if defined(__x86_64__)

@@ -201,7 +201,11 @@ fn nothing_makes_the_daemon_log_steer_a_terminal() {
     eventually("the daemon was asked", || daemon.log().contains("peek"));
     begin("a").expect(200);
     for _ in [0, 1] {
-        std::fs::create_dir(data.join("tmp/a/merged")).unwrap_or_default();
+        let merged = data.join("tmp/a/merged");
+        if merged.is_file() {
+            std::fs::remove_file(&merged).unwrap();
+        }
+        std::fs::create_dir(&merged).unwrap_or_default();
         server.post("file_name=a&slice_id=0&slice_size=4", b"0123");
     }
     eventually("it failed at something", || daemon.log().contains("a/merged"));
