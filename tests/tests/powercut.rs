@@ -230,13 +230,19 @@ fn survives(kind: Kind, slice_ack: &str) {
     let mut dice = Dice::new(seed);
     let mut taken: Vec<(Told, Cut)> = vec![];
     std::thread::scope(|threads| {
-        threads.spawn(|| pushers.by_client("files"));
-        threads.spawn(|| pushers.by_client("more"));
-        threads.spawn(|| pushers.by_slice("slices"));
-        eventually("something was told", || {
+        let pushers_run = [
+            threads.spawn(|| pushers.by_client("files")),
+            threads.spawn(|| pushers.by_client("more")),
+            threads.spawn(|| pushers.by_slice("slices")),
+        ];
+        let is_told = || {
             let told = pushers.told();
             !told.finished.is_empty() && !told.slices.is_empty()
-        });
+        };
+        // Without a limit of its own: pushers that fail end the test.
+        while !is_told() && pushers_run.iter().all(|pusher| !pusher.is_finished()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         for cut in 0..cuts / 2 {
             std::thread::sleep(Duration::from_millis(20 + dice.below(LONGEST_PAUSE_MS)));
             // What was told before the device is copied must be in the copy.
