@@ -186,7 +186,11 @@ impl Upload<'_> {
                         return Ok(Opened::Finished(done));
                     }
                 }
-                Ok(answer) => return Ok(Opened::Unfinished(answer)),
+                Ok(answer) => {
+                    // The other push may not have been one that replaces.
+                    self.remote.replace |= answer.compare && self.cx.replace;
+                    return Ok(Opened::Unfinished(answer));
+                }
                 Err(error) if error.code() == Some(ErrorCode::Busy) => {
                     rival.wait_turn(&self.remote, Some(self.source), &error)?;
                 }
