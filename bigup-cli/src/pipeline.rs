@@ -49,6 +49,11 @@ pub enum Ended {
     Lost,
 }
 
+/// A slice was refused as if the upload were another push's. In words for the user.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Overtaken(String);
+
 impl Lanes {
     /// Buffers of a round.
     pub fn buffers(&self) -> usize {
@@ -59,7 +64,7 @@ impl Lanes {
 /// Sends all slices that `feed` gives.
 ///
 /// # Errors
-/// A slice could not be read or sent.
+/// A slice could not be read or sent; [`Overtaken`] where another push may be at work on the upload.
 pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: Lanes) -> anyhow::Result<Ended> {
     let halt = Halt::new();
     let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size);
@@ -135,7 +140,7 @@ fn send(work: &Work<'_>, slice: &Slice, halt: &Halt) -> anyhow::Result<Option<Ve
 fn explained(work: &Work<'_>, id: u64, error: &CallError) -> anyhow::Error {
     match error.code() {
         Some(ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Exists) => {
-            anyhow!("slice {id} was refused, another push took over: {error}")
+            Overtaken(format!("slice {id} was refused, another push took over: {error}")).into()
         }
         _ => anyhow!("slice {id}: {}", work.remote.patience.explained(error)),
     }

@@ -8,7 +8,7 @@ use crate::ending::{self, Ending, WAIT_SECS, because, confirmed};
 use crate::feed::SourceFeed;
 use crate::held::{HeldDigests, ids_below};
 use crate::ledger::Ledger;
-use crate::pipeline::{self, Ended, Lanes, Work};
+use crate::pipeline::{self, Ended, Lanes, Overtaken, Work};
 use crate::pool::Pool;
 use crate::remote::Remote;
 use crate::report::Report;
@@ -156,7 +156,12 @@ impl Upload<'_> {
         };
         loop {
             let plan = self.adopt(&answer)?;
-            if self.send_missing(&plan, &answer)? == Ended::Lost {
+            let ended = match self.send_missing(&plan, &answer) {
+                // As at the beginning: it may end with the same content.
+                Err(error) if error.is::<Overtaken>() && self.is_overtaken() => Ended::Lost,
+                ended => ended?,
+            };
+            if ended == Ended::Lost {
                 self.ledger.unsettle();
                 answer = match self.open()? {
                     Opened::Finished(done) => return Ok(done),
@@ -171,6 +176,14 @@ impl Upload<'_> {
                 Ending::Finished(answer) => return self.finished(&answer),
                 Ending::Missing(next) => answer = next,
             }
+        }
+    }
+
+    /// Whether another push went on with the upload while ours was silent.
+    fn is_overtaken(&self) -> bool {
+        match self.remote.ask(0) {
+            Ok(answer) => answer.is_uploaded == 1 || answer.compare,
+            Err(error) => error.code() == Some(ErrorCode::Busy),
         }
     }
 

@@ -218,6 +218,48 @@ fn another_push_of_the_same_content_is_waited_for() {
 }
 
 #[test]
+fn a_push_that_was_overtaken_ends_with_the_other_one_where_the_content_is_the_same() {
+    let data = bytes(4 * K);
+    for same in [true, false] {
+        let (begun, mut whole) = (AtomicU32::new(0), data.clone());
+        whole[0] ^= u8::from(!same);
+        let mock = Mock::with_hook(move |request, state| {
+            let belongs = "this upload belongs to another push";
+            if request.is_slice(2) {
+                return Some(refusal(409, "conflict", belongs));
+            }
+            if request.is_post() || request.get("peek").is_some() {
+                return None;
+            }
+            match begun.fetch_add(1, Ordering::SeqCst) {
+                1 | 2 => return Some(refusal_later(409, "busy", "another push is at work", 0)),
+                3 => {
+                    state.uploads.clear();
+                    let finished = common::Finished { source: "other".to_owned(), bytes: whole.clone() };
+                    state.finished.insert("a".to_owned(), finished);
+                }
+                _ => {}
+            }
+            None
+        });
+        let (_dir, path) = file("a", &data);
+        let run = mock.run(&["push", &path, "--slice-size", "1K", "--senders", "1", "--queue-size", "1"]);
+        if same {
+            run.ok();
+        } else {
+            run.failed("exists");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_by_our_own_upload_ends_the_push() {
+    let mock = Mock::with_hook(|request, _| request.is_slice(1).then(|| refusal(409, "conflict", "it differs")));
+    let (_dir, path) = file("a", &bytes(4 * K));
+    mock.run(&["push", &path, "--slice-size", "1K"]).failed("slice 1 was refused, another push took over: it differs");
+}
+
+#[test]
 fn another_push_of_other_content_is_told_once_it_moves() {
     let (data, mut other) = (bytes(4 * K), bytes(4 * K));
     other[K + 5] ^= 1;
