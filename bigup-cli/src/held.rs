@@ -5,7 +5,7 @@ use crate::remote::Remote;
 use bigup_core::digest::{SliceDigest, SliceHasher};
 use bigup_core::plan::Plan;
 use bigup_core::ranges::SliceRanges;
-use bigup_core::wire::MAX_DIGESTS;
+use bigup_core::wire::{ErrorCode, MAX_DIGESTS};
 use std::collections::HashMap;
 
 /// Digests of held slices, by their ids.
@@ -14,14 +14,17 @@ pub struct HeldDigests(HashMap<u64, SliceDigest>);
 
 impl HeldDigests {
     /// Asks for the digests of the slices `ids`, which ascend. Those that are not held, or whose digest makes no sense,
-    /// are left out.
+    /// are left out; an upload that ended meanwhile holds none.
     ///
     /// # Errors
     /// The server does not answer.
     pub fn fetch(remote: &Remote<'_>, ids: impl Iterator<Item = u64>) -> Result<HeldDigests, CallError> {
         let mut found = HashMap::new();
         for (first, last) in pages(ids) {
-            let digests = remote.digests(first, last)?;
+            let digests = match remote.digests(first, last) {
+                Err(error) if error.code() == Some(ErrorCode::NoUpload) => break,
+                digests => digests?,
+            };
             found.extend((first..=last).zip(digests).filter_map(|(id, digest)| Some((id, digest?.parse().ok()?))));
         }
         Ok(HeldDigests(found))

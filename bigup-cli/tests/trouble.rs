@@ -218,6 +218,27 @@ fn another_push_of_the_same_content_is_waited_for() {
 }
 
 #[test]
+fn another_push_may_end_while_its_slices_are_compared() {
+    let data = bytes(4 * K);
+    let (whole, begun) = (data.clone(), AtomicU32::new(0));
+    let mock = Mock::with_hook(move |request, state| {
+        if request.get("digests").is_some() {
+            state.uploads.clear();
+            let finished = common::Finished { source: "other".to_owned(), bytes: whole.clone() };
+            state.finished.insert("a".to_owned(), finished);
+            return Some(refusal(404, "no_upload", "there is no upload of a"));
+        }
+        let begins = !request.is_post() && request.get("peek").is_none();
+        let busy = begins && begun.fetch_add(1, Ordering::SeqCst) == 0;
+        busy.then(|| refusal_later(409, "busy", "another push is at work", 0))
+    });
+    mock.holding("a", "other", &data, K as u64, &[0, 1]);
+    let (_dir, path) = file("a", &data);
+    mock.run(&["push", &path, "--slice-size", "1K"]).ok();
+    assert_eq!(mock.slices_sent(), Vec::<u64>::new());
+}
+
+#[test]
 fn a_push_that_was_overtaken_ends_with_the_other_one_where_the_content_is_the_same() {
     let data = bytes(4 * K);
     for same in [true, false] {

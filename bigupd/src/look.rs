@@ -10,7 +10,7 @@ use crate::mergers::Mergers;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Seen;
 use bigup_core::info_ini::{InfoIni, Section, Sections};
-use bigup_core::name::FileName;
+use bigup_core::name::{FileName, printable};
 use bigup_core::spool::{Holdings, Spool, Upload};
 use std::collections::HashMap;
 use std::io;
@@ -66,6 +66,8 @@ pub struct Looker {
     since: Instant,
     /// All uploads, by their folders. None: it was not at rest.
     uploads: HashMap<String, Option<Resting>>,
+    /// Why uploads could not be read, by their folders.
+    trouble: HashMap<String, String>,
     /// info.ini, if all of it was right.
     info_ini: Option<Seen>,
 }
@@ -88,14 +90,20 @@ struct Found {
 }
 
 impl Found {
-    /// What `spool` is. None: it is gone, or cannot be read, which is reported by whoever begins that upload anew.
-    fn read(spool: &Spool) -> Option<Found> {
-        let folder = Seen::of(spool.path()).ok()??;
+    /// What `spool` is. None: it is gone.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read(spool: &Spool) -> io::Result<Option<Found>> {
+        let Some(folder) = Seen::of(spool.path())? else { return Ok(None) };
         // Before what there is to merge: one that ends in between has told by then what it left.
-        let merger = spool.merger().ok()?;
-        let upload = spool.upload().ok()??;
-        let holdings = spool.holdings(&upload).ok()?;
-        Some(Found { upload, holdings, merger, folder })
+        let merger = spool.merger()?;
+        let Some(upload) = spool.upload()? else { return Ok(None) };
+        let holdings = match spool.holdings(&upload) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            holdings => holdings?,
+        };
+        Ok(Some(Found { upload, holdings, merger, folder }))
     }
 
     fn is_merger_due(&self) -> bool {
@@ -114,7 +122,7 @@ impl Found {
 impl Looker {
     /// Nothing seen yet.
     pub fn new(data: DataDir) -> Looker {
-        Looker { data, since: Instant::now(), uploads: HashMap::new(), info_ini: None }
+        Looker { data, since: Instant::now(), uploads: HashMap::new(), trouble: HashMap::new(), info_ini: None }
     }
 
     /// Calls `ensure` for uploads that need a merger and have none, and mends info.ini where it is wrong: an upload
@@ -124,9 +132,11 @@ impl Looker {
     /// The spools cannot be listed, or info.ini cannot be read or written; the next look finds the same.
     pub fn look(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<()> {
         if self.since.elapsed() > FORGET_AFTER {
-            *self = Looker::new(self.data.clone());
+            (self.since, self.info_ini) = (Instant::now(), None);
+            self.uploads.clear();
         }
         let mut before = std::mem::take(&mut self.uploads);
+        let known_trouble = std::mem::take(&mut self.trouble);
         let (mut resting, mut found) = (vec![], vec![]);
         let mut all_rest = true;
         for spool in Spool::all(&self.data)? {
@@ -134,7 +144,7 @@ impl Looker {
                 Some(known) if Seen::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
                 _ => {
                     all_rest = false;
-                    found.extend(Found::read(&spool).map(|found| (spool, found)));
+                    found.extend(read(&spool, &known_trouble, &mut self.trouble).map(|found| (spool, found)));
                 }
             }
         }
@@ -173,7 +183,7 @@ impl Looker {
                     others.remove(&known.name.section_title()[..]);
                     self.uploads.insert(spool.folder().to_owned(), Some(known));
                 }
-                _ => found.extend(Found::read(&spool).map(|found| (spool, found))),
+                _ => found.extend(read(&spool, &HashMap::new(), &mut self.trouble).map(|found| (spool, found))),
             }
         }
         let mut wrong = vec![];
@@ -200,6 +210,18 @@ impl Looker {
         }
         Ok(wrong.is_empty() && !is_broken)
     }
+}
+
+/// What `spool` is, if it is there and can be read. Why it cannot is noted in `trouble`, and logged unless it is known.
+fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<String, String>) -> Option<Found> {
+    Found::read(spool).unwrap_or_else(|e| {
+        let why = e.to_string();
+        if known.get(spool.folder()) != Some(&why) {
+            log::warn!("an upload cannot be looked after: {}", printable(&why));
+        }
+        trouble.insert(spool.folder().to_owned(), why);
+        None
+    })
 }
 
 #[cfg(test)]
@@ -328,6 +350,19 @@ mod tests {
         fs::write(one.slice_path(2), [0; 5]).unwrap();
         f.look();
         assert!(f.text().contains("file_size = 26"), "{}", f.text());
+    }
+
+    #[test]
+    fn an_upload_that_cannot_be_read_keeps_no_other_from_being_looked_after() {
+        let mut f = Fixture::new();
+        let (broken, due) = (f.begin("broken"), f.begin("due"));
+        fs::write(due.slice_path(0), [0; 10]).unwrap();
+        fs::write(broken.path().join("upload.json"), "garbage").unwrap();
+        for _ in 0..2 {
+            assert_eq!(f.look(), ["due"]);
+            assert_eq!(f.titles(), ["[due]"]);
+            assert!(f.looker.trouble["broken"].contains("upload.json"), "{:?}", f.looker.trouble);
+        }
     }
 
     #[test]
