@@ -112,14 +112,14 @@ impl Plan {
     /// # Errors
     /// The numbers are over the limits or contradict each other.
     pub fn new(slice_num: Option<u64>, slice_size: Option<u64>, file_size: Option<u64>) -> Result<Plan, PlanError> {
-        if slice_size == Some(0) {
-            return Err(PlanError::ZeroSliceSize);
-        }
         Plan { slice_num, slice_size, file_size, last_len: None }.completed()
     }
 
     /// Fills in what follows from what is known and checks it all.
     fn completed(mut self) -> Result<Plan, PlanError> {
+        if self.slice_size == Some(0) {
+            return Err(PlanError::ZeroSliceSize);
+        }
         if self.slice_num == Some(0) {
             self.file_size = agree("file_size", self.file_size, 0)?;
         }
@@ -351,6 +351,8 @@ mod tests {
         assert_eq!(no_slices, Err(PlanError::BeyondEnd { slice_id: 0, slice_num: 0 }));
         let none_by_sizes = read(r#"{"slice_num":null,"slice_size":10,"file_size":0,"last_len":5}"#);
         assert_eq!(none_by_sizes, no_slices);
+        let no_size = read(r#"{"slice_num":null,"slice_size":0,"file_size":null}"#);
+        assert_eq!(no_size, Err(PlanError::ZeroSliceSize));
         let empty_last = read(r#"{"slice_num":3,"slice_size":10,"file_size":null,"last_len":0}"#);
         assert_eq!(empty_last, Err(PlanError::EmptySlice(2)));
         let two_lengths = read(r#"{"slice_num":1,"slice_size":null,"file_size":5,"last_len":7}"#);
