@@ -175,8 +175,13 @@ impl Looker {
             // Everything is looked at again once it can be read.
             return info_ini.rebuild_if_broken().map(|()| false);
         };
-        let mut others: HashMap<&str, Section<'_>> =
-            sections.iter().map(|section| (section.title(), section)).collect();
+        let mut others: HashMap<&str, Section<'_>> = HashMap::new();
+        let mut is_broken = false;
+        for section in sections.iter() {
+            // Of several sections of one title all must be readable, and the last one counts.
+            let before = others.insert(section.title(), section);
+            is_broken |= before.is_some_and(|before| before.upload().is_err());
+        }
         for (spool, known) in resting {
             match others.get(&known.name.section_title()[..]) {
                 Some(section) if section.text() == known.section => {
@@ -195,7 +200,6 @@ impl Looker {
             }
             self.uploads.insert(spool.folder().to_owned(), right.and_then(|section| found.at_rest(section)));
         }
-        let mut is_broken = false;
         for section in others.values() {
             match section.upload() {
                 Ok(Some(name)) if !Spool::of(&self.data, &name).path().exists() => wrong.push(name),
