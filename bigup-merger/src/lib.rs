@@ -130,6 +130,9 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         }
         if merge.is_whole() {
             merge.checkpoint()?;
+            if !merge.has_its_upload()? {
+                return Ok(Ended::NoUpload);
+            }
             match publish(data, spool, lock, merge.digest())? {
                 Outcome::Published(digest) => return Ok(Ended::Published(digest)),
                 Outcome::NoUpload => return Ok(Ended::NoUpload),
@@ -152,6 +155,9 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             Event::Changed(names) => merge.noticed(&names)?,
             Event::TimeOver => merge.checkpoint_if_due()?,
             Event::Gone => return Ok(Ended::NoUpload),
+        }
+        if !merge.has_its_upload()? {
+            return Ok(Ended::NoUpload);
         }
     }
 }

@@ -21,7 +21,7 @@ use bigup_core::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
 use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::room;
-use bigup_core::spool::{Records, Spool, Upload, slice_is_right};
+use bigup_core::spool::{LockedSpool, Records, Spool, Upload, slice_is_right};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -99,6 +99,26 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
+    /// Whether the upload being merged is still there. Its folder may have been removed by hand, which inotify does not
+    /// tell while files in it are open; one begun after that is another upload, although of the same path.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn has_its_upload(&self) -> io::Result<bool> {
+        let path = self.spool.merged_path();
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) => Ok(found.ino() == self.merged.metadata().at("looking at", &path)?.ino()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).at("looking at", &path),
+        }
+    }
+
+    /// Locks the spool for a change. None: the upload is gone.
+    fn lock(&self) -> io::Result<Option<LockedSpool>> {
+        let locked = self.spool.lock()?;
+        Ok(if self.has_its_upload()? { locked } else { None })
+    }
+
     /// The next slice to be appended.
     pub fn frontier(&self) -> u64 {
         self.frontier
@@ -122,7 +142,7 @@ impl<'a> Merge<'a> {
     pub fn noticed(&mut self, names: &Option<Vec<String>>) -> io::Result<()> {
         let slice_ids: Vec<u64> = match names {
             Some(names) => names.iter().filter_map(|name| name.parse().ok()).collect(),
-            None => self.spool.lock()?.map_or(Ok(vec![]), |locked| locked.holdings().map(|h| h.waiting))?,
+            None => self.lock()?.map_or(Ok(vec![]), |locked| locked.holdings().map(|h| h.waiting))?,
         };
         for slice_id in slice_ids.into_iter().filter(|id| *id < self.frontier) {
             // Most were merged since they appeared and only wait to be synced and unlinked.
@@ -239,7 +259,7 @@ impl<'a> Merge<'a> {
         // On disk with the next sync; until then a power cut makes the next merger read a little more.
         Records(&self.digests).set_synced(self.synced_frontier())?;
         for batch in synced.chunks(UNLINK_BATCH) {
-            let Some(locked) = self.spool.lock()? else { return Ok(true) };
+            let Some(locked) = self.lock()? else { return Ok(true) };
             for (slice_id, inode) in batch {
                 locked.unlink_this(*slice_id, *inode)?;
             }
@@ -249,7 +269,7 @@ impl<'a> Merge<'a> {
     }
 
     fn count_as_lost(&mut self) -> io::Result<()> {
-        let Some(locked) = self.spool.lock()? else { return Ok(()) };
+        let Some(locked) = self.lock()? else { return Ok(()) };
         let lost: Vec<u64> = self.syncing.keys().chain(self.unsynced.keys()).copied().collect();
         for slice_id in &lost {
             locked.distrust(*slice_id)?;
@@ -281,7 +301,7 @@ impl<'a> Merge<'a> {
     /// Takes note of a slice that could not be merged, from the file `inode`. It may be damaged, so it is read before the
     /// next attempt. One that could not be written back is asked for again, since reading it would tell nothing.
     fn doubt(&self, slice_id: u64, inode: u64, error: &CopyError) -> io::Result<()> {
-        let Some(locked) = self.spool.lock()? else { return Ok(()) };
+        let Some(locked) = self.lock()? else { return Ok(()) };
         match error {
             CopyError::SourceLost(_) => locked.unlink_this(slice_id, inode),
             CopyError::Io(e) if is_full(e) => Ok(()),
@@ -318,7 +338,7 @@ impl<'a> Merge<'a> {
         let trusted = fits && record.is_some_and(|r| r.boot == BootId::current() && r.len == found.len());
         if !trusted && !slice_is_right(&path, &self.upload.plan, slice_id, record)? {
             log::warn!("{}: slice {slice_id} is damaged; it will be asked for again", self.name);
-            if let Some(locked) = self.spool.lock()? {
+            if let Some(locked) = self.lock()? {
                 locked.discard_if_wrong(slice_id)?;
             }
             return Ok(false);

@@ -9,6 +9,8 @@ use bigup_core::plan::Plan;
 use bigup_core::room::Room;
 use bigup_core::spool::{Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload};
 use bigup_core::store::{self, Entry, Stamp, Store};
+use bigup_merger::merge::Merge;
+use bigup_merger::recover::recover;
 use bigup_merger::{Config, Ended, Stop, run};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::{self, File};
@@ -92,17 +94,22 @@ impl Bench {
     /// Merges as a merger that is at work while `act` goes on, and must finish without being idle in between.
     fn merge_during(&self, act: impl FnOnce()) -> Ended {
         let begun = Instant::now();
-        let ended = std::thread::scope(|scope| {
-            let merging = scope.spawn(|| self.merge_for(LONG));
+        let ended = self.merge_during_for(LONG, act);
+        assert!(begun.elapsed() < LONG, "it noticed only once it was idle");
+        ended
+    }
+
+    /// Merges until nothing came for `idle`, while `act` goes on.
+    fn merge_during_for(&self, idle: Duration, act: impl FnOnce()) -> Ended {
+        std::thread::scope(|scope| {
+            let merging = scope.spawn(|| self.merge_for(idle));
             // It says so once it has seen what is there.
             while !self.info_ini().contains("merge_slice_process_exist = 1") {
                 std::thread::yield_now();
             }
             act();
             merging.join().unwrap()
-        });
-        assert!(begun.elapsed() < LONG, "it noticed only once it was idle");
-        ended
+        })
     }
 
     /// Merges until nothing came for `idle`.
@@ -956,6 +963,34 @@ fn nothing_is_dropped_under_the_hands_of_a_merger() {
     assert_eq!(bench.held(), [0]);
     bench.spool.lock().unwrap().unwrap().keep_first(0, &Plan::default(), Some(&merger)).unwrap();
     assert_eq!(bench.held(), Vec::<u64>::new());
+}
+
+#[test]
+fn a_merger_whose_upload_was_removed_by_hand_takes_nothing_of_the_one_begun_after_it() {
+    let bench = Bench::new(1024, 4 * 1024);
+    bench.put([0, 1]);
+    let from = recover(&bench.spool).unwrap().unwrap();
+    let mut merge = Merge::begin(&bench.data, &bench.spool, &bench.name, from).unwrap();
+    assert!(merge.merge_what_is_there(&Stop::never()).unwrap());
+    assert!(merge.has_its_upload().unwrap());
+    let upload = bench.upload();
+    fs::remove_dir_all(bench.spool.path()).unwrap();
+    assert!(!merge.has_its_upload().unwrap());
+    assert!(Spool::create(&bench.data, &upload, &Room::new(&bench.data, 0)).unwrap());
+    bench.put(0..4);
+    merge.merge_what_is_there(&Stop::never()).unwrap();
+    merge.checkpoint().unwrap();
+    assert!(!merge.has_its_upload().unwrap());
+    assert_eq!(bench.held(), [0, 1, 2, 3]);
+    bench.assert_finished(bench.merge(), &bench.content);
+}
+
+#[test]
+fn a_merger_notices_that_its_upload_was_removed_by_hand() {
+    let bench = Bench::new(1024, 4 * 1024);
+    bench.put([0, 1]);
+    let ended = bench.merge_during_for(Duration::from_millis(300), || fs::remove_dir_all(bench.spool.path()).unwrap());
+    assert_eq!(ended, Ended::NoUpload);
 }
 
 #[test]
