@@ -6,7 +6,8 @@
 //! 1  merged synced, digest computed and compared        spool as before: done again by the next merger
 //! 2  merged stamped, publication recorded, both synced  the same
 //! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
-//!                                                       `merged`: the next merger goes on with 4
+//!                                                       `merged`, or one that is the finished file by another name: the
+//!                                                       next merger goes on with 4
 //! 4  section removed, spool renamed away and deleted    a hidden folder, swept later
 //! ```
 //! The file counts as finished once the spool is gone, which is after all syncs.
@@ -19,7 +20,7 @@ use crate::name::printable;
 use crate::plan::Plan;
 use crate::room;
 use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range};
-use crate::store::{self, Entry, Stamp, Store, StoreError};
+use crate::store::{self, Claim, Entry, Opened, Stamp, Store, StoreError};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -47,8 +48,8 @@ pub enum Outcome {
 /// As the system gives them; the spool is as it was or further, never less.
 pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Option<Digest>) -> io::Result<Outcome> {
     let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
-    if let Some(publication) = moved_already(spool, &locked)? {
-        finish_moved(data, &locked)?;
+    if let Some(publication) = moved_already(data, spool, &locked)? {
+        finish_moved(data, &locked, publication)?;
         locked.remove()?;
         return Ok(Outcome::Published(publication.digest));
     }
@@ -119,20 +120,29 @@ fn must_be_checked(locked: &LockedSpool) -> io::Result<bool> {
 ///
 /// # Errors
 /// As the system gives them.
-pub fn is_moved(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
-    moved_already(spool, locked).map(|publication| publication.is_some())
+pub fn is_moved(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
+    moved_already(data, spool, locked).map(|publication| publication.is_some())
 }
 
 /// The publication after which only cleaning up is left.
 ///
-/// Where the file is still the upload's only slice, a power cut took back the rename that made it the merged file.
-fn moved_already(spool: &Spool, locked: &LockedSpool) -> io::Result<Option<Publication>> {
+/// Where the file is still the upload's only slice, a power cut took back the rename that made it the merged file. It may
+/// also bring back the old name beside the new one; then the upload must touch the file no more.
+fn moved_already(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Result<Option<Publication>> {
+    let Some(publication) = locked.records().publication()? else { return Ok(None) };
     // What cannot be looked at may be there: no error must pass for "it was moved", after which the spool is removed.
-    if inode_of(&spool.merged_path())?.is_some() {
-        return Ok(None);
-    }
-    let slice = inode_of(&spool.slice_path(0))?;
-    Ok(locked.records().publication()?.filter(|publication| slice != Some(publication.inode)))
+    let has_left =
+        inode_of(&spool.merged_path())?.is_none() && inode_of(&spool.slice_path(0))? != Some(publication.inode);
+    let is_moved = has_left || finished(data, locked, publication)?.is_some();
+    Ok(is_moved.then_some(publication))
+}
+
+/// The finished file, opened, if it is still the one of this publication.
+fn finished(data: &DataDir, locked: &LockedSpool, publication: Publication) -> io::Result<Option<File>> {
+    let (store, name) = (Store::new(data), &locked.upload().file_name);
+    let Opened::File(file) = store.open(name)? else { return Ok(None) };
+    let inode = file.metadata().at("looking at", &store.path_of(name))?.ino();
+    Ok((inode == publication.inode).then_some(file))
 }
 
 fn inode_of(path: &Path) -> io::Result<Option<u64>> {
@@ -143,13 +153,23 @@ fn inode_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-fn finish_moved(data: &DataDir, locked: &LockedSpool) -> io::Result<()> {
-    let name = &locked.upload().file_name;
-    match Store::new(data).sync_entry(name) {
+fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) -> io::Result<()> {
+    let (store, name) = (Store::new(data), &locked.upload().file_name);
+    match store.sync_entry(name) {
         // Somebody has moved or replaced it since: it was there.
         Ok(()) | Err(StoreError::InTheWay(_) | StoreError::Exists) => {}
         Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {}
         Err(StoreError::Io(e)) => return Err(e),
+    }
+    if let Some(file) = finished(data, locked, publication)? {
+        let path = store.path_of(name);
+        let known = store::claim(&file, &file.metadata().at("looking at", &path)?)?;
+        // Room that was reserved under the name in the spool, after both names came back, changed its times.
+        if known == Claim::Changed && hash_whole(&file)? == publication.digest {
+            let source = locked.upload().source.clone();
+            store::stamp(&file, &path, &Stamp { digest: publication.digest, source })?;
+            file.sync_all().at("syncing", &path)?;
+        }
     }
     info_ini::tolerate(name, InfoIni::new(data).remove(name));
     Ok(())

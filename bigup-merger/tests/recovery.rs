@@ -435,6 +435,36 @@ fn a_spool_left_after_the_rename_is_removed() {
 }
 
 #[test]
+fn a_file_that_a_power_cut_left_with_both_names_is_published_and_not_touched_again() {
+    for (touched, slices) in [(false, 3), (true, 3), (false, 1), (true, 1)] {
+        let bench = Bench::new(1024, 1024 * slices - 500);
+        about_to_be_renamed(&bench);
+        fs::create_dir_all(bench.finished_path().parent().unwrap()).unwrap();
+        fs::hard_link(bench.spool.merged_path(), bench.finished_path()).unwrap();
+        if touched {
+            let file = File::options().write(true).open(bench.finished_path()).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        bench.reboot();
+        bench.with_records(|records| records.set_synced(0).unwrap());
+        bench.assert_finished(bench.merge(), &bench.content);
+    }
+}
+
+#[test]
+fn a_file_that_was_changed_by_hand_while_it_had_both_names_is_not_vouched_for() {
+    let bench = Bench::new(1024, 2500);
+    about_to_be_renamed(&bench);
+    bench.put_finished(b"");
+    fs::remove_file(bench.finished_path()).unwrap();
+    fs::hard_link(bench.spool.merged_path(), bench.finished_path()).unwrap();
+    fs::write(bench.finished_path(), "by hand").unwrap();
+    assert_eq!(bench.merge(), Ended::Published(digest::of_bytes(&bench.content)));
+    assert_eq!((fs::read_to_string(bench.finished_path()).unwrap(), bench.stamp()), ("by hand".to_owned(), None));
+    bench.assert_clean();
+}
+
+#[test]
 fn what_an_operator_did_to_a_file_just_published_stands() {
     let bench = Bench::new(1024, 2500);
     renamed(&bench);

@@ -169,7 +169,7 @@ impl Uploads {
         let spool = Spool::of(&self.data, &ask.name);
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock(&spool)? {
-                if is_moved(&spool, &locked)? {
+                if is_moved(&self.data, &spool, &locked)? {
                     drop(locked);
                     self.publish_now(&spool)?;
                     continue;

@@ -6,6 +6,7 @@ use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::spool::{Publication, Record, Spool, Upload};
+use bigup_core::store::{self, Stamp};
 use bigup_core::wire::ErrorCode;
 use bigupd::access::Access;
 use bigupd::config::{Config, SliceAck};
@@ -38,6 +39,13 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
 
 #[test]
 fn an_upload_that_was_published_and_not_cleaned_up_is_finished_and_not_taken_over() {
+    for old_name in [None, Some("0"), Some("merged")] {
+        published_and_not_cleaned_up(old_name);
+    }
+}
+
+/// The file stands in `files/`, and by the name `old_name` in the spool too, as a power cut may leave it.
+fn published_and_not_cleaned_up(old_name: Option<&str>) {
     let folder = tempfile::tempdir().unwrap();
     let uploads = uploads(&folder);
     let content = [7; 100];
@@ -56,7 +64,14 @@ fn an_upload_that_was_published_and_not_cleaned_up_is_finished_and_not_taken_ove
     let publication = Publication { inode, digest: of_bytes(&content) };
     spool.lock().unwrap().unwrap().records().set_publication(Some(publication)).unwrap();
 
-    let second = uploads.begin(&ask(Some("second"), 100)).unwrap();
+    let stamp = Stamp { digest: of_bytes(&content), source: first.source.clone() };
+    store::stamp(&fs::File::open(&finished).unwrap(), &finished, &stamp).unwrap();
+    if let Some(old_name) = old_name {
+        fs::hard_link(&finished, spool.path().join(old_name)).unwrap();
+    }
+
+    let replace = BeginAsk { replace: true, file_digest: Some(stamp.digest), ..ask(Some("second"), 100) };
+    let second = uploads.begin(&replace).unwrap();
     assert!(matches!(second, Standing::Finished { file_size: 100, same_source: false, .. }), "{second:?}");
     assert!(spool.upload().unwrap().is_none());
     assert_eq!(fs::read(&finished).unwrap(), content);
