@@ -149,6 +149,12 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// `text` in quotes, [`printable`]: for messages about what somebody gave.
+pub fn quoted(text: &str) -> String {
+    // Quotes within are told from those around it.
+    printable(&format!("{text:?}"))
+}
+
 /// Whether a character could steer a terminal or make a line look like another one: control characters, ends of lines,
 /// those that turn the direction of text (Bidi_Control, UAX #9), and those that cannot be seen (most of
 /// Default_Ignorable_Code_Point, UAX #44; variation selectors apart, which emoji need).
@@ -246,6 +252,7 @@ mod tests {
         assert_eq!(printable("naïve 文件"), "naïve 文件");
         assert_eq!(printable("a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
         assert_eq!(printable("\u{9b}2J\u{61c}\u{ad}\u{3164}\u{e0041}"), "\\u{9b}2J\\u{61c}\\u{ad}\\u{3164}\\u{e0041}");
+        assert_eq!(quoted("a\"\n\u{ffa0}"), "\"a\\\"\\n\\u{ffa0}\"");
         assert_eq!(name("\u{3164}x").spool_folder(), "%E3%85%A4x");
         assert_eq!(name("\u{3164}x").section_title(), "%E3%85%A4x");
     }

@@ -1,5 +1,6 @@
 //! Sizes and times as people write them.
 
+use crate::name::quoted;
 use std::time::Duration;
 
 /// Bytes of a mebibyte.
@@ -11,7 +12,7 @@ pub const MIB: u64 = 1 << 20;
 /// # Errors
 /// Says what was given and what would be right.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: give bytes or a number with K, M, G or T, like 8M");
+    let wrong = || format!("{} is no size: give bytes or a number with K, M, G or T, like 8M", quoted(text));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => 0,
@@ -22,7 +23,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let number = parse_u64(digits.trim_end()).ok_or_else(wrong)?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is over 2^64 bytes"))
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{} is over 2^64 bytes", quoted(text)))
 }
 
 /// Reads a time: a whole number of seconds, or with one of the suffixes ms, s, m, h, d.
@@ -30,7 +31,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// Says what was given and what would be right.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: give seconds or a number with ms, s, m, h or d, like 10s");
+    let wrong = || format!("{} is no time: give seconds or a number with ms, s, m, h or d, like 10s", quoted(text));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let millis: u64 = match &text[digits.len()..] {
         "ms" => 1,

@@ -2,6 +2,7 @@
 
 use crate::check;
 use crate::tokens::{self, SecretHash};
+use bigup_core::name::quoted;
 use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::units::{MIB, parse_duration, parse_size};
 use clap::{Parser, Subcommand};
@@ -433,14 +434,14 @@ fn read_file(path: &PathBuf) -> Result<Vec<(String, String)>, String> {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no address with a port, like {DEFAULT_LISTEN} or [::1]:8888"))
+    text.parse().map_err(|_| format!("{} is no address with a port, like {DEFAULT_LISTEN} or [::1]:8888", quoted(text)))
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "yes" => Ok(true),
         "no" => Ok(false),
-        _ => Err(format!("{text:?} is neither yes nor no")),
+        _ => Err(format!("{} is neither yes nor no", quoted(text))),
     }
 }
 
@@ -457,7 +458,7 @@ fn parse_slice_ack(text: &str) -> Result<SliceAck, String> {
     match text {
         "written" => Ok(SliceAck::Written),
         "synced" => Ok(SliceAck::Synced),
-        _ => Err(format!("{text:?} is neither written nor synced")),
+        _ => Err(format!("{} is neither written nor synced", quoted(text))),
     }
 }
 
@@ -470,7 +471,7 @@ fn some_time(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_count(text: &str) -> Result<u64, String> {
-    bigup_core::units::parse_u64(text).ok_or_else(|| format!("{text:?} is not a whole number"))
+    bigup_core::units::parse_u64(text).ok_or_else(|| format!("{} is not a whole number", quoted(text)))
 }
 
 fn at_least_one(text: &str) -> Result<u64, String> {

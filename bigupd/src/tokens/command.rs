@@ -3,6 +3,7 @@
 use super::{Permission, Prefix, SecretHash, Token, Tokens, check_name, new_secret, now};
 use anyhow::{Context, bail};
 use bigup_core::data_dir::DataDir;
+use bigup_core::name::quoted;
 use bigup_core::units::{parse_duration, parse_size, parse_u64, show_size};
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -70,9 +71,10 @@ fn expiry(text: &str) -> Result<u64, String> {
     match moment {
         Some(moment) if moment <= now() => Err(format!("{} is over already", show_moment(moment))),
         Some(moment) => Ok(moment),
-        None => {
-            Err(format!("{text:?} is neither a time like 30d nor a moment like 2030-01-31 or 2030-01-31T12:00:00Z"))
-        }
+        None => Err(format!(
+            "{} is neither a time like 30d nor a moment like 2030-01-31 or 2030-01-31T12:00:00Z",
+            quoted(text)
+        )),
     }
 }
 

@@ -9,7 +9,7 @@ use bigup_core::plan::Plan;
 use bigup_core::room::Room;
 use bigup_core::spool::{Spool, Upload};
 use bigupd::look::Looker;
-use ini::{Ini, ParseOption};
+use ini::{Ini, ParseOption, Properties};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -149,11 +149,13 @@ fn plain(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
 /// What is not bigup's: section, key and value.
 fn foreign(ini: &Ini, names: &BTreeSet<FileName>) -> Vec<(Option<String>, String, String)> {
     let titles: Vec<String> = names.iter().map(FileName::section_title).collect();
+    let tells_of_upload = |(_, keys): &(_, &Properties)| keys.contains_key(key::CURR_MERGE_SLICE_ID);
+    let told: BTreeSet<Option<&str>> = ini.iter().filter(tells_of_upload).map(|(title, _)| title).collect();
     let mut entries = vec![];
     for (title, keys) in ini {
         let is_upload = title.is_some_and(|title| titles.iter().any(|ours| ours == title));
-        // A section of an upload that is not there goes.
-        if !is_upload && keys.contains_key(key::CURR_MERGE_SLICE_ID) {
+        // The sections of an upload that is not there go.
+        if !is_upload && told.contains(&title) {
             continue;
         }
         // Comments do not survive, and a line that is indented may be one.
