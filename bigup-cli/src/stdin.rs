@@ -77,7 +77,11 @@ fn open<'a>(cx: &Context<'a>, remote: &mut Remote<'a>) -> anyhow::Result<UploadA
         };
         match result {
             _ if exists && cx.replace && !remote.replace => remote.replace = true,
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                // Whoever began this upload may not have said so.
+                remote.replace = cx.replace;
+                return Ok(answer);
+            }
             Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, &error)?,
             Err(error) => return Err(cx.explained(error)),
         }

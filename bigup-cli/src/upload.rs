@@ -190,6 +190,8 @@ impl Upload<'_> {
     /// Begins the upload, or goes on with it; waits for others and settles what to do about a finished file.
     fn open(&mut self) -> anyhow::Result<Opened> {
         let mut rival = Rival::default();
+        // Not before the finished file is known to be another one.
+        self.remote.replace = false;
         // Nothing is to be sent of an empty file: it is finished as soon as it is begun.
         let wait = if self.source.size() == 0 { WAIT_SECS } else { 0 };
         loop {
@@ -200,8 +202,8 @@ impl Upload<'_> {
                     }
                 }
                 Ok(answer) => {
-                    // The other push may not have been one that replaces.
-                    self.remote.replace |= answer.compare && self.cx.replace;
+                    // From here on: whoever began this upload may not have said so.
+                    self.remote.replace = self.cx.replace;
                     return Ok(Opened::Unfinished(answer));
                 }
                 Err(error) if error.code() == Some(ErrorCode::Busy) => {

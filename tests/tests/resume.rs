@@ -302,6 +302,24 @@ fn ctrl_c_says_how_to_go_on() {
 }
 
 #[test]
+fn an_upload_of_which_nothing_is_held_is_taken_over_with_the_word_to_replace() {
+    let daemon = Daemon::with(&["--takeover-after", "0", "--merger-idle", "100ms"]);
+    let (old, new) =
+        (data::file(&daemon.scratch(), "old", 16, 3 << 20), data::file(&daemon.scratch(), "new", 17, 3 << 20));
+    for from_stdin in [false, true] {
+        done(&push(&daemon, &old, &["--replace"]).output().unwrap());
+        let begin = format!("file_name=f&slice_size={SLICE}&file_size={}&source=gone&replace=1", 5 << 20);
+        assert_eq!(daemon.server().get(&begin).expect(200).body["is_uploaded"], 0);
+        // Stopped before it sent anything; the push that takes over asks first whether the file is there.
+        let path = if from_stdin { Path::new("-") } else { &new };
+        let mut command = push(&daemon, path, &["--replace"]);
+        let output = command.stdin(std::fs::File::open(&new).unwrap()).output().unwrap();
+        done(&output);
+        assert_stored(&daemon, &new);
+    }
+}
+
+#[test]
 fn a_replaced_file_stays_readable_until_the_new_one_is_whole() {
     let daemon = daemon();
     let (old, new) = (data::file(&daemon.scratch(), "old", 14, 3 << 20), large(&daemon, 15));
