@@ -2,10 +2,9 @@
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::http::{Answer, connect, post_head, read_answer};
-use bigup_tests::process::{PATIENCE, eventually, signal};
+use bigup_tests::process::{PATIENCE, eventually};
 use bigup_tests::{data, programs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
@@ -124,13 +123,9 @@ fn a_push_waits_for_a_connection_and_says_why() {
 #[test]
 fn connections_fit_the_file_descriptors_that_are_allowed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -Sn 32; ulimit -Hn 64; exec \"$0\" \"$@\""]).arg(programs::path("bigupd"));
-    command.arg("--data-dir").arg(folder.path().join("data")).args(["--listen", "127.0.0.1:0"]);
-    let mut daemon = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.trim().strip_prefix("bigupd listening on ").expect("it runs").to_owned();
+    let launcher = ["sh", "-c", "ulimit -Sn 32; ulimit -Hn 64; exec \"$0\" \"$@\""].map(str::to_owned).to_vec();
+    let mut daemon = Daemon::launched(launcher, &folder.path().join("data"), &[]);
+    let url = daemon.url().to_owned();
     let ask = || {
         let mut stream = connect(&url);
         stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
@@ -148,10 +143,8 @@ fn connections_fit_the_file_descriptors_that_are_allowed() {
     let beyond: Vec<TcpStream> = (0..60).map(|_| connect(&url)).collect();
     drop((beyond, taken));
     eventually("it serves again", || ask().1.starts_with("HTTP/1.1 200"));
-    signal(daemon.id(), Signal::SIGTERM);
-    let ended = daemon.wait_with_output().unwrap();
-    let log = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{log}");
+    daemon.stop();
+    let log = daemon.log();
     assert!(log.contains("max_connections is 16384, but 64 open files are allowed: 36 it is"), "{log}");
 }
 
