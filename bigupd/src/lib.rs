@@ -5,7 +5,7 @@
 //!
 //! - [`config`] - settings.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
-//!   limit their time.
+//!   limit their time; [`memory`] gives back what they needed.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are.
@@ -24,6 +24,7 @@ pub mod config;
 pub mod expiry;
 pub mod intake;
 pub mod look;
+pub mod memory;
 pub mod mergers;
 pub mod pace;
 pub mod params;
@@ -65,6 +66,7 @@ pub async fn run(
     let news = News::default();
     let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after));
     let looker = tokio::spawn(look::look_forever(data, mergers.clone(), news.clone()));
+    let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
     let routes = routes::routes(App::new(uploads, mergers, news, is_stopping));
     let stop = async {
@@ -74,4 +76,5 @@ pub async fn run(
     server::serve(listener, tls, routes, &config.limits, stop, config.stop_grace).await;
     sweeper.abort();
     looker.abort();
+    memory.abort();
 }

@@ -6,6 +6,7 @@
 
 use crate::access::Peer;
 use crate::config::Limits;
+use crate::memory;
 use crate::reply::{Refusal, Reply};
 use crate::seats::Seats;
 use crate::timed::{Late, Timed, Turns};
@@ -239,6 +240,7 @@ where
         if unread.is_empty() {
             // An empty one, too, holds its buffer.
             drop(unread);
+            memory::note_freed();
             let first = tokio::select! {
                 first = stream.read_u8() => first,
                 () = stop_asked(&mut stopping) => break Ok(()),

@@ -1,5 +1,4 @@
-//! FICLONERANGE: sharing blocks between files on file systems that can (XFS, Btrfs). Linux only, and the only `unsafe`
-//! of the project.
+//! FICLONERANGE: sharing blocks between files on file systems that can (XFS, Btrfs). Linux only.
 #![allow(unsafe_code)]
 
 use std::fs::File;
