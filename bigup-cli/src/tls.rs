@@ -128,7 +128,7 @@ fn refused_by_us(error: &CertificateError) -> String {
             expected.to_str(),
             if presented.is_empty() { "nobody (no subjectAltName)".to_owned() } else { presented.join(", ") }
         ),
-        error => format!("the server's certificate cannot be accepted: {error}"),
+        error => format!("the server's certificate cannot be accepted: {}", pem::refusal(error)),
     }
 }
 

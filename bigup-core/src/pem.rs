@@ -34,6 +34,18 @@ pub enum PemError {
     Encrypted(PathBuf),
 }
 
+/// Why a server's certificate is refused, in words for whoever made it: `error` is what webpki says.
+pub fn refusal(error: &impl std::fmt::Display) -> String {
+    let error = error.to_string();
+    if error.contains("CaUsedAsEndEntity") {
+        // What `openssl req -x509` makes unless it is told otherwise.
+        return "it is an authority's (CA:TRUE), which no server may show: make it with basicConstraints=CA:FALSE, or \
+                sign another one by it"
+            .to_owned();
+    }
+    error
+}
+
 /// All certificates in a file, in its order; at least one.
 ///
 /// # Errors

@@ -174,7 +174,7 @@ fn flaw(chain: &[CertificateDer<'static>], provider: &CryptoProvider) -> Option<
             let at = UNIX_EPOCH + Duration::from_secs(not_after.as_secs());
             Some(format!("it expired at {}", humantime::format_rfc3339_seconds(at)))
         }
-        Err(e) => Some(e.to_string()),
+        Err(e) => Some(pem::refusal(&e)),
     }
 }
 

@@ -375,7 +375,9 @@ fn a_certificate_that_clients_would_refuse_and_an_open_key_are_warned_of() {
     assert!(made.status.success(), "{made:?}");
     let authority = Certificate { cert: setting.path("cert.pem"), key: setting.path("key.pem") };
     let daemon = Daemon::with(&authority.arguments());
-    assert_says(&daemon.log(), &["WARN", "clients will refuse", text(&authority.cert)]);
+    assert_says(&daemon.log(), &["WARN", "clients will refuse", text(&authority.cert), "CA:FALSE"]);
+    let said = refused(cli("push", daemon.url()).arg("--ca-cert").arg(&authority.cert));
+    assert_says(&said, &["the server's certificate cannot be accepted", "CA:FALSE"]);
 }
 
 #[test]
