@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 /// Nothing here is ever silent.
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// Longest boundary (RFC 2046, section 5.1.1).
 const MAX_BOUNDARY_LEN: usize = 70;
