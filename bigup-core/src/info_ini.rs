@@ -217,6 +217,10 @@ impl<'a> Sections<'a> {
         if text.contains('\0') {
             return Err("it has NUL bytes".to_owned());
         }
+        // An end of a line for some readers, as for Python's, and a character like any other for rust-ini.
+        if text.split('\r').skip(1).any(|rest| !rest.starts_with('\n')) {
+            return Err("it has carriage returns within lines".to_owned());
+        }
         let (mut begins, mut at) = (vec![], 0);
         for line in text.split_inclusive('\n') {
             if let Some(rest) = line.trim_start().strip_prefix('[') {
