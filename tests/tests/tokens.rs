@@ -544,7 +544,11 @@ fn a_token_is_kept_nowhere() {
             files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
-        let content = std::fs::read(&path).unwrap();
+        let content = match std::fs::read(&path) {
+            // The merger replaces info.ini by rename: its new file was there only for a moment.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            read => read.unwrap(),
+        };
         let has = |text: &str| content.windows(text.len()).any(|window| window == text.as_bytes());
         assert!(!has(&token[6..]), "{}", path.display());
         hashes += usize::from(has(blake3::hash(token.as_bytes()).to_hex().as_str()));
