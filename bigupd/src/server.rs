@@ -54,6 +54,9 @@ const MAX_HEAD: usize = 64 << 10;
 /// Pause after a connection could not be accepted for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often the log says so while it lasts, or comes back as descriptors come and go.
+const ACCEPT_SAID_EVERY: Duration = Duration::from_secs(60);
+
 /// Most refused connections at once; beyond, connections are closed without an answer.
 const MAX_REFUSALS: usize = 256;
 
@@ -101,21 +104,19 @@ pub async fn serve<F>(
     };
     let (stopping, is_stopping) = watch::channel(false);
     let mut stop = std::pin::pin!(stop);
-    let mut failing = false;
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                failing = false;
-                door.admit(stream, peer, routes.clone(), is_stopping.clone());
-            }
+            Ok((stream, peer)) => door.admit(stream, peer, routes.clone(), is_stopping.clone()),
             // It went before it was accepted.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(e) => {
-                if !std::mem::replace(&mut failing, true) {
+                if said.is_none_or(|at| at.elapsed() >= ACCEPT_SAID_EVERY) {
+                    said = Some(Instant::now());
                     log::error!("accepting a connection: {e}; trying again until it works");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
