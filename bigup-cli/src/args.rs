@@ -94,9 +94,9 @@ pub struct PushArgs {
     /// Bytes of a slice, like 16M; an upload that has begun keeps its own [default: 8M, more for files over 781G]
     #[arg(long, value_name = "SIZE", value_parser = slice_size)]
     pub slice_size: Option<u64>,
-    /// How many threads hash and send
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub senders: u16,
+    /// How many threads send [default: as many as help, up to 64 and 48M of slices in memory]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub senders: Option<u16>,
     /// How many slices wait between reading and sending; memory is (queue + senders) slices
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queue_size: u16,

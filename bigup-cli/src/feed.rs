@@ -4,13 +4,18 @@ use crate::halt::StopSignal;
 use crate::pool::Pool;
 use crate::source::Source;
 use anyhow::Context;
-use bigup_core::digest::{Digest, DigestKind, SliceHasher, is_subtree_size};
+use bigup_core::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher, is_subtree_size};
 use bigup_core::plan::Plan;
+
+/// Bytes that are read and digested at once: few enough to be in the processor's cache for the second of the two.
+const PIECE_LEN: usize = 256 << 10;
 
 /// A slice on its way to the server.
 pub struct Slice {
     /// Its place.
     pub id: u64,
+    /// Its digest, of the kind that slices of the upload have.
+    pub digest: SliceDigest,
     /// All of it.
     pub bytes: Vec<u8>,
 }
@@ -74,12 +79,16 @@ impl Feed for SourceFeed<'_> {
         let place = self.plan.offset_of(id).zip(self.plan.len_of(id));
         let (offset, len) = place.with_context(|| format!("slice {id} has no place in this upload"))?;
         let Some(mut bytes) = pool.take(len, stop).map_err(anyhow::Error::msg)? else { return Ok(None) };
-        self.source.read_at(offset, &mut bytes)?;
+        let mut hasher = digest::hasher_of(self.plan, id);
+        for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
+            self.source.read_at(at, piece)?;
+            hasher.update(piece);
+        }
         if self.ids.peek().is_none() {
             // While the last slice is in our hands the server cannot have published anything.
             self.source.check_name()?;
         }
         self.hash.update(&bytes);
-        Ok(Some(Slice { id, bytes }))
+        Ok(Some(Slice { id, digest: hasher.finish(), bytes }))
     }
 }

@@ -9,7 +9,7 @@
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
 //! - [`tls`] - certificates, and what a failure of TLS means.
 //! - [`remote`] - the questions of the protocol, about one upload.
-//! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders.
+//! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders; [`lanes`], [`width`] - how many.
 //! - [`ledger`], [`held`] - digests of our slices and of the server's.
 //! - [`upload`], [`rival`], [`ending`] - the protocol of one file, from the first question to the published file.
 //! - [`push`], [`status`], [`verify`] - the commands.
@@ -30,6 +30,7 @@ pub mod fingerprint;
 pub mod halt;
 pub mod held;
 pub mod jobs;
+pub mod lanes;
 pub mod ledger;
 pub mod pipeline;
 pub mod pool;
@@ -49,6 +50,7 @@ pub mod tls;
 pub mod token;
 pub mod upload;
 pub mod verify;
+pub mod width;
 
 use crate::args::{Cli, Command};
 use crate::report::{Report, Style};

@@ -7,24 +7,16 @@ use crate::client::CallError;
 use crate::feed::{Feed, Slice};
 use crate::halt::{Halt, Verdict};
 use crate::held::HeldDigests;
+use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::pool::Pool;
 use crate::remote::Remote;
 use anyhow::{anyhow, bail};
-use bigup_core::digest;
 use bigup_core::plan::Plan;
 use bigup_core::wire::ErrorCode;
 use crossbeam_channel::{Receiver, Sender};
-use std::thread;
-
-/// How many threads send and how many slices wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Lanes {
-    /// Sender threads, at least 1.
-    pub senders: usize,
-    /// Places in the queue, at least 1.
-    pub queue_size: usize,
-}
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, Scope};
 
 /// What the senders work on.
 pub struct Work<'a> {
@@ -54,26 +46,32 @@ pub enum Ended {
 #[error("{0}")]
 pub struct Overtaken(String);
 
-impl Lanes {
-    /// Buffers of a round.
-    pub fn buffers(&self) -> usize {
-        self.senders + self.queue_size
-    }
+/// What the senders of one round share.
+struct Round<'a> {
+    work: &'a Work<'a>,
+    lanes: &'a Lanes,
+    /// Most senders.
+    most: usize,
+    slices: Receiver<Slice>,
+    pool: &'a Pool,
+    halt: &'a Halt,
+    at_work: AtomicUsize,
 }
 
 /// Sends all slices that `feed` gives.
 ///
 /// # Errors
 /// A slice could not be read or sent; [`Overtaken`] where another push may be at work on the upload.
-pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: Lanes) -> anyhow::Result<Ended> {
+pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: &Lanes) -> anyhow::Result<Ended> {
     let halt = Halt::new();
-    let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size);
+    let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size());
+    let most = lanes.most(work.plan.slice_size.unwrap_or(0));
+    let round = Round { work, lanes, most, slices, pool, halt: &halt, at_work: AtomicUsize::new(0) };
     thread::scope(|scope| {
-        for _ in 0..lanes.senders {
-            scope.spawn(|| send_all(work, &slices, pool, &halt));
-        }
+        round.fit(scope);
         read_all(feed, queue, pool, &halt);
     });
+    drop(round);
     match halt.into_verdict() {
         None => Ok(Ended::Sent),
         Some(Verdict::Finished) => Ok(Ended::Finished),
@@ -97,25 +95,44 @@ fn read_all(feed: &mut dyn Feed, queue: Sender<Slice>, pool: &Pool, halt: &Halt)
     }
 }
 
-fn send_all(work: &Work<'_>, slices: &Receiver<Slice>, pool: &Pool, halt: &Halt) {
-    for slice in slices {
-        if halt.is_raised() {
-            return;
+impl Round<'_> {
+    /// Starts senders until there are as many as there should be.
+    fn fit<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let one_more = |at_work: usize| (at_work < self.lanes.width(self.most)).then_some(at_work + 1);
+        while self.at_work.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok() {
+            scope.spawn(move || self.send_all(scope));
         }
-        match send(work, &slice, halt) {
-            Ok(None) => {}
-            Ok(Some(verdict)) => halt.raise(verdict),
-            Err(error) => halt.raise(Verdict::Failed(error)),
+    }
+
+    /// Whether there is a sender too many; the asker, if so, counts no more.
+    fn is_one_too_many(&self) -> bool {
+        let one_less = |at_work: usize| (at_work > self.lanes.width(self.most)).then_some(at_work - 1);
+        self.at_work.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+
+    fn send_all<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        for slice in &self.slices {
+            if self.halt.is_raised() {
+                return;
+            }
+            match send(self.work, &slice, self.halt) {
+                Ok(None) => self.lanes.stored(slice.bytes.len() as u64),
+                Ok(Some(verdict)) => self.halt.raise(verdict),
+                Err(error) => self.halt.raise(Verdict::Failed(error)),
+            }
+            self.pool.give_back(slice.bytes);
+            if self.is_one_too_many() {
+                return;
+            }
+            self.fit(scope);
         }
-        pool.give_back(slice.bytes);
     }
 }
 
 /// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
 fn send(work: &Work<'_>, slice: &Slice, halt: &Halt) -> anyhow::Result<Option<Verdict>> {
-    let Slice { id, bytes } = slice;
-    let (id, len) = (*id, bytes.len() as u64);
-    let own = digest::of_slice(work.plan, id, bytes);
+    let Slice { id, digest: own, bytes } = slice;
+    let (id, own, len) = (*id, *own, bytes.len() as u64);
     if !work.ledger.learn(id, own) {
         bail!("slice {id} reads differently than before: the file changed, or the disk fails; push it again");
     }

@@ -4,12 +4,13 @@ use crate::args::PushArgs;
 use crate::client::Client;
 use crate::embedded::Daemon;
 use crate::jobs::{Input, Job, Jobs};
-use crate::pipeline::Lanes;
+use crate::lanes::Lanes;
 use crate::report::Report;
 use crate::retry::Patience;
 use crate::source::LocalFile;
 use crate::tally::count;
 use crate::upload::{self, Context};
+use crate::width::MOST;
 use crate::{stdin, tally};
 use bigup_core::units::show_size;
 
@@ -22,15 +23,16 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     jobs.notes.iter().for_each(|note| report.note(note));
     jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
-    let lanes = Lanes { senders: args.senders.into(), queue_size: args.queue_size.into() };
+    let lanes = Lanes::new(args.senders.map(usize::from), args.queue_size.into());
+    let connections = args.senders.map_or(MOST, usize::from);
     let client = match &daemon {
         Some(daemon) => {
-            let client = Client::new(daemon.url(), &args.server.certificates, lanes.senders)?;
+            let client = Client::new(daemon.url(), &args.server.certificates, connections)?;
             client.with_token(Some(daemon.token()))
         }
-        None => args.server.client(lanes.senders)?,
+        None => args.server.client(connections)?,
     };
-    let total = push_all(args, report, &client, lanes, &jobs);
+    let total = push_all(args, report, &client, &lanes, &jobs);
     if jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1 {
         report.total(&total.line(jobs.failures.len() as u64));
     }
@@ -51,7 +53,7 @@ struct Total<'a> {
     failed: u64,
 }
 
-fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: Lanes, jobs: &'a Jobs) -> Total<'a> {
+fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: &Lanes, jobs: &'a Jobs) -> Total<'a> {
     let mut total = Total::default();
     for (tried, job) in jobs.jobs.iter().enumerate() {
         let patience = Patience::new(args.retries, args.retry_for, args.when_full);

@@ -18,7 +18,7 @@ use crate::source::{Memory, random_token};
 use crate::tally::Done;
 use crate::upload::{self, Context, plan_of};
 use anyhow::{Context as _, bail};
-use bigup_core::digest::{Digest, DigestKind, SliceHasher};
+use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::name::FileName;
 use bigup_core::plan::{MAX_SLICES, Plan};
 use bigup_core::wire::{ErrorCode, UploadAnswer};
@@ -36,6 +36,7 @@ struct ReadAhead<R> {
 /// The slices of an input, in order.
 struct StreamFeed<'a, R> {
     input: ReadAhead<R>,
+    plan: Plan,
     slice_size: u64,
     /// Told the length at the end.
     remote: Remote<'a>,
@@ -122,7 +123,7 @@ fn send<'a, R: Read>(
     let held = answer.held();
     // No other push had our token: whatever is held is somebody else's, and compared.
     let digests = HeldDigests::fetch(&remote, ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)))?;
-    let (mut ledger, pool) = (Ledger::new(), Pool::new(cx.lanes.buffers()));
+    let (mut ledger, pool) = (Ledger::new(), Pool::new(cx.lanes.buffers(remote.slice_size)));
     pool.adopt();
     let mut feed = StreamFeed::new(input, remote.clone(), plan);
     let work = Work { remote: &remote, plan, held: &digests, ledger: &ledger };
@@ -222,7 +223,7 @@ fn failed(error: io::Error) -> anyhow::Error {
 impl<'a, R: Read> StreamFeed<'a, R> {
     fn new(input: ReadAhead<R>, remote: Remote<'a>, plan: &Plan) -> StreamFeed<'a, R> {
         let (slice_size, hash) = (remote.slice_size, WholeHash::new(plan, true));
-        StreamFeed { input, slice_size, remote, next_id: 0, total: 0, ended: false, hash }
+        StreamFeed { input, plan: *plan, slice_size, remote, next_id: 0, total: 0, ended: false, hash }
     }
 
     fn digest(&self) -> Option<Digest> {
@@ -260,7 +261,8 @@ impl<R: Read> Feed for StreamFeed<'_, R> {
             self.tell_length()?;
         }
         self.next_id += 1;
-        Ok(Some(Slice { id: self.next_id - 1, bytes }))
+        let id = self.next_id - 1;
+        Ok(Some(Slice { id, digest: digest::of_slice(&self.plan, id, &bytes), bytes }))
     }
 }
 

@@ -7,8 +7,9 @@ use crate::client::{CallError, Client};
 use crate::ending::{self, Ending, WAIT_SECS, because, confirmed};
 use crate::feed::SourceFeed;
 use crate::held::{HeldDigests, ids_below};
+use crate::lanes::Lanes;
 use crate::ledger::Ledger;
-use crate::pipeline::{self, Ended, Lanes, Overtaken, Work};
+use crate::pipeline::{self, Ended, Overtaken, Work};
 use crate::pool::Pool;
 use crate::remote::Remote;
 use crate::report::Report;
@@ -39,7 +40,7 @@ pub struct Context<'a> {
     /// How long to go on.
     pub patience: &'a Patience,
     /// Threads and queue.
-    pub lanes: Lanes,
+    pub lanes: &'a Lanes,
     /// The slice size that the user asked for, in bytes.
     pub slice_size: Option<u64>,
     /// Whether finished files of other content are to be replaced.
@@ -266,11 +267,11 @@ impl Upload<'_> {
         self.rounds.begin(missing.len() as u64, answer)?;
         let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
         let digests = HeldDigests::fetch(&self.remote, doubtful)?;
-        let lanes = Lanes { senders: self.cx.lanes.senders.min(missing.len()), ..self.cx.lanes };
+        let pool = Pool::new(self.cx.lanes.buffers(plan.slice_size.unwrap_or(0)));
         let mut feed = SourceFeed::new(self.source, plan, missing);
         let work = Work { remote: &self.remote, plan, held: &digests, ledger: &self.ledger };
         self.sent = true;
-        let ended = pipeline::run(&work, &mut feed, &Pool::new(lanes.buffers()), lanes)?;
+        let ended = pipeline::run(&work, &mut feed, &pool, self.cx.lanes)?;
         if let (Ended::Sent, Some(digest)) = (ended, feed.digest()) {
             self.ledger.set_whole(digest);
         }

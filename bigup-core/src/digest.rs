@@ -143,9 +143,14 @@ impl SliceHasher {
     }
 }
 
+/// Digests slice `slice_id` of an upload cut by `plan`, by the kind of digest that it carries.
+pub fn hasher_of(plan: &Plan, slice_id: u64) -> SliceHasher {
+    SliceHasher::new(kind_of(plan, slice_id), plan.offset_of(slice_id).unwrap_or(0))
+}
+
 /// The digest of the whole slice `bytes` in place `slice_id` of an upload cut by `plan`.
 pub fn of_slice(plan: &Plan, slice_id: u64, bytes: &[u8]) -> SliceDigest {
-    let mut hasher = SliceHasher::new(kind_of(plan, slice_id), plan.offset_of(slice_id).unwrap_or(0));
+    let mut hasher = hasher_of(plan, slice_id);
     hasher.update(bytes);
     hasher.finish()
 }

@@ -333,7 +333,7 @@ impl Spool {
     pub fn arrival(&self, slice_id: u64) -> io::Result<Arrival> {
         let path = self.path.join(format!("{slice_id}.{}{PART_SUFFIX}", disk::random_suffix()));
         let file = disk::create_new(&path)?;
-        let arrival = Arrival { file, path, slice_id, kept: false };
+        let arrival = Arrival { file, path, slice_id, offset: None, kept: false };
         // Tells a sweep that somebody is still writing.
         arrival.file.lock_exclusive().at("locking", &arrival.path)?;
         Ok(arrival)
@@ -508,6 +508,8 @@ pub struct Arrival {
     file: File,
     path: PathBuf,
     slice_id: u64,
+    /// Where it begins in the file, in bytes, as the upload was cut when it was let in. None: not known then.
+    offset: Option<u64>,
     kept: bool,
 }
 
@@ -581,6 +583,16 @@ pub enum SliceError {
         held: SliceDigest,
         /// Digest of what came.
         given: SliceDigest,
+    },
+    /// The upload is cut in another way than the slice.
+    #[error("slice {slice_id} begins at byte {is} of this upload, not at {told}: the upload was cut anew; ask how")]
+    Recut {
+        /// The slice.
+        slice_id: u64,
+        /// Where it begins, in bytes.
+        is: u64,
+        /// Where it began for whoever sent it.
+        told: u64,
     },
     /// The same slice came by another request meanwhile, and the two cannot be compared by the digests at hand.
     #[error("slice {0} came by another request at the same time: send it again")]
@@ -661,6 +673,33 @@ impl LockedSpool {
         Ok(self.spool.has_slice(slice_id) || slice_id < self.frontier()?)
     }
 
+    /// Makes sure that slice `slice_id` begins where its sender said, if they did and it is known.
+    ///
+    /// # Errors
+    /// It does not: the upload was cut anew since.
+    pub fn check_offset(&self, slice_id: u64, told: Option<u64>) -> Result<(), SliceError> {
+        match (self.upload.plan.offset_of(slice_id), told) {
+            (Some(is), Some(told)) if is != told => Err(SliceError::Recut { slice_id, is, told }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Cuts the upload anew, by `plan`, if nothing of it is held. False: something is, or a merger may be looking for it.
+    ///
+    /// Slices that are arriving were let in by the old plan, and are refused when they are whole.
+    ///
+    /// # Errors
+    /// As the system gives them; it is cut as it was then.
+    pub fn recut(&mut self, plan: Plan) -> io::Result<bool> {
+        // Also what lies beyond the end that was told since, and counts for nothing as long as it does.
+        if self.spool.merged_len()?.is_some_and(|len| len > 0) || !self.spool.waiting()?.is_empty() {
+            return Ok(false);
+        }
+        // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
+        let Some(_merger) = self.spool.try_merger_lock()? else { return Ok(false) };
+        self.save(Upload { plan, ..self.upload.clone() }).map(|()| true)
+    }
+
     /// Says what becomes of a slice before, or after, its bytes came: `given` are the digests known of it, by kind.
     ///
     /// # Errors
@@ -720,6 +759,7 @@ impl LockedSpool {
         digests: &[SliceDigest],
     ) -> Result<Place, SliceError> {
         let slice_id = arrival.slice_id;
+        self.check_offset(slice_id, arrival.offset)?;
         if self.place(slice_id, len, source, digests)? == Place::Held {
             return Ok(Place::Held);
         }
@@ -821,7 +861,8 @@ impl LockedSpool {
         let beside = if slice_id > frontier { needed } else { 0 };
         let taking = room.lock()?;
         taking.look(needed, beside)?;
-        let arrival = self.spool.arrival(slice_id)?;
+        let mut arrival = self.spool.arrival(slice_id)?;
+        arrival.offset = plan.offset_of(slice_id);
         room::reserve(&arrival.file, 0, len)?;
         if let (Some(merged), Some(offset)) = (merged, plan.offset_of(slice_id)) {
             room::reserve(&merged, offset, place)?;

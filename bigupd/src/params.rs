@@ -35,6 +35,8 @@ pub struct BeginAsk {
     pub file_digest: Option<Digest>,
     /// Replace a finished file of other content.
     pub replace: bool,
+    /// Cut an upload that holds nothing yet anew, by this plan.
+    pub recut: bool,
 }
 
 /// How a GET is to be answered.
@@ -195,6 +197,7 @@ impl Params {
             source: self.source()?,
             file_digest: self.value(param::FILE_DIGEST)?,
             replace,
+            recut: self.switch(param::RECUT)?,
         })
     }
 

@@ -119,7 +119,7 @@ impl From<SliceError> for Refusal {
     fn from(error: SliceError) -> Refusal {
         match error {
             SliceError::Plan(error) => against_upload(error),
-            SliceError::OtherSource | SliceError::Content { .. } => {
+            SliceError::OtherSource | SliceError::Content { .. } | SliceError::Recut { .. } => {
                 Refusal::new(ErrorCode::Conflict, error.to_string())
             }
             SliceError::Meanwhile(_) => Refusal::new(ErrorCode::Damaged, error.to_string()),

@@ -351,7 +351,8 @@ fn slice_ask(by: Access, headers: &HeaderMap, query: &str) -> Result<(SliceAsk, 
     };
     let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));
     let sha256 = content_digest.map_or(Ok(None), parse_content_digest)?;
-    let ask = SliceAsk { by: params.by().clone(), name, slice_id, len, digest, source: params.source()?, begin };
+    let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
+    let ask = SliceAsk { by: params.by().clone(), name, slice_id, len, digest, offset, source, begin };
     Ok((ask, Expected { slice_id, len, sha256 }))
 }
 

@@ -101,6 +101,8 @@ pub struct SliceAsk {
     pub len: u64,
     /// Its digest, where the client said.
     pub digest: Option<SliceDigest>,
+    /// Where it begins in the file, in bytes, where the client said.
+    pub offset: Option<u64>,
     /// What the client's source is.
     pub source: Option<String>,
     /// The request begins the upload too, where there is none.
@@ -288,6 +290,7 @@ impl Uploads {
         let spool = Spool::of(&self.data, &ask.name);
         let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
         ask.by.check_go_on(locked.upload())?;
+        locked.check_offset(ask.slice_id, ask.offset)?;
         let given: Vec<SliceDigest> = ask.digest.into_iter().collect();
         if locked.place(ask.slice_id, ask.len, ask.source.as_deref(), &given)? == Place::Held {
             drop(locked);
@@ -488,6 +491,9 @@ impl Uploads {
 
     /// The source that began an upload goes on with it.
     fn resume(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+        if ask.recut {
+            self.recut(locked, ask)?;
+        }
         let old = locked.upload();
         // An upload that knows its slice size keeps it, whatever the client would like.
         let wish = match (old.plan.slice_size, ask.plan.slice_size) {
@@ -511,6 +517,27 @@ impl Uploads {
                 Ok(locked.save(Upload { blocked: None, ..upload })?)
             }
         }
+    }
+
+    /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is.
+    fn recut(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+        let old = locked.upload().plan;
+        let file_size = ask.plan.file_size.or(old.file_size);
+        let plan = Plan::new(None, ask.plan.slice_size, file_size).map_err(against_upload)?;
+        // A single slice, or none, becomes the file in another way than several do.
+        let several = |plan: &Plan| plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
+        if several(&old) && several(&plan) && plan != old {
+            self.check_plan(&plan)?;
+            if locked.recut(plan)? {
+                log::debug!(
+                    "{}: cut anew, from slices of {:?} bytes to {:?}",
+                    ask.name,
+                    old.slice_size,
+                    plan.slice_size
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Takes out of the asker's quota what an upload will count for more if `plan` becomes known of it. What it holds

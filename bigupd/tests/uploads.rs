@@ -34,6 +34,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
         source: source.map(str::to_owned),
         file_digest: None,
         replace: false,
+        recut: false,
     }
 }
 
@@ -141,7 +142,16 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
         let mut hasher = SliceHasher::new(DigestKind::ChainingValue, 1024);
         hasher.update(content);
         let (name, digest) = (FileName::new("f").unwrap(), Some(hasher.finish()));
-        SliceAsk { by: Access::Anonymous, name, slice_id: 1, len: 1024, digest, source: None, begin: None }
+        SliceAsk {
+            by: Access::Anonymous,
+            name,
+            slice_id: 1,
+            len: 1024,
+            digest,
+            offset: None,
+            source: None,
+            begin: None,
+        }
     };
     let asked = slice(&[7; 1024]);
     uploads.begin(&ask(None, 3000)).unwrap();

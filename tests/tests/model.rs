@@ -61,6 +61,8 @@ enum Says {
     Everything,
     SliceNum,
     SliceSize,
+    /// Everything, and that it is to be cut into slices of twice the size if nothing is held yet.
+    Recut,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,8 +120,8 @@ impl Files {
         }
     }
 
-    fn slices(&self, who: Who) -> Vec<&[u8]> {
-        self.of(who).chunks(self.slice_size as usize).collect()
+    fn slices(&self, who: Who, slice_size: u64) -> Vec<&[u8]> {
+        self.of(who).chunks(slice_size as usize).collect()
     }
 }
 
@@ -145,7 +147,12 @@ fn who() -> impl Strategy<Value = Who> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let says = prop_oneof![3 => Just(Says::Everything), 1 => Just(Says::SliceNum), 2 => Just(Says::SliceSize)];
+    let says = prop_oneof![
+        3 => Just(Says::Everything),
+        1 => Just(Says::SliceNum),
+        2 => Just(Says::SliceSize),
+        1 => Just(Says::Recut),
+    ];
     let promise = prop_oneof![4 => Just(Promise::Nothing), 3 => Just(Promise::Own), 1 => Just(Promise::Wrong)];
     let begin = (who(), prop::bool::weighted(0.7), says, promise, prop::bool::weighted(0.3))
         .prop_map(|(who, silent, says, promise, replace)| Op::Begin { who, silent, says, promise, replace });
@@ -193,6 +200,8 @@ struct Upload {
     promise: Option<Digest>,
     replace: bool,
     blocked: bool,
+    /// Slices may lie there that the plan has no place for.
+    litter: bool,
 }
 
 impl Upload {
@@ -208,10 +217,22 @@ impl Upload {
         self.held.values().flatten().copied().collect()
     }
 
+    /// Only what is cut into several slices is cut anew, and into several.
+    fn recut(&mut self, ask: &BeginAsk) -> Result<(), ErrorCode> {
+        let file_size = ask.plan.file_size.or(self.plan.file_size);
+        let plan = Plan::new(None, ask.plan.slice_size, file_size).map_err(code)?;
+        let several = |plan: &Plan| plan.slice_size.is_some() && plan.slice_num.is_none_or(|num| num > 1);
+        if several(&self.plan) && several(&plan) {
+            self.plan = plan;
+        }
+        Ok(())
+    }
+
     /// What the plan has no place for is none of the file.
     fn drop_what_does_not_fit(&mut self) {
-        let plan = self.plan;
+        let (plan, before) = (self.plan, self.held.len());
         self.held.retain(|id, bytes| plan.learn(*id, bytes.len() as u64).is_ok());
+        self.litter |= self.held.len() < before;
     }
 }
 
@@ -300,6 +321,7 @@ impl Model {
                 promise: ask.file_digest,
                 replace: ask.replace,
                 blocked: false,
+                litter: false,
             });
         }
         panic!("it is begun again and again: {ask:?}");
@@ -307,6 +329,9 @@ impl Model {
 
     fn resume(&mut self, ask: &BeginAsk) -> Result<(), ErrorCode> {
         let upload = self.upload.as_mut().expect("the caller looked");
+        if ask.recut && upload.held.is_empty() && !upload.litter {
+            upload.recut(ask)?;
+        }
         let plan = match (upload.plan.slice_size, ask.plan.slice_size) {
             (Some(has), Some(wish)) if has != wish => Plan::new(None, Some(has), ask.plan.file_size),
             _ => Ok(ask.plan),
@@ -345,12 +370,13 @@ impl Model {
             promise: ask.file_digest.filter(|_| !taken_over),
             replace: ask.replace,
             blocked: false,
+            litter: false,
         };
         Ok(())
     }
 
-    /// What becomes of `bytes`, sent as slice `slice_id`; `is_damaged`: with a digest that is not theirs.
-    fn put(&mut self, source: &Option<String>, slice_id: u64, bytes: &[u8], is_damaged: bool) -> Put {
+    /// What becomes of `bytes`, sent as slice `slice_id` at `offset`; `is_damaged`: with a digest that is not theirs.
+    fn put(&mut self, source: &Option<String>, slice_id: u64, offset: u64, bytes: &[u8], is_damaged: bool) -> Put {
         let Some(upload) = &mut self.upload else {
             return match &self.finished {
                 Some(finished) if source.is_some() && finished.source == *source => Put::Finished,
@@ -359,6 +385,9 @@ impl Model {
             };
         };
         if *source != upload.source {
+            return Put::Refused(&[ErrorCode::Conflict]);
+        }
+        if upload.plan.offset_of(slice_id).is_some_and(|is| is != offset) {
             return Put::Refused(&[ErrorCode::Conflict]);
         }
         let plan = match upload.plan.learn(slice_id, bytes.len() as u64) {
@@ -419,6 +448,8 @@ struct World {
     data: DataDir,
     name: FileName,
     files: Files,
+    /// How clients cut what they send.
+    cut: u64,
     model: Model,
 }
 
@@ -426,7 +457,8 @@ impl World {
     fn new(files: Files) -> World {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let data = DataDir::create(dir.path()).expect("the folders can be made");
-        World { dir, data, name: FileName::new(NAME).expect("the name is fine"), files, model: Model::default() }
+        let (name, cut) = (FileName::new(NAME).expect("the name is fine"), files.slice_size);
+        World { dir, data, name, files, cut, model: Model::default() }
     }
 
     fn apply(&mut self, op: &Op) {
@@ -459,6 +491,7 @@ impl World {
         let plan = match says {
             Says::SliceNum => Plan::new(Some(file_size.div_ceil(slice_size)), None, None),
             Says::SliceSize => Plan::new(None, Some(slice_size), None),
+            Says::Recut => Plan::new(None, Some(2 * slice_size), Some(file_size)),
             _ => Plan::new(None, Some(slice_size), Some(file_size)),
         };
         let file_digest = match promise {
@@ -467,7 +500,8 @@ impl World {
             Promise::Wrong => Some(digest::of_bytes(b"something else")),
         };
         let plan = plan.expect("these numbers fit");
-        BeginAsk { by: Access::Everything, name: self.name.clone(), plan, source, file_digest, replace }
+        let recut = matches!(says, Says::Recut);
+        BeginAsk { by: Access::Everything, name: self.name.clone(), plan, source, file_digest, replace, recut }
     }
 
     fn begin(&mut self, who: Who, silent: bool, says: Says, promise: Promise, replace: bool) {
@@ -482,6 +516,7 @@ impl World {
             Ok(Standing::Unfinished(unfinished)) => {
                 let upload = self.model.upload.as_ref().expect("the model has an upload too");
                 assert_eq!(unfinished.upload.needs_comparison(), upload.needs_comparison());
+                assert_eq!(unfinished.upload.plan, upload.plan);
                 Begun::Unfinished
             }
             Err(refusal) => Begun::Refused(refusal.code),
@@ -490,7 +525,7 @@ impl World {
     }
 
     fn put(&mut self, who: Who, slice_id: u64, how: How) {
-        let slices = self.files.slices(who);
+        let slices = self.files.slices(who, self.cut);
         let Some(own) = slices.get(slice_id as usize) else { return };
         let mut bytes = own.to_vec();
         match how {
@@ -507,7 +542,8 @@ impl World {
             return self.put_and_break(who, slice_id, &bytes);
         }
         let is_damaged = matches!(how, How::WrongDigest);
-        let expected = self.model.put(&who.source(), slice_id, &bytes, is_damaged);
+        let offset = slice_id * self.cut;
+        let expected = self.model.put(&who.source(), slice_id, offset, &bytes, is_damaged);
         match (self.send(who, slice_id, &bytes, how), expected) {
             (Ok(Some(Stored::Finished(digest))), Put::Taken) => {
                 assert_eq!(self.model.publish(), Publishing::Published(digest));
@@ -558,6 +594,7 @@ impl World {
             slice_id,
             len,
             digest,
+            offset: Some(slice_id * self.cut),
             source: who.source(),
             begin: None,
         }
@@ -671,7 +708,9 @@ impl World {
     fn push(&mut self, who: Who) {
         let begin = |promise| Op::Begin { who, silent: true, says: Says::Everything, promise, replace: true };
         self.apply(&begin(Promise::Nothing));
-        for slice_id in 0..self.files.slices(who).len() as u64 {
+        let cut = self.model.upload.as_ref().and_then(|upload| upload.plan.slice_size);
+        self.cut = cut.unwrap_or(self.files.slice_size);
+        for slice_id in 0..self.files.slices(who, self.cut).len() as u64 {
             self.apply(&Op::Put { who, slice_id, how: How::Right });
         }
         self.apply(&begin(Promise::Own));

@@ -18,11 +18,11 @@ pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     value_survives(text);
     let Some(params) = told(Params::parse(text, Access::Everything)) else { return };
-    for name in [param::SLICE_ID, param::SLICE_NUM, param::SLICE_SIZE, param::FILE_SIZE, "other"] {
+    for name in [param::SLICE_ID, param::SLICE_NUM, param::SLICE_SIZE, param::FILE_SIZE, param::OFFSET, "other"] {
         let number = told(params.number(name));
         assert_eq!(told(params.needed_number(name)), number.flatten());
     }
-    for name in [param::REPLACE, param::RANGES, param::PEEK] {
+    for name in [param::REPLACE, param::RANGES, param::PEEK, param::RECUT] {
         told(params.switch(name));
     }
     told(params.value::<SliceDigest>(param::SLICE_DIGEST));
@@ -82,7 +82,8 @@ fn is_read_back(ask: &BeginAsk) {
         .with_known(param::FILE_SIZE, ask.plan.file_size)
         .with_known(param::SOURCE, ask.source.as_ref())
         .with_known(param::FILE_DIGEST, ask.file_digest)
-        .with_switch(param::REPLACE, ask.replace);
+        .with_switch(param::REPLACE, ask.replace)
+        .with_switch(param::RECUT, ask.recut);
     let again = Params::parse(query.as_str(), Access::Everything).and_then(|params| params.begin());
     let asked = |ask: &BeginAsk| (ask.name.clone(), ask.plan, ask.source.clone(), ask.file_digest, ask.replace);
     assert_eq!(again.as_ref().map(asked), Ok(asked(ask)));

@@ -125,6 +125,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
         source: source.clone(),
         file_digest: None,
         replace: false,
+        recut: false,
     };
     let _ = uploads.begin(&ask);
     for slice_id in [0, 1, MAX_SLICES - 1, u64::MAX] {
@@ -135,6 +136,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
             slice_id,
             len,
             digest: None,
+            offset: None,
             source: source.clone(),
             begin: None,
         });

@@ -1,0 +1,98 @@
+//! How many senders work side by side, how many slices wait for them, and how much memory that may take.
+
+use crate::width::{MOST, Width};
+use bigup_core::units::MIB;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Senders to begin with where nobody says how many: enough to fill a short line.
+const FIRST: usize = 4;
+
+/// Senders to begin with on a long line, which few hardly fill.
+const FIRST_FAR: usize = 16;
+
+/// Bytes of slices in memory where nobody says how many senders; with large slices it bounds their number.
+const MEMORY: u64 = 48 * MIB;
+
+/// Fewest senders that there may be all the same, however large slices are.
+const LEAST: usize = 4;
+
+/// An answer that takes this long to come back is from far away.
+pub const FAR: Duration = Duration::from_millis(5);
+
+/// The senders of a push. Shared by its files, so that what was found out about the line is not lost with one of them.
+pub struct Lanes {
+    width: Mutex<Width>,
+    is_fixed: bool,
+    queue_size: usize,
+    began: Instant,
+}
+
+impl Lanes {
+    /// `senders`, neither more nor less, or where it is None as many as help; `queue_size` slices wait between them and the
+    /// reader. Both are at least 1.
+    pub fn new(senders: Option<usize>, queue_size: usize) -> Lanes {
+        let width = Mutex::new(senders.map_or_else(|| Width::new(FIRST, MOST), |fixed| Width::new(fixed, fixed)));
+        Lanes { width, is_fixed: senders.is_some(), queue_size, began: Instant::now() }
+    }
+
+    /// The server is far away: begins with more.
+    pub fn reach_far(&self) {
+        self.lock().begin_with(FIRST_FAR);
+    }
+
+    /// Slices that wait.
+    pub fn queue_size(&self) -> usize {
+        self.queue_size
+    }
+
+    /// Most senders of slices of `slice_size` bytes.
+    pub fn most(&self, slice_size: u64) -> usize {
+        if self.is_fixed {
+            return self.lock().now();
+        }
+        let fit = usize::try_from(MEMORY / slice_size.max(1)).unwrap_or(usize::MAX);
+        fit.saturating_sub(self.queue_size).clamp(LEAST, MOST)
+    }
+
+    /// Buffers for slices of `slice_size` bytes that may be needed at the same time.
+    pub fn buffers(&self, slice_size: u64) -> usize {
+        self.most(slice_size) + self.queue_size
+    }
+
+    /// How many senders there should be now, of at most `most`.
+    pub fn width(&self, most: usize) -> usize {
+        self.lock().now().min(most)
+    }
+
+    /// A slice of `len` bytes was stored.
+    pub fn stored(&self, len: u64) {
+        self.lock().stored(self.began.elapsed(), len);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Width> {
+        self.width.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_bounds_the_senders_of_large_slices() {
+        let lanes = Lanes::new(None, 2);
+        assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| lanes.most(size)), [64, 46, 4, 4]);
+        assert_eq!(lanes.buffers(8 * MIB) as u64 * 8 * MIB, MEMORY);
+        assert_eq!(lanes.width(lanes.most(MIB)), FIRST);
+        lanes.reach_far();
+        assert_eq!(lanes.width(lanes.most(MIB)), FIRST_FAR);
+    }
+
+    #[test]
+    fn a_number_that_was_given_stays() {
+        let lanes = Lanes::new(Some(9), 2);
+        lanes.reach_far();
+        assert_eq!((lanes.most(64 * MIB), lanes.buffers(64 * MIB), lanes.width(9)), (9, 11, 9));
+    }
+}
