@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::client::Client;
+use crate::rate::MIN_RATE;
 use crate::report::{Style, eprint_line};
 use crate::retry::WhenFull;
 use crate::token::Token;
@@ -100,6 +101,9 @@ pub struct PushArgs {
     /// How many slices wait between reading and sending; memory is (queue + senders) slices
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queue_size: u16,
+    /// Bytes of content a second at most, over all senders together, like 10M
+    #[arg(long, value_name = "RATE", value_parser = limit_rate)]
+    pub limit_rate: Option<u64>,
     /// One JSON object a line on standard output
     #[arg(long)]
     pub json: bool,
@@ -224,6 +228,13 @@ fn slice_size(text: &str) -> Result<u64, String> {
     }
 }
 
+fn limit_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        rate if rate < MIN_RATE => Err(format!("{rate} bytes a second are too few: at least {MIN_RATE}")),
+        rate => Ok(rate),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +272,13 @@ mod tests {
         assert!(push(&["a", "--slice-size", "1023"]).unwrap_err().contains("1024"));
         assert_eq!(push(&["a", "--slice-size", "1K"]).unwrap().slice_size, Some(1024));
         assert_eq!(push(&["a", "--slice-size", "1025"]).unwrap().slice_size, Some(1025));
+    }
+
+    #[test]
+    fn a_limit_has_at_least_four_kibibytes_a_second() {
+        assert!(push(&["a", "--limit-rate", "4095"]).unwrap_err().contains("4096"));
+        assert_eq!(push(&["a", "--limit-rate", "4K"]).unwrap().limit_rate, Some(4096));
+        assert_eq!(push(&["a"]).unwrap().limit_rate, None);
     }
 
     #[test]

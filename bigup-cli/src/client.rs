@@ -1,28 +1,32 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::retry`] to say.
 
 use crate::args::Certificates;
+use crate::halt::{self, StopSignal};
 use crate::query::Query;
-use crate::tls;
+use crate::rate::Limit;
 use crate::token::Token;
+use crate::{connect, tls};
 use bigup_core::name::printable;
 use bigup_core::wire::{self, ErrorAnswer, ErrorCode, SliceAnswer};
 use serde_json::Value;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use ureq::http::header::{AUTHORIZATION, HeaderValue};
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
 use ureq::http::{Response, Uri};
 use ureq::tls::TlsConfig;
-use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder};
+use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server may take none of what we send before we give the connection up. There is no limit to the whole
-/// of a request: a slice may take hours on a slow link.
+/// How long the server may take none of what we send before we give the connection up, where the system does not notice
+/// sooner ([`connect::SILENCE`]). There is no limit to the whole of a request: a slice may take hours on a slow link.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the server may be silent: the longest `wait` and 30 s for what it does besides, like syncing.
+/// How long the server may be silent: the longest `wait` and 40 s for what it does besides, like syncing. Where only the
+/// link is silent, the system notices sooner ([`connect::SILENCE`]): a server at work still answers it.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Bytes that one write hands to the system. Larger ones gained nothing on a loopback.
@@ -114,6 +118,8 @@ pub struct Client {
     endpoint: String,
     /// What goes with every request, where there is a token.
     authorization: Option<HeaderValue>,
+    /// How fast slices may be sent, where that is limited.
+    limit: Option<Limit>,
     turned_away: AtomicBool,
 }
 
@@ -167,7 +173,8 @@ impl Client {
             .max_idle_connections_per_host(connections + 1)
             .user_agent(concat!("bigup-cli/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Client { agent: config.into(), endpoint, authorization: None, turned_away: AtomicBool::new(false) })
+        let agent = connect::agent(config);
+        Ok(Client { agent, endpoint, authorization: None, limit: None, turned_away: AtomicBool::new(false) })
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
@@ -181,6 +188,12 @@ impl Client {
         if self.authorization.is_some() && self.endpoint.starts_with("http:") && !is_loopback(&self.endpoint) {
             log::warn!("the token goes to {} in plain text: others on the way may read it", self.endpoint);
         }
+        self
+    }
+
+    /// The same, sending at most so many bytes of content a second over all connections together. None: no limit.
+    pub fn with_limit(mut self, rate: Option<u64>) -> Client {
+        self.limit = rate.map(Limit::new);
         self
     }
 
@@ -203,18 +216,31 @@ impl Client {
     pub fn get(&self, query: &Query) -> Result<Value, CallError> {
         let url = self.url(query);
         log::debug!("GET {url}");
-        self.answer(self.authorized(self.agent.get(&url)).call())
+        self.answer(anew(|| self.authorized(self.agent.get(&url)).call()))
     }
 
-    /// Sends `bytes` as a slice.
+    /// Sends `bytes` as a slice, no faster than the limit allows.
     ///
     /// # Errors
-    /// No answer, or not one that says yes.
-    pub fn post(&self, query: &Query, bytes: &[u8]) -> Result<SliceAnswer, CallError> {
+    /// No answer, not one that says yes, or `stop` cut the wait for the limit short.
+    pub fn post(&self, query: &Query, bytes: &[u8], stop: &StopSignal) -> Result<SliceAnswer, CallError> {
         let url = self.url(query);
         log::debug!("POST {url}");
-        let request = self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
-        let value = self.answer(request.send(bytes))?;
+        let request = || self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
+        let result = match &self.limit {
+            None => anew(|| request().send(bytes)),
+            Some(limit) => anew(|| match limit.pace(bytes, stop) {
+                Some(mut paced) => {
+                    let request = request().header(CONTENT_LENGTH, bytes.len().to_string());
+                    request.send(SendBody::from_reader(&mut paced))
+                }
+                None => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
+            }),
+        };
+        if result.is_err() && self.limit.is_some() && halt::is_closed(stop) {
+            return Err(CallError::Stopped);
+        }
+        let value = self.answer(result)?;
         self.read_as(value)
     }
 
@@ -274,6 +300,19 @@ impl Client {
         let text = String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
         CallError::Foreign { url: self.endpoint.clone(), status, excerpt, retry_after }
+    }
+}
+
+/// What `call` gives, called once more where it met a connection that was closed while it was kept.
+///
+/// Once: others may have been closed with it, but those are known to be by then.
+fn anew<T>(call: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
+    match call() {
+        Err(error) if connect::was_closed_at_rest(&error) => {
+            log::debug!("again at once: {error}");
+            call()
+        }
+        result => result,
     }
 }
 

@@ -1,6 +1,6 @@
 //! How the reader and the senders of one round stop each other.
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -66,6 +66,11 @@ pub fn sleep(stop: &StopSignal, time: Duration) -> bool {
     matches!(stop.recv_timeout(time), Err(RecvTimeoutError::Timeout))
 }
 
+/// Whether `stop` says so by now.
+pub fn is_closed(stop: &StopSignal) -> bool {
+    stop.try_recv() == Err(TryRecvError::Disconnected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,10 +78,10 @@ mod tests {
     #[test]
     fn the_first_verdict_counts() {
         let halt = Halt::new();
-        assert!(!halt.is_raised());
+        assert!(!halt.is_raised() && !is_closed(halt.signal()));
         halt.raise(Verdict::Lost);
         halt.raise(Verdict::Finished);
-        assert!(halt.is_raised());
+        assert!(halt.is_raised() && is_closed(halt.signal()));
         assert!(matches!(halt.into_verdict(), Some(Verdict::Lost)));
     }
 

@@ -7,6 +7,7 @@
 //! - [`source`], [`fingerprint`], [`stdin`] - what is read, and how a change under our hands is noticed.
 //! - [`slicing`] - how large slices are.
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
+//! - [`connect`] - TCP connections that notice a silent link; [`rate`] - a limit to what is sent a second.
 //! - [`tls`] - certificates, and what a failure of TLS means.
 //! - [`remote`] - the questions of the protocol, about one upload.
 //! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders; [`lanes`], [`width`] - how many.
@@ -23,6 +24,7 @@
 pub mod args;
 pub mod bar;
 pub mod client;
+pub mod connect;
 pub mod embedded;
 pub mod ending;
 pub mod feed;
@@ -36,6 +38,7 @@ pub mod pipeline;
 pub mod pool;
 pub mod push;
 pub mod query;
+pub mod rate;
 pub mod remote;
 pub mod report;
 pub mod retry;

@@ -32,6 +32,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         }
         None => args.server.client(connections)?,
     };
+    let client = client.with_limit(args.limit_rate);
     let total = push_all(args, report, &client, &lanes, &jobs);
     if jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1 {
         report.total(&total.line(jobs.failures.len() as u64));

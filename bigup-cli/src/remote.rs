@@ -107,6 +107,6 @@ impl Remote<'_> {
     }
 
     fn post(&self, query: &Query, id: u64, bytes: &[u8], stop: &StopSignal) -> Result<SliceAnswer, CallError> {
-        self.patience.call(self.report, stop, Some(id), || self.client.post(query, bytes))
+        self.patience.call(self.report, stop, Some(id), || self.client.post(query, bytes, stop))
     }
 }

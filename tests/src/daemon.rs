@@ -52,6 +52,12 @@ impl Daemon {
         Daemon::on(Arc::new(folder), data.to_owned(), launcher, owned(arguments))
     }
 
+    /// The same, listening at `listen`, like `10.0.0.1:0`, which is mostly no address of this machine's own.
+    pub fn launched_at(listen: &str, launcher: Vec<String>, data: &Path, arguments: &[&str]) -> Daemon {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Daemon::listening(listen, Arc::new(folder), data.to_owned(), launcher, owned(arguments))
+    }
+
     /// Starts one more daemon with the same arguments on the same data folder, at an address of its own. The folder goes
     /// with the last of them.
     pub fn another(&self) -> Daemon {
@@ -59,7 +65,17 @@ impl Daemon {
     }
 
     fn on(folder: Arc<tempfile::TempDir>, data: PathBuf, launcher: Vec<String>, arguments: Vec<String>) -> Daemon {
-        let listen = "127.0.0.1:0".to_owned();
+        Daemon::listening("127.0.0.1:0", folder, data, launcher, arguments)
+    }
+
+    fn listening(
+        listen: &str,
+        folder: Arc<tempfile::TempDir>,
+        data: PathBuf,
+        launcher: Vec<String>,
+        arguments: Vec<String>,
+    ) -> Daemon {
+        let listen = listen.to_owned();
         let mut daemon = Daemon { folder, data, launcher, arguments, listen, running: None, url: String::new() };
         daemon.run();
         daemon

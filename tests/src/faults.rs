@@ -20,7 +20,6 @@ use nix::errno::Errno;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 /// Kinds of operations, to be added up.
@@ -202,18 +201,12 @@ impl Faults {
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults/faults.c");
-        let library = programs::path("bigupd").with_file_name("faults.so");
-        // By another name first: tests of another process may be loading it.
-        let made = library.with_file_name(format!("faults.so.{}", std::process::id()));
-        let mut cc = Command::new("cc");
         // Hardened headers would replace the functions that are defined here.
-        cc.args(["-shared", "-fPIC", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]);
-        cc.arg("-o").arg(&made).arg(source);
-        let output =
-            cc.output().unwrap_or_else(|e| panic!("cc cannot be started ({e}): these tests need a C compiler"));
-        assert!(output.status.success(), "{cc:?}: {}", String::from_utf8_lossy(&output.stderr));
-        std::fs::rename(&made, &library).expect("it can be renamed");
-        library
+        let unhardened = ["-shared", "-fPIC", "-O1", "-U_FORTIFY_SOURCE", "-fvisibility=hidden"];
+        programs::compiled(
+            "faults/faults.c",
+            "faults.so",
+            &[&unhardened[..], &["-Wall", "-Wextra", "-Werror"]].concat(),
+        )
     })
 }

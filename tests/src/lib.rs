@@ -9,6 +9,7 @@
 //! - [`mount`] - file systems of a test's own.
 //! - [`powercut`] - what a power cut leaves.
 //! - [`proxy`] - a bad network.
+//! - [`wan`] - a long, slow, lossy link.
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`usage`] - what a process uses.
 
@@ -23,6 +24,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod usage;
+pub mod wan;
 
 /// The number in an environment variable, or `default`.
 ///

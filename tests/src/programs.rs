@@ -1,6 +1,7 @@
-//! Finding the programs: in `BIGUP_BIN_DIR`, else where cargo put them beside the running test.
+//! Finding the programs: in `BIGUP_BIN_DIR`, else where cargo put them beside the running test. What tests have in C is
+//! compiled beside them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The program `name`, built.
@@ -37,8 +38,25 @@ pub fn cli() -> Command {
 }
 
 /// `bigup-merger` for one upload.
-pub fn merger(data: &std::path::Path, name: &str) -> Command {
+pub fn merger(data: &Path, name: &str) -> Command {
     let mut command = Command::new(path("bigup-merger"));
     command.arg("--data-dir").arg(data).arg(format!("--file-name={name}"));
     command
+}
+
+/// Compiles `source`, a file in C below the tests' folder, to `name` beside the programs.
+///
+/// # Panics
+/// There is no C compiler, or it says no.
+pub fn compiled(source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let made = path("bigupd").with_file_name(name);
+    // By another name first: tests of another process may be using it.
+    let fresh = made.with_file_name(format!("{name}.{}", std::process::id()));
+    let mut cc = Command::new("cc");
+    cc.args(flags).arg("-o").arg(&fresh).arg(source);
+    let output = cc.output().unwrap_or_else(|e| panic!("cc cannot be started ({e}): these tests need a C compiler"));
+    assert!(output.status.success(), "{cc:?}: {}", String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(&fresh, &made).expect("it can be renamed");
+    made
 }

@@ -29,6 +29,7 @@ struct Shared {
     stop: AtomicBool,
     connections: AtomicU64,
     cuts: AtomicU64,
+    bytes_up: AtomicU64,
 }
 
 impl Proxy {
@@ -44,6 +45,7 @@ impl Proxy {
             stop: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
+            bytes_up: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -74,6 +76,11 @@ impl Proxy {
     pub fn cuts(&self) -> u64 {
         self.shared.cuts.load(Ordering::Relaxed)
     }
+
+    /// Bytes that came from clients.
+    pub fn bytes_up(&self) -> u64 {
+        self.shared.bytes_up.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Proxy {
@@ -98,11 +105,16 @@ impl Shared {
             1 if !is_calm => (u64::MAX, dice.below(2000)),
             _ => (u64::MAX, u64::MAX),
         };
-        for (from, to, life) in [(&client, &server, up), (&server, &client, down)] {
+        for (from, to, life, is_up) in [(&client, &server, up, true), (&server, &client, down, false)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
             let (shared, mut dice) = (Arc::clone(self), Dice::new(dice.below(u64::MAX)));
             std::thread::spawn(move || {
-                if copy(&from, &to, life, &mut dice, is_calm) {
+                let count = |got| {
+                    if is_up {
+                        shared.bytes_up.fetch_add(got, Ordering::Relaxed);
+                    }
+                };
+                if copy(&from, &to, life, &mut dice, is_calm, count) {
                     shared.cuts.fetch_add(1, Ordering::Relaxed);
                 }
                 let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
@@ -111,10 +123,19 @@ impl Shared {
     }
 }
 
-/// Passes bytes on until the connection ends, or `life` bytes went. Whether it is to be cut.
-fn copy(mut from: &TcpStream, mut to: &TcpStream, life: u64, dice: &mut Dice, is_calm: bool) -> bool {
+/// Passes bytes on until the connection ends, or `life` bytes went; all that come are given to `count`. Whether it is to
+/// be cut.
+fn copy(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    life: u64,
+    dice: &mut Dice,
+    is_calm: bool,
+    count: impl Fn(u64),
+) -> bool {
     let (mut block, mut left) = (vec![0; BLOCK], life);
     while let Ok(got @ 1..) = from.read(&mut block) {
+        count(got as u64);
         if !is_calm && dice.below(200) == 0 {
             std::thread::sleep(Duration::from_millis(dice.below(LONGEST_STALL_MS)));
         }

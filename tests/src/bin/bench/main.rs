@@ -3,11 +3,13 @@
 //!
 //! - `bench [SIZE [ROUNDS [FOLDER]]]` pushes a large file; by default 1G, 5 rounds and a temporary folder.
 //! - `bench uploads [N]` sends requests to a daemon with one unfinished upload and to one with N; by default 1000.
+//! - `bench wan [SIZE [ARGUMENT OF PUSH]…]` pushes over a long lossy link, beside other tools; by default 512M. Needs root.
 //! - `bench idle [N]` holds N idle connections; by default 10000.
 
 mod idle;
 mod push;
 mod uploads;
+mod wan;
 
 use bigup_tests::process::signal;
 use bigup_tests::programs;
@@ -18,9 +20,10 @@ use std::process::{Child, Command, Stdio};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).peekable();
-    let mode = arguments.next_if(|first| matches!(&first[..], "uploads" | "idle"));
+    let mode = arguments.next_if(|first| matches!(&first[..], "uploads" | "idle" | "wan"));
     match mode.as_deref() {
         Some("uploads") => uploads::run(arguments),
+        Some("wan") => wan::run(arguments),
         Some(_) => idle::run(arguments),
         None => push::run(arguments),
     }

@@ -1,0 +1,318 @@
+//! Connections to the server: TCP that notices a link that went silent, and connections that were closed while nobody
+//! used them.
+//!
+//! What a proxy or TLS adds is the library's; below them lies our [`Tcp`] in place of its own, since that gives nobody the
+//! socket to set options of.
+//!
+//! # A link that goes silent
+//! Left to itself, Linux sends for about 15 minutes what nobody acknowledges (tcp(7): tcp_retries2), and waits for ever
+//! for an answer that does not come. Ours end after [`SILENCE`]:
+//! - While bytes of ours are under way by TCP_USER_TIMEOUT (tcp(7), RFC 5482): counted from when they are first sent again,
+//!   which is a moment after they were lost. A server that acknowledges them but takes none, so that nothing more can be
+//!   sent, has the same time.
+//! - While we only wait by keepalive (tcp(7)): asked after [`KEEPALIVE_IDLE`] without a sign and every
+//!   [`KEEPALIVE_INTERVAL`] from then on; with TCP_USER_TIMEOUT it is that time, not the number of questions, that ends
+//!   the connection. A server that is only slow answers these by itself, however long it takes for the rest.
+//!
+//! On other systems neither is set, and the time-outs of [`crate::client`] for one read and one write have to do.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, RustlsConnector,
+    Transport, time,
+};
+use ureq::{Agent, Error, Timeout, config::Config};
+
+/// How long a connection on which nothing is heard is kept where the system can tell, which is Linux. Longer than what
+/// passes on bad links and when one is replaced; shorter than anybody would wait.
+pub const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long nothing is heard before the system asks.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+
+/// How often it asks from then on.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// An agent whose connections are ours.
+pub fn agent(config: Config) -> Agent {
+    let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector).chain(RustlsConnector::default());
+    Agent::with_parts(config, connector, DefaultResolver::default())
+}
+
+/// A connection that was kept for the next request broke before any of its answer came: most likely it was closed
+/// while it was not used, and the server has seen nothing of the request.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} (on a connection that was kept)")]
+struct ClosedAtRest(io::Error);
+
+/// Whether the request failed on a connection that was kept from earlier, so that a new one may do at once.
+pub fn was_closed_at_rest(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<ClosedAtRest>()))
+}
+
+/// Makes [`Tcp`] unless a proxy gave a connection already.
+#[derive(Debug)]
+struct TcpConnector;
+
+impl<In: Transport> Connector<In> for TcpConnector {
+    type Out = Either<In, Tcp>;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        if let Some(transport) = chained {
+            return Ok(Some(Either::A(transport)));
+        }
+        let stream = connect(&details.addrs, details.timeout.not_zero().map(|time| *time))?;
+        stream.set_nodelay(details.config.no_delay())?;
+        if let Err(error) = watch(&stream) {
+            log::debug!("a silent link is noticed late: {error}");
+        }
+        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(Either::B(Tcp { stream, buffers, read_timeout: None, write_timeout: None, rested: false })))
+    }
+}
+
+/// Connects to the first of these addresses that lets us. Each may take half of the time that is left, the last one all.
+fn connect(addresses: &[SocketAddr], time: Option<Duration>) -> Result<TcpStream, Error> {
+    let began = Instant::now();
+    let mut failure = Error::HostNotFound;
+    for (i, address) in addresses.iter().enumerate() {
+        let result = match time {
+            None => TcpStream::connect(address),
+            Some(time) => {
+                let left = time.saturating_sub(began.elapsed());
+                let share = if i + 1 < addresses.len() { left / 2 } else { left };
+                TcpStream::connect_timeout(address, share.max(Duration::from_millis(1)))
+            }
+        };
+        failure = match result {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
+            Err(error) => error.into(),
+        };
+        log::debug!("{address}: {failure}");
+    }
+    Err(failure)
+}
+
+/// Has the system notice that nothing is heard from the other end.
+#[cfg(target_os = "linux")]
+fn watch(stream: &TcpStream) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &seconds(KEEPALIVE_IDLE))?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &seconds(KEEPALIVE_INTERVAL))?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &seconds(SILENCE).saturating_mul(1000))?;
+    Ok(())
+}
+
+/// Elsewhere nothing is set.
+#[cfg(not(target_os = "linux"))]
+fn watch(_: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
+/// A TCP connection.
+struct Tcp {
+    stream: TcpStream,
+    buffers: LazyBuffers,
+    /// What the socket is set to.
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    /// It was kept for the next request, and nothing was heard since.
+    rested: bool,
+}
+
+impl Tcp {
+    /// `error` of reading or writing, within the time that `timeout` tells, in the library's words.
+    fn failure(&self, error: io::Error, timeout: NextTimeout) -> Error {
+        match error.kind() {
+            // The first: the socket's own time-out. The second: the system gave the connection up.
+            ErrorKind::WouldBlock => Error::Timeout(timeout.reason),
+            ErrorKind::TimedOut => error.into(),
+            _ if self.rested => io::Error::new(error.kind(), ClosedAtRest(error)).into(),
+            _ => error.into(),
+        }
+    }
+}
+
+impl Transport for Tcp {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let timeout = timeout.for_write();
+        let time = time_left(timeout)?;
+        if time != self.write_timeout {
+            self.stream.set_write_timeout(time)?;
+            self.write_timeout = time;
+        }
+        let sent = (&self.stream).write_all(&self.buffers.output()[..amount]);
+        sent.map_err(|error| self.failure(error, timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let timeout = timeout.for_read();
+        let time = time_left(timeout)?;
+        if time != self.read_timeout {
+            self.stream.set_read_timeout(time)?;
+            self.read_timeout = time;
+        }
+        let input = self.buffers.input_append_buf();
+        // A signal that ends a read gives the next one the whole time again; signals are few.
+        let len = loop {
+            match (&self.stream).read(input) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        match len {
+            Ok(0) if self.rested => Err(self.failure(ErrorKind::UnexpectedEof.into(), timeout)),
+            Ok(len) => {
+                self.rested = false;
+                self.buffers.input_appended(len);
+                Ok(len > 0)
+            }
+            Err(error) => Err(self.failure(error, timeout)),
+        }
+    }
+
+    /// Whether nothing was heard: the end, an error and bytes that nobody asked for all mean that it is not to be used.
+    ///
+    /// The library asks before it keeps a connection and before it uses one that was kept, and at no other time.
+    fn is_open(&mut self) -> bool {
+        self.rested = true;
+        let heard = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).read(&mut [0]));
+        let is_silent = heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        is_silent && self.stream.set_nonblocking(false).is_ok()
+    }
+}
+
+impl fmt::Debug for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tcp").field("peer", &self.stream.peer_addr().ok()).finish_non_exhaustive()
+    }
+}
+
+/// What a socket's time-out is to be; None: none. A socket takes no time-out of 0.
+fn time_left(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
+    match timeout.after {
+        time::Duration::NotHappening => Ok(None),
+        time::Duration::Exact(left) if left.is_zero() => Err(Error::Timeout(timeout.reason)),
+        time::Duration::Exact(left) => Ok(Some(left)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// A server that does something with each of its connections, one after the other.
+    fn serving(each: impl Fn(usize, TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || listener.incoming().enumerate().for_each(|(i, stream)| each(i, stream.unwrap())));
+        url
+    }
+
+    /// Reads a request without a body and answers it.
+    fn answer(stream: &mut TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+    }
+
+    fn config() -> Config {
+        Agent::config_builder().proxy(None).timeout_per_read(Some(Duration::from_millis(200))).build()
+    }
+
+    fn get(agent: &Agent, url: &str) -> Result<String, Error> {
+        agent.get(url).call()?.body_mut().read_to_string()
+    }
+
+    #[test]
+    fn connections_are_used_again() {
+        let url = serving(|i, mut stream| {
+            assert_eq!(i, 0, "a second connection was made");
+            (0..3).for_each(|_| answer(&mut stream));
+        });
+        let agent = agent(config());
+        (0..3).for_each(|_| assert_eq!(get(&agent, &url).unwrap(), "ok"));
+    }
+
+    #[test]
+    fn one_closed_while_it_was_kept_is_not_used() {
+        let url = serving(|_, mut stream| answer(&mut stream));
+        let agent = agent(config());
+        for _ in 0..3 {
+            assert_eq!(get(&agent, &url).unwrap(), "ok");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn one_closed_as_the_next_request_comes_is_told_from_one_that_never_worked() {
+        // Reads of the next request as much as shows that it was sent, then closes.
+        let url = serving(|i, mut stream| {
+            if i == 0 {
+                answer(&mut stream);
+            }
+            stream.read_exact(&mut [0]).unwrap();
+        });
+        let agent = agent(config());
+        assert_eq!(get(&agent, &url).unwrap(), "ok");
+        let kept = get(&agent, &url).unwrap_err();
+        assert!(was_closed_at_rest(&kept), "{kept:?}");
+        let fresh = get(&agent, &url).unwrap_err();
+        assert!(!was_closed_at_rest(&fresh) && matches!(fresh, Error::Io(_)), "{fresh:?}");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_times_out_and_was_not_closed() {
+        let url = serving(|_, mut stream| {
+            answer(&mut stream);
+            thread::sleep(Duration::from_secs(2));
+        });
+        let agent = agent(config());
+        assert_eq!(get(&agent, &url).unwrap(), "ok");
+        let silent = get(&agent, &url).unwrap_err();
+        assert!(matches!(silent, Error::Timeout(Timeout::PerRead)), "{silent:?}");
+        assert!(!was_closed_at_rest(&silent));
+    }
+
+    #[test]
+    fn the_next_address_is_tried_where_one_refuses() {
+        let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [refusing, listener.local_addr().unwrap()];
+        let stream = connect(&addresses, Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+        let refused = connect(&addresses[..1], None).unwrap_err();
+        assert!(matches!(&refused, Error::Io(e) if e.kind() == ErrorKind::ConnectionRefused), "{refused:?}");
+        assert!(matches!(connect(&[], None), Err(Error::HostNotFound)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_system_watches_the_link() {
+        use nix::sys::socket::{getsockopt, sockopt};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        watch(&stream).unwrap();
+        assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), 10);
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepInterval).unwrap(), 5);
+        assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 30_000);
+    }
+}
