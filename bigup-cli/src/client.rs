@@ -1,16 +1,18 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::retry`] to say.
 
 use crate::args::Certificates;
+use crate::connect::{self, Distance};
 use crate::halt::{self, StopSignal};
 use crate::query::Query;
 use crate::rate::Limit;
+use crate::tls;
 use crate::token::Token;
-use crate::{connect, tls};
 use bigup_core::name::printable;
 use bigup_core::wire::{self, ErrorAnswer, ErrorCode, SliceAnswer};
 use serde_json::Value;
-use std::io;
+use std::io::{self, Read};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
@@ -121,6 +123,7 @@ pub struct Client {
     /// How fast slices may be sent, where that is limited.
     limit: Option<Limit>,
     turned_away: AtomicBool,
+    distance: Arc<Distance>,
 }
 
 impl CallError {
@@ -173,8 +176,10 @@ impl Client {
             .max_idle_connections_per_host(connections + 1)
             .user_agent(concat!("bigup-cli/", env!("CARGO_PKG_VERSION")))
             .build();
-        let agent = connect::agent(config);
-        Ok(Client { agent, endpoint, authorization: None, limit: None, turned_away: AtomicBool::new(false) })
+        let distance = Arc::default();
+        let agent = connect::agent(config, Arc::clone(&distance));
+        let turned_away = AtomicBool::new(false);
+        Ok(Client { agent, endpoint, authorization: None, limit: None, turned_away, distance })
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
@@ -195,6 +200,12 @@ impl Client {
     pub fn with_limit(mut self, rate: Option<u64>) -> Client {
         self.limit = rate.map(Limit::new);
         self
+    }
+
+    /// How far the server is: the shortest time that a connection to it took so far. None: there was none, or a proxy made
+    /// it.
+    pub fn distance(&self) -> Option<Duration> {
+        self.distance.shortest()
     }
 
     /// Whether the server said that we have no token that counts: then it lets nothing else in either.
@@ -219,25 +230,33 @@ impl Client {
         self.answer(anew(|| self.authorized(self.agent.get(&url)).call()))
     }
 
-    /// Sends `bytes` as a slice, no faster than the limit allows.
+    /// Sends `bytes` as a slice, no faster than the limit allows. `watch` is told how many bytes more are on their way, and
+    /// says whether to go on.
     ///
     /// # Errors
-    /// No answer, not one that says yes, or `stop` cut the wait for the limit short.
-    pub fn post(&self, query: &Query, bytes: &[u8], stop: &StopSignal) -> Result<SliceAnswer, CallError> {
+    /// No answer, not one that says yes, `watch` said no, or `stop` cut the wait for the limit short.
+    pub fn post(
+        &self,
+        query: &Query,
+        bytes: &[u8],
+        stop: &StopSignal,
+        watch: &dyn Fn(u64) -> bool,
+    ) -> Result<SliceAnswer, CallError> {
         let url = self.url(query);
         log::debug!("POST {url}");
-        let request = || self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
+        let send = |mut body: Watched<'_, &mut dyn Read>| {
+            let request = self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
+            let request = request.header(CONTENT_LENGTH, bytes.len().to_string());
+            request.send(SendBody::from_reader(&mut body))
+        };
         let result = match &self.limit {
-            None => anew(|| request().send(bytes)),
+            None => anew(|| send(Watched { bytes: &mut &*bytes, watch })),
             Some(limit) => anew(|| match limit.pace(bytes, stop) {
-                Some(mut paced) => {
-                    let request = request().header(CONTENT_LENGTH, bytes.len().to_string());
-                    request.send(SendBody::from_reader(&mut paced))
-                }
+                Some(mut paced) => send(Watched { bytes: &mut paced, watch }),
                 None => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
             }),
         };
-        if result.is_err() && self.limit.is_some() && halt::is_closed(stop) {
+        if result.is_err() && (!watch(0) || self.limit.is_some() && halt::is_closed(stop)) {
             return Err(CallError::Stopped);
         }
         let value = self.answer(result)?;
@@ -300,6 +319,19 @@ impl Client {
         let text = String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
         CallError::Foreign { url: self.endpoint.clone(), status, excerpt, retry_after }
+    }
+}
+
+/// What is sent, and who watches it leave.
+struct Watched<'a, R> {
+    bytes: R,
+    watch: &'a dyn Fn(u64) -> bool,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.bytes.read(buffer)?;
+        if (self.watch)(len as u64) { Ok(len) } else { Err(io::Error::other("stopped")) }
     }
 }
 

@@ -19,6 +19,8 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
@@ -37,9 +39,31 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 /// How often it asks from then on.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// An agent whose connections are ours.
-pub fn agent(config: Config) -> Agent {
-    let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector).chain(RustlsConnector::default());
+/// How far the server is: the shortest time that it took to connect, which is one round trip.
+#[derive(Debug)]
+pub struct Distance(AtomicU64);
+
+impl Default for Distance {
+    fn default() -> Distance {
+        Distance(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Distance {
+    fn note(&self, time: Duration) {
+        self.0.fetch_min(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The shortest time so far. None: nobody connected yet.
+    pub fn shortest(&self) -> Option<Duration> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|nanos| *nanos < u64::MAX).map(Duration::from_nanos)
+    }
+}
+
+/// An agent whose connections are ours, and tell how far the server is.
+pub fn agent(config: Config, distance: Arc<Distance>) -> Agent {
+    let tcp = TcpConnector { distance };
+    let connector = ().chain(ConnectProxyConnector::default()).chain(tcp).chain(RustlsConnector::default());
     Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
@@ -56,7 +80,9 @@ pub fn was_closed_at_rest(error: &Error) -> bool {
 
 /// Makes [`Tcp`] unless a proxy gave a connection already.
 #[derive(Debug)]
-struct TcpConnector;
+struct TcpConnector {
+    distance: Arc<Distance>,
+}
 
 impl<In: Transport> Connector<In> for TcpConnector {
     type Out = Either<In, Tcp>;
@@ -65,7 +91,7 @@ impl<In: Transport> Connector<In> for TcpConnector {
         if let Some(transport) = chained {
             return Ok(Some(Either::A(transport)));
         }
-        let stream = connect(&details.addrs, details.timeout.not_zero().map(|time| *time))?;
+        let stream = connect(&details.addrs, details.timeout.not_zero().map(|time| *time), &self.distance)?;
         stream.set_nodelay(details.config.no_delay())?;
         if let Err(error) = watch(&stream) {
             log::debug!("a silent link is noticed late: {error}");
@@ -76,10 +102,11 @@ impl<In: Transport> Connector<In> for TcpConnector {
 }
 
 /// Connects to the first of these addresses that lets us. Each may take half of the time that is left, the last one all.
-fn connect(addresses: &[SocketAddr], time: Option<Duration>) -> Result<TcpStream, Error> {
+fn connect(addresses: &[SocketAddr], time: Option<Duration>, distance: &Distance) -> Result<TcpStream, Error> {
     let began = Instant::now();
     let mut failure = Error::HostNotFound;
     for (i, address) in addresses.iter().enumerate() {
+        let asked = Instant::now();
         let result = match time {
             None => TcpStream::connect(address),
             Some(time) => {
@@ -89,7 +116,10 @@ fn connect(addresses: &[SocketAddr], time: Option<Duration>) -> Result<TcpStream
             }
         };
         failure = match result {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                distance.note(asked.elapsed());
+                return Ok(stream);
+            }
             Err(error) if error.kind() == ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
             Err(error) => error.into(),
         };
@@ -247,14 +277,14 @@ mod tests {
             assert_eq!(i, 0, "a second connection was made");
             (0..3).for_each(|_| answer(&mut stream));
         });
-        let agent = agent(config());
+        let agent = agent(config(), Arc::default());
         (0..3).for_each(|_| assert_eq!(get(&agent, &url).unwrap(), "ok"));
     }
 
     #[test]
     fn one_closed_while_it_was_kept_is_not_used() {
         let url = serving(|_, mut stream| answer(&mut stream));
-        let agent = agent(config());
+        let agent = agent(config(), Arc::default());
         for _ in 0..3 {
             assert_eq!(get(&agent, &url).unwrap(), "ok");
             thread::sleep(Duration::from_millis(20));
@@ -270,7 +300,7 @@ mod tests {
             }
             stream.read_exact(&mut [0]).unwrap();
         });
-        let agent = agent(config());
+        let agent = agent(config(), Arc::default());
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let kept = get(&agent, &url).unwrap_err();
         assert!(was_closed_at_rest(&kept), "{kept:?}");
@@ -284,7 +314,7 @@ mod tests {
             answer(&mut stream);
             thread::sleep(Duration::from_secs(2));
         });
-        let agent = agent(config());
+        let agent = agent(config(), Arc::default());
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let silent = get(&agent, &url).unwrap_err();
         assert!(matches!(silent, Error::Timeout(Timeout::PerRead)), "{silent:?}");
@@ -296,11 +326,14 @@ mod tests {
         let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addresses = [refusing, listener.local_addr().unwrap()];
-        let stream = connect(&addresses, Some(Duration::from_secs(10))).unwrap();
+        let distance = Distance::default();
+        assert_eq!(distance.shortest(), None);
+        let stream = connect(&addresses, Some(Duration::from_secs(10)), &distance).unwrap();
+        assert!(distance.shortest().is_some_and(|time| time < Duration::from_secs(10)));
         assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
-        let refused = connect(&addresses[..1], None).unwrap_err();
+        let refused = connect(&addresses[..1], None, &distance).unwrap_err();
         assert!(matches!(&refused, Error::Io(e) if e.kind() == ErrorKind::ConnectionRefused), "{refused:?}");
-        assert!(matches!(connect(&[], None), Err(Error::HostNotFound)));
+        assert!(matches!(connect(&[], None, &distance), Err(Error::HostNotFound)));
     }
 
     #[cfg(target_os = "linux")]

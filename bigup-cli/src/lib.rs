@@ -10,7 +10,8 @@
 //! - [`connect`] - TCP connections that notice a silent link; [`rate`] - a limit to what is sent a second.
 //! - [`tls`] - certificates, and what a failure of TLS means.
 //! - [`remote`] - the questions of the protocol, about one upload.
-//! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders; [`lanes`], [`width`] - how many.
+//! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders; [`lanes`], [`width`] - how many; [`gauge`] -
+//!   whether slices are too large for the line.
 //! - [`ledger`], [`held`] - digests of our slices and of the server's.
 //! - [`upload`], [`rival`], [`ending`] - the protocol of one file, from the first question to the published file.
 //! - [`push`], [`status`], [`verify`] - the commands.
@@ -29,6 +30,7 @@ pub mod embedded;
 pub mod ending;
 pub mod feed;
 pub mod fingerprint;
+pub mod gauge;
 pub mod halt;
 pub mod held;
 pub mod jobs;

@@ -5,12 +5,13 @@
 
 use crate::client::CallError;
 use crate::feed::{Feed, Slice};
+use crate::gauge::Gauge;
 use crate::halt::{Halt, Verdict};
 use crate::held::HeldDigests;
 use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::pool::Pool;
-use crate::remote::Remote;
+use crate::remote::{Remote, Sending};
 use anyhow::{anyhow, bail};
 use bigup_core::plan::Plan;
 use bigup_core::wire::ErrorCode;
@@ -28,6 +29,8 @@ pub struct Work<'a> {
     pub held: &'a HeldDigests,
     /// Where our digests are noted.
     pub ledger: &'a Ledger,
+    /// How fast slices leave.
+    pub gauge: &'a Gauge,
 }
 
 /// How a round ended.
@@ -39,6 +42,8 @@ pub enum Ended {
     Finished,
     /// The server does not know the upload any more.
     Lost,
+    /// Nothing was stored, since slices take too long on this line. This size, in bytes, would not.
+    TooSlow(u64),
 }
 
 /// A slice was refused as if the upload were another push's. In words for the user.
@@ -72,6 +77,9 @@ pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: &Lanes) -> 
         read_all(feed, queue, pool, &halt);
     });
     drop(round);
+    if work.gauge.is_too_slow() {
+        return Ok(Ended::TooSlow(work.gauge.fitting(lanes.width(most))));
+    }
     match halt.into_verdict() {
         None => Ok(Ended::Sent),
         Some(Verdict::Finished) => Ok(Ended::Finished),
@@ -115,8 +123,8 @@ impl Round<'_> {
             if self.halt.is_raised() {
                 return;
             }
-            match send(self.work, &slice, self.halt) {
-                Ok(None) => self.lanes.stored(slice.bytes.len() as u64),
+            match self.send(&slice) {
+                Ok(None) => {}
                 Ok(Some(verdict)) => self.halt.raise(verdict),
                 Err(error) => self.halt.raise(Verdict::Failed(error)),
             }
@@ -127,31 +135,37 @@ impl Round<'_> {
             self.fit(scope);
         }
     }
-}
 
-/// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
-fn send(work: &Work<'_>, slice: &Slice, halt: &Halt) -> anyhow::Result<Option<Verdict>> {
-    let Slice { id, digest: own, bytes } = slice;
-    let (id, own, len) = (*id, *own, bytes.len() as u64);
-    if !work.ledger.learn(id, own) {
-        bail!("slice {id} reads differently than before: the file changed, or the disk fails; push it again");
+    /// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
+    fn send(&self, slice: &Slice) -> anyhow::Result<Option<Verdict>> {
+        let work = self.work;
+        let Slice { id, digest: own, bytes } = slice;
+        let (id, own, len) = (*id, *own, bytes.len() as u64);
+        if !work.ledger.learn(id, own) {
+            bail!("slice {id} reads differently than before: the file changed, or the disk fails; push it again");
+        }
+        let held = work.held.has(work.plan, id, own, bytes);
+        let watch =
+            |left| work.gauge.left(left, work.plan.slice_size.unwrap_or(0), self.at_work.load(Ordering::Relaxed));
+        let sending = Sending { id, offset: work.plan.offset_of(id), digest: own, bytes };
+        let answer = if held { None } else { Some(work.remote.put(&sending, self.halt.signal(), &watch)) };
+        let verdict = match answer.transpose() {
+            Ok(answer) => answer.filter(|answer| answer.is_uploaded == 1).map(|_| Verdict::Finished),
+            Err(CallError::Stopped) => return Ok(None),
+            Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(Verdict::Lost)),
+            Err(error) => return Err(explained(work, id, &error)),
+        };
+        work.gauge.stored();
+        self.lanes.stored(len);
+        work.ledger.settle(id);
+        work.remote.patience.renew();
+        if held {
+            work.remote.report.matched(len)
+        } else {
+            work.remote.report.sent(len)
+        }
+        Ok(verdict)
     }
-    let held = work.held.has(work.plan, id, own, bytes);
-    let answer = if held { None } else { Some(work.remote.put(id, own, bytes, halt.signal())) };
-    let verdict = match answer.transpose() {
-        Ok(answer) => answer.filter(|answer| answer.is_uploaded == 1).map(|_| Verdict::Finished),
-        Err(CallError::Stopped) => return Ok(None),
-        Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(Verdict::Lost)),
-        Err(error) => return Err(explained(work, id, &error)),
-    };
-    work.ledger.settle(id);
-    work.remote.patience.renew();
-    if held {
-        work.remote.report.matched(len)
-    } else {
-        work.remote.report.sent(len)
-    }
-    Ok(verdict)
 }
 
 fn explained(work: &Work<'_>, id: u64, error: &CallError) -> anyhow::Error {

@@ -30,6 +30,20 @@ pub struct Remote<'a> {
     pub file_digest: Option<Digest>,
     /// Whether to say that a finished file of other content is to be replaced.
     pub replace: bool,
+    /// Whether to say that the upload is to be cut anew, by `slice_size`, if nothing of it is held yet.
+    pub recut: bool,
+}
+
+/// A slice to be sent.
+pub struct Sending<'a> {
+    /// Which.
+    pub id: u64,
+    /// Where it begins in the file, in bytes, where that is known.
+    pub offset: Option<u64>,
+    /// Its digest.
+    pub digest: SliceDigest,
+    /// All of it.
+    pub bytes: &'a [u8],
 }
 
 impl Remote<'_> {
@@ -49,7 +63,8 @@ impl Remote<'_> {
             .with_switch(param::RANGES, true)
             .with_known(param::WAIT, Some(wait).filter(|wait| *wait > 0))
             .with_known(param::FILE_DIGEST, self.file_digest)
-            .with_switch(param::REPLACE, self.replace);
+            .with_switch(param::REPLACE, self.replace)
+            .with_switch(param::RECUT, self.recut);
         self.get(&query)
     }
 
@@ -71,12 +86,18 @@ impl Remote<'_> {
         Ok(answer.digests.unwrap_or_default())
     }
 
-    /// Sends slice `id`.
+    /// Sends a slice. `watch` is told how many bytes more are on their way, and says whether to go on.
     ///
     /// # Errors
     /// Refused, no answer, or stopped.
-    pub fn put(&self, id: u64, digest: SliceDigest, bytes: &[u8], stop: &StopSignal) -> Result<SliceAnswer, CallError> {
-        self.post(&self.slice(id, digest, bytes), id, bytes, stop)
+    pub fn put(
+        &self,
+        slice: &Sending<'_>,
+        stop: &StopSignal,
+        watch: &dyn Fn(u64) -> bool,
+    ) -> Result<SliceAnswer, CallError> {
+        let query = self.slice(slice.id, slice.digest, slice.bytes).with_known(param::OFFSET, slice.offset);
+        self.post(&query, slice, stop, watch)
     }
 
     /// Sends a file of one slice, all in one request.
@@ -85,7 +106,8 @@ impl Remote<'_> {
     /// Refused, or no answer.
     pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceAnswer, CallError> {
         let query = self.slice(0, digest, bytes).with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
-        self.post(&query.with_switch(param::REPLACE, replace), 0, bytes, &crossbeam_channel::never())
+        let slice = Sending { id: 0, offset: None, digest, bytes };
+        self.post(&query.with_switch(param::REPLACE, replace), &slice, &crossbeam_channel::never(), &|_| true)
     }
 
     fn named(&self) -> Query {
@@ -106,7 +128,14 @@ impl Remote<'_> {
         })
     }
 
-    fn post(&self, query: &Query, id: u64, bytes: &[u8], stop: &StopSignal) -> Result<SliceAnswer, CallError> {
-        self.patience.call(self.report, stop, Some(id), || self.client.post(query, bytes, stop))
+    fn post(
+        &self,
+        query: &Query,
+        slice: &Sending<'_>,
+        stop: &StopSignal,
+        watch: &dyn Fn(u64) -> bool,
+    ) -> Result<SliceAnswer, CallError> {
+        let call = || self.client.post(query, slice.bytes, stop, watch);
+        self.patience.call(self.report, stop, Some(slice.id), call)
     }
 }

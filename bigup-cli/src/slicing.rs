@@ -7,21 +7,26 @@ use bigup_core::units::{MIB, show_size};
 /// broken connection loses is sent again in a moment.
 pub const DEFAULT_SLICE_SIZE: u64 = 8 * MIB;
 
+/// The same over a long line, which takes many senders: less of it is in memory then, and the time that each loses between
+/// two slices, a round trip, stays small beside that of the slice.
+pub const FAR_SLICE_SIZE: u64 = MIB;
+
 /// Where the default would give more slices than this it is doubled: a tenth of the limit, so that lists stay short.
 const MANY_SLICES: u64 = 100_000;
 
 /// The slice size to ask for, in bytes.
 ///
-/// `file_size` is None where it is not known; `given` is what the user asked for.
+/// `file_size` is None where it is not known; `given` is what the user asked for; `is_far`: the line is a long one.
 ///
 /// # Errors
 /// The file is too large, or would have too many slices of the given size; says which size would do.
-pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>) -> Result<u64, String> {
+pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) -> Result<u64, String> {
     let file_size = file_size.unwrap_or(0);
     if file_size > MAX_FILE_SIZE {
         return Err(format!("{file_size} bytes are too many: a file has at most {MAX_FILE_SIZE}"));
     }
-    let Some(given) = given else { return Ok(doubled(DEFAULT_SLICE_SIZE, file_size, MANY_SLICES)) };
+    let default = if is_far { FAR_SLICE_SIZE } else { DEFAULT_SLICE_SIZE };
+    let Some(given) = given else { return Ok(doubled(default, file_size, MANY_SLICES)) };
     match file_size.div_ceil(given) {
         num if num > MAX_SLICES => Err(format!(
             "{num} slices of {given} bytes are too many: at most {MAX_SLICES}; --slice-size {} would do",
@@ -68,23 +73,25 @@ mod tests {
             (2 * most, 2 * DEFAULT_SLICE_SIZE),
             (2 * most + 1, 4 * DEFAULT_SLICE_SIZE),
         ] {
-            assert_eq!(slice_size_for(Some(file_size), None), Ok(slice_size), "{file_size}");
+            assert_eq!(slice_size_for(Some(file_size), None, false), Ok(slice_size), "{file_size}");
         }
-        assert_eq!(slice_size_for(None, None), Ok(DEFAULT_SLICE_SIZE));
+        assert_eq!(slice_size_for(None, None, false), Ok(DEFAULT_SLICE_SIZE));
+        assert_eq!(slice_size_for(None, None, true), Ok(FAR_SLICE_SIZE));
+        assert_eq!(slice_size_for(Some(most), None, true), Ok(DEFAULT_SLICE_SIZE));
     }
 
     #[test]
     fn too_small_slices_are_refused_with_a_size_that_would_do() {
-        assert_eq!(slice_size_for(Some(MAX_SLICES * 1024), Some(1024)), Ok(1024));
-        let message = slice_size_for(Some(MAX_SLICES * 1024 + 1), Some(1024)).unwrap_err();
+        assert_eq!(slice_size_for(Some(MAX_SLICES * 1024), Some(1024), false), Ok(1024));
+        let message = slice_size_for(Some(MAX_SLICES * 1024 + 1), Some(1024), false).unwrap_err();
         assert!(message.contains("1000001 slices") && message.contains("--slice-size 2048 "), "{message}");
-        let message = slice_size_for(Some(MAX_SLICES * 3000 + 1), Some(1100)).unwrap_err();
+        let message = slice_size_for(Some(MAX_SLICES * 3000 + 1), Some(1100), false).unwrap_err();
         assert!(message.contains("--slice-size 4096 "), "{message}");
     }
 
     #[test]
     fn the_largest_file_is_checked_at_the_border() {
-        assert_eq!(slice_size_for(Some(MAX_FILE_SIZE), None), Ok(256 * MIB));
-        assert!(slice_size_for(Some(MAX_FILE_SIZE + 1), None).is_err());
+        assert_eq!(slice_size_for(Some(MAX_FILE_SIZE), None, false), Ok(256 * MIB));
+        assert!(slice_size_for(Some(MAX_FILE_SIZE + 1), None, true).is_err());
     }
 }

@@ -6,6 +6,7 @@
 use crate::client::CallError;
 use crate::ending::{self, Ending, confirmed};
 use crate::feed::{Feed, Slice, WholeHash};
+use crate::gauge::Gauge;
 use crate::halt::StopSignal;
 use crate::held::{HeldDigests, ids_below};
 use crate::ledger::Ledger;
@@ -13,7 +14,7 @@ use crate::pipeline::{self, Ended, Work};
 use crate::pool::Pool;
 use crate::remote::Remote;
 use crate::rival::Rival;
-use crate::slicing::{self, slice_size_for};
+use crate::slicing;
 use crate::source::{Memory, random_token};
 use crate::tally::Done;
 use crate::upload::{self, Context, plan_of};
@@ -51,17 +52,24 @@ struct StreamFeed<'a, R> {
 /// # Errors
 /// Whatever is in the way, in words for the user.
 pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, input: impl Read) -> anyhow::Result<Done> {
-    let slice_size = slice_size_for(None, cx.slice_size).map_err(anyhow::Error::msg)?;
+    let slice_size = cx.slice_size_for(None)?;
     let mut input = ReadAhead::new(input, slice_size)?;
     if !input.has_more()? {
         return upload::push(cx, name, &Memory::new(input.head));
     }
     let token = random_token();
     let mut remote = cx.remote(name, &token, None, slice_size);
-    let answer = match open(cx, &mut remote)? {
-        answer if answer.is_uploaded == 1 => return compared(&answer, input),
-        answer => answer,
-    };
+    let mut answer = open(cx, &mut remote)?;
+    if answer.is_uploaded != 1
+        && let Some(slice_size) = cx.better_cut(None, &answer)
+    {
+        (remote.slice_size, remote.recut) = (slice_size, true);
+        answer = open(cx, &mut remote)?;
+        remote.recut = false;
+    }
+    if answer.is_uploaded == 1 {
+        return compared(&answer, input);
+    }
     let plan = plan_of(&answer, &remote)?;
     remote.slice_size = plan.slice_size.context("the server did not say how large slices are")?;
     send(cx, remote, &plan, &answer, input)
@@ -126,7 +134,9 @@ fn send<'a, R: Read>(
     let (mut ledger, pool) = (Ledger::new(), Pool::new(cx.lanes.buffers(remote.slice_size)));
     pool.adopt();
     let mut feed = StreamFeed::new(input, remote.clone(), plan);
-    let work = Work { remote: &remote, plan, held: &digests, ledger: &ledger };
+    // What was read cannot be read again to be cut anew.
+    let gauge = Gauge::new(false);
+    let work = Work { remote: &remote, plan, held: &digests, ledger: &ledger, gauge: &gauge };
     if pipeline::run(&work, &mut feed, &pool, cx.lanes)? == Ended::Lost {
         bail!("the server does not know this upload any more; run the same command again");
     }

@@ -6,8 +6,9 @@
 use crate::client::{CallError, Client};
 use crate::ending::{self, Ending, WAIT_SECS, because, confirmed};
 use crate::feed::SourceFeed;
+use crate::gauge::Gauge;
 use crate::held::{HeldDigests, ids_below};
-use crate::lanes::Lanes;
+use crate::lanes::{FAR, Lanes};
 use crate::ledger::Ledger;
 use crate::pipeline::{self, Ended, Overtaken, Work};
 use crate::pool::Pool;
@@ -66,6 +67,8 @@ struct Upload<'a> {
     rounds: Rounds,
     /// Whether we sent any of it.
     sent: bool,
+    /// Whether slices may be cut smaller, if they turn out to be too large for the line.
+    may_recut: bool,
 }
 
 /// Counts the rounds in which nothing got better.
@@ -82,11 +85,13 @@ struct Rounds {
 /// Whatever is in the way, in words for the user.
 pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, source: &'a dyn Source) -> anyhow::Result<Done> {
     let size = source.size();
-    let slice_size = slice_size_for(Some(size), cx.slice_size).map_err(anyhow::Error::msg)?;
+    let is_small = size > 0 && size <= SMALL.min(cx.slice_size.unwrap_or(SMALL));
+    let slice_size = cx.slice_size_for(Some(size))?;
     let remote = cx.remote(name, source.token(), Some(size), slice_size);
     let (ledger, rounds) = (Ledger::new(), Rounds::default());
-    let mut upload = Upload { cx, source, remote, ledger, plan: None, rounds, sent: false };
-    if size > 0 && size <= SMALL.min(slice_size) { upload.at_once() } else { upload.in_slices() }
+    let mut upload =
+        Upload { cx, source, remote, ledger, plan: None, rounds, sent: false, may_recut: cx.slice_size.is_none() };
+    if is_small { upload.at_once() } else { upload.in_slices() }
 }
 
 impl<'a> Context<'a> {
@@ -102,7 +107,32 @@ impl<'a> Context<'a> {
             slice_size,
             file_digest: None,
             replace: false,
+            recut: false,
         }
+    }
+
+    /// Bytes of a slice to ask for. Before the first answer nobody knows how far the server is.
+    ///
+    /// # Errors
+    /// There would be too many, or the file is too large.
+    pub fn slice_size_for(&self, file_size: Option<u64>) -> anyhow::Result<u64> {
+        slice_size_for(file_size, self.slice_size, self.is_far()).map_err(anyhow::Error::msg)
+    }
+
+    /// How an upload that begins by `answer` should be cut instead, in bytes of a slice, now that the server's distance is
+    /// known. None: it is cut well, or nothing can be done about it.
+    pub fn better_cut(&self, file_size: Option<u64>, answer: &UploadAnswer) -> Option<u64> {
+        if !self.is_far() {
+            return None;
+        }
+        self.lanes.reach_far();
+        let fitting = self.slice_size_for(file_size).ok()?;
+        let is_ours = self.slice_size.is_none() && answer.held().count() == 0;
+        (is_ours && answer.slice_size.is_some_and(|size| size > fitting)).then_some(fitting)
+    }
+
+    fn is_far(&self) -> bool {
+        self.client.distance().is_some_and(|distance| distance >= FAR)
     }
 
     /// A refusal in words for the user.
@@ -155,6 +185,12 @@ impl Upload<'_> {
             Opened::Finished(done) => return Ok(done),
             Opened::Unfinished(answer) => answer,
         };
+        if let Some(slice_size) = self.cx.better_cut(Some(self.source.size()), &answer) {
+            answer = match self.recut(slice_size)? {
+                Opened::Finished(done) => return Ok(done),
+                Opened::Unfinished(answer) => answer,
+            };
+        }
         loop {
             let plan = self.adopt(&answer)?;
             let ended = match self.send_missing(&plan, &answer) {
@@ -162,6 +198,16 @@ impl Upload<'_> {
                 Err(error) if error.is::<Overtaken>() && self.is_overtaken() => Ended::Lost,
                 ended => ended?,
             };
+            if let Ended::TooSlow(slice_size) = ended {
+                log::debug!("slices take too long: {slice_size} bytes instead of {:?}", plan.slice_size);
+                // Once: whatever the server says to it.
+                self.may_recut = false;
+                answer = match self.recut(slice_size)? {
+                    Opened::Finished(done) => return Ok(done),
+                    Opened::Unfinished(answer) => answer,
+                };
+                continue;
+            }
             if ended == Ended::Lost {
                 self.ledger.unsettle();
                 answer = match self.open()? {
@@ -180,10 +226,19 @@ impl Upload<'_> {
         }
     }
 
+    /// Begins again with slices of `slice_size` bytes, which the server takes over unless it holds something by now.
+    fn recut(&mut self, slice_size: u64) -> anyhow::Result<Opened> {
+        (self.remote.slice_size, self.remote.recut) = (slice_size, true);
+        self.open()
+    }
+
     /// Whether another push went on with the upload while ours was silent.
     fn is_overtaken(&self) -> bool {
         match self.remote.ask(0) {
-            Ok(answer) => answer.is_uploaded == 1 || answer.compare,
+            Ok(answer) => {
+                let is_recut = answer.slice_size != self.plan.and_then(|plan| plan.slice_size);
+                answer.is_uploaded == 1 || answer.compare || is_recut
+            }
             Err(error) => error.code() == Some(ErrorCode::Busy),
         }
     }
@@ -252,6 +307,8 @@ impl Upload<'_> {
             }
             None => self.cx.report.start(&plan, held.len() as u64, bytes),
         }
+        // From here on nobody of us asks for another cut.
+        (self.remote.slice_size, self.remote.recut) = (plan.slice_size.unwrap_or(self.remote.slice_size), false);
         self.plan = Some(plan);
         Ok(plan)
     }
@@ -269,7 +326,8 @@ impl Upload<'_> {
         let digests = HeldDigests::fetch(&self.remote, doubtful)?;
         let pool = Pool::new(self.cx.lanes.buffers(plan.slice_size.unwrap_or(0)));
         let mut feed = SourceFeed::new(self.source, plan, missing);
-        let work = Work { remote: &self.remote, plan, held: &digests, ledger: &self.ledger };
+        let gauge = Gauge::new(self.may_recut && held.count() == 0);
+        let work = Work { remote: &self.remote, plan, held: &digests, ledger: &self.ledger, gauge: &gauge };
         self.sent = true;
         let ended = pipeline::run(&work, &mut feed, &pool, self.cx.lanes)?;
         if let (Ended::Sent, Some(digest)) = (ended, feed.digest()) {
