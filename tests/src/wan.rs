@@ -8,7 +8,7 @@
 //!
 //! Needs root, the package iproute2, a C compiler and `/dev/net/tun`.
 
-use crate::process::{kill_9, within};
+use crate::process::kill_9;
 use crate::programs;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a link lasts at most.
 pub const LIFE: Duration = Duration::from_secs(600);
@@ -27,7 +27,7 @@ pub const ADDRESS_A: &str = "10.77.0.1";
 /// Address of the end B.
 pub const ADDRESS_B: &str = "10.77.0.2";
 
-/// How long ending and being ready may take, where many namespaces come and go.
+/// How long it may take to end, where many namespaces come and go.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A link and the namespaces at its ends, for as long as this lives.
@@ -130,6 +130,13 @@ impl Wan {
         [(); 2].map(|()| Carried { bytes_in: next(), bytes_out: next(), lost: next(), dropped: next() })
     }
 
+    fn remove_namespaces(&self) {
+        for namespace in &self.namespaces {
+            // It may be gone already.
+            let _ = Command::new("ip").args(["netns", "delete", namespace]).output();
+        }
+    }
+
     fn ask(&mut self, command: u8) -> String {
         let commands = self.commands.as_mut().expect("it has not ended");
         commands.write_all(&[command]).expect("the link is there");
@@ -147,20 +154,14 @@ impl Drop for Wan {
     fn drop(&mut self) {
         // It ends with its input, and removes the namespaces.
         self.commands = None;
-        let carrier = &mut self.carrier;
-        let mut has_ended = || carrier.try_wait().is_ok_and(|ended| ended.is_some());
-        if std::thread::panicking() {
-            // A second panic would end the whole program.
-            std::thread::sleep(Duration::from_secs(1));
-        } else {
-            within(PATIENCE, "the link ends", &mut has_ended);
-        }
-        if !has_ended() {
-            kill_9(&mut self.carrier);
-            for namespace in &self.namespaces {
-                // It may be gone already.
-                let _ = Command::new("ip").args(["netns", "delete", namespace]).output();
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.carrier.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                kill_9(&mut self.carrier);
+                self.remove_namespaces();
+                return;
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

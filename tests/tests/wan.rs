@@ -105,7 +105,8 @@ fn a_pulled_cable_is_noticed_in_time_and_costs_a_slice_for_each_sender_at_most()
     let pulled = Instant::now();
     let (noticed, retry) = push.next("it is noticed", NOTICED.end, |event| event["event"] == "retry");
     let silence = noticed - pulled;
-    assert!(NOTICED.contains(&silence), "noticed after {silence:?}: {retry}");
+    println!("noticed after {silence:?}");
+    assert!(NOTICED.contains(&silence), "after {silence:?}: {retry}");
     wan.plug();
     let done = push.done(Duration::from_secs(60));
     assert_eq!((&done["bytes_sent"], &done["bytes_held"]), (&SIZE.into(), &0.into()), "{done}");
@@ -113,6 +114,7 @@ fn a_pulled_cable_is_noticed_in_time_and_costs_a_slice_for_each_sender_at_most()
     // Heads of packets, questions, and what the full queue drops are 10 % at most.
     let (sent, lost) = (wan.carried()[0].bytes_in, SENDERS * SLICE);
     let most = (SIZE + lost) * 11 / 10;
+    println!("{sent} bytes for {SIZE}");
     assert!((SIZE..=most).contains(&sent), "{sent} bytes went onto the link: {SIZE} were to go, {most} may");
 }
 
@@ -135,6 +137,7 @@ fn a_link_that_goes_silent_while_an_answer_is_waited_for_is_noticed_in_time() {
     let pulled = Instant::now();
     within(NOTICED.end, "it is noticed", || status.try_wait().unwrap().is_some());
     let silence = pulled.elapsed();
+    println!("noticed after {silence:?}");
     let output = status.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(NOTICED.contains(&silence) && said.contains("no answer"), "after {silence:?}: {said}");
