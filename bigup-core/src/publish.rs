@@ -4,7 +4,8 @@
 //! # What is on disk, and what a kill there leaves
 //! ```text
 //! 1  merged synced, digest computed and compared        spool as before: done again by the next merger
-//! 2  merged stamped, publication recorded, both synced  the same
+//! 2  merged stamped and freed of what is reserved       the same
+//!    beyond its end, publication recorded, both synced
 //! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
 //!                                                       `merged`, or one that is the finished file by another name: the
 //!                                                       next merger goes on with 4
@@ -71,8 +72,8 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         Some(digest) => (digest, None),
         None => digest_of(spool, &upload, &merged)?,
     };
-    room::give_back_rest(&merged).at("cutting", &merged_path)?;
-    merged.sync_all().at("syncing", &merged_path)?;
+    // Mostly on disk by now; what is not yet must not keep others waiting for the lock.
+    merged.sync_data().at("syncing", &merged_path)?;
 
     let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
     if *locked.upload() != upload || !is_complete(&locked)? {
@@ -90,14 +91,15 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         }
         InTheWay::Other(what) => return block(&mut locked, what),
     }
+    room::give_back_rest(&merged).at("cutting", &merged_path)?;
     store::stamp(&merged, &merged_path, &Stamp { digest, source: upload.source.clone() })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(&merged, &merged_path, slice_size, &leaves);
     }
     let inode = merged.metadata().at("looking at", &merged_path)?.ino();
     locked.records().set_publication(Some(Publication { inode, digest })).at("writing", spool.path())?;
+    locked.records().0.sync_data().at("syncing the digests in", spool.path())?;
     merged.sync_all().at("syncing", &merged_path)?;
-    locked.records().0.sync_all().at("syncing the digests in", spool.path())?;
     match Store::new(data).publish(&merged_path, &upload.file_name, upload.replace) {
         Ok(()) => {}
         Err(StoreError::Exists) => return block(&mut locked, exists(data, &upload)),

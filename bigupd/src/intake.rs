@@ -1,6 +1,6 @@
 //! Receiving one slice: from the body to a file, digested while the bytes are hot.
 //!
-//! Pieces are gathered to [`BATCH_LEN`] and handed to a thread that may block, one batch at a time for each slice, while
+//! Pieces are gathered to batches and handed to a thread that may block, one batch at a time for each slice, while
 //! the next one is received. So memory is two batches a slice, the async threads never wait for a disk, and a slow client
 //! occupies no thread.
 
@@ -15,8 +15,12 @@ use sha2::{Digest as _, Sha256};
 use std::io::{self, Write};
 use tokio::task::JoinHandle;
 
-/// Bytes written and digested at once: enough that a switch of threads costs little, few enough to stay in the cache.
-pub const BATCH_LEN: usize = 1 << 20;
+/// Bytes written and digested at once, of small slices and of large ones: enough that a switch of threads costs little, few
+/// enough to stay in the cache. Small slices come by the dozen over long lines, and wait in memory while a batch fills.
+const BATCH_LEN: std::ops::RangeInclusive<u64> = (128 << 10)..=(1 << 20);
+
+/// Batches of a slice.
+const BATCHES: u64 = 8;
 
 /// What a slice must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,15 +100,16 @@ pub async fn receive(
     };
     let mut work = Work::Rests(Box::new(writer));
     let (mut batch, mut batch_len, mut received) = (vec![], 0, 0);
+    let full = (expected.len / BATCHES).clamp(*BATCH_LEN.start(), *BATCH_LEN.end());
     while let Some(piece) = body.next(&mut pace).await? {
         received += piece.len() as u64;
         if received > expected.len {
             let message = format!("slice {}: slice_size is {}, but more bytes came", expected.slice_id, expected.len);
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
-        batch_len += piece.len();
+        batch_len += piece.len() as u64;
         batch.push(piece);
-        if batch_len >= BATCH_LEN {
+        if batch_len >= full {
             work = work.go_on(std::mem::take(&mut batch)).await?;
             batch_len = 0;
         }

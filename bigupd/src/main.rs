@@ -3,10 +3,10 @@
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::printable;
-use bigupd::check;
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::server;
 use bigupd::tls::Tls;
+use bigupd::{check, memory};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
@@ -88,6 +88,7 @@ fn connections_for(files: u64) -> u64 {
 }
 
 fn serve(config: &Config, mode: Mode, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
+    memory::keep_some();
     let data = DataDir::create(&config.data_dir)?;
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
     let served = runtime.block_on(async {

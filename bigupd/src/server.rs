@@ -42,7 +42,7 @@ const SEND_BUFFER: u32 = 64 << 10;
 
 /// Largest buffer of a connection, in bytes: what one read from a socket can bring. Larger ones save little time, smaller
 /// ones cost some.
-const MAX_BUFFER: usize = 256 << 10;
+pub const MAX_BUFFER: usize = 256 << 10;
 
 /// A connection that has rested this long after an answer is taken from hyper, and given back with its next request. The
 /// buffers that hyper keeps for it are as large as its largest body needed, and those of thousands would fill the memory.

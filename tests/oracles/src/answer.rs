@@ -104,6 +104,7 @@ fn check_plan(answer: &UploadAnswer) {
             slice_size: 1 << 23,
             file_digest: None,
             replace: false,
+            recut: false,
         };
         match plan_of(answer, &remote) {
             Ok(plan) => {
