@@ -41,7 +41,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
         !["bigup, slices synced", "curl --parallel → nginx", "curl --parallel → dufs"].contains(&peer.name)
     });
     let mut single: Vec<(&'static str, Cost)> = vec![];
-    let costs = rounds_of(&mut peers.all, &mut peers.absent, rounds, |peer, _| {
+    let costs = rounds_of(&mut peers, rounds, |peer, _| {
         single.push((peer.name, send_one(peer, &one, all)?));
         send_many(peer, &files, size)
     });
@@ -50,6 +50,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     for (peer, costs) in &costs {
         let alone = median_of(single.iter().filter(|(name, _)| *name == peer.name).map(|(_, cost)| cost), |c| c.synced);
         let synced = median_of(costs, |c| c.synced);
+        let of_server = |text: String| if peer.servers().is_empty() { "–".to_owned() } else { text };
         table.row([
             peer.name.to_owned(),
             seconds(alone),
@@ -58,8 +59,8 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
             rate(all, synced),
             times(alone / synced),
             seconds(median_of(costs, |c| c.client_cpu)),
-            seconds(median_of(costs, |c| c.server_cpu)),
-            show_size(median_of(costs, |c| c.server_peak as f64) as u64),
+            of_server(seconds(median_of(costs, |c| c.server_cpu))),
+            of_server(show_size(median_of(costs, |c| c.server_peak as f64) as u64)),
         ]);
         table.bars.push((peer.name.to_owned(), synced));
     }

@@ -1,7 +1,7 @@
 //! One file, sent by every peer in turn.
 
 use crate::measure::{Cost, clear, cost, files_below, read_once};
-use crate::peers::{GROUPS, Peer};
+use crate::peers::{GROUPS, Peer, Peers};
 use crate::table::{Table, median, rate, seconds, size_name, spread, times};
 use crate::{Bench, Report};
 use anyhow::{Context, ensure};
@@ -16,6 +16,10 @@ const OF_LARGE: [&str; 6] = ["cp", "bigup", "nginx", "rsync", "scp", "rustus"];
 
 /// Content is compared up to this size, beyond it only the length.
 const COMPARED: u64 = 1 << 30;
+
+/// So many seconds, and so many times what the fastest takes, are very long.
+const SLOW: f64 = 20.0;
+const SLOW_FACTOR: f64 = 10.0;
 
 const HEADER: [&str; 9] = [
     "peer",
@@ -34,16 +38,18 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     let groups = if size < LARGE { &GROUPS[..] } else { &OF_LARGE };
     let source = bench.source("source", size);
     let mut peers = bench.start(groups);
-    let costs = rounds_of(&mut peers.all, &mut peers.absent, rounds, |peer, round| {
+    // They differ for folders only.
+    peers.all.retain(|peer| !peer.name.starts_with("curl --parallel"));
+    let costs = rounds_of(&mut peers, rounds, |peer, round| {
         read_once(std::slice::from_ref(&source))?;
-        let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, "file")], 1)?;
+        let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, &format!("file{round}"))], 1)?;
         let compared = round == 0 && size <= COMPARED;
         stored_file(peer, size).and_then(|stored| check(&source, &stored, compared))?;
         Ok(cost)
     });
     let size_name = size_name(size);
     let mut table = Table::new(format!("One file of {size_name}"), "", &HEADER);
-    let base = median_of(costs.iter().filter(|(peer, _)| peer.name == "cp").flat_map(|(_, costs)| costs), |c| c.synced);
+    let base = base_of(&costs);
     for (peer, costs) in &costs {
         table.row(row(peer, costs, base, size));
         table.bars.push((peer.name.to_owned(), median_of(costs, |c| c.synced)));
@@ -57,20 +63,23 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     })
 }
 
-/// Lets peers take turns. One that fails is absent from then on, with the reason.
+/// What peers cost, round by round.
+pub type Costs = Vec<(Peer, Vec<Cost>)>;
+
+/// Lets peers take turns. One that fails is absent from then on, with the reason. One other than bigup that takes very long
+/// has one turn.
 pub fn rounds_of(
-    peers: &mut Vec<Peer>,
-    absent: &mut Vec<String>,
+    peers: &mut Peers,
     rounds: usize,
     mut once: impl FnMut(&Peer, usize) -> anyhow::Result<Cost>,
-) -> Vec<(Peer, Vec<Cost>)> {
-    let mut costs: Vec<(Peer, Vec<Cost>)> = peers.drain(..).map(|peer| (peer, vec![])).collect();
-    let mut failed = vec![];
+) -> Costs {
+    let mut costs: Costs = peers.all.drain(..).map(|peer| (peer, vec![])).collect();
+    let mut left: Vec<&'static str> = costs.iter().map(|(peer, _)| peer.name).collect();
     for round in 0..rounds {
         for turn in 0..costs.len() {
             let turn = (turn + round) % costs.len();
             let (peer, costs) = &mut costs[turn];
-            if failed.contains(&peer.name) {
+            if !left.contains(&peer.name) {
                 continue;
             }
             match once(peer, round).and_then(|cost| clear(&peer.stored).map(|()| cost)) {
@@ -80,14 +89,31 @@ pub fn rounds_of(
                 }
                 Err(error) => {
                     println!("round {}: {} failed: {error:#}", round + 1, peer.name);
-                    failed.push(peer.name);
-                    absent.push(format!("{} ({error:#})", peer.name));
+                    costs.clear();
+                    left.retain(|name| *name != peer.name);
+                    peers.absent.push(format!("{} ({error:#})", peer.name));
                 }
             }
         }
+        if round == 0 {
+            let slow = slow(&costs);
+            left.retain(|name| !slow.contains(name));
+            peers.once.extend(slow.into_iter().filter(|_| rounds > 1));
+        }
     }
-    costs.retain(|(peer, _)| !failed.contains(&peer.name));
+    costs.retain(|(_, costs)| !costs.is_empty());
     costs
+}
+
+/// Those that would make the whole take very long.
+fn slow(costs: &Costs) -> Vec<&'static str> {
+    let took = |costs: &[Cost]| costs.iter().map(|cost| cost.wall).sum::<f64>();
+    let fastest =
+        costs.iter().filter(|(_, costs)| !costs.is_empty()).map(|(_, costs)| took(costs)).fold(f64::MAX, f64::min);
+    let is_slow = |(peer, costs): &&(Peer, Vec<Cost>)| {
+        !peer.name.starts_with("bigup") && took(costs) > SLOW && took(costs) > SLOW_FACTOR * fastest
+    };
+    costs.iter().filter(is_slow).map(|(peer, _)| peer.name).collect()
 }
 
 fn row(peer: &Peer, costs: &[Cost], base: f64, size: u64) -> [String; 9] {
@@ -106,6 +132,11 @@ fn row(peer: &Peer, costs: &[Cost], base: f64, size: u64) -> [String; 9] {
         show_size(median_of(costs, |c| c.client_peak as f64) as u64),
         of_server(show_size(median_of(costs, |c| c.server_peak as f64) as u64)),
     ]
+}
+
+/// What `cp` and a sync take; NaN if it takes no part.
+pub fn base_of(costs: &Costs) -> f64 {
+    median_of(costs.iter().filter(|(peer, _)| peer.name == "cp").flat_map(|(_, costs)| costs), |c| c.synced)
 }
 
 /// The median of one figure.

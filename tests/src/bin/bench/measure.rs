@@ -25,9 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long what servers started for one client may take to end.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Beyond so many files the file system is synced instead of each of them.
-const SYNC_EACH: usize = 100;
-
 /// What a client, with all that it started, cost.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
@@ -189,20 +186,14 @@ fn watch(servers: &[u32], over: &AtomicBool, peak: &AtomicU64) {
     }
 }
 
-/// Syncs what is stored below a folder: a few files and their folders each, of many the file system.
+/// Syncs what is stored below a folder: one file and its folder, of several the file system, once.
 ///
 /// # Errors
 /// It cannot be read or synced.
 pub fn sync_stored(folder: &Path) -> anyhow::Result<()> {
-    let files = files_below(folder)?;
-    if files.len() > SYNC_EACH {
-        return Ok(nix::unistd::syncfs(File::open(folder)?)?);
-    }
-    for file in &files {
-        File::open(file)?.sync_all()?;
-        File::open(file.parent().context("a file is in a folder")?)?.sync_all()?;
-    }
-    Ok(())
+    let [file] = &files_below(folder)?[..] else { return Ok(nix::unistd::syncfs(File::open(folder)?)?) };
+    File::open(file)?.sync_all()?;
+    Ok(File::open(file.parent().context("a file is in a folder")?)?.sync_all()?)
 }
 
 /// All files below a folder, of any depth.

@@ -75,6 +75,8 @@ pub struct Peers {
     pub versions: Vec<String>,
     /// Names of the others, with the reason.
     pub absent: Vec<String>,
+    /// Names of those that were too slow for more than one round.
+    pub once: Vec<&'static str>,
 }
 
 impl Peers {
@@ -96,9 +98,16 @@ impl Peers {
         peers
     }
 
-    /// The sentence about what is missing; nothing if nothing is.
+    /// The sentences about what is missing; nothing if nothing is.
     pub fn absence(&self) -> String {
-        if self.absent.is_empty() { String::new() } else { format!(" Absent: {}.", self.absent.join("; ")) }
+        let once = if self.once.is_empty() {
+            String::new()
+        } else {
+            format!(" One round only, since it takes long: {}.", self.once.join(", "))
+        };
+        let absent =
+            if self.absent.is_empty() { String::new() } else { format!(" Absent: {}.", self.absent.join("; ")) };
+        once + &absent
     }
 }
 

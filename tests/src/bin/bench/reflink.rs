@@ -1,6 +1,6 @@
 //! Where the file system shares blocks, merging moves none: what the merger works there.
 
-use crate::file::{median_of, rounds_of, stored_file};
+use crate::file::{base_of, median_of, rounds_of, stored_file};
 use crate::measure::{cost, read_once};
 use crate::peers::Peers;
 use crate::table::{Table, seconds, size_name, spread, times};
@@ -18,14 +18,14 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     let mount = Mount::new_in(bench.folder, &["mkfs.xfs", "-q", "-m", "reflink=1"], 4 * size + (2 << 30));
     let mut peers = Peers::start(&mount.path(), &["cp", "bigup"]);
     peers.all.retain(|peer| peer.name != "bigup, slices synced");
-    let costs = rounds_of(&mut peers.all, &mut peers.absent, rounds, |peer, _| {
+    let costs = rounds_of(&mut peers, rounds, |peer, round| {
         read_once(std::slice::from_ref(&source))?;
-        let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, "file")], 1)?;
+        let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, &format!("file{round}"))], 1)?;
         stored_file(peer, size)?;
         Ok(cost)
     });
     let mut table = Table::new(format!("One file of {} on XFS with reflinks", size_name(size)), "", &HEADER);
-    let base = median_of(costs.iter().filter(|(peer, _)| peer.name == "cp").flat_map(|(_, costs)| costs), |c| c.synced);
+    let base = base_of(&costs);
     for (peer, costs) in &costs {
         let of_server = |value: f64| if peer.name == "cp" { "–".to_owned() } else { seconds(value) };
         let merger = median_of(costs, |c| c.server_cpu - c.first_cpu);

@@ -1,6 +1,6 @@
 //! Going on after the client was killed at half of a file: how long until something new is on its way, and until the end.
 
-use crate::measure::{clear, files_below, read_once};
+use crate::measure::{clear, files_below, read_once, sync_stored};
 use crate::peers::{Peer, tus_remembering};
 use crate::table::{Table, median, seconds, size_name, spread};
 use crate::{Bench, Report};
@@ -39,17 +39,21 @@ struct Case<'a> {
 struct Resumed {
     first: f64,
     whole: f64,
+    synced: f64,
 }
 
 /// Runs it.
 pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report> {
     let source = bench.source("source", size);
     let mut peers = bench.start(&GROUPS);
-    let mut table =
-        Table::new(format!("Second half of a file of {}", size_name(size)), "", &["peer", "first new bytes", "whole"]);
+    let mut table = Table::new(
+        format!("Second half of a file of {}", size_name(size)),
+        "",
+        &["peer", "first new bytes", "whole", "and synced"],
+    );
     let names: Vec<&str> = cases(bench, &peers.all, &source)?.iter().map(|case| case.name).collect();
     for (turn, name) in names.iter().enumerate() {
-        let (mut firsts, mut wholes) = (vec![], vec![]);
+        let (mut firsts, mut wholes, mut synced) = (vec![], vec![], vec![]);
         for _ in 0..rounds {
             let mut case = cases(bench, &peers.all, &source)?.swap_remove(turn);
             match once(&mut case, &source, size) {
@@ -61,6 +65,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
                     );
                     firsts.push(resumed.first);
                     wholes.push(resumed.whole);
+                    synced.push(resumed.synced);
                 }
                 Err(error) => peers.absent.push(format!("{name} ({error:#})")),
             }
@@ -70,8 +75,8 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
             continue;
         }
         let first = if firsts.iter().all(|first| first.is_nan()) { "starts over".to_owned() } else { spread(&firsts) };
-        table.row([(*name).to_owned(), first, spread(&wholes)]);
-        table.bars.push(((*name).to_owned(), median(wholes.iter().copied())));
+        table.row([(*name).to_owned(), first, spread(&wholes), spread(&synced)]);
+        table.bars.push(((*name).to_owned(), median(synced)));
     }
     Ok(Report {
         title: "Resuming".to_owned(),
@@ -141,9 +146,11 @@ fn once(case: &mut Case<'_>, source: &Path, size: u64) -> anyhow::Result<Resumed
     }
     ensure!(child.wait()?.success(), "{:?} failed", case.go_on);
     let whole = began.elapsed().as_secs_f64();
+    sync_stored(&case.peer.stored)?;
+    let synced = began.elapsed().as_secs_f64();
     let stored = crate::file::stored_file(case.peer, size)?;
     ensure!(size > COMPARED || data::same(source, &stored), "what was stored is not what was sent");
-    Ok(Resumed { first, whole })
+    Ok(Resumed { first, whole, synced })
 }
 
 fn spawn(command: &mut Command) -> anyhow::Result<Child> {

@@ -1,6 +1,6 @@
 //! A folder of many small files.
 
-use crate::file::{median_of, rounds_of};
+use crate::file::{base_of, median_of, rounds_of};
 use crate::measure::{cost, files_below, read_once};
 use crate::table::{Table, seconds, spread, times};
 use crate::{Bench, Report};
@@ -27,15 +27,15 @@ pub fn run(bench: &Bench<'_>, count: usize, rounds: usize) -> anyhow::Result<Rep
     let files = files_below(&folder)?;
     let mut peers = bench.start(&GROUPS);
     peers.all.retain(|peer| peer.send_folder(&folder, "x").is_some() && peer.name != "bigup, slices synced");
-    let costs = rounds_of(&mut peers.all, &mut peers.absent, rounds, |peer, round| {
+    let costs = rounds_of(&mut peers, rounds, |peer, round| {
         read_once(&files)?;
-        let command = peer.send_folder(&folder, "small").context("it sends no folders")?;
+        let command = peer.send_folder(&folder, &format!("small{round}")).context("it sends no folders")?;
         let cost = cost(&peer.servers(), &peer.stored, &[command], 1)?;
         let stored = files_below(&peer.stored)?;
         ensure!(stored.len() == files.len(), "{} of {} files were stored", stored.len(), files.len());
         if round == 0 {
             for file in &files {
-                let there = peer.stored.join("small").join(file.strip_prefix(&folder)?);
+                let there = peer.stored.join("small0").join(file.strip_prefix(&folder)?);
                 ensure!(data::same(file, &there), "{} is not what was sent", there.display());
             }
         }
@@ -43,12 +43,11 @@ pub fn run(bench: &Bench<'_>, count: usize, rounds: usize) -> anyhow::Result<Rep
     });
     let title = format!("{count} files of 4 KiB");
     let mut table = Table::new(&title, "", &HEADER);
-    let base = median_of(costs.iter().filter(|(peer, _)| peer.name == "cp").flat_map(|(_, costs)| costs), |c| c.synced);
+    let base = base_of(&costs);
     for (peer, costs) in &costs {
         let synced: Vec<f64> = costs.iter().map(|c| c.synced).collect();
         let middle = median_of(costs, |c| c.synced);
-        let server = peer.servers().is_empty();
-        let of_server = |text: String| if server { "–".to_owned() } else { text };
+        let of_server = |text: String| if peer.servers().is_empty() { "–".to_owned() } else { text };
         table.row([
             peer.name.to_owned(),
             seconds(median_of(costs, |c| c.wall)),

@@ -84,11 +84,13 @@ pub fn bars(document: &str) -> Vec<(String, Vec<(String, f64)>)> {
     comments.filter_map(|comment| group(serde_json::from_str(comment).ok()?)).collect()
 }
 
-/// The middle one of these; NaN if there are none.
+/// The middle one of these, or between the middle two; NaN if there are none.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let upper = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
+    let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN);
+    (lower + upper) / 2.0
 }
 
 /// Seconds to three figures or so.
@@ -106,7 +108,7 @@ pub fn spread(values: &[f64]) -> String {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(0.0, f64::max);
     let middle = seconds(median(values.iter().copied()));
-    if values.len() < 2 { middle } else { format!("{middle} ({least:.2}–{most:.2})") }
+    if values.len() < 2 || !least.is_finite() { middle } else { format!("{middle} ({least:.2}–{most:.2})") }
 }
 
 /// How many times as much.

@@ -27,7 +27,7 @@ pub(super) fn rustus(folder: &Path) -> anyhow::Result<Started> {
     let rustus = program("rustus")?;
     let (stored, port) = (made(folder, "files")?, free_port()?);
     let mut command = Command::new(&rustus);
-    command.args(["--host", "127.0.0.1", "--log-level", "WARN", "--remove-parts"]);
+    command.args(["--host", "127.0.0.1", "--log-level", "WARN", "--remove-parts", "true"]);
     command.args(["--port", &port.to_string(), "--max-body-size", &(2 * CHUNK).to_string()]);
     command.arg("--data-dir").arg(&stored).arg("--info-dir").arg(&stored);
     let server = Arc::new(Server::start(&mut command, port, folder)?);
