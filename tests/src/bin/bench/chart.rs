@@ -10,6 +10,8 @@ const NAMES: f64 = 190.0;
 const VALUES: f64 = 90.0;
 const MARGIN: f64 = 16.0;
 
+const CAPTION: &str = "Seconds until all is whole and synced, medians; shorter is better";
+
 const STYLE: &str = "\
 .paper{fill:#fff}text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:14px}\
 .value{fill:#59636e}.bar{fill:#a3b1c2}.own{fill:#d9622b}.base{fill:#6b7785}\
@@ -18,14 +20,14 @@ const STYLE: &str = "\
 
 /// Draws groups of bars, each with a title; lengths are relative within a group, the shortest bar comes first.
 pub fn draw(groups: &[(String, Vec<(String, f64)>)]) -> String {
-    let mut y = MARGIN;
-    let mut body = String::new();
+    let mut body = format!("<text class=\"value\" x=\"{MARGIN}\" y=\"{}\">{CAPTION}</text>\n", MARGIN + 10.0);
+    let mut y = 2.0 * MARGIN + 10.0;
     for (title, bars) in groups {
         y = draw_group(&mut body, y, title, bars);
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" role=\"img\" \
-         aria-label=\"Seconds until all is whole and synced; less is better\">\n<style>{STYLE}</style>\n\
+         aria-label=\"{CAPTION}\">\n<style>{STYLE}</style>\n\
          <rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n{body}</svg>\n"
     )
 }

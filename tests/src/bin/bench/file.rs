@@ -9,10 +9,10 @@ use bigup_core::units::show_size;
 use bigup_tests::data;
 use std::path::{Path, PathBuf};
 
-/// From this size on only those are measured that are fast, or that many use: the others take minutes.
+/// From this size on only these are measured: all of them would take very long.
 const LARGE: u64 = 4 << 30;
 
-const OF_LARGE: [&str; 6] = ["cp", "bigup", "nginx", "rsync", "scp", "rustus"];
+const OF_LARGE: [&str; 6] = ["cp", "bigup", "curl → nginx", "rsync", "rsync --fsync", "tus-js ×4 → rustus"];
 
 /// Content is compared up to this size, beyond it only the length.
 const COMPARED: u64 = 1 << 30;
@@ -35,11 +35,11 @@ const HEADER: [&str; 9] = [
 
 /// Runs it.
 pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report> {
-    let groups = if size < LARGE { &GROUPS[..] } else { &OF_LARGE };
     let source = bench.source("source", size);
-    let mut peers = bench.start(groups);
+    let mut peers = bench.start(&GROUPS);
     // They differ for folders only.
     peers.all.retain(|peer| !peer.name.starts_with("curl --parallel"));
+    peers.all.retain(|peer| size < LARGE || OF_LARGE.contains(&peer.name));
     let costs = rounds_of(&mut peers, rounds, |peer, round| {
         read_once(std::slice::from_ref(&source))?;
         let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, &format!("file{round}"))], 1)?;

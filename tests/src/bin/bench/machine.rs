@@ -7,7 +7,7 @@ use std::process::Command;
 /// The machine, the file system of `folder`, the state of the source and the time: some sentences in Markdown.
 pub fn describe(folder: &Path) -> String {
     format!(
-        "Measured {} at commit {} on {} × {}, {} of memory, Linux {}, {}, {} free; load before: {}.",
+        "Measured {} at commit {}, on {} × {}, {} of memory, Linux {}, {}, {} free; load before: {}.",
         printed("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         commit(),
         std::thread::available_parallelism().map_or(0, |cores| cores.get()),
@@ -25,7 +25,7 @@ fn commit() -> String {
     let commit = printed("git", &["rev-parse", "--short", "HEAD"]);
     // What this program writes itself changes nothing that is measured.
     let changed = printed("git", &["status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)docs"]);
-    if changed.is_empty() { commit } else { format!("{commit}, changed since") }
+    if changed.is_empty() { commit } else { format!("{commit} with changes") }
 }
 
 fn memory() -> String {

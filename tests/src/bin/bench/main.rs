@@ -221,7 +221,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::Small { files: 2000, rounds: 5 },
         Mode::Clients { size: 32 * MIB, rounds: 3 },
         Mode::Resume { size: 8 * GIB, rounds: 1 },
-        Mode::Finish { rounds: 3, sizes: vec![64 * MIB, GIB, 8 * GIB] },
+        Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB, 8 * GIB] },
         Mode::Reflink { size: GIB, rounds: 3 },
         Mode::Device { rounds: 1, sizes: vec![GIB, 4 * GIB] },
         Mode::Uploads { count: 1000 },
