@@ -2,7 +2,8 @@
 //! shared and noisy, so only figures of one run are to be compared, and of those the medians.
 //!
 //! Each mode is a file of its own with a function that yields a [`Report`]; its tables are printed, and with `--docs` put
-//! into a document. `bench --help` lists the modes. `tests/bench` installs the peers first.
+//! into a document. `bench --help` lists the modes. `tests/bench` installs the peers first. A new mode is a file, a variant of
+//! [`Mode`] with its key, which is also a place in [`KEYS`], and a line in the lists of what `all` runs.
 
 mod chart;
 mod clients;
