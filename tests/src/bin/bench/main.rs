@@ -62,7 +62,7 @@ struct Options {
     #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
     peers: Option<Vec<String>>,
     /// Folder on the disk that is to be measured [default: target/, where this program lies]
-    #[arg(long, global = true, value_name = "FOLDER")]
+    #[arg(long, global = true, value_name = "FOLDER", env = "BENCH_DIR")]
     dir: Option<PathBuf>,
     /// Document whose sections of these modes are replaced; its chart lies beside it [default of `all`: docs/benchmarks.md]
     #[arg(long, global = true, value_name = "FILE")]
