@@ -12,7 +12,12 @@ pub struct Mount {
 impl Mount {
     /// Makes one of `size` bytes in an image file by the program and arguments of `mkfs`, and mounts it.
     pub fn new(mkfs: &[&str], size: u64) -> Mount {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Mount::new_in(&std::env::temp_dir(), mkfs, size)
+    }
+
+    /// The same, with the image file in a folder of the caller's.
+    pub fn new_in(folder: &Path, mkfs: &[&str], size: u64) -> Mount {
+        let folder = tempfile::tempdir_in(folder).expect("a temporary folder can be made");
         let image = folder.path().join("image");
         make_image(&image, mkfs, size);
         let mount = Mount::empty(folder);

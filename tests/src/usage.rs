@@ -43,3 +43,28 @@ pub fn descriptors(pid: u32) -> Option<Vec<String>> {
     open.sort();
     Some(open)
 }
+
+/// A process and all below it that live, in no order.
+pub fn tree(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        let children = children(*pid);
+        found.extend(children);
+        next += 1;
+    }
+    found
+}
+
+/// Children of a process, whichever of its threads started them.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+/// Lets [`peak_memory`] of a process begin anew.
+pub fn reset_peak(pid: u32) {
+    // It may have ended by itself.
+    let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}

@@ -1,6 +1,8 @@
 //! What idle connections cost: memory of a daemon that holds many of them, each of which made one request.
 
-use crate::Bigupd;
+use crate::peers::bigupd;
+use crate::table::Table;
+use crate::{Bench, Report};
 use bigup_core::units::show_size;
 use bigup_tests::http::{connect, post_head, read_answer};
 use bigup_tests::usage::{memory, peak_memory};
@@ -15,9 +17,8 @@ const AT_ONCE: usize = 64;
 /// Bytes of a body. Slices of this size have plain digests.
 const BODY: usize = 1_000_000;
 
-/// Runs the benchmark: `[N]`.
-pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let count: usize = arguments.next().unwrap_or_else(|| "10000".to_owned()).parse()?;
+/// Holds `count` connections after a small question, and as many after a body.
+pub fn run(bench: &Bench<'_>, count: usize) -> anyhow::Result<Report> {
     allow_descriptors(count as u64 * 4 / 3 + 2200)?;
     let ask = b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: bench\r\n\r\n".to_vec();
     let body = vec![7; BODY];
@@ -25,26 +26,28 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let digest = blake3::hash(&body);
     let query = format!("file_name=f&slice_id=1&slice_num=3&slice_size={BODY}&slice_digest=hash:{digest}");
     let send = [post_head(&query, &[&format!("Content-Length: {BODY}")]), body].concat();
-    for (what, request) in [("a small question", &ask), ("a body of 1 MB", &send)] {
-        let folder = tempfile::tempdir()?;
+    let header = ["each asked", "before", "now", "a connection", "at most"];
+    let mut table = Table::new(format!("Memory of bigupd with {count} idle connections"), "", &header);
+    for (what, request) in [("a small question", &ask), ("to store 1 MB", &send)] {
+        let data = bench.folder.join(what.replace(' ', "-"));
+        std::fs::create_dir_all(&data)?;
         let most = (count + AT_ONCE).to_string();
         let limits = ["--max-connections", &most, "--max-connections-per-address", "0", "--idle-timeout", "1h"];
-        let daemon = Bigupd::start(&folder.path().join("data"), &limits)?;
+        let daemon = bigupd(&data, &limits)?;
         let before = memory(daemon.pid()).unwrap_or(0);
-        let connections = open(&daemon.url, count, request);
+        let connections = open(&daemon.url(), count, request);
         std::thread::sleep(Duration::from_secs(5));
         let after = memory(daemon.pid()).unwrap_or(0);
-        println!(
-            "{count} idle connections after {what}: {} before, {} now, {} each, {} at most",
-            show_size(before),
-            show_size(after),
-            show_size(after.saturating_sub(before) / connections.len() as u64),
-            show_size(peak_memory(daemon.pid()).unwrap_or(0))
-        );
-        drop(connections);
-        daemon.end()?;
+        let each = after.saturating_sub(before) / connections.len() as u64;
+        let sizes = [before, after, each, peak_memory(daemon.pid()).unwrap_or(0)].map(show_size);
+        table.row([what.to_owned()].into_iter().chain(sizes));
     }
-    Ok(())
+    Ok(Report {
+        title: "Idle connections".to_owned(),
+        text: "What a daemon holds for connections that made one request each and stay open.".to_owned(),
+        versions: vec![],
+        tables: vec![table],
+    })
 }
 
 /// Sees to it that this program, and with it the daemon, which inherits it, may have so many descriptors.

@@ -1,69 +1,311 @@
-//! Measures. It judges nothing: machines are shared and noisy, so only figures of one run are to be compared, and of those
-//! the medians.
+//! Measures bigup beside others that move files, and what its requests and connections cost. It judges nothing: machines are
+//! shared and noisy, so only figures of one run are to be compared, and of those the medians.
 //!
-//! - `bench [SIZE [ROUNDS [FOLDER]]]` pushes a large file; by default 1G, 5 rounds and a temporary folder.
-//! - `bench uploads [N]` sends requests to a daemon with one unfinished upload and to one with N; by default 1000.
-//! - `bench wan [SIZE [ARGUMENT OF PUSH]…]` pushes over a long lossy link, beside other tools; by default 512M. Needs root.
-//! - `bench idle [N]` holds N idle connections; by default 10000.
+//! Each mode is a file of its own with a function that yields a [`Report`]; its tables are printed, and with `--docs` put
+//! into a document. `bench --help` lists the modes. `tests/bench` installs the peers first. A new mode is a file, a variant of
+//! [`Mode`] with its key, which is also a place in [`KEYS`], and a line in the lists of what `all` runs.
 
+mod chart;
+mod clients;
+mod device;
+mod document;
+mod file;
+mod finish;
 mod idle;
-mod push;
+mod machine;
+mod measure;
+mod peers;
+mod reflink;
+mod resume;
+mod server;
+mod small;
+mod table;
 mod uploads;
 mod wan;
 
-use bigup_tests::process::signal;
-use bigup_tests::programs;
-use nix::sys::signal::Signal;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use anyhow::Context;
+use bigup_core::units::parse_size;
+use bigup_tests::data;
+use clap::{Args, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use table::Table;
+
+/// Sections of the document, in order.
+const KEYS: [&str; 12] = [
+    "file 64 MiB",
+    "file 1 GiB",
+    "file 8 GiB",
+    "small",
+    "clients",
+    "wan",
+    "resume",
+    "finish",
+    "reflink",
+    "device",
+    "uploads",
+    "idle",
+];
+
+/// Measures bigup beside others that move files.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    mode: Mode,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What all modes take.
+#[derive(Args)]
+struct Options {
+    /// Peers beside bigup: of cp, nginx, dufs, rsync, scp, rclone, tus, rustus [default: all that the mode knows]
+    #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
+    peers: Option<Vec<String>>,
+    /// Folder on the disk that is to be measured [default: target/, where this program lies]
+    #[arg(long, global = true, value_name = "FOLDER", env = "BENCH_DIR")]
+    dir: Option<PathBuf>,
+    /// Document whose sections of these modes are replaced; its chart lies beside it [default of `all`: docs/benchmarks.md]
+    #[arg(long, global = true, value_name = "FILE")]
+    docs: Option<PathBuf>,
+}
+
+/// The modes.
+#[derive(Clone, Subcommand)]
+enum Mode {
+    /// One file, all peers
+    File {
+        /// Its size
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 5)]
+        rounds: usize,
+    },
+    /// A folder of many files of 4 KiB
+    Small {
+        /// How many
+        #[arg(default_value_t = 2000)]
+        files: usize,
+        /// Rounds
+        #[arg(default_value_t = 5)]
+        rounds: usize,
+    },
+    /// 64 files by 16 clients at once
+    Clients {
+        /// Size of each
+        #[arg(default_value = "32M", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Going on after a client was killed at half of a file
+    Resume {
+        /// Its size
+        #[arg(default_value = "8G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 1)]
+        rounds: usize,
+    },
+    /// From the last slice stored to the file being finished
+    Finish {
+        /// Rounds for each size
+        #[arg(default_value_t = 3)]
+        rounds: usize,
+        /// Sizes of the file
+        #[arg(default_values = ["64M", "1G", "8G"], value_parser = parse_size)]
+        sizes: Vec<u64>,
+    },
+    /// The merger's work where the file system shares blocks (XFS; needs root)
+    Reflink {
+        /// Size of the file
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Bytes written to the device for each byte of a file (ext4; needs root)
+    Device {
+        /// Rounds for each size
+        #[arg(default_value_t = 1)]
+        rounds: usize,
+        /// Sizes of the file
+        #[arg(default_values = ["1G", "4G"], value_parser = parse_size)]
+        sizes: Vec<u64>,
+    },
+    /// A long link that loses packets, in network namespaces (needs root)
+    Wan {
+        /// Size of the file
+        #[arg(default_value = "512M", value_parser = parse_size)]
+        size: u64,
+        /// Further arguments of the push
+        #[arg(last = true)]
+        push: Vec<String>,
+    },
+    /// Requests to a daemon with one unfinished upload and to one with many
+    Uploads {
+        /// How many
+        #[arg(default_value_t = 1000)]
+        count: usize,
+    },
+    /// Memory that idle connections take
+    Idle {
+        /// How many
+        #[arg(default_value_t = 10_000)]
+        count: usize,
+    },
+    /// All of these, into the document
+    All {
+        /// With less of everything
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+/// What a mode found.
+struct Report {
+    /// What was measured.
+    title: String,
+    /// How; Markdown.
+    text: String,
+    /// Programs that took part.
+    versions: Vec<String>,
+    /// The figures.
+    tables: Vec<Table>,
+}
+
+/// What a mode has to work with.
+struct Bench<'a> {
+    /// Empty at the beginning, on the disk that is to be measured.
+    folder: &'a Path,
+    peers: Option<&'a [String]>,
+}
+
+impl Bench<'_> {
+    /// Starts bigup and, of these, the peers that were asked for.
+    fn start(&self, groups: &[&'static str]) -> peers::Peers {
+        let asked = |group: &str| group == "bigup" || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group));
+        let groups: Vec<&str> = groups.iter().copied().filter(|group| asked(group)).collect();
+        peers::Peers::start(self.folder, &groups)
+    }
+
+    /// A file to be sent.
+    fn source(&self, name: &str, size: u64) -> PathBuf {
+        data::file(&self.folder.join("source"), name, 1, size)
+    }
+}
 
 fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1).peekable();
-    let mode = arguments.next_if(|first| matches!(&first[..], "uploads" | "idle" | "wan"));
-    match mode.as_deref() {
-        Some("uploads") => uploads::run(arguments),
-        Some("wan") => wan::run(arguments),
-        Some(_) => idle::run(arguments),
-        None => push::run(arguments),
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == measure::MEASURE_CHILD) {
+        std::process::exit(measure::measure_child(arguments)?);
     }
+    let Cli { mode, mut options } = Cli::parse();
+    if let Some(unknown) = options.peers.iter().flatten().find(|peer| !peers::GROUPS.contains(&&peer[..])) {
+        anyhow::bail!("there is no peer {unknown}; there are {}", peers::GROUPS.join(", "));
+    }
+    let Mode::All { quick } = mode else { return mode.run(&options) };
+    options.docs.get_or_insert_with(|| "docs/benchmarks.md".into());
+    let mut failed = 0;
+    for mode in if quick { quick_modes() } else { all_modes() } {
+        // What cannot be measured here is told, and the others go on.
+        if let Err(error) = mode.run(&options) {
+            eprintln!("{}: {error:#}", mode.key());
+            failed += 1;
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} modes could not be run");
+    Ok(())
 }
 
-/// A daemon to be measured.
-struct Bigupd {
-    child: Child,
-    url: String,
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn all_modes() -> Vec<Mode> {
+    vec![
+        Mode::File { size: 64 * MIB, rounds: 5 },
+        Mode::File { size: GIB, rounds: 5 },
+        Mode::File { size: 8 * GIB, rounds: 3 },
+        Mode::Small { files: 2000, rounds: 5 },
+        Mode::Clients { size: 32 * MIB, rounds: 3 },
+        Mode::Wan { size: GIB, push: vec![] },
+        Mode::Resume { size: 8 * GIB, rounds: 1 },
+        Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB, 8 * GIB] },
+        Mode::Reflink { size: GIB, rounds: 3 },
+        Mode::Device { rounds: 1, sizes: vec![GIB, 4 * GIB] },
+        Mode::Uploads { count: 1000 },
+        Mode::Idle { count: 10_000 },
+    ]
 }
 
-impl Bigupd {
-    fn start(data: &Path, arguments: &[&str]) -> anyhow::Result<Bigupd> {
-        let mut child = Command::new(programs::path("bigupd"))
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .env("BIGUP_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it was asked for")).read_line(&mut line)?;
-        let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        Ok(Bigupd { child, url })
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn end(mut self) -> anyhow::Result<()> {
-        signal(self.child.id(), Signal::SIGTERM);
-        anyhow::ensure!(self.child.wait()?.success(), "bigupd failed");
-        Ok(())
-    }
+fn quick_modes() -> Vec<Mode> {
+    vec![
+        Mode::File { size: 64 * MIB, rounds: 3 },
+        Mode::File { size: GIB, rounds: 1 },
+        Mode::Small { files: 500, rounds: 2 },
+        Mode::Clients { size: 4 * MIB, rounds: 2 },
+        Mode::Wan { size: 128 * MIB, push: vec![] },
+        Mode::Resume { size: GIB, rounds: 1 },
+        Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB] },
+        Mode::Reflink { size: 256 * MIB, rounds: 1 },
+        Mode::Device { rounds: 1, sizes: vec![256 * MIB] },
+        Mode::Uploads { count: 100 },
+        Mode::Idle { count: 1000 },
+    ]
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+impl Mode {
+    /// The section that it writes.
+    fn key(&self) -> String {
+        match self {
+            Mode::File { size, .. } => format!("file {}", table::size_name(*size)),
+            Mode::Small { .. } => "small".to_owned(),
+            Mode::Clients { .. } => "clients".to_owned(),
+            Mode::Wan { .. } => "wan".to_owned(),
+            Mode::Resume { .. } => "resume".to_owned(),
+            Mode::Finish { .. } => "finish".to_owned(),
+            Mode::Reflink { .. } => "reflink".to_owned(),
+            Mode::Device { .. } => "device".to_owned(),
+            Mode::Uploads { .. } => "uploads".to_owned(),
+            Mode::Idle { .. } => "idle".to_owned(),
+            Mode::All { .. } => "all".to_owned(),
+        }
+    }
+
+    /// Runs one mode: prints its tables and puts them into the document, if there is to be one.
+    fn run(&self, options: &Options) -> anyhow::Result<()> {
+        let temporary = match &options.dir {
+            Some(folder) => tempfile::tempdir_in(folder).with_context(|| folder.display().to_string())?,
+            None => tempfile::tempdir_in(std::env::current_exe()?.parent().context("a program is in a folder")?)?,
+        };
+        let machine = machine::describe(temporary.path());
+        println!("== {} in {}", self.key(), temporary.path().display());
+        let report = self.measure(&Bench { folder: temporary.path(), peers: options.peers.as_deref() })?;
+        println!("{}\n{machine}\n", report.title);
+        report.tables.iter().for_each(|table| println!("{}", table.plain()));
+        let Some(path) = &options.docs else { return Ok(()) };
+        let Report { title, text, versions, tables } = report;
+        let peers = if versions.is_empty() { String::new() } else { format!(" Peers: {}.", versions.join(", ")) };
+        let section = document::Section { key: self.key(), title, text, machine: format!("{machine}{peers}"), tables };
+        document::update(path, &section, &KEYS)
+    }
+
+    fn measure(&self, bench: &Bench<'_>) -> anyhow::Result<Report> {
+        match self {
+            Mode::File { size, rounds } => file::run(bench, *size, *rounds),
+            Mode::Small { files, rounds } => small::run(bench, *files, *rounds),
+            Mode::Clients { size, rounds } => clients::run(bench, *size, *rounds),
+            Mode::Wan { size, push } => wan::run(bench, *size, push),
+            Mode::Resume { size, rounds } => resume::run(bench, *size, *rounds),
+            Mode::Finish { rounds, sizes } => finish::run(bench, *rounds, sizes),
+            Mode::Reflink { size, rounds } => reflink::run(bench, *size, *rounds),
+            Mode::Device { rounds, sizes } => device::run(bench, *rounds, sizes),
+            Mode::Uploads { count } => uploads::run(bench, *count),
+            Mode::Idle { count } => idle::run(bench, *count),
+            Mode::All { .. } => anyhow::bail!("it consists of the others"),
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! What requests cost beside many unfinished uploads: the same ones are sent in turn to a daemon with one unfinished upload
 //! and to one with many.
 
-use crate::{Bigupd, median};
+use crate::peers::bigupd;
+use crate::table::{Table, median, times};
+use crate::{Bench, Report, server};
 use bigup_tests::http::Server;
 use bigup_tests::usage::cpu;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ const SLICES: &str = "slice_num=100000&slice_size=65536";
 
 /// A daemon with unfinished uploads.
 struct Side {
-    daemon: Bigupd,
+    daemon: server::Server,
     server: Server,
     data: PathBuf,
 }
@@ -29,8 +31,9 @@ struct Side {
 impl Side {
     /// Starts it and begins `count` uploads, each with a slice that waits.
     fn start(data: PathBuf, count: usize) -> anyhow::Result<Side> {
-        let daemon = Bigupd::start(&data, &["--max-uploads", "1000000", "--reserve", "0"])?;
-        let server = Server::new(&daemon.url);
+        std::fs::create_dir_all(&data)?;
+        let daemon = bigupd(&data, &["--max-uploads", "1000000", "--reserve", "0"])?;
+        let server = Server::new(&daemon.url());
         std::thread::scope(|scope| {
             for first in 0..8.min(count) {
                 let server = &server;
@@ -88,37 +91,34 @@ fn slice(name: &str, slice_id: usize) -> String {
     format!("file_name={name}&slice_id={slice_id}&slice_size={SLICE}")
 }
 
-/// Runs the benchmark: `[N]`.
-pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let count: usize = arguments.next().unwrap_or_else(|| "1000".to_owned()).parse()?;
-    let folder = tempfile::tempdir()?;
-    let sides = [Side::start(folder.path().join("one"), 1)?, Side::start(folder.path().join("many"), count)?];
-    println!(
-        "{ROUNDS} requests of each kind, in turn; medians of the time to the answer, means of the daemon's CPU time"
-    );
-    println!(
-        "{:<20}{:>12}{:>12}{:>8}{:>14}{:>12}{:>8}",
-        "", "1 upload", count, "ratio", "CPU: 1 upload", count, "ratio"
-    );
+/// Sends requests to a daemon with one unfinished upload and to one with `count`.
+pub fn run(bench: &Bench<'_>, count: usize) -> anyhow::Result<Report> {
+    let sides = [Side::start(bench.folder.join("one"), 1)?, Side::start(bench.folder.join("many"), count)?];
+    let many = format!("of {count}");
+    let header = ["request", "of 1", &many, "ratio", "CPU: of 1", &many, "ratio"];
+    let mut table = Table::new("Milliseconds until the answer, and of the daemon's CPU time", "", &header);
     for (name, request, undo) in KINDS {
         let [one, many] = costs(&sides, request, undo);
-        println!(
-            "{name:<20}{:>9.3} ms{:>9.3} ms{:>8.2}{:>11.3} ms{:>9.3} ms{:>8.2}",
-            one.wall,
-            many.wall,
-            many.wall / one.wall,
-            one.cpu,
-            many.cpu,
-            many.cpu / one.cpu
-        );
+        let figures = [[one.wall, many.wall], [one.cpu, many.cpu]];
+        let cells = figures.map(|[one, many]| [format!("{one:.3}"), format!("{many:.3}"), times(many / one)]);
+        table.row([name.to_owned()].into_iter().chain(cells.into_iter().flatten()));
     }
     // What the requests left is put right first.
     std::thread::sleep(Duration::from_secs(5));
     let before = sides.each_ref().map(Side::cpu);
     std::thread::sleep(REST);
-    let [one, many] = [0, 1].map(|i| 100.0 * (sides[i].cpu() - before[i]) / REST.as_secs_f64());
-    println!("at rest, of one CPU {one:>18.2} %{many:>10.2} %");
-    sides.into_iter().try_for_each(|side| side.daemon.end())
+    let rest = [0, 1].map(|i| 100.0 * (sides[i].cpu() - before[i]) / REST.as_secs_f64());
+    Ok(Report {
+        title: "Many unfinished uploads".to_owned(),
+        text: format!(
+            "The same requests, {ROUNDS} of each kind, sent in turn to a daemon with one unfinished upload and to one with \
+             {count}: medians of the time to the answer, means of the daemon's CPU time. At rest they use {:.2} % and \
+             {:.2} % of one core.",
+            rest[0], rest[1]
+        ),
+        versions: vec![],
+        tables: vec![table],
+    })
 }
 
 fn costs(sides: &[Side; 2], request: Request, undo: fn(&Path, usize)) -> [Cost; 2] {

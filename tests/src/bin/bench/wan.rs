@@ -4,11 +4,14 @@
 //! Each is stopped after [`LIMIT`]; its rate is that of the bytes that arrived then. Tools that are not installed are left
 //! out.
 
+use crate::measure::read_once;
+use crate::table::{Table, size_name};
+use crate::{Bench, Report};
 use anyhow::Context;
-use bigup_core::units::{parse_size, show_size};
+use bigup_core::units::show_size;
 use bigup_tests::process::{PATIENCE, kill_9, signal};
+use bigup_tests::programs;
 use bigup_tests::wan::{ADDRESS_B, Wan};
-use bigup_tests::{data, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs::File;
@@ -33,8 +36,7 @@ const KINDS: [(&str, f64, bool); 4] =
 
 /// What one tool did on one link.
 struct Row {
-    link: String,
-    tool: String,
+    tool: &'static str,
     /// Mbit/s of content; None: it is not installed.
     rate: Option<f64>,
     note: String,
@@ -61,30 +63,54 @@ struct Ran {
     finished: bool,
 }
 
-/// Runs the benchmark: `[SIZE [ARGUMENT OF PUSH]…]`.
-pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let size = parse_size(&arguments.next().unwrap_or_else(|| "512M".to_owned())).map_err(anyhow::Error::msg)?;
-    let arguments: Vec<String> = arguments.collect();
-    let folder = tempfile::tempdir()?;
-    let file = data::file(folder.path(), "source", 1, size);
-    let place = Place { file: &file, size, folder: folder.path(), arguments: &arguments };
-    println!("{} of random bytes, {} Mbit/s, {} ms each way; Mbit/s of content", show_size(size), LINK.0, LINK.1);
-    let mut rows = vec![];
+/// Runs it.
+pub fn run(bench: &Bench<'_>, size: u64, arguments: &[String]) -> anyhow::Result<Report> {
+    let file = bench.source("source", size);
+    let place = Place { file: &file, size, folder: bench.folder, arguments };
+    let mut tables = vec![];
     for (congestion, loss, with_all) in KINDS {
-        let link = format!("{congestion}, {loss} % loss");
+        let mut rows = vec![];
         for (tool, measure) in tools(with_all) {
+            read_once(std::slice::from_ref(&file))?;
             let mut wan = Wan::with_congestion(LINK.0, LINK.1, loss, congestion);
             let (rate, note) = match measure(&mut wan, &place)? {
                 Some((rate, note)) => (Some(rate), note),
                 None => (None, "not installed".to_owned()),
             };
-            let row = Row { link: link.clone(), tool: tool.to_owned(), rate, note };
-            print(&row);
-            rows.push(row);
+            println!("{congestion}, {loss} % loss: {tool} {} Mbit/s, {note}", shown(rate));
+            rows.push(Row { tool, rate, note });
         }
+        tables.push(table(congestion, loss, &rows));
     }
-    print_ratios(&rows);
-    Ok(())
+    Ok(Report {
+        title: "A long link that loses packets".to_owned(),
+        text: format!(
+            "{} of random bytes over a simulated link of {} Mbit/s and {} ms round trip between two network namespaces, \
+             by TCP with the congestion control named. Mbit/s of content; each tool is stopped after {} s, and its rate is \
+             that of what had arrived then. bigup chooses its senders and slices by itself.",
+            size_name(size),
+            LINK.0,
+            2 * LINK.1,
+            LIMIT.as_secs()
+        ),
+        versions: vec![],
+        tables,
+    })
+}
+
+fn shown(rate: Option<f64>) -> String {
+    rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"))
+}
+
+fn table(congestion: &str, loss: f64, rows: &[Row]) -> Table {
+    let header = ["tool", "Mbit/s", "bigup beside it", ""];
+    let mut table = Table::new(format!("{congestion}, {loss} % of the packets lost"), "", &header);
+    let ours = rows.first().and_then(|row| row.rate);
+    for Row { tool, rate, note } in rows {
+        let ratio = ours.zip(*rate).map_or_else(|| "-".to_owned(), |(ours, rate)| format!("{:.2} x", ours / rate));
+        table.row([(*tool).to_owned(), shown(*rate), ratio, note.clone()]);
+    }
+    table
 }
 
 type Measure = fn(&mut Wan, &Place<'_>) -> anyhow::Result<Option<(f64, String)>>;
@@ -101,21 +127,6 @@ fn tools(all: bool) -> Vec<(&'static str, Measure)> {
         tools.extend(others);
     }
     tools
-}
-
-fn print(row: &Row) {
-    let rate = row.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
-    println!("{:<20}{:<22}{rate:>8}  {}", row.link, row.tool, row.note);
-}
-
-fn print_ratios(rows: &[Row]) {
-    for ours in rows.iter().filter(|row| row.tool == "bigup push") {
-        for other in rows.iter().filter(|row| row.link == ours.link && row.tool != ours.tool) {
-            if let (Some(rate), Some(than)) = (ours.rate, other.rate) {
-                println!("{:<20}bigup push is {:.2} x {}", ours.link, rate / than, other.tool);
-            }
-        }
-    }
 }
 
 fn push(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)>> {
