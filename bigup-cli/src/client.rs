@@ -351,7 +351,7 @@ fn endpoint(url: &str) -> Result<String, UrlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
 
     #[test]
@@ -393,12 +393,8 @@ mod tests {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 for _ in 0..requests {
-                    let head = (&stream).bytes().map(Result::unwrap);
-                    let mut ends = head.scan([0; 4], |last, byte| {
-                        *last = [last[1], last[2], last[3], byte];
-                        Some(*last)
-                    });
-                    ends.find(|last| last == b"\r\n\r\n");
+                    let head = BufReader::new(&stream).lines().map(Result::unwrap);
+                    assert!(head.take_while(|line| !line.is_empty()).count() > 0);
                     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
                 }
                 stream.read_exact(&mut [0]).unwrap();
