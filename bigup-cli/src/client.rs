@@ -383,6 +383,8 @@ fn endpoint(url: &str) -> Result<String, UrlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
 
     #[test]
     fn a_server_is_given_in_several_ways() {
@@ -413,6 +415,32 @@ mod tests {
         for url in ["http://localhost.example/x", "http://128.0.0.1/x", "http://[::2]/x"] {
             assert!(!is_loopback(url), "{url}");
         }
+    }
+
+    /// A server that answers so many requests on each connection, and closes it at the first byte of one more.
+    fn answering(requests: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                for _ in 0..requests {
+                    let head = BufReader::new(&stream).lines().map(Result::unwrap);
+                    assert!(head.take_while(|line| !line.is_empty()).count() > 0);
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+                }
+                stream.read_exact(&mut [0]).unwrap();
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn a_connection_that_was_closed_while_it_was_kept_costs_no_attempt() {
+        let client = Client::new(&answering(1), &Certificates::default(), 1).unwrap();
+        (0..4).for_each(|_| drop(client.get(&Query::new()).unwrap()));
+        let broken = Client::new(&answering(0), &Certificates::default(), 1).unwrap();
+        assert!(matches!(broken.get(&Query::new()), Err(CallError::Transport { .. })));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Connections to the server: TCP that notices a link that went silent, and connections that were closed while nobody
 //! used them.
 //!
-//! What a proxy or TLS adds is the library's; below them lies our [`Tcp`] in place of its own, since that gives nobody the
-//! socket to set options of.
+//! What a proxy or TLS adds is the library's; below them lies TCP of our own, since the library's gives nobody the socket to
+//! set options of.
 //!
 //! # A link that goes silent
 //! Left to itself, Linux sends for about 15 minutes what nobody acknowledges (tcp(7): tcp_retries2), and waits for ever

@@ -190,9 +190,9 @@ mod tests {
 
     #[test]
     fn all_bytes_come_and_take_their_time() {
-        let (limit, never) = (Limit::new(1_000_000), crossbeam_channel::never());
         let bytes: Vec<u8> = (0..200_000_u32).map(|i| i as u8).collect();
         let (began, mut read) = (Instant::now(), vec![]);
+        let (limit, never) = (Limit::new(1_000_000), crossbeam_channel::never());
         limit.pace(&bytes, &never).unwrap().read_to_end(&mut read).unwrap();
         assert!(read == bytes && began.elapsed() >= ms(200), "{:?}", began.elapsed());
     }

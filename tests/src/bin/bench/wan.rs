@@ -159,12 +159,15 @@ fn curl(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)
          server {{ listen {ADDRESS_B}:8080; root {0}/files; location / {{ dav_methods PUT; }} }} }}",
         data.display()
     );
+    fresh(&data, "files")?;
     std::fs::write(data.join("settings"), settings)?;
     let mut nginx = wan.command_in_b("nginx");
     nginx.arg("-p").arg(&data).arg("-c").arg(data.join("settings")).stderr(Stdio::null());
     let _server = serving(wan, &mut nginx, 8080)?;
     let mut curl = wan.command_in_a("curl");
-    curl.args(["--silent", "--fail", "-T"]).arg(place.file).arg(format!("http://{ADDRESS_B}:8080/file"));
+    curl.args(["--silent", "--show-error", "--fail", "-T"])
+        .arg(place.file)
+        .arg(format!("http://{ADDRESS_B}:8080/file"));
     let ran = bounded(&mut curl, place.folder)?;
     let bytes = if ran.finished { place.size } else { bytes_below(&data) };
     Ok(Some(rate(bytes, &ran)))
@@ -193,7 +196,7 @@ fn iperf(wan: &mut Wan, streams: u32) -> anyhow::Result<Option<(f64, String)>> {
         return Ok(None);
     }
     let mut daemon = wan.command_in_b("iperf3");
-    daemon.args(["--server", "--bind", ADDRESS_B]).stdout(Stdio::null());
+    daemon.args(["--server", "--bind", ADDRESS_B]).stdout(Stdio::null()).stderr(Stdio::null());
     let _server = serving(wan, &mut daemon, 5201)?;
     let mut client = wan.command_in_a("iperf3");
     client.args(["--json", "--time", IPERF_SECS, "--parallel", &streams.to_string(), "--client", ADDRESS_B]);
