@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, copy_file_range, openat, posix_fadvise, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use splice::Pipe;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,6 +19,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod reflink;
+mod splice;
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
 pub const READ_LEN: usize = 256 << 10;
@@ -383,7 +385,9 @@ impl BootId {
 pub enum CopyMethod {
     /// FICLONERANGE (ioctl_ficlonerange(2)): both files share the blocks.
     Reflink,
-    /// copy_file_range(2): the kernel copied.
+    /// splice(2): the kernel copied.
+    Splice,
+    /// copy_file_range(2): the kernel copied, or the file system.
     CopyFileRange,
     /// Read and written.
     ReadWrite,
@@ -393,6 +397,7 @@ impl fmt::Display for CopyMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             CopyMethod::Reflink => "reflink",
+            CopyMethod::Splice => "splice",
             CopyMethod::CopyFileRange => "copy_file_range",
             CopyMethod::ReadWrite => "read and write",
         })
@@ -426,6 +431,8 @@ impl From<CopyError> for io::Error {
 /// is tried again with the next range.
 pub struct Copier {
     reflink: bool,
+    splice: bool,
+    pipe: Option<Pipe>,
     copy_file_range: bool,
 }
 
@@ -438,7 +445,7 @@ impl Default for Copier {
 impl Copier {
     /// Begins with all methods.
     pub fn new() -> Copier {
-        Copier { reflink: true, copy_file_range: true }
+        Copier { reflink: true, splice: true, pipe: None, copy_file_range: true }
     }
 
     /// Copies the first `len` bytes of `from` to `offset` of `to`; says which method did it.
@@ -465,18 +472,44 @@ impl Copier {
                 Err(e) => return Err(io::Error::from(e).into()),
             }
         }
+        if self.splice {
+            match self.splice(from, to, len) {
+                Ok(()) => return Ok(CopyMethod::Splice),
+                Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) => self.splice = false,
+                Err(e) => return Err(failed(e)),
+            }
+        }
         if self.copy_file_range {
             match copy_in_kernel(from, to, len) {
                 Ok(()) => return Ok(CopyMethod::CopyFileRange),
                 Err(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
                     self.copy_file_range = false;
                 }
-                Err(Errno::ENODATA) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Err(e) => return Err(io::Error::from(e).into()),
+                Err(e) => return Err(failed(e)),
             }
         }
         copy_by_hand(from, to, len)?;
         Ok(CopyMethod::ReadWrite)
+    }
+
+    /// EOPNOTSUPP where the file system has a better way.
+    fn splice(&mut self, from: (&File, u64), to: (&File, u64), len: u64) -> nix::Result<()> {
+        let pipe = match self.pipe.take() {
+            Some(pipe) => pipe,
+            None if !splice::is_fit_for(to.0) => return Err(Errno::EOPNOTSUPP),
+            None => Pipe::new()?,
+        };
+        pipe.copy(from, to, len)?;
+        self.pipe = Some(pipe);
+        Ok(())
+    }
+}
+
+/// ENODATA means that the source is too short, which none of these calls says so.
+fn failed(error: Errno) -> CopyError {
+    match error {
+        Errno::ENODATA => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+        error => io::Error::from(error).into(),
     }
 }
 
@@ -620,11 +653,13 @@ mod tests {
         let source: Vec<u8> = (0..700_001_u32).map(|i| (i % 253) as u8).collect();
         let from_path = dir.path().join("from");
         fs::write(&from_path, &source).unwrap();
-        for (reflink, copy_file_range) in [(true, true), (false, true), (false, false)] {
+        for (reflink, splice, copy_file_range) in
+            [(true, true, true), (false, true, true), (false, false, true), (false, false, false)]
+        {
             for len in [0, 1, 4096, source.len() as u64] {
-                let to = create_new(&dir.path().join(format!("{reflink}{copy_file_range}{len}"))).unwrap();
+                let to = create_new(&dir.path().join(format!("{reflink}{splice}{copy_file_range}{len}"))).unwrap();
                 to.write_all_at(b"head", 0).unwrap();
-                let mut copier = Copier { reflink, copy_file_range };
+                let mut copier = Copier { reflink, splice, copy_file_range, pipe: None };
                 copier.copy(&open_regular(&from_path).unwrap(), &to, 4, len).unwrap();
                 let mut got = vec![0; len as usize];
                 to.read_exact_at(&mut got, 4).unwrap();
@@ -639,9 +674,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("from"), "short").unwrap();
         let from = open_regular(&dir.path().join("from")).unwrap();
-        for copy_file_range in [true, false] {
-            let to = create_new(&dir.path().join(format!("to{copy_file_range}"))).unwrap();
-            let error = Copier { reflink: false, copy_file_range }.copy(&from, &to, 0, 6).unwrap_err();
+        for (splice, copy_file_range) in [(true, true), (false, true), (false, false)] {
+            let to = create_new(&dir.path().join(format!("to{splice}{copy_file_range}"))).unwrap();
+            let mut copier = Copier { reflink: false, splice, copy_file_range, pipe: None };
+            let error = copier.copy(&from, &to, 0, 6).unwrap_err();
             let error = io::Error::from(error);
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }

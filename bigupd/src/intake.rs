@@ -12,7 +12,8 @@ use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::wire::ErrorCode;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
 use tokio::task::JoinHandle;
 
 /// Bytes written and digested at once, of small slices and of large ones: enough that a switch of threads costs little, few
@@ -42,10 +43,10 @@ struct Writer {
 
 impl Writer {
     fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        if let Some(file) = self.target.file() {
+            write_all(file, pieces)?;
+        }
         for piece in pieces {
-            if let Some(mut file) = self.target.file() {
-                file.write_all(piece)?;
-            }
             self.hashers.iter_mut().for_each(|hasher| hasher.update(piece));
             if let Some(sha256) = &mut self.sha256 {
                 sha256.update(piece);
@@ -53,6 +54,21 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Writes all pieces, in as few calls as there can be: each costs the file system anew.
+fn write_all(mut file: &File, pieces: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// A writer at work, or at rest.

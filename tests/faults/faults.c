@@ -91,6 +91,7 @@ static const struct rule RULES[] = {
     {SYS_ftruncate, WRITE, 0, -1},
     {SYS_fallocate, WRITE, 0, -1},
     {SYS_copy_file_range, WRITE, 2, -1},
+    {SYS_splice, WRITE, 2, -1},
     {SYS_ioctl, WRITE, 0, -1},
     {SYS_fsync, SYNC, 0, -1},
     {SYS_fdatasync, SYNC, 0, -1},
@@ -205,13 +206,14 @@ static void entered(const char *path) {
 
 static void note_write(long number, const long *a) {
     struct stat file;
-    int fd = number == SYS_copy_file_range ? a[2] : a[0];
+    bool is_copy = number == SYS_copy_file_range || number == SYS_splice;
+    int fd = is_copy ? a[2] : a[0];
     if (!identity(fd, NULL, &file)) return;
     uint64_t here = libc_syscall(SYS_lseek, fd, 0L, SEEK_CUR);
     if (libc_syscall(SYS_fcntl, fd, F_GETFL) & O_APPEND) here = file.st_size;
     if (number == SYS_write) written(&file, here, a[2]);
     if (number == SYS_pwrite64) written(&file, a[3], a[2]);
-    if (number == SYS_copy_file_range) written(&file, a[3] ? *(uint64_t *)a[3] : here, a[4]);
+    if (is_copy) written(&file, a[3] ? *(uint64_t *)a[3] : here, a[4]);
     if (number == SYS_ftruncate) forget(&file, a[1], UINT64_MAX, true);
     if (number == SYS_writev)
         for (long i = 0; i < a[2]; i++) {
@@ -291,9 +293,9 @@ static bool strikes(int kind, long number, const char *path) {
 
 // The half of what was asked for. False: there is no half.
 static bool halve(long number, long *a) {
-    int len = number == SYS_copy_file_range ? 4 : 2;
+    int len = number == SYS_copy_file_range || number == SYS_splice ? 4 : 2;
     bool has_half = number == SYS_write || number == SYS_pwrite64 || number == SYS_read || number == SYS_pread64 ||
-                    number == SYS_copy_file_range || number == SYS_writev;
+                    number == SYS_copy_file_range || number == SYS_splice || number == SYS_writev;
     if (!has_half || a[len] < 2) return false;
     a[len] /= 2;
     return true;
@@ -373,6 +375,9 @@ REPLACE int posix_fallocate(int fd, off_t at, off_t len) { return CALL(SYS_fallo
 REPLACE int posix_fallocate64(int fd, off_t at, off_t len) { return CALL(SYS_fallocate, fd, 0, at, len) ? errno : 0; }
 REPLACE ssize_t copy_file_range(int from, off_t *a, int to, off_t *b, size_t len, unsigned flags) {
     return CALL(SYS_copy_file_range, from, a, to, b, len, flags);
+}
+REPLACE ssize_t splice(int from, off_t *a, int to, off_t *b, size_t len, unsigned flags) {
+    return CALL(SYS_splice, from, a, to, b, len, flags);
 }
 REPLACE int ioctl(int fd, unsigned long request, ...) {
     va_list list;

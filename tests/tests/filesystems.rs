@@ -56,7 +56,7 @@ fn methods(mount: &Mount) -> Vec<&'static str> {
     let content = data::bytes(1, 64 * MIB - 777);
     push(&daemon, "file.bin", &content);
     let log = daemon.log();
-    ["reflink", "copy_file_range", "read and write"]
+    ["reflink", "splice", "copy_file_range", "read and write"]
         .into_iter()
         .filter(|method| {
             log.lines().any(|line| line.contains("merging slice") && line.ends_with(&format!("by {method}")))
@@ -79,13 +79,13 @@ fn btrfs_shares_the_blocks_of_slices() {
 #[test]
 fn ext4_copies_slices_in_the_kernel() {
     let mount = Mount::new(&["mkfs.ext4", "-q"], 512 << 20);
-    assert_eq!(methods(&mount), ["copy_file_range"]);
+    assert_eq!(methods(&mount), ["splice"]);
 }
 
 #[test]
 fn tmpfs_copies_slices_in_the_kernel() {
     let mount = Mount::in_memory("tmpfs", "size=256m");
-    assert_eq!(methods(&mount), ["copy_file_range"]);
+    assert_eq!(methods(&mount), ["splice"]);
 }
 
 #[test]
