@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const FIRST: usize = 4;
 
 /// Senders to begin with on a long line, which few hardly fill.
-const FIRST_FAR: usize = 16;
+const FIRST_FAR: usize = 32;
 
 /// Bytes of slices in memory where nobody says how many senders; with large slices it bounds their number.
 const MEMORY: u64 = 48 * MIB;

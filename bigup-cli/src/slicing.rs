@@ -1,5 +1,6 @@
 //! How large the slices are that we ask for. The server's answer decides.
 
+use crate::width::MOST;
 use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::units::{MIB, show_size};
 
@@ -9,7 +10,10 @@ pub const DEFAULT_SLICE_SIZE: u64 = 8 * MIB;
 
 /// The same over a long line, which takes many senders: less of it is in memory then, and the time that each loses between
 /// two slices, a round trip, stays small beside that of the slice.
-pub const FAR_SLICE_SIZE: u64 = MIB;
+pub const FAR_SLICE_SIZE: u64 = 512 << 10;
+
+/// Smallest slice over a long line, in bytes, where the file is so small that larger ones would be too few for all senders.
+const LEAST_FAR_SLICE_SIZE: u64 = 128 << 10;
 
 /// Where the default would give more slices than this it is doubled: a tenth of the limit, so that lists stay short.
 const MANY_SLICES: u64 = 100_000;
@@ -25,7 +29,7 @@ pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) 
     if file_size > MAX_FILE_SIZE {
         return Err(format!("{file_size} bytes are too many: a file has at most {MAX_FILE_SIZE}"));
     }
-    let default = if is_far { FAR_SLICE_SIZE } else { DEFAULT_SLICE_SIZE };
+    let default = if is_far { far_slice_size(file_size) } else { DEFAULT_SLICE_SIZE };
     let Some(given) = given else { return Ok(doubled(default, file_size, MANY_SLICES)) };
     match file_size.div_ceil(given) {
         num if num > MAX_SLICES => Err(format!(
@@ -33,6 +37,14 @@ pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) 
             doubled(given.next_power_of_two(), file_size, MAX_SLICES)
         )),
         _ => Ok(given),
+    }
+}
+
+/// Slices over a long line: at least one for each sender that there may be, where the file is known.
+fn far_slice_size(file_size: u64) -> u64 {
+    match file_size / MOST as u64 {
+        0 => FAR_SLICE_SIZE,
+        each => (1 << each.ilog2()).clamp(LEAST_FAR_SLICE_SIZE, FAR_SLICE_SIZE),
     }
 }
 
@@ -78,6 +90,9 @@ mod tests {
         assert_eq!(slice_size_for(None, None, false), Ok(DEFAULT_SLICE_SIZE));
         assert_eq!(slice_size_for(None, None, true), Ok(FAR_SLICE_SIZE));
         assert_eq!(slice_size_for(Some(most), None, true), Ok(DEFAULT_SLICE_SIZE));
+        for (file_size, slice_size) in [(8 * MIB, 128 << 10), (31 * MIB, 256 << 10), (32 * MIB, 512 << 10)] {
+            assert_eq!(slice_size_for(Some(file_size), None, true), Ok(slice_size), "{file_size}");
+        }
     }
 
     #[test]

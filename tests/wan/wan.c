@@ -300,8 +300,9 @@ int main(int count, char **arguments) {
         fprintf(stderr, "wan: a rate below 0.01 Mbit/s\n");
         return 2;
     }
-    // Ctrl-C ends who started us, and that ends us, in order.
+    // What ends who started us, often our whole process group, ends our input and so us, in order.
     signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     names[0] = plain(arguments[1]);

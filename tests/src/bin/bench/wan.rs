@@ -12,11 +12,13 @@ use bigup_core::units::show_size;
 use bigup_tests::process::{PATIENCE, kill_9, signal};
 use bigup_tests::programs;
 use bigup_tests::wan::{ADDRESS_B, Wan};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,7 +54,7 @@ struct Place<'a> {
     arguments: &'a [String],
 }
 
-/// A server at the far end, ended with this.
+/// A server at the far end, in a process group of its own, ended with this.
 struct Server(Child);
 
 /// How a command ended.
@@ -133,7 +135,7 @@ fn push(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)
     let data = fresh(place.folder, "data")?;
     let mut command = wan.command_in_b(programs::path("bigupd"));
     command.arg("--data-dir").arg(&data).args(["--listen", &format!("{ADDRESS_B}:0"), "--allow-anonymous", "yes"]);
-    let mut server = Server(command.env("BIGUP_LOG", "error").stdout(Stdio::piped()).spawn()?);
+    let mut server = Server(command.env("BIGUP_LOG", "error").process_group(0).stdout(Stdio::piped()).spawn()?);
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().context("it was asked for")?).read_line(&mut line)?;
     let url = line.trim().rsplit(' ').next().unwrap_or_default();
@@ -208,7 +210,7 @@ fn iperf(wan: &mut Wan, streams: u32) -> anyhow::Result<Option<(f64, String)>> {
 
 /// Starts a server at the far end and waits until it listens.
 fn serving(wan: &Wan, command: &mut Command, port: u16) -> anyhow::Result<Server> {
-    let server = Server(command.stdin(Stdio::null()).spawn()?);
+    let server = Server(command.stdin(Stdio::null()).process_group(0).spawn()?);
     let address: SocketAddr = format!("{ADDRESS_B}:{port}").parse()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -230,6 +232,8 @@ impl Drop for Server {
             std::thread::sleep(Duration::from_millis(10));
         }
         kill_9(&mut self.0);
+        // What it started and left, like rsync's receivers, whose senders are never heard of again. It may be gone.
+        let _ = killpg(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGKILL);
     }
 }
 
