@@ -34,6 +34,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// Bytes that one write hands to the system. Larger ones gained nothing on a loopback.
 const OUTPUT_BUFFER_LEN: usize = 256 << 10;
 
+/// Bytes that one read asks for: answers are small, and there is one of these for each connection.
+const INPUT_BUFFER_LEN: usize = 32 << 10;
+
 /// Longest answer that is read, in bytes: the ids of a million slices fit several times over.
 const MAX_ANSWER_LEN: u64 = 64 << 20;
 
@@ -172,6 +175,7 @@ impl Client {
             .timeout_per_write(Some(WRITE_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT))
             .output_buffer_size(OUTPUT_BUFFER_LEN)
+            .input_buffer_size(INPUT_BUFFER_LEN)
             .max_idle_connections(connections + 1)
             .max_idle_connections_per_host(connections + 1)
             .user_agent(concat!("bigup-cli/", env!("CARGO_PKG_VERSION")))

@@ -684,20 +684,31 @@ impl LockedSpool {
         }
     }
 
-    /// Cuts the upload anew, by `plan`, if nothing of it is held. False: something is, or a merger may be looking for it.
+    /// Cuts the upload anew into several slices, by `plan`, if nothing of it is held; `room` is what it may take. False:
+    /// something is held, or a merger may be looking for it.
     ///
-    /// Slices that are arriving were let in by the old plan, and are refused when they are whole.
+    /// Slices that are arriving were let in by the old plan, and are refused when they are whole. A kill in between leaves
+    /// the old plan; where that is of a single slice, perhaps beside an empty merged file, it is merged like several.
     ///
     /// # Errors
-    /// As the system gives them; it is cut as it was then.
-    pub fn recut(&mut self, plan: Plan) -> io::Result<bool> {
+    /// There is no room, or as the system gives them; it is cut as it was then.
+    pub fn recut(&mut self, plan: Plan, room: &Room) -> Result<bool, RoomError> {
         // Also what lies beyond the end that was told since, and counts for nothing as long as it does.
         if self.spool.merged_len()?.is_some_and(|len| len > 0) || !self.spool.waiting()?.is_empty() {
             return Ok(false);
         }
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let Some(_merger) = self.spool.try_merger_lock()? else { return Ok(false) };
-        self.save(Upload { plan, ..self.upload.clone() }).map(|()| true)
+        let is_single = self.upload.plan.slice_num == Some(1);
+        if is_single {
+            room.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, &plan)?;
+        }
+        self.save(Upload { plan, ..self.upload.clone() })?;
+        if is_single {
+            // Such a spool is made without syncs, since it is mostly published in the same breath.
+            self.spool.path.parent().map_or(Ok(()), disk::sync_dir)?;
+        }
+        Ok(true)
     }
 
     /// Says what becomes of a slice before, or after, its bytes came: `given` are the digests known of it, by kind.

@@ -524,18 +524,12 @@ impl Uploads {
         let old = locked.upload().plan;
         let file_size = ask.plan.file_size.or(old.file_size);
         let plan = Plan::new(None, ask.plan.slice_size, file_size).map_err(against_upload)?;
-        // A single slice, or none, becomes the file in another way than several do.
-        let several = |plan: &Plan| plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
-        if several(&old) && several(&plan) && plan != old {
+        // A single slice becomes the file in another way than several do, and nothing is sent of an empty one.
+        let is_several = plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
+        if is_several && old.slice_size.is_some() && old.slice_num != Some(0) && plan != old {
             self.check_plan(&plan)?;
-            if locked.recut(plan)? {
-                log::debug!(
-                    "{}: cut anew, from slices of {:?} bytes to {:?}",
-                    ask.name,
-                    old.slice_size,
-                    plan.slice_size
-                );
-            }
+            let is_cut = locked.recut(plan, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
+            log::debug!("{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ enum Says {
     Everything,
     SliceNum,
     SliceSize,
-    /// Everything, and that it is to be cut into slices of twice the size if nothing is held yet.
+    /// Everything, and that it is to be cut into slices of another size if nothing is held yet.
     Recut,
 }
 
@@ -217,12 +217,12 @@ impl Upload {
         self.held.values().flatten().copied().collect()
     }
 
-    /// Only what is cut into several slices is cut anew, and into several.
+    /// It is cut into several slices, or not at all.
     fn recut(&mut self, ask: &BeginAsk) -> Result<(), ErrorCode> {
         let file_size = ask.plan.file_size.or(self.plan.file_size);
         let plan = Plan::new(None, ask.plan.slice_size, file_size).map_err(code)?;
-        let several = |plan: &Plan| plan.slice_size.is_some() && plan.slice_num.is_none_or(|num| num > 1);
-        if several(&self.plan) && several(&plan) {
+        let is_several = plan.slice_size.is_some() && plan.slice_num.is_none_or(|num| num > 1);
+        if is_several && self.plan.slice_size.is_some() && self.plan.slice_num != Some(0) {
             self.plan = plan;
         }
         Ok(())
@@ -491,7 +491,7 @@ impl World {
         let plan = match says {
             Says::SliceNum => Plan::new(Some(file_size.div_ceil(slice_size)), None, None),
             Says::SliceSize => Plan::new(None, Some(slice_size), None),
-            Says::Recut => Plan::new(None, Some(2 * slice_size), Some(file_size)),
+            Says::Recut => Plan::new(None, Some((slice_size / 2).max(512)), Some(file_size)),
             _ => Plan::new(None, Some(slice_size), Some(file_size)),
         };
         let file_digest = match promise {
