@@ -53,19 +53,20 @@ struct Total<'a> {
 
 fn push_all<'a>(args: &PushArgs, report: &Report, client: &Client, lanes: Lanes, jobs: &'a Jobs) -> Total<'a> {
     let mut total = Total::default();
+    report.expect(jobs.jobs.len() as u64);
     for (tried, job) in jobs.jobs.iter().enumerate() {
         let patience = Patience::new(args.retries, args.retry_for, args.when_full);
         let (slice_size, replace) = (args.slice_size, args.replace);
-        let cx = Context { client, report, patience: &patience, lanes, slice_size, replace };
-        report.file(&job.name);
+        let file = report.file(&job.name);
+        let cx = Context { client, report: &file, patience: &patience, lanes, slice_size, replace };
         match push_one(&cx, job) {
             Ok(done) => {
-                report.done(&done);
+                file.done(&done);
                 total.bytes += done.file_size;
                 total.stored.push(&job.name);
             }
             Err(error) => {
-                report.failed(None, &format!("{error:#}"));
+                file.failed(&format!("{error:#}"));
                 total.failed += 1;
                 let left = (jobs.jobs.len() - tried - 1) as u64;
                 if client.is_turned_away() && left > 0 {

@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::pipeline::{self, Ended, Lanes, Overtaken, Work};
 use crate::pool::Pool;
 use crate::remote::Remote;
-use crate::report::Report;
+use crate::report::FileReport;
 use crate::retry::Patience;
 use crate::rival::Rival;
 use crate::slicing::slice_size_for;
@@ -30,12 +30,12 @@ const SMALL: u64 = MIB;
 /// How many rounds may pass in which no fewer slices are missing than in the best one before and none were merged.
 const FUTILE_ROUNDS: u32 = 5;
 
-/// What all files of a push share.
+/// What the push of a file works with.
 pub struct Context<'a> {
     /// The server.
     pub client: &'a Client,
-    /// What is shown.
-    pub report: &'a Report,
+    /// What is shown of it.
+    pub report: &'a FileReport<'a>,
     /// How long to go on.
     pub patience: &'a Patience,
     /// Threads and queue.
@@ -145,7 +145,7 @@ impl Upload<'_> {
         }
         let said = answer.file_digest.and_then(|digest| digest.parse().ok());
         let file_digest = confirmed(Some(digest.digest), said)?;
-        Ok(Done { file_size: size, file_digest, already: answer.held })
+        Ok(Done { file_size: size, file_digest, already: answer.held, at_once: true })
     }
 
     /// Asks first, then sends what is missing.
@@ -288,7 +288,7 @@ impl Upload<'_> {
 
     fn done(&self, file_digest: Option<Digest>) -> Done {
         let file_size = self.source.size();
-        Done { file_size, file_digest, already: !self.sent && file_size > 0 }
+        Done { file_size, file_digest, already: !self.sent && file_size > 0, at_once: false }
     }
 
     /// The file's digest, from its slices' where they are known, else by reading it.
