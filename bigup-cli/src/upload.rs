@@ -75,6 +75,11 @@ struct Rounds {
     futile: u32,
 }
 
+/// Whether a file of `size` bytes takes one request, or an empty one's few; `slice_size` is what the user asked for.
+pub fn is_small(size: u64, slice_size: Option<u64>) -> bool {
+    size <= SMALL && slice_size_for(Some(size), slice_size).is_ok_and(|slice_size| size <= slice_size)
+}
+
 /// Pushes `source` as `name`.
 ///
 /// # Errors
