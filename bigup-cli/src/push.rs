@@ -24,7 +24,7 @@ use std::thread;
 const AT_A_TIME: usize = 64;
 
 /// Bytes of files that are pushed at a time, at most: with the buffers of that many connections they are in memory.
-const BYTES_AT_A_TIME: u64 = 24 * MIB;
+const BYTES_AT_A_TIME: u64 = 12 * MIB;
 
 /// Pushes all files of `args`; whether all are stored.
 ///
