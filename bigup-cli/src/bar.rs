@@ -1,4 +1,4 @@
-//! The progress bar on a terminal. Without a terminal there is none, and nothing here does anything.
+//! The progress bar on a terminal, of one file or of many. Without a terminal there is none, and nothing here does anything.
 
 use bigup_core::name::{FileName, printable};
 use bigup_core::units::show_size;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How often a bar moves by itself, so that the clock runs while nothing is stored.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The bar of one file.
+/// A bar.
 pub struct Bar(ProgressBar);
 
 impl Bar {
@@ -34,12 +34,19 @@ impl Bar {
         Bar(bar)
     }
 
+    /// A bar on standard error of `files` files.
+    pub fn of_files(files: u64) -> Bar {
+        let bar = ProgressBar::with_draw_target(Some(files), ProgressDrawTarget::stderr()).with_style(style_of_files());
+        bar.enable_steady_tick(TICK);
+        Bar(bar)
+    }
+
     /// Whether anybody sees it.
     pub fn is_shown(&self) -> bool {
         !self.0.is_hidden()
     }
 
-    /// So many bytes are stored by now.
+    /// So many bytes, or files, are stored by now.
     pub fn stored(&self, bytes: u64) {
         self.0.set_position(bytes);
     }
@@ -51,7 +58,12 @@ impl Bar {
 
     /// Prints `line` to standard error, above the bar where there is one.
     pub fn print(&self, line: &str) {
-        self.0.suspend(|| crate::report::eprint_line(line));
+        self.pause(|| crate::report::eprint_line(line));
+    }
+
+    /// Prints by `print`, with the bar out of the way.
+    pub fn pause(&self, print: impl FnOnce()) {
+        self.0.suspend(print);
     }
 
     /// Takes the bar away.
@@ -69,6 +81,11 @@ fn style(known_size: bool) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("both templates are well-formed").progress_chars("=> ")
 }
 
+fn style_of_files() -> ProgressStyle {
+    let template = "[{bar:24}] {human_pos}/{human_len} files, {per_sec}, {eta} left {wide_msg}";
+    ProgressStyle::with_template(template).expect("the template is well-formed").progress_chars("=> ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +101,6 @@ mod tests {
     fn the_templates_are_well_formed() {
         style(true);
         style(false);
+        style_of_files();
     }
 }

@@ -3,7 +3,7 @@
 use crate::client::{CallError, Client};
 use crate::halt::StopSignal;
 use crate::query::Query;
-use crate::report::Report;
+use crate::report::FileReport;
 use crate::retry::Patience;
 use bigup_core::digest::{Digest, SliceDigest};
 use bigup_core::name::FileName;
@@ -15,7 +15,7 @@ pub struct Remote<'a> {
     /// The server.
     pub client: &'a Client,
     /// Who hears of retries.
-    pub report: &'a Report,
+    pub report: &'a FileReport<'a>,
     /// How long to go on.
     pub patience: &'a Patience,
     /// Name of the file.

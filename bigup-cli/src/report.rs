@@ -1,15 +1,17 @@
 //! What people and programs get to see of a push: lines and a bar for people, JSON lines for programs.
 //!
 //! Results go to standard output, all else to standard error. Shared by all threads; whoever calls is never stopped by
-//! an output that nobody reads.
+//! an output that nobody reads. Several files may be at work: each has a [`FileReport`], whose lines name it. Of the
+//! locks that of a file comes first, then that of all.
 
 use crate::bar::Bar;
 use crate::tally::{Done, Tally};
 use bigup_core::name::{FileName, printable, steers};
 use bigup_core::plan::Plan;
+use bigup_core::units::show_size;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Shortest time between two `progress` events.
@@ -29,18 +31,43 @@ pub enum Style {
     Json,
 }
 
-/// Tells of the files of a push, one after the other.
+/// Tells of the files of a push.
 pub struct Report {
     style: Style,
-    now: Mutex<Now>,
+    all: Mutex<All>,
 }
 
-/// The file at work.
+/// All files together.
+struct All {
+    /// How many there are to push. 0: not said.
+    expected: u64,
+    /// How many are stored.
+    stored: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// How many of them are over, stored or not.
+    over: u64,
+    /// The bar of all of them, while several are at work.
+    bar: Bar,
+    /// Those at work.
+    at_work: Vec<Arc<Mutex<Now>>>,
+}
+
+/// Tells of one file. Shared by all threads that work on it.
+pub struct FileReport<'a> {
+    report: &'a Report,
+    now: Arc<Mutex<Now>>,
+}
+
+/// A file at work.
 struct Now {
-    name: Option<FileName>,
+    name: FileName,
     tally: Tally,
+    /// Hidden while that of all files is shown.
     bar: Bar,
     began: Instant,
+    /// When the server last answered that it has a slice.
+    last_slice: Option<Instant>,
     last_progress: Option<Instant>,
     last_retry: Option<Instant>,
     retrying: bool,
@@ -49,25 +76,127 @@ struct Now {
 impl Report {
     /// Nothing to tell yet.
     pub fn new(style: Style) -> Report {
-        Report { style, now: Mutex::new(Now::of(None)) }
+        let all = All { expected: 0, stored: 0, bytes: 0, over: 0, bar: Bar::hidden(), at_work: vec![] };
+        Report { style, all: Mutex::new(all) }
+    }
+
+    /// So many files are to be pushed.
+    pub fn expect(&self, files: u64) {
+        self.all().expected = files;
+    }
+
+    /// Several files are at work from here on: there is one bar for all of them.
+    pub fn many(&self) {
+        if self.style == Style::Human && stderr().is_terminal() {
+            let mut all = self.all();
+            all.bar = Bar::of_files(all.expected);
+            all.show();
+        }
+    }
+
+    /// From here on they are at work one after the other.
+    pub fn one_by_one(&self) {
+        let mut all = self.all();
+        all.bar.clear();
+        all.bar = Bar::hidden();
     }
 
     /// Work on a file begins.
-    pub fn file(&self, name: &FileName) {
-        *self.now() = Now::of(Some(name.clone()));
+    pub fn file(&self, name: &FileName) -> FileReport<'_> {
+        let now = Arc::new(Mutex::new(Now::of(name.clone())));
+        self.all().at_work.push(Arc::clone(&now));
+        FileReport { report: self, now }
     }
 
+    /// Something that people should know.
+    pub fn note(&self, text: &str) {
+        if self.style == Style::Human {
+            self.all().bar.print(text);
+        }
+    }
+
+    /// The push failed, of `name` or altogether.
+    pub fn failed(&self, name: Option<&str>, message: &str) {
+        let all = self.all();
+        match (self.style, name) {
+            (Style::Json, name) => {
+                print_json(&json!({"event": "error", "file_name": name, "message": message}));
+            }
+            (_, Some(name)) => all.bar.print(&format!("error: {name}: {message}")),
+            (_, None) => all.bar.print(&format!("error: {message}")),
+        }
+    }
+
+    /// A signal ends the program.
+    pub fn interrupted(&self) {
+        let last = self.all().at_work.last().cloned();
+        let current = last.map(|now| {
+            let now = now.lock().unwrap_or_else(PoisonError::into_inner);
+            now.bar.clear();
+            (now.name.as_str().to_owned(), now.tally.progress())
+        });
+        let (name, progress) = current.unzip();
+        let (summary, name) = {
+            let all = self.all();
+            all.bar.clear();
+            (all.progress(progress), name.filter(|_| all.expected <= 1))
+        };
+        let message = match summary {
+            Some(summary) => format!("interrupted: {summary}; run the same command again to go on"),
+            None => "interrupted".to_owned(),
+        };
+        match self.style {
+            Style::Json => self.failed(name.as_deref(), &message),
+            _ => eprint_line(&message),
+        }
+    }
+
+    /// A line about all files together.
+    pub fn total(&self, line: &str) {
+        if self.style == Style::Human {
+            print_line(line);
+        }
+    }
+
+    /// Prints lines of results, which stay together.
+    fn results(&self, lines: &[String]) {
+        self.all().bar.pause(|| lines.iter().for_each(|line| print_line(line)));
+    }
+
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl All {
+    /// How far it came; `current` of the file that was begun last. None: nothing was begun.
+    fn progress(&self, current: Option<String>) -> Option<String> {
+        let files = || format!("{} of {} files are stored", self.stored, self.expected);
+        match (current, self.expected) {
+            (current, 0 | 1) => current,
+            (Some(current), _) if self.at_work.len() == 1 => Some(format!("{}; of the next, {current}", files())),
+            (current, _) => (current.is_some() || self.over > 0).then(files),
+        }
+    }
+
+    fn show(&self) {
+        self.bar.stored(self.over);
+        self.bar.message(format!("{} stored", show_size(self.bytes)));
+    }
+}
+
+impl FileReport<'_> {
     /// It is known how the file is cut and what the server holds of it, in slices and bytes.
     pub fn start(&self, plan: &Plan, slices_held: u64, bytes_held: u64) {
         let mut now = self.now();
         now.tally = Tally::starting(plan, slices_held, bytes_held);
-        if self.style == Style::Json {
+        if self.style() == Style::Json {
             now.emit(json!({"event": "start", "file_name": now.name(), "file_size": plan.file_size,
                 "slice_size": plan.slice_size, "slice_num": plan.slice_num,
                 "slices_held": slices_held, "bytes_held": bytes_held}));
         }
-        if let (Style::Human, true, Some(name)) = (self.style, stderr().is_terminal(), &now.name) {
-            now.bar = Bar::new(name, plan.file_size, bytes_held);
+        if self.style() == Style::Human && stderr().is_terminal() && !self.report.all().bar.is_shown() {
+            now.bar = Bar::new(&now.name, plan.file_size, bytes_held);
         }
     }
 
@@ -92,29 +221,33 @@ impl Report {
     fn moved(&self, change: impl FnOnce(&mut Tally)) {
         let mut now = self.now();
         change(&mut now.tally);
+        now.last_slice = Some(Instant::now());
         now.bar.stored(now.tally.bytes_stored);
         if std::mem::take(&mut now.retrying) {
             now.bar.message(String::new());
         }
-        if self.style == Style::Json && now.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
+        if self.style() == Style::Json && now.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
             now.progress();
         }
     }
 
     /// Attempt number `attempt` failed as `message` says; the next one follows after `wait`.
     pub fn retry(&self, slice_id: Option<u64>, attempt: u32, wait: Duration, message: &str) {
-        log::debug!("attempt {attempt} (slice {slice_id:?}) failed, again in {wait:?}: {message}");
         let mut now = self.now();
-        match self.style {
+        log::debug!("{}: attempt {attempt} (slice {slice_id:?}) failed, again in {wait:?}: {message}", now.name);
+        match self.style() {
             Style::Json => now.emit(json!({"event": "retry", "file_name": now.name(), "slice_id": slice_id,
                 "attempt": attempt, "wait_seconds": wait.as_secs_f64(), "message": message})),
             Style::Human if now.bar.is_shown() => {
                 now.retrying = true;
                 now.bar.message(format!("retrying: {message}"));
             }
+            Style::Human if self.report.all().bar.is_shown() => {
+                self.report.all().bar.message(format!("retrying {}: {message}", now.name));
+            }
             Style::Human if now.last_retry.is_none_or(|last| last.elapsed() >= RETRY_EVERY) => {
                 now.last_retry = Some(Instant::now());
-                now.note(&format!("retrying: {message}"));
+                self.print(&now, &format!("retrying: {message}"));
             }
             Style::Human | Style::Quiet => {}
         }
@@ -127,65 +260,60 @@ impl Report {
 
     /// Something that people should know.
     pub fn note(&self, text: &str) {
-        if self.style == Style::Human {
-            self.now().note(text);
+        if self.style() == Style::Human {
+            self.print(&self.now(), text);
         }
     }
 
     /// The file is stored.
-    pub fn done(&self, done: &Done) {
-        let mut now = self.now();
-        now.bar.clear();
-        let time = now.began.elapsed();
-        match (self.style, &now.name) {
-            (Style::Human, Some(name)) => {
-                print_line(&now.tally.summary(name, done, time));
-                if let Some(digest) = done.file_digest {
-                    print_line(&format!("{digest}  {name}"));
+    pub fn done(self, done: &Done) {
+        {
+            let mut now = self.now();
+            now.bar.clear();
+            let time = now.began.elapsed();
+            match self.style() {
+                Style::Human => {
+                    let digest = done.file_digest.map(|digest| format!("{digest}  {}", now.name));
+                    let lines: Vec<String> =
+                        [Some(now.tally.summary(&now.name, done, time)), digest].into_iter().flatten().collect();
+                    self.report.results(&lines);
                 }
+                Style::Json => now.done(done, time),
+                Style::Quiet => {}
             }
-            (Style::Json, _) => now.done(done, time),
-            _ => {}
         }
-        now.name = None;
+        self.end(|all| {
+            all.stored += 1;
+            all.bytes += done.file_size;
+        });
     }
 
-    /// The push failed: of the file at work, of the file `name`, or altogether.
-    pub fn failed(&self, name: Option<&str>, message: &str) {
-        let mut now = self.now();
-        now.bar.clear();
-        let at_work = now.name.take().map(|name| name.as_str().to_owned());
-        let name = name.map(str::to_owned).or(at_work);
-        match (self.style, name) {
-            (Style::Json, name) => now.emit(json!({"event": "error", "file_name": name, "message": message})),
-            (_, Some(name)) => eprint_line(&format!("error: {name}: {message}")),
-            (_, None) => eprint_line(&format!("error: {message}")),
-        }
-    }
-
-    /// A signal ends the program.
-    pub fn interrupted(&self) {
-        let message = {
+    /// The file could not be pushed.
+    pub fn failed(self, message: &str) {
+        let name = {
             let now = self.now();
-            match now.name {
-                Some(_) => format!("interrupted: {}; run the same command again to go on", now.tally.progress()),
-                None => "interrupted".to_owned(),
-            }
+            now.bar.clear();
+            now.name.as_str().to_owned()
         };
-        match self.style {
-            Style::Json => self.failed(None, &message),
-            _ => {
-                self.now().bar.clear();
-                eprint_line(&message);
-            }
-        }
+        self.report.failed(Some(&name), message);
+        self.end(|_| {});
     }
 
-    /// A line about all files together.
-    pub fn total(&self, line: &str) {
-        if self.style == Style::Human {
-            print_line(line);
-        }
+    fn end(&self, count: impl FnOnce(&mut All)) {
+        let mut all = self.report.all();
+        all.at_work.retain(|now| !Arc::ptr_eq(now, &self.now));
+        all.over += 1;
+        count(&mut all);
+        all.show();
+    }
+
+    fn print(&self, now: &Now, text: &str) {
+        let line = format!("{}: {text}", now.name);
+        if now.bar.is_shown() { now.bar.print(&line) } else { self.report.all().bar.print(&line) }
+    }
+
+    fn style(&self) -> Style {
+        self.report.style
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -194,25 +322,21 @@ impl Report {
 }
 
 impl Now {
-    fn of(name: Option<FileName>) -> Now {
+    fn of(name: FileName) -> Now {
         Now {
             name,
             tally: Tally::default(),
             bar: Bar::hidden(),
             began: Instant::now(),
+            last_slice: None,
             last_progress: None,
             last_retry: None,
             retrying: false,
         }
     }
 
-    fn name(&self) -> Option<&str> {
-        self.name.as_ref().map(FileName::as_str)
-    }
-
-    fn note(&self, text: &str) {
-        let prefix = self.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
-        self.bar.print(&format!("{prefix}{text}"));
+    fn name(&self) -> &str {
+        self.name.as_str()
     }
 
     fn progress(&mut self) {
@@ -228,10 +352,11 @@ impl Now {
             self.progress();
         }
         let held = if done.already { done.file_size } else { self.tally.bytes_held };
+        let finish = self.last_slice.filter(|_| !done.at_once).map_or(Duration::ZERO, |last| last.elapsed());
         self.emit(json!({"event": "done", "file_name": self.name(), "file_size": done.file_size,
             "file_digest": done.file_digest.map(|digest| digest.to_string()),
             "bytes_sent": self.tally.bytes_sent, "bytes_held": held,
-            "seconds": time.as_secs_f64(), "already": done.already}));
+            "seconds": time.as_secs_f64(), "finish_seconds": finish.as_secs_f64(), "already": done.already}));
     }
 
     fn emit(&self, event: Value) {

@@ -2,7 +2,7 @@
 
 use crate::client::CallError;
 use crate::halt::{StopSignal, sleep};
-use crate::report::Report;
+use crate::report::FileReport;
 use bigup_core::wire::ErrorCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ impl Patience {
     /// The failure that does not pass, or that attempts ran out, with the last failure.
     pub fn call<T>(
         &self,
-        report: &Report,
+        report: &FileReport<'_>,
         stop: &StopSignal,
         slice_id: Option<u64>,
         mut call: impl FnMut() -> Result<T, CallError>,
@@ -142,7 +142,8 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Style;
+    use crate::report::{Report, Style};
+    use bigup_core::name::FileName;
     use std::cell::Cell;
 
     fn refused(status: u16, code: ErrorCode, retry_after: Option<u64>) -> CallError {
@@ -190,8 +191,9 @@ mod tests {
     fn gives_up_after_the_allowed_retries_and_tells_the_last_failure() {
         let patience = Patience::new(2, Duration::from_secs(3600), WhenFull::Stop);
         let calls = Cell::new(0);
+        let report = Report::new(Style::Quiet);
         let result: Result<(), _> =
-            patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
+            patience.call(&report.file(&FileName::new("f").unwrap()), &crossbeam_channel::never(), None, || {
                 calls.set(calls.get() + 1);
                 Err(refused(503, ErrorCode::Unknown, None))
             });
@@ -203,8 +205,9 @@ mod tests {
     #[test]
     fn gives_up_when_nothing_got_better_for_too_long() {
         let patience = Patience::new(1000, Duration::ZERO, WhenFull::Stop);
+        let report = Report::new(Style::Quiet);
         let result: Result<(), _> =
-            patience.call(&Report::new(Style::Quiet), &crossbeam_channel::never(), None, || {
+            patience.call(&report.file(&FileName::new("f").unwrap()), &crossbeam_channel::never(), None, || {
                 Err(refused(503, ErrorCode::Unknown, None))
             });
         assert!(matches!(result, Err(CallError::Refused { .. })));

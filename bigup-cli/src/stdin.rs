@@ -111,7 +111,7 @@ fn compared<R: Read>(answer: &UploadAnswer, mut input: ReadAhead<R>) -> anyhow::
     }
     let own = hasher.finish().digest;
     match answer.digest() {
-        Some(said) if said == own => Ok(Done { file_size, file_digest: Some(own), already: true }),
+        Some(said) if said == own => Ok(Done { file_size, file_digest: Some(own), already: true, at_once: false }),
         Some(said) => bail!(
             "a finished file of this name has other content: digest {said}, the input's is {own}; \
              --replace replaces it"
@@ -154,7 +154,7 @@ fn finish(remote: &Remote<'_>, plan: &Plan, own: Option<Digest>) -> anyhow::Resu
     match ending::wait(remote, plan)? {
         Ending::Finished(answer) => {
             let file_digest = confirmed(own, answer.digest())?;
-            Ok(Done { file_size: plan.file_size.unwrap_or(0), file_digest, already: false })
+            Ok(Done { file_size: plan.file_size.unwrap_or(0), file_digest, already: false, at_once: false })
         }
         Ending::Missing(_) => bail!(
             "the server asks for slices of the input again, which cannot be read twice; run the same command again"

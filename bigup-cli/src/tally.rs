@@ -34,6 +34,8 @@ pub struct Done {
     pub file_digest: Option<Digest>,
     /// The server had it all along.
     pub already: bool,
+    /// It went in one request, whose answer said that it is finished.
+    pub at_once: bool,
 }
 
 impl Tally {
@@ -121,7 +123,7 @@ mod tests {
         let mut tally = Tally::starting(&plan, 2, 16 << 20);
         tally.matched(8 << 20);
         (3..128).for_each(|_| tally.sent(8 << 20));
-        let done = Done { file_size: 1 << 30, file_digest: None, already: false };
+        let done = Done { file_size: 1 << 30, file_digest: None, already: false, at_once: false };
         assert_eq!(
             tally.summary(&name(), &done, Duration::from_secs(2)),
             "big.iso: 1.00 GiB stored, merged and verified in 2.0 s (500 MiB/s; 3 slices held already)"
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_was_there_already_is_told_as_such() {
-        let done = Done { file_size: 5, file_digest: None, already: true };
+        let done = Done { file_size: 5, file_digest: None, already: true, at_once: false };
         let line = Tally::default().summary(&name(), &done, Duration::ZERO);
         assert_eq!(line, "big.iso: 5 B, stored already; nothing was sent");
     }

@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::pipeline::{self, Ended, Overtaken, Work};
 use crate::pool::Pool;
 use crate::remote::Remote;
-use crate::report::Report;
+use crate::report::FileReport;
 use crate::retry::Patience;
 use crate::rival::Rival;
 use crate::slicing::slice_size_for;
@@ -32,12 +32,12 @@ const SMALL: u64 = MIB;
 /// How many rounds may pass in which no fewer slices are missing than in the best one before and none were merged.
 const FUTILE_ROUNDS: u32 = 5;
 
-/// What all files of a push share.
+/// What the push of a file works with.
 pub struct Context<'a> {
     /// The server.
     pub client: &'a Client,
-    /// What is shown.
-    pub report: &'a Report,
+    /// What is shown of it.
+    pub report: &'a FileReport<'a>,
     /// How long to go on.
     pub patience: &'a Patience,
     /// Threads and queue.
@@ -79,13 +79,18 @@ struct Rounds {
     futile: u32,
 }
 
+/// Whether a file of `size` bytes takes one request, or an empty one's few; `slice_size` is what the user asked for.
+pub fn is_small(size: u64, slice_size: Option<u64>) -> bool {
+    size <= SMALL.min(slice_size.unwrap_or(SMALL))
+}
+
 /// Pushes `source` as `name`.
 ///
 /// # Errors
 /// Whatever is in the way, in words for the user.
 pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, source: &'a dyn Source) -> anyhow::Result<Done> {
     let size = source.size();
-    let is_small = size > 0 && size <= SMALL.min(cx.slice_size.unwrap_or(SMALL));
+    let is_small = size > 0 && is_small(size, cx.slice_size);
     let slice_size = cx.slice_size_for(Some(size))?;
     let remote = cx.remote(name, source.token(), Some(size), slice_size);
     let (ledger, rounds) = (Ledger::new(), Rounds::default());
@@ -176,7 +181,7 @@ impl Upload<'_> {
         }
         let said = answer.file_digest.and_then(|digest| digest.parse().ok());
         let file_digest = confirmed(Some(digest.digest), said)?;
-        Ok(Done { file_size: size, file_digest, already: answer.held })
+        Ok(Done { file_size: size, file_digest, already: answer.held, at_once: true })
     }
 
     /// Asks first, then sends what is missing.
@@ -347,7 +352,7 @@ impl Upload<'_> {
 
     fn done(&self, file_digest: Option<Digest>) -> Done {
         let file_size = self.source.size();
-        Done { file_size, file_digest, already: !self.sent && file_size > 0 }
+        Done { file_size, file_digest, already: !self.sent && file_size > 0, at_once: false }
     }
 
     /// The file's digest, from its slices' where they are known, else by reading it.

@@ -10,14 +10,18 @@
 //! ```
 
 use crate::disk::Context;
+use crate::joint::JointSyncs;
 use nix::unistd::{AccessFlags, eaccess};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A data folder, shared by any number of daemons and mergers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DataDir {
     root: PathBuf,
+    /// What this process syncs in it for several at once.
+    pub(crate) syncs: Arc<JointSyncs>,
 }
 
 impl DataDir {
@@ -26,7 +30,7 @@ impl DataDir {
     /// # Errors
     /// A folder cannot be created or written to, or something else stands in its place.
     pub fn create(root: &Path) -> io::Result<DataDir> {
-        let data = DataDir { root: root.to_owned() };
+        let data = DataDir { root: root.to_owned(), syncs: Arc::default() };
         std::fs::create_dir_all(&data.root).at("creating the folder", &data.root)?;
         create_folder(&data.tmp())?;
         create_folder(&data.files())?;
@@ -41,7 +45,7 @@ impl DataDir {
     /// # Errors
     /// It has no `tmp/` or no `files/`.
     pub fn open(root: &Path) -> io::Result<DataDir> {
-        let data = DataDir { root: root.to_owned() };
+        let data = DataDir { root: root.to_owned(), syncs: Arc::default() };
         check_folder(&data.tmp())?;
         check_folder(&data.files())?;
         Ok(data)

@@ -18,6 +18,7 @@
 //! - [`info_ini`] - the operators' view of unfinished uploads.
 //! - [`store`] - finished files.
 //! - [`publish`] - the step that turns a spool into a finished file.
+//! - [`draft`] - a small file that is finished without a spool.
 //! - [`unpublish`] - the step back, for a file that turned out to be damaged.
 //! - [`disk`] - atomic replacement, syncing and copying of files.
 //! - [`logging`] - what the programs log.
@@ -25,7 +26,9 @@
 pub mod data_dir;
 pub mod digest;
 pub mod disk;
+pub mod draft;
 pub mod info_ini;
+mod joint;
 pub mod logging;
 pub mod name;
 pub mod pem;

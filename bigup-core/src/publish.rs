@@ -17,7 +17,7 @@ use crate::data_dir::DataDir;
 use crate::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
 use crate::disk::{self, BootId, Context};
 use crate::info_ini::{self, InfoIni};
-use crate::name::printable;
+use crate::name::{FileName, printable};
 use crate::plan::Plan;
 use crate::room;
 use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range};
@@ -85,6 +85,8 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     match in_the_way(data, &upload, digest)? {
         InTheWay::Nothing => {}
         InTheWay::TheSameFile => {
+            // Whoever put it there may not be done with that.
+            sync_entry(data, &upload.file_name)?;
             info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
             locked.remove()?;
             return Ok(Outcome::Published(digest));
@@ -155,14 +157,21 @@ fn inode_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// Makes the entry of a finished file durable. One that somebody has moved or replaced since was there.
+///
+/// # Errors
+/// As the system gives them.
+pub fn sync_entry(data: &DataDir, name: &FileName) -> io::Result<()> {
+    match Store::new(data).sync_entry(name) {
+        Ok(()) | Err(StoreError::InTheWay(_) | StoreError::Exists) => Ok(()),
+        Err(StoreError::Io(e)) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+        Err(StoreError::Io(e)) => Err(e),
+    }
+}
+
 fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) -> io::Result<()> {
     let (store, name) = (Store::new(data), &locked.upload().file_name);
-    match store.sync_entry(name) {
-        // Somebody has moved or replaced it since: it was there.
-        Ok(()) | Err(StoreError::InTheWay(_) | StoreError::Exists) => {}
-        Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(StoreError::Io(e)) => return Err(e),
-    }
+    sync_entry(data, name)?;
     if let Some(file) = finished(data, locked, publication)? {
         let path = store.path_of(name);
         let known = store::claim(&file, &file.metadata().at("looking at", &path)?)?;

@@ -7,17 +7,21 @@
 use crate::data_dir::DataDir;
 use crate::digest::{Digest, Leaves};
 use crate::disk::Context;
+use crate::joint::JointSyncs;
 use crate::name::FileName;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use xattr::FileExt;
 
 /// Name of the extended attribute, in the user's namespace (xattr(7)).
@@ -110,12 +114,13 @@ pub enum StoreError {
 /// The folder of finished files.
 pub struct Store {
     files: PathBuf,
+    syncs: Arc<JointSyncs>,
 }
 
 impl Store {
     /// The store of `data`.
     pub fn new(data: &DataDir) -> Store {
-        Store { files: data.files() }
+        Store { files: data.files(), syncs: Arc::clone(&data.syncs) }
     }
 
     /// Where a finished file of this name is; for messages.
@@ -230,40 +235,87 @@ impl Store {
             }
             Err(e) => return Err(e).at("publishing", &self.path_of(name)).map_err(StoreError::Io),
         }
-        folder.sync_all().at("syncing the folder of", &self.path_of(name))?;
-        Ok(())
+        self.sync_entry(name)
     }
 
-    /// Makes the entry of a file that was just moved under `name` durable, after a kill between the two.
+    /// Gives `file`, which is synced and has no name, the name `name`; for good once this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`]: something has that name, and keeps it. [`io::ErrorKind::Unsupported`]: the file system
+    /// cannot. Where only a sync failed the file has its name: whoever finds it there [syncs](Store::sync_entry) again.
+    pub(crate) fn link(&self, file: &File, name: &FileName) -> Result<(), StoreError> {
+        let folder = self.folder_of(name, true)?;
+        // AT_EMPTY_PATH, which needs no /proc, is for administrators on most kernels (open(2), O_TMPFILE).
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let path = self.path_of(name);
+        match linkat(AT_FDCWD, &from[..], &folder, last_component(name), AtFlags::AT_SYMLINK_FOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => return Err(StoreError::Exists),
+            Err(e @ (Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS)) => {
+                let e = io::Error::new(io::ErrorKind::Unsupported, e);
+                return Err(e).at("publishing", &path).map_err(StoreError::Io);
+            }
+            Err(e) => return Err(e).at("publishing", &path).map_err(StoreError::Io),
+        }
+        // Btrfs writes nothing of a file without a name into its log, and with its folder only that there is one.
+        if !keeps_order(file).at("looking at the file system of", &path)? {
+            file.sync_all().at("syncing", &path)?;
+        }
+        self.sync_entry(name)
+    }
+
+    /// Makes the entry of a file that stands under `name` durable, and those of its folders up to `files/`: whoever put it
+    /// there, or made a folder, may not have lived to do it, or be about to.
     ///
     /// # Errors
     /// As the system gives them.
     pub fn sync_entry(&self, name: &FileName) -> Result<(), StoreError> {
-        self.folder_of(name, false)?.sync_all().at("syncing the folder of", &self.path_of(name))?;
+        let folders = name.as_str().rsplit_once('/').map_or("", |(folders, _)| folders);
+        let sync_all = || {
+            self.walk(name, |folder, _| Ok(folder.sync_all().at("syncing the folder of", &self.path_of(name))?))
+                .map(drop)
+        };
+        self.syncs.sync(folders, || {
+            sync_all().map_err(|error| match error {
+                StoreError::Io(e) => e,
+                in_the_way => io::Error::new(io::ErrorKind::NotADirectory, in_the_way.to_string()),
+            })
+        })?;
         Ok(())
     }
 
-    /// Opens the folder that `name` is in, creating what is missing if told to; those entries are durable then.
+    /// Opens the folder that `name` is in, creating what is missing if told to.
     fn folder_of(&self, name: &FileName, create: bool) -> Result<File, StoreError> {
+        self.walk(name, |folder, next| {
+            let Some(component) = next.filter(|_| create) else { return Ok(()) };
+            match mkdirat(folder, component, Mode::from_bits_truncate(0o777)) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => return Ok(()),
+                Err(e) => return Err(e).at("creating the folder of", &self.path_of(name)).map_err(StoreError::Io),
+            }
+            if let Err(e) = folder.sync_all() {
+                // Whoever comes next would find it there and take it for durable.
+                let _ = unlinkat(folder, component, UnlinkatFlags::RemoveDir);
+                return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
+            }
+            Ok(())
+        })
+    }
+
+    /// Opens the folders that lead to `name` one after the other, beginning with `files/`. Each is shown to `visit`, with
+    /// the name of the next one in it. Gives the last one.
+    fn walk(
+        &self,
+        name: &FileName,
+        visit: impl Fn(&File, Option<&str>) -> Result<(), StoreError>,
+    ) -> Result<File, StoreError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut folder =
             nix::fcntl::open(&self.files, flags, Mode::empty()).map(File::from).at("opening", &self.files)?;
         let mut components: Vec<&str> = name.components().collect();
         components.pop();
         for component in components {
-            if create {
-                match mkdirat(&folder, component, Mode::from_bits_truncate(0o777)) {
-                    Ok(()) => {
-                        if let Err(e) = folder.sync_all() {
-                            // Whoever comes next would find it there and take it for durable.
-                            let _ = unlinkat(&folder, component, UnlinkatFlags::RemoveDir);
-                            return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
-                        }
-                    }
-                    Err(Errno::EEXIST) => {}
-                    Err(e) => return Err(e).at("creating the folder of", &self.path_of(name)).map_err(StoreError::Io),
-                }
-            }
+            visit(&folder, Some(component))?;
             folder = match openat(&folder, component, flags, Mode::empty()) {
                 Ok(fd) => File::from(fd),
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
@@ -273,8 +325,17 @@ impl Store {
                 Err(e) => return Err(e).at("opening the folder of", &self.path_of(name)).map_err(StoreError::Io),
             };
         }
+        visit(&folder, None)?;
         Ok(folder)
     }
+}
+
+/// Whether the file system keeps a journal in which a name that is on disk has all before it that was synced: there a sync
+/// of the folder is enough for a file that was synced before it had a name.
+fn keeps_order(file: &File) -> io::Result<bool> {
+    /// XFS (statfs(2)).
+    const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
+    Ok([EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC].contains(&fstatfs(file)?.filesystem_type()))
 }
 
 fn last_component(name: &FileName) -> &str {

@@ -6,6 +6,7 @@
 //! | with a token | what it may, under its prefix; 401 if it is none | as without |
 //! | without | 401; with `allow_anonymous` see [`Access::Anonymous`] | everything where only this machine, or holders of a client's certificate, get through; with `allow_anonymous` for all; else 401 |
 
+use crate::arriving::Arriving;
 use crate::config::Config;
 use crate::quota::Usage;
 use crate::reply::Refusal;
@@ -116,15 +117,16 @@ impl Access {
     ///
     /// # Errors
     /// It has that many, or the data folder cannot be read.
-    pub fn check_uploads(&self, data: &DataDir, most: u64) -> Result<(), Refusal> {
+    pub fn check_uploads(&self, data: &DataDir, arriving: &Arriving, most: u64) -> Result<(), Refusal> {
         let Access::Token(token, _) = self else { return Ok(()) };
         let spools = Spool::all(data)?;
+        let arriving = arriving.number_of(&token.name);
         // Each has to be read to know whose it is; mostly there are too few for that to matter.
-        if (spools.len() as u64) < most {
+        if spools.len() as u64 + arriving < most {
             return Ok(());
         }
         let is_own = |spool: &&Spool| matches!(spool.upload(), Ok(Some(upload)) if upload.token.as_deref() == Some(token.name.as_str()));
-        let has = spools.iter().filter(is_own).count() as u64;
+        let has = spools.iter().filter(is_own).count() as u64 + arriving;
         if has < most {
             return Ok(());
         }
@@ -173,6 +175,7 @@ pub struct Gate {
     /// The token of who started this daemon for itself.
     owner: Option<SecretHash>,
     usages: Mutex<HashMap<Prefix, Arc<Usage>>>,
+    arriving: Arriving,
     turned_away: Mutex<TurnedAway>,
 }
 
@@ -184,14 +187,15 @@ struct TurnedAway {
 }
 
 impl Gate {
-    /// The gate of a daemon on `data`.
-    pub fn new(data: &DataDir, config: &Config) -> Gate {
+    /// The gate of a daemon on `data`, to which the files `arriving` come.
+    pub fn new(data: &DataDir, config: &Config, arriving: Arriving) -> Gate {
         Gate {
             tokens: Watched::new(data.clone()),
             is_open: config.allow_anonymous || is_guarded(config),
             allow_anonymous: config.allow_anonymous,
             owner: config.owner,
             usages: Mutex::default(),
+            arriving,
             turned_away: Mutex::default(),
         }
     }
@@ -226,7 +230,8 @@ impl Gate {
     }
 
     fn usage(&self, prefix: &Prefix) -> Arc<Usage> {
-        Arc::clone(self.usages.lock().unwrap_or_else(PoisonError::into_inner).entry(prefix.clone()).or_default())
+        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(usages.entry(prefix.clone()).or_insert_with(|| Arc::new(Usage::new(self.arriving.clone()))))
     }
 
     fn log_turned_away(&self, peer: Option<Peer>, refusal: &Refusal) {
@@ -323,7 +328,7 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
             }
-            match Gate::new(&self.data, &self.config).enter(&headers, None) {
+            match Gate::new(&self.data, &self.config, Arriving::default()).enter(&headers, None) {
                 Ok(Access::Everything) => Ok("*".to_owned()),
                 Ok(Access::Anonymous) => Ok("?".to_owned()),
                 Ok(Access::Token(token, _)) => Ok(token.name.clone()),

@@ -32,6 +32,19 @@ impl Census {
     /// # Errors
     /// They cannot be listed.
     pub fn admit(&self, data: &DataDir, most: u64) -> io::Result<bool> {
+        self.look(data, most, 1)
+    }
+
+    /// Whether there are fewer than `most` uploads.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn has_room(&self, data: &DataDir, most: u64) -> io::Result<bool> {
+        self.look(data, most, 0)
+    }
+
+    /// Counts `more` uploads unless there are `most` already. Whether there was room.
+    fn look(&self, data: &DataDir, most: u64, more: u64) -> io::Result<bool> {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let good = counted.take().filter(|last| {
             let good_for = if last.uploads < most { GOOD_FOR } else { GOOD_WHEN_FULL };
@@ -42,7 +55,7 @@ impl Census {
             None => Counted { when: Instant::now(), uploads: Spool::all(data)?.len() as u64 },
         };
         let has_room = now.uploads < most;
-        now.uploads += u64::from(has_room);
+        now.uploads += if has_room { more } else { 0 };
         *counted = Some(now);
         Ok(has_room)
     }

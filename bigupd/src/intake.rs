@@ -95,8 +95,28 @@ impl Work {
     }
 }
 
-/// Receives a slice into `target`. Gives that back and the digests of what came, of the kinds asked for and in that order;
-/// `offset` is what chaining values are for. The body must keep the `pace`.
+/// A slice that came whole. The last batch of it is to be written yet, by a thread that may block: with small slices, all.
+pub struct Received {
+    writer: Box<Writer>,
+    rest: Vec<Bytes>,
+    expected: Expected,
+}
+
+impl Received {
+    /// Gives back where it went and the digests of what came, of the kinds asked for and in that order.
+    ///
+    /// # Errors
+    /// It is not what was expected, or could not be stored; the file is gone then.
+    pub fn finish(mut self) -> Result<(Target, Vec<SliceDigest>), Refusal> {
+        self.writer.write(&self.rest)?;
+        let Writer { target, hashers, sha256 } = *self.writer;
+        check_sha256(&self.expected, sha256)?;
+        Ok((target, hashers.iter().map(SliceHasher::finish).collect()))
+    }
+}
+
+/// Receives a slice into `target`, to be digested by `kinds`; `offset` is what chaining values are for. The body must keep
+/// the `pace`.
 ///
 /// # Errors
 /// What came is not what was expected, or could not be stored; the file is gone then. The rest of the body is left in
@@ -108,7 +128,7 @@ pub async fn receive(
     offset: u64,
     expected: &Expected,
     mut pace: Pace,
-) -> Result<(Target, Vec<SliceDigest>), Refusal> {
+) -> Result<Received, Refusal> {
     let writer = Writer {
         target,
         hashers: kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect(),
@@ -135,9 +155,7 @@ pub async fn receive(
             format!("slice {}: expected {} bytes, got {received}: send it again", expected.slice_id, expected.len);
         return Err(Refusal::new(ErrorCode::Damaged, message));
     }
-    let writer = *work.go_on(batch).await?.rest().await?;
-    check_sha256(expected, writer.sha256)?;
-    Ok((writer.target, writer.hashers.iter().map(SliceHasher::finish).collect()))
+    Ok(Received { writer: work.rest().await?, rest: batch, expected: expected.clone() })
 }
 
 fn check_sha256(expected: &Expected, is: Option<Sha256>) -> Result<(), Refusal> {

@@ -8,7 +8,8 @@
 //!   limit their time; [`memory`] gives back what they needed.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
-//! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are.
+//! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
+//!   have no spool.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`look`] - looking after all uploads and info.ini.
@@ -17,6 +18,7 @@
 
 pub mod access;
 pub mod answers;
+pub mod arriving;
 pub mod body;
 pub mod census;
 pub mod check;

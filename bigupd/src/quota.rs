@@ -8,6 +8,7 @@
 //! added to it. Nothing is refused by such a sum: it is counted anew first. Another daemon's grants are seen by the next
 //! count.
 
+use crate::arriving::Arriving;
 use crate::tokens::Prefix;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Context;
@@ -26,7 +27,10 @@ const COUNT_SHARE: u32 = 20;
 
 /// What lies below one prefix, as far as known.
 #[derive(Debug, Default)]
-pub struct Usage(Mutex<Option<Count>>);
+pub struct Usage {
+    known: Mutex<Option<Count>>,
+    arriving: Arriving,
+}
 
 #[derive(Debug)]
 struct Count {
@@ -39,18 +43,23 @@ struct Count {
 }
 
 impl Usage {
+    /// Nothing is known yet; `arriving` are files that come and have no spool.
+    pub fn new(arriving: Arriving) -> Usage {
+        Usage { known: Mutex::default(), arriving }
+    }
+
     /// Grants `more` bytes below `prefix` if it has at most `quota` bytes with them; else says how many there are.
     /// Blocks on the disk.
     ///
     /// # Errors
     /// The data folder cannot be read.
     pub fn grant(&self, data: &DataDir, prefix: &Prefix, quota: u64, more: u64) -> io::Result<Result<(), u64>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |count: &Count| count.found.saturating_add(count.granted).saturating_add(more) <= quota;
         let may_stand = |count: &Count| Instant::now() < count.until && (fits(count) || count.granted == 0);
         let mut count = match known.take().filter(may_stand) {
             Some(count) => count,
-            None => Count::now(data, prefix)?,
+            None => Count::now(data, prefix, &self.arriving)?,
         };
         let granted = fits(&count);
         if granted {
@@ -63,10 +72,11 @@ impl Usage {
 }
 
 impl Count {
-    fn now(data: &DataDir, prefix: &Prefix) -> io::Result<Count> {
+    fn now(data: &DataDir, prefix: &Prefix, arriving: &Arriving) -> io::Result<Count> {
         let began = Instant::now();
         // In this order: a file that is finished meanwhile counts twice rather than not at all.
-        let found = unfinished(data, prefix)?.saturating_add(finished(data, prefix)?);
+        let found = arriving.bytes(|name| prefix.covers(name));
+        let found = found.saturating_add(unfinished(data, prefix)?).saturating_add(finished(data, prefix)?);
         let until = Instant::now() + COUNT_HOLDS.max(began.elapsed() * COUNT_SHARE);
         Ok(Count { found, granted: 0, until })
     }
@@ -139,7 +149,7 @@ mod tests {
     }
 
     fn found(data: &DataDir, prefix: &Prefix) -> u64 {
-        Count::now(data, prefix).unwrap().found
+        Count::now(data, prefix, &Arriving::default()).unwrap().found
     }
 
     #[test]
@@ -182,6 +192,20 @@ mod tests {
         assert_eq!((grant(30), grant(0)), (Ok(()), Ok(())));
         fs::remove_file(data.files().join("a/x")).unwrap();
         assert_eq!(grant(130), Ok(()));
+    }
+
+    #[test]
+    fn what_arrives_without_a_spool_counts() {
+        let (_dir, data) = data();
+        let arriving = Arriving::default();
+        let (usage, prefix) = (Usage::new(arriving.clone()), "a/".parse().unwrap());
+        let grant = |more| usage.grant(&data, &prefix, 200, more).unwrap();
+        let counted = [arriving.count("a/z", 50, None), arriving.count("b", 1000, None)];
+        assert_eq!((grant(30), grant(1)), (Ok(()), Ok(())));
+        assert_eq!(grant(60), Err(170));
+        drop(counted);
+        let usage = Usage::new(arriving);
+        assert_eq!(usage.grant(&data, &prefix, 200, 60).unwrap(), Ok(()));
     }
 
     #[test]

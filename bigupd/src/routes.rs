@@ -7,7 +7,7 @@
 use crate::access::{Access, Gate, Peer};
 use crate::answers::Answers;
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
-use crate::intake::{Expected, parse_content_digest, receive};
+use crate::intake::{Expected, Received, parse_content_digest, receive};
 use crate::look::News;
 use crate::mergers::Mergers;
 use crate::pace::Pace;
@@ -52,7 +52,7 @@ impl App {
     /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin. Once `stopping` is true no
     /// request is kept waiting.
     pub fn new(uploads: Uploads, mergers: Mergers, news: News, stopping: watch::Receiver<bool>) -> App {
-        let gate = Arc::new(Gate::new(&uploads.data, &uploads.config));
+        let gate = Arc::new(Gate::new(&uploads.data, &uploads.config, uploads.arriving.clone()));
         let answers = Answers::new(&uploads.config.limits);
         App { gate, uploads, mergers, answers, news, stopping }
     }
@@ -99,10 +99,12 @@ async fn native(
     body: RawBody,
 ) -> Reply {
     log::debug!("{method} {}", redacted(&bigup_core::name::printable(&query)));
+    if method == Method::POST {
+        return app.post(headers, peer, query, body).await;
+    }
     let answer = match (app.enter(&headers, peer).await, method) {
         (Err(refusal), _) => Err(refusal),
         (Ok(by), Method::GET) => app.get(by, &query).await,
-        (Ok(by), Method::POST) => return app.post(by, &headers, &query, body).await,
         (Ok(_), method) => {
             let message = format!("{method} is not possible here: GET asks and begins, POST sends a slice");
             Err(Refusal::new(ErrorCode::MethodNotAllowed, message))
@@ -226,25 +228,24 @@ impl App {
         .await
     }
 
-    async fn post(&self, by: Access, headers: &HeaderMap, query: &str, body: RawBody) -> Reply {
-        let (ask, expected) = match slice_ask(by, headers, query) {
-            Ok(asked) => asked,
-            Err(refusal) => {
-                let at_end = self.drain_unless_waiting(headers, body).await;
-                return last_unless(at_end, refusal.reply());
-            }
-        };
-        let (uploads, asked) = (self.uploads.clone(), ask.clone());
-        let admission = blocking(move || uploads.admit(&asked)).await;
-        let (target, kinds, offset) = match admission {
-            Ok(Admission::Take { target, kinds, offset }) => (target, kinds, offset),
-            Ok(Admission::Held(digest)) => {
-                let at_end = self.drain_unless_waiting(headers, body).await;
+    async fn post(&self, headers: HeaderMap, peer: Option<Peer>, query: String, body: RawBody) -> Reply {
+        // All that comes before the body at once, since each change of threads costs as much as most of it.
+        let (app, asking) = (self.clone(), headers.clone());
+        let asked = blocking(move || {
+            let by = app.gate.enter(&asking, peer)?;
+            let (ask, expected) = slice_ask(by, &asking, &query)?;
+            let admission = app.uploads.admit(&ask).inspect_err(|refusal| log_refused(&ask, refusal))?;
+            Ok((ask, expected, admission))
+        });
+        let (ask, expected, target, kinds, offset) = match asked.await {
+            Ok((ask, expected, Admission::Take { target, kinds, offset })) => (ask, expected, target, kinds, offset),
+            Ok((ask, _, Admission::Held(digest))) => {
+                let at_end = self.drain_unless_waiting(&headers, body).await;
                 return last_unless(at_end, self.held(&ask, digest).await);
             }
             Err(refusal) => {
-                let at_end = self.drain_unless_waiting(headers, body).await;
-                return last_unless(at_end, refused(&ask, &refusal));
+                let at_end = self.drain_unless_waiting(&headers, body).await;
+                return last_unless(at_end, refusal.reply());
             }
         };
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -253,15 +254,22 @@ impl App {
         let stalled = matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout);
         let at_end = !stalled && drain(body, self.drain_limit()).await;
         let stored = match received {
-            Ok((target, digests)) => {
+            Ok(received) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());
-                blocking(move || uploads.commit(&asked, target, &digests)).await
+                blocking(move || {
+                    let (target, digests) = received.finish()?;
+                    uploads.commit(&asked, target, &digests)
+                })
+                .await
             }
             Err(refusal) => Err(refusal),
         };
         let reply = match stored {
             Ok(stored) => self.stored(&ask, stored).await,
-            Err(refusal) => refused(&ask, &refusal),
+            Err(refusal) => {
+                log_refused(&ask, &refusal);
+                refusal.reply()
+            }
         };
         last_unless(at_end, reply)
     }
@@ -274,7 +282,7 @@ impl App {
         kinds: &[DigestKind],
         offset: u64,
         expected: &Expected,
-    ) -> Result<(Target, Vec<SliceDigest>), Refusal> {
+    ) -> Result<Received, Refusal> {
         let mut body = Body::new(raw, content_type, self.body_timeout()).await?;
         let pace = Pace::new(&self.uploads.config.limits);
         let received = receive(&mut body, target, kinds, offset, expected, pace).await?;
@@ -327,9 +335,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
     done.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
 }
 
-fn refused(ask: &SliceAsk, refusal: &Refusal) -> Reply {
+fn log_refused(ask: &SliceAsk, refusal: &Refusal) {
     log::debug!("{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
-    refusal.reply()
 }
 
 fn slice_answer(ask: &SliceAsk) -> SliceAnswer {

@@ -9,6 +9,7 @@
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 
 use crate::access::Access;
+use crate::arriving::{Arriving, Counted};
 use crate::census::Census;
 use crate::config::{Config, SliceAck};
 use crate::params::BeginAsk;
@@ -16,16 +17,19 @@ use crate::quota;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::draft::Draft;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
-use bigup_core::publish::{Outcome, is_moved, publish};
+use bigup_core::publish::{Outcome, is_moved, publish, sync_entry};
 use bigup_core::room::{Room, RoomError};
 use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, Upload};
-use bigup_core::store::{Entry, Finished, Store};
+use bigup_core::store::{Entry, Finished, Stamp, Store, StoreError};
+use bigup_core::units::MIB;
 use bigup_core::wire::{ErrorCode, UploadStatus};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How often a name is looked at again when uploads of it come and go in between.
@@ -41,6 +45,10 @@ const LISTED_LEN: usize = 256;
 /// checkpoints of a merger.
 const STILL_MERGING: Duration = Duration::from_secs(10);
 
+/// Largest file that needs no spool where it comes in one request, in bytes: it has no room below which an upload that was
+/// begun could go on, so what a broken connection loses is to be little.
+const MAX_DRAFT: u64 = MIB;
+
 /// The uploads of one data folder.
 #[derive(Clone, Debug)]
 pub struct Uploads {
@@ -48,7 +56,11 @@ pub struct Uploads {
     pub data: DataDir,
     /// Settings.
     pub config: Arc<Config>,
+    /// Files that come in one request and have no spool.
+    pub arriving: Arriving,
     census: Arc<Census>,
+    /// The file system turned out not to give names to files without one.
+    without_drafts: Arc<AtomicBool>,
 }
 
 /// How a name stands.
@@ -128,6 +140,8 @@ pub enum Admission {
 pub enum Target {
     /// Into the spool.
     Spool(Arrival),
+    /// Into a file without a name, which it is the whole of. It counts as an upload until then.
+    Draft(Draft, Counted),
     /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell whether
     /// it is the same.
     Compare(Digest),
@@ -138,6 +152,7 @@ impl Target {
     pub fn file(&self) -> Option<&File> {
         match self {
             Target::Spool(arrival) => Some(arrival.file()),
+            Target::Draft(draft, _) => Some(draft.file()),
             Target::Compare(_) => None,
         }
     }
@@ -159,7 +174,8 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        Uploads { data, config, census: Arc::default() }
+        let (arriving, census, without_drafts) = Default::default();
+        Uploads { data, config, arriving, census, without_drafts }
     }
 
     /// Begins an upload or goes on with it, or says that the file is finished.
@@ -194,7 +210,7 @@ impl Uploads {
             if let Some(finished) = self.look_for_finished(ask)? {
                 return Ok(finished);
             }
-            ask.by.check_uploads(&self.data, self.config.limits.uploads_per_token)?;
+            ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
             ask.by.take(&self.data, ask.plan.file_size.unwrap_or(0))?;
             let upload = Upload {
                 token: ask.by.token().map(str::to_owned),
@@ -202,7 +218,7 @@ impl Uploads {
                 file_digest: ask.file_digest,
                 ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
-            self.check_number_of_uploads()?;
+            self.check_number_of_uploads(Census::admit)?;
             // Somebody else may create it first; the next round goes on with theirs.
             match Spool::create(&self.data, &upload, &self.room()) {
                 Err(e) if spool.path().exists() => log::debug!("{}: begun by another request: {e}", ask.name),
@@ -226,7 +242,7 @@ impl Uploads {
                 Err(e) => return Err(e.into()),
             }
         }
-        Ok(match Store::new(&self.data).lookup(name)? {
+        Ok(match self.look_up(name)? {
             Entry::File(found) => Some(finished(&found, source)),
             Entry::Nothing | Entry::Other(_) => None,
         })
@@ -325,6 +341,7 @@ impl Uploads {
         self.check_told(ask, digests)?;
         let mut arrival = match target {
             Target::Spool(arrival) => arrival,
+            Target::Draft(draft, _counted) => return self.finish(ask, draft, digests[0].digest),
             Target::Compare(finished) => {
                 let differs = digests.iter().find(|d| d.kind == DigestKind::Hash && d.digest != finished);
                 return differs.map_or(Ok(Stored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
@@ -367,7 +384,7 @@ impl Uploads {
 
     /// The upload went while the slice arrived: somebody else may have finished it with the same content.
     fn finished_meanwhile(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
-        let Entry::File(Finished { stamp: Some(stamp), .. }) = Store::new(&self.data).lookup(&ask.name)? else {
+        let Entry::File(Finished { stamp: Some(stamp), .. }) = self.look_up(&ask.name)? else {
             return Err(no_upload(&ask.name));
         };
         let is_only = ask.begin.as_ref().is_some_and(|begin| begin.plan.slice_num == Some(1));
@@ -392,13 +409,16 @@ impl Uploads {
         // The hash of the only slice is the digest of the file.
         let only = ask.digest.filter(|d| is_only && d.kind == DigestKind::Hash);
         let file_digest = begin.file_digest.or(only.map(|d| d.digest));
+        let kinds = vec![DigestKind::Hash];
+        if is_only && let Some(target) = self.draft(begin, ask)? {
+            return Ok(Some(Admission::Take { target, kinds, offset: 0 }));
+        }
         match self.begin(&BeginAsk { file_digest, ..begin.clone() })? {
             Standing::Unfinished(_) => Ok(None),
             Standing::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
                 Ok(Some(Admission::Held(digest)))
             }
             Standing::Finished { digest: Some(digest), .. } if is_only => {
-                let kinds = vec![DigestKind::Hash];
                 Ok(Some(Admission::Take { target: Target::Compare(digest), kinds, offset: 0 }))
             }
             Standing::Finished { .. } => {
@@ -408,9 +428,84 @@ impl Uploads {
         }
     }
 
+    /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no spool.
+    /// None: it does.
+    fn draft(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Target>, Refusal> {
+        let is_plain = ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
+        if !is_plain || self.without_drafts.load(Ordering::Relaxed) || self.has_spool(&ask.name) {
+            return Ok(None);
+        }
+        if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
+            return Ok(None);
+        }
+        self.check_plan(&begin.plan)?;
+        ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
+        ask.by.take(&self.data, ask.len)?;
+        let counted = self.arriving.count(ask.name.as_str(), ask.len, ask.by.token());
+        self.check_number_of_uploads(|census, data, most| census.has_room(data, most.saturating_add(1)))?;
+        let draft = Draft::new(&self.data, ask.len, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
+        Ok(draft.map(|draft| Target::Draft(draft, counted)))
+    }
+
+    /// Whether there is an upload of this name, or what looks like one.
+    fn has_spool(&self, name: &FileName) -> bool {
+        let found = Spool::of(&self.data, name).path().symlink_metadata();
+        !matches!(found, Err(e) if e.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Publishes a file that arrived whole, with this digest.
+    fn finish(&self, ask: &SliceAsk, draft: Draft, digest: Digest) -> Result<Stored, Refusal> {
+        let begin = ask.begin.as_ref();
+        if let Some(promised) = begin.and_then(|begin| begin.file_digest).filter(|promised| *promised != digest) {
+            let why = format!("the whole file has the digest {digest}, not {promised} as promised; push it again");
+            return Err(cannot_be_finished(&ask.name, &why));
+        }
+        if self.has_spool(&ask.name) {
+            // Another push has begun meanwhile, and what it sent so far is not to be in vain.
+            return Err(self.restless(&ask.name));
+        }
+        match draft.publish(&self.data, &ask.name, &Stamp { digest, source: ask.source.clone() }) {
+            Ok(()) => Ok(Stored::Finished(digest)),
+            Err(StoreError::Exists) => self.finished_before(ask, digest),
+            Err(StoreError::InTheWay(what)) => Err(in_the_way(&what)),
+            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                log::info!("files of one request take a spool from now on: {e}");
+                self.without_drafts.store(true, Ordering::Relaxed);
+                Err(self.restless(&ask.name))
+            }
+            Err(StoreError::Io(e)) => Err(e.into()),
+        }
+    }
+
+    /// Another request gave the name to something while this file, with this digest, came.
+    fn finished_before(&self, ask: &SliceAsk, digest: Digest) -> Result<Stored, Refusal> {
+        match self.look_up(&ask.name)? {
+            Entry::File(Finished { stamp: Some(stamp), .. }) if stamp.digest == digest => Ok(Stored::Finished(digest)),
+            // Asked again it is one that is to be replaced.
+            Entry::File(_) if ask.begin.as_ref().is_some_and(|begin| begin.replace) => Err(self.restless(&ask.name)),
+            Entry::File(Finished { stamp: Some(stamp), .. }) => Err(exists_with(ask, stamp.digest, digest)),
+            Entry::File(Finished { stamp: None, .. }) => {
+                let message = format!("{} exists, of unknown digest; push with --replace to replace it", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+            Entry::Other(what) => Err(in_the_way(&what)),
+            Entry::Nothing => Err(self.restless(&ask.name)),
+        }
+    }
+
+    /// What stands under a name in `files/`. A file that is found is there for good, also where whoever put it there had not
+    /// come to make sure of that.
+    fn look_up(&self, name: &FileName) -> Result<Entry, Refusal> {
+        let entry = Store::new(&self.data).lookup(name)?;
+        if let Entry::File(_) = entry {
+            sync_entry(&self.data, name)?;
+        }
+        Ok(entry)
+    }
+
     /// A slice of an upload that is not there: of a finished one, sent again because the answer was lost, or of none.
     fn admit_without_upload(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
-        match Store::new(&self.data).lookup(&ask.name)? {
+        match self.look_up(&ask.name)? {
             Entry::File(Finished { stamp: Some(stamp), .. })
                 if stamp.source.is_some() && stamp.source == ask.source =>
             {
@@ -442,9 +537,9 @@ impl Uploads {
 
     /// What the finished file of this name means for a push. None: it may begin.
     fn look_for_finished(&self, ask: &BeginAsk) -> Result<Option<Standing>, Refusal> {
-        let found = match Store::new(&self.data).lookup(&ask.name)? {
+        let found = match self.look_up(&ask.name)? {
             Entry::Nothing => return Ok(None),
-            Entry::Other(what) => return Err(Refusal::new(ErrorCode::Conflict, format!("{what}; use another name"))),
+            Entry::Other(what) => return Err(in_the_way(&what)),
             Entry::File(found) => found,
         };
         let stamped = found.stamp.as_ref();
@@ -570,7 +665,7 @@ impl Uploads {
         let keep = old.plan.common_slices(&shared);
         let plan = if keep > 0 { shared } else { ask.plan };
         if old.token.as_deref() != ask.by.token() {
-            ask.by.check_uploads(&self.data, self.config.limits.uploads_per_token)?;
+            ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
         }
         self.take_growth(&ask.by, locked, &plan)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
@@ -646,9 +741,12 @@ impl Uploads {
     }
 
     /// Whether one more upload may begin.
-    fn check_number_of_uploads(&self) -> Result<(), Refusal> {
+    fn check_number_of_uploads(
+        &self,
+        admit: impl Fn(&Census, &DataDir, u64) -> io::Result<bool>,
+    ) -> Result<(), Refusal> {
         let most = self.config.limits.uploads;
-        if self.census.admit(&self.data, most)? {
+        if admit(&self.census, &self.data, most.saturating_sub(self.arriving.number()))? {
             return Ok(());
         }
         let message = format!("{most} uploads are unfinished, and no more are possible: try again later");
@@ -670,6 +768,10 @@ fn no_room(error: RoomError, what: &str) -> Refusal {
 
 fn cannot_be_finished(name: &FileName, why: &str) -> Refusal {
     Refusal::new(ErrorCode::Conflict, format!("{name} cannot be finished: {why}"))
+}
+
+fn in_the_way(what: &str) -> Refusal {
+    Refusal::new(ErrorCode::Conflict, format!("{what}; use another name"))
 }
 
 fn exists_with(ask: &SliceAsk, digest: Digest, yours: Digest) -> Refusal {

@@ -250,6 +250,11 @@ static void lose(int fd) {
     if (writable >= 0) libc_syscall(SYS_close, writable);
 }
 
+// Whether a file is opened that has no name.
+static bool is_nameless(long number, const long *a) {
+    return number == SYS_openat && (a[2] & O_TMPFILE) == O_TMPFILE;
+}
+
 // Does what was asked for, and notes what is unsynced by that.
 static long perform(int kind, long number, const long *a, const char *path) {
     struct stat before;
@@ -266,7 +271,10 @@ static long perform(int kind, long number, const long *a, const char *path) {
     long result = raw(number, a);
     if (result < 0) return result;
     if (goes) forget(&before, 0, UINT64_MAX, true);
-    if (kind == RENAME || kind == CREATE) entered(path);
+    // Its inode may have been that of a file which nobody has unlinked, since it had no name.
+    if (kind == CREATE && number == SYS_openat && identity((int)result, NULL, &before))
+        forget(&before, 0, UINT64_MAX, true);
+    if (kind == RENAME || (kind == CREATE && !is_nameless(number, a))) entered(path);
     return result;
 }
 
@@ -313,6 +321,7 @@ static long call(long number, long a0, long a1, long a2, long a3, long a4, long 
     int kind = rule->kind;
     struct stat found;
     if (kind == OPEN && (a[2] & O_CREAT) && !identity(-1, path, &found)) kind = CREATE;
+    if (is_nameless(number, a)) kind = CREATE;
     errno = before;
     enter();
     bool fails = strikes(kind, number, path);

@@ -449,6 +449,8 @@ fn what_a_failed_sync_lost_is_not_trusted_for_being_readable() {
 fn a_single_slice_whose_sync_failed_is_asked_for_again() {
     let lane = Lane::new();
     let content = data::bytes(2, 5000);
+    // Only an upload that has begun takes a spool.
+    begin(&lane, &content).expect(200);
     let fault = Fault { kinds: kind::SYNC, only: "/0", effect: Effect::LosesLater, ..ERROR };
     lane.faults.arm(&fault, 1);
     let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
@@ -457,6 +459,53 @@ fn a_single_slice_whose_sync_failed_is_asked_for_again() {
     assert_eq!(begin(&lane, &content).expect(200).held(), Vec::<u64>::new());
     assert_eq!(server.post(query, &content).expect(200).body["is_uploaded"], 1);
     eventually_finished(&lane, &content);
+}
+
+/// It had no name yet.
+#[test]
+fn a_small_file_whose_sync_failed_leaves_nothing() {
+    let lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(13, 5000));
+    let query = "file_name=d/f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
+    lane.faults.arm(&Fault { kinds: kind::SYNC, only: " (deleted)", effect: Effect::LosesLater, ..ERROR }, 1);
+    assert_eq!(server.post(query, &content).expect(500).body["error"], "internal");
+    assert_eq!(lane.faults.hits(), 1);
+    assert_eq!(list(&lane.daemon.data().join("files")), Vec::<String>::new());
+    assert_eq!(lane.daemon.spools(), Vec::<String>::new());
+    server.get("file_name=d/f&peek=1").expect(404);
+    assert_eq!(server.post(query, &content).expect(200).body["is_uploaded"], 1);
+    lane.assert_finished(&lane.daemon.finished("d/f"), &content);
+}
+
+/// It stands there, whole, and nobody is told so before a power cut could not take its name any more.
+#[test]
+fn a_small_file_whose_folder_could_not_be_synced_is_told_only_after_another_sync() {
+    let lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(14, 5000));
+    let post = |name: &str| {
+        let query = format!("file_name={name}&slice_id=0&slice_num=1&slice_size=5000&file_size=5000");
+        server.post(&query, &content)
+    };
+    post("d/first").expect(200);
+    for (number, folder) in ["files/d", "data/files"].into_iter().enumerate() {
+        for (again, ask) in ["post", "get", "peek"].into_iter().enumerate() {
+            let name = format!("d/f{number}{again}");
+            lane.faults.arm(&Fault { kinds: kind::SYNC, only: folder, period: 1, ..ERROR }, 1);
+            post(&name).expect(500);
+            let finished = lane.daemon.finished(&name);
+            assert!(fs::read(&finished).expect("it is there") == content);
+            let digest = data::digest(&finished);
+            let asked = || match ask {
+                "post" => post(&name),
+                "get" => server.get(&format!("file_name={name}&slice_num=1&file_digest={digest}")),
+                _ => server.get(&format!("file_name={name}&peek=1")),
+            };
+            asked().expect(500);
+            lane.faults.lift();
+            assert_eq!(asked().expect(200).body["is_uploaded"], 1);
+            lane.assert_finished(&finished, &content);
+        }
+    }
 }
 
 /// Its 200 promises that it survives a power cut.
@@ -676,6 +725,8 @@ fn the_library_knows_all_file_functions_that_the_programs_call() {
 fn an_upload_that_is_finished_but_not_removed_is_finished() {
     let lane = Lane::new();
     let content = data::bytes(8, 5000);
+    // Only an upload that has begun takes a spool.
+    begin(&lane, &content).expect(200);
     lane.faults.arm(&Fault { kinds: kind::REMOVE, only: "/upload.json", ..ERROR }, 1);
     let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
     assert_eq!(lane.daemon.server().post(query, &content).expect(200).body["is_uploaded"], 1);

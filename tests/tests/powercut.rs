@@ -6,7 +6,8 @@
 //! - every slice that had been answered 200 is held, where `slice_ack` is `synced`;
 //! - all pushes run again complete, exact, and leave nothing behind.
 //!
-//! `BIGUP_CUTS` sets how many cuts each of the six kinds of run gets, `BIGUP_SEED` the files and wanted moments.
+//! `BIGUP_CUTS` sets how many cuts each of the six kinds of run gets, beside half as many right after a small file;
+//! `BIGUP_SEED` the files and wanted moments.
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
@@ -59,6 +60,7 @@ fn content_of(seed: u64, name: &str, version: u64) -> (u64, u64) {
     let number: u64 = name.bytes().fold(seed, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b))) + version;
     let mut dice = Dice::new(number);
     let len = match dice.below(4) {
+        _ if name.starts_with("small") => dice.below(SLICE_SIZE / 8),
         0 => dice.below(SLICE_SIZE),
         _ => SLICE_SIZE + dice.below(40 * SLICE_SIZE),
     };
@@ -233,6 +235,7 @@ fn survives(kind: Kind, slice_ack: &str) {
         let pushers_run = [
             threads.spawn(|| pushers.by_client("files")),
             threads.spawn(|| pushers.by_client("more")),
+            threads.spawn(|| pushers.by_client("small")),
             threads.spawn(|| pushers.by_slice("slices")),
         ];
         let is_told = || {
@@ -253,7 +256,9 @@ fn survives(kind: Kind, slice_ack: &str) {
     // Alone, so that nobody else's syncs take this file along.
     for number in 0..cuts - cuts / 2 {
         pushers.push_one("alone", number);
-        taken.push((pushers.told(), machine.cut(cuts / 2 + number)));
+        taken.push((pushers.told(), machine.cut(cuts / 2 + 2 * number)));
+        pushers.push_one("smallest", 3 * number);
+        taken.push((pushers.told(), machine.cut(cuts / 2 + 2 * number + 1)));
     }
     drop(daemon);
     let (mut files, mut slices) = (0, 0);
@@ -262,7 +267,10 @@ fn survives(kind: Kind, slice_ack: &str) {
         files += told.finished.len();
         slices += told.slices.values().map(BTreeSet::len).sum::<usize>();
     }
-    println!("{kind:?}, {slice_ack}: {cuts} cuts, {files} finished files and {slices} slices told and looked at");
+    println!(
+        "{kind:?}, {slice_ack}: {} cuts, {files} finished files and {slices} slices told and looked at",
+        taken.len()
+    );
 }
 
 #[test]

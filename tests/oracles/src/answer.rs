@@ -93,6 +93,7 @@ fn check_plan(answer: &UploadAnswer) {
     let report = Report::new(Style::Quiet);
     let patience = Patience::new(0, Duration::ZERO, WhenFull::Stop);
     let name = FileName::new("x").expect("it is a name");
+    let report = report.file(&name);
     for file_size in [Some(0), Some(25), Some(1 << 40), None] {
         let remote = Remote {
             client: &client,

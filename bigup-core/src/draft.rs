@@ -1,0 +1,153 @@
+//! A small file that comes whole in one request, and needs no spool: it has no name before it is whole, checked and
+//! synced, so nothing is left of it when whoever receives it dies.
+//!
+//! # What is on disk, and what a kill there leaves
+//! ```text
+//! 1  a file without a name, in which room is reserved (O_TMPFILE, open(2)); its bytes go there
+//!                                                nothing: the file system frees it, after a power cut when it is mounted
+//! 2  stamped and synced                          the same
+//! 3  linked into files/, where nothing has that name    the finished file; a power cut leaves it or nothing
+//! 4  its folder synced, and all above it         the finished file
+//! ```
+//! Only after 4 anybody is told; who finds the file before that syncs its folders, too, before saying anything of it. A
+//! link replaces nothing, so of two such files with one name the first is the one.
+
+use crate::data_dir::{self, DataDir};
+use crate::disk::Context;
+use crate::name::FileName;
+use crate::room::{self, Room, RoomError};
+use crate::store::{self, Stamp, Store, StoreError};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A file without a name. It is gone once this is dropped, unless it was published.
+pub struct Draft {
+    file: File,
+    /// The folder on whose file system it is, for messages.
+    tmp: PathBuf,
+}
+
+impl Draft {
+    /// A file of `len` bytes that are about to come, with room for all of them. None: the file system has no such files.
+    ///
+    /// # Errors
+    /// There is no room, or as the system gives them.
+    pub fn new(data: &DataDir, len: u64, room: &Room) -> Result<Option<Draft>, RoomError> {
+        if !can_be_linked() {
+            return Ok(None);
+        }
+        let tmp = data.tmp();
+        data_dir::check_folder(&tmp)?;
+        let taking = room.lock()?;
+        taking.look(len, 0)?;
+        let Some(file) = create(&tmp)? else { return Ok(None) };
+        room::reserve(&file, 0, len).at("reserving room in", &tmp)?;
+        Ok(Some(Draft { file, tmp }))
+    }
+
+    /// Where its bytes go.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes it the finished file `name`, with this stamp: whole, synced, there for good once this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in
+    /// this way. Else as the system gives them; then the file is not there, or was not told to anybody.
+    pub fn publish(self, data: &DataDir, name: &FileName, stamp: &Stamp) -> Result<(), StoreError> {
+        store::stamp(&self.file, &self.tmp, stamp)?;
+        // A sync that failed has nothing to be tried again with: the file goes.
+        self.file.sync_all().at("syncing what arrived in", &self.tmp)?;
+        Store::new(data).link(&self.file, name)
+    }
+}
+
+fn create(tmp: &Path) -> io::Result<Option<File>> {
+    let flags = (OFlag::O_TMPFILE | OFlag::O_CLOEXEC).bits();
+    match OpenOptions::new().read(true).write(true).custom_flags(flags).open(tmp) {
+        Ok(file) => Ok(Some(file)),
+        // What a kernel says that does not know the flag, and file systems that do not (open(2)).
+        Err(e)
+            if [Errno::EOPNOTSUPP, Errno::EISDIR, Errno::ENOSYS]
+                .map(|e| e as i32)
+                .contains(&e.raw_os_error().unwrap_or(0)) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e).at("making a file in", tmp),
+    }
+}
+
+/// Whether a file without a name can be given one: that goes by /proc.
+fn can_be_linked() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| Path::new("/proc/self/fd").exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::of_bytes;
+    use crate::store::Entry;
+    use std::fs;
+    use std::io::Write;
+
+    fn name(text: &str) -> FileName {
+        FileName::new(text).unwrap()
+    }
+
+    fn draft(data: &DataDir, text: &str) -> (Draft, Stamp) {
+        let draft =
+            Draft::new(data, text.len() as u64, &Room::new(data, 0)).unwrap().expect("tests run where it works");
+        draft.file().write_all(text.as_bytes()).unwrap();
+        (draft, Stamp { digest: of_bytes(text.as_bytes()), source: Some("s".to_owned()) })
+    }
+
+    #[test]
+    fn a_draft_becomes_a_finished_file_with_its_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let (draft, stamp) = draft(&data, "text");
+        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0, "it has no name");
+        draft.publish(&data, &name("a/b/c"), &stamp).unwrap();
+        assert_eq!(fs::read_to_string(data.files().join("a/b/c")).unwrap(), "text");
+        let Entry::File(found) = Store::new(&data).lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
+        assert_eq!((found.size, found.stamp), (4, Some(stamp)));
+    }
+
+    #[test]
+    fn a_draft_takes_nobodys_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let (first, stamp) = draft(&data, "one");
+        first.publish(&data, &name("x"), &stamp).unwrap();
+        std::os::unix::fs::symlink("nowhere", data.files().join("link")).unwrap();
+        fs::create_dir(data.files().join("folder")).unwrap();
+        for taken in ["x", "link", "folder"] {
+            let (second, stamp) = draft(&data, "two");
+            let refused = second.publish(&data, &name(taken), &stamp);
+            assert!(matches!(refused, Err(StoreError::Exists)), "{taken}: {refused:?}");
+        }
+        for inner in ["x/y", "link/y"] {
+            let (second, stamp) = draft(&data, "two");
+            let refused = second.publish(&data, &name(inner), &stamp);
+            assert!(matches!(refused, Err(StoreError::InTheWay(_))), "{inner}: {refused:?}");
+        }
+        assert_eq!(fs::read_to_string(data.files().join("x")).unwrap(), "one");
+        assert!(!data.files().join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_draft_needs_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let refused = Draft::new(&data, 10, &Room::new(&data, u64::MAX / 2));
+        assert!(matches!(refused, Err(RoomError::Full { needed: 10, .. })));
+    }
+}
