@@ -341,6 +341,55 @@ fn a_slice_of_a_finished_file_is_refused_but_for_its_own_source() {
 }
 
 #[test]
+fn an_upload_is_cut_anew_while_it_holds_nothing_and_what_was_sent_for_the_old_cut_is_refused() {
+    let (daemon, content) = (Daemon::start(), bytes(9, 16_384));
+    let server = daemon.server();
+    let begin = |slice_size, recut| {
+        let query = format!("file_name=f&file_size=16384&slice_size={slice_size}&source=s&recut={recut}");
+        server.get(&query).expect(200).body
+    };
+    assert_eq!(begin(4096, 0)["slice_size"], 4096);
+    assert_eq!(begin(2048, 0)["slice_size"], 4096, "only who asks for it");
+    let mut old = connect(daemon.url());
+    let head = post_head("file_name=f&source=s&slice_id=1&slice_size=4096", &["Content-Length: 4096"]);
+    old.write_all(&[&head[..], &content[4096..6000]].concat()).unwrap();
+    eventually("the slice arrives", || daemon.spool_has_part("f"));
+    for (slice_size, is) in [(2048, 2048), (16_384, 2048), (1024, 1024)] {
+        let body = begin(slice_size, 1);
+        assert_eq!((&body["slice_size"], &body["slice_num"]), (&is.into(), &(16_384 / is).into()), "into several");
+    }
+    old.write_all(&content[6000..8192]).unwrap();
+    assert_refused("let in by the old cut", &Answer::parse(&read_answer(&mut old)), 409, "conflict", &["1024", "4096"]);
+    // The length is that of a slice of the new cut; only the place tells.
+    let late = "file_name=f&source=s&slice_id=3&slice_size=1024&offset=12288";
+    assert_refused("late", &server.post(late, &content[12_288..13_312]), 409, "conflict", &["3072", "12288"]);
+    assert!(spool_files(&daemon, "f").iter().all(|name| name.parse::<u64>().is_err()), "nothing is held");
+    let put = |id: usize| {
+        let place = id * 1024;
+        let query = format!("file_name=f&source=s&slice_id={id}&slice_size=1024&offset={place}");
+        server.post(&query, &content[place..place + 1024]).expect(200);
+    };
+    put(5);
+    assert_eq!(begin(2048, 1)["slice_size"], 1024, "something is held");
+    (0..16).filter(|id| *id != 5).for_each(put);
+    eventually_finished(&daemon, "f", &content);
+}
+
+#[test]
+fn an_upload_of_a_single_slice_is_cut_into_several() {
+    let (daemon, content) = (Daemon::start(), bytes(10, 5000));
+    let server = daemon.server();
+    let begin = |more: &str| server.get(&format!("file_name=f&file_size=5000&source=s&{more}")).expect(200).body;
+    assert_eq!(begin("slice_size=8192")["slice_num"], 1);
+    assert_eq!(begin("slice_size=2048&recut=1")["slice_num"], 3);
+    for (id, slice) in content.chunks(2048).enumerate() {
+        let query = format!("file_name=f&source=s&slice_id={id}&slice_size={}&offset={}", slice.len(), id * 2048);
+        server.post(&query, slice).expect(200);
+    }
+    eventually_finished(&daemon, "f", &content);
+}
+
+#[test]
 fn other_methods_and_paths_are_refused() {
     let daemon = Daemon::start();
     for method in ["PUT", "DELETE", "PATCH"] {

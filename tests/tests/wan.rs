@@ -87,6 +87,50 @@ fn a_push_over_a_long_lossy_link_arrives_exact() {
 }
 
 #[test]
+fn a_long_lossy_link_gets_more_senders_and_smaller_slices_by_itself() {
+    if !is_possible() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let wan = Wan::start(200, 40, 1.0);
+    let daemon = daemon(&wan, folder.path());
+    let file = data::file(folder.path(), "far", 3, 48 << 20);
+    let push = Push::start(&wan, &daemon, &file, &[]);
+    let start = push.next("it begins", Duration::from_secs(30), |event| event["event"] == "start").1;
+    assert_eq!(start["slice_size"], 512 << 10, "{start}");
+    let connections = || {
+        let sockets = wan.command_in_b("ss").args(["-Htn", "state", "established"]).output().expect("iproute2 has it");
+        String::from_utf8_lossy(&sockets.stdout).lines().count()
+    };
+    within(Duration::from_secs(30), "more than a short link would get", || connections() >= 16);
+    let done = push.done(Duration::from_secs(80));
+    assert_eq!((&done["bytes_sent"], &done["bytes_held"]), (&(48 << 20).into(), &0.into()), "{done}");
+    assert!(data::same(&file, &daemon.finished("far")));
+}
+
+#[test]
+fn slices_that_would_take_long_on_a_slow_link_are_cut_anew() {
+    if !is_possible() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let wan = Wan::start(4, 1, 0.0);
+    let daemon = daemon(&wan, folder.path());
+    let file = data::file(folder.path(), "slow", 4, 12 << 20);
+    let push = Push::start(&wan, &daemon, &file, &["--senders", "2"]);
+    let start = push.next("it begins", Duration::from_secs(30), |event| event["event"] == "start").1;
+    // On a machine so busy that the server seems far away they are smaller from the beginning.
+    println!("slices of {} at first", start["slice_size"]);
+    within(Duration::from_secs(30), "it is cut anew", || {
+        let size = daemon.info("slow", "slice_size").and_then(|size| size.parse::<u64>().ok());
+        size.is_some_and(|size| size <= 1 << 20)
+    });
+    let done = push.done(Duration::from_secs(80));
+    assert_eq!(done["bytes_sent"], 12 << 20, "{done}");
+    assert!(data::same(&file, &daemon.finished("slow")));
+}
+
+#[test]
 fn a_pulled_cable_is_noticed_in_time_and_costs_a_slice_for_each_sender_at_most() {
     if !is_possible() {
         return;
