@@ -750,7 +750,9 @@ impl LockedSpool {
     /// As the system gives them.
     pub fn digest_kinds(&self, slice_id: u64, len: u64) -> Result<Vec<DigestKind>, SliceError> {
         let mut kinds = vec![digest::kind_of(&self.upload.plan.learn(slice_id, len)?, slice_id)];
-        let recorded = self.records().get(slice_id)?.map(|r| r.digest.kind);
+        // Of a slice that is not held a record may be left that means nothing, and is of a kind that does not fit this cut.
+        let recorded = if self.is_held(slice_id)? { self.records().get(slice_id)? } else { None };
+        let recorded = recorded.map(|record| record.digest.kind);
         kinds.extend(recorded.filter(|kind| *kind != kinds[0]));
         Ok(kinds)
     }

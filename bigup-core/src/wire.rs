@@ -25,7 +25,7 @@ pub mod param {
     /// GET: bytes of a slice that the client would like; an upload that has begun keeps its own and answers it.
     /// POST: bytes of this slice, the length of the body.
     pub const SLICE_SIZE: &str = "slice_size";
-    /// GET, switch: cut the upload anew by `slice_size` and `file_size` if nothing of it is held yet.
+    /// GET, switch: cut the upload anew by `slice_size`, into several slices, if nothing of it is held yet.
     pub const RECUT: &str = "recut";
     /// POST: where the slice begins in the file, in bytes: refused where the upload is cut in another way.
     pub const OFFSET: &str = "offset";

@@ -617,8 +617,8 @@ impl Uploads {
     /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is.
     fn recut(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
         let old = locked.upload().plan;
-        let file_size = ask.plan.file_size.or(old.file_size);
-        let plan = Plan::new(None, ask.plan.slice_size, file_size).map_err(against_upload)?;
+        // What else the asker knows is learned afterwards, as ever.
+        let plan = Plan::new(None, ask.plan.slice_size, old.file_size).map_err(against_upload)?;
         // A single slice becomes the file in another way than several do, and nothing is sent of an empty one.
         let is_several = plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
         if is_several && old.slice_size.is_some() && old.slice_num != Some(0) && plan != old {

@@ -219,8 +219,7 @@ impl Upload {
 
     /// It is cut into several slices, or not at all.
     fn recut(&mut self, ask: &BeginAsk) -> Result<(), ErrorCode> {
-        let file_size = ask.plan.file_size.or(self.plan.file_size);
-        let plan = Plan::new(None, ask.plan.slice_size, file_size).map_err(code)?;
+        let plan = Plan::new(None, ask.plan.slice_size, self.plan.file_size).map_err(code)?;
         let is_several = plan.slice_size.is_some() && plan.slice_num.is_none_or(|num| num > 1);
         if is_several && self.plan.slice_size.is_some() && self.plan.slice_num != Some(0) {
             self.plan = plan;
