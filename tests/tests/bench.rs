@@ -21,12 +21,13 @@ fn run(arguments: &[&str], docs: &Path) -> String {
 fn modes_yield_tables_and_sections_of_the_document() {
     let folder = tempfile::tempdir().unwrap();
     let docs = folder.path().join("results.md");
-    let modes: [(&[&str], &str); 5] = [
+    let modes: [(&[&str], &str); 6] = [
         (&["small", "20", "1"], "small"),
         (&["file", "1M", "2"], "file 1 MiB"),
         (&["clients", "64K", "1"], "clients"),
         (&["resume", "256M", "1"], "resume"),
         (&["finish", "1", "1M"], "finish"),
+        (&["floor", "16M", "1"], "floor"),
     ];
     for (arguments, key) in modes {
         let printed = run(arguments, &docs);

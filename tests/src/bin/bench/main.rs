@@ -11,6 +11,7 @@ mod device;
 mod document;
 mod file;
 mod finish;
+mod floor;
 mod idle;
 mod machine;
 mod measure;
@@ -31,7 +32,7 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "file 64 MiB",
     "file 1 GiB",
     "file 8 GiB",
@@ -40,6 +41,7 @@ const KEYS: [&str; 12] = [
     "wan",
     "resume",
     "finish",
+    "floor",
     "reflink",
     "device",
     "uploads",
@@ -117,6 +119,15 @@ enum Mode {
         /// Sizes of the file
         #[arg(default_values = ["64M", "1G", "8G"], value_parser = parse_size)]
         sizes: Vec<u64>,
+    },
+    /// What the parts of the work cost by themselves
+    Floor {
+        /// Size of the file
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 5)]
+        rounds: usize,
     },
     /// The merger's work where the file system shares blocks (XFS; needs root)
     Reflink {
@@ -234,6 +245,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::Wan { size: GIB, push: vec![] },
         Mode::Resume { size: 8 * GIB, rounds: 1 },
         Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB, 8 * GIB] },
+        Mode::Floor { size: GIB, rounds: 5 },
         Mode::Reflink { size: GIB, rounds: 3 },
         Mode::Device { rounds: 1, sizes: vec![GIB, 4 * GIB] },
         Mode::Uploads { count: 1000 },
@@ -250,6 +262,7 @@ fn quick_modes() -> Vec<Mode> {
         Mode::Wan { size: 128 * MIB, push: vec![] },
         Mode::Resume { size: GIB, rounds: 1 },
         Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB] },
+        Mode::Floor { size: 256 * MIB, rounds: 1 },
         Mode::Reflink { size: 256 * MIB, rounds: 1 },
         Mode::Device { rounds: 1, sizes: vec![256 * MIB] },
         Mode::Uploads { count: 100 },
@@ -267,6 +280,7 @@ impl Mode {
             Mode::Wan { .. } => "wan".to_owned(),
             Mode::Resume { .. } => "resume".to_owned(),
             Mode::Finish { .. } => "finish".to_owned(),
+            Mode::Floor { .. } => "floor".to_owned(),
             Mode::Reflink { .. } => "reflink".to_owned(),
             Mode::Device { .. } => "device".to_owned(),
             Mode::Uploads { .. } => "uploads".to_owned(),
@@ -301,6 +315,7 @@ impl Mode {
             Mode::Wan { size, push } => wan::run(bench, *size, push),
             Mode::Resume { size, rounds } => resume::run(bench, *size, *rounds),
             Mode::Finish { rounds, sizes } => finish::run(bench, *rounds, sizes),
+            Mode::Floor { size, rounds } => floor::run(bench, *size, *rounds),
             Mode::Reflink { size, rounds } => reflink::run(bench, *size, *rounds),
             Mode::Device { rounds, sizes } => device::run(bench, *rounds, sizes),
             Mode::Uploads { count } => uploads::run(bench, *count),
