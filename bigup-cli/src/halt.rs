@@ -17,6 +17,8 @@ pub enum Verdict {
     Finished,
     /// The server does not know the upload any more.
     Lost,
+    /// Slices take too long on this line.
+    TooSlow,
 }
 
 /// Stops the threads of a round. The first verdict counts.

@@ -76,14 +76,13 @@ pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: &Lanes) -> 
         round.fit(scope);
         read_all(feed, queue, pool, &halt);
     });
+    let senders = round.senders();
     drop(round);
-    if work.gauge.is_too_slow() {
-        return Ok(Ended::TooSlow(work.gauge.fitting(lanes.width(most))));
-    }
     match halt.into_verdict() {
         None => Ok(Ended::Sent),
         Some(Verdict::Finished) => Ok(Ended::Finished),
         Some(Verdict::Lost) => Ok(Ended::Lost),
+        Some(Verdict::TooSlow) => Ok(Ended::TooSlow(work.gauge.fitting(senders))),
         Some(Verdict::Failed(error)) => Err(error),
     }
 }
@@ -110,6 +109,12 @@ impl Round<'_> {
         while self.at_work.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok() {
             scope.spawn(move || self.send_all(scope));
         }
+    }
+
+    /// How many senders have something to send.
+    fn senders(&self) -> usize {
+        let slices = self.work.plan.slice_num.and_then(|num| usize::try_from(num).ok()).unwrap_or(usize::MAX);
+        self.at_work.load(Ordering::Relaxed).min(slices)
     }
 
     /// Whether there is a sender too many; the asker, if so, counts no more.
@@ -145,13 +150,12 @@ impl Round<'_> {
             bail!("slice {id} reads differently than before: the file changed, or the disk fails; push it again");
         }
         let held = work.held.has(work.plan, id, own, bytes);
-        let watch =
-            |left| work.gauge.left(left, work.plan.slice_size.unwrap_or(0), self.at_work.load(Ordering::Relaxed));
+        let watch = |left| work.gauge.left(left, work.plan.slice_size.unwrap_or(0), self.senders());
         let sending = Sending { id, offset: work.plan.offset_of(id), digest: own, bytes };
         let answer = if held { None } else { Some(work.remote.put(&sending, self.halt.signal(), &watch)) };
         let verdict = match answer.transpose() {
             Ok(answer) => answer.filter(|answer| answer.is_uploaded == 1).map(|_| Verdict::Finished),
-            Err(CallError::Stopped) => return Ok(None),
+            Err(CallError::Stopped) => return Ok(work.gauge.is_too_slow().then_some(Verdict::TooSlow)),
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(Verdict::Lost)),
             Err(error) => return Err(explained(work, id, &error)),
         };
