@@ -86,7 +86,9 @@ impl Width {
     /// A slice of `len` bytes was stored at the time `at`, counted from any fixed moment.
     pub fn stored(&mut self, at: Duration, len: u64) {
         if let Some(rate) = self.measure.note(at, len, self.now) {
+            let before = self.now;
             self.decide(rate);
+            log::debug!("{before} senders carry {rate:.0} bytes a second; {} from now on", self.now);
             self.measure = Measure { skip: self.now, ..Measure::default() };
         }
     }
