@@ -2,7 +2,8 @@
 //! losing the connection would cost as much again.
 
 use bigup_core::units::MIB;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long to watch before anything is judged: connections need a while to get up to speed.
@@ -17,20 +18,30 @@ const AIM: Duration = Duration::from_secs(4);
 /// Smallest slice of those that are cut for a slow line, in bytes.
 const SMALLEST: u64 = 64 << 10;
 
+/// Longest pause between two pieces that counts as sending: beyond it the line was silent, which says nothing of its rate.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
 /// Watches what leaves. Shared by the senders.
 pub struct Gauge {
-    began: Instant,
-    left: AtomicU64,
+    seen: Mutex<Seen>,
     /// Nothing is to be judged, or not any more.
     is_over: AtomicBool,
     is_too_slow: AtomicBool,
+}
+
+/// What left so far, and how long that took.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    bytes: u64,
+    time: Duration,
+    last: Option<Instant>,
 }
 
 impl Gauge {
     /// Nothing left yet. Nothing is judged unless `judges`.
     pub fn new(judges: bool) -> Gauge {
         let is_over = AtomicBool::new(!judges);
-        Gauge { began: Instant::now(), left: AtomicU64::new(0), is_over, is_too_slow: AtomicBool::new(false) }
+        Gauge { seen: Mutex::default(), is_over, is_too_slow: AtomicBool::new(false) }
     }
 
     /// A slice was stored: from here on slices are worth more than their size.
@@ -40,11 +51,22 @@ impl Gauge {
 
     /// So many bytes more left, of slices of `slice_size` bytes that `senders` send. Whether to go on.
     pub fn left(&self, bytes: u64, slice_size: u64, senders: usize) -> bool {
-        let left = self.left.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if !self.is_over.load(Ordering::Relaxed) && is_too_slow(self.began.elapsed(), left, slice_size, senders) {
-            self.is_too_slow.store(true, Ordering::Relaxed);
+        if bytes > 0 && !self.is_over.load(Ordering::Relaxed) {
+            let seen = self.note(bytes, Instant::now());
+            if seen.is_too_slow(slice_size, senders) {
+                self.is_too_slow.store(true, Ordering::Relaxed);
+            }
         }
         !self.is_too_slow()
+    }
+
+    fn note(&self, bytes: u64, now: Instant) -> Seen {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = seen.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        seen.time += pause.min(LONGEST_PAUSE);
+        seen.bytes += bytes;
+        seen.last = Some(now);
+        *seen
     }
 
     /// Whether slices take too long.
@@ -54,49 +76,66 @@ impl Gauge {
 
     /// The size of slices, in bytes, that would take a few seconds at the rate seen.
     pub fn fitting(&self, senders: usize) -> u64 {
-        fitting(self.began.elapsed(), self.left.load(Ordering::Relaxed), senders)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).fitting(senders)
     }
 }
 
-fn is_too_slow(time: Duration, left: u64, slice_size: u64, senders: usize) -> bool {
-    let each = left as f64 / senders.max(1) as f64;
-    time >= WATCH && each / time.as_secs_f64() * LONGEST.as_secs_f64() < slice_size as f64
-}
+impl Seen {
+    /// Bytes a second that each sender sends.
+    fn rate(&self, senders: usize) -> f64 {
+        self.bytes as f64 / senders.max(1) as f64 / self.time.as_secs_f64().max(0.001)
+    }
 
-fn fitting(time: Duration, left: u64, senders: usize) -> u64 {
-    let rate = left as f64 / senders.max(1) as f64 / time.as_secs_f64().max(0.001);
-    let size = ((rate * AIM.as_secs_f64()) as u64).clamp(SMALLEST, MIB);
-    1 << size.ilog2()
+    fn is_too_slow(&self, slice_size: u64, senders: usize) -> bool {
+        self.time >= WATCH && self.rate(senders) * LONGEST.as_secs_f64() < slice_size as f64
+    }
+
+    fn fitting(&self, senders: usize) -> u64 {
+        let size = ((self.rate(senders) * AIM.as_secs_f64()) as u64).clamp(SMALLEST, MIB);
+        1 << size.ilog2()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const S: Duration = Duration::from_secs(1);
+    fn seen(seconds: u64, bytes: u64) -> Seen {
+        Seen { bytes, time: Duration::from_secs(seconds), last: None }
+    }
 
     #[test]
     fn slices_that_take_longer_than_they_may_are_too_slow() {
         // 4 senders at 1 MiB/s in all: 8 MiB each take 32 s, 2 MiB 8 s.
-        assert!(is_too_slow(8 * S, 8 * MIB, 8 * MIB, 4));
-        assert!(!is_too_slow(8 * S, 8 * MIB, 2 * MIB, 4));
-        assert!(!is_too_slow(3 * S, 3 * MIB, 8 * MIB, 4), "too early to tell");
-        assert!(!is_too_slow(15 * S, 32 * MIB, 8 * MIB, 4));
+        assert!(seen(8, 8 * MIB).is_too_slow(8 * MIB, 4));
+        assert!(!seen(8, 8 * MIB).is_too_slow(2 * MIB, 4));
+        assert!(!seen(3, 3 * MIB).is_too_slow(8 * MIB, 4), "too early to tell");
+        assert!(!seen(15, 32 * MIB).is_too_slow(8 * MIB, 4));
     }
 
     #[test]
     fn the_size_follows_the_rate() {
-        assert_eq!(fitting(8 * S, 8 * MIB, 4), MIB);
-        assert_eq!(fitting(8 * S, MIB, 4), 128 << 10);
-        assert_eq!(fitting(8 * S, 0, 4), SMALLEST);
-        assert_eq!(fitting(Duration::ZERO, u64::MAX, 0), MIB);
+        assert_eq!(seen(8, 8 * MIB).fitting(4), MIB);
+        assert_eq!(seen(8, MIB).fitting(4), 128 << 10);
+        assert_eq!(seen(8, 0).fitting(4), SMALLEST);
+        assert_eq!(seen(0, u64::MAX).fitting(0), MIB);
+    }
+
+    #[test]
+    fn silence_is_not_slowness() {
+        let (gauge, began) = (Gauge::new(true), Instant::now());
+        gauge.note(MIB, began);
+        let seen = gauge.note(MIB, began + Duration::from_secs(60));
+        assert_eq!((seen.bytes, seen.time), (2 * MIB, LONGEST_PAUSE));
+        assert!(gauge.left(0, u64::MAX, 1), "nothing left");
     }
 
     #[test]
     fn what_is_stored_is_never_given_up() {
         let gauge = Gauge::new(true);
+        gauge.note(1, Instant::now() - Duration::from_secs(100));
+        assert!(!gauge.left(1, u64::MAX, 1));
         gauge.stored();
-        gauge.is_too_slow.store(true, Ordering::Relaxed);
         assert!(!gauge.is_too_slow() && gauge.left(1, u64::MAX, 1));
         assert!(Gauge::new(false).left(1, u64::MAX, 1));
     }

@@ -41,11 +41,6 @@ impl Lanes {
         self.lock().begin_with(FIRST_FAR);
     }
 
-    /// Whether the number was given.
-    pub fn is_fixed(&self) -> bool {
-        self.is_fixed
-    }
-
     /// Slices that wait.
     pub fn queue_size(&self) -> usize {
         self.queue_size

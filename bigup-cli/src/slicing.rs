@@ -43,9 +43,15 @@ pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) 
 /// Slices over a long line: at least one for each sender that there may be, where the file is known.
 fn far_slice_size(file_size: u64) -> u64 {
     match file_size / MOST as u64 {
-        0 => FAR_SLICE_SIZE,
+        // Nobody knows how many there will be.
+        0 => 4 * FAR_SLICE_SIZE,
         each => (1 << each.ilog2()).clamp(LEAST_FAR_SLICE_SIZE, FAR_SLICE_SIZE),
     }
+}
+
+/// `size`, in bytes, or as much more as keeps the number of slices of a file of `file_size` bytes low.
+pub fn not_too_many(size: u64, file_size: u64) -> u64 {
+    doubled(size, file_size, MANY_SLICES)
 }
 
 /// `size`, doubled until a file of `file_size` bytes has no more than `most` slices.
@@ -88,7 +94,7 @@ mod tests {
             assert_eq!(slice_size_for(Some(file_size), None, false), Ok(slice_size), "{file_size}");
         }
         assert_eq!(slice_size_for(None, None, false), Ok(DEFAULT_SLICE_SIZE));
-        assert_eq!(slice_size_for(None, None, true), Ok(FAR_SLICE_SIZE));
+        assert_eq!(slice_size_for(None, None, true), Ok(4 * FAR_SLICE_SIZE));
         assert_eq!(slice_size_for(Some(most), None, true), Ok(DEFAULT_SLICE_SIZE));
         for (file_size, slice_size) in [(8 * MIB, 128 << 10), (31 * MIB, 256 << 10), (32 * MIB, 512 << 10)] {
             assert_eq!(slice_size_for(Some(file_size), None, true), Ok(slice_size), "{file_size}");

@@ -16,7 +16,7 @@ use crate::remote::Remote;
 use crate::report::FileReport;
 use crate::retry::Patience;
 use crate::rival::Rival;
-use crate::slicing::slice_size_for;
+use crate::slicing::{not_too_many, slice_size_for};
 use crate::source::{Source, hash_all};
 use crate::tally::Done;
 use anyhow::{Context as _, anyhow, bail};
@@ -204,6 +204,7 @@ impl Upload<'_> {
                 ended => ended?,
             };
             if let Ended::TooSlow(slice_size) = ended {
+                let slice_size = not_too_many(slice_size, self.source.size());
                 log::debug!("slices take too long: {slice_size} bytes instead of {:?}", plan.slice_size);
                 // Once: whatever the server says to it.
                 self.may_recut = false;
