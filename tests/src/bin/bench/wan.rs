@@ -24,10 +24,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long each tool may take.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// How long iperf3 sends.
-const IPERF_SECS: &str = "20";
+const IPERF_SECS: &str = "15";
 
 /// Rate and delay each way of the link.
 const LINK: (u32, u32) = (500, 50);
