@@ -5,8 +5,9 @@ use bigup_core::units::MIB;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Senders to begin with where nobody says how many: enough to fill a short line.
-const FIRST: usize = 4;
+/// Senders to begin with where nobody says how many: one for each processor, and within these bounds enough to fill a short
+/// line.
+const FIRST: (usize, usize) = (2, 4);
 
 /// Senders to begin with on a long line, which few hardly fill.
 const FIRST_FAR: usize = 32;
@@ -32,7 +33,7 @@ impl Lanes {
     /// `senders`, neither more nor less, or where it is None as many as help; `queue_size` slices wait between them and the
     /// reader. Both are at least 1.
     pub fn new(senders: Option<usize>, queue_size: usize) -> Lanes {
-        let width = Mutex::new(senders.map_or_else(|| Width::new(FIRST, MOST), |fixed| Width::new(fixed, fixed)));
+        let width = Mutex::new(senders.map_or_else(|| Width::new(first(), MOST), |fixed| Width::new(fixed, fixed)));
         Lanes { width, is_fixed: senders.is_some(), queue_size, began: Instant::now() }
     }
 
@@ -75,6 +76,11 @@ impl Lanes {
     }
 }
 
+fn first() -> usize {
+    // Where nobody can tell, few processors are as likely as many.
+    std::thread::available_parallelism().map_or(FIRST.0, usize::from).clamp(FIRST.0, FIRST.1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +90,7 @@ mod tests {
         let lanes = Lanes::new(None, 2);
         assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| lanes.most(size)), [64, 46, 4, 4]);
         assert_eq!(lanes.buffers(8 * MIB) as u64 * 8 * MIB, MEMORY);
-        assert_eq!(lanes.width(lanes.most(MIB)), FIRST);
+        assert!((2..=4).contains(&lanes.width(lanes.most(MIB))));
         lanes.reach_far();
         assert_eq!(lanes.width(lanes.most(MIB)), FIRST_FAR);
     }
