@@ -8,7 +8,11 @@ use bigup_core::units::{MIB, show_size};
 /// broken connection loses is sent again in a moment.
 pub const DEFAULT_SLICE_SIZE: u64 = 8 * MIB;
 
-/// The same over a long line, which takes many senders: less of it is in memory then, and the time that each loses between
+/// Files up to this size, in bytes, are a single slice over a short line: such a one becomes the file without being copied, and
+/// without a merger. To send it again takes a few seconds at most; a line where it would take longer has it cut.
+const SINGLE: u64 = 32 * MIB;
+
+/// Slice size over a long line, which takes many senders: less of it is in memory then, and the time that each loses between
 /// two slices, a round trip, stays small beside that of the slice.
 pub const FAR_SLICE_SIZE: u64 = 512 << 10;
 
@@ -29,7 +33,11 @@ pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) 
     if file_size > MAX_FILE_SIZE {
         return Err(format!("{file_size} bytes are too many: a file has at most {MAX_FILE_SIZE}"));
     }
-    let default = if is_far { far_slice_size(file_size) } else { DEFAULT_SLICE_SIZE };
+    let default = match file_size {
+        _ if is_far => far_slice_size(file_size),
+        1..=SINGLE => SINGLE,
+        _ => DEFAULT_SLICE_SIZE,
+    };
     let Some(given) = given else { return Ok(doubled(default, file_size, MANY_SLICES)) };
     match file_size.div_ceil(given) {
         num if num > MAX_SLICES => Err(format!(
@@ -70,10 +78,10 @@ pub fn buffer(len: u64) -> Result<Vec<u8>, String> {
     let scarce =
         || format!("no memory for a slice of {}; use a smaller --slice-size, or less --senders", show_size(len));
     let len = usize::try_from(len).map_err(|_| scarce())?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| scarce())?;
-    bytes.resize(len, 0);
-    Ok(bytes)
+    // Whether there is enough is asked for first: zeros as the system gives them, without writing any, come only in a way
+    // that ends the program where there is not.
+    Vec::<u8>::new().try_reserve_exact(len).map_err(|_| scarce())?;
+    Ok(vec![0; len])
 }
 
 #[cfg(test)]
@@ -85,6 +93,9 @@ mod tests {
         let most = MANY_SLICES * DEFAULT_SLICE_SIZE;
         for (file_size, slice_size) in [
             (0, DEFAULT_SLICE_SIZE),
+            (1, SINGLE),
+            (SINGLE, SINGLE),
+            (SINGLE + 1, DEFAULT_SLICE_SIZE),
             (most - 1, DEFAULT_SLICE_SIZE),
             (most, DEFAULT_SLICE_SIZE),
             (most + 1, 2 * DEFAULT_SLICE_SIZE),

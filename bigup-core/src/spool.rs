@@ -446,6 +446,17 @@ impl Spool {
         Ok(Holdings { waiting: self.waiting()?, frontier }.synced_frontier())
     }
 
+    /// Bytes that lie between the frontier of `upload`, which this spool is of, and slice `slice_id`, if a merger could get on
+    /// with them. 0: it has nothing to merge, since the slice at the frontier is missing.
+    ///
+    /// # Errors
+    /// As for [`Spool::holdings`].
+    pub fn lag(&self, upload: &Upload, slice_id: u64) -> io::Result<u64> {
+        let frontier = self.frontier(upload)?;
+        let offset = |slice_id| upload.plan.offset_of(slice_id).unwrap_or(0);
+        Ok(if self.has_slice(frontier) { offset(slice_id).saturating_sub(offset(frontier)) } else { 0 })
+    }
+
     pub(crate) fn frontier(&self, upload: &Upload) -> io::Result<u64> {
         match self.merged_len()? {
             Some(len) => Ok(upload.plan.slices_in(len)),

@@ -37,6 +37,14 @@ const DIGEST_LEN: u64 = 80;
 /// How often to look for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Most bytes, and slices where that is more, that merging may lie behind: a merger copies and syncs them in a moment, so that the
+/// file is finished a moment after its last slice, however large it is. Whoever sends faster than slices are merged waits
+/// for the answer.
+const MAX_LAG: (u64, u64) = (64 << 20, 8);
+
+/// Longest time that an answer waits for merging, and how often to look: whatever is the matter with the merger, slices go on.
+const LAG_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
+
 /// What handlers work on.
 #[derive(Clone)]
 pub struct App {
@@ -304,9 +312,24 @@ impl App {
                 let _ = self.ensure_merger(&ask.name).await;
             }
             Stored::Held => return self.held(ask, None).await,
-            Stored::Waits => {}
+            Stored::Waits => self.wait_for_merging(ask).await,
         }
         json(StatusCode::OK, &answer)
+    }
+
+    /// Waits until merging is not too far behind a slice, for a while.
+    async fn wait_for_merging(&self, ask: &SliceAsk) {
+        let deadline = tokio::time::Instant::now() + LAG_PATIENCE.0;
+        let most = MAX_LAG.0.max(ask.len.saturating_mul(MAX_LAG.1));
+        loop {
+            let (uploads, name, slice_id) = (self.uploads.clone(), ask.name.clone(), ask.slice_id);
+            // What cannot be told keeps nobody waiting.
+            let lag = blocking(move || uploads.lag(&name, slice_id)).await.unwrap_or(0);
+            if lag <= most || *self.stopping.borrow() || tokio::time::Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(LAG_PATIENCE.1).await;
+        }
     }
 
     /// A slice that was there already. It may be one whose upload waits for a merger, the last attempt having failed.

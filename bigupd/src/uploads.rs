@@ -248,6 +248,19 @@ impl Uploads {
         })
     }
 
+    /// How far merging lies behind a slice, in bytes; 0 where no merger could get on.
+    ///
+    /// # Errors
+    /// The upload cannot be read.
+    pub fn lag(&self, name: &FileName, slice_id: u64) -> Result<u64, Refusal> {
+        let spool = Spool::of(&self.data, name);
+        match spool.upload().and_then(|upload| upload.map_or(Ok(0), |upload| spool.lag(&upload, slice_id))) {
+            // Finished in between.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            lag => Ok(lag?),
+        }
+    }
+
     /// The digests of the held ones among the slices `first` to `last` (inclusive), in order.
     ///
     /// # Errors

@@ -138,3 +138,27 @@ fn an_upload_is_dropped_by_removing_its_folder() {
     daemon.server().get("peek=1&file_name=f").expect(404);
     assert_eq!(daemon.server().get("file_name=f&slice_num=2").expect(200).held(), [0; 0]);
 }
+
+#[test]
+fn who_sends_faster_than_slices_are_merged_waits_for_answers_but_not_for_ever() {
+    const SLICE: usize = 1 << 20;
+    let daemon = Daemon::start();
+    let (server, slice) = (daemon.server(), data::bytes(1, SLICE));
+    server.get(&format!("file_name=f&slice_size={SLICE}&file_size={}&source=s", 200 * SLICE)).expect(200);
+    let send = |id: u64| {
+        let began = Instant::now();
+        server.post(&format!("file_name=f&source=s&slice_id={id}&slice_size={SLICE}"), &slice).expect(200);
+        began.elapsed()
+    };
+    // The slice at the frontier is missing: there is nothing to wait for.
+    assert!(send(150) < Duration::from_millis(900));
+    send(0);
+    eventually("a merger is at work", || daemon.info("f", "merger_pid").is_some());
+    let pid: u32 = daemon.info("f", "merger_pid").unwrap().parse().unwrap();
+    signal(pid, Signal::SIGSTOP);
+    let waited: Vec<Duration> = (1..75).map(send).collect();
+    signal(pid, Signal::SIGCONT);
+    let long = waited.iter().filter(|time| **time >= Duration::from_secs(1)).count();
+    assert!((5..20).contains(&long), "{long} slices waited: {waited:?}");
+    assert!(waited[..50].iter().sum::<Duration>() < Duration::from_secs(30), "{waited:?}");
+}

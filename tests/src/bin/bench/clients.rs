@@ -41,7 +41,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
         !["bigup, slices synced", "curl --parallel → nginx", "curl --parallel → dufs"].contains(&peer.name)
     });
     let mut single: Vec<(&'static str, Cost)> = vec![];
-    let costs = rounds_of(&mut peers, rounds, |peer, _| {
+    let costs = rounds_of(&mut peers, rounds, true, |peer, _| {
         single.push((peer.name, send_one(peer, &one, all)?));
         send_many(peer, &files, size)
     });

@@ -40,7 +40,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     // They differ for folders only.
     peers.all.retain(|peer| !peer.name.starts_with("curl --parallel"));
     peers.all.retain(|peer| size < LARGE || OF_LARGE.contains(&peer.name));
-    let costs = rounds_of(&mut peers, rounds, |peer, round| {
+    let costs = rounds_of(&mut peers, rounds, true, |peer, round| {
         read_once(std::slice::from_ref(&source))?;
         let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, &format!("file{round}"))], 1)?;
         let compared = round == 0 && size <= COMPARED;
@@ -66,11 +66,12 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
 /// What peers cost, round by round.
 pub type Costs = Vec<(Peer, Vec<Cost>)>;
 
-/// Lets peers take turns. One that fails is absent from then on, with the reason. One other than bigup that takes very long
-/// has one turn.
+/// Lets peers take turns, and what they stored be removed in between if `removes`. One that fails is absent from then on,
+/// with the reason. One other than bigup that takes very long has one turn.
 pub fn rounds_of(
     peers: &mut Peers,
     rounds: usize,
+    removes: bool,
     mut once: impl FnMut(&Peer, usize) -> anyhow::Result<Cost>,
 ) -> Costs {
     let mut costs: Costs = peers.all.drain(..).map(|peer| (peer, vec![])).collect();
@@ -82,7 +83,8 @@ pub fn rounds_of(
             if !left.contains(&peer.name) {
                 continue;
             }
-            match once(peer, round).and_then(|cost| clear(&peer.stored).map(|()| cost)) {
+            match once(peer, round).and_then(|cost| if removes { clear(&peer.stored).map(|()| cost) } else { Ok(cost) })
+            {
                 Ok(cost) => {
                     println!("round {}: {:<24} {:>8} synced", round + 1, peer.name, seconds(cost.synced));
                     costs.push(cost);

@@ -18,7 +18,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     let mount = Mount::new_in(bench.folder, &["mkfs.xfs", "-q", "-m", "reflink=1"], 4 * size + (2 << 30));
     let mut peers = Peers::start(&mount.path(), &["cp", "bigup"]);
     peers.all.retain(|peer| peer.name != "bigup, slices synced");
-    let costs = rounds_of(&mut peers, rounds, |peer, round| {
+    let costs = rounds_of(&mut peers, rounds, true, |peer, round| {
         read_once(std::slice::from_ref(&source))?;
         let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, &format!("file{round}"))], 1)?;
         stored_file(peer, size)?;
