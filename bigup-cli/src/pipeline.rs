@@ -150,7 +150,7 @@ impl Round<'_> {
             bail!("slice {id} reads differently than before: the file changed, or the disk fails; push it again");
         }
         let held = work.held.has(work.plan, id, own, bytes);
-        let watch = |left| work.gauge.left(left, work.plan.slice_size.unwrap_or(0), self.senders());
+        let watch = |left| work.gauge.left(left, len, self.senders());
         let sending = Sending { id, offset: work.plan.offset_of(id), digest: own, bytes };
         let answer = if held { None } else { Some(work.remote.put(&sending, self.halt.signal(), &watch)) };
         let verdict = match answer.transpose() {
