@@ -203,24 +203,25 @@ impl Upload<'_> {
                 Err(error) if error.is::<Overtaken>() && self.is_overtaken() => Ended::Lost,
                 ended => ended?,
             };
-            if let Ended::TooSlow(slice_size) = ended {
-                let slice_size = not_too_many(slice_size, self.source.size());
-                log::debug!("slices take too long: {slice_size} bytes instead of {:?}", plan.slice_size);
-                // Once: whatever the server says to it.
-                self.may_recut = false;
-                answer = match self.recut(slice_size)? {
-                    Opened::Finished(done) => return Ok(done),
-                    Opened::Unfinished(answer) => answer,
-                };
-                continue;
-            }
-            if ended == Ended::Lost {
-                self.ledger.unsettle();
-                answer = match self.open()? {
-                    Opened::Finished(done) => return Ok(done),
-                    Opened::Unfinished(answer) => answer,
-                };
-                continue;
+            let opened = match ended {
+                Ended::TooSlow(slice_size) => {
+                    // Once: whatever the server says to it.
+                    self.may_recut = false;
+                    Some(self.recut(not_too_many(slice_size, self.source.size()))?)
+                }
+                Ended::Lost => {
+                    self.ledger.unsettle();
+                    Some(self.open()?)
+                }
+                Ended::Sent | Ended::Finished => None,
+            };
+            match opened {
+                Some(Opened::Finished(done)) => return Ok(done),
+                Some(Opened::Unfinished(next)) => {
+                    answer = next;
+                    continue;
+                }
+                None => {}
             }
             if answer.compare {
                 self.remote.file_digest = Some(self.own_digest()?);
@@ -234,6 +235,7 @@ impl Upload<'_> {
 
     /// Begins again with slices of `slice_size` bytes, which the server takes over unless it holds something by now.
     fn recut(&mut self, slice_size: u64) -> anyhow::Result<Opened> {
+        log::debug!("{}: asks for slices of {slice_size} bytes", self.remote.name);
         (self.remote.slice_size, self.remote.recut) = (slice_size, true);
         self.open()
     }
