@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::operate::EXIT_NO_UPLOAD;
 use bigup_core::data_dir::DataDir;
-use bigup_core::name::{FileName, printable};
+use bigup_core::name::{FileName, printable, printable_json};
 use bigup_core::units::parse_duration;
 use look::Look;
 use std::io::{self, IsTerminal, Write};
@@ -102,9 +102,7 @@ impl Arguments {
             std::thread::sleep(GLANCE);
             look = self.look(data)?.after(&look);
         }
-        for name in &look.missing {
-            eprintln!("bigupd: {}: there is no unfinished upload of this name", printable(name));
-        }
+        missing(&look).for_each(|line| eprintln!("bigupd: {line}"));
         if !self.json && look.uploads.is_empty() && look.unreadable.is_empty() {
             if self.names.is_empty() {
                 eprintln!("no unfinished uploads");
@@ -128,7 +126,8 @@ impl Arguments {
             loop {
                 let look = self.look(data)?;
                 let look = before.iter().fold(look, Look::after);
-                let lines = self.lines(&look);
+                let mut lines = self.lines(&look);
+                lines.extend(missing(&look).filter(|_| !self.json));
                 self.print(&if is_screen { redrawn(lines) } else { lines })?;
                 if !is_screen && !self.json {
                     // Blocks are told apart.
@@ -152,7 +151,8 @@ impl Arguments {
 
     fn lines(&self, look: &Look) -> Vec<String> {
         if self.json {
-            return vec![serde_json::to_string(look).expect("strings and numbers always serialise")];
+            let json = serde_json::to_string(look).expect("strings and numbers always serialise");
+            return vec![printable_json(&json)];
         }
         table::lines(look, terminal().map(|(width, _)| width))
     }
@@ -162,6 +162,11 @@ impl Arguments {
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
         out.write_all(text.as_bytes()).and_then(|()| out.flush())
     }
+}
+
+/// What is to be said of names without an upload. In JSON the look itself says it.
+fn missing(look: &Look) -> impl Iterator<Item = String> {
+    look.missing.iter().map(|name| format!("{}: there is no unfinished upload of this name", printable(name)))
 }
 
 /// Columns and rows of the terminal that this is shown on. None: it is none.
