@@ -15,7 +15,7 @@
 //! - [`look`] - looking after all uploads and info.ini.
 //! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
 //! - [`check`] - `bigupd check`: comparing what is stored with its digests.
-//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`.
+//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`; [`owner`] - as whom they work.
 
 pub mod access;
 pub mod answers;
@@ -30,6 +30,7 @@ pub mod look;
 pub mod memory;
 pub mod mergers;
 pub mod operate;
+pub mod owner;
 pub mod pace;
 pub mod params;
 pub mod quota;
