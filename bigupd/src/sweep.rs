@@ -1,6 +1,7 @@
 //! What is removed from time to time: what processes that died left, and abandoned uploads.
 
 use crate::expiry::{LOOKED, expire};
+use crate::metrics::Metrics;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{Context, remove_folder};
 use bigup_core::spool::{GONE, MAKING, Spool, is_older};
@@ -16,11 +17,12 @@ const CLEAN_EVERY: u32 = 30;
 /// Leftovers are touched only when they are older: another daemon may be about to use what looks like one.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
-/// Sweeps `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed.
-pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>) {
+/// Sweeps `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed, and counted.
+pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>, metrics: Metrics) {
     for round in 0_u32.. {
-        let data = data.clone();
-        if let Err(e) = tokio::task::spawn_blocking(move || sweep(&data, expire_after, round)).await {
+        let (data, metrics) = (data.clone(), metrics.clone());
+        let work = move || sweep(&data, expire_after, &metrics, round);
+        if let Err(e) = tokio::task::spawn_blocking(work).await {
             log::error!("sweeping the data folder: {e}");
         }
         tokio::time::sleep(ROUND).await;
@@ -28,7 +30,7 @@ pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>) {
 }
 
 /// One step that fails must not keep the others from being taken.
-fn sweep(data: &DataDir, expire_after: Option<Duration>, round: u32) {
+fn sweep(data: &DataDir, expire_after: Option<Duration>, metrics: &Metrics, round: u32) {
     let taken = |step: io::Result<()>| {
         if let Err(e) = step {
             log::error!("sweeping the data folder: {e}");
@@ -38,7 +40,7 @@ fn sweep(data: &DataDir, expire_after: Option<Duration>, round: u32) {
         taken(clean(data, LEFTOVER_AGE));
     }
     if let Some(after) = expire_after.filter(|after| round.is_multiple_of(expire_every(*after))) {
-        taken(expire(data, after));
+        taken(expire(data, after, metrics));
     }
 }
 
