@@ -87,8 +87,7 @@ impl Access {
         self.check(&[Permission::Read], None)?;
         match self {
             Access::Token(token, _) if !token.prefix.as_str().is_empty() => {
-                let message =
-                    format!("the token {} has {}; this needs read of all names", token.name, token.rights());
+                let message = format!("the token {} has {}; this needs read of all names", token.name, token.rights());
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
             _ => Ok(()),
@@ -150,7 +149,10 @@ impl Access {
         let name = &token.name;
         let message =
             format!("the token {name} has {has} unfinished uploads, and {most} are the most: finish some first");
-        Err(Refusal { retry_after: Some(UPLOADS_RETRY_AFTER), ..Refusal::over(Limit::UploadsPerToken, ErrorCode::TooMany, message) })
+        Err(Refusal {
+            retry_after: Some(UPLOADS_RETRY_AFTER),
+            ..Refusal::over(Limit::UploadsPerToken, ErrorCode::TooMany, message)
+        })
     }
 
     /// Whether there is a limit to what it may store.

@@ -241,7 +241,8 @@ impl Metrics {
         let mut all = Registry::default();
         about_the_process(&mut all);
         let r = all.sub_registry_with_prefix("bigup");
-        let build: Family<Build, Gauge> = shown(r, "build_info", "Version of the daemon, with the value 1", <_>::default());
+        let build: Family<Build, Gauge> =
+            shown(r, "build_info", "Version of the daemon, with the value 1", <_>::default());
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         let inner = Inner {
             uploads_begun: shown(r, "uploads_begun", "Uploads begun", <_>::default()),
@@ -497,7 +498,7 @@ mod tests {
                 "bigup_published_bytes_total 12",
                 "bigup_uploads_finished_total 1",
                 "bigup_sync_duration_seconds_sum{what=\"checkpoint\"} 20.5",
-                "bigup_sync_duration_seconds_bucket{le=\"10.0\",what=\"checkpoint\"} 1",
+                "bigup_sync_duration_seconds_bucket{what=\"checkpoint\",le=\"10.0\"} 1",
                 "bigup_sync_duration_seconds_count{what=\"publication\"} 1",
             ],
         );

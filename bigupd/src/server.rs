@@ -208,13 +208,8 @@ async fn serve_connection<V>(
 }
 
 /// Answers requests over `stream` until either side ends it, or `stopping` is true and the request at hand is answered.
-async fn converse<S, V>(
-    stream: S,
-    service: V,
-    limits: &Limits,
-    metrics: &Metrics,
-    mut stopping: watch::Receiver<bool>,
-) where
+async fn converse<S, V>(stream: S, service: V, limits: &Limits, metrics: &Metrics, mut stopping: watch::Receiver<bool>)
+where
     S: AsyncRead + AsyncWrite + Unpin,
     V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
 {

@@ -818,7 +818,10 @@ impl Uploads {
             return Ok(());
         }
         let message = format!("{most} uploads are unfinished, and no more are possible: try again later");
-        Err(Refusal { retry_after: Some(FULL_RETRY_AFTER), ..Refusal::over(Limit::Uploads, ErrorCode::Overloaded, message) })
+        Err(Refusal {
+            retry_after: Some(FULL_RETRY_AFTER),
+            ..Refusal::over(Limit::Uploads, ErrorCode::Overloaded, message)
+        })
     }
 
     fn restless(&self, name: &FileName) -> Refusal {
