@@ -498,7 +498,7 @@ mod tests {
                 "bigup_published_bytes_total 12",
                 "bigup_uploads_finished_total 1",
                 "bigup_sync_duration_seconds_sum{what=\"checkpoint\"} 20.5",
-                "bigup_sync_duration_seconds_bucket{what=\"checkpoint\",le=\"10.0\"} 1",
+                "bigup_sync_duration_seconds_bucket{what=\"checkpoint\",le=\"10\"} 1",
                 "bigup_sync_duration_seconds_count{what=\"publication\"} 1",
             ],
         );

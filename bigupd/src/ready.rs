@@ -47,8 +47,13 @@ impl Checks {
         Checks { data_folder: said(), room: said(), lock: said(), running: OK.to_owned() }
     }
 
+    fn wrong(&self) -> Vec<&str> {
+        let all = [&self.data_folder, &self.room, &self.lock, &self.running];
+        all.into_iter().map(String::as_str).filter(|said| *said != OK).collect()
+    }
+
     fn are_good(&self) -> bool {
-        [&self.data_folder, &self.room, &self.lock, &self.running].iter().all(|said| *said == OK)
+        self.wrong().is_empty()
     }
 }
 
@@ -130,7 +135,7 @@ impl Readiness {
 
 fn log_change(before: Option<&Checks>, now: &Checks) {
     match (before.is_none_or(Checks::are_good), now.are_good()) {
-        (true, false) => log::warn!("not ready for uploads: {now:?}"),
+        (true, false) => log::warn!("not ready for uploads: {}", now.wrong().join("; ")),
         (false, true) => log::info!("ready for uploads again"),
         _ => {}
     }

@@ -86,7 +86,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> +
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let body = warp::body::stream().map(raw_body);
     let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
-    let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request.clone()).then(native);
+    let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
     let other = with_app.and(warp::path::full()).and(request).then(elsewhere);
     native.or(other).unify().recover(never).unify()
 }
