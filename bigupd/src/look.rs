@@ -17,7 +17,6 @@ use bigup_core::room::Room;
 use bigup_core::spool::{Holdings, Spool, Upload};
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -118,7 +117,8 @@ impl Found {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             holdings => holdings?,
         };
-        let (lag_bytes, lag) = (lag_bytes(spool, &upload, &holdings), lag(spool, &upload, &holdings));
+        let (bytes, lag) = (spool.bytes(&upload, &holdings)?, lag(spool, &upload, &holdings));
+        let lag_bytes = bytes.held - bytes.merged;
         Ok(Some(Found { upload, holdings, merger, folder, lag_bytes, lag }))
     }
 
@@ -241,13 +241,6 @@ impl Looker {
     }
 }
 
-/// Bytes of the slices that wait to be merged.
-fn lag_bytes(spool: &Spool, upload: &Upload, holdings: &Holdings) -> u64 {
-    let waiting = holdings.waiting.iter().filter(|slice_id| **slice_id >= holdings.frontier);
-    let len = |slice_id: &u64| upload.plan.len_of(*slice_id).unwrap_or_else(|| len_of(&spool.slice_path(*slice_id)));
-    waiting.map(len).sum()
-}
-
 /// How long the first slice has waited that a merger could merge; where all are merged, the file to be published. Zero where
 /// a merger would find nothing to do.
 fn lag(spool: &Spool, upload: &Upload, holdings: &Holdings) -> Duration {
@@ -259,10 +252,6 @@ fn lag(spool: &Spool, upload: &Upload, holdings: &Holdings) -> Duration {
     // What is gone by now waits no more.
     let written = std::fs::symlink_metadata(path).and_then(|found| found.modified());
     written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
-}
-
-fn len_of(path: &Path) -> u64 {
-    std::fs::symlink_metadata(path).map_or(0, |found| found.len())
 }
 
 /// What `spool` is, if it is there and can be read. Why it cannot is noted in `trouble`, and logged unless it is known.

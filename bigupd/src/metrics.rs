@@ -102,7 +102,7 @@ labels! {
         Blocked = "blocked",
         /// Nothing came for too long, and it was removed.
         Expired = "expired",
-        /// An operator ended it.
+        /// An operator ended it (`bigupd cancel`).
         Cancelled = "cancelled",
         /// What lay on disk was beyond use and was removed.
         Unreadable = "unreadable",

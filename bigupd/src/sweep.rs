@@ -1,10 +1,10 @@
 //! What is removed from time to time: what processes that died left, and abandoned uploads.
 
 use crate::expiry::{LOOKED, expire};
-use crate::metrics::Metrics;
+use crate::metrics::{Failure, Metrics};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{Context, remove_folder};
-use bigup_core::spool::{GONE, MAKING, Spool, is_older};
+use bigup_core::spool::{CANCELLED, GONE, MAKING, Spool, TOLD_FOR, is_older};
 use std::io;
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ const ROUND: Duration = Duration::from_secs(2);
 /// How often leftovers are looked for, in rounds.
 const CLEAN_EVERY: u32 = 30;
 
-/// Leftovers are touched only when they are older: another daemon may be about to use what looks like one.
-pub const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+/// Leftovers are touched only when they are older: another daemon may be about to use what looks like one, and marks of
+/// cancelled uploads count for as long.
+pub const LEFTOVER_AGE: Duration = TOLD_FOR;
 
 /// Sweeps `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed, and counted.
 pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>, metrics: Metrics) {
@@ -37,7 +38,8 @@ fn sweep(data: &DataDir, expire_after: Option<Duration>, metrics: &Metrics, roun
         }
     };
     if round.is_multiple_of(CLEAN_EVERY) {
-        taken(clean(data, LEFTOVER_AGE));
+        let count = |marks: u64| (0..marks).for_each(|_| metrics.upload_failed(Failure::Cancelled));
+        taken(clean(data, LEFTOVER_AGE).map(count));
     }
     if let Some(after) = expire_after.filter(|after| round.is_multiple_of(expire_every(*after))) {
         taken(expire(data, after, metrics));
@@ -49,34 +51,41 @@ fn expire_every(after: Duration) -> u32 {
     (after.as_secs() / 60).clamp(1, u64::from(CLEAN_EVERY)) as u32
 }
 
-/// Removes what killed processes left: spools half made or half removed, arrivals, temporary files.
+/// Removes what killed processes left: spools half made or half removed, arrivals, temporary files. Also marks of cancelled
+/// uploads, of which there were as many as it says.
 ///
 /// # Errors
 /// A folder cannot be listed. What cannot be removed is reported and left.
-pub fn clean(data: &DataDir, age: Duration) -> io::Result<()> {
+pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
+    let mut marks = 0;
     for spool in Spool::all(data)? {
         if let Err(e) = spool.sweep(age) {
             log::warn!("{e}");
         }
     }
     let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}")];
-    let moving = vec![MAKING.to_owned(), GONE.to_owned()];
+    let moving = vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned()];
     for (folder, prefixes) in [(data.tmp(), moving), (data.root().to_owned(), replaced)] {
         for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
             let path = entry.at("listing", &folder)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) && is_older(&path, age) {
-                log::info!("removing {}, left by a process that died", path.display());
+                // One is left on purpose, and counts no more.
+                let is_mark = name.starts_with(CANCELLED);
+                if !is_mark {
+                    log::info!("removing {}, left by a process that died", path.display());
+                }
                 let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
                 let removed =
                     if is_dir { remove_folder(&path) } else { std::fs::remove_file(&path).at("removing", &path) };
-                if let Err(e) = removed {
-                    log::warn!("{e}");
+                match removed {
+                    Ok(()) => marks += u64::from(is_mark),
+                    Err(e) => log::warn!("{e}"),
                 }
             }
         }
     }
-    Ok(())
+    Ok(marks)
 }
 
 #[cfg(test)]
@@ -92,13 +101,16 @@ mod tests {
         fs::create_dir(data.tmp().join(".gone-1")).unwrap();
         std::os::unix::fs::symlink(outside.path(), data.tmp().join(".gone-1/link")).unwrap();
         std::os::unix::fs::symlink(outside.path(), data.tmp().join(".new-2")).unwrap();
+        for mark in ["0", "1"] {
+            fs::write(data.tmp().join(format!("{CANCELLED}{mark}")), "x").unwrap();
+        }
         for file in [".info.ini.3.tmp", ".tokens.json.3.tmp", "tokens.json"] {
             fs::write(dir.path().join(file), "x").unwrap();
         }
-        clean(&data, Duration::from_secs(60)).unwrap();
-        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 2, "too young to go");
+        assert_eq!(clean(&data, Duration::from_secs(60)).unwrap(), 0);
+        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 4, "too young to go");
         std::thread::sleep(Duration::from_millis(5));
-        clean(&data, Duration::ZERO).unwrap();
+        assert_eq!(clean(&data, Duration::ZERO).unwrap(), 2, "marks");
         assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0);
         assert!(!dir.path().join(".info.ini.3.tmp").exists() && !dir.path().join(".tokens.json.3.tmp").exists());
         assert!(dir.path().join("tokens.json").exists());
