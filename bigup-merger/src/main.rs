@@ -35,13 +35,18 @@ struct Arguments {
     /// Leave after this time without a new slice.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = bigup_core::units::parse_duration)]
     idle: Duration,
+    /// Leave a notice of the finished file in the data folder's completed/, where bigupd has a program told of it
+    /// (on_complete).
+    #[arg(long)]
+    leave_notice: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     bigup_core::logging::logger("info").init();
     let name = arguments.file_name.clone();
-    let config = Config { data_dir: arguments.data_dir, file_name: arguments.file_name, idle: arguments.idle };
+    let Arguments { data_dir, file_name, idle, leave_notice } = arguments;
+    let config = Config { data_dir, file_name, idle, leave_notice };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));
     match ended {
         Ok(Ended::Published(digest)) => {

@@ -114,7 +114,8 @@ impl Bench {
 
     /// Merges until nothing came for `idle`.
     fn merge_for(&self, idle: Duration) -> Ended {
-        let config = Config { data_dir: self.dir.path().to_owned(), file_name: self.name.clone(), idle };
+        let config =
+            Config { data_dir: self.dir.path().to_owned(), file_name: self.name.clone(), idle, leave_notice: false };
         run(&config, &Stop::never()).unwrap()
     }
 

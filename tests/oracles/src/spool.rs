@@ -99,8 +99,12 @@ pub fn check(data: &[u8]) {
     if std::fs::symlink_metadata(spool.merged_path()).is_ok_and(|found| found.len() > LARGE) {
         return;
     }
-    let config =
-        bigup_merger::Config { data_dir: dir.path().to_owned(), file_name: name.clone(), idle: Duration::ZERO };
+    let config = bigup_merger::Config {
+        data_dir: dir.path().to_owned(),
+        file_name: name.clone(),
+        idle: Duration::ZERO,
+        leave_notice: false,
+    };
     if let (Ok(Ended::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published
     {
