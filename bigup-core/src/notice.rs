@@ -85,7 +85,7 @@ pub struct Completion {
 pub struct Trials {
     /// How often.
     pub failed: u32,
-    /// Not to be tried before this time, in seconds since 1970.
+    /// Not to be tried before this time, in milliseconds since 1970.
     pub again: u64,
     /// Why it failed last; for people.
     pub why: String,

@@ -12,6 +12,7 @@
 //!   have no spool.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
+//! - [`hooks`] - who is asked before an upload begins, and told of finished files.
 //! - [`look`] - looking after all uploads and info.ini.
 //! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
 //! - [`check`] - `bigupd check`: comparing what is stored with its digests.
@@ -24,6 +25,7 @@ pub mod census;
 pub mod check;
 pub mod config;
 pub mod expiry;
+pub mod hooks;
 pub mod intake;
 pub mod look;
 pub mod memory;
@@ -68,15 +70,25 @@ pub async fn run(
     let mergers = Mergers::new(uploads.clone());
     let news = News::default();
     let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after));
-    let looker = tokio::spawn(look::look_forever(data, mergers.clone(), news.clone()));
+    let looker = tokio::spawn(look::look_forever(data.clone(), mergers.clone(), news.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
+    let teller = tokio::spawn(hooks::complete::tell_forever(
+        data,
+        config.hooks.clone(),
+        uploads.completions.clone(),
+        mergers.clone(),
+        is_stopping.clone(),
+        config.stop_grace,
+    ));
     let routes = routes::routes(App::new(uploads, mergers, news, is_stopping));
     let stop = async {
         stop.await;
         stopping.send_replace(true);
     };
     server::serve(listener, tls, routes, &config.limits, stop, config.stop_grace).await;
+    // Hooks at work have had their grace by then, or nearly so. A panic there was reported where it happened.
+    let _ = teller.await;
     sweeper.abort();
     looker.abort();
     memory.abort();

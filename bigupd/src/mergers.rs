@@ -176,6 +176,9 @@ impl Mergers {
         command.arg("--data-dir").arg(self.inner.uploads.data.root());
         command.arg(format!("--file-name={}", name.as_str()));
         command.arg(format!("--idle={}ms", self.inner.uploads.config.merger_idle.as_millis()));
+        if self.inner.uploads.data.leaves_notices() {
+            command.arg("--leave-notice");
+        }
         // Its log lines go where ours go. It outlives us: what it does needs no daemon.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command

@@ -12,6 +12,8 @@ use crate::access::Access;
 use crate::arriving::{Arriving, Counted};
 use crate::census::Census;
 use crate::config::{Config, SliceAck};
+use crate::hooks::begin::Doorkeeper;
+use crate::hooks::complete::Completions;
 use crate::params::BeginAsk;
 use crate::quota;
 use crate::reply::{Refusal, against_upload};
@@ -58,6 +60,9 @@ pub struct Uploads {
     pub config: Arc<Config>,
     /// Files that come in one request and have no spool.
     pub arriving: Arriving,
+    /// Is told of files that are finished here.
+    pub completions: Completions,
+    doorkeeper: Option<Doorkeeper>,
     census: Arc<Census>,
     /// The file system turned out not to give names to files without one.
     without_drafts: Arc<AtomicBool>,
@@ -174,8 +179,9 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, census, without_drafts) = Default::default();
-        Uploads { data, config, arriving, census, without_drafts }
+        let (arriving, completions, census, without_drafts) = Default::default();
+        let doorkeeper = Doorkeeper::new(&config.hooks, data.root());
+        Uploads { data, config, arriving, completions, doorkeeper, census, without_drafts }
     }
 
     /// Begins an upload or goes on with it, or says that the file is finished.
@@ -185,11 +191,22 @@ impl Uploads {
     pub fn begin(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
+        let mut doorkeeper = self.doorkeeper.as_ref();
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
                     drop(locked);
                     self.publish_now(&spool)?;
+                    continue;
+                }
+                let is_takeover = locked.upload().source != ask.source;
+                if let Some(asking) = doorkeeper
+                    && is_takeover
+                    && spool.idle()? >= self.config.takeover_after
+                {
+                    drop(locked);
+                    asking.admit(ask)?;
+                    doorkeeper = None;
                     continue;
                 }
                 let unfinished = self.go_on(&spool, locked, ask)?;
@@ -211,6 +228,11 @@ impl Uploads {
                 return Ok(finished);
             }
             ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
+            if let Some(asking) = doorkeeper.take() {
+                asking.admit(ask)?;
+                // That took its time, in which others may have come and gone.
+                continue;
+            }
             ask.by.take(&self.data, ask.plan.file_size.unwrap_or(0))?;
             let upload = Upload {
                 token: ask.by.token().map(str::to_owned),
@@ -409,7 +431,13 @@ impl Uploads {
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
     fn publish_now(&self, spool: &Spool) -> Result<Option<Outcome>, Refusal> {
         match spool.try_merger_lock() {
-            Ok(Some(lock)) => Ok(Some(publish(&self.data, spool, &lock, None)?)),
+            Ok(Some(lock)) => {
+                let outcome = publish(&self.data, spool, &lock, None)?;
+                if let Outcome::Published(_) = outcome {
+                    self.completions.tell();
+                }
+                Ok(Some(outcome))
+            }
             Ok(None) => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(Outcome::NoUpload)),
             Err(e) => Err(e.into()),
@@ -444,7 +472,10 @@ impl Uploads {
     /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no spool.
     /// None: it does.
     fn draft(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Target>, Refusal> {
-        let is_plain = ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
+        // A hook is asked about an upload, and told of one by what its spool leaves.
+        let has_hooks = self.doorkeeper.is_some() || self.data.leaves_notices();
+        let is_plain =
+            !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
         if !is_plain || self.without_drafts.load(Ordering::Relaxed) || self.has_spool(&ask.name) {
             return Ok(None);
         }

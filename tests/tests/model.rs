@@ -500,7 +500,16 @@ impl World {
         };
         let plan = plan.expect("these numbers fit");
         let recut = matches!(says, Says::Recut);
-        BeginAsk { by: Access::Everything, name: self.name.clone(), plan, source, file_digest, replace, recut }
+        BeginAsk {
+            by: Access::Everything,
+            name: self.name.clone(),
+            plan,
+            source,
+            file_digest,
+            replace,
+            recut,
+            peer: None,
+        }
     }
 
     fn begin(&mut self, who: Who, silent: bool, says: Says, promise: Promise, replace: bool) {

@@ -130,6 +130,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
         file_digest: None,
         replace: false,
         recut: false,
+        peer: None,
     };
     let _ = uploads.begin(&ask);
     for slice_id in [0, 1, MAX_SLICES - 1, u64::MAX] {
