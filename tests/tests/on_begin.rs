@@ -5,7 +5,7 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::hooks::{WebHook, lines, script};
 use bigup_tests::http::raw;
 use bigup_tests::process::eventually;
-use bigup_tests::{data, programs};
+use bigup_tests::{data, docs, programs};
 use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
@@ -58,6 +58,19 @@ fn what_is_refused_leaves_nothing_and_the_client_reads_why() {
         "good2|0||begin|good2|0||1|127.0.0.1|",
     ];
     assert_eq!(asked, expected);
+}
+
+/// The example of docs/hooks.md.
+#[test]
+fn names_and_sizes_can_be_refused() {
+    let (daemon, _) = asking(&docs::block("docs/hooks.md", "tests/tests/on_begin.rs: refuse"), &[]);
+    let begin = |name: &str, size: u64| {
+        daemon.server().get(&format!("file_name={name}&slice_size=1073741824&file_size={size}&peek=0"))
+    };
+    assert_eq!(begin("x.iso", 1).expect(403).message(), "only alice may push ISO images");
+    let refused = begin("x.img", (10 << 30) + 1).expect(403);
+    assert_eq!(refused.message(), "10737418241 bytes are too many: at most 10 GiB");
+    begin("x.img", 1 << 20).expect(200);
 }
 
 /// Whoever goes on with an upload is not asked about; another source that takes it over is.

@@ -8,7 +8,7 @@ use bigup_tests::data::{self, Dice};
 use bigup_tests::hooks::{WebHook, lines, script};
 use bigup_tests::http::{Server, encoded};
 use bigup_tests::process::{PATIENCE, eventually, signal_program};
-use bigup_tests::{number, programs, usage};
+use bigup_tests::{docs, number, programs, usage};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -84,6 +84,8 @@ fn a_program_gets_what_is_known_and_nothing_else() {
     token.args(["token", "new", "alice", "--data-dir"]).arg(hooked.daemon.data());
     let secret = String::from_utf8(token.output().unwrap().stdout).unwrap();
     let server = hooked.daemon.server().with_token(secret.trim());
+    // Whoever started this test may have left some open.
+    let plain = Command::new("ls").arg("/proc/self/fd").output().unwrap().stdout;
     let names = ["plain", "sp ace/'q' \"d\" $(touch DIR/x) ; `id` | & \\", "-rf", "*", "ü/文.txt", "a=b%20", "empty"];
     for name in names {
         let content = data::bytes(1, if name == "empty" { 0 } else { 5000 });
@@ -124,11 +126,24 @@ fn a_program_gets_what_is_known_and_nothing_else() {
 
         assert_eq!(read("folder").trim(), hooked.daemon.data().canonicalize().unwrap().to_str().unwrap());
         assert_eq!(read("stdin").trim(), "0");
-        assert_eq!(read("descriptors"), "0\n1\n2\n3\n", "the last one is of the folder that is listed");
+        assert_eq!(read("descriptors"), String::from_utf8_lossy(&plain), "none is the daemon's");
         fs::remove_dir_all(run).unwrap();
         eventually("the notice is gone", || hooked.notices().is_empty());
     }
     assert!(!hooked.place.join("x").exists(), "there was a shell");
+}
+
+/// The example of docs/hooks.md.
+#[test]
+fn finished_files_can_be_moved_away() {
+    let text =
+        docs::block("docs/hooks.md", "tests/tests/on_complete.rs: move").replace("/srv/incoming", "DIR/incoming");
+    let hooked = Hooked::with(&text, &[]);
+    put(&hooked.daemon.server(), "a b/c", b"text", "");
+    eventually("it was moved", || hooked.notices().is_empty());
+    assert_eq!(fs::read(hooked.place.join("incoming/a b/c")).unwrap(), b"text");
+    assert!(!hooked.daemon.finished("a b/c").exists());
+    hooked.eventually_logged("a b/c: on_complete was told");
 }
 
 /// Whoever publishes it: the daemon at once, or a merger.
@@ -273,7 +288,7 @@ fn kills_take_no_notice_away() {
     let sizes = [100, 5000, 5 * 8192 + 777, 200_000];
     sizes.iter().for_each(|len| drop(data::file(&place, &format!("source.{len}"), 1, *len)));
     let mut kills = 0;
-    for i in 0..40 {
+    for i in 0..20 {
         let (name, file) = (format!("f{i}"), place.join(format!("source.{}", sizes[i % 4])));
         let mut client = push(&daemon, &file, &name).spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;
@@ -301,8 +316,8 @@ fn kills_take_no_notice_away() {
     let times = told.len();
     told.sort();
     told.dedup();
-    assert_eq!(told.len(), 40, "{kills} kills, seed {seed}: {told:?}");
-    println!("{kills} kills; 40 files were told of {times} times");
+    assert_eq!(told.len(), 20, "{kills} kills, seed {seed}: {told:?}");
+    println!("{kills} kills; 20 files were told of {times} times");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use bigup_core::name::FileName;
 use bigup_core::notice::{Completion, LockedNotice, Notice, Trials};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,8 +35,11 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// When a notice that somebody else is at work on, or that the disk refuses, is looked at again.
+/// When a notice that somebody else is at work on is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// When one that the disk refuses is.
+const MENDED_AFTER: Duration = Duration::from_secs(5);
 
 /// Tells whoever looks for notices that there is one.
 #[derive(Clone, Debug, Default)]
@@ -164,12 +167,16 @@ async fn look(mut desk: Desk, data: DataDir) -> (Desk, Vec<Notice>, Duration) {
     })
 }
 
-/// What a notice is about. None: it is gone, or cannot be read and was set aside.
+/// What a notice is about. None: it is gone, or the disk does not give it now, or it makes no sense and was set aside.
 fn read(notice: &Notice) -> Option<Known> {
     match notice.file_name() {
         Ok(name) => name.map(|name| Known { name, again: notice.trials().again }),
+        Err(e) if !matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+            log::error!("on_complete: {e}");
+            None
+        }
         Err(e) => {
-            log::error!("on_complete: nobody can be told of a finished file, since its notice cannot be read: {e}");
+            log::error!("on_complete: nobody can be told of a finished file, since its notice makes no sense: {e}");
             let set_aside = notice.try_lock().and_then(|locked| locked.map_or(Ok(()), |it| it.give_up(&e.to_string())));
             if let Err(e) = set_aside {
                 log::error!("on_complete: {e}");
@@ -186,7 +193,7 @@ async fn attend(teller: Arc<Teller>, notice: Notice, stop: Stop) -> Looked {
         Ok(again) => again,
         Err(e) => {
             log::error!("on_complete: {e}");
-            now() + LOOK_AGAIN.as_millis() as u64
+            now() + MENDED_AFTER.as_millis() as u64
         }
     };
     Looked { id, again }

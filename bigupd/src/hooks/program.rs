@@ -65,7 +65,7 @@ impl Ended {
                 (Some(code), _) => Answer::Failed(format!("exit code {code}")),
                 (None, signal) => Answer::Failed(format!("killed by signal {}", signal.unwrap_or_default())),
             },
-            How::TimeOver(time) => Answer::Failed(format!("not done after {} s, and ended", time.as_secs_f64())),
+            How::TimeOver(time) => Answer::Failed(format!("not done after {:.1} s, and ended", time.as_secs_f64())),
             How::Stopped => Answer::Stopped,
             How::Impossible(e) => Answer::Failed(format!("it cannot be run: {e}")),
         }
