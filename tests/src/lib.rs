@@ -3,6 +3,7 @@
 //! - [`programs`] - finding the programs.
 //! - [`daemon`] - a `bigupd` and what it logs.
 //! - [`certificates`] - authorities and what they sign.
+//! - [`gateway`] - nginx and Caddy before a daemon.
 //! - [`http`] - requests as a plain HTTP client makes them.
 //! - [`data`] - contents that can be made again.
 //! - [`faults`] - making the n-th file operation of the real programs fail.
@@ -17,6 +18,7 @@ pub mod certificates;
 pub mod daemon;
 pub mod data;
 pub mod faults;
+pub mod gateway;
 pub mod http;
 pub mod mount;
 pub mod powercut;
