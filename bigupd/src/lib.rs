@@ -3,7 +3,7 @@
 //! It keeps no state of uploads in memory: each request reads the data folder and leaves it such that the next one, of
 //! whichever daemon, can go on.
 //!
-//! - [`config`] - settings.
+//! - [`settings`] - the table of all settings; [`config`] - reading and checking them.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
 //!   limit their time; [`memory`] gives back what they needed.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
@@ -35,6 +35,7 @@ pub mod reply;
 pub mod routes;
 pub mod seats;
 pub mod server;
+pub mod settings;
 pub mod sweep;
 pub mod timed;
 pub mod tls;
