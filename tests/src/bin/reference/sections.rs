@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn sections_have_terms_with_texts_and_texts_alone() {
-        let text = "Prose that\ngoes on.\n\nMore.\n\nExit codes:\n  0  well\n  1  not\n     at all\n\nEmpty:\n\nSee:\n  it";
+        let text =
+            "Prose that\ngoes on.\n\nMore.\n\nExit codes:\n  0  well\n  1  not\n     at all\n\nEmpty:\n\nSee:\n  it";
         let [prose, codes, see] = &parse(text)[..] else { panic!("{:?}", parse(text)) };
         assert_eq!(prose.title, "");
         assert_eq!(prose.entries, [entry("", "Prose that goes on."), entry("", "More.")]);
