@@ -2,14 +2,10 @@
 //! date, manual pages are right for man(1), and completions for their shells.
 
 use bigup_tests::daemon::list;
+use bigup_tests::docs::root;
 use bigup_tests::programs;
 use bigupd::settings::SETTINGS;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository").to_owned()
-}
 
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?} cannot be started ({e}): see tests/run"));
