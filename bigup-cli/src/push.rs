@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// How many small files are pushed at a time: on a busy disk half as many were slower by a third.
+/// How many small files are pushed at a time: each mostly waits for a sync, which many share.
 const AT_A_TIME: usize = 64;
 
 /// Bytes of files that are pushed at a time, at most: with the buffers of that many connections they are in memory.

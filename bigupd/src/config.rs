@@ -1,6 +1,7 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
 use crate::check;
+use crate::settings::{self, Given, SETTINGS, Setting};
 use crate::tokens::{self, SecretHash};
 use bigup_core::name::quoted;
 use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
@@ -13,63 +14,8 @@ use std::time::Duration;
 /// Environment variable by which a program that starts a daemon for itself hands it a token of its own.
 const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 
-/// Where the daemon listens unless told otherwise: this machine only, the seed's port.
-const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
-
-/// Long enough to bridge a slow client's pause, short enough that idle mergers do not pile up.
-const DEFAULT_MERGER_IDLE: &str = "10s";
-
-/// How long a push must be silent before another one, of other content, may go on with its upload: more than a pause
-/// between two slices, less than people wait.
-const DEFAULT_TAKEOVER_AFTER: &str = "15s";
-
-/// Far above what clients use; bounds what a refused body can cost.
-const DEFAULT_MAX_SLICE_SIZE: &str = "1G";
-
-/// As long as common proxies wait for a silent peer.
-const DEFAULT_BODY_TIMEOUT: &str = "60s";
-
-/// What systemd's default stop timeout (90 s) leaves ample room for.
-const DEFAULT_STOP_GRACE: &str = "10s";
-
 /// Longest timeout: more than anybody waits, and no clock overflows by adding it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Enough for logs, small uploads and an operator's shell on a disk that big uploads have filled.
-const DEFAULT_RESERVE: &str = "256M";
-
-/// Longer than a weekend and a holiday beside it.
-const DEFAULT_EXPIRE_AFTER: &str = "7d";
-
-/// A client that is at work sends its next head at once; one that trickles holds a connection this long.
-const DEFAULT_HEADER_TIMEOUT: &str = "30s";
-
-/// More than common proxies keep theirs, so that they close first and no request meets a closing connection.
-const DEFAULT_IDLE_TIMEOUT: &str = "75s";
-
-/// Below any link that a push makes sense over, far above what it costs to trickle.
-const DEFAULT_MIN_BODY_RATE: &str = "1K";
-
-/// What one process can hold with little memory.
-const DEFAULT_MAX_CONNECTIONS: &str = "16384";
-
-/// Far above what a client or a common proxy opens.
-const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: &str = "1024";
-
-/// What the design is made for.
-const DEFAULT_MAX_FILE_SIZE: &str = "16T";
-
-/// Unfinished uploads of all clients; each is a folder.
-const DEFAULT_MAX_UPLOADS: &str = "10000";
-
-/// Unfinished uploads of one token.
-const DEFAULT_MAX_UPLOADS_PER_TOKEN: &str = "1000";
-
-/// Each is a process of a few MiB that keeps a disk busy; more would only take turns.
-const DEFAULT_MAX_MERGERS: &str = "16";
-
-/// Room for the ids of a million slices.
-const DEFAULT_MAX_ANSWER_SIZE: &str = "16M";
 
 /// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
 /// DATA/files/.
@@ -86,88 +32,8 @@ pub struct Arguments {
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The data folder; created if missing.
-    #[arg(long, value_name = "DIR", global = true)]
-    data_dir: Option<String>,
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888].
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<String>,
-    /// Let in who has no token: without tokens to do everything, also at other addresses than this machine's own; with
-    /// tokens to push and read, but not to replace or to go on with what a token began: yes or no [default: no].
-    #[arg(long, value_name = "YES|NO")]
-    allow_anonymous: Option<String>,
-    /// The merge worker's program [default: bigup-merger beside this program].
-    #[arg(long, value_name = "PATH")]
-    merger: Option<String>,
-    /// A merger leaves after this time without a new slice [default: 10s].
-    #[arg(long, value_name = "TIME")]
-    merger_idle: Option<String>,
-    /// A push that has been silent this long may be taken over by another one of other content [default: 15s].
-    #[arg(long, value_name = "TIME")]
-    takeover_after: Option<String>,
-    /// Largest slice [default: 1G].
-    #[arg(long, value_name = "SIZE")]
-    max_slice_size: Option<String>,
-    /// A request is given up after this time without a byte of its body [default: 60s].
-    #[arg(long, value_name = "TIME")]
-    body_timeout: Option<String>,
-    /// After SIGTERM running requests have this time to finish [default: 10s].
-    #[arg(long, value_name = "TIME")]
-    stop_grace: Option<String>,
-    /// What a slice's 200 promises: written (it survives the death of any process) or synced (a power cut too)
-    /// [default: written].
-    #[arg(long, value_name = "WRITTEN|SYNCED")]
-    slice_ack: Option<String>,
-    /// Room that uploads leave free on the disk [default: 256M].
-    #[arg(long, value_name = "SIZE")]
-    reserve: Option<String>,
-    /// An unfinished upload is removed this long after its last byte; 0: never [default: 7d].
-    #[arg(long, value_name = "TIME")]
-    expire_after: Option<String>,
-    /// Certificate chain (PEM); with it and its key all connections are TLS. Read again on SIGHUP.
-    #[arg(long, value_name = "FILE")]
-    tls_cert: Option<String>,
-    /// Private key of the certificate (PEM).
-    #[arg(long, value_name = "FILE")]
-    tls_key: Option<String>,
-    /// Clients must show a certificate of one of these authorities (PEM).
-    #[arg(long, value_name = "FILE")]
-    tls_client_ca: Option<String>,
-    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end
-    /// [default: 30s].
-    #[arg(long, value_name = "TIME")]
-    header_timeout: Option<String>,
-    /// A connection is closed this long after its last answer [default: 75s].
-    #[arg(long, value_name = "TIME")]
-    idle_timeout: Option<String>,
-    /// Bytes a second that a body must bring, and that an answer must be read with, over each body_timeout; 0: any
-    /// [default: 1K].
-    #[arg(long, value_name = "SIZE")]
-    min_body_rate: Option<String>,
-    /// Most connections at once [default: 16384].
-    #[arg(long, value_name = "N")]
-    max_connections: Option<String>,
-    /// Most connections from one address (of IPv6: one /64); 0: no limit of its own, as behind a proxy [default: 1024].
-    #[arg(long, value_name = "N")]
-    max_connections_per_address: Option<String>,
-    /// Largest file [default: 16T].
-    #[arg(long, value_name = "SIZE")]
-    max_file_size: Option<String>,
-    /// Most slices of a file, at most a million [default: 1000000].
-    #[arg(long, value_name = "N")]
-    max_slices: Option<String>,
-    /// Most unfinished uploads in all [default: 10000].
-    #[arg(long, value_name = "N")]
-    max_uploads: Option<String>,
-    /// Most unfinished uploads of one token [default: 1000].
-    #[arg(long, value_name = "N")]
-    max_uploads_per_token: Option<String>,
-    /// Most mergers at work; more wait for their turn [default: 16].
-    #[arg(long, value_name = "N")]
-    max_mergers: Option<String>,
-    /// Largest answer, at least 1M; four such may be on the way at once [default: 16M].
-    #[arg(long, value_name = "SIZE")]
-    max_answer_size: Option<String>,
+    #[command(flatten)]
+    given: Given,
     /// Configuration file (INI).
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -280,48 +146,49 @@ pub struct Mode {
 }
 
 /// Where a value came from and what it is.
-type Given = (String, String);
+type Value = (String, String);
 
 /// Collects settings and every mistake in them.
 struct Collector<'a> {
+    flags: Given,
     environment: &'a dyn Fn(&str) -> Option<String>,
     file: Vec<(String, String)>,
-    known: Vec<&'static str>,
     mistakes: Vec<String>,
 }
 
 impl Collector<'_> {
-    /// The value of `key`, by precedence.
-    fn given(&mut self, key: &'static str, flag: Option<String>) -> Option<Given> {
-        self.known.push(key);
-        let variable = format!("BIGUP_{}", key.to_uppercase());
-        let from_file = self.file.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.clone());
-        flag.map(|value| (format!("--{}", key.replace('_', "-")), value))
-            .or_else(|| (self.environment)(&variable).map(|value| (variable, value)))
-            .or_else(|| from_file.map(|value| (format!("{key} in the configuration file"), value)))
+    /// The value given for `setting`, by precedence.
+    fn given(&self, setting: &Setting) -> Option<Value> {
+        let key = setting.key;
+        let from_file = || self.file.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+        let flag = self.flags.get(key).map(|value| (format!("--{}", setting.flag()), value.to_owned()));
+        flag.or_else(|| (self.environment)(&setting.variable()).map(|value| (setting.variable(), value)))
+            .or_else(|| from_file().map(|value| (format!("{key} in the configuration file"), value)))
     }
 
-    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given.
-    fn get<T>(
-        &mut self,
-        key: &'static str,
-        flag: Option<String>,
-        default: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
-        if let Some((whence, value)) = self.given(key, flag) {
+    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given. None: there is none.
+    fn some<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let setting = settings::find(key).expect("every setting is in the table");
+        if let Some((whence, value)) = self.given(setting) {
             match parse(&value) {
-                Ok(parsed) => return parsed,
+                Ok(parsed) => return Some(parsed),
                 Err(why) => self.mistakes.push(format!("{whence}: {why}")),
             }
         }
-        parse(default).expect("defaults are right")
+        setting.default.map(|default| parse(default).expect("defaults are right"))
     }
 
-    fn tls(&mut self, cert: Option<String>, key: Option<String>, client_ca: Option<String>) -> Option<TlsFiles> {
-        let mut path = |key, flag| self.given(key, flag).map(|(_, value)| PathBuf::from(value));
-        let files = (path("tls_cert", cert), path("tls_key", key), path("tls_client_ca", client_ca));
-        match files {
+    /// The same of a setting that has a default.
+    fn get<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        self.some(key, parse).expect("it has a default")
+    }
+
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.some(key, |text| Ok(PathBuf::from(text)))
+    }
+
+    fn tls(&mut self) -> Option<TlsFiles> {
+        match (self.path("tls_cert"), self.path("tls_key"), self.path("tls_client_ca")) {
             (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
             (None, None, None) => None,
             _ => {
@@ -335,9 +202,45 @@ impl Collector<'_> {
 impl Config {
     /// The defaults, over this data folder.
     pub fn defaults(data_dir: PathBuf) -> Config {
-        let arguments = Arguments { data_dir: Some(String::new()), ..Arguments::default() };
-        let mut from = Collector { environment: &|_| None, file: vec![], known: vec![], mistakes: vec![] };
-        Config { data_dir, ..arguments.collect(&mut from) }
+        let mut from = Collector { flags: Given::default(), environment: &|_| None, file: vec![], mistakes: vec![] };
+        Config { data_dir, ..Config::collect(&mut from) }
+    }
+
+    /// All settings; mistakes are noted in `from`.
+    fn collect(from: &mut Collector<'_>) -> Config {
+        let data_dir = from.path("data_dir").unwrap_or_default();
+        if data_dir.as_os_str().is_empty() {
+            from.mistakes.push("no data folder is given: use --data-dir, BIGUP_DATA_DIR or data_dir".to_owned());
+        }
+        Config {
+            data_dir,
+            listen: from.get("listen", parse_address),
+            allow_anonymous: from.get("allow_anonymous", parse_switch),
+            owner: None,
+            merger: from.path("merger").unwrap_or_else(merger_beside),
+            merger_idle: from.get("merger_idle", parse_duration),
+            takeover_after: from.get("takeover_after", parse_duration),
+            stop_grace: from.get("stop_grace", parse_duration),
+            slice_ack: from.get("slice_ack", parse_slice_ack),
+            reserve: from.get("reserve", parse_size),
+            expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
+            tls: from.tls(),
+            limits: Limits {
+                header_timeout: from.get("header_timeout", some_time),
+                idle_timeout: from.get("idle_timeout", some_time),
+                body_timeout: from.get("body_timeout", some_time),
+                min_body_rate: from.get("min_body_rate", parse_size),
+                connections: from.get("max_connections", at_least_one),
+                connections_per_address: from.get("max_connections_per_address", parse_count),
+                slice_size: from.get("max_slice_size", at_least_one_mib),
+                file_size: from.get("max_file_size", size_of_a_file),
+                slices: from.get("max_slices", number_of_slices),
+                uploads: from.get("max_uploads", at_least_one),
+                uploads_per_token: from.get("max_uploads_per_token", at_least_one),
+                mergers: from.get("max_mergers", at_least_one),
+                answer_size: from.get("max_answer_size", room_for_digests),
+            },
+        }
     }
 }
 
@@ -348,75 +251,23 @@ impl Arguments {
     /// All mistakes, one each.
     pub fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<(Config, Mode), Vec<String>> {
         let mut mistakes = vec![];
-        let config_file = self.config.clone().or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
+        let config_file = self.config.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
         let file = config_file.map_or(Ok(vec![]), |path| read_file(&path)).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
             vec![]
         });
-        let mut from = Collector { environment, file, known: vec![], mistakes };
-        let mode = Mode { check_config: self.check_config, until_stdin_closes: self.until_stdin_closes };
-        let config = self.collect(&mut from);
-        for (key, _) in &from.file {
-            if !from.known.contains(&key.as_str()) {
-                let known = from.known.join(", ");
-                from.mistakes.push(format!("{key} in the configuration file is unknown; known are {known}"));
-            }
+        for (key, _) in file.iter().filter(|(key, _)| settings::find(key).is_none()) {
+            let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+            mistakes.push(format!("{key} in the configuration file is unknown; known are {}", known.join(", ")));
         }
-        if from.mistakes.is_empty() { Ok((config, mode)) } else { Err(from.mistakes) }
-    }
-
-    /// All settings; mistakes are noted in `from`.
-    fn collect(self, from: &mut Collector<'_>) -> Config {
-        let data_dir = from.given("data_dir", self.data_dir).map(|(_, value)| value).unwrap_or_default();
-        if data_dir.is_empty() {
-            from.mistakes.push("no data folder is given: use --data-dir, BIGUP_DATA_DIR or data_dir".to_owned());
-        }
+        let mut from = Collector { flags: self.given, environment, file, mistakes };
+        let config = Config::collect(&mut from);
         // From nobody who serves by himself: not a setting, and known to the two programs only.
-        let owner = (from.environment)(OWNER_TOKEN).filter(|_| self.until_stdin_closes);
-        Config {
-            data_dir: PathBuf::from(data_dir),
-            listen: from.get("listen", self.listen, DEFAULT_LISTEN, parse_address),
-            allow_anonymous: from.get("allow_anonymous", self.allow_anonymous, "no", parse_switch),
-            owner: owner.map(|secret| SecretHash::of(&secret)),
-            merger: from.get("merger", self.merger, "", parse_program),
-            merger_idle: from.get("merger_idle", self.merger_idle, DEFAULT_MERGER_IDLE, parse_duration),
-            takeover_after: from.get("takeover_after", self.takeover_after, DEFAULT_TAKEOVER_AFTER, parse_duration),
-            stop_grace: from.get("stop_grace", self.stop_grace, DEFAULT_STOP_GRACE, parse_duration),
-            slice_ack: from.get("slice_ack", self.slice_ack, "written", parse_slice_ack),
-            reserve: from.get("reserve", self.reserve, DEFAULT_RESERVE, parse_size),
-            expire_after: Some(from.get("expire_after", self.expire_after, DEFAULT_EXPIRE_AFTER, parse_duration))
-                .filter(|time| !time.is_zero()),
-            tls: from.tls(self.tls_cert, self.tls_key, self.tls_client_ca),
-            limits: Limits {
-                header_timeout: from.get("header_timeout", self.header_timeout, DEFAULT_HEADER_TIMEOUT, some_time),
-                idle_timeout: from.get("idle_timeout", self.idle_timeout, DEFAULT_IDLE_TIMEOUT, some_time),
-                body_timeout: from.get("body_timeout", self.body_timeout, DEFAULT_BODY_TIMEOUT, some_time),
-                min_body_rate: from.get("min_body_rate", self.min_body_rate, DEFAULT_MIN_BODY_RATE, parse_size),
-                connections: from.get("max_connections", self.max_connections, DEFAULT_MAX_CONNECTIONS, at_least_one),
-                connections_per_address: from.get(
-                    "max_connections_per_address",
-                    self.max_connections_per_address,
-                    DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
-                    parse_count,
-                ),
-                slice_size: from.get("max_slice_size", self.max_slice_size, DEFAULT_MAX_SLICE_SIZE, at_least_one_mib),
-                file_size: from.get("max_file_size", self.max_file_size, DEFAULT_MAX_FILE_SIZE, size_of_a_file),
-                slices: from.get("max_slices", self.max_slices, &MAX_SLICES.to_string(), number_of_slices),
-                uploads: from.get("max_uploads", self.max_uploads, DEFAULT_MAX_UPLOADS, at_least_one),
-                uploads_per_token: from.get(
-                    "max_uploads_per_token",
-                    self.max_uploads_per_token,
-                    DEFAULT_MAX_UPLOADS_PER_TOKEN,
-                    at_least_one,
-                ),
-                mergers: from.get("max_mergers", self.max_mergers, DEFAULT_MAX_MERGERS, at_least_one),
-                answer_size: from.get(
-                    "max_answer_size",
-                    self.max_answer_size,
-                    DEFAULT_MAX_ANSWER_SIZE,
-                    room_for_digests,
-                ),
-            },
+        let owner = environment(OWNER_TOKEN).filter(|_| self.until_stdin_closes);
+        let mode = Mode { check_config: self.check_config, until_stdin_closes: self.until_stdin_closes };
+        match from.mistakes.is_empty() {
+            true => Ok((Config { owner: owner.map(|secret| SecretHash::of(&secret)), ..config }, mode)),
+            false => Err(from.mistakes),
         }
     }
 }
@@ -434,7 +285,7 @@ fn read_file(path: &PathBuf) -> Result<Vec<(String, String)>, String> {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{} is no address with a port, like {DEFAULT_LISTEN} or [::1]:8888", quoted(text)))
+    text.parse().map_err(|_| format!("{} is no address with a port, like 127.0.0.1:8888 or [::1]:8888", quoted(text)))
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {
@@ -445,13 +296,10 @@ fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
-fn parse_program(text: &str) -> Result<PathBuf, String> {
-    if !text.is_empty() {
-        return Ok(PathBuf::from(text));
-    }
+fn merger_beside() -> PathBuf {
     // Where we are cannot be told only if /proc is missing; the search path is the next best.
     let beside = std::env::current_exe().ok().map(|me| me.with_file_name("bigup-merger"));
-    Ok(beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("bigup-merger")))
+    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("bigup-merger"))
 }
 
 fn parse_slice_ack(text: &str) -> Result<SliceAck, String> {
@@ -538,6 +386,31 @@ mod tests {
         assert_eq!(config.merger_idle, Duration::from_secs(2));
         assert_eq!(config.stop_grace, Duration::from_secs(1));
         assert_eq!(config.takeover_after, Duration::from_secs(15));
+    }
+
+    #[test]
+    fn every_setting_of_the_table_is_read() {
+        let asked = std::cell::RefCell::new(vec![]);
+        let environment = |name: &str| {
+            asked.borrow_mut().push(name.to_owned());
+            None
+        };
+        parse(&["--data-dir", "/d"]).settle(&environment).unwrap();
+        let unread: Vec<_> = SETTINGS.iter().filter(|setting| !asked.borrow().contains(&setting.variable())).collect();
+        // What a flag gives is not looked for elsewhere.
+        assert_eq!(unread.iter().map(|setting| setting.key).collect::<Vec<_>>(), ["data_dir"]);
+    }
+
+    #[test]
+    fn examples_are_values() {
+        for setting in SETTINGS {
+            let environment = |name: &str| (name == setting.variable()).then(|| setting.example.to_owned());
+            let mut from =
+                Collector { flags: Given::default(), environment: &environment, file: vec![], mistakes: vec![] };
+            Config::collect(&mut from);
+            let about: Vec<_> = from.mistakes.iter().filter(|mistake| mistake.contains(&setting.variable())).collect();
+            assert!(setting.key == "data_dir" || about.is_empty(), "{about:?}");
+        }
     }
 
     #[test]

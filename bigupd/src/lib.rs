@@ -3,7 +3,7 @@
 //! It keeps no state of uploads in memory: each request reads the data folder and leaves it such that the next one, of
 //! whichever daemon, can go on.
 //!
-//! - [`config`] - settings.
+//! - [`settings`] - the table of all settings; [`config`] - reading and checking them.
 //! - [`sockets`] - where connections come in; [`service`] - what is told to systemd.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
 //!   limit their time; [`memory`] gives back what they needed.
@@ -37,6 +37,7 @@ pub mod routes;
 pub mod seats;
 pub mod server;
 pub mod service;
+pub mod settings;
 pub mod sockets;
 pub mod sweep;
 pub mod timed;

@@ -5,6 +5,7 @@
 //! - [`certificates`] - authorities and what they sign.
 //! - [`http`] - requests as a plain HTTP client makes them.
 //! - [`data`] - contents that can be made again.
+//! - [`docs`] - commands that documents tell their readers to type.
 //! - [`faults`] - making the n-th file operation of the real programs fail.
 //! - [`mount`] - file systems of a test's own.
 //! - [`powercut`] - what a power cut leaves.
@@ -16,6 +17,7 @@
 pub mod certificates;
 pub mod daemon;
 pub mod data;
+pub mod docs;
 pub mod faults;
 pub mod http;
 pub mod mount;

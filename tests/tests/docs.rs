@@ -1,10 +1,6 @@
 //! docs/durability.md names the tests that run its sentences: they are there.
 
-use std::path::{Path, PathBuf};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository").to_owned()
-}
+use bigup_tests::docs::root;
 
 /// `file: test` pairs in backquotes.
 fn named(text: &str) -> Vec<(&str, &str)> {

@@ -6,7 +6,7 @@ use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{self, Server};
 use bigup_tests::process::{eventually, kill_9, signal};
 use bigup_tests::usage::descriptors;
-use bigup_tests::{data, programs};
+use bigup_tests::{data, docs, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -443,17 +443,12 @@ fn a_push_goes_on_after_everything_was_killed() {
 }
 
 /// The shell commands in README's block behind this marker.
-fn readme_block(marker: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once(&format!("<!-- run by tests/tests/tls.rs: {marker} -->")).expect("it is there");
-    let block = rest.split("```").nth(1).expect("a block follows");
-    block.trim_start_matches("sh\n").to_owned()
-}
-
 #[test]
 fn the_certificate_of_the_readme_serves_our_client_and_curl() {
     let folder = tempfile::tempdir().unwrap();
-    let made = run(Command::new("sh").args(["-euc", &readme_block("certificate")]).current_dir(folder.path()));
+    let made = run(Command::new("sh")
+        .args(["-euc", &docs::block("README.md", "tests/tests/tls.rs: certificate")])
+        .current_dir(folder.path()));
     assert!(made.status.success(), "{made:?}");
     let certificate = Certificate { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
     let daemon = Daemon::with(&certificate.arguments());

@@ -3,7 +3,7 @@
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Answer, Server, connect, post_head, raw, read_answer};
 use bigup_tests::process::{eventually, kill_9};
-use bigup_tests::{data, programs};
+use bigup_tests::{data, docs, programs};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -644,10 +644,7 @@ fn the_embedded_daemon_needs_no_token_and_lets_nobody_else_in() {
 
 #[test]
 fn the_example_in_the_readme_works() {
-    let readme = include_str!("../../README.md");
-    let (_, after) =
-        readme.split_once("<!-- run by tests/tests/tokens.rs: tokens -->\n```sh\n").expect("README has the example");
-    let (example, _) = after.split_once("\n```").unwrap();
+    let example = docs::block("README.md", "tests/tests/tokens.rs: tokens");
     let folder = tempfile::tempdir().unwrap();
     let file = data::file(folder.path(), "disk.img", 1, 3 << 20);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

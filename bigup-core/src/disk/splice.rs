@@ -8,8 +8,8 @@ use nix::unistd::pipe2;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// Bytes that a pipe holds, and that are copied at once. Four times the usual: each step costs the file system anew. Four times
-/// that cost twice the time where the kernel had to look for memory in such large pieces.
+/// Bytes that a pipe holds, and that are copied at once. Four times the usual: each step costs the file system anew. Larger
+/// ones were slower where the kernel had to look for memory in such large pieces.
 const PIPE_LEN: usize = 256 << 10;
 
 /// File systems that copy by themselves, some without the bytes coming here at all: NFS, CIFS, SMB, Ceph, FUSE (statfs(2)).

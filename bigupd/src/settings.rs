@@ -1,0 +1,366 @@
+//! Every setting, in one table: the command line, the environment, the configuration file and its sample, the manual and
+//! the reference are made from it.
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use std::collections::HashMap;
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name in the configuration file: `max_uploads` there is `--max-uploads` on the command line and
+    /// `BIGUP_MAX_UPLOADS` in the environment.
+    pub key: &'static str,
+    /// What a value is, like `SIZE`.
+    pub value: &'static str,
+    /// The value where none is given, as one would write it. None: there is none.
+    pub default: Option<&'static str>,
+    /// A value that somebody might choose instead.
+    pub example: &'static str,
+    /// What it means, in a sentence or two.
+    pub help: &'static str,
+    /// What it is about.
+    pub topic: Topic,
+}
+
+/// What settings are about; they are shown in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Where the data are, who is let in.
+    Serving,
+    /// Certificates.
+    Tls,
+    /// Room, and how long uploads live.
+    Uploads,
+    /// Who is over one is refused.
+    Limits,
+    /// Times.
+    Times,
+}
+
+impl Topic {
+    /// Its heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Topic::Serving => "Serving",
+            Topic::Tls => "TLS",
+            Topic::Uploads => "Uploads",
+            Topic::Limits => "Limits",
+            Topic::Times => "Times",
+        }
+    }
+}
+
+impl Setting {
+    /// The same on the command line, without the two dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// The same in the environment.
+    pub fn variable(&self) -> String {
+        format!("BIGUP_{}", self.key.to_uppercase())
+    }
+
+    fn arg(&self) -> Arg {
+        let default = self.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+        let arg = Arg::new(self.key).long(self.flag()).value_name(self.value).help_heading(self.topic.title());
+        // Subcommands work on the same data folder.
+        arg.help(format!("{}{default}", self.help)).global(self.key == "data_dir")
+    }
+}
+
+/// The setting of this key.
+pub fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// What the command line gives, by keys.
+#[derive(Clone, Debug, Default)]
+pub struct Given(HashMap<&'static str, String>);
+
+impl Given {
+    /// The value given for a key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+}
+
+impl Args for Given {
+    fn augment_args(command: Command) -> Command {
+        command.args(SETTINGS.iter().map(Setting::arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Given::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Given, clap::Error> {
+        let mut given = Given::default();
+        given.update_from_arg_matches(matches)?;
+        Ok(given)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        let found = SETTINGS.iter().filter_map(|s| Some((s.key, matches.get_one::<String>(s.key)?.clone())));
+        self.0.extend(found);
+        Ok(())
+    }
+}
+
+/// All settings.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "data_dir",
+        value: "DIR",
+        default: None,
+        example: "/var/lib/bigup",
+        help: "The data folder; created if missing",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "listen",
+        value: "ADDR:PORT",
+        // This machine only, the seed's port.
+        default: Some("127.0.0.1:8888"),
+        example: "0.0.0.0:8888",
+        help: "Address and port to listen on; port 0 takes a free one. Other addresses than this machine's own need \
+               tokens, tls_client_ca or allow_anonymous",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "allow_anonymous",
+        value: "YES|NO",
+        default: Some("no"),
+        example: "yes",
+        help: "Let in who has no token: without tokens to do everything, also at other addresses than this machine's \
+               own; with tokens to push and read, but not to replace or to go on with what a token began",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "merger",
+        value: "PATH",
+        default: None,
+        example: "/usr/lib/bigup/bigup-merger",
+        help: "The merge worker's program; without it bigup-merger beside this program",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "tls_cert",
+        value: "FILE",
+        default: None,
+        example: "/etc/bigup/cert.pem",
+        help: "Certificate chain (PEM); with it and its key all connections are TLS. Read again on SIGHUP",
+        topic: Topic::Tls,
+    },
+    Setting {
+        key: "tls_key",
+        value: "FILE",
+        default: None,
+        example: "/etc/bigup/key.pem",
+        help: "Private key of the certificate (PEM), readable by the daemon's user",
+        topic: Topic::Tls,
+    },
+    Setting {
+        key: "tls_client_ca",
+        value: "FILE",
+        default: None,
+        example: "/etc/bigup/clients.pem",
+        help: "Clients must show a certificate of one of these authorities (PEM)",
+        topic: Topic::Tls,
+    },
+    Setting {
+        key: "slice_ack",
+        value: "WRITTEN|SYNCED",
+        default: Some("written"),
+        example: "synced",
+        help: "What a slice's 200 promises: written (it survives the death of any process) or synced (a power cut too)",
+        topic: Topic::Uploads,
+    },
+    Setting {
+        key: "reserve",
+        value: "SIZE",
+        // Enough for logs, small uploads and an operator's shell on a disk that big uploads have filled.
+        default: Some("256M"),
+        example: "10G",
+        help: "Room that uploads leave free on the disk",
+        topic: Topic::Uploads,
+    },
+    Setting {
+        key: "expire_after",
+        value: "TIME",
+        // Longer than a weekend and a holiday beside it.
+        default: Some("7d"),
+        example: "30d",
+        help: "An unfinished upload is removed this long after its last byte; 0: never",
+        topic: Topic::Uploads,
+    },
+    Setting {
+        key: "takeover_after",
+        value: "TIME",
+        // More than a pause between two slices, less than people wait.
+        default: Some("15s"),
+        example: "1m",
+        help: "A push that has been silent this long may be taken over by another one of other content",
+        topic: Topic::Uploads,
+    },
+    Setting {
+        key: "max_file_size",
+        value: "SIZE",
+        // What the design is made for.
+        default: Some("16T"),
+        example: "500G",
+        help: "Largest file",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_slice_size",
+        value: "SIZE",
+        // Far above what clients use; bounds what a refused body can cost.
+        default: Some("1G"),
+        example: "64M",
+        help: "Largest slice",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_slices",
+        value: "N",
+        default: Some("1000000"),
+        example: "10000",
+        help: "Most slices of a file, at most a million",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_uploads",
+        value: "N",
+        // Of all clients; each is a folder.
+        default: Some("10000"),
+        example: "500",
+        help: "Most unfinished uploads in all",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_uploads_per_token",
+        value: "N",
+        default: Some("1000"),
+        example: "50",
+        help: "Most unfinished uploads of one token",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_mergers",
+        value: "N",
+        // Each is a process of a few MiB that keeps a disk busy; more would only take turns.
+        default: Some("16"),
+        example: "4",
+        help: "Most mergers at work; more wait for their turn",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_connections",
+        value: "N",
+        // What one process can hold with little memory.
+        default: Some("16384"),
+        example: "1000",
+        help: "Most connections at once",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_connections_per_address",
+        value: "N",
+        // Far above what a client or a common proxy opens.
+        default: Some("1024"),
+        example: "0",
+        help: "Most connections from one address (of IPv6: one /64); 0: no limit of its own, as behind a proxy",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_answer_size",
+        value: "SIZE",
+        // Room for the ids of a million slices.
+        default: Some("16M"),
+        example: "64M",
+        help: "Largest answer, at least 1M; four such may be on the way at once",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "min_body_rate",
+        value: "SIZE",
+        // Below any link that a push makes sense over, far above what it costs to trickle.
+        default: Some("1K"),
+        example: "0",
+        help: "Bytes a second that a body must bring, and that an answer must be read with, over each body_timeout; \
+               0: any",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "body_timeout",
+        value: "TIME",
+        // As long as common proxies wait for a silent peer.
+        default: Some("60s"),
+        example: "5m",
+        help: "A request is given up after this time without a byte of its body",
+        topic: Topic::Times,
+    },
+    Setting {
+        key: "header_timeout",
+        value: "TIME",
+        // A client that is at work sends its next head at once; one that trickles holds a connection this long.
+        default: Some("30s"),
+        example: "10s",
+        help: "Longest time from the first byte of a request's head, or from the begin of a connection, to the head's \
+               end",
+        topic: Topic::Times,
+    },
+    Setting {
+        key: "idle_timeout",
+        value: "TIME",
+        // More than common proxies keep theirs, so that they close first and no request meets a closing connection.
+        default: Some("75s"),
+        example: "10m",
+        help: "A connection is closed this long after its last answer",
+        topic: Topic::Times,
+    },
+    Setting {
+        key: "merger_idle",
+        value: "TIME",
+        // Long enough to bridge a slow client's pause, short enough that idle mergers do not pile up.
+        default: Some("10s"),
+        example: "1m",
+        help: "A merger leaves after this time without a new slice",
+        topic: Topic::Times,
+    },
+    Setting {
+        key: "stop_grace",
+        value: "TIME",
+        // What systemd's default stop timeout (90 s) leaves ample room for.
+        default: Some("10s"),
+        example: "30s",
+        help: "After SIGTERM running requests have this time to finish",
+        topic: Topic::Times,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_come_one_after_the_other() {
+        let mut topics: Vec<Topic> = SETTINGS.iter().map(|setting| setting.topic).collect();
+        topics.dedup();
+        let unique: Vec<_> = topics.iter().enumerate().filter(|(i, t)| !topics[..*i].contains(t)).collect();
+        assert_eq!(topics.len(), unique.len(), "{topics:?}");
+    }
+
+    #[test]
+    fn keys_are_names_and_come_once() {
+        for (i, setting) in SETTINGS.iter().enumerate() {
+            assert!(setting.key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", setting.key);
+            assert!(SETTINGS[..i].iter().all(|other| other.key != setting.key), "{} twice", setting.key);
+            assert_ne!(setting.default, Some(setting.example), "{}: the example tells nothing", setting.key);
+            assert!(!setting.help.ends_with('.') && setting.help.len() > 10, "{}", setting.key);
+        }
+    }
+}
