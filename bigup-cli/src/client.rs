@@ -393,6 +393,24 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
+    fn each_connection_that_was_closed_at_rest_is_given_up_without_a_word_but_not_for_ever() {
+        for (closed, ends_well) in [(0, true), (3, true), (MOST_KEPT, true), (MOST_KEPT + 1, false)] {
+            let calls = std::cell::Cell::new(0);
+            let result: Result<(), _> = anew(|| {
+                calls.set(calls.get() + 1);
+                if calls.get() <= closed { Err(connect::closed_at_rest()) } else { Ok(()) }
+            });
+            assert_eq!((result.is_ok(), calls.get()), (ends_well, closed + u32::from(ends_well)));
+        }
+        let calls = std::cell::Cell::new(0);
+        let other = || -> Result<(), _> {
+            calls.set(calls.get() + 1);
+            Err(ureq::Error::HostNotFound)
+        };
+        assert!(anew(other).is_err() && calls.get() == 1);
+    }
+
+    #[test]
     fn a_server_is_given_in_several_ways() {
         for (url, is) in [
             ("http://h", "http://h/big_file_upload"),

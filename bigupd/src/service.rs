@@ -132,7 +132,9 @@ mod tests {
         let every = Duration::from_millis(10);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build();
         let (release, hang) = std::sync::mpsc::channel::<()>();
-        let sign = move || drop(SIGNS[usize::from(is_disk_slow)].fetch_add(1, Ordering::Relaxed));
+        let sign = move || {
+            SIGNS[usize::from(is_disk_slow)].fetch_add(1, Ordering::Relaxed);
+        };
         let signs = || SIGNS[usize::from(is_disk_slow)].load(Ordering::Relaxed);
         runtime.unwrap().block_on(async {
             let lives = async |times| timeout(times * every, live_forever(every, sign, || is_disk_slow)).await;
