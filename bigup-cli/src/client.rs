@@ -89,7 +89,7 @@ pub enum CallError {
         location: String,
     },
     /// Somebody else answered, like a proxy.
-    #[error("{url} answers {status} with something that no bigup server says: {excerpt}")]
+    #[error("{url} answers {status} with something that no bigup server says: {excerpt}{}", foreign_hint(*status))]
     Foreign {
         /// The server.
         url: String,
@@ -329,6 +329,17 @@ impl Client {
     }
 }
 
+/// What to do about an answer of somebody else, where that can be told.
+fn foreign_hint(status: u16) -> &'static str {
+    match status {
+        413 => {
+            "; what stands before the server takes no slices as large as these: push with a smaller --slice-size, or \
+             raise its limit (client_max_body_size of nginx)"
+        }
+        _ => "",
+    }
+}
+
 /// What is sent, and who watches it leave.
 struct Watched<'a, R> {
     bytes: R,
@@ -474,5 +485,8 @@ mod tests {
         let message = client.foreign(502, body.as_bytes(), None).to_string();
         assert!(message.contains("502") && message.contains("<html> \\u{1b}[31mxx"), "{message}");
         assert!(message.len() < 400, "{}", message.len());
+        assert!(!message.contains("--slice-size"), "{message}");
+        let message = client.foreign(413, b"<html>", None).to_string();
+        assert!(message.contains("<html>; ") && message.contains("--slice-size"), "{message}");
     }
 }

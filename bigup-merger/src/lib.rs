@@ -4,11 +4,13 @@
 //! merged file in order, syncs at times, and only then unlinks what it merged; when all is there it publishes the file.
 //! Between slices it sleeps on inotify. Everything it needs to go on after a kill is in the spool.
 //!
+//! - [`args`] - the command line.
 //! - [`merge`] - appending, syncing, unlinking.
 //! - [`recover`] - what to trust at the start.
 //! - [`sync`] - syncing beside appending.
 //! - [`wait`] - sleeping until something happens.
 
+pub mod args;
 pub mod merge;
 pub mod recover;
 pub mod sync;
