@@ -7,7 +7,7 @@ use crate::report::FileReport;
 use crate::retry::Patience;
 use bigup_core::digest::{Digest, SliceDigest};
 use bigup_core::name::FileName;
-use bigup_core::wire::{SliceAnswer, UploadAnswer, param};
+use bigup_core::wire::{ErrorCode, SliceAnswer, UploadAnswer, param};
 
 /// One upload as we ask the server about it. Shared by the senders.
 #[derive(Clone)]
@@ -53,19 +53,22 @@ impl Remote<'_> {
     /// # Errors
     /// Refused, or no answer.
     pub fn ask(&self, wait: u64) -> Result<UploadAnswer, CallError> {
+        self.get(&self.question(wait))
+    }
+
+    fn question(&self, wait: u64) -> Query {
         let query = match self.file_size {
             Some(0) => self.named().with(param::SLICE_NUM, 0),
             _ => self.named().with(param::SLICE_SIZE, self.slice_size),
         };
-        let query = query
+        query
             .with_known(param::FILE_SIZE, self.file_size)
             .with(param::SOURCE, &self.source)
             .with_switch(param::RANGES, true)
             .with_known(param::WAIT, Some(wait).filter(|wait| *wait > 0))
             .with_known(param::FILE_DIGEST, self.file_digest)
             .with_switch(param::REPLACE, self.replace)
-            .with_switch(param::RECUT, self.recut);
-        self.get(&query)
+            .with_switch(param::RECUT, self.recut)
     }
 
     /// Asks what is held, without beginning anything.
@@ -135,7 +138,16 @@ impl Remote<'_> {
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
     ) -> Result<SliceAnswer, CallError> {
-        let call = || self.client.post(query, slice.bytes, stop, watch);
+        let mut is_paused = false;
+        let call = || {
+            if is_paused {
+                // Not the whole slice once more, only to be told the same.
+                self.client.get(&self.question(0))?;
+            }
+            let answer = self.client.post(query, slice.bytes, stop, watch);
+            is_paused = answer.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Paused));
+            answer
+        };
         self.patience.call(self.report, stop, Some(slice.id), call)
     }
 }

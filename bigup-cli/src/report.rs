@@ -6,7 +6,7 @@
 
 use crate::bar::Bar;
 use crate::tally::{Done, Tally};
-use bigup_core::name::{FileName, printable, steers};
+use bigup_core::name::{FileName, printable, printable_json};
 use bigup_core::plan::Plan;
 use bigup_core::units::show_size;
 use serde_json::{Value, json};
@@ -381,18 +381,8 @@ pub fn eprint_line(line: &str) {
     let _ = writeln!(stderr().lock(), "{}", printable(line));
 }
 
-/// `value` as JSON that means the same and may be shown on a terminal: what would steer it, which JSON has in strings only,
-/// is escaped (RFC 8259, section 7).
 fn json_line(value: &Value) -> String {
-    let mut line = String::new();
-    for c in value.to_string().chars() {
-        if steers(c) {
-            line.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
-        } else {
-            line.push(c);
-        }
-    }
-    line
+    printable_json(&value.to_string())
 }
 
 #[cfg(test)]
@@ -403,7 +393,7 @@ mod tests {
     fn json_steers_no_terminal_and_means_the_same() {
         let value = json!({"a\u{9b}2J": "é\u{1b}[2J\n\u{202e}\u{e0041}\\\""});
         let line = json_line(&value);
-        assert!(!line.chars().any(steers), "{line:?}");
+        assert!(!line.chars().any(bigup_core::name::steers), "{line:?}");
         assert!(line.contains("é") && line.contains(r"\udb40\udc41"), "{line}");
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
     }

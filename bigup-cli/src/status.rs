@@ -61,7 +61,8 @@ fn describe(name: &FileName, answer: &UploadAnswer) -> Vec<String> {
     }
     let held = of(answer.held().count(), answer.slice_num);
     let merged = answer.curr_merge_slice_id.unwrap_or(0);
-    let line = format!("{name}: not finished, {size}, {held} slices held, {merged} merged");
+    let paused = if answer.paused { ", paused" } else { "" };
+    let line = format!("{name}: not finished, {size}, {held} slices held, {merged} merged{paused}");
     let why = answer.last_error.as_ref().map(|why| format!("the merger stopped: {}", printable(why)));
     [line].into_iter().chain(why).collect()
 }
@@ -80,6 +81,7 @@ fn table(uploads: &[UploadStatus]) -> Vec<String> {
 }
 
 fn row(upload: &UploadStatus) -> [String; 6] {
+    let paused = if upload.paused { "  (paused)" } else { "" };
     let why = upload.last_error.as_ref().map(|why| format!("  ({})", printable(why))).unwrap_or_default();
     [
         upload.file_size.map_or("?".to_owned(), show_size),
@@ -87,7 +89,7 @@ fn row(upload: &UploadStatus) -> [String; 6] {
         upload.curr_merge_slice_id.to_string(),
         if upload.merge_slice_process_exist == 1 { "at work".to_owned() } else { "-".to_owned() },
         idle(upload.idle_seconds),
-        printable(&upload.file_name) + &why,
+        printable(&upload.file_name) + paused + &why,
     ]
 }
 

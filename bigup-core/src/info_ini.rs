@@ -44,6 +44,8 @@ pub mod key {
     pub const MERGER_PID: &str = "merger_pid";
     /// When the upload was begun (RFC 3339, UTC).
     pub const BEGUN: &str = "begun";
+    /// 1 while an operator lets the upload rest; absent otherwise.
+    pub const PAUSED: &str = "paused";
     /// Why the merger stopped or the file cannot be published; absent while all is well.
     pub const LAST_ERROR: &str = "last_error";
 }
@@ -54,7 +56,7 @@ pub struct InfoIni<'a> {
 }
 
 /// The keys of a section and their values; None for those that are absent.
-type Values = [(&'static str, Option<String>); 8];
+type Values = [(&'static str, Option<String>); 9];
 
 /// What sections shall say, by their titles. None: they shall go.
 type Changes = BTreeMap<String, Option<Values>>;
@@ -334,6 +336,7 @@ fn values(upload: &Upload, merger: Option<u32>, frontier: u64) -> Values {
         (key::FILE_SIZE, number(upload.plan.file_size)),
         (key::MERGER_PID, merger.map(|pid| pid.to_string())),
         (key::BEGUN, Some(rfc3339(upload.begun))),
+        (key::PAUSED, upload.paused.then(|| "1".to_owned())),
         (key::LAST_ERROR, last_error.map(|text| one_line(text))),
     ]
 }

@@ -155,6 +155,20 @@ pub fn quoted(text: &str) -> String {
     printable(&format!("{text:?}"))
 }
 
+/// JSON that means the same as `json` and may be shown on a terminal: what would steer it, which JSON has in strings only,
+/// is escaped (RFC 8259, section 7).
+pub fn printable_json(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for c in json.chars() {
+        if steers(c) {
+            line.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 /// Whether a character could steer a terminal or make a line look like another one: control characters, ends of lines,
 /// those that turn the direction of text (Bidi_Control, UAX #9), and those that cannot be seen (most of
 /// Default_Ignorable_Code_Point, UAX #44; variation selectors apart, which emoji need).

@@ -32,11 +32,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+mod cancel;
 mod checks;
 mod records;
 mod rest;
 mod upload;
 
+pub use cancel::{CANCELLED, TOLD_FOR};
 use checks::is_as_recorded;
 pub use checks::{hash_range, merged_is_right, slice_is_right};
 pub use records::{Publication, Record, Records};
@@ -46,7 +48,10 @@ pub use upload::Upload;
 const UPLOAD_JSON: &str = "upload.json";
 const DIGESTS: &str = "digests";
 const MERGED: &str = "merged";
-const MERGER_LOCK: &str = "merger.lock";
+
+/// The file in a spool that its merger has locked.
+pub const MERGER_LOCK: &str = "merger.lock";
+
 const PART_SUFFIX: &str = ".part";
 
 /// What names of spools being made begin with, and of files that become part of one.
@@ -333,7 +338,7 @@ impl Spool {
     pub fn arrival(&self, slice_id: u64) -> io::Result<Arrival> {
         let path = self.path.join(format!("{slice_id}.{}{PART_SUFFIX}", disk::random_suffix()));
         let file = disk::create_new(&path)?;
-        let arrival = Arrival { file, path, slice_id, offset: None, kept: false };
+        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false };
         // Tells a sweep that somebody is still writing.
         arrival.file.lock_exclusive().at("locking", &arrival.path)?;
         Ok(arrival)
@@ -425,6 +430,25 @@ impl Spool {
             waiting.pop();
         }
         Ok(Holdings { waiting, frontier: self.frontier(upload)? })
+    }
+
+    /// Bytes of `holdings`, which this spool of `upload` has. A slice whose file went meanwhile and of which only that tells
+    /// the length counts for nothing.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn bytes(&self, upload: &Upload, holdings: &Holdings) -> io::Result<HeldBytes> {
+        let (plan, frontier) = (&upload.plan, holdings.frontier);
+        let merged = match (plan.slice_num == Some(frontier), plan.file_size) {
+            (true, Some(size)) => size,
+            (is_all, _) => match plan.offset_of(frontier).filter(|_| !is_all) {
+                Some(offset) => offset,
+                None => self.merged_len()?.unwrap_or(0),
+            },
+        };
+        let len_of = |id| plan.len_of(id).or_else(|| self.slice_file(id).map(|found| found.len())).unwrap_or(0);
+        let waiting = holdings.waiting.iter().filter(|id| **id >= frontier);
+        Ok(HeldBytes { held: merged + waiting.map(|id| len_of(*id)).sum::<u64>(), merged })
     }
 
     /// Whether the file of a slice has the length that its place asks for. It may not where the end of the file was told
@@ -521,6 +545,8 @@ pub struct Arrival {
     slice_id: u64,
     /// Where it begins in the file, in bytes, as the upload was cut when it was let in. None: not known then.
     offset: Option<u64>,
+    /// Where it will be told if the upload is cancelled. None: nobody asks.
+    mark: Option<PathBuf>,
     kept: bool,
 }
 
@@ -533,6 +559,13 @@ impl Arrival {
     /// The path of that file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the upload was cancelled since, in the last [`TOLD_FOR`].
+    pub fn is_cancelled(&self) -> bool {
+        let is_removed = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
+        // What cannot be told is found out with the last byte.
+        is_removed && self.mark.as_ref().is_some_and(|mark| cancel::age_of(mark).is_ok_and(|age| age.is_some()))
     }
 }
 
@@ -554,6 +587,15 @@ pub struct Holdings {
     pub frontier: u64,
     /// Ids of the slices that wait as files, ascending; some may lie below the frontier.
     pub waiting: Vec<u64>,
+}
+
+/// Bytes that an upload holds, at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldBytes {
+    /// Of all held slices.
+    pub held: u64,
+    /// Of those in the merged file.
+    pub merged: u64,
 }
 
 impl Holdings {
@@ -887,6 +929,7 @@ impl LockedSpool {
         taking.look(needed, beside)?;
         let mut arrival = self.spool.arrival(slice_id)?;
         arrival.offset = plan.offset_of(slice_id);
+        arrival.mark = Some(self.spool.mark_of(self.upload.source.as_deref()));
         room::reserve(&arrival.file, 0, len)?;
         if let (Some(merged), Some(offset)) = (merged, plan.offset_of(slice_id)) {
             room::reserve(&merged, offset, place)?;
@@ -949,11 +992,16 @@ impl Spool {
     }
 
     fn remove_path(&self) -> io::Result<()> {
-        let gone = self.path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
-        std::fs::rename(&self.path, &gone).at("removing", &self.path)?;
-        if let Err(e) = disk::remove_folder(&gone) {
+        if let Err(e) = disk::remove_folder(&self.rename_away()?) {
             log::warn!("to be swept later: {e}");
         }
         Ok(())
+    }
+
+    /// Takes the spool from sight. Gives where it is now.
+    fn rename_away(&self) -> io::Result<PathBuf> {
+        let gone = self.path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
+        std::fs::rename(&self.path, &gone).at("removing", &self.path)?;
+        Ok(gone)
     }
 }

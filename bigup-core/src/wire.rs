@@ -98,6 +98,9 @@ pub struct UploadAnswer {
     /// Why the merger stopped last, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// An operator lets the upload rest: no slice of it is taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// Answer to a POST: the slice is stored.
@@ -149,6 +152,9 @@ pub struct UploadStatus {
     pub idle_seconds: u64,
     /// Why the merger stopped last, where it did.
     pub last_error: Option<String>,
+    /// An operator lets it rest: no slice of it is taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// Answer to a refused request.
@@ -190,12 +196,16 @@ pub enum ErrorCode {
     Busy,
     /// 409: a finished file of this name and other content exists.
     Exists,
+    /// 410: the upload was cancelled on the server, and cannot be begun anew for a moment.
+    Cancelled,
     /// 413: over a limit.
     TooLarge,
     /// 429: more than one client, address or token may have; ask again later.
     TooMany,
     /// 503: more than the server takes at once; ask again later.
     Overloaded,
+    /// 503: the upload is paused on the server; ask again later.
+    Paused,
     /// 507: no room left.
     NoSpace,
     /// 500: something else went wrong on the server.

@@ -1,8 +1,8 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
-use crate::check;
 use crate::settings::{self, Given, SETTINGS, Setting};
 use crate::tokens::{self, SecretHash};
+use crate::{check, operate, status};
 use bigup_core::name::quoted;
 use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::units::{MIB, parse_duration, parse_size};
@@ -80,6 +80,14 @@ pub enum Command {
     /// As long as there is a list of tokens, be it empty, every request needs one. Daemons see what changed at their next
     /// request.
     Token(tokens::command::Arguments),
+    /// Show unfinished uploads
+    Status(status::Arguments),
+    /// Remove unfinished uploads, with all that is held of them
+    Cancel(operate::cancel::Arguments),
+    /// Let unfinished uploads rest: no slices are taken of them until they are resumed
+    Pause(operate::pause::Arguments),
+    /// Let paused uploads go on
+    Resume(operate::pause::Arguments),
 }
 
 /// What a slice's 200 promises.

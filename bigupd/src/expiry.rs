@@ -54,6 +54,10 @@ pub fn expire(data: &DataDir, after: Duration) -> io::Result<()> {
     }
     for spool in Spool::all(data)? {
         let upload = spool.upload().ok().flatten();
+        // One that is resumed has all its time again, since that changes its folder.
+        if upload.as_ref().is_some_and(|upload| upload.paused) {
+            continue;
+        }
         let name = upload.as_ref().map_or_else(|| printable(spool.folder()), |upload| upload.file_name.to_string());
         let named = upload.as_ref().map_or(spool.folder(), |upload| upload.file_name.as_str());
         match spool.remove_if_idle(after) {

@@ -74,11 +74,11 @@ fn write_all(mut file: &File, pieces: &[Bytes]) -> io::Result<()> {
 /// A writer at work, or at rest.
 enum Work {
     Rests(Box<Writer>),
-    Writes(JoinHandle<io::Result<Box<Writer>>>),
+    Writes(JoinHandle<Result<Box<Writer>, Refusal>>),
 }
 
 impl Work {
-    async fn rest(self) -> io::Result<Box<Writer>> {
+    async fn rest(self) -> Result<Box<Writer>, Refusal> {
         match self {
             Work::Rests(writer) => Ok(writer),
             Work::Writes(handle) => handle.await.map_err(io::Error::other)?,
@@ -86,9 +86,13 @@ impl Work {
     }
 
     /// Begins to write `pieces`, once those before them are written.
-    async fn go_on(self, pieces: Vec<Bytes>) -> io::Result<Work> {
+    async fn go_on(self, pieces: Vec<Bytes>) -> Result<Work, Refusal> {
         let mut writer = self.rest().await?;
         Ok(Work::Writes(tokio::task::spawn_blocking(move || {
+            if writer.target.is_cancelled() {
+                // Sooner than with its last byte, which may take longer than its client can be told.
+                return Err(cancelled());
+            }
             writer.write(&pieces)?;
             Ok(writer)
         })))
@@ -156,6 +160,10 @@ pub async fn receive(
         return Err(Refusal::new(ErrorCode::Damaged, message));
     }
     Ok(Received { writer: work.rest().await?, rest: batch, expected: expected.clone() })
+}
+
+fn cancelled() -> Refusal {
+    Refusal::new(ErrorCode::Cancelled, "the upload was cancelled on the server; push it again in a minute")
 }
 
 fn check_sha256(expected: &Expected, is: Option<Sha256>) -> Result<(), Refusal> {

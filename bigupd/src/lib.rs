@@ -16,6 +16,7 @@
 //! - [`look`] - looking after all uploads and info.ini.
 //! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
 //! - [`check`] - `bigupd check`: comparing what is stored with its digests.
+//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`.
 
 pub mod access;
 pub mod answers;
@@ -29,6 +30,7 @@ pub mod intake;
 pub mod look;
 pub mod memory;
 pub mod mergers;
+pub mod operate;
 pub mod pace;
 pub mod params;
 pub mod quota;
@@ -39,6 +41,7 @@ pub mod server;
 pub mod service;
 pub mod settings;
 pub mod sockets;
+pub mod status;
 pub mod sweep;
 pub mod timed;
 pub mod tls;

@@ -4,10 +4,11 @@ use anyhow::Context;
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::printable;
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
+use bigupd::operate::{cancel, pause};
 use bigupd::service;
 use bigupd::sockets::Passed;
 use bigupd::tls::Tls;
-use bigupd::{check, memory};
+use bigupd::{check, memory, status};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
@@ -32,6 +33,10 @@ fn main() -> ExitCode {
         return match command {
             Command::Check(arguments) => check::run(&config, &arguments),
             Command::Token(arguments) => ended(arguments.run(&config.data_dir)),
+            Command::Status(arguments) => status::run(&config, &arguments),
+            Command::Cancel(arguments) => cancel::run(&config, &arguments),
+            Command::Pause(arguments) => pause::run(&config, &arguments, true),
+            Command::Resume(arguments) => pause::run(&config, &arguments, false),
         };
     }
     let passed = match Passed::take() {

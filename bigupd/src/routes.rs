@@ -442,4 +442,5 @@ fn describe(answer: &mut UploadAnswer, unfinished: &Unfinished) {
     answer.curr_merge_slice_id = Some(holdings.frontier);
     answer.compare = upload.needs_comparison();
     answer.last_error = upload.blocked.clone().or(upload.last_error.clone());
+    answer.paused = upload.paused;
 }

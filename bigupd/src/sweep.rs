@@ -3,7 +3,7 @@
 use crate::expiry::{LOOKED, expire};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{Context, remove_folder};
-use bigup_core::spool::{GONE, MAKING, Spool, is_older};
+use bigup_core::spool::{CANCELLED, GONE, MAKING, Spool, TOLD_FOR, is_older};
 use std::io;
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ const ROUND: Duration = Duration::from_secs(2);
 /// How often leftovers are looked for, in rounds.
 const CLEAN_EVERY: u32 = 30;
 
-/// Leftovers are touched only when they are older: another daemon may be about to use what looks like one.
-pub const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+/// Leftovers are touched only when they are older: another daemon may be about to use what looks like one, and marks of
+/// cancelled uploads count for as long.
+pub const LEFTOVER_AGE: Duration = TOLD_FOR;
 
 /// Sweeps `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed.
 pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>) {
@@ -58,13 +59,16 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<()> {
         }
     }
     let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}")];
-    let moving = vec![MAKING.to_owned(), GONE.to_owned()];
+    let moving = vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned()];
     for (folder, prefixes) in [(data.tmp(), moving), (data.root().to_owned(), replaced)] {
         for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
             let path = entry.at("listing", &folder)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) && is_older(&path, age) {
-                log::info!("removing {}, left by a process that died", path.display());
+                // A mark is left on purpose, and counts no more.
+                if !name.starts_with(CANCELLED) {
+                    log::info!("removing {}, left by a process that died", path.display());
+                }
                 let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
                 let removed =
                     if is_dir { remove_folder(&path) } else { std::fs::remove_file(&path).at("removing", &path) };

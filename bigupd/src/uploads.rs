@@ -22,7 +22,7 @@ use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved, publish, sync_entry};
 use bigup_core::room::{Room, RoomError};
-use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, Upload};
+use bigup_core::spool::{Arrival, Holdings, LockedSpool, Place, Spool, TOLD_FOR, Upload};
 use bigup_core::store::{Entry, Finished, Stamp, Store, StoreError};
 use bigup_core::units::MIB;
 use bigup_core::wire::{ErrorCode, UploadStatus};
@@ -37,6 +37,9 @@ const ATTEMPTS: usize = 8;
 
 /// Seconds after which an upload that was one too many may be begun again.
 const FULL_RETRY_AFTER: u64 = 5;
+
+/// Seconds after which the client of a paused upload may ask again: soon enough after it is resumed.
+const PAUSED_RETRY_AFTER: u64 = 5;
 
 /// What the list of uploads takes of each, in bytes, beside its name and error; a bit more than it does.
 const LISTED_LEN: usize = 256;
@@ -150,6 +153,11 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whether the upload that it is for was cancelled. A file that comes in one request has none.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Target::Spool(arrival) if arrival.is_cancelled())
+    }
+
     /// The file to write to; None where the slice is only compared.
     pub fn file(&self) -> Option<&File> {
         match self {
@@ -194,6 +202,7 @@ impl Uploads {
                     self.publish_now(&spool)?;
                     continue;
                 }
+                check_not_paused(locked.upload())?;
                 let unfinished = self.go_on(&spool, locked, ask)?;
                 if unfinished.upload.plan.slice_num != Some(0) {
                     return Ok(Standing::Unfinished(Box::new(unfinished)));
@@ -212,6 +221,7 @@ impl Uploads {
             if let Some(finished) = self.look_for_finished(ask)? {
                 return Ok(finished);
             }
+            self.check_not_cancelled(&spool, &ask.name, ask.source.as_deref())?;
             ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
             ask.by.take(&self.data, ask.plan.file_size.unwrap_or(0))?;
             let upload = Upload {
@@ -322,6 +332,7 @@ impl Uploads {
         }
         let spool = Spool::of(&self.data, &ask.name);
         let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
+        check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
         locked.check_offset(ask.slice_id, ask.offset)?;
         let given: Vec<SliceDigest> = ask.digest.into_iter().collect();
@@ -402,12 +413,29 @@ impl Uploads {
     /// The upload went while the slice arrived: somebody else may have finished it with the same content.
     fn finished_meanwhile(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
         let Entry::File(Finished { stamp: Some(stamp), .. }) = self.look_up(&ask.name)? else {
-            return Err(no_upload(&ask.name));
+            return Err(self.no_upload_of(ask)?);
         };
         let is_only = ask.begin.as_ref().is_some_and(|begin| begin.plan.slice_num == Some(1));
         let same_content = is_only && digests.iter().any(|d| d.kind == DigestKind::Hash && d.digest == stamp.digest);
         let same_source = ask.source.is_some() && ask.source == stamp.source;
-        if same_content || same_source { Ok(Stored::Finished(stamp.digest)) } else { Err(no_upload(&ask.name)) }
+        if same_content || same_source { Ok(Stored::Finished(stamp.digest)) } else { Err(self.no_upload_of(ask)?) }
+    }
+
+    /// Why a slice finds no upload: it was cancelled, or there is none.
+    fn no_upload_of(&self, ask: &SliceAsk) -> Result<Refusal, Refusal> {
+        self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
+        Ok(no_upload(&ask.name))
+    }
+
+    /// Whether `source` may begin an upload, there being none of its: not a moment after that was cancelled.
+    fn check_not_cancelled(&self, spool: &Spool, name: &FileName, source: Option<&str>) -> Result<(), Refusal> {
+        let Some(ago) = spool.cancelled(source)? else { return Ok(()) };
+        let left = TOLD_FOR.saturating_sub(ago).as_secs() + 1;
+        let message = format!(
+            "the upload of {name} was cancelled on the server {} s ago; push it again in {left} s",
+            ago.as_secs()
+        );
+        Err(Refusal { retry_after: Some(left), ..Refusal::new(ErrorCode::Cancelled, message) })
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
@@ -455,6 +483,7 @@ impl Uploads {
         if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
             return Ok(None);
         }
+        self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
         ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
         ask.by.take(&self.data, ask.len)?;
@@ -529,10 +558,12 @@ impl Uploads {
                 Ok(Admission::Held(Some(stamp.digest)))
             }
             Entry::File(_) => {
+                // It may be one that a cancelled upload was to replace.
+                self.no_upload_of(ask)?;
                 let message = format!("{} is finished; begin anew (GET) to replace it", ask.name);
                 Err(Refusal::new(ErrorCode::Exists, message))
             }
-            Entry::Nothing | Entry::Other(_) => Err(no_upload(&ask.name)),
+            Entry::Nothing | Entry::Other(_) => Err(self.no_upload_of(ask)?),
         }
     }
 
@@ -595,6 +626,7 @@ impl Uploads {
                 log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
             }
         } else {
+            self.check_not_cancelled(spool, &ask.name, ask.source.as_deref())?;
             ask.by.check_take_over(locked.upload())?;
             self.take_over(spool, &mut locked, ask)?;
         }
@@ -788,6 +820,16 @@ fn cannot_be_finished(name: &FileName, why: &str) -> Refusal {
     Refusal::new(ErrorCode::Conflict, format!("{name} cannot be finished: {why}"))
 }
 
+/// While an upload is paused nothing of it is taken. What arrives already may end.
+fn check_not_paused(upload: &Upload) -> Result<(), Refusal> {
+    if !upload.paused {
+        return Ok(());
+    }
+    let message =
+        format!("the upload of {} is paused on the server; it goes on once it is resumed there", upload.file_name);
+    Err(Refusal { retry_after: Some(PAUSED_RETRY_AFTER), ..Refusal::new(ErrorCode::Paused, message) })
+}
+
 fn in_the_way(what: &str) -> Refusal {
     Refusal::new(ErrorCode::Conflict, format!("{what}; use another name"))
 }
@@ -839,5 +881,6 @@ fn status_of(spool: &Spool) -> io::Result<Option<UploadStatus>> {
         merge_slice_process_exist: u8::from(spool.merger()?.is_some()),
         idle_seconds: spool.idle()?.as_secs(),
         last_error: upload.blocked.or(upload.last_error),
+        paused: upload.paused,
     }))
 }

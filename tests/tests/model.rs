@@ -1,6 +1,7 @@
 //! The spool against a plain model of it: random deeds of two sources and of clients that name none, with mergers that
-//! run, mergers that are killed, cleaning up, and reboots in between. After each deed the answer, what is held and what
-//! is finished are what the model says; at the end a push that goes by the rules ends in the exact file.
+//! run, mergers that are killed, uploads that are cancelled, cleaning up, and reboots in between. After each deed the
+//! answer, what is held and what is finished are what the model says; at the end a push that goes by the rules ends in
+//! the exact file.
 //!
 //! `PROPTEST_CASES` sets the number of cases.
 
@@ -15,12 +16,13 @@ use bigup_merger::{Config, Ended, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
 use bigupd::access::Access;
+use bigupd::operate::Done;
 use bigupd::params::BeginAsk;
 use bigupd::reply::{Refusal, against_upload};
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
@@ -87,10 +89,24 @@ enum How {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Begin { who: Who, silent: bool, says: Says, promise: Promise, replace: bool },
-    Put { who: Who, slice_id: u64, how: How },
+    Begin {
+        who: Who,
+        silent: bool,
+        says: Says,
+        promise: Promise,
+        replace: bool,
+    },
+    Put {
+        who: Who,
+        slice_id: u64,
+        how: How,
+    },
     Merge,
-    KillMerger { after_micros: u64 },
+    KillMerger {
+        after_micros: u64,
+    },
+    /// By an operator; its source is told until it is cleaned up.
+    Cancel,
     Clean,
     Reboot,
 }
@@ -170,6 +186,7 @@ fn op() -> impl Strategy<Value = Op> {
         16 => put,
         3 => Just(Op::Merge),
         2 => (0..20_000_u64).prop_map(|after_micros| Op::KillMerger { after_micros }),
+        1 => Just(Op::Cancel),
         1 => Just(Op::Clean),
         1 => Just(Op::Reboot),
     ]
@@ -245,6 +262,8 @@ struct Finished {
 struct Model {
     upload: Option<Upload>,
     finished: Option<Finished>,
+    /// Sources whose uploads were cancelled.
+    cancelled: BTreeSet<Option<String>>,
 }
 
 /// What the model says of a begin.
@@ -312,6 +331,9 @@ impl Model {
                     (_, true) => {}
                 }
             }
+            if self.cancelled.contains(&ask.source) {
+                return Begun::Refused(ErrorCode::Cancelled);
+            }
             self.upload = Some(Upload {
                 source: ask.source.clone(),
                 plan: ask.plan,
@@ -348,6 +370,9 @@ impl Model {
 
     fn take_over(&mut self, ask: &BeginAsk, silent: bool) -> Result<(), ErrorCode> {
         let upload = self.upload.as_mut().expect("the caller looked");
+        if self.cancelled.contains(&ask.source) {
+            return Err(ErrorCode::Cancelled);
+        }
         if ask.source.is_none() {
             return Err(ErrorCode::Conflict);
         }
@@ -379,6 +404,7 @@ impl Model {
         let Some(upload) = &mut self.upload else {
             return match &self.finished {
                 Some(finished) if source.is_some() && finished.source == *source => Put::Finished,
+                _ if self.cancelled.contains(source) => Put::Refused(&[ErrorCode::Cancelled]),
                 Some(_) => Put::Refused(&[ErrorCode::Exists]),
                 None => Put::Refused(&[ErrorCode::NoUpload]),
             };
@@ -466,7 +492,11 @@ impl World {
             Op::Put { who, slice_id, how } => self.put(who, slice_id, how),
             Op::Merge => self.merge(),
             Op::KillMerger { after_micros } => self.kill_merger(Duration::from_micros(after_micros)),
-            Op::Clean => bigupd::sweep::clean(&self.data, Duration::ZERO).expect("leftovers can be removed"),
+            Op::Cancel => self.cancel(),
+            Op::Clean => {
+                bigupd::sweep::clean(&self.data, Duration::ZERO).expect("leftovers can be removed");
+                self.model.cancelled.clear();
+            }
             Op::Reboot => self.reboot(),
         }
         self.compare();
@@ -654,6 +684,17 @@ impl World {
         recorded.is_some() && !self.spool().merged_path().exists()
     }
 
+    fn cancel(&mut self) {
+        let done = bigupd::operate::cancel::cancel(&self.data, &self.name, Duration::ZERO).expect("nobody is at work");
+        match self.model.upload.take() {
+            None => assert!(matches!(done, Done::NoUpload(_))),
+            Some(upload) => {
+                assert!(matches!(done, Done::Done(_)));
+                self.model.cancelled.insert(upload.source);
+            }
+        }
+    }
+
     fn reboot(&self) {
         let Some(locked) = self.spool().lock().expect("the spool is readable") else { return };
         let records = locked.records();
@@ -687,6 +728,7 @@ impl World {
 
     /// Whoever has the upload sees it through by the rules; else somebody takes it over and does.
     fn finish(&mut self) {
+        self.apply(&Op::Clean);
         let owner = match &self.model.upload {
             Some(upload) => [Who::Nobody, Who::A, Who::B].into_iter().find(|who| who.source() == upload.source),
             None => Some(Who::A),

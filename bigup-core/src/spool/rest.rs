@@ -41,6 +41,16 @@ impl Spool {
         Ok(SystemTime::now().duration_since(last).unwrap_or_default())
     }
 
+    /// Bytes of slices that are arriving: those that are being written, as far as they came.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn arriving(&self) -> io::Result<u64> {
+        let parts = self.entries()?.into_iter().filter(|path| is_part(path) && is_locked(path));
+        // One that came whole meanwhile has another name.
+        Ok(parts.filter_map(|path| std::fs::symlink_metadata(path).ok()).map(|found| found.len()).sum())
+    }
+
     /// Whether slices of an upload that is merged came or went within the last `time`, so that the room they took may come
     /// back by itself.
     pub fn moved_within(&self, time: Duration) -> bool {

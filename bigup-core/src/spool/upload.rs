@@ -34,6 +34,8 @@ pub struct Upload {
     pub blocked: Option<String>,
     /// Why the last merger failed.
     pub last_error: Option<String>,
+    /// An operator let it rest: no slice of it is taken, what is held is merged, and it does not expire.
+    pub paused: bool,
 }
 
 /// The form on disk.
@@ -52,6 +54,8 @@ struct Stored {
     begun: u64,
     blocked: Option<String>,
     last_error: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
 }
 
 impl Upload {
@@ -69,6 +73,7 @@ impl Upload {
             begun,
             blocked: None,
             last_error: None,
+            paused: false,
         }
     }
 
@@ -96,6 +101,7 @@ impl Upload {
             begun: self.begun,
             blocked: self.blocked.clone(),
             last_error: self.last_error.clone(),
+            paused: self.paused,
         };
         let mut bytes = serde_json::to_vec_pretty(&stored).expect("strings and numbers always serialise");
         bytes.push(b'\n');
@@ -124,6 +130,7 @@ impl Upload {
             begun: stored.begun,
             blocked: stored.blocked,
             last_error: stored.last_error,
+            paused: stored.paused,
         })
     }
 }
@@ -140,7 +147,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let token = Some("t".to_owned());
-        let upload = Upload { file_digest: Some(Digest([7; 32])), taken_over: true, token, ..upload() };
+        let upload = Upload { file_digest: Some(Digest([7; 32])), taken_over: true, token, paused: true, ..upload() };
         assert_eq!(Upload::from_json(&upload.to_json()), Ok(upload));
         let open = Upload::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
         let learned = Upload { plan: open.plan.learn(2, 4).unwrap(), ..open };
@@ -153,6 +160,13 @@ mod tests {
         let old = text.replace("  \"token\": null,\n", "");
         assert!(old.len() < text.len());
         assert_eq!(Upload::from_json(old.as_bytes()), Ok(upload()));
+    }
+
+    #[test]
+    fn an_upload_that_is_not_paused_says_nothing_of_it_as_before_uploads_could_be() {
+        let text = String::from_utf8(upload().to_json()).unwrap();
+        assert!(!text.contains("paused"), "{text}");
+        assert!(!Upload::from_json(text.as_bytes()).unwrap().paused);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::path::Path;
 const MANY: usize = 4;
 
 /// Keys that bigup writes.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     key::MERGE_SLICE_PROCESS_EXIST,
     key::CURR_MERGE_SLICE_ID,
     key::SLICE_NUM,
@@ -25,6 +25,7 @@ const OURS: [&str; 8] = [
     key::FILE_SIZE,
     key::MERGER_PID,
     key::BEGUN,
+    key::PAUSED,
     key::LAST_ERROR,
 ];
 

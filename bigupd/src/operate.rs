@@ -1,0 +1,85 @@
+//! What operators do to unfinished uploads: `bigupd cancel`, `bigupd pause`, `bigupd resume`. They need no daemon and
+//! disturb none: all that is decided is decided by what they leave in the data folder.
+
+use bigup_core::data_dir::DataDir;
+use bigup_core::name::{FileName, printable};
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub mod cancel;
+pub mod pause;
+
+/// There is no such upload: as bigup-merger's code for it.
+pub const EXIT_NO_UPLOAD: u8 = 4;
+
+/// What came of one name.
+pub enum Done {
+    /// What was asked for is so; says what was done.
+    Done(String),
+    /// There is no unfinished upload of this name; says what there is.
+    NoUpload(String),
+}
+
+/// Does something to the uploads of these names in `data_dir`, one after the other, and says what came of it. One that
+/// fails keeps no other from its turn.
+fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -> io::Result<Done>) -> ExitCode {
+    let data = match open_as_owner(data_dir) {
+        Ok(data) => data,
+        Err(e) => {
+            eprintln!("bigupd: {}", printable(&e.to_string()));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut failed, mut missing) = (false, false);
+    for name in names {
+        match act(&data, name) {
+            // What is done is done, whether or not anybody listens.
+            Ok(Done::Done(what)) => drop(writeln!(io::stdout(), "{name}: {}", printable(&what))),
+            Ok(Done::NoUpload(what)) => {
+                missing = true;
+                eprintln!("bigupd: {name}: {}", printable(&what));
+            }
+            Err(e) => {
+                failed = true;
+                eprintln!("bigupd: {name}: {}", printable(&e.to_string()));
+            }
+        }
+    }
+    match (failed, missing) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::from(EXIT_NO_UPLOAD),
+        (false, false) => ExitCode::SUCCESS,
+    }
+}
+
+fn no_upload() -> Done {
+    Done::NoUpload("there is no unfinished upload of this name".to_owned())
+}
+
+fn finished() -> Done {
+    Done::NoUpload("it is finished; finished files are not touched".to_owned())
+}
+
+/// Opens the data folder for changes. What another user than its owner left there the daemon might be unable to change:
+/// so root goes on as that user, and nobody else may.
+fn open_as_owner(data_dir: &Path) -> io::Result<DataDir> {
+    let data = DataDir::open(data_dir)?;
+    let found = std::fs::metadata(data.tmp())?;
+    let (owner, group) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
+    if owner == geteuid() {
+        return Ok(data);
+    }
+    if !geteuid().is_root() {
+        let why = format!(
+            "{} belongs to the user {owner}, this is the user {}: run it as that user, or as root",
+            data.root().display(),
+            geteuid()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    setgroups(&[group]).and_then(|()| setgid(group)).and_then(|()| setuid(owner))?;
+    DataDir::open(data_dir)
+}

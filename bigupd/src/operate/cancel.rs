@@ -1,0 +1,121 @@
+//! `bigupd cancel`: removes unfinished uploads at once, whoever is at work on them.
+//!
+//! A merger at work is told to leave, which it does between two slices; then its lock and that of the spool are taken, so
+//! that nobody is publishing, and the upload goes ([`bigup_core::spool::LockedSpool::cancel`]). A daemon that starts
+//! another merger meanwhile sees that one told to leave, too.
+
+use super::{Done, each, finished, no_upload};
+use crate::config::Config;
+use bigup_core::data_dir::DataDir;
+use bigup_core::info_ini::{self, InfoIni};
+use bigup_core::name::FileName;
+use bigup_core::publish::{is_moved, publish};
+use bigup_core::spool::{MERGER_LOCK, MergerLock, Spool};
+use bigup_core::units::{parse_duration, show_size};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How often to ask for the lock of a merger that is to leave: sooner than a daemon can start the next one.
+const ASK_EVERY: Duration = Duration::from_millis(2);
+
+/// Remove unfinished uploads, with all that is held of them. Finished files are not touched
+///
+/// It works with or without daemons, whatever mergers and clients are at work: a client is told that its upload was
+/// cancelled, and ends. For a minute that source cannot begin the upload anew; others can.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Exit codes: 0 cancelled; 1 failed; 2 wrong usage or configuration; 4 there is no such upload.")]
+pub struct Arguments {
+    /// Uploads, by their names
+    #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]
+    names: Vec<FileName>,
+    /// How long a merger at work may take to leave
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    wait: Duration,
+}
+
+/// Cancels the uploads, and says how it went.
+pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
+    each(&config.data_dir, &arguments.names, |data, name| cancel(data, name, arguments.wait))
+}
+
+/// Cancels the upload of `name`; a merger has so long to leave.
+///
+/// # Errors
+/// The merger does not leave, or as the system gives them; the upload is as it was.
+pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Done> {
+    let spool = Spool::of(data, name);
+    let merger = match take_from_merger(&spool, wait) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(no_upload()),
+        taken => taken?,
+    };
+    let locked = match spool.lock() {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            spool.remove_unreadable()?;
+            info_ini::tolerate(name, InfoIni::new(data).remove(name));
+            return Ok(Done::Done(format!("cancelled; it could not be read: {e}")));
+        }
+        locked => locked?,
+    };
+    let Some(locked) = locked else { return Ok(no_upload()) };
+    if is_moved(data, &spool, &locked)? {
+        drop(locked);
+        publish(data, &spool, &merger, None)?;
+        return Ok(finished());
+    }
+    let held = spool.bytes(locked.upload(), &locked.holdings()?)?.held;
+    locked.cancel(data, &merger)?;
+    Ok(Done::Done(format!("cancelled, with the {} that it held", show_size(held))))
+}
+
+/// Takes the merger's lock of a spool from whoever has it, in good time.
+fn take_from_merger(spool: &Spool, wait: Duration) -> io::Result<MergerLock> {
+    let deadline = Instant::now() + wait;
+    let mut told = None;
+    loop {
+        if let Some(lock) = spool.try_merger_lock()? {
+            return Ok(lock);
+        }
+        let at_work = spool.merger()?;
+        if let Some(pid) = at_work.filter(|pid| at_work != told && is_merger_of(*pid, spool)) {
+            // It may have left by itself.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+            told = at_work;
+        }
+        if Instant::now() >= deadline {
+            return Err(stays(at_work, wait));
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+fn stays(at_work: Option<u32>, wait: Duration) -> io::Error {
+    let who = match at_work {
+        Some(pid) if pid > 0 => {
+            format!("the merger, process {pid}, was told to leave and did not within {wait:?}: end it")
+        }
+        _ => format!("another process was at work on it for {wait:?}"),
+    };
+    io::Error::other(format!("{who}, and cancel again"))
+}
+
+/// Whether a process merges this upload. Its id may be an old one that is another process's by now, or that of a daemon or
+/// another command, which hold the lock for an instant, and are not to be ended.
+fn is_merger_of(pid: u32, spool: &Spool) -> bool {
+    let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_merger =
+        command_line.split(|b| *b == 0).any(|arg| arg == b"--file-name" || arg.starts_with(b"--file-name="));
+    is_merger && has_open(pid, &spool.path().join(MERGER_LOCK))
+}
+
+fn has_open(pid: u32, path: &Path) -> bool {
+    let Ok(wanted) = fs::symlink_metadata(path) else { return false };
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut open = entries.filter_map(|entry| fs::metadata(entry.path()).ok());
+    open.any(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
+}

@@ -1,0 +1,43 @@
+//! `bigupd pause` and `bigupd resume`: an upload that takes no slices for a while. Its client waits meanwhile, within its own
+//! patience; what is held is merged, and finished where nothing is missing.
+
+use super::{Done, each, finished, no_upload};
+use crate::config::Config;
+use bigup_core::data_dir::DataDir;
+use bigup_core::info_ini::{self, InfoIni};
+use bigup_core::name::FileName;
+use bigup_core::publish::is_moved;
+use bigup_core::spool::{Spool, Upload};
+use std::io;
+use std::process::ExitCode;
+
+/// Arguments of both.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Exit codes: 0 it is so; 1 failed; 2 wrong usage or configuration; 4 there is no such upload.")]
+pub struct Arguments {
+    /// Uploads, by their names
+    #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]
+    names: Vec<FileName>,
+}
+
+/// Pauses or resumes the uploads, and says how it went.
+pub fn run(config: &Config, arguments: &Arguments, paused: bool) -> ExitCode {
+    each(&config.data_dir, &arguments.names, |data, name| set(data, name, paused))
+}
+
+/// Has the upload of `name` paused, or not.
+///
+/// # Errors
+/// As the system gives them; it is as it was.
+pub fn set(data: &DataDir, name: &FileName, paused: bool) -> io::Result<Done> {
+    let spool = Spool::of(data, name);
+    let Some(mut locked) = spool.lock()? else { return Ok(no_upload()) };
+    if is_moved(data, &spool, &locked)? {
+        return Ok(finished());
+    }
+    let upload = Upload { paused, ..locked.upload().clone() };
+    locked.save(upload)?;
+    drop(locked);
+    info_ini::tolerate(name, InfoIni::new(data).refresh(&spool, name, None));
+    Ok(Done::Done(if paused { "paused" } else { "not paused" }.to_owned()))
+}
