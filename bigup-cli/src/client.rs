@@ -31,6 +31,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// link is silent, the system notices sooner ([`connect::SILENCE`]): a server at work still answers it.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Most connections in a row that turn out to have been closed while they were kept before that counts as a failure.
+const MOST_KEPT: u32 = 64;
+
 /// Bytes that one write hands to the system. Larger ones gained nothing on a loopback.
 const OUTPUT_BUFFER_LEN: usize = 256 << 10;
 
@@ -350,17 +353,16 @@ impl<R: Read> Read for Watched<'_, R> {
     }
 }
 
-/// What `call` gives, called once more where it met a connection that was closed while it was kept.
-///
-/// Once: others may have been closed with it, but those are known to be by then.
+/// What `call` gives, called once more for each connection it met that was closed while it was kept: a server that is
+/// restarted closes all of them, one after the other. One that is made anew is none of these.
 fn anew<T>(call: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
-    match call() {
-        Err(error) if connect::was_closed_at_rest(&error) => {
-            log::debug!("again at once: {error}");
-            call()
+    for _ in 0..MOST_KEPT {
+        match call() {
+            Err(error) if connect::was_closed_at_rest(&error) => log::debug!("again at once: {error}"),
+            result => return result,
         }
-        result => result,
     }
+    call()
 }
 
 /// `Location` without its query.
@@ -400,6 +402,24 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
+
+    #[test]
+    fn each_connection_that_was_closed_at_rest_is_given_up_without_a_word_but_not_for_ever() {
+        for (closed, ends_well) in [(0, true), (3, true), (MOST_KEPT, true), (MOST_KEPT + 1, false)] {
+            let calls = std::cell::Cell::new(0);
+            let result: Result<(), _> = anew(|| {
+                calls.set(calls.get() + 1);
+                if calls.get() <= closed { Err(connect::closed_at_rest()) } else { Ok(()) }
+            });
+            assert_eq!((result.is_ok(), calls.get()), (ends_well, closed + u32::from(ends_well)));
+        }
+        let calls = std::cell::Cell::new(0);
+        let other = || -> Result<(), _> {
+            calls.set(calls.get() + 1);
+            Err(ureq::Error::HostNotFound)
+        };
+        assert!(anew(other).is_err() && calls.get() == 1);
+    }
 
     #[test]
     fn a_server_is_given_in_several_ways() {

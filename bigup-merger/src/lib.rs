@@ -127,7 +127,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         }
         if stop.is_set() {
             merge.checkpoint()?;
-            log::info!("{}: stopped at slice {}", config.file_name, merge.frontier());
+            log::info!(slice = merge.frontier(); "{}: stopped at slice {}", config.file_name, merge.frontier());
             return Ok(Ended::Stopped);
         }
         if merge.is_whole() {
@@ -146,6 +146,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         if idle_left.is_zero() {
             merge.checkpoint()?;
             log::info!(
+                slice = merge.frontier();
                 "{}: nothing new for {:?}, leaving at slice {}",
                 config.file_name,
                 config.idle,
@@ -166,7 +167,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
 
 fn begin<'a>(config: &'a Config, data: &'a DataDir, spool: &'a Spool) -> io::Result<Option<Merge<'a>>> {
     let Some(recovered) = recover::recover(spool)? else { return Ok(None) };
-    log::info!("{}: merging from slice {}", config.file_name, recovered.frontier);
+    log::info!(slice = recovered.frontier; "{}: merging from slice {}", config.file_name, recovered.frontier);
     Merge::begin(data, spool, &config.file_name, recovered).map(Some)
 }
 

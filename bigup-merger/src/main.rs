@@ -14,7 +14,7 @@ const EXIT_BLOCKED: u8 = 5;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    bigup_core::logging::logger("info").init();
+    bigup_core::logging::start("info", Some(&arguments.file_name));
     let name = arguments.file_name.clone();
     let config = Config { data_dir: arguments.data_dir, file_name: arguments.file_name, idle: arguments.idle };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));

@@ -4,6 +4,7 @@
 //! whichever daemon, can go on.
 //!
 //! - [`settings`] - the table of all settings; [`config`] - reading and checking them.
+//! - [`sockets`] - where connections come in; [`service`] - what is told to systemd.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
 //!   limit their time; [`memory`] gives back what they needed.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
@@ -37,7 +38,9 @@ pub mod reply;
 pub mod routes;
 pub mod seats;
 pub mod server;
+pub mod service;
 pub mod settings;
+pub mod sockets;
 pub mod status;
 pub mod sweep;
 pub mod timed;
@@ -50,18 +53,19 @@ use config::Config;
 use look::News;
 use mergers::Mergers;
 use routes::App;
+use sockets::Listeners;
 use std::sync::Arc;
 use tls::Tls;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uploads::Uploads;
 
-/// Runs the daemon on `listener` over `data` until `stop` is done and running requests had their grace. With `tls` all
-/// connections are TLS.
+/// Runs the daemon on `listeners` over `data` until `stop` is done and running requests had their grace. With `tls` all
+/// connections are TLS. `urls`, where it serves, are told to systemd.
 ///
 /// Mergers go on: they need no daemon.
 pub async fn run(
-    listener: TcpListener,
+    listeners: Listeners,
+    urls: String,
     data: DataDir,
     config: &Config,
     tls: Option<Arc<Tls>>,
@@ -71,16 +75,22 @@ pub async fn run(
     let mergers = Mergers::new(uploads.clone());
     let news = News::default();
     let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after));
-    let looker = tokio::spawn(look::look_forever(data, mergers.clone(), news.clone()));
+    let looker = tokio::spawn(look::look_forever(data.clone(), mergers.clone(), news.clone()));
+    let reporter = tokio::spawn(service::report_forever(urls, data, mergers.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
-    let routes = routes::routes(App::new(uploads, mergers, news, is_stopping));
+    let routes = routes::routes(App::new(uploads, mergers.clone(), news, is_stopping));
+    let (looks, reports) = (looker.abort_handle(), reporter.abort_handle());
     let stop = async {
         stop.await;
+        // It would start mergers again.
+        looks.abort();
+        reports.abort();
+        service::stopping();
+        mergers.stop();
         stopping.send_replace(true);
     };
-    server::serve(listener, tls, routes, &config.limits, stop, config.stop_grace).await;
+    server::serve(listeners, tls, routes, &config.limits, stop, config.stop_grace).await;
     sweeper.abort();
-    looker.abort();
     memory.abort();
 }
