@@ -67,7 +67,7 @@ impl Gateway {
             );
             let file = folder.join("nginx.conf");
             std::fs::write(&file, whole).expect("the configuration can be written");
-            let arguments = ["nginx", "-p", path_text(folder), "-c", path_text(&file), "-e", "log"];
+            let arguments = [nginx_program(), "-p", path_text(folder), "-c", path_text(&file), "-e", "log"];
             let urls = (format!("https://127.0.0.1:{port}"), format!("http://127.0.0.1:{plain_port}"));
             (arguments.map(str::to_owned).to_vec(), urls)
         })
@@ -127,11 +127,6 @@ impl Gateway {
         self.folder.path().join("temp")
     }
 
-    /// The most memory that it had so far, in bytes, its processes taken together.
-    pub fn peak_memory(&self) -> u64 {
-        usage::tree(self.child.id()).into_iter().filter_map(usage::peak_memory).sum()
-    }
-
     /// What it logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -156,6 +151,12 @@ fn spawn(command: &[String], folder: &Path) -> Child {
     // Caddy keeps things at home.
     start.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
     start.spawn().unwrap_or_else(|e| panic!("{} cannot be started ({e}): tests/run installs it", command[0]))
+}
+
+/// nginx lies where only root's search path leads.
+fn nginx_program() -> &'static str {
+    let debians = "/usr/sbin/nginx";
+    if Path::new(debians).exists() { debians } else { "nginx" }
 }
 
 /// A port that nobody listens at, for now.
