@@ -80,9 +80,17 @@ pub enum Command {
     /// As long as there is a list of tokens, be it empty, every request needs one. Daemons see what changed at their next
     /// request.
     Token(tokens::command::Arguments),
-    /// Show unfinished uploads
+    /// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
+    ///
+    /// HELD is what has arrived, MERGED what of it is in the merged file already. RATE is what came in the last second, or
+    /// since the last look. MERGER is the process that merges; `waiting` where there is something to merge and none at work.
+    /// AGE is the time since an upload was begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its
+    /// powers.
     Status(status::Arguments),
-    /// Remove unfinished uploads, with all that is held of them
+    /// Remove unfinished uploads, with all that is held of them. Finished files are not touched
+    ///
+    /// It works with or without daemons, whatever mergers and clients are at work: a client is told that its upload was
+    /// cancelled, and ends. For a minute that source cannot begin the upload anew; others can.
     Cancel(operate::cancel::Arguments),
     /// Let unfinished uploads rest: no slices are taken of them until they are resumed
     Pause(operate::pause::Arguments),

@@ -2,9 +2,8 @@
 //! folder of its own.
 
 use crate::certificates::Certificate;
-use crate::http;
 use crate::process::{PATIENCE, eventually, signal};
-use crate::usage;
+use crate::{docs, http, usage};
 use nix::sys::signal::Signal;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -17,11 +16,7 @@ use std::time::Instant;
 /// # Panics
 /// There is none.
 pub fn documented(name: &str) -> String {
-    let document = include_str!("../../docs/behind-a-proxy.md");
-    let marker = format!("<!-- run by tests/tests/behind_a_proxy.rs: {name} -->\n```");
-    let (_, rest) = document.split_once(&marker).unwrap_or_else(|| panic!("the document has no block {name}"));
-    let (_, rest) = rest.split_once('\n').expect("the block has lines");
-    rest.split_once("```").expect("the block ends").0.to_owned()
+    docs::block("docs/behind-a-proxy.md", &format!("tests/tests/behind_a_proxy.rs: {name}"))
 }
 
 /// `text` with `from` replaced.
@@ -67,12 +62,12 @@ impl Gateway {
             let whole = format!(
                 "{user} daemon off; pid {0}/pid; error_log {0}/log; worker_processes 2; events {{}}\n\
                  http {{ access_log off; client_body_temp_path {0}/temp; proxy_temp_path {0}/temp;\n\
-                 fastcgi_temp_path {0}/temp; uwsgi_temp_path {0}/temp; scgi_temp_path {0}/temp;\n{site}}}\n",
+                 fastcgi_temp_path {0}/temp; uwsgi_temp_path {0}/temp; scgi_temp_path {0}/temp;\n{site}\n}}\n",
                 folder.display()
             );
             let file = folder.join("nginx.conf");
             std::fs::write(&file, whole).expect("the configuration can be written");
-            let arguments = ["nginx", "-p", path_text(folder), "-c", path_text(&file), "-e", "log"];
+            let arguments = [nginx_program(), "-p", path_text(folder), "-c", path_text(&file), "-e", "log"];
             let urls = (format!("https://127.0.0.1:{port}"), format!("http://127.0.0.1:{plain_port}"));
             (arguments.map(str::to_owned).to_vec(), urls)
         })
@@ -90,7 +85,7 @@ impl Gateway {
             let address = format!("http://:{port} {{\n\tbind 127.0.0.1");
             let site = changed(&configuration, "files.example.org {", &address);
             let file = folder.join("Caddyfile");
-            let whole = format!("{{\n\tadmin off\n}}\n{site}");
+            let whole = format!("{{\n\tadmin off\n}}\n{site}\n");
             std::fs::write(&file, whole).expect("the configuration can be written");
             let arguments = ["caddy", "run", "--adapter", "caddyfile", "--config", path_text(&file)];
             (arguments.map(str::to_owned).to_vec(), (url.clone(), url))
@@ -132,11 +127,6 @@ impl Gateway {
         self.folder.path().join("temp")
     }
 
-    /// The most memory that it had so far, in bytes, its processes taken together.
-    pub fn peak_memory(&self) -> u64 {
-        usage::tree(self.child.id()).into_iter().filter_map(usage::peak_memory).sum()
-    }
-
     /// What it logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -161,6 +151,12 @@ fn spawn(command: &[String], folder: &Path) -> Child {
     // Caddy keeps things at home.
     start.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
     start.spawn().unwrap_or_else(|e| panic!("{} cannot be started ({e}): tests/run installs it", command[0]))
+}
+
+/// nginx lies where only root's search path leads.
+fn nginx_program() -> &'static str {
+    let debians = "/usr/sbin/nginx";
+    if Path::new(debians).exists() { debians } else { "nginx" }
 }
 
 /// A port that nobody listens at, for now.

@@ -2,14 +2,10 @@
 //! date, manual pages are right for man(1), and completions for their shells.
 
 use bigup_tests::daemon::list;
+use bigup_tests::docs::root;
 use bigup_tests::programs;
 use bigupd::settings::SETTINGS;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository").to_owned()
-}
 
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?} cannot be started ({e}): see tests/run"));
@@ -83,9 +79,8 @@ fn manual_pages_are_right_and_know_each_other() {
         // What whatis(1) and apropos(1) look for.
         run(Command::new("lexgrog").arg(&path));
         let (_, see_also) = text.split_once("\nSEE ALSO\n").unwrap();
-        let see_also = see_also.lines().next().unwrap().trim();
-        for other in see_also.split(", ") {
-            assert!(called.contains(&other.to_owned()), "{page}: there is no page {other}");
+        for other in see_also.split("\n\n").next().unwrap().split(',') {
+            assert!(called.contains(&other.trim().to_owned()), "{page}: there is no page {other}");
         }
     }
 }
