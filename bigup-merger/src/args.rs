@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Leave after this time without a new slice.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = bigup_core::units::parse_duration)]
     pub idle: Duration,
+    /// Tell on standard output what is done: a line of JSON for each checkpoint, publication, and the end.
+    #[arg(long)]
+    pub events: bool,
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`look`] - looking after all uploads and info.ini.
+//! - [`metrics`] - what is counted; [`ready`] - whether uploads can be taken; [`watching`] answers who asks for either.
 //! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
 //! - [`check`] - `bigupd check`: comparing what is stored with its digests.
-//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`.
+//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`; [`owner`] - as whom they work.
 
 pub mod access;
 pub mod answers;
@@ -30,10 +31,13 @@ pub mod intake;
 pub mod look;
 pub mod memory;
 pub mod mergers;
+pub mod metrics;
 pub mod operate;
+pub mod owner;
 pub mod pace;
 pub mod params;
 pub mod quota;
+pub mod ready;
 pub mod reply;
 pub mod routes;
 pub mod seats;
@@ -47,20 +51,29 @@ pub mod timed;
 pub mod tls;
 pub mod tokens;
 pub mod uploads;
+pub mod watching;
 
 use bigup_core::data_dir::DataDir;
-use config::Config;
+use config::{Config, Limits};
 use look::News;
 use mergers::Mergers;
+use metrics::Metrics;
+use ready::Readiness;
 use routes::App;
 use sockets::Listeners;
 use std::sync::Arc;
+use std::time::Duration;
 use tls::Tls;
 use tokio::sync::watch;
 use uploads::Uploads;
+use watching::Watching;
+
+/// Most connections of those who watch the daemon: more than anybody has of them.
+const MAX_WATCHERS: u64 = 256;
 
 /// Runs the daemon on `listeners` over `data` until `stop` is done and running requests had their grace. With `tls` all
-/// connections are TLS. `urls`, where it serves, are told to systemd.
+/// connections are TLS. `urls`, where it serves, are told to systemd. `for_watchers` are sockets of their own for those who
+/// watch the daemon; they may go on while it stops.
 ///
 /// Mergers go on: they need no daemon.
 pub async fn run(
@@ -69,17 +82,21 @@ pub async fn run(
     data: DataDir,
     config: &Config,
     tls: Option<Arc<Tls>>,
+    for_watchers: Option<Listeners>,
     stop: impl Future<Output = ()>,
 ) {
     let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
     let mergers = Mergers::new(uploads.clone());
     let news = News::default();
-    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after));
-    let looker = tokio::spawn(look::look_forever(data.clone(), mergers.clone(), news.clone()));
+    let metrics = uploads.metrics.clone();
+    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after, metrics.clone()));
+    let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
     let reporter = tokio::spawn(service::report_forever(urls, data, mergers.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
-    let routes = routes::routes(App::new(uploads, mergers.clone(), news, is_stopping));
+    let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
+    let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), metrics.clone()));
+    let routes = routes::routes(App::new(uploads, mergers.clone(), news, watching, is_stopping));
     let (looks, reports) = (looker.abort_handle(), reporter.abort_handle());
     let stop = async {
         stop.await;
@@ -90,7 +107,16 @@ pub async fn run(
         mergers.stop();
         stopping.send_replace(true);
     };
-    server::serve(listeners, tls, routes, &config.limits, stop, config.stop_grace).await;
+    server::serve(listeners, tls, routes, &config.limits, metrics, stop, config.stop_grace).await;
     sweeper.abort();
     memory.abort();
+    watched.abort();
+}
+
+/// Answers those who watch the daemon, for as long as it is polled.
+async fn serve_watchers(listeners: Option<Listeners>, watching: Watching, metrics: Metrics) {
+    let Some(listeners) = listeners else { return };
+    let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };
+    let (routes, never) = (watching::routes(watching), std::future::pending());
+    server::serve(listeners, None, routes, &limits, metrics, never, Duration::ZERO).await;
 }

@@ -6,12 +6,13 @@ use bigup_core::name::printable;
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::operate::{cancel, pause};
 use bigupd::service;
-use bigupd::sockets::Passed;
+use bigupd::sockets::{Listeners, Passed};
 use bigupd::tls::Tls;
 use bigupd::{check, memory, status};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
@@ -120,18 +121,26 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
         let scheme = if tls.is_some() { "https" } else { "http" };
         let addresses = listeners.addresses().context("asking for the address listened on")?;
         let urls = addresses.iter().map(|address| format!("{scheme}://{address}")).collect::<Vec<_>>().join(" ");
+        let for_watchers = config.metrics_listen.map(listen_for_watchers).transpose()?;
         let stop = stop_asked(mode)?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
         // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
         let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");
         log::info!("listening on {urls}, data in {}", data.root().display());
         service::ready(&urls);
-        bigupd::run(listeners, urls, data, config, tls, stop).await;
+        bigupd::run(listeners, urls, data, config, tls, for_watchers, stop).await;
         Ok(())
     });
     // A thread that reads standard input never comes back; one that publishes a file may.
     runtime.shutdown_timeout(config.stop_grace);
     served
+}
+
+fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<Listeners> {
+    let listeners = Listeners::bind(address).with_context(|| format!("listening on {address} (metrics_listen)"))?;
+    let bound = listeners.addresses().ok().and_then(|addresses| addresses.first().copied());
+    log::info!("metrics on http://{}/metrics", bound.unwrap_or(address));
+    Ok(listeners)
 }
 
 /// Reads certificates again at each SIGHUP. Without TLS there is nothing to read, and the signal ends nothing either.
