@@ -32,15 +32,14 @@ const REST_OF_LINE: &str = "\x1b[K";
 /// Clears all that is below.
 const BELOW: &str = "\x1b[J";
 
-/// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
-///
-/// HELD is what has arrived, MERGED what of it is in the merged file already. RATE is what came in the last second, or
-/// since the last look. MERGER is the process that merges; `waiting` where there is something to merge and none at work.
-/// AGE is the time since an upload was begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its
-/// powers.
+/// What to show of unfinished uploads, and how.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    after_help = "Exit codes: 0 shown; 1 failed; 2 wrong usage or configuration; 4 there is no upload of a name."
+    after_help = "It reads the data folder, whether or not a daemon runs, and changes nothing.\n\nHELD is what has \
+arrived, MERGED what of it is in the merged file already. RATE is what came within a second, or since the last look. MERGER \
+is the process that merges; waiting: there is something to merge and none at work. AGE is the time since an upload was \
+begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its powers.\n\nExit codes: 0 shown; 1 \
+failed; 2 wrong usage or configuration; 4 there is no upload of a name."
 )]
 pub struct Arguments {
     /// Uploads, by their names [default: all]

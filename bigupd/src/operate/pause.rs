@@ -11,9 +11,13 @@ use bigup_core::spool::{Spool, Upload};
 use std::io;
 use std::process::ExitCode;
 
-/// Arguments of both.
+/// Which uploads to pause or resume.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 it is so; 1 failed; 2 wrong usage or configuration; 4 there is no such upload.")]
+#[command(
+    after_help = "While an upload is paused no slice of it is taken, and a push of it waits, within its --retry-for. \
+What is held is merged. It does not expire.\n\nExit codes: 0 it is so; 1 failed; 2 wrong usage or configuration; 4 there \
+is no such upload."
+)]
 pub struct Arguments {
     /// Uploads, by their names
     #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]
