@@ -21,7 +21,7 @@ use bigup_core::name::FileName;
 use bigup_core::plan::{MAX_SLICES, Plan};
 use bigup_core::room::Room;
 use bigup_core::spool::{Publication, Record, Records, Spool, Upload};
-use bigup_merger::{Ended, Stop};
+use bigup_merger::{Ended, Events, Stop};
 use bigupd::access::Access;
 use bigupd::config::Config;
 use bigupd::look::Looker;
@@ -99,8 +99,12 @@ pub fn check(data: &[u8]) {
     if std::fs::symlink_metadata(spool.merged_path()).is_ok_and(|found| found.len() > LARGE) {
         return;
     }
-    let config =
-        bigup_merger::Config { data_dir: dir.path().to_owned(), file_name: name.clone(), idle: Duration::ZERO };
+    let config = bigup_merger::Config {
+        data_dir: dir.path().to_owned(),
+        file_name: name.clone(),
+        idle: Duration::ZERO,
+        events: Events::untold(),
+    };
     if let (Ok(Ended::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published
     {
