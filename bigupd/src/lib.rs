@@ -16,7 +16,7 @@
 //! - [`metrics`] - what is counted; [`ready`] - whether uploads can be taken; [`watching`] answers who asks for either.
 //! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
 //! - [`check`] - `bigupd check`: comparing what is stored with its digests.
-//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`.
+//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`; [`owner`] - as whom they work.
 
 pub mod access;
 pub mod answers;
@@ -32,6 +32,7 @@ pub mod memory;
 pub mod mergers;
 pub mod metrics;
 pub mod operate;
+pub mod owner;
 pub mod pace;
 pub mod params;
 pub mod quota;
