@@ -590,6 +590,16 @@ fn prometheus_finds_nothing_to_complain_of() {
     assert!(said.contains("SUCCESS"), "{said}");
 }
 
+#[test]
+fn each_alert_fires_where_something_is_wrong_and_none_where_all_is_well() {
+    let tests: PathBuf = docs::root().join("tests/alerts.yml");
+    promtool_says(&["test", "rules", tests.to_str().unwrap()], "");
+    let (alerts, tests) = (read("systemd/alerts.yml"), read("tests/alerts.yml"));
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} is not in tests/alerts.yml");
+    }
+}
+
 /// Rows of the tables of docs/metrics.md: name, type, labels.
 fn documented() -> Vec<(String, String, BTreeSet<String>)> {
     let text = read("docs/metrics.md");
