@@ -2,7 +2,7 @@
 //! the alerts and the dashboard are what Prometheus and Grafana take.
 
 use bigup_tests::daemon::Daemon;
-use bigup_tests::http::{Server, connect, post_head, read_answer};
+use bigup_tests::http::{Server, connect, post_head, raw, read_answer};
 use bigup_tests::process::{eventually, kill_9, signal, signal_program};
 use bigup_tests::scrape::{Page, Scrape, eventually_counted, page};
 use bigup_tests::{data, docs, programs};
@@ -527,6 +527,17 @@ fn a_listener_of_their_own_takes_the_metrics_away_from_the_uploads() {
     new_token(&watched.daemon.data(), "t", &[]);
     let metrics = page(&watched.url, "/metrics", None);
     assert_eq!((metrics.status, &metrics.content_type[..]), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    for (line, status) in [
+        ("HEAD /healthz", 200),
+        ("POST /metrics", 405),
+        ("OPTIONS *", 404),
+        ("CONNECT test:80", 404),
+        ("GET http://x", 404),
+    ] {
+        let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = raw(&watched.url, request.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+    }
     let mut taken = Command::new(programs::path("bigupd"));
     let address = watched.url.strip_prefix("http://").unwrap();
     let data = watched.daemon.scratch().join("other");
