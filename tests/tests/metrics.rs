@@ -355,6 +355,29 @@ fn mergers_that_are_killed_idle_or_fail_are_told_apart() {
 }
 
 #[test]
+fn hooks_count_by_what_they_answer() {
+    let watched = Watched::with(&["--on-begin", "/bin/false"]);
+    watched.server().get("file_name=a&slice_size=1000&file_size=4000").expect(403);
+    watched.eventually(&[
+        ("hook_answers_total{hook=\"on_begin\",answer=\"no\"}", 1.0),
+        ("hook_answers_total{hook=\"on_begin\",answer=\"yes\"}", 0.0),
+        ("uploads_begun_total", 0.0),
+    ]);
+    let small = "file_name=a&slice_id=0&slice_num=1&slice_size=1";
+    for (program, given_up, answers) in [("/bin/true", 0.0, ("yes", 1.0)), ("/bin/false", 1.0, ("no", 2.0))] {
+        let watched = Watched::with(&["--on-complete", program, "--on-complete-attempts", "2"]);
+        watched.server().post(small, b"x").expect(200);
+        let answers = (format!("hook_answers_total{{hook=\"on_complete\",answer=\"{}\"}}", answers.0), answers.1);
+        watched.eventually(&[
+            (&answers.0, answers.1),
+            ("completions_given_up_total", given_up),
+            ("completions_waiting", 0.0),
+            ("uploads_finished_total", 1.0),
+        ]);
+    }
+}
+
+#[test]
 fn lag_is_what_waits_and_its_age_only_where_a_merger_is_due() {
     let watched = Watched::with(&["--merger", "/bin/false"]);
     watched.begin("a");
