@@ -20,6 +20,7 @@
 //! - [`publish`] - the step that turns a spool into a finished file.
 //! - [`notice`] - finished files that somebody is still to be told of.
 //! - [`draft`] - a small file that is finished without a spool.
+//! - [`event`] - what a merger tells whoever started it.
 //! - [`unpublish`] - the step back, for a file that turned out to be damaged.
 //! - [`disk`] - atomic replacement, syncing and copying of files.
 //! - [`logging`] - what the programs log.
@@ -28,6 +29,7 @@ pub mod data_dir;
 pub mod digest;
 pub mod disk;
 pub mod draft;
+pub mod event;
 pub mod info_ini;
 mod joint;
 pub mod logging;

@@ -73,6 +73,17 @@ impl Room {
         Room { tmp: data.tmp(), kept }
     }
 
+    /// Bytes that are left beside those that stay free. None: the file system tells no size.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn left(&self) -> io::Result<Option<u64>> {
+        let folder = File::open(&self.tmp).at("opening", &self.tmp)?;
+        let found = fstatvfs(&folder).map_err(io::Error::from).at("looking for room in", &self.tmp)?;
+        let available = found.blocks_available() * found.fragment_size();
+        Ok((found.blocks() > 0).then(|| available.saturating_sub(self.kept)))
+    }
+
     /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing else is waited for
     /// under this lock.
     pub(crate) fn lock(&self) -> io::Result<LockedRoom<'_>> {

@@ -8,20 +8,25 @@
 //! - [`recover`] - what to trust at the start.
 //! - [`sync`] - syncing beside appending.
 //! - [`wait`] - sleeping until something happens.
+//! - [`events`] - telling whoever started the merger.
 
+pub mod events;
 pub mod merge;
 pub mod recover;
 pub mod sync;
 pub mod wait;
 
+pub use events::Events;
 pub use wait::Stop;
 
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::Digest;
+use bigup_core::event;
 use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::publish::{Outcome, publish};
 use bigup_core::spool::{MergerLock, Spool, Upload};
+use bigup_core::store::{Entry, Store};
 use merge::Merge;
 use std::io;
 use std::path::PathBuf;
@@ -42,6 +47,8 @@ pub struct Config {
     pub idle: Duration,
     /// A finished file leaves a notice, of which a hook is told.
     pub leave_notice: bool,
+    /// Where to tell what is done.
+    pub events: Events,
 }
 
 /// How a merger ended.
@@ -110,7 +117,7 @@ fn lock_patiently(spool: &Spool) -> io::Result<Result<MergerLock, Ended>> {
 fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop: &Stop) -> io::Result<Ended> {
     // Watching begins before looking, so that nothing is missed in between.
     let mut watch = Watch::new(spool.path(), stop)?;
-    match publish(data, spool, lock, None)? {
+    match publish_and_tell(config, data, spool, lock, None)? {
         Outcome::Published(digest) => return Ok(Ended::Published(digest)),
         Outcome::NoUpload => return Ok(Ended::NoUpload),
         Outcome::Blocked(_) | Outcome::NotYet => {}
@@ -136,7 +143,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             if !merge.has_its_upload()? {
                 return Ok(Ended::NoUpload);
             }
-            match publish(data, spool, lock, merge.digest())? {
+            match publish_and_tell(config, data, spool, lock, merge.digest())? {
                 Outcome::Published(digest) => return Ok(Ended::Published(digest)),
                 Outcome::NoUpload => return Ok(Ended::NoUpload),
                 Outcome::Blocked(why) => return Ok(Ended::Blocked(why)),
@@ -165,10 +172,30 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
     }
 }
 
+/// Publishes as [`publish`] does, and tells so.
+fn publish_and_tell(
+    config: &Config,
+    data: &DataDir,
+    spool: &Spool,
+    lock: &MergerLock,
+    hashed: Option<Digest>,
+) -> io::Result<Outcome> {
+    let began = Instant::now();
+    let outcome = publish(data, spool, lock, hashed)?;
+    if matches!(outcome, Outcome::Published(_))
+        // Told only for counting: one that somebody took away already counts for nothing.
+        && let Ok(Entry::File(finished)) = Store::new(data).lookup(&config.file_name)
+    {
+        let seconds = began.elapsed().as_secs_f64();
+        config.events.tell(event::Event::Published { bytes: finished.size, seconds });
+    }
+    Ok(outcome)
+}
+
 fn begin<'a>(config: &'a Config, data: &'a DataDir, spool: &'a Spool) -> io::Result<Option<Merge<'a>>> {
     let Some(recovered) = recover::recover(spool)? else { return Ok(None) };
     log::info!("{}: merging from slice {}", config.file_name, recovered.frontier);
-    Merge::begin(data, spool, &config.file_name, recovered).map(Some)
+    Merge::begin(data, spool, &config.file_name, recovered, config.events.clone()).map(Some)
 }
 
 /// Whether a merger that left would have something to do.

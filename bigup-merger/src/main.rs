@@ -1,7 +1,8 @@
 //! `bigup-merger`: merges the slices of one upload and publishes the file. Usually started by bigupd.
 
+use bigup_core::event::{Event, How};
 use bigup_core::name::FileName;
-use bigup_merger::{Config, Ended, Stop, run};
+use bigup_merger::{Config, Ended, Events, Stop, run};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,15 +40,23 @@ struct Arguments {
     /// (on_complete).
     #[arg(long)]
     leave_notice: bool,
+    /// Tell on standard output what is done: a line of JSON for each checkpoint, publication, and the end.
+    #[arg(long)]
+    events: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     bigup_core::logging::logger("info").init();
     let name = arguments.file_name.clone();
-    let Arguments { data_dir, file_name, idle, leave_notice } = arguments;
-    let config = Config { data_dir, file_name, idle, leave_notice };
+    // Without standard output there is nobody to tell.
+    let events = if arguments.events { Events::on_stdout().unwrap_or_default() } else { Events::untold() };
+    let Arguments { data_dir, file_name, idle, leave_notice, .. } = arguments;
+    let config = Config { data_dir, file_name, idle, leave_notice, events: events.clone() };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));
+    if let Some(how) = ended.as_ref().ok().and_then(told) {
+        events.tell(Event::Ended { how });
+    }
     match ended {
         Ok(Ended::Published(digest)) => {
             log::info!("{name}: merged, verified and published, digest {digest}");
@@ -70,5 +79,15 @@ fn main() -> ExitCode {
             log::error!("{name}: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is told of an end that the exit code does not tell apart from others.
+fn told(ended: &Ended) -> Option<How> {
+    match ended {
+        Ended::Published(_) => Some(How::Published),
+        Ended::Idle => Some(How::Idle),
+        Ended::Stopped => Some(How::Stopped),
+        Ended::AlreadyRunning(_) | Ended::NoUpload | Ended::Blocked(_) => None,
     }
 }

@@ -13,11 +13,13 @@
 //! sync runs beside it, so that the disk is never idle and the last sync finds little left.
 
 use crate::Stop;
+use crate::events::Events;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
+use bigup_core::event::Event;
 use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::room;
@@ -61,6 +63,9 @@ pub struct Merge<'a> {
     unsynced_bytes: u64,
     /// The same of those that the sync under way is about.
     syncing: BTreeMap<u64, u64>,
+    /// Their bytes.
+    syncing_bytes: u64,
+    events: Events,
     last_checkpoint: Instant,
     /// info.ini tells less than what is synced.
     info_lags: bool,
@@ -68,11 +73,17 @@ pub struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    /// Goes on from what was recovered, and says so in info.ini.
+    /// Goes on from what was recovered, and says so in info.ini. Checkpoints are told to `events`.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn begin(data: &'a DataDir, spool: &'a Spool, name: &'a FileName, from: Recovered) -> io::Result<Merge<'a>> {
+    pub fn begin(
+        data: &'a DataDir,
+        spool: &'a Spool,
+        name: &'a FileName,
+        from: Recovered,
+        events: Events,
+    ) -> io::Result<Merge<'a>> {
         let (merged, digests) = (Arc::new(from.merged), Arc::new(spool.open_digests()?));
         let mut merge = Merge {
             data,
@@ -91,6 +102,8 @@ impl<'a> Merge<'a> {
             unsynced: BTreeMap::new(),
             unsynced_bytes: 0,
             syncing: BTreeMap::new(),
+            syncing_bytes: 0,
+            events,
             last_checkpoint: Instant::now(),
             info_lags: true,
             last_info: Instant::now(),
@@ -237,7 +250,7 @@ impl<'a> Merge<'a> {
 
     fn begin_sync(&mut self) {
         self.syncing = std::mem::take(&mut self.unsynced);
-        self.unsynced_bytes = 0;
+        self.syncing_bytes = std::mem::take(&mut self.unsynced_bytes);
         self.syncer.begin();
     }
 
@@ -255,6 +268,8 @@ impl<'a> Merge<'a> {
                 return Err(e).at("syncing the merged file of", self.spool.path());
             }
         }
+        let sync_seconds = self.syncer.took().as_secs_f64();
+        self.events.tell(Event::Checkpoint { bytes: self.syncing_bytes, sync_seconds });
         let synced: Vec<(u64, u64)> = std::mem::take(&mut self.syncing).into_iter().collect();
         // On disk with the next sync; until then a power cut makes the next merger read a little more.
         Records(&self.digests).set_synced(self.synced_frontier())?;

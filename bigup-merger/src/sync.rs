@@ -5,14 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Syncs the same files again and again, one sync at a time.
 pub struct Syncer {
     ask: Option<Sender<()>>,
-    done: Receiver<io::Result<()>>,
+    done: Receiver<(io::Result<()>, Duration)>,
     thread: Option<JoinHandle<()>>,
     at_work: bool,
+    took: Duration,
 }
 
 impl Syncer {
@@ -25,13 +26,14 @@ impl Syncer {
         let (tell, done) = channel();
         let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
             for () in asked {
+                let began = Instant::now();
                 let synced = files.iter().try_for_each(|file| file.sync_data());
-                if tell.send(synced).is_err() {
+                if tell.send((synced, began.elapsed())).is_err() {
                     return;
                 }
             }
         })?;
-        Ok(Syncer { ask: Some(ask), done, thread: Some(thread), at_work: false })
+        Ok(Syncer { ask: Some(ask), done, thread: Some(thread), at_work: false, took: Duration::ZERO })
     }
 
     /// Whether a sync is under way whose end was not taken yet.
@@ -63,7 +65,14 @@ impl Syncer {
             None => self.done.recv().map_err(io::Error::other),
         };
         self.at_work = false;
-        ended.and_then(|synced| synced).map(|()| true)
+        let (synced, took) = ended?;
+        self.took = took;
+        synced.map(|()| true)
+    }
+
+    /// How long the sync took whose end was taken last.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 }
 

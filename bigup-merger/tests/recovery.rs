@@ -11,7 +11,7 @@ use bigup_core::spool::{Holdings, Place, Publication, Record, Records, SliceErro
 use bigup_core::store::{self, Entry, Stamp, Store};
 use bigup_merger::merge::Merge;
 use bigup_merger::recover::recover;
-use bigup_merger::{Config, Ended, Stop, run};
+use bigup_merger::{Config, Ended, Events, Stop, run};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -114,8 +114,13 @@ impl Bench {
 
     /// Merges until nothing came for `idle`.
     fn merge_for(&self, idle: Duration) -> Ended {
-        let config =
-            Config { data_dir: self.dir.path().to_owned(), file_name: self.name.clone(), idle, leave_notice: false };
+        let config = Config {
+            data_dir: self.dir.path().to_owned(),
+            file_name: self.name.clone(),
+            idle,
+            leave_notice: false,
+            events: Events::untold(),
+        };
         run(&config, &Stop::never()).unwrap()
     }
 
@@ -1001,7 +1006,7 @@ fn a_merger_whose_upload_was_removed_by_hand_takes_nothing_of_the_one_begun_afte
     let bench = Bench::new(1024, 4 * 1024);
     bench.put([0, 1]);
     let from = recover(&bench.spool).unwrap().unwrap();
-    let mut merge = Merge::begin(&bench.data, &bench.spool, &bench.name, from).unwrap();
+    let mut merge = Merge::begin(&bench.data, &bench.spool, &bench.name, from, Events::untold()).unwrap();
     assert!(merge.merge_what_is_there(&Stop::never()).unwrap());
     assert!(merge.has_its_upload().unwrap());
     let upload = bench.upload();

@@ -8,6 +8,7 @@
 
 use crate::arriving::Arriving;
 use crate::config::Config;
+use crate::metrics::Limit;
 use crate::quota::Usage;
 use crate::reply::Refusal;
 use crate::tokens::{Permission, Prefix, SecretHash, Token, Tokens, Watched, now};
@@ -78,6 +79,21 @@ impl Access {
         }
     }
 
+    /// Whether it may read of all names there are.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_reads_all(&self) -> Result<(), Refusal> {
+        self.check(&[Permission::Read], None)?;
+        match self {
+            Access::Token(token, _) if !token.prefix.as_str().is_empty() => {
+                let message = format!("the token {} has {}; this needs read of all names", token.name, token.rights());
+                Err(Refusal::new(ErrorCode::Forbidden, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Name of the token, to be written down in the uploads that it begins.
     pub fn token(&self) -> Option<&str> {
         match self {
@@ -133,7 +149,10 @@ impl Access {
         let name = &token.name;
         let message =
             format!("the token {name} has {has} unfinished uploads, and {most} are the most: finish some first");
-        Err(Refusal { retry_after: Some(UPLOADS_RETRY_AFTER), ..Refusal::new(ErrorCode::TooMany, message) })
+        Err(Refusal {
+            retry_after: Some(UPLOADS_RETRY_AFTER),
+            ..Refusal::over(Limit::UploadsPerToken, ErrorCode::TooMany, message)
+        })
     }
 
     /// Whether there is a limit to what it may store.
@@ -160,7 +179,7 @@ impl Access {
                     token.name,
                     show_size(quota)
                 );
-                Err(Refusal::new(ErrorCode::TooLarge, message))
+                Err(Refusal::over(Limit::Quota, ErrorCode::TooLarge, message))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Answers that may be large: held slices as ids or runs, the list of uploads. How large is told before they are made.
 
 use crate::config::Limits;
+use crate::metrics::Limit;
 use crate::reply::{Refusal, Reply, json, json_bytes, json_text};
 use bigup_core::ranges::SliceRanges;
 use bigup_core::wire::ErrorCode;
@@ -68,7 +69,7 @@ impl Answers {
                 "the {what} of the held slices take up to {size} bytes, at most {} are sent: {instead}",
                 self.most
             );
-            return Err(Refusal::new(ErrorCode::TooLarge, message));
+            return Err(Refusal::over(Limit::AnswerSize, ErrorCode::TooLarge, message));
         }
         Ok(size)
     }
@@ -84,7 +85,7 @@ impl Answers {
         let permits = u32::try_from(kib(size)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(permits).map_err(|_| {
             let message = "too many large answers are on the way: ask again later, or for less (ranges=1)";
-            Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::new(ErrorCode::Overloaded, message) }
+            Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::over(Limit::Answers, ErrorCode::Overloaded, message) }
         })?;
         let text = Kept { text: json_text(&answer()), _room: room };
         Ok(json_bytes(StatusCode::OK, Bytes::from_owner(text)))

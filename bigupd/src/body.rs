@@ -1,6 +1,7 @@
 //! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and getting rid of what is
 //! left of them.
 
+use crate::metrics::Limit;
 use crate::pace::Pace;
 use crate::reply::Refusal;
 use bigup_core::wire::ErrorCode;
@@ -111,7 +112,7 @@ impl Body {
                 Err(_) => None,
             };
             pace.waited(began.elapsed(), piece.as_ref().map_or(0, Bytes::len) as u64)
-                .map_err(|slow| Refusal::new(ErrorCode::Timeout, format!("the client is too slow: {slow}")))?;
+                .map_err(|slow| late(format!("the client is too slow: {slow}")))?;
             if piece.is_some() {
                 return Ok(piece);
             }
@@ -243,7 +244,11 @@ fn broken(error: warp::Error) -> Refusal {
 }
 
 fn too_slow(silence: Duration) -> Refusal {
-    Refusal::new(ErrorCode::Timeout, format!("no byte of the body came for {} s", silence.as_secs()))
+    late(format!("no byte of the body came for {} s", silence.as_secs()))
+}
+
+fn late(message: String) -> Refusal {
+    Refusal::over(Limit::Pace, ErrorCode::Timeout, message)
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
 
 use crate::config::Config;
 use crate::look::Looker;
+use crate::owner;
 use crate::sweep;
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::{FileName, printable};
 use bigup_core::room::Room;
 use bigup_core::units::show_size;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -104,10 +104,7 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn begin(config: &Config, arguments: &'a Arguments) -> io::Result<Check<'a>> {
-        let data = DataDir::open(&config.data_dir)?;
-        if arguments.repair {
-            refuse_for_others(&data)?;
-        }
+        let data = if arguments.repair { owner::open } else { DataDir::open }(&config.data_dir)?;
         let patience = config.merger_idle.saturating_add(MERGER_LEAVES);
         let room = Room::new(&data, config.reserve);
         Ok(Check { data, room, arguments, patience, aside: None, tally: Tally::default() })
@@ -223,18 +220,4 @@ impl Finding {
             "repaired": repaired, "repair": repair,
         })
     }
-}
-
-/// What another user's program creates the daemon may be unable to write.
-fn refuse_for_others(data: &DataDir) -> io::Result<()> {
-    let (owner, me) = (std::fs::metadata(data.tmp())?.uid(), nix::unistd::geteuid().as_raw());
-    if owner != me {
-        let why = format!(
-            "{} belongs to the user {owner}, this is the user {me}: repair as that user, or the daemon cannot write \
-             what was repaired",
-            data.root().display()
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    Ok(())
 }

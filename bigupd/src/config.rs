@@ -121,6 +121,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where to answer those who watch the daemon. None: only where it listens.
+    pub metrics_listen: Option<SocketAddr>,
     /// Whoever has no token is let in, wherever the daemon listens.
     pub allow_anonymous: bool,
     /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
@@ -226,6 +228,7 @@ impl Config {
         Config {
             data_dir,
             listen: from.get("listen", parse_address),
+            metrics_listen: from.some("metrics_listen", parse_address),
             allow_anonymous: from.get("allow_anonymous", parse_switch),
             owner: None,
             merger: from.path("merger").unwrap_or_else(merger_beside),

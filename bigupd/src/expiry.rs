@@ -6,6 +6,7 @@
 //! set), or somebody has looked in what is now the future, the clock was set or the server was off: then all uploads have
 //! the whole time again. An upload is removed only after a look at it through all that time.
 
+use crate::metrics::{Failure, Metrics};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{self, Context, Durability};
 use bigup_core::info_ini::InfoIni;
@@ -47,7 +48,7 @@ impl Looks {
 ///
 /// # Errors
 /// The data folder cannot be listed or written to. What cannot be removed is reported and left.
-pub fn expire(data: &DataDir, after: Duration) -> io::Result<()> {
+pub fn expire(data: &DataDir, after: Duration, metrics: &Metrics) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     if !has_looked_long_enough(data, now, after)? {
         return Ok(());
@@ -62,6 +63,7 @@ pub fn expire(data: &DataDir, after: Duration) -> io::Result<()> {
         match spool.remove_if_idle(after) {
             Ok(None) => {}
             Ok(Some(gone)) => {
+                metrics.upload_failed(Failure::Expired);
                 let (days, size) = (shown(gone.idle), show_size(gone.bytes));
                 log::warn!("{name}: the upload is removed with the {size} that it held: nothing came for {days}");
                 if let Some(upload) = upload {

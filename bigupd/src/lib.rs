@@ -14,9 +14,10 @@
 //! - [`mergers`] - starting and watching mergers.
 //! - [`hooks`] - who is asked before an upload begins, and told of finished files.
 //! - [`look`] - looking after all uploads and info.ini.
+//! - [`metrics`] - what is counted; [`ready`] - whether uploads can be taken; [`watching`] answers who asks for either.
 //! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
 //! - [`check`] - `bigupd check`: comparing what is stored with its digests.
-//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`.
+//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`; [`owner`] - as whom they work.
 
 pub mod access;
 pub mod answers;
@@ -31,10 +32,13 @@ pub mod intake;
 pub mod look;
 pub mod memory;
 pub mod mergers;
+pub mod metrics;
 pub mod operate;
+pub mod owner;
 pub mod pace;
 pub mod params;
 pub mod quota;
+pub mod ready;
 pub mod reply;
 pub mod routes;
 pub mod seats;
@@ -46,20 +50,28 @@ pub mod timed;
 pub mod tls;
 pub mod tokens;
 pub mod uploads;
+pub mod watching;
 
 use bigup_core::data_dir::DataDir;
-use config::Config;
+use config::{Config, Limits};
 use look::News;
 use mergers::Mergers;
+use metrics::Metrics;
+use ready::Readiness;
 use routes::App;
 use std::sync::Arc;
+use std::time::Duration;
 use tls::Tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uploads::Uploads;
+use watching::Watching;
+
+/// Most connections of those who watch the daemon: more than anybody has of them.
+const MAX_WATCHERS: u64 = 256;
 
 /// Runs the daemon on `listener` over `data` until `stop` is done and running requests had their grace. With `tls` all
-/// connections are TLS.
+/// connections are TLS. `for_watchers` is a listener of their own for those who watch the daemon; they may go on while it stops.
 ///
 /// Mergers go on: they need no daemon.
 pub async fn run(
@@ -67,13 +79,15 @@ pub async fn run(
     data: DataDir,
     config: &Config,
     tls: Option<Arc<Tls>>,
+    for_watchers: Option<TcpListener>,
     stop: impl Future<Output = ()>,
 ) {
     let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
     let mergers = Mergers::new(uploads.clone());
     let news = News::default();
-    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after));
-    let looker = tokio::spawn(look::look_forever(data.clone(), mergers.clone(), news.clone()));
+    let metrics = uploads.metrics.clone();
+    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after, metrics.clone()));
+    let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
@@ -84,15 +98,26 @@ pub async fn run(
         is_stopping.clone(),
         config.stop_grace,
     ));
-    let routes = routes::routes(App::new(uploads, mergers, news, is_stopping));
+    let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
+    let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), metrics.clone()));
+    let routes = routes::routes(App::new(uploads, mergers, news, watching, is_stopping));
     let stop = async {
         stop.await;
         stopping.send_replace(true);
     };
-    server::serve(listener, tls, routes, &config.limits, stop, config.stop_grace).await;
+    server::serve(listener, tls, routes, &config.limits, metrics, stop, config.stop_grace).await;
     // Hooks at work have had their grace by then, or nearly so. A panic there was reported where it happened.
     let _ = teller.await;
     sweeper.abort();
     looker.abort();
     memory.abort();
+    watched.abort();
+}
+
+/// Answers those who watch the daemon, for as long as it is polled.
+async fn serve_watchers(listener: Option<TcpListener>, watching: Watching, metrics: Metrics) {
+    let Some(listener) = listener else { return };
+    let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };
+    let (routes, never) = (watching::routes(watching), std::future::pending());
+    server::serve(listener, None, routes, &limits, metrics, never, Duration::ZERO).await;
 }

@@ -7,10 +7,13 @@
 //! to time.
 
 use crate::mergers::Mergers;
+use crate::metrics::Looked;
+use crate::uploads::Uploads;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Seen;
 use bigup_core::info_ini::{InfoIni, Section, Sections};
 use bigup_core::name::{FileName, printable};
+use bigup_core::room::Room;
 use bigup_core::spool::{Holdings, Spool, Upload};
 use std::collections::HashMap;
 use std::io;
@@ -41,14 +44,19 @@ impl News {
     }
 }
 
-/// Looks after the uploads in `data` for as long as it is polled.
-pub async fn look_forever(data: DataDir, mergers: Mergers, news: News) {
-    let looker = Arc::new(Mutex::new(Looker::new(data)));
+/// Looks after all `uploads` for as long as it is polled, and tells their metrics what is seen.
+pub async fn look_forever(uploads: Uploads, mergers: Mergers, news: News) {
+    let looker = Arc::new(Mutex::new(Looker::new(uploads.data.clone())));
     loop {
-        let (looker, mergers) = (Arc::clone(&looker), mergers.clone());
+        let (looker, uploads, mergers) = (Arc::clone(&looker), uploads.clone(), mergers.clone());
         let look = move || {
             let mut looker = looker.lock().unwrap_or_else(PoisonError::into_inner);
-            looker.look(|name| mergers.ensure(name))
+            // First, since the metrics tell the time of a look as a whole.
+            if let Some(left) = Room::new(&uploads.data, uploads.config.reserve).left()? {
+                uploads.metrics.room_left(left);
+            }
+            uploads.metrics.looked(looker.look(|name| mergers.ensure(name))?);
+            Ok(())
         };
         if let Err(e) = tokio::task::spawn_blocking(look).await.map_err(io::Error::other).and_then(|looked| looked) {
             log::error!("looking after the data folder: {e}");
@@ -78,6 +86,8 @@ struct Resting {
     name: FileName,
     /// Its section, as it stood when it was right.
     section: String,
+    /// Bytes that it holds and that are not merged.
+    lag_bytes: u64,
 }
 
 /// An upload that was read.
@@ -87,6 +97,10 @@ struct Found {
     merger: Option<u32>,
     /// How its folder stood before.
     folder: Seen,
+    /// Bytes of the slices that wait to be merged.
+    lag_bytes: u64,
+    /// How long the first of them has waited that a merger could merge, or the merged file to be published.
+    lag: Duration,
 }
 
 impl Found {
@@ -103,7 +117,9 @@ impl Found {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             holdings => holdings?,
         };
-        Ok(Some(Found { upload, holdings, merger, folder }))
+        let (bytes, lag) = (spool.bytes(&upload, &holdings)?, lag(spool, &upload, &holdings));
+        let lag_bytes = bytes.held - bytes.merged;
+        Ok(Some(Found { upload, holdings, merger, folder, lag_bytes, lag }))
     }
 
     fn is_merger_due(&self) -> bool {
@@ -115,7 +131,8 @@ impl Found {
         let rests =
             self.merger.is_none() && !self.holdings.need_merger(&self.upload) && self.folder.is_older(AT_REST_AFTER);
         let section = section.text().to_owned();
-        rests.then_some(Resting { folder: self.folder, name: self.upload.file_name, section })
+        let (folder, name, lag_bytes) = (self.folder, self.upload.file_name, self.lag_bytes);
+        rests.then_some(Resting { folder, name, section, lag_bytes })
     }
 }
 
@@ -127,10 +144,11 @@ impl Looker {
 
     /// Calls `ensure` for uploads that need a merger and have none, and mends info.ini where it is wrong: an upload
     /// without a section or with a wrong one, a section without upload, a merger that died, a file that cannot be read.
+    /// Says what it saw of all of them.
     ///
     /// # Errors
     /// The spools cannot be listed, or info.ini cannot be read or written; the next look finds the same.
-    pub fn look(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<()> {
+    pub fn look(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<Looked> {
         if self.since.elapsed() > FORGET_AFTER {
             (self.since, self.info_ini) = (Instant::now(), None);
             self.uploads.clear();
@@ -139,7 +157,9 @@ impl Looker {
         let known_trouble = std::mem::take(&mut self.trouble);
         let (mut resting, mut found) = (vec![], vec![]);
         let mut all_rest = true;
+        let mut looked = Looked::default();
         for spool in Spool::all(&self.data)? {
+            looked.uploads += 1;
             match before.remove(spool.folder()).flatten() {
                 Some(known) if Seen::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
                 _ => {
@@ -148,18 +168,23 @@ impl Looker {
                 }
             }
         }
+        looked.lag_bytes = resting.iter().map(|(_, known)| known.lag_bytes).sum();
+        for (_, found) in &found {
+            looked.lag_bytes += found.lag_bytes;
+            looked.lag = looked.lag.max(found.lag);
+        }
         for (_, found) in found.iter().filter(|(_, found)| found.is_merger_due()) {
             ensure(&found.upload.file_name);
         }
         let info_ini = Seen::of(&self.data.info_ini())?;
         if all_rest && before.is_empty() && info_ini.is_some() && info_ini == self.info_ini {
             self.uploads = resting.into_iter().map(|(spool, known)| (spool.folder().to_owned(), Some(known))).collect();
-            return Ok(());
+            return Ok(looked);
         }
         let is_right = self.mend(resting, found)?;
         // One that changed just now may change again without that being seen.
         self.info_ini = info_ini.filter(|seen| is_right && seen.is_older(AT_REST_AFTER));
-        Ok(())
+        Ok(looked)
     }
 
     /// Makes info.ini right, and remembers which uploads rest. Whether it was right.
@@ -214,6 +239,19 @@ impl Looker {
         }
         Ok(wrong.is_empty() && !is_broken)
     }
+}
+
+/// How long the first slice has waited that a merger could merge; where all are merged, the file to be published. Zero where
+/// a merger would find nothing to do.
+fn lag(spool: &Spool, upload: &Upload, holdings: &Holdings) -> Duration {
+    if !holdings.need_merger(upload) {
+        return Duration::ZERO;
+    }
+    let first = holdings.waiting.first().filter(|first| **first <= holdings.frontier);
+    let path = first.map_or_else(|| spool.merged_path(), |first| spool.slice_path(*first));
+    // What is gone by now waits no more.
+    let written = std::fs::symlink_metadata(path).and_then(|found| found.modified());
+    written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
 /// What `spool` is, if it is there and can be read. Why it cannot is noted in `trouble`, and logged unless it is known.

@@ -11,9 +11,11 @@ use bigupd::{check, memory, status};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The configuration is wrong: as clap's own code for a wrong command line.
@@ -102,18 +104,25 @@ fn serve(config: &Config, mode: Mode, tls: Option<Arc<Tls>>) -> anyhow::Result<(
     let served = runtime.block_on(async {
         let listener = server::listen(config.listen).with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr().context("asking for the address listened on")?;
+        let for_watchers = config.metrics_listen.map(listen_for_watchers).transpose()?;
         let stop = stop_asked(mode)?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
         let scheme = if tls.is_some() { "https" } else { "http" };
         // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
         let _ = writeln!(std::io::stdout(), "bigupd listening on {scheme}://{address}");
         log::info!("listening on {scheme}://{address}, data in {}", data.root().display());
-        bigupd::run(listener, data, config, tls, stop).await;
+        bigupd::run(listener, data, config, tls, for_watchers, stop).await;
         Ok(())
     });
     // A thread that reads standard input never comes back; one that publishes a file may.
     runtime.shutdown_timeout(config.stop_grace);
     served
+}
+
+fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = server::listen(address).with_context(|| format!("listening on {address} (metrics_listen)"))?;
+    log::info!("metrics on http://{}/metrics", listener.local_addr().unwrap_or(address));
+    Ok(listener)
 }
 
 /// Reads certificates again at each SIGHUP. Without TLS there is nothing to read, and the signal ends nothing either.

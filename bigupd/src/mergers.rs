@@ -9,18 +9,22 @@
 //! told to stop instead, which it does at any time without loss, and its upload queues again with its next slice. One
 //! that is busy is left alone: a new one might have to read what it had read.
 
+use crate::metrics::{Failure, MergerEnd, Metrics};
 use crate::uploads::{Standing, Uploads};
+use bigup_core::event::{Event, How};
 use bigup_core::name::FileName;
 use bigup_core::spool::Spool;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Pause before a merger is started again after one that failed without getting any further, doubled with every such
@@ -35,6 +39,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How often mergers are looked at for idle ones while others wait.
 const MAKE_ROOM_EVERY: Duration = Duration::from_millis(200);
+
+/// How long to wait for the last that a merger told once it has ended: it is there already, but somebody whom it started may
+/// hold the pipe open.
+const EVENTS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The mergers that this daemon started.
 #[derive(Clone)]
@@ -138,18 +146,47 @@ impl Mergers {
 
     /// Waits until one more merger may be at work.
     async fn turn(&self) -> SemaphorePermit<'_> {
+        let _counted = self.metrics().merger_waits();
         self.inner.waiting.fetch_add(1, Ordering::Relaxed);
         let turn = self.inner.turns.acquire().await.expect("the semaphore is never closed");
         self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
         turn
     }
 
+    fn metrics(&self) -> &Metrics {
+        &self.inner.uploads.metrics
+    }
+
     /// Runs one merger to its end, and whether it was sent away to make room.
     async fn run(&self, name: &FileName) -> (io::Result<ExitStatus>, bool) {
         let mut merger = match self.command(name).spawn() {
             Ok(merger) => merger,
-            Err(e) => return (Err(e), false),
+            Err(e) => {
+                self.metrics().merger_ended(MergerEnd::NotStarted);
+                return (Err(e), false);
+            }
         };
+        let _at_work = self.metrics().merger_started();
+        let stdout = merger.stdout.take().expect("it was asked for");
+        let told = tokio::spawn(count_events(stdout, self.metrics().clone()));
+        let (ended, sent_away) = self.wait_for(name, &mut merger).await;
+        let how = tokio::time::timeout(EVENTS_PATIENCE, told).await.ok().and_then(Result::ok).flatten();
+        if let Ok(status) = &ended {
+            self.count_end(*status, how);
+        }
+        (ended, sent_away)
+    }
+
+    fn count_end(&self, status: ExitStatus, how: Option<How>) {
+        let end = end_of(status, how);
+        self.metrics().merger_ended(end);
+        if end == MergerEnd::Blocked {
+            self.metrics().upload_failed(Failure::Blocked);
+        }
+    }
+
+    /// Waits for the end of a merger, and whether it was sent away to make room.
+    async fn wait_for(&self, name: &FileName, merger: &mut Child) -> (io::Result<ExitStatus>, bool) {
         loop {
             if let Ok(ended) = tokio::time::timeout(MAKE_ROOM_EVERY, merger.wait()).await {
                 return (ended, false);
@@ -179,8 +216,9 @@ impl Mergers {
         if self.inner.uploads.data.leaves_notices() {
             command.arg("--leave-notice");
         }
-        // Its log lines go where ours go. It outlives us: what it does needs no daemon.
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("--events");
+        // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         command
     }
 
@@ -200,6 +238,35 @@ impl Mergers {
     }
 }
 
+/// Counts what a merger tells, up to its end. How it says that it ended; None: it did not say.
+async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<How> {
+    let (mut lines, mut how) = (BufReader::new(stdout).lines(), None);
+    // Whatever cannot be read, merging does not depend on it.
+    while let Ok(Some(line)) = lines.next_line().await {
+        let Some(event) = Event::parse(&line) else { continue };
+        metrics.merger_told(&event);
+        if let Event::Ended { how: told } = event {
+            how = Some(told);
+        }
+    }
+    how
+}
+
+/// How a merger ended, by its exit code (bigup-merger's help) and by what it said.
+fn end_of(status: ExitStatus, how: Option<How>) -> MergerEnd {
+    match (status.code(), how) {
+        (Some(0), Some(How::Published)) => MergerEnd::Published,
+        (Some(0), Some(How::Idle)) => MergerEnd::Idle,
+        (Some(0), Some(How::Stopped)) => MergerEnd::Stopped,
+        (Some(0), None) => MergerEnd::Done,
+        (Some(3), _) => MergerEnd::AlreadyRunning,
+        (Some(4), _) => MergerEnd::NoUpload,
+        (Some(5), _) => MergerEnd::Blocked,
+        (None, _) if status.signal().is_some() => MergerEnd::Killed,
+        _ => MergerEnd::Failed,
+    }
+}
+
 /// Pause before the next try after so many failures in a row.
 fn pause_after(failures: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(20));
@@ -209,6 +276,17 @@ fn pause_after(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_are_told_apart() {
+        let exit = |code: i32| ExitStatus::from_raw(code << 8);
+        assert_eq!(end_of(exit(0), Some(How::Idle)), MergerEnd::Idle);
+        assert_eq!(end_of(exit(0), None), MergerEnd::Done);
+        assert_eq!(end_of(exit(5), None), MergerEnd::Blocked);
+        assert_eq!(end_of(exit(2), None), MergerEnd::Failed);
+        assert_eq!(end_of(exit(1), Some(How::Published)), MergerEnd::Failed);
+        assert_eq!(end_of(ExitStatus::from_raw(9), None), MergerEnd::Killed);
+    }
 
     #[test]
     fn pauses_double_up_to_a_limit() {

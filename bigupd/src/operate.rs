@@ -1,11 +1,10 @@
 //! What operators do to unfinished uploads: `bigupd cancel`, `bigupd pause`, `bigupd resume`. They need no daemon and
 //! disturb none: all that is decided is decided by what they leave in the data folder.
 
+use crate::owner;
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::{FileName, printable};
-use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,7 +25,7 @@ pub enum Done {
 /// Does something to the uploads of these names in `data_dir`, one after the other, and says what came of it. One that
 /// fails keeps no other from its turn.
 fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -> io::Result<Done>) -> ExitCode {
-    let data = match open_as_owner(data_dir) {
+    let data = match owner::open(data_dir) {
         Ok(data) => data,
         Err(e) => {
             eprintln!("bigupd: {}", printable(&e.to_string()));
@@ -61,25 +60,4 @@ fn no_upload() -> Done {
 
 fn finished() -> Done {
     Done::NoUpload("it is finished; finished files are not touched".to_owned())
-}
-
-/// Opens the data folder for changes. What another user than its owner left there the daemon might be unable to change:
-/// so root goes on as that user, and nobody else may.
-fn open_as_owner(data_dir: &Path) -> io::Result<DataDir> {
-    let data = DataDir::open(data_dir)?;
-    let found = std::fs::metadata(data.tmp())?;
-    let (owner, group) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
-    if owner == geteuid() {
-        return Ok(data);
-    }
-    if !geteuid().is_root() {
-        let why = format!(
-            "{} belongs to the user {owner}, this is the user {}: run it as that user, or as root",
-            data.root().display(),
-            geteuid()
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    setgroups(&[group]).and_then(|()| setgid(group)).and_then(|()| setuid(owner))?;
-    DataDir::open(data_dir)
 }

@@ -1,5 +1,6 @@
 //! What goes back: JSON bodies, and refusals with their status.
 
+use crate::metrics::Limit;
 use bigup_core::name::NameError;
 use bigup_core::plan::PlanError;
 use bigup_core::spool::SliceError;
@@ -24,12 +25,19 @@ pub struct Refusal {
     pub message: String,
     /// Seconds after which asking again makes sense. None: it does not, as things stand.
     pub retry_after: Option<u64>,
+    /// The limit that is the reason. None: it is none of those that are counted.
+    pub limit: Option<Limit>,
 }
 
 impl Refusal {
     /// A refusal that asking again will not change.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), retry_after: None }
+        Refusal { code, message: message.into(), retry_after: None, limit: None }
+    }
+
+    /// The same, since this limit is reached.
+    pub fn over(limit: Limit, code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { limit: Some(limit), ..Refusal::new(code, message) }
     }
 
     /// The status that goes with a code.
@@ -51,11 +59,14 @@ impl Refusal {
         }
     }
 
-    /// The response.
+    /// The response, which carries the limit to whoever counts.
     pub fn reply(&self) -> Reply {
         let mut reply = json(self.status(), &self.answer());
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(limit) = self.limit {
+            reply.extensions_mut().insert(limit);
         }
         if self.code == ErrorCode::Unauthorized {
             // RFC 6750, section 3, wants a parameter.
@@ -140,7 +151,12 @@ pub fn against_upload(error: PlanError) -> Refusal {
         | PlanError::SliceLen { .. }
         | PlanError::LastTooLong { .. } => ErrorCode::Conflict,
     };
-    Refusal::new(code, error.to_string())
+    let limit = match error {
+        PlanError::TooManySlices(_) => Some(Limit::Slices),
+        PlanError::FileTooLarge(_) => Some(Limit::FileSize),
+        _ => None,
+    };
+    Refusal { limit, ..Refusal::new(code, error.to_string()) }
 }
 
 /// Numbers of one request that contradict each other.
@@ -157,7 +173,8 @@ impl From<io::Error> for Refusal {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 log::error!("no room left: {error}");
-                Refusal::new(ErrorCode::NoSpace, "the server has no room left for this; what it holds stays")
+                let message = "the server has no room left for this; what it holds stays";
+                Refusal::over(Limit::Room, ErrorCode::NoSpace, message)
             }
             _ => {
                 log::error!("{error}");

@@ -1,4 +1,4 @@
-//! The native endpoint: which request goes where, and what it answers.
+//! The endpoints: which request goes where, and what it answers.
 //!
 //! A refusal is an answer made here, not a rejection of warp's, which would mean "perhaps another route". Every answer to
 //! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
@@ -10,11 +10,13 @@ use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
 use crate::intake::{Expected, Received, parse_content_digest, receive};
 use crate::look::News;
 use crate::mergers::Mergers;
+use crate::metrics::{Metrics, Route};
 use crate::pace::Pace;
 use crate::params::{AnswerForm, BeginAsk, Params};
 use crate::reply::{Refusal, Reply, json};
 use crate::tokens::{Permission, redacted};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
+use crate::watching::{Question, Watching};
 use bigup_core::digest::{DigestKind, SliceDigest};
 use bigup_core::name::FileName;
 use bigup_core::ranges::SliceRanges;
@@ -23,17 +25,21 @@ use bigup_core::wire::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, p
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use warp::Filter;
 use warp::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{Method, StatusCode};
+use warp::path::FullPath;
 
 /// Content-Digest (RFC 9530).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// Bytes of a digest in an answer, with its kind, quotes and comma.
 const DIGEST_LEN: u64 = 80;
+
+/// What makes a GET one that only looks ([`param::PEEK`]).
+const PEEKS: &str = "peek=1";
 
 /// How often to look for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -54,16 +60,24 @@ pub struct App {
     mergers: Mergers,
     answers: Answers,
     news: News,
+    watching: Watching,
     stopping: watch::Receiver<bool>,
 }
 
 impl App {
-    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin. Once `stopping` is true no
+    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin, `watching` answers
+    /// who watches. Once `stopping` is true no
     /// request is kept waiting.
-    pub fn new(uploads: Uploads, mergers: Mergers, news: News, stopping: watch::Receiver<bool>) -> App {
+    pub fn new(
+        uploads: Uploads,
+        mergers: Mergers,
+        news: News,
+        watching: Watching,
+        stopping: watch::Receiver<bool>,
+    ) -> App {
         let gate = Arc::new(Gate::new(&uploads.data, &uploads.config, uploads.arriving.clone()));
         let answers = Answers::new(&uploads.config.limits);
-        App { gate, uploads, mergers, answers, news, stopping }
+        App { gate, uploads, mergers, answers, news, watching, stopping }
     }
 }
 
@@ -74,7 +88,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> +
     let body = warp::body::stream().map(raw_body);
     let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
-    let other = with_app.and(warp::header::headers_cloned()).and(warp::body::stream().map(raw_body)).then(elsewhere);
+    let other = with_app.and(warp::path::full()).and(request).then(elsewhere);
     native.or(other).unify().recover(never).unify()
 }
 
@@ -84,10 +98,28 @@ async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
     Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").reply())
 }
 
-async fn elsewhere(app: App, headers: HeaderMap, body: RawBody) -> Reply {
+async fn elsewhere(
+    app: App,
+    path: FullPath,
+    method: Method,
+    headers: HeaderMap,
+    _query: String,
+    peer: Option<Peer>,
+    body: RawBody,
+) -> Reply {
+    let began = Instant::now();
+    let (route, answer) = match Question::at(path.as_str()) {
+        Some(question) => (question.route(), app.tell(question, &method, &headers, peer).await),
+        None => (Route::Other, Err(nothing_here())),
+    };
     let at_end = app.drain_unless_waiting(&headers, body).await;
-    let refusal = Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}"));
-    last_unless(at_end, refusal.reply())
+    let reply = last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.reply()));
+    app.metrics().answered(route, &reply, began.elapsed());
+    reply
+}
+
+fn nothing_here() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}"))
 }
 
 /// Says that the connection is closed after this answer, unless its request's body was read to the end: hyper closes it
@@ -100,6 +132,31 @@ fn last_unless(at_end: bool, mut reply: Reply) -> Reply {
 }
 
 async fn native(
+    app: App,
+    method: Method,
+    headers: HeaderMap,
+    query: String,
+    peer: Option<Peer>,
+    body: RawBody,
+) -> Reply {
+    let (began, route) = (Instant::now(), route_of(&method, &query));
+    let metrics = app.metrics().clone();
+    let reply = answer(app, method, headers, query, peer, body).await;
+    metrics.answered(route, &reply, began.elapsed());
+    reply
+}
+
+/// How a request is counted, whether or not it is refused.
+fn route_of(method: &Method, query: &str) -> Route {
+    match *method {
+        Method::POST => Route::Slice,
+        Method::GET if query.split('&').any(|pair| pair == PEEKS) => Route::Peek,
+        Method::GET => Route::Begin,
+        _ => Route::Other,
+    }
+}
+
+async fn answer(
     app: App,
     method: Method,
     headers: HeaderMap,
@@ -128,6 +185,27 @@ impl App {
     async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Access, Refusal> {
         let (gate, headers) = (Arc::clone(&self.gate), headers.clone());
         blocking(move || gate.enter(&headers, peer)).await
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.uploads.metrics
+    }
+
+    /// Answers who watches the daemon. Whether it is well may be asked by everybody; what it counted is of all uploads.
+    async fn tell(
+        &self,
+        question: Question,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+    ) -> Result<Reply, Refusal> {
+        if question == Question::Metrics {
+            if self.uploads.config.metrics_listen.is_some() {
+                return Err(nothing_here());
+            }
+            self.enter(headers, peer).await?.check_reads_all()?;
+        }
+        self.watching.answer(question, method).await
     }
 
     fn drain_limit(&self) -> u64 {
@@ -257,6 +335,7 @@ impl App {
                 return last_unless(at_end, refusal.reply());
             }
         };
+        let _arriving = self.metrics().slice_arrives();
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
         // Whatever is left of the body, an epilogue of a form or what follows a mistake. Of one that stalled nothing is.

@@ -1,6 +1,7 @@
 //! How many connections there are, in all and from each address.
 
 use crate::config::Limits;
+use crate::metrics::Limit;
 use crate::reply::Refusal;
 use bigup_core::wire::ErrorCode;
 use std::collections::HashMap;
@@ -50,12 +51,12 @@ impl Seats {
         let mut taken = self.taken();
         if taken.all >= self.0.most {
             let message = format!("{} connections are open, and no more are possible: try again later", taken.all);
-            return Err(later(ErrorCode::Overloaded, message));
+            return Err(later(Limit::Connections, ErrorCode::Overloaded, message));
         }
         let of = taken.of.entry(peer).or_default();
         if self.0.most_of_one > 0 && *of >= self.0.most_of_one {
             let message = format!("{of} connections of your address are open, and no more are possible: use fewer");
-            return Err(later(ErrorCode::TooMany, message));
+            return Err(later(Limit::ConnectionsPerAddress, ErrorCode::TooMany, message));
         }
         *of += 1;
         taken.all += 1;
@@ -90,8 +91,8 @@ fn peer(address: IpAddr) -> IpAddr {
     }
 }
 
-fn later(code: ErrorCode, message: String) -> Refusal {
-    Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::new(code, message) }
+fn later(limit: Limit, code: ErrorCode, message: String) -> Refusal {
+    Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::over(limit, code, message) }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use crate::access::Peer;
 use crate::config::Limits;
 use crate::memory;
+use crate::metrics::{Limit, Metrics};
 use crate::reply::{Refusal, Reply};
 use crate::seats::Seats;
 use crate::timed::{Late, Timed, Turns};
@@ -84,12 +85,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves `routes` on `listener`, with `tls` where there is one, until `stop` is done; running requests then have `grace`
-/// to finish.
+/// to finish. Connections, and what they are refused for, are counted in `metrics`.
 pub async fn serve<F>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     routes: F,
     limits: &Limits,
+    metrics: Metrics,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) where
@@ -101,6 +103,7 @@ pub async fn serve<F>(
         refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
         limits: Arc::new(limits.clone()),
         tls,
+        metrics,
     };
     let (stopping, is_stopping) = watch::channel(false);
     let mut stop = std::pin::pin!(stop);
@@ -137,6 +140,7 @@ struct Door {
     refusals: Arc<Semaphore>,
     limits: Arc<Limits>,
     tls: Option<Arc<Tls>>,
+    metrics: Metrics,
 }
 
 impl Door {
@@ -148,7 +152,7 @@ impl Door {
     {
         // Answers are small and must not wait for more to come. Without it they are slower, not wrong.
         let _ = stream.set_nodelay(true);
-        let tls = self.tls.clone();
+        let (tls, metrics) = (self.tls.clone(), self.metrics.clone());
         match self.seats.take(peer.ip()) {
             Ok(seat) => {
                 let routes = TowerToHyperService::new(warp::service(routes));
@@ -156,16 +160,18 @@ impl Door {
                     request.extensions_mut().insert(Peer(peer));
                     routes.call(request)
                 });
-                let connection = serve_connection(stream, tls, service, Arc::clone(&self.limits), stopping);
-                tokio::spawn(keeping(seat, connection));
+                let place = (seat, metrics.connection_served());
+                let connection = serve_connection(stream, tls, service, Arc::clone(&self.limits), metrics, stopping);
+                tokio::spawn(keeping(place, connection));
             }
             Err(refusal) => {
                 log::debug!("{peer} is refused: {}", refusal.message);
+                refusal.limit.into_iter().for_each(|limit| metrics.refused(limit));
                 let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
                 let service = service_fn(move |_request| ready(Ok(refusal.last_reply())));
                 let header_timeout = self.limits.header_timeout.min(REFUSAL_TIME);
                 let limits = Arc::new(Limits { header_timeout, ..Limits::clone(&self.limits) });
-                tokio::spawn(keeping(permit, serve_connection(stream, tls, service, limits, stopping)));
+                tokio::spawn(keeping(permit, serve_connection(stream, tls, service, limits, metrics, stopping)));
             }
         }
     }
@@ -183,11 +189,12 @@ async fn serve_connection<V>(
     tls: Option<Arc<Tls>>,
     service: V,
     limits: Arc<Limits>,
+    metrics: Metrics,
     mut stopping: watch::Receiver<bool>,
 ) where
     V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
 {
-    let Some(tls) = tls else { return converse(stream, service, &limits, stopping).await };
+    let Some(tls) = tls else { return converse(stream, service, &limits, &metrics, stopping).await };
     // In boxes: else every plain connection would have room for them too, which is twice its own.
     let accepted = tokio::select! {
         accepted = Box::pin(tls.accept(stream, limits.header_timeout)) => accepted,
@@ -195,13 +202,13 @@ async fn serve_connection<V>(
         () = stop_asked(&mut stopping) => return,
     };
     match accepted {
-        Ok(stream) => Box::pin(converse(stream, service, &limits, stopping)).await,
+        Ok(stream) => Box::pin(converse(stream, service, &limits, &metrics, stopping)).await,
         Err(e) => log::debug!("a connection ended in its handshake: {e}"),
     }
 }
 
 /// Answers requests over `stream` until either side ends it, or `stopping` is true and the request at hand is answered.
-async fn converse<S, V>(stream: S, service: V, limits: &Limits, mut stopping: watch::Receiver<bool>)
+async fn converse<S, V>(stream: S, service: V, limits: &Limits, metrics: &Metrics, mut stopping: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
@@ -259,9 +266,11 @@ where
     });
     let (late, mut stream) = (stream.late(), stream.into_inner());
     if late == Some(Late::Reader) {
+        metrics.refused(Limit::Reading);
         return;
     }
     if let Some(refusal) = refusal {
+        refusal.limit.into_iter().for_each(|limit| metrics.refused(limit));
         let _ = timeout(LINGER_SILENCE, stream.write_all(&refusal.bytes())).await;
     }
     let _ = timeout(LINGER_SILENCE, stream.shutdown()).await;
@@ -303,7 +312,7 @@ fn refusal_owed<S>(stream: &Timed<S>, error: &hyper::Error, limits: &Limits) -> 
     if stream.late() == Some(Late::Head) {
         let message =
             format!("the head of the request did not come whole within {} s", limits.header_timeout.as_secs_f64());
-        return Some(Refusal::new(ErrorCode::Timeout, message));
+        return Some(Refusal::over(Limit::Header, ErrorCode::Timeout, message));
     }
     let message = "this is no request of HTTP/1.1, which is what is spoken here";
     error.is_parse().then(|| Refusal::new(ErrorCode::BadRequest, message))

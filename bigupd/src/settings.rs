@@ -142,6 +142,15 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Serving,
     },
     Setting {
+        key: "metrics_listen",
+        value: "ADDR:PORT",
+        default: None,
+        example: "127.0.0.1:9888",
+        help: "Answer /metrics, /healthz and /readyz at an address of their own too, over plain HTTP and to everybody who \
+               reaches it; /metrics is there alone then. Without it they are where uploads go",
+        topic: Topic::Serving,
+    },
+    Setting {
         key: "merger",
         value: "PATH",
         default: None,

@@ -14,6 +14,7 @@ use crate::census::Census;
 use crate::config::{Config, SliceAck};
 use crate::hooks::begin::Doorkeeper;
 use crate::hooks::complete::Completions;
+use crate::metrics::{Failure, Limit, Metrics, Synced};
 use crate::params::BeginAsk;
 use crate::quota;
 use crate::reply::{Refusal, against_upload};
@@ -32,7 +33,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a name is looked at again when uploads of it come and go in between.
 const ATTEMPTS: usize = 8;
@@ -66,6 +67,8 @@ pub struct Uploads {
     /// Is told of files that are finished here.
     pub completions: Completions,
     doorkeeper: Option<Doorkeeper>,
+    /// What is counted of them.
+    pub metrics: Metrics,
     census: Arc<Census>,
     /// The file system turned out not to give names to files without one.
     without_drafts: Arc<AtomicBool>,
@@ -100,6 +103,11 @@ impl Unfinished {
     /// Whether a merger would find something to do.
     pub fn is_merger_due(&self) -> bool {
         self.holdings.need_merger(&self.upload)
+    }
+
+    /// Whether some slices are held and others not.
+    fn is_part_held(&self) -> bool {
+        !self.is_all_held() && (self.holdings.frontier > 0 || !self.holdings.waiting.is_empty())
     }
 
     /// Whether all slices are held, so that the file will be finished without more of them.
@@ -187,9 +195,9 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, completions, census, without_drafts) = Default::default();
+        let (arriving, metrics, completions, census, without_drafts) = Default::default();
         let doorkeeper = Doorkeeper::new(&config.hooks, data.root());
-        Uploads { data, config, arriving, completions, doorkeeper, census, without_drafts }
+        Uploads { data, config, arriving, metrics, completions, doorkeeper, census, without_drafts }
     }
 
     /// Begins an upload or goes on with it, or says that the file is finished.
@@ -197,6 +205,16 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn begin(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+        let standing = self.begin_or_go_on(ask)?;
+        if let Standing::Unfinished(unfinished) = &standing
+            && unfinished.is_part_held()
+        {
+            self.metrics.upload_resumed();
+        }
+        Ok(standing)
+    }
+
+    fn begin_or_go_on(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
         let mut doorkeeper = self.doorkeeper.as_ref();
@@ -204,7 +222,7 @@ impl Uploads {
             if let Some(locked) = self.lock(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
                     drop(locked);
-                    self.publish_now(&spool)?;
+                    self.publish_now(&spool, &ask.name)?;
                     continue;
                 }
                 check_not_paused(locked.upload())?;
@@ -223,7 +241,7 @@ impl Uploads {
                     return Ok(Standing::Unfinished(Box::new(unfinished)));
                 }
                 // Nothing is to be sent of an empty file.
-                match self.publish_now(&spool)? {
+                match self.publish_now(&spool, &ask.name)? {
                     Some(Outcome::Published(digest)) => {
                         let same_source = ask.source.is_some();
                         return Ok(Standing::Finished { file_size: 0, digest: Some(digest), same_source });
@@ -254,7 +272,11 @@ impl Uploads {
             // Somebody else may create it first; the next round goes on with theirs.
             match Spool::create(&self.data, &upload, &self.room()) {
                 Err(e) if spool.path().exists() => log::debug!("{}: begun by another request: {e}", ask.name),
-                created => drop(created.map_err(|e| no_room(e, ask.name.as_str()))?),
+                created => {
+                    if created.map_err(|e| no_room(e, ask.name.as_str()))? {
+                        self.metrics.upload_begun();
+                    }
+                }
             }
         }
         Err(self.restless(&ask.name))
@@ -330,7 +352,7 @@ impl Uploads {
                 let message = format!(
                     "the list of uploads takes more than {most} bytes, the most that are sent: ask for one by its name"
                 );
-                return Err(Refusal::new(ErrorCode::TooLarge, message));
+                return Err(Refusal::over(Limit::AnswerSize, ErrorCode::TooLarge, message));
             }
         }
         list.sort_by(|a, b| a.file_name.cmp(&b.file_name));
@@ -402,11 +424,12 @@ impl Uploads {
             drop(locked);
             return self.keep_promise(ask).map(|()| Stored::Held);
         }
+        self.metrics.slice_received(ask.len);
         let is_only_slice = locked.upload().plan.slice_num == Some(1);
         let may_merge = ask.slice_id <= locked.frontier()?;
         drop(locked);
         if is_only_slice {
-            match self.publish_now(&spool)? {
+            match self.publish_now(&spool, &ask.name)? {
                 Some(Outcome::Published(digest)) => return Ok(Stored::Finished(digest)),
                 Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
                 // A merger has it, or it wants a client's word first.
@@ -457,18 +480,32 @@ impl Uploads {
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
-    fn publish_now(&self, spool: &Spool) -> Result<Option<Outcome>, Refusal> {
+    fn publish_now(&self, spool: &Spool, name: &FileName) -> Result<Option<Outcome>, Refusal> {
+        let began = Instant::now();
         match spool.try_merger_lock() {
             Ok(Some(lock)) => {
                 let outcome = publish(&self.data, spool, &lock, None)?;
-                if let Outcome::Published(_) = outcome {
-                    self.completions.tell();
+                match &outcome {
+                    Outcome::Published(_) => {
+                        self.metrics.upload_finished(self.size_of(name), began.elapsed());
+                        self.completions.tell();
+                    }
+                    Outcome::Blocked(_) => self.metrics.upload_failed(Failure::Blocked),
+                    Outcome::NoUpload | Outcome::NotYet => {}
                 }
                 Ok(Some(outcome))
             }
             Ok(None) => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(Outcome::NoUpload)),
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Size of a finished file, in bytes. 0: somebody took it away.
+    fn size_of(&self, name: &FileName) -> u64 {
+        match Store::new(&self.data).lookup(name) {
+            Ok(Entry::File(found)) => found.size,
+            _ => 0,
         }
     }
 
@@ -482,7 +519,7 @@ impl Uploads {
         if is_only && let Some(target) = self.draft(begin, ask)? {
             return Ok(Some(Admission::Take { target, kinds, offset: 0 }));
         }
-        match self.begin(&BeginAsk { file_digest, ..begin.clone() })? {
+        match self.begin_or_go_on(&BeginAsk { file_digest, ..begin.clone() })? {
             Standing::Unfinished(_) => Ok(None),
             Standing::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
                 Ok(Some(Admission::Held(digest)))
@@ -537,8 +574,14 @@ impl Uploads {
             // Another push has begun meanwhile, and what it sent so far is not to be in vain.
             return Err(self.restless(&ask.name));
         }
+        let began = Instant::now();
         match draft.publish(&self.data, &ask.name, &Stamp { digest, source: ask.source.clone() }) {
-            Ok(()) => Ok(Stored::Finished(digest)),
+            Ok(()) => {
+                self.metrics.upload_begun();
+                self.metrics.slice_received(ask.len);
+                self.metrics.upload_finished(ask.len, began.elapsed());
+                Ok(Stored::Finished(digest))
+            }
             Err(StoreError::Exists) => self.finished_before(ask, digest),
             Err(StoreError::InTheWay(what)) => Err(in_the_way(&what)),
             Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::Unsupported => {
@@ -599,6 +642,7 @@ impl Uploads {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 log::error!("the upload in {} is beyond use and removed: {e}", spool.path().display());
                 spool.remove_unreadable()?;
+                self.metrics.upload_failed(Failure::Unreadable);
                 Ok(None)
             }
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
@@ -788,7 +832,13 @@ impl Uploads {
 
     /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
     fn keep_promise(&self, ask: &SliceAsk) -> Result<(), Refusal> {
-        if self.config.slice_ack == SliceAck::Synced && !Spool::of(&self.data, &ask.name).sync_slice(ask.slice_id)? {
+        if self.config.slice_ack == SliceAck::Written {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let synced = Spool::of(&self.data, &ask.name).sync_slice(ask.slice_id)?;
+        self.metrics.synced(Synced::Slice, began.elapsed());
+        if !synced {
             let message = format!("slice {} did not survive a restart of the machine: send it again", ask.slice_id);
             return Err(Refusal::new(ErrorCode::Damaged, message));
         }
@@ -804,16 +854,18 @@ impl Uploads {
     fn check_sizes(&self, slice: Option<u64>, slices: Option<u64>, file: Option<u64>) -> Result<(), Refusal> {
         let limits = &self.config.limits;
         let over = |is: Option<u64>, most: u64| is.filter(|is| *is > most);
-        let message = if let Some(slice) = over(slice, limits.slice_size) {
-            format!("a slice of {slice} bytes is too large: at most {}; use smaller slices", limits.slice_size)
+        let (limit, message) = if let Some(slice) = over(slice, limits.slice_size) {
+            let most = limits.slice_size;
+            (Limit::SliceSize, format!("a slice of {slice} bytes is too large: at most {most}; use smaller slices"))
         } else if let Some(file) = over(file, limits.file_size) {
-            format!("a file of {file} bytes is too large: at most {}", limits.file_size)
+            (Limit::FileSize, format!("a file of {file} bytes is too large: at most {}", limits.file_size))
         } else if let Some(slices) = over(slices, limits.slices) {
-            format!("{slices} slices are too many: at most {}; use larger slices", limits.slices)
+            let most = limits.slices;
+            (Limit::Slices, format!("{slices} slices are too many: at most {most}; use larger slices"))
         } else {
             return Ok(());
         };
-        Err(Refusal::new(ErrorCode::TooLarge, message))
+        Err(Refusal::over(limit, ErrorCode::TooLarge, message))
     }
 
     /// Whether one more upload may begin.
@@ -826,7 +878,10 @@ impl Uploads {
             return Ok(());
         }
         let message = format!("{most} uploads are unfinished, and no more are possible: try again later");
-        Err(Refusal { retry_after: Some(FULL_RETRY_AFTER), ..Refusal::new(ErrorCode::Overloaded, message) })
+        Err(Refusal {
+            retry_after: Some(FULL_RETRY_AFTER),
+            ..Refusal::over(Limit::Uploads, ErrorCode::Overloaded, message)
+        })
     }
 
     fn restless(&self, name: &FileName) -> Refusal {
@@ -838,7 +893,10 @@ impl Uploads {
 fn no_room(error: RoomError, what: &str) -> Refusal {
     match error {
         RoomError::Io(e) => e.into(),
-        no_room => Refusal::new(ErrorCode::NoSpace, format!("there is no room for {what}: {no_room}, and push again")),
+        no_room => {
+            let message = format!("there is no room for {what}: {no_room}, and push again");
+            Refusal::over(Limit::Room, ErrorCode::NoSpace, message)
+        }
     }
 }
 

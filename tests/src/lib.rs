@@ -13,6 +13,7 @@
 //! - [`proxy`] - a bad network.
 //! - [`wan`] - a long, slow, lossy link.
 //! - [`process`] - waiting for conditions, ending processes.
+//! - [`scrape`] - what those who watch a daemon get.
 //! - [`usage`] - what a process uses.
 
 pub mod certificates;
@@ -27,6 +28,7 @@ pub mod powercut;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod scrape;
 pub mod usage;
 pub mod wan;
 

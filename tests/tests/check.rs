@@ -514,15 +514,3 @@ fn links_pipes_and_deep_folders_are_neither_followed_nor_opened() {
     // It needs no descriptor for each level.
     succeed(Command::new("rm").arg("-rf").arg(files.join("dd")).output().unwrap());
 }
-
-#[test]
-fn repairing_as_another_user_is_refused() {
-    let daemon = daemon();
-    let owned = Command::new("chown").arg("-R").arg("65534:65534").arg(daemon.data()).output().unwrap();
-    succeed(owned);
-    let output = command(&daemon.data(), &["--repair"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("belongs to the user 65534"));
-    assert!(fs::metadata(daemon.data()).unwrap().uid() == 65534);
-    check(&daemon.data(), &[]).expect(0);
-}

@@ -12,7 +12,7 @@ use bigup_core::name::FileName;
 use bigup_core::plan::{Plan, PlanError};
 use bigup_core::spool::{Record, Spool};
 use bigup_core::wire::ErrorCode;
-use bigup_merger::{Config, Ended, Stop};
+use bigup_merger::{Config, Ended, Events, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
 use bigupd::access::Access;
@@ -640,7 +640,13 @@ impl World {
 
     fn merge(&mut self) {
         let (data_dir, file_name) = (self.dir.path().to_owned(), self.name.clone());
-        let config = Config { data_dir, file_name, idle: Duration::from_millis(1), leave_notice: false };
+        let config = Config {
+            data_dir,
+            file_name,
+            idle: Duration::from_millis(1),
+            leave_notice: false,
+            events: Events::untold(),
+        };
         let had_upload = self.model.upload.is_some();
         let expected = match self.model.publish() {
             Publishing::Published(digest) => Ended::Published(digest),

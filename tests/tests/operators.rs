@@ -244,6 +244,10 @@ fn others_than_the_owner_of_the_folder_may_look_as_far_as_they_can_read_and_chan
         let (code, said) = as_nobody(&[command, "f"]);
         assert!(code == 1 && said.contains("belongs to the user 0, this is the user 65534"), "{said}");
     }
+    for command in [&["token", "new", "t"][..], &["check", "--repair"]] {
+        let (code, said) = as_nobody(command);
+        assert!(code == 1 && said.contains("this is the user 65534"), "{said}");
+    }
     assert!(is_there(&daemon, "f"));
 }
 
@@ -260,6 +264,8 @@ fn root_leaves_nothing_of_its_own_in_the_folder_of_another_user() {
     assert!(chown.success());
     assert_eq!(exit_code(&data, &["pause", "one"]), 0);
     assert_eq!(exit_code(&data, &["cancel", "two"]), 0);
+    assert_eq!(exit_code(&data, &["check", "--repair"]), 0);
+    assert_eq!(exit_code(&data, &["token", "new", "t"]), 0);
     let found = Command::new("find").arg(&data).args(["-uid", "0"]).output().unwrap();
     // The daemon of this test is root's, and may have written what it looks after.
     let own = |path: &&str| !path.contains("info.ini") && !path.ends_with("expiry.json");

@@ -1,6 +1,7 @@
 //! `bigupd token`: making, listing and revoking tokens. Daemons see what changed at their next request.
 
 use super::{Permission, Prefix, SecretHash, Token, Tokens, check_name, new_secret, now};
+use crate::owner;
 use anyhow::{Context, bail};
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::quoted;
@@ -85,9 +86,9 @@ impl Arguments {
     /// Says what is in the way; nothing changed then.
     pub fn run(self, data_dir: &Path) -> anyhow::Result<()> {
         match self.action {
-            Action::New(new) => new.run(&DataDir::create(data_dir)?),
+            Action::New(new) => new.run(&owner::create(data_dir)?),
             Action::List { json } => list(&DataDir::open(data_dir)?, json),
-            Action::Revoke { name } => revoke(&DataDir::open(data_dir)?, &name),
+            Action::Revoke { name } => revoke(&owner::open(data_dir)?, &name),
         }
     }
 }

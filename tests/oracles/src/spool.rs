@@ -21,7 +21,7 @@ use bigup_core::name::FileName;
 use bigup_core::plan::{MAX_SLICES, Plan};
 use bigup_core::room::Room;
 use bigup_core::spool::{Publication, Record, Records, Spool, Upload};
-use bigup_merger::{Ended, Stop};
+use bigup_merger::{Ended, Events, Stop};
 use bigupd::access::Access;
 use bigupd::config::Config;
 use bigupd::look::Looker;
@@ -104,6 +104,7 @@ pub fn check(data: &[u8]) {
         file_name: name.clone(),
         idle: Duration::ZERO,
         leave_notice: false,
+        events: Events::untold(),
     };
     if let (Ok(Ended::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published

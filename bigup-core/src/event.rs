@@ -1,0 +1,88 @@
+//! What a merger tells whoever started it, on its standard output: a line of JSON for each event.
+//!
+//! It is told for counting only. Nothing waits for it, nothing is decided by it, and an event that finds no reader is lost.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Something that a merger did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// What was merged since the checkpoint before is synced.
+    Checkpoint {
+        /// Bytes merged. A slice that was merged again counts again.
+        bytes: u64,
+        /// How long the sync took.
+        sync_seconds: f64,
+    },
+    /// The file is finished.
+    Published {
+        /// Its size.
+        bytes: u64,
+        /// How long the publication took: syncs, and reading the file where its digest was not known by then.
+        seconds: f64,
+    },
+    /// The merger leaves.
+    Ended {
+        /// Why.
+        how: How,
+    },
+}
+
+/// Why a merger leaves that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// The file is finished.
+    Published,
+    /// Nothing came for a while.
+    Idle,
+    /// It was told to stop.
+    Stopped,
+}
+
+impl Event {
+    /// The line, with its end. It has fewer bytes than a pipe takes at once or not at all (PIPE_BUF, pipe(7)).
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).expect("numbers always serialise") + "\n"
+    }
+
+    /// The event of a line. None: it is none that this version knows.
+    pub fn parse(line: &str) -> Option<Event> {
+        serde_json::from_str(line).ok()
+    }
+}
+
+/// A time as events tell it. Zero where it is none, as in a line that somebody else wrote.
+pub fn time(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_lines_and_read_again() {
+        let published = Event::Published { bytes: u64::MAX, seconds: 1.5 };
+        let line = published.line();
+        assert_eq!(line, "{\"event\":\"published\",\"bytes\":18446744073709551615,\"seconds\":1.5}\n");
+        let checkpoint = Event::Checkpoint { bytes: 3, sync_seconds: 1e-9 };
+        for event in [published, checkpoint, Event::Ended { how: How::Idle }] {
+            assert_eq!(Event::parse(&event.line()), Some(event));
+            assert_eq!(event.line().matches('\n').count(), 1);
+            assert!(event.line().len() < 4096);
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_none() {
+        for line in ["", "{", "hello", r#"{"event":"later"}"#, r#"{"event":"checkpoint","bytes":-1,"sync_seconds":0}"#]
+        {
+            assert_eq!(Event::parse(line), None, "{line}");
+        }
+        assert_eq!([-1.0, f64::NAN, f64::INFINITY].map(time), [Duration::ZERO; 3]);
+        assert_eq!(time(0.25), Duration::from_millis(250));
+    }
+}

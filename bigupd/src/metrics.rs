@@ -1,0 +1,540 @@
+//! What the daemon counts, and its text for Prometheus. docs/metrics.md says what each metric means.
+//!
+//! Counters are of this daemon, from its start, and of the mergers that it started; gauges that the looker sets are of the
+//! data folder, whoever works on it. No label has a value that a client could choose, so their number is bounded; series
+//! of known labels are there from the start, with 0.
+
+use crate::reply::Reply;
+use bigup_core::event::{Event, time};
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The type of [`Metrics::text`].
+pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+
+/// Upper bounds of request times, in seconds: from what memory answers to the longest wait for a slow client.
+const REQUEST_TIMES: [f64; 11] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0];
+
+/// Upper bounds of sync times, in seconds: from a fast SSD to a disk that is about to fail.
+const SYNC_TIMES: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
+
+/// An enum and the values of the label that it is.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $value:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            const ALL: &[$name] = &[$($name::$variant,)*];
+
+            const fn label(self) -> &'static str {
+                match self { $($name::$variant => $value,)* }
+            }
+        }
+    };
+}
+
+labels! {
+    /// What a request asks.
+    Route {
+        /// Begins an upload, or goes on with it.
+        Begin = "begin",
+        /// Asks how uploads stand.
+        Peek = "peek",
+        /// Brings a slice.
+        Slice = "slice",
+        /// Asks whether the daemon is well.
+        Health = "health",
+        /// Asks for these metrics.
+        Metrics = "metrics",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// A limit that something was refused for.
+    Limit {
+        /// max_connections.
+        Connections = "connections",
+        /// max_connections_per_address.
+        ConnectionsPerAddress = "connections_per_address",
+        /// max_uploads.
+        Uploads = "uploads",
+        /// max_uploads_per_token.
+        UploadsPerToken = "uploads_per_token",
+        /// The quota of a token.
+        Quota = "quota",
+        /// max_slice_size.
+        SliceSize = "slice_size",
+        /// max_file_size.
+        FileSize = "file_size",
+        /// max_slices.
+        Slices = "slices",
+        /// max_answer_size.
+        AnswerSize = "answer_size",
+        /// How many large answers may be on the way at once.
+        Answers = "answers",
+        /// Room on the disk.
+        Room = "room",
+        /// header_timeout.
+        Header = "header",
+        /// body_timeout and min_body_rate, of bodies.
+        Pace = "pace",
+        /// The same of answers that are not read.
+        Reading = "reading",
+    }
+}
+
+labels! {
+    /// Why an upload failed.
+    Failure {
+        /// The file cannot be published as things stand; the upload stays until a client begins anew.
+        Blocked = "blocked",
+        /// Nothing came for too long, and it was removed.
+        Expired = "expired",
+        /// An operator ended it (`bigupd cancel`).
+        Cancelled = "cancelled",
+        /// What lay on disk was beyond use and was removed.
+        Unreadable = "unreadable",
+    }
+}
+
+labels! {
+    /// How a merger ended.
+    MergerEnd {
+        /// It published the file.
+        Published = "published",
+        /// Nothing came for a while.
+        Idle = "idle",
+        /// It was told to stop.
+        Stopped = "stopped",
+        /// It did not say which of these, but that all is well.
+        Done = "done",
+        /// Another one was at work on the upload.
+        AlreadyRunning = "already_running",
+        /// The upload was gone.
+        NoUpload = "no_upload",
+        /// The file cannot be published as things stand.
+        Blocked = "blocked",
+        /// An error, which it logged.
+        Failed = "failed",
+        /// A signal ended it.
+        Killed = "killed",
+        /// It could not be started.
+        NotStarted = "not_started",
+    }
+}
+
+labels! {
+    /// What was synced.
+    Synced {
+        /// A slice, before its 200.
+        Slice = "slice",
+        /// What was merged since the last time.
+        Checkpoint = "checkpoint",
+        /// A file that is finished.
+        Publication = "publication",
+    }
+}
+
+/// One label.
+type One = [(&'static str, &'static str); 1];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+/// What the looker saw of all uploads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// How many are unfinished.
+    pub uploads: u64,
+    /// Bytes that they hold and that are not merged.
+    pub lag_bytes: u64,
+    /// How long the oldest slice has waited that a merger could merge.
+    pub lag: Duration,
+}
+
+/// What is counted. Copies count together.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    uploads_begun: Counter,
+    uploads_resumed: Counter,
+    uploads_finished: Counter,
+    uploads_failed: Family<One, Counter>,
+    uploads_unfinished: Gauge,
+    slices_received: Counter,
+    slices_arriving: Gauge,
+    bytes_received: Counter,
+    bytes_merged: Counter,
+    bytes_published: Counter,
+    lag_bytes: Gauge,
+    lag_seconds: Gauge<f64, AtomicU64>,
+    merger_starts: Counter,
+    merger_exits: Family<One, Counter>,
+    mergers_running: Gauge,
+    mergers_waiting: Gauge,
+    sync_times: Family<One, Histogram, fn() -> Histogram>,
+    request_times: Family<Request, Histogram, fn() -> Histogram>,
+    refused: Family<One, Counter>,
+    connections: Gauge,
+    room_left: Gauge,
+    last_look: Gauge<f64, AtomicU64>,
+}
+
+/// Adds a metric to those that are shown. Help gets a full stop by itself, counters `_total`.
+fn shown<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Adds counters with one label of these values.
+fn family<T: Copy>(
+    registry: &mut Registry,
+    (name, help): (&str, &str),
+    key: &'static str,
+    all: &[T],
+    label: impl Fn(T) -> &'static str,
+) -> Family<One, Counter> {
+    let family: Family<One, Counter> = shown(registry, name, help, Family::default());
+    for value in all {
+        drop(family.get_or_create(&[(key, label(*value))]));
+    }
+    family
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet. The process is taken to start now.
+    pub fn new() -> Metrics {
+        let mut all = Registry::default();
+        about_the_process(&mut all);
+        let r = all.sub_registry_with_prefix("bigup");
+        let build: Family<Build, Gauge> =
+            shown(r, "build_info", "Version of the daemon, with the value 1", <_>::default());
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let inner = Inner {
+            uploads_begun: shown(r, "uploads_begun", "Uploads begun", <_>::default()),
+            uploads_resumed: shown(
+                r,
+                "uploads_resumed",
+                "Times that a client went on with an upload of which some slices were held and others not",
+                <_>::default(),
+            ),
+            uploads_finished: shown(r, "uploads_finished", "Uploads finished and files published", <_>::default()),
+            uploads_failed: family(
+                r,
+                ("uploads_failed", "Uploads that were removed unfinished, or cannot be published as things stand"),
+                "reason",
+                Failure::ALL,
+                Failure::label,
+            ),
+            uploads_unfinished: shown(r, "uploads_unfinished", "Unfinished uploads in the data folder", <_>::default()),
+            slices_received: shown(r, "slices_received", "Slices received and stored", <_>::default()),
+            slices_arriving: shown(r, "slices_arriving", "Slices whose bodies are arriving", <_>::default()),
+            bytes_received: shown(r, "received_bytes", "Bytes of slices received and stored", <_>::default()),
+            bytes_merged: shown(r, "merged_bytes", "Bytes of slices merged and synced", <_>::default()),
+            bytes_published: shown(r, "published_bytes", "Bytes of files published", <_>::default()),
+            lag_bytes: shown(r, "merge_lag_bytes", "Bytes of slices that are held and not merged", <_>::default()),
+            lag_seconds: shown(
+                r,
+                "merge_lag_seconds",
+                "Age of the oldest slice that could be merged and is not",
+                <_>::default(),
+            ),
+            merger_starts: shown(r, "merger_starts", "Mergers started", <_>::default()),
+            merger_exits: family(
+                r,
+                ("merger_exits", "Mergers ended, and those that could not be started"),
+                "reason",
+                MergerEnd::ALL,
+                MergerEnd::label,
+            ),
+            mergers_running: shown(r, "mergers_running", "Mergers at work that this daemon started", <_>::default()),
+            mergers_waiting: shown(r, "mergers_waiting", "Uploads that wait for a merger's turn", <_>::default()),
+            sync_times: shown(
+                r,
+                "sync_duration_seconds",
+                "Time to bring data to the disk",
+                Family::new_with_constructor(|| Histogram::new(SYNC_TIMES)),
+            ),
+            request_times: shown(
+                r,
+                "request_duration_seconds",
+                "Time from the head of a request to its answer",
+                Family::new_with_constructor(|| Histogram::new(REQUEST_TIMES)),
+            ),
+            refused: family(
+                r,
+                ("refused", "Requests and connections refused since a limit was reached"),
+                "limit",
+                Limit::ALL,
+                Limit::label,
+            ),
+            connections: shown(r, "connections_open", "Connections that are served", <_>::default()),
+            room_left: shown(r, "room_left_bytes", "Bytes that uploads may still take on the disk", <_>::default()),
+            last_look: shown(
+                r,
+                "last_look_timestamp_seconds",
+                "When the data folder was last looked at as a whole, since 1970",
+                <_>::default(),
+            ),
+            registry: all,
+        };
+        for what in Synced::ALL {
+            drop(inner.sync_times.get_or_create(&[("what", what.label())]));
+        }
+        for route in Route::ALL {
+            drop(inner.request_times.get_or_create(&Request { route: route.label(), status: 200 }));
+        }
+        Metrics(Arc::new(inner))
+    }
+
+    /// All metrics in Prometheus' text format, version 0.0.4.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &self.0.registry).expect("a string takes everything");
+        text
+    }
+
+    /// An upload was begun.
+    pub fn upload_begun(&self) {
+        self.0.uploads_begun.inc();
+    }
+
+    /// A client went on with an upload, part of which is held.
+    pub fn upload_resumed(&self) {
+        self.0.uploads_resumed.inc();
+    }
+
+    /// The daemon itself published a file of this many bytes, which took so long.
+    pub fn upload_finished(&self, bytes: u64, took: Duration) {
+        self.0.uploads_finished.inc();
+        self.0.bytes_published.inc_by(bytes);
+        self.synced(Synced::Publication, took);
+    }
+
+    /// An upload failed.
+    pub fn upload_failed(&self, why: Failure) {
+        self.0.uploads_failed.get_or_create(&[("reason", why.label())]).inc();
+    }
+
+    /// A slice arrives, for as long as the result lives.
+    pub fn slice_arrives(&self) -> Counted {
+        Counted::one_more(&self.0.slices_arriving)
+    }
+
+    /// A slice was stored.
+    pub fn slice_received(&self, bytes: u64) {
+        self.0.slices_received.inc();
+        self.0.bytes_received.inc_by(bytes);
+    }
+
+    /// A merger was started, and is at work for as long as the result lives.
+    pub fn merger_started(&self) -> Counted {
+        self.0.merger_starts.inc();
+        Counted::one_more(&self.0.mergers_running)
+    }
+
+    /// A merger ended, or could not be started.
+    pub fn merger_ended(&self, how: MergerEnd) {
+        self.0.merger_exits.get_or_create(&[("reason", how.label())]).inc();
+    }
+
+    /// An upload waits for a merger's turn, for as long as the result lives.
+    pub fn merger_waits(&self) -> Counted {
+        Counted::one_more(&self.0.mergers_waiting)
+    }
+
+    /// A merger told this.
+    pub fn merger_told(&self, event: &Event) {
+        match *event {
+            Event::Checkpoint { bytes, sync_seconds } => {
+                self.0.bytes_merged.inc_by(bytes);
+                self.synced(Synced::Checkpoint, time(sync_seconds));
+            }
+            Event::Published { bytes, seconds } => self.upload_finished(bytes, time(seconds)),
+            Event::Ended { .. } => {}
+        }
+    }
+
+    /// Something was synced, which took so long.
+    pub fn synced(&self, what: Synced, took: Duration) {
+        self.0.sync_times.get_or_create(&[("what", what.label())]).observe(took.as_secs_f64());
+    }
+
+    /// A request was answered after this time; also the limit for which it was refused, if it was one.
+    pub fn answered(&self, route: Route, reply: &Reply, took: Duration) {
+        let request = Request { route: route.label(), status: reply.status().as_u16() };
+        self.0.request_times.get_or_create(&request).observe(took.as_secs_f64());
+        if let Some(limit) = reply.extensions().get::<Limit>() {
+            self.refused(*limit);
+        }
+    }
+
+    /// Something was refused for this limit.
+    pub fn refused(&self, limit: Limit) {
+        self.0.refused.get_or_create(&[("limit", limit.label())]).inc();
+    }
+
+    /// A connection is served, for as long as the result lives.
+    pub fn connection_served(&self) -> Counted {
+        Counted::one_more(&self.0.connections)
+    }
+
+    /// The data folder was looked at as a whole.
+    pub fn looked(&self, looked: Looked) {
+        self.0.uploads_unfinished.set(signed(looked.uploads));
+        self.0.lag_bytes.set(signed(looked.lag_bytes));
+        self.0.lag_seconds.set(looked.lag.as_secs_f64());
+        self.0.last_look.set(now());
+    }
+
+    /// So many bytes are left for uploads.
+    pub fn room_left(&self, bytes: u64) {
+        self.0.room_left.set(signed(bytes));
+    }
+}
+
+/// What has a name that all programs share, and so no prefix.
+fn about_the_process(registry: &mut Registry) {
+    let help = "When the process started, since 1970";
+    let started: Gauge<f64, AtomicU64> = shown(registry, "process_start_time_seconds", help, <_>::default());
+    started.set(now());
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Something counts in a gauge for as long as this lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn one_more(gauge: &Gauge) -> Counted {
+        gauge.inc();
+        Counted(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Refusal;
+    use bigup_core::wire::ErrorCode;
+
+    #[track_caller]
+    fn assert_has(metrics: &Metrics, lines: &[&str]) {
+        let text = metrics.text();
+        for line in lines {
+            assert!(text.lines().any(|is| is == *line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_value_of_a_bounded_label_is_there_from_the_start() {
+        let metrics = Metrics::new();
+        let text = metrics.text();
+        let count = |start: &str| text.lines().filter(|line| line.starts_with(start) && line.ends_with(" 0")).count();
+        assert_eq!(count("bigup_refused_total{limit="), Limit::ALL.len());
+        assert_eq!(count("bigup_merger_exits_total{reason="), MergerEnd::ALL.len());
+        assert_eq!(count("bigup_uploads_failed_total{reason="), Failure::ALL.len());
+        assert_eq!(count("bigup_sync_duration_seconds_count{what="), Synced::ALL.len());
+        assert_has(&metrics, &[concat!("bigup_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")]);
+    }
+
+    #[test]
+    fn what_mergers_tell_counts() {
+        let metrics = Metrics::new();
+        metrics.merger_told(&Event::Checkpoint { bytes: 7, sync_seconds: 0.5 });
+        metrics.merger_told(&Event::Checkpoint { bytes: 5, sync_seconds: 20.0 });
+        metrics.merger_told(&Event::Published { bytes: 12, seconds: 0.002 });
+        assert_has(
+            &metrics,
+            &[
+                "bigup_merged_bytes_total 12",
+                "bigup_published_bytes_total 12",
+                "bigup_uploads_finished_total 1",
+                "bigup_sync_duration_seconds_sum{what=\"checkpoint\"} 20.5",
+                "bigup_sync_duration_seconds_bucket{what=\"checkpoint\",le=\"10\"} 1",
+                "bigup_sync_duration_seconds_count{what=\"publication\"} 1",
+            ],
+        );
+    }
+
+    #[test]
+    fn gauges_count_what_lives() {
+        let metrics = Metrics::new();
+        let (one, two) = (metrics.slice_arrives(), metrics.slice_arrives());
+        assert_has(&metrics, &["bigup_slices_arriving 2"]);
+        drop((one, two));
+        assert_has(&metrics, &["bigup_slices_arriving 0"]);
+        let merger = metrics.merger_started();
+        assert_has(&metrics, &["bigup_mergers_running 1", "bigup_merger_starts_total 1"]);
+        drop(merger);
+        assert_has(&metrics, &["bigup_mergers_running 0", "bigup_merger_starts_total 1"]);
+        metrics.room_left(u64::MAX);
+        metrics.looked(Looked { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500) });
+        assert_has(
+            &metrics,
+            &["bigup_room_left_bytes 9223372036854775807", "bigup_merge_lag_bytes 9", "bigup_merge_lag_seconds 1.5"],
+        );
+    }
+
+    #[test]
+    fn an_answer_tells_the_limit_that_it_was_refused_for() {
+        let metrics = Metrics::new();
+        let over = Refusal::over(Limit::Quota, ErrorCode::TooLarge, "too much").reply();
+        metrics.answered(Route::Slice, &over, Duration::from_millis(2));
+        metrics.answered(Route::Slice, &Refusal::new(ErrorCode::TooLarge, "no limit").reply(), Duration::ZERO);
+        assert_has(
+            &metrics,
+            &[
+                "bigup_refused_total{limit=\"quota\"} 1",
+                "bigup_request_duration_seconds_count{route=\"slice\",status=\"413\"} 2",
+            ],
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! Whether the daemon can take uploads, for whoever sends clients to it.
+//!
+//! The checks touch the disk, which may be slow or hang. So they run on a thread that may block, one run at a time however
+//! many ask, and an answer is given in time without them; what was found is good for a moment. Strangers may ask: what is
+//! said names no file and no path.
+
+use crate::uploads::Uploads;
+use bigup_core::data_dir::DataDir;
+use bigup_core::disk::{self, Context, FileLock};
+use bigup_core::room::Room;
+use bigup_core::spool::MAKING;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+/// How long what was found is good: a flood of questions costs as much as one a second.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+/// Longest time for the checks: common probes wait longer, and a disk that takes longer is not one to send clients to.
+const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long others may hold the lock on info.ini, which they need for an instant, and how often to try.
+const LOCK_PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(10));
+
+/// What is said of a check that found nothing wrong.
+const OK: &str = "ok";
+
+/// What was found: of each check "ok", or what is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checks {
+    /// Files can be made and removed in the data folder.
+    pub data_folder: String,
+    /// There is room beside the reserve.
+    pub room: String,
+    /// The lock on info.ini can be had.
+    pub lock: String,
+    /// The daemon was not told to stop.
+    pub running: String,
+}
+
+impl Checks {
+    fn all(said: &str) -> Checks {
+        let said = || said.to_owned();
+        Checks { data_folder: said(), room: said(), lock: said(), running: OK.to_owned() }
+    }
+
+    fn wrong(&self) -> Vec<&str> {
+        let all = [&self.data_folder, &self.room, &self.lock, &self.running];
+        all.into_iter().map(String::as_str).filter(|said| *said != OK).collect()
+    }
+
+    fn are_good(&self) -> bool {
+        self.wrong().is_empty()
+    }
+}
+
+/// How the daemon stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// HTTP status: 200 where all is well, else 503.
+    pub status: u16,
+    /// Whether all is well.
+    pub ready: bool,
+    /// What was found.
+    pub checks: Checks,
+}
+
+type Check = Arc<dyn Fn() -> Checks + Send + Sync>;
+
+/// What is known, and who is finding out more.
+#[derive(Default)]
+struct State {
+    at_work: Option<JoinHandle<Checks>>,
+    known: Option<(Instant, Checks)>,
+}
+
+/// Tells whether the daemon is ready.
+pub struct Readiness {
+    check: Check,
+    time_limit: Duration,
+    stopping: watch::Receiver<bool>,
+    state: Mutex<State>,
+}
+
+impl Readiness {
+    /// Of the daemon that has these uploads. Once `stopping` is true it is not ready.
+    pub fn new(uploads: &Uploads, stopping: watch::Receiver<bool>) -> Readiness {
+        let (data, room) = (uploads.data.clone(), Room::new(&uploads.data, uploads.config.reserve));
+        Readiness::by(Arc::new(move || check(&data, &room)), TIME_LIMIT, stopping)
+    }
+
+    fn by(check: Check, time_limit: Duration, stopping: watch::Receiver<bool>) -> Readiness {
+        Readiness { check, time_limit, stopping, state: Mutex::default() }
+    }
+
+    /// How it stands, as found within the last second.
+    pub async fn now(&self) -> Report {
+        let mut checks = self.checks().await;
+        if *self.stopping.borrow() {
+            checks.running = "the daemon is stopping: ask again once it was started".to_owned();
+        }
+        let ready = checks.are_good();
+        Report { status: if ready { 200 } else { 503 }, ready, checks }
+    }
+
+    async fn checks(&self) -> Checks {
+        // Whoever asks meanwhile waits here, and then finds what is known.
+        let mut state = self.state.lock().await;
+        if let Some((_, checks)) = state.known.as_ref().filter(|(when, _)| when.elapsed() < GOOD_FOR) {
+            return checks.clone();
+        }
+        // One that hangs is waited for again, not joined by another.
+        let mut at_work = state.at_work.take().unwrap_or_else(|| {
+            let check = Arc::clone(&self.check);
+            tokio::task::spawn_blocking(move || check())
+        });
+        let checks = match tokio::time::timeout(self.time_limit, &mut at_work).await {
+            Ok(Ok(checks)) => checks,
+            // A panic there was reported where it happened.
+            Ok(Err(_)) => Checks::all("the check failed: see the daemon's log"),
+            Err(_) => {
+                state.at_work = Some(at_work);
+                let limit = self.time_limit.as_secs_f64();
+                Checks::all(&format!("the disk did not answer within {limit} s: see whether it hangs or is overloaded"))
+            }
+        };
+        log_change(state.known.as_ref().map(|(_, before)| before), &checks);
+        state.known = Some((Instant::now(), checks.clone()));
+        checks
+    }
+}
+
+fn log_change(before: Option<&Checks>, now: &Checks) {
+    match (before.is_none_or(Checks::are_good), now.are_good()) {
+        (true, false) => log::warn!("not ready for uploads: {}", now.wrong().join("; ")),
+        (false, true) => log::info!("ready for uploads again"),
+        _ => {}
+    }
+}
+
+/// Looks at the data folder. Blocks on the disk.
+fn check(data: &DataDir, room: &Room) -> Checks {
+    let said = |what: &str, found: io::Result<Option<&str>>| match found {
+        Ok(None) => OK.to_owned(),
+        Ok(Some(wrong)) => wrong.to_owned(),
+        // Strangers read the answer; the path is for the log.
+        Err(e) => {
+            log::warn!("not ready: {e}");
+            format!("{what}: see the daemon's log")
+        }
+    };
+    let full = "nothing is left beside the reserve: make room on the disk of the data folder";
+    let held = "somebody holds the lock on info.ini and does not give it back: see which process has the file open";
+    Checks {
+        data_folder: said("the data folder cannot be written to", write_and_remove(data).map(|()| None)),
+        room: said("how much room is left cannot be told", room.left().map(|left| (left == Some(0)).then_some(full))),
+        lock: said("info.ini cannot be locked", lock_once(data).map(|could| (!could).then_some(held))),
+        running: OK.to_owned(),
+    }
+}
+
+fn write_and_remove(data: &DataDir) -> io::Result<()> {
+    // Of a name that is swept, in case that we are killed.
+    let path = data.tmp().join(format!("{MAKING}{}", disk::random_suffix()));
+    let written = disk::create_new(&path)?.write_all(b"ready?").at("writing", &path);
+    std::fs::remove_file(&path).at("removing", &path).and(written)
+}
+
+/// Whether the lock on info.ini could be had.
+fn lock_once(data: &DataDir) -> io::Result<bool> {
+    let deadline = Instant::now() + LOCK_PATIENCE.0;
+    loop {
+        if FileLock::try_now(&data.info_ini())?.is_some() {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(LOCK_PATIENCE.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn data() -> (tempfile::TempDir, DataDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        (dir, data)
+    }
+
+    #[test]
+    fn each_check_finds_its_own_fault() {
+        let (_dir, data) = data();
+        let room = Room::new(&data, 0);
+        assert_eq!(check(&data, &room), Checks::all(OK));
+        assert_eq!(std::fs::read_dir(data.tmp()).unwrap().count(), 0, "nothing is left behind");
+        let found = check(&data, &Room::new(&data, u64::MAX));
+        assert_eq!((&found.data_folder[..], &found.lock[..]), (OK, OK));
+        assert!(found.room.contains("make room"), "{found:?}");
+        let held = FileLock::wait(&data.info_ini()).unwrap();
+        assert!(check(&data, &room).lock.contains("holds the lock"));
+        drop(held);
+        std::fs::remove_dir(data.tmp()).unwrap();
+        let found = check(&data, &room);
+        assert!(found.data_folder.contains("cannot be written to") && found.lock == OK, "{found:?}");
+        assert!(!format!("{found:?}").contains('/'), "no path is told: {found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_questions_is_one_check() {
+        let checks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&checks);
+        let check = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Checks::all(OK)
+        };
+        let (_stopping, is_stopping) = watch::channel(false);
+        let readiness = Arc::new(Readiness::by(Arc::new(check), TIME_LIMIT, is_stopping));
+        let asked = (0..1000).map(|_| {
+            let readiness = Arc::clone(&readiness);
+            tokio::spawn(async move { readiness.now().await.ready })
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            assert!(asked.await.unwrap());
+        }
+        // A machine under load may need more than the second that a check is good for.
+        assert!(checks.load(Ordering::Relaxed) < 20, "{checks:?}");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_told_in_time_and_asked_once() {
+        let checks = Arc::new(AtomicUsize::new(0));
+        let (counted, barrier) = (Arc::clone(&checks), Arc::new(Barrier::new(2)));
+        let gate = Arc::clone(&barrier);
+        let check = move || {
+            if counted.fetch_add(1, Ordering::Relaxed) == 0 {
+                gate.wait();
+            }
+            Checks::all(OK)
+        };
+        let (_stopping, is_stopping) = watch::channel(false);
+        let readiness = Readiness::by(Arc::new(check), Duration::from_millis(20), is_stopping);
+        let report = readiness.now().await;
+        assert_eq!((report.status, report.ready), (503, false));
+        assert!(report.checks.room.contains("within 0.02 s"), "{report:?}");
+        tokio::time::sleep(GOOD_FOR).await;
+        assert!(!readiness.now().await.ready);
+        assert_eq!(checks.load(Ordering::Relaxed), 1);
+        barrier.wait();
+        tokio::time::sleep(GOOD_FOR).await;
+        assert!(readiness.now().await.ready);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_stops_is_not_ready_whatever_was_found_before() {
+        let (stopping, is_stopping) = watch::channel(false);
+        let readiness = Readiness::by(Arc::new(|| Checks::all(OK)), TIME_LIMIT, is_stopping);
+        assert!(readiness.now().await.ready);
+        stopping.send_replace(true);
+        let report = readiness.now().await;
+        assert!(!report.ready && report.checks.running.contains("stopping"), "{report:?}");
+    }
+}
