@@ -45,10 +45,10 @@ pub struct Config {
     pub file_name: FileName,
     /// Leave after this time without a new slice.
     pub idle: Duration,
-    /// A finished file leaves a notice, of which a hook is told.
-    pub leave_notice: bool,
     /// Where to tell what is done.
     pub events: Events,
+    /// A finished file leaves a notice, of which a hook is told.
+    pub leave_notice: bool,
 }
 
 /// How a merger ended.

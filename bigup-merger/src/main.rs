@@ -36,13 +36,13 @@ struct Arguments {
     /// Leave after this time without a new slice.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = bigup_core::units::parse_duration)]
     idle: Duration,
+    /// Tell on standard output what is done: a line of JSON for each checkpoint, publication, and the end.
+    #[arg(long)]
+    events: bool,
     /// Leave a notice of the finished file in the data folder's completed/, where bigupd has a program told of it
     /// (on_complete).
     #[arg(long)]
     leave_notice: bool,
-    /// Tell on standard output what is done: a line of JSON for each checkpoint, publication, and the end.
-    #[arg(long)]
-    events: bool,
 }
 
 fn main() -> ExitCode {

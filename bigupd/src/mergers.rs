@@ -213,10 +213,10 @@ impl Mergers {
         command.arg("--data-dir").arg(self.inner.uploads.data.root());
         command.arg(format!("--file-name={}", name.as_str()));
         command.arg(format!("--idle={}ms", self.inner.uploads.config.merger_idle.as_millis()));
+        command.arg("--events");
         if self.inner.uploads.data.leaves_notices() {
             command.arg("--leave-notice");
         }
-        command.arg("--events");
         // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command

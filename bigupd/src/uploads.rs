@@ -64,11 +64,11 @@ pub struct Uploads {
     pub config: Arc<Config>,
     /// Files that come in one request and have no spool.
     pub arriving: Arriving,
+    /// What is counted of them.
+    pub metrics: Metrics,
     /// Is told of files that are finished here.
     pub completions: Completions,
     doorkeeper: Option<Doorkeeper>,
-    /// What is counted of them.
-    pub metrics: Metrics,
     census: Arc<Census>,
     /// The file system turned out not to give names to files without one.
     without_drafts: Arc<AtomicBool>,

@@ -640,13 +640,8 @@ impl World {
 
     fn merge(&mut self) {
         let (data_dir, file_name) = (self.dir.path().to_owned(), self.name.clone());
-        let config = Config {
-            data_dir,
-            file_name,
-            idle: Duration::from_millis(1),
-            leave_notice: false,
-            events: Events::untold(),
-        };
+        let (idle, events) = (Duration::from_millis(1), Events::untold());
+        let config = Config { data_dir, file_name, idle, leave_notice: false, events };
         let had_upload = self.model.upload.is_some();
         let expected = match self.model.publish() {
             Publishing::Published(digest) => Ended::Published(digest),

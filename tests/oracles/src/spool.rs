@@ -103,8 +103,8 @@ pub fn check(data: &[u8]) {
         data_dir: dir.path().to_owned(),
         file_name: name.clone(),
         idle: Duration::ZERO,
-        leave_notice: false,
         events: Events::untold(),
+        leave_notice: false,
     };
     if let (Ok(Ended::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published
