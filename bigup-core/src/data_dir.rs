@@ -6,6 +6,7 @@
 //! DATA/tmp/<upload>/  one unfinished upload: its spool, see crate::spool
 //! DATA/tmp/.…         spools being made or removed; never looked into
 //! DATA/files/<name>   finished files, see crate::store
+//! DATA/completed/<…>/ finished files that a hook is still to be told of, see crate::notice
 //! DATA/damaged/<time>/ what a repair moved out of the way, as in a data folder
 //! ```
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct DataDir {
     root: PathBuf,
+    leaves_notices: bool,
     /// What this process syncs in it for several at once.
     pub(crate) syncs: Arc<JointSyncs>,
 }
@@ -30,7 +32,7 @@ impl DataDir {
     /// # Errors
     /// A folder cannot be created or written to, or something else stands in its place.
     pub fn create(root: &Path) -> io::Result<DataDir> {
-        let data = DataDir { root: root.to_owned(), syncs: Arc::default() };
+        let data = DataDir { root: root.to_owned(), leaves_notices: false, syncs: Arc::default() };
         std::fs::create_dir_all(&data.root).at("creating the folder", &data.root)?;
         create_folder(&data.tmp())?;
         create_folder(&data.files())?;
@@ -45,10 +47,27 @@ impl DataDir {
     /// # Errors
     /// It has no `tmp/` or no `files/`.
     pub fn open(root: &Path) -> io::Result<DataDir> {
-        let data = DataDir { root: root.to_owned(), syncs: Arc::default() };
+        let data = DataDir { root: root.to_owned(), leaves_notices: false, syncs: Arc::default() };
         check_folder(&data.tmp())?;
         check_folder(&data.files())?;
         Ok(data)
+    }
+
+    /// The same, where each file that is finished leaves a [notice](crate::notice). All who publish into a data folder must
+    /// be of one mind about that.
+    ///
+    /// # Errors
+    /// `completed/` cannot be created or written to.
+    pub fn leaving_notices(self) -> io::Result<DataDir> {
+        let completed = self.completed();
+        create_folder(&completed)?;
+        eaccess(&completed, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &completed)?;
+        Ok(DataDir { leaves_notices: true, ..self })
+    }
+
+    /// Whether each file that is finished leaves a notice.
+    pub fn leaves_notices(&self) -> bool {
+        self.leaves_notices
     }
 
     /// The folder itself.
@@ -64,6 +83,11 @@ impl DataDir {
     /// Where finished files are.
     pub fn files(&self) -> PathBuf {
         self.root.join("files")
+    }
+
+    /// Where notices of finished files are, once there were any.
+    pub fn completed(&self) -> PathBuf {
+        self.root.join("completed")
     }
 
     /// A data folder for what is moved out of this one's way at the time `when`; no program looks into it.
@@ -88,7 +112,8 @@ impl DataDir {
     }
 }
 
-fn create_folder(path: &Path) -> io::Result<()> {
+/// Creates a folder, unless it is there.
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     match std::fs::create_dir(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => check_folder(path),
         made => made.at("creating the folder", path),

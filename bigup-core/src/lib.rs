@@ -18,6 +18,7 @@
 //! - [`info_ini`] - the operators' view of unfinished uploads.
 //! - [`store`] - finished files.
 //! - [`publish`] - the step that turns a spool into a finished file.
+//! - [`notice`] - finished files that somebody is still to be told of.
 //! - [`draft`] - a small file that is finished without a spool.
 //! - [`event`] - what a merger tells whoever started it.
 //! - [`unpublish`] - the step back, for a file that turned out to be damaged.
@@ -33,6 +34,7 @@ pub mod info_ini;
 mod joint;
 pub mod logging;
 pub mod name;
+pub mod notice;
 pub mod pem;
 pub mod plan;
 pub mod publish;

@@ -11,6 +11,10 @@
 //!                                                       next merger goes on with 4
 //! 4  section removed, spool renamed away and deleted    a hidden folder, swept later
 //! ```
+//! Where notices are left (crate::notice) step 4 renames the spool to `completed/` instead. So there is the spool or the
+//! notice at every instant, and a power cut that takes the rename back leaves step 4 to be done again: the hook is told at
+//! least once, and no further sync is needed.
+//!
 //! The file counts as finished once the spool is gone, which is after all syncs.
 
 use crate::data_dir::DataDir;
@@ -18,6 +22,7 @@ use crate::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
 use crate::disk::{self, BootId, Context};
 use crate::info_ini::{self, InfoIni};
 use crate::name::{FileName, printable};
+use crate::notice;
 use crate::plan::Plan;
 use crate::room;
 use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range};
@@ -51,7 +56,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
     if let Some(publication) = moved_already(data, spool, &locked)? {
         finish_moved(data, &locked, publication)?;
-        locked.remove()?;
+        end(data, locked)?;
         return Ok(Outcome::Published(publication.digest));
     }
     if must_be_checked(&locked)? {
@@ -88,7 +93,11 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
             // Whoever put it there may not be done with that.
             sync_entry(data, &upload.file_name)?;
             info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
-            locked.remove()?;
+            if data.leaves_notices() {
+                // A notice tells the digest by it.
+                record(&locked, &merged, &merged_path, digest)?;
+            }
+            end(data, locked)?;
             return Ok(Outcome::Published(digest));
         }
         InTheWay::Other(what) => return block(&mut locked, what),
@@ -98,9 +107,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(&merged, &merged_path, slice_size, &leaves);
     }
-    let inode = merged.metadata().at("looking at", &merged_path)?.ino();
-    locked.records().set_publication(Some(Publication { inode, digest })).at("writing", spool.path())?;
-    locked.records().0.sync_data().at("syncing the digests in", spool.path())?;
+    record(&locked, &merged, &merged_path, digest)?;
     merged.sync_all().at("syncing", &merged_path)?;
     match Store::new(data).publish(&merged_path, &upload.file_name, upload.replace) {
         Ok(()) => {}
@@ -109,8 +116,20 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         Err(StoreError::Io(e)) => return Err(e),
     }
     info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
-    locked.remove()?;
+    end(data, locked)?;
     Ok(Outcome::Published(digest))
+}
+
+/// Writes down, for good, that the merged file, of this digest, is about to become the finished one.
+fn record(locked: &LockedSpool, merged: &File, merged_path: &Path, digest: Digest) -> io::Result<()> {
+    let inode = merged.metadata().at("looking at", merged_path)?.ino();
+    locked.records().set_publication(Some(Publication { inode, digest })).at("writing the digest of", merged_path)?;
+    locked.records().0.sync_data().at("syncing the digests beside", merged_path)
+}
+
+/// The spool of a finished file goes.
+fn end(data: &DataDir, locked: LockedSpool) -> io::Result<()> {
+    if data.leaves_notices() { notice::leave(data, locked) } else { locked.remove() }
 }
 
 /// Whether the merged file was last written under another kernel, so that a merger must look first what of it survived.

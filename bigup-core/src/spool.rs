@@ -45,8 +45,8 @@ pub use records::{Publication, Record, Records};
 pub use rest::{Expired, is_older};
 pub use upload::Upload;
 
-const UPLOAD_JSON: &str = "upload.json";
-const DIGESTS: &str = "digests";
+pub(crate) const UPLOAD_JSON: &str = "upload.json";
+pub(crate) const DIGESTS: &str = "digests";
 const MERGED: &str = "merged";
 
 /// The file in a spool that its merger has locked.
@@ -61,7 +61,7 @@ pub const MAKING: &str = ".new-";
 pub const GONE: &str = ".gone-";
 
 /// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
-const MAX_UPLOAD_JSON: u64 = 64 << 10;
+pub(crate) const MAX_UPLOAD_JSON: u64 = 64 << 10;
 
 /// The place of one upload; it need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Spool {
     /// Creates the spool of `upload`, whole at once. False: there is one already.
     ///
     /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
-    /// synced, in the same breath. Where its size is known, `room` is reserved for all of it.
+    /// synced, in the same breath, unless a notice is to come of it. Where its size is known, `room` is reserved for all of it.
     ///
     /// # Errors
     /// There is no room, or as the system gives them; nothing is there then.
@@ -163,7 +163,8 @@ impl Spool {
         data_dir::check_folder(&tmp)?;
         let making = tmp.join(format!("{MAKING}{}", disk::random_suffix()));
         let durability = match upload.plan.slice_num {
-            Some(0 | 1) => Durability::Process,
+            // A notice is made of what is on disk by then.
+            Some(0 | 1) if !data.leaves_notices() => Durability::Process,
             _ => Durability::PowerCut,
         };
         let made = (|| -> Result<(), RoomError> {
@@ -978,6 +979,16 @@ impl LockedSpool {
     /// As the system gives them; it is still there then.
     pub fn remove(self) -> io::Result<()> {
         self.spool.remove_path()
+    }
+
+    /// Moves the whole spool to `path`. Whoever waits for its lock there gets it once `work` is done with it.
+    ///
+    /// # Errors
+    /// As the system gives them; it is still there then.
+    pub(crate) fn move_to(self, path: &Path, work: impl FnOnce(&Path)) -> io::Result<()> {
+        std::fs::rename(&self.spool.path, path).at("moving the spool to", path)?;
+        work(path);
+        Ok(())
     }
 }
 

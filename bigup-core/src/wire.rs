@@ -180,7 +180,7 @@ pub enum ErrorCode {
     Damaged,
     /// 401: a token is needed, and none, or none that counts, was sent.
     Unauthorized,
-    /// 403: this token may not do that.
+    /// 403: this token may not do that, or a hook of the server's does not let the upload in.
     Forbidden,
     /// 404: no such path.
     NotFound,

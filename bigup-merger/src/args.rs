@@ -47,6 +47,10 @@ pub struct Arguments {
     /// Tell on standard output what is done: a line of JSON for each checkpoint, publication, and the end.
     #[arg(long)]
     pub events: bool,
+    /// Leave a notice of the finished file in the data folder's completed/, where bigupd has a program told of it
+    /// (on_complete).
+    #[arg(long)]
+    pub leave_notice: bool,
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub struct Config {
     pub idle: Duration,
     /// Where to tell what is done.
     pub events: Events,
+    /// A finished file leaves a notice, of which a hook is told.
+    pub leave_notice: bool,
 }
 
 /// How a merger ended.
@@ -75,6 +77,7 @@ pub enum Ended {
 /// is there.
 pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
     let data = DataDir::open(&config.data_dir)?;
+    let data = if config.leave_notice { data.leaving_notices()? } else { data };
     let spool = Spool::of(&data, &config.file_name);
     loop {
         let lock = match lock_patiently(&spool)? {

@@ -19,8 +19,8 @@ fn main() -> ExitCode {
     let name = arguments.file_name.clone();
     // Without standard output there is nobody to tell.
     let events = if arguments.events { Events::on_stdout().unwrap_or_default() } else { Events::untold() };
-    let Arguments { data_dir, file_name, idle, .. } = arguments;
-    let config = Config { data_dir, file_name, idle, events: events.clone() };
+    let Arguments { data_dir, file_name, idle, leave_notice, .. } = arguments;
+    let config = Config { data_dir, file_name, idle, leave_notice, events: events.clone() };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));
     if let Some(how) = ended.as_ref().ok().and_then(told) {
         events.tell(Event::Ended { how });

@@ -118,6 +118,7 @@ impl Bench {
             data_dir: self.dir.path().to_owned(),
             file_name: self.name.clone(),
             idle,
+            leave_notice: false,
             events: Events::untold(),
         };
         run(&config, &Stop::never()).unwrap()

@@ -1,5 +1,6 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
+use crate::hooks::{Hook, HookSettings};
 use crate::settings::{self, Given, SETTINGS, Setting};
 use crate::tokens::{self, SecretHash};
 use crate::{check, operate, status};
@@ -180,6 +181,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// What is too much.
     pub limits: Limits,
+    /// Who is asked before an upload begins, and told of finished files.
+    pub hooks: HookSettings,
 }
 
 /// What the command line asks for besides settings.
@@ -287,6 +290,13 @@ impl Config {
                 mergers: from.get("max_mergers", at_least_one),
                 answer_size: from.get("max_answer_size", room_for_digests),
             },
+            hooks: HookSettings {
+                on_begin: from.some("on_begin", Hook::parse),
+                on_begin_timeout: from.get("on_begin_timeout", some_time),
+                on_complete: from.some("on_complete", Hook::parse),
+                on_complete_timeout: from.get("on_complete_timeout", some_time),
+                on_complete_attempts: from.get("on_complete_attempts", number_of_attempts),
+            },
         }
     }
 }
@@ -374,6 +384,10 @@ fn at_least_one(text: &str) -> Result<u64, String> {
         0 => Err("0 would refuse everything".to_owned()),
         count => Ok(count),
     }
+}
+
+fn number_of_attempts(text: &str) -> Result<u32, String> {
+    u32::try_from(at_least_one(text)?).map_err(|_| format!("{text} is too many: at most {}", u32::MAX))
 }
 
 fn number_of_slices(text: &str) -> Result<u64, String> {

@@ -13,6 +13,7 @@
 //!   have no spool.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
+//! - [`hooks`] - who is asked before an upload begins, and told of finished files.
 //! - [`look`] - looking after all uploads and info.ini.
 //! - [`metrics`] - what is counted; [`ready`] - whether uploads can be taken; [`watching`] answers who asks for either.
 //! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
@@ -27,6 +28,7 @@ pub mod census;
 pub mod check;
 pub mod config;
 pub mod expiry;
+pub mod hooks;
 pub mod intake;
 pub mod look;
 pub mod memory;
@@ -91,9 +93,17 @@ pub async fn run(
     let metrics = uploads.metrics.clone();
     let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after, metrics.clone()));
     let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
-    let reporter = tokio::spawn(service::report_forever(urls, data, mergers.clone()));
+    let reporter = tokio::spawn(service::report_forever(urls, data.clone(), mergers.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
+    let teller = tokio::spawn(hooks::complete::tell_forever(
+        data,
+        config.hooks.clone(),
+        uploads.completions.clone(),
+        mergers.clone(),
+        is_stopping.clone(),
+        config.stop_grace,
+    ));
     let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
     let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), metrics.clone()));
     let routes = routes::routes(App::new(uploads, mergers.clone(), news, watching, is_stopping));
@@ -108,6 +118,8 @@ pub async fn run(
         stopping.send_replace(true);
     };
     server::serve(listeners, tls, routes, &config.limits, metrics, stop, config.stop_grace).await;
+    // Hooks at work have had their grace by then, or nearly so. A panic there was reported where it happened.
+    let _ = teller.await;
     sweeper.abort();
     memory.abort();
     watched.abort();

@@ -48,9 +48,11 @@ fn main() -> ExitCode {
     if let Err(mistake) = bigupd::access::check_listen(&config) {
         return refuse(&[mistake]);
     }
+    let hooks = config.hooks.mistakes();
     let tls = match config.tls.as_ref().map(Tls::load).transpose() {
-        Ok(tls) => tls.map(Arc::new),
-        Err(mistakes) => return refuse(&mistakes),
+        Ok(tls) if hooks.is_empty() => tls.map(Arc::new),
+        Ok(_) => return refuse(&hooks),
+        Err(mistakes) => return refuse(&[mistakes, hooks].concat()),
     };
     if mode.check_config {
         println!("the configuration is right");
@@ -115,6 +117,7 @@ fn connections_for(files: u64) -> u64 {
 fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     memory::keep_some();
     let data = DataDir::create(&config.data_dir)?;
+    let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
     let served = runtime.block_on(async {
         let listeners = passed.or_bind(config.listen).with_context(|| format!("listening on {}", config.listen))?;

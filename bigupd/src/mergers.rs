@@ -247,6 +247,9 @@ impl Mergers {
         command.arg(format!("--file-name={}", name.as_str()));
         command.arg(format!("--idle={}ms", self.inner.uploads.config.merger_idle.as_millis()));
         command.arg("--events");
+        if self.inner.uploads.data.leaves_notices() {
+            command.arg("--leave-notice");
+        }
         service::forget_in(&mut command);
         // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.
         command.stdin(Stdio::null()).stdout(Stdio::piped());

@@ -10,6 +10,7 @@ use bigup_core::plan::{MAX_SLICES, Plan, PlanError};
 use bigup_core::units::parse_u64;
 use bigup_core::wire::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct BeginAsk {
     pub replace: bool,
     /// Cut an upload that holds nothing yet anew, by this plan.
     pub recut: bool,
+    /// Where the request came from, where known.
+    pub peer: Option<IpAddr>,
 }
 
 /// How a GET is to be answered.
@@ -198,6 +201,7 @@ impl Params {
             file_digest: self.value(param::FILE_DIGEST)?,
             replace,
             recut: self.switch(param::RECUT)?,
+            peer: None,
         })
     }
 

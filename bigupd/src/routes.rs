@@ -23,6 +23,7 @@ use bigup_core::ranges::SliceRanges;
 use bigup_core::spool::Spool;
 use bigup_core::wire::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -169,7 +170,7 @@ async fn answer(
     }
     let answer = match (app.enter(&headers, peer).await, method) {
         (Err(refusal), _) => Err(refusal),
-        (Ok(by), Method::GET) => app.get(by, &query).await,
+        (Ok(by), Method::GET) => app.get(by, peer, &query).await,
         (Ok(_), method) => {
             let message = format!("{method} is not possible here: GET asks and begins, POST sends a slice");
             Err(Refusal::new(ErrorCode::MethodNotAllowed, message))
@@ -220,12 +221,12 @@ impl App {
         !headers.contains_key(EXPECT) && drain(body, self.drain_limit()).await
     }
 
-    async fn get(&self, by: Access, query: &str) -> Result<Reply, Refusal> {
+    async fn get(&self, by: Access, peer: Option<Peer>, query: &str) -> Result<Reply, Refusal> {
         let params = Params::parse(query, by)?;
         if params.switch(param::PEEK)? {
             return self.peek(params).await;
         }
-        let (ask, form) = (params.begin()?, params.form()?);
+        let (ask, form) = (BeginAsk { peer: ip_of(peer), ..params.begin()? }, params.form()?);
         let standing = self.begin_and_wait(ask.clone(), form).await?;
         let held = held(&standing, ask.plan.slice_num);
         let size = self.answers.size_with(&held, form.ranges)?;
@@ -448,6 +449,10 @@ fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
     SliceAnswer { file_name, slice_id: ask.slice_id, status: 200, ..SliceAnswer::default() }
 }
 
+fn ip_of(peer: Option<Peer>) -> Option<IpAddr> {
+    peer.map(|Peer(address)| address.ip())
+}
+
 /// What a POST asks, and what its body must be.
 fn slice_ask(
     by: Access,
@@ -462,7 +467,7 @@ fn slice_ask(
     check_content_length(headers, len)?;
     let digest: Option<SliceDigest> = params.value(param::SLICE_DIGEST)?;
     let begin = match params.number(param::SLICE_NUM)? {
-        Some(_) => Some(params.begin_with_slice(slice_id, len)?),
+        Some(_) => Some(BeginAsk { peer: ip_of(peer), ..params.begin_with_slice(slice_id, len)? }),
         None => None,
     };
     let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));

@@ -35,6 +35,8 @@ pub enum Topic {
     Limits,
     /// Times.
     Times,
+    /// Who is asked and told.
+    Hooks,
 }
 
 impl Topic {
@@ -46,6 +48,7 @@ impl Topic {
             Topic::Uploads => "Uploads",
             Topic::Limits => "Limits",
             Topic::Times => "Times",
+            Topic::Hooks => "Hooks",
         }
     }
 }
@@ -348,6 +351,52 @@ pub const SETTINGS: &[Setting] = &[
         example: "30s",
         help: "After SIGTERM running requests have this time to finish",
         topic: Topic::Times,
+    },
+    Setting {
+        key: "on_begin",
+        value: "PATH|URL",
+        default: None,
+        example: "/etc/bigup/on-begin",
+        help: "Program (absolute path, no arguments) or http(s):// URL that is asked before an upload begins, and may \
+               refuse it. See docs/hooks.md",
+        topic: Topic::Hooks,
+    },
+    Setting {
+        key: "on_begin_timeout",
+        value: "TIME",
+        // A client waits for it.
+        default: Some("10s"),
+        example: "30s",
+        help: "on_begin is ended after this time, and the client told to come back",
+        topic: Topic::Hooks,
+    },
+    Setting {
+        key: "on_complete",
+        value: "PATH|URL",
+        default: None,
+        example: "/etc/bigup/on-complete",
+        help: "Program (absolute path, no arguments) or http(s):// URL that is told of each finished file, at least once. \
+               The same for all daemons of a data folder. See docs/hooks.md",
+        topic: Topic::Hooks,
+    },
+    Setting {
+        key: "on_complete_timeout",
+        value: "TIME",
+        // Enough to notify somebody, or to move a file within a disk; what takes longer has to say so.
+        default: Some("60s"),
+        example: "1h",
+        help: "on_complete is ended after this time, which counts as a failure",
+        topic: Topic::Hooks,
+    },
+    Setting {
+        key: "on_complete_attempts",
+        value: "N",
+        // About a quarter of an hour, with pauses from 1 s to 5 min.
+        default: Some("10"),
+        example: "100",
+        help: "How often on_complete is tried, with doubling pauses of 1 s to 5 min; then the notice of the file goes to \
+               completed/failed/ in the data folder",
+        topic: Topic::Hooks,
     },
 ];
 

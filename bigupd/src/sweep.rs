@@ -65,7 +65,11 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
     }
     let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}")];
     let moving = vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned()];
-    for (folder, prefixes) in [(data.tmp(), moving), (data.root().to_owned(), replaced)] {
+    let mut places = vec![(data.tmp(), moving), (data.root().to_owned(), replaced)];
+    if data.completed().exists() {
+        places.push((data.completed(), vec![GONE.to_owned()]));
+    }
+    for (folder, prefixes) in places {
         for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
             let path = entry.at("listing", &folder)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -12,6 +12,8 @@ use crate::access::{Access, Peer};
 use crate::arriving::{Arriving, Counted};
 use crate::census::Census;
 use crate::config::{Config, SliceAck};
+use crate::hooks::begin::Doorkeeper;
+use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Limit, Metrics, Synced};
 use crate::params::BeginAsk;
 use crate::quota;
@@ -64,6 +66,9 @@ pub struct Uploads {
     pub arriving: Arriving,
     /// What is counted of them.
     pub metrics: Metrics,
+    /// Is told of files that are finished here.
+    pub completions: Completions,
+    doorkeeper: Option<Doorkeeper>,
     census: Arc<Census>,
     /// The file system turned out not to give names to files without one.
     without_drafts: Arc<AtomicBool>,
@@ -192,8 +197,9 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, metrics, census, without_drafts) = Default::default();
-        Uploads { data, config, arriving, metrics, census, without_drafts }
+        let (arriving, metrics, completions, census, without_drafts) = Default::default();
+        let doorkeeper = Doorkeeper::new(&config.hooks, data.root());
+        Uploads { data, config, arriving, metrics, completions, doorkeeper, census, without_drafts }
     }
 
     /// Begins an upload or goes on with it, or says that the file is finished.
@@ -213,6 +219,7 @@ impl Uploads {
     fn begin_or_go_on(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
+        let mut doorkeeper = self.doorkeeper.as_ref();
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
@@ -221,6 +228,16 @@ impl Uploads {
                     continue;
                 }
                 check_not_paused(locked.upload())?;
+                let is_takeover = locked.upload().source != ask.source;
+                if let Some(asking) = doorkeeper
+                    && is_takeover
+                    && spool.idle()? >= self.config.takeover_after
+                {
+                    drop(locked);
+                    asking.admit(ask)?;
+                    doorkeeper = None;
+                    continue;
+                }
                 let unfinished = self.go_on(&spool, locked, ask)?;
                 if unfinished.upload.plan.slice_num != Some(0) {
                     return Ok(Standing::Unfinished(Box::new(unfinished)));
@@ -241,6 +258,11 @@ impl Uploads {
             }
             self.check_not_cancelled(&spool, &ask.name, ask.source.as_deref())?;
             ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
+            if let Some(asking) = doorkeeper.take() {
+                asking.admit(ask)?;
+                // That took its time, in which others may have come and gone.
+                continue;
+            }
             ask.by.take(&self.data, ask.plan.file_size.unwrap_or(0))?;
             let upload = Upload {
                 token: ask.by.token().map(str::to_owned),
@@ -468,7 +490,10 @@ impl Uploads {
             Ok(Some(lock)) => {
                 let outcome = publish(&self.data, spool, &lock, None)?;
                 match &outcome {
-                    Outcome::Published(_) => self.metrics.upload_finished(self.size_of(name), began.elapsed()),
+                    Outcome::Published(_) => {
+                        self.metrics.upload_finished(self.size_of(name), began.elapsed());
+                        self.completions.tell();
+                    }
                     Outcome::Blocked(_) => self.metrics.upload_failed(Failure::Blocked),
                     Outcome::NoUpload | Outcome::NotYet => {}
                 }
@@ -516,7 +541,10 @@ impl Uploads {
     /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no spool.
     /// None: it does.
     fn draft(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Target>, Refusal> {
-        let is_plain = ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
+        // A hook is asked about an upload, and told of one by what its spool leaves.
+        let has_hooks = self.doorkeeper.is_some() || self.data.leaves_notices();
+        let is_plain =
+            !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
         if !is_plain || self.without_drafts.load(Ordering::Relaxed) || self.has_spool(&ask.name) {
             return Ok(None);
         }

@@ -34,6 +34,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
         source: source.map(str::to_owned),
         file_digest: None,
         replace: false,
+        peer: None,
         recut: false,
     }
 }

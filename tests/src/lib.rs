@@ -8,6 +8,7 @@
 //! - [`data`] - contents that can be made again.
 //! - [`docs`] - commands that documents tell their readers to type.
 //! - [`faults`] - making the n-th file operation of the real programs fail.
+//! - [`hooks`] - programs and a server that are asked and told.
 //! - [`mount`] - file systems of a test's own.
 //! - [`powercut`] - what a power cut leaves.
 //! - [`proxy`] - a bad network.
@@ -22,6 +23,7 @@ pub mod data;
 pub mod docs;
 pub mod faults;
 pub mod gateway;
+pub mod hooks;
 pub mod http;
 pub mod mount;
 pub mod powercut;

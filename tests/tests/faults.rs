@@ -76,6 +76,12 @@ const REPLACE: Upload = Upload {
 /// The end is not known before it comes.
 const STDIN: Upload = Upload { what: "stdin", len: 3 * 8192 + 1, stdin: true, ..SLICES };
 
+/// With a hook, which is told of the file.
+const HOOKED: Upload = Upload { what: "hooked", settings: &["--on-complete", "/bin/true"], ..SLICES };
+
+/// The same, by a daemon that publishes it itself.
+const HOOKED_AT_ONCE: Upload = Upload { what: "hooked at once", settings: HOOKED.settings, ..AT_ONCE };
+
 /// An error of the disk, at one operation of any kind.
 const ERROR: Fault =
     Fault { kinds: kind::ALL, programs: program::BOTH, only: "", error: Errno::EIO, effect: Effect::Fails, period: 0 };
@@ -141,6 +147,9 @@ impl Lane {
             assert!(output.status.success(), "after {}: {}", round.said, said(&output));
             self.assert_finished(&finished, &new);
             self.eventually_clean();
+            if upload.settings == HOOKED.settings {
+                self.eventually_told(&name, log_before);
+            }
             round
         });
         let log = self.daemon.log().split_off(log_before);
@@ -187,6 +196,16 @@ impl Lane {
     fn eventually_clean(&self) {
         eventually("the spools are gone", || self.daemon.spools().iter().all(|name| name.starts_with('.')));
         eventually("info.ini has no section", || !self.daemon.info_ini().contains('['));
+    }
+
+    /// The hook was told of a file since the log had `log_before` bytes, and nothing is left to be told.
+    fn eventually_told(&self, name: &str, log_before: usize) {
+        let told = format!("{name}: on_complete was told");
+        eventually("the hook is told", || self.daemon.log()[log_before..].contains(&told));
+        let is_notice = |name: &String| name != "failed" && !name.starts_with('.');
+        let completed = self.daemon.data().join("completed");
+        eventually("the notices are gone", || !list(&completed).iter().any(is_notice));
+        assert!(list(&completed.join("failed")).is_empty(), "a notice was given up");
     }
 
     /// The end of the log, without what is told of each request.
@@ -344,6 +363,18 @@ fn syncs_that_fail_until_the_disk_is_mended() {
 fn a_sync_that_fails_before_a_slice_is_answered() {
     let fault = Fault { kinds: kind::SYNC, effect: Effect::LosesLater, ..ERROR };
     let wrong = rounds(&SYNCED, &fault, 1, u64::MAX);
+    assert!(wrong.is_empty(), "{} rounds went wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Whatever fails, a file that is finished is told of in the end.
+#[test]
+fn a_hook_is_told_whatever_fails() {
+    let sync = Fault { kinds: kind::SYNC, effect: Effect::LosesLater, ..ERROR };
+    let fault = Fault { kinds: kind::ALL ^ kind::STAT ^ kind::LOCK, ..ERROR };
+    let wrong: Vec<String> = [(HOOKED, fault, 2), (HOOKED_AT_ONCE, fault, 1), (HOOKED_AT_ONCE, sync, 1)]
+        .iter()
+        .flat_map(|(upload, fault, step)| rounds(upload, fault, *step, u64::MAX))
+        .collect();
     assert!(wrong.is_empty(), "{} rounds went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 

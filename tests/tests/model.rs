@@ -530,7 +530,16 @@ impl World {
         };
         let plan = plan.expect("these numbers fit");
         let recut = matches!(says, Says::Recut);
-        BeginAsk { by: Access::Everything, name: self.name.clone(), plan, source, file_digest, replace, recut }
+        BeginAsk {
+            by: Access::Everything,
+            name: self.name.clone(),
+            plan,
+            source,
+            file_digest,
+            replace,
+            recut,
+            peer: None,
+        }
     }
 
     fn begin(&mut self, who: Who, silent: bool, says: Says, promise: Promise, replace: bool) {
@@ -632,7 +641,8 @@ impl World {
 
     fn merge(&mut self) {
         let (data_dir, file_name) = (self.dir.path().to_owned(), self.name.clone());
-        let config = Config { data_dir, file_name, idle: Duration::from_millis(1), events: Events::untold() };
+        let (idle, events) = (Duration::from_millis(1), Events::untold());
+        let config = Config { data_dir, file_name, idle, leave_notice: false, events };
         let had_upload = self.model.upload.is_some();
         let expected = match self.model.publish() {
             Publishing::Published(digest) => Ended::Published(digest),

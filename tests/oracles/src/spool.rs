@@ -104,6 +104,7 @@ pub fn check(data: &[u8]) {
         file_name: name.clone(),
         idle: Duration::ZERO,
         events: Events::untold(),
+        leave_notice: false,
     };
     if let (Ok(Ended::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published
@@ -130,6 +131,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
         file_digest: None,
         replace: false,
         recut: false,
+        peer: None,
     };
     let _ = uploads.begin(&ask);
     for slice_id in [0, 1, MAX_SLICES - 1, u64::MAX] {

@@ -1,0 +1,384 @@
+//! Notices: finished files that a hook is still to be told of. One is what the spool of the upload was, without its slices.
+//!
+//! ```text
+//! completed/<time>-<random>/upload.json   what the upload was, as in a spool
+//!                           digests       the digest of the file, in its head; locked while the notice is worked on
+//!                           trials.json   how often the hook failed (replaced by rename); absent before that
+//! completed/failed/<time>-<random>/       the same, of those whose trials are used up
+//! completed/.gone-…                       notices being removed; swept
+//! ```
+//! `<time>` is when the file was finished, in nanoseconds since 1970 with 20 digits, so that names sort as files were
+//! finished. A notice appears by one rename, from `tmp/`, and goes by one: at every instant there is a spool or a notice
+//! until the hook has succeeded.
+
+use crate::data_dir::{self, DataDir};
+use crate::digest::Digest;
+use crate::disk::{self, Context, Durability, FileLock};
+use crate::name::FileName;
+use crate::spool::{DIGESTS, GONE, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, Upload};
+use serde::{Deserialize, Serialize};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const TRIALS_JSON: &str = "trials.json";
+
+/// Largest `trials.json` that is read, in bytes: what is written of an error is far less.
+const MAX_TRIALS_JSON: u64 = 64 << 10;
+
+/// Folder of the notices whose trials are used up, in `completed/`.
+const FAILED: &str = "failed";
+
+/// Makes a notice of the spool of a file that is finished, and whose publication is recorded.
+///
+/// # Errors
+/// As the system gives them; the spool is still there then.
+pub(crate) fn leave(data: &DataDir, locked: LockedSpool) -> io::Result<()> {
+    data_dir::create_folder(&data.completed())?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    locked.move_to(&data.completed().join(format!("{now:020}-{}", disk::random_suffix())), tidy)
+}
+
+/// Removes what is left of a spool in a notice. What cannot be removed is logged, and goes with the notice.
+fn tidy(path: &Path) {
+    let tidied = (|| {
+        for entry in std::fs::read_dir(path).at("listing", path)? {
+            let entry = entry.at("listing", path)?;
+            if [UPLOAD_JSON, DIGESTS, TRIALS_JSON].iter().any(|kept| entry.file_name() == *kept) {
+                continue;
+            }
+            let is_dir = entry.file_type().at("looking at", &entry.path())?.is_dir();
+            match entry.path() {
+                folder if is_dir => disk::remove_folder(&folder)?,
+                file => std::fs::remove_file(&file).at("removing", &file)?,
+            }
+        }
+        Ok::<(), io::Error>(())
+    })();
+    if let Err(e) = tidied {
+        log::warn!("left in a notice: {e}");
+    }
+}
+
+/// The place of one notice; it need not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Notice {
+    id: String,
+    path: PathBuf,
+}
+
+/// A file that was finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Its name.
+    pub file_name: FileName,
+    /// Its size, in bytes. None: not known.
+    pub size: Option<u64>,
+    /// Its digest. None: not known.
+    pub digest: Option<Digest>,
+    /// Name of the token that its upload was begun with. None: without one.
+    pub token: Option<String>,
+}
+
+/// How often a hook failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trials {
+    /// How often.
+    pub failed: u32,
+    /// Not to be tried before this time, in milliseconds since 1970.
+    pub again: u64,
+    /// Why it failed last; for people.
+    pub why: String,
+}
+
+impl Notice {
+    /// All notices of a data folder, in the order in which the files were finished.
+    ///
+    /// # Errors
+    /// `completed/` cannot be read. Where there is none, there are no notices.
+    pub fn all(data: &DataDir) -> io::Result<Vec<Notice>> {
+        let completed = data.completed();
+        let entries = match std::fs::read_dir(&completed) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(vec![]),
+            entries => entries.at("listing", &completed)?,
+        };
+        let mut notices = vec![];
+        for entry in entries {
+            let entry = entry.at("listing", &completed)?;
+            let is_dir = entry.file_type().is_ok_and(|found| found.is_dir());
+            match entry.file_name().into_string() {
+                Ok(id) if is_dir && !id.starts_with('.') && id != FAILED => {
+                    notices.push(Notice { id, path: entry.path() });
+                }
+                _ => {}
+            }
+        }
+        notices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        Ok(notices)
+    }
+
+    /// Its folder's name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Name of the file that it is about. None: it is gone.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn file_name(&self) -> io::Result<Option<FileName>> {
+        match self.upload() {
+            Ok(upload) => Ok(Some(upload.file_name)),
+            Err(_) if !self.path.exists() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn upload(&self) -> io::Result<Upload> {
+        let path = self.path.join(UPLOAD_JSON);
+        let upload = Upload::from_json(&disk::read_small(&path, MAX_UPLOAD_JSON)?);
+        upload.map_err(|e| io::Error::new(ErrorKind::InvalidData, e)).at("reading", &path)
+    }
+
+    /// How often its hook failed. What cannot be read counts as never: it is tried once more than it need be.
+    pub fn trials(&self) -> Trials {
+        let read = disk::read_small(&self.path.join(TRIALS_JSON), MAX_TRIALS_JSON).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Locks it for work on it. None: somebody else is at work on it, or it is gone.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn try_lock(&self) -> io::Result<Option<LockedNotice>> {
+        match FileLock::try_now(&self.path.join(DIGESTS)) {
+            Ok(Some(lock)) => {
+                // A process that left it may not have come to that.
+                tidy(&self.path);
+                Ok(Some(LockedNotice { notice: self.clone(), lock }))
+            }
+            Ok(None) => Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// A notice under its lock.
+pub struct LockedNotice {
+    notice: Notice,
+    lock: FileLock,
+}
+
+impl LockedNotice {
+    /// Its place.
+    pub fn notice(&self) -> &Notice {
+        &self.notice
+    }
+
+    /// What it tells.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn completion(&self) -> io::Result<Completion> {
+        let upload = self.notice.upload()?;
+        let publication = Records(self.lock.file()).publication().at("reading the digest in", &self.notice.path)?;
+        Ok(Completion {
+            file_name: upload.file_name,
+            size: upload.plan.file_size,
+            digest: publication.map(|publication| publication.digest),
+            token: upload.token,
+        })
+    }
+
+    /// Writes down how often the hook failed.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn note(&self, trials: &Trials) -> io::Result<()> {
+        let bytes = serde_json::to_vec(trials).expect("strings and numbers always serialise");
+        disk::replace_file(&self.notice.path, TRIALS_JSON, &bytes, Durability::Process)
+    }
+
+    /// Removes it: the hook has succeeded. It goes from sight by one rename; a kill after it leaves a hidden folder.
+    ///
+    /// # Errors
+    /// As the system gives them; it is still there then.
+    pub fn remove(self) -> io::Result<()> {
+        let path = &self.notice.path;
+        let gone = path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
+        std::fs::rename(path, &gone).at("removing", path)?;
+        if let Err(e) = disk::remove_folder(&gone) {
+            log::warn!("to be swept later: {e}");
+        }
+        Ok(())
+    }
+
+    /// Moves it to `completed/failed/`, with why. Who moves it back has it tried again as often as at first.
+    ///
+    /// # Errors
+    /// As the system gives them; it is where it was.
+    pub fn give_up(self, why: &str) -> io::Result<()> {
+        let path = &self.notice.path;
+        let failed = path.with_file_name(FAILED);
+        data_dir::create_folder(&failed)?;
+        self.note(&Trials { failed: 0, again: 0, why: why.to_owned() })?;
+        std::fs::rename(path, failed.join(&self.notice.id)).at("setting aside", path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::{DigestKind, SliceDigest, of_bytes};
+    use crate::plan::Plan;
+    use crate::publish::{Outcome, publish};
+    use crate::room::Room;
+    use crate::spool::{Publication, Spool};
+    use crate::store::Store;
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        data: DataDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::create(dir.path()).unwrap().leaving_notices().unwrap();
+            Fixture { dir, data }
+        }
+
+        /// Begins an upload whose only slice is `text`.
+        fn begin(&self, name: &str, text: &str) -> Spool {
+            let plan = Plan::new(Some(1), None, Some(text.len() as u64)).unwrap();
+            let upload = Upload::begin(FileName::new(name).unwrap(), plan, Some("s".to_owned()));
+            let upload = Upload { token: Some("t".to_owned()), ..upload };
+            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
+            let spool = Spool::of(&self.data, &upload.file_name);
+            let mut locked = spool.lock().unwrap().unwrap();
+            let mut arrival = locked.arrival(0, text.len() as u64, &plan, &Room::new(&self.data, 0)).unwrap();
+            arrival.file().write_all(text.as_bytes()).unwrap();
+            let hash = SliceDigest { kind: DigestKind::Hash, digest: of_bytes(text.as_bytes()) };
+            locked.commit(&mut arrival, text.len() as u64, Some("s"), &[hash]).unwrap();
+            spool
+        }
+
+        fn publish(&self, spool: &Spool) -> Outcome {
+            let lock = spool.try_merger_lock().unwrap().unwrap();
+            publish(&self.data, spool, &lock, None).unwrap()
+        }
+
+        fn only(&self) -> Notice {
+            let mut notices = Notice::all(&self.data).unwrap();
+            assert_eq!(notices.len(), 1);
+            notices.remove(0)
+        }
+    }
+
+    #[test]
+    fn a_published_file_leaves_a_notice_with_all_that_is_known_of_it() {
+        let f = Fixture::new();
+        let spool = f.begin("a/b", "text");
+        fs::write(spool.path().join("0.x.part"), "left").unwrap();
+        assert_eq!(f.publish(&spool), Outcome::Published(of_bytes(b"text")));
+        assert!(!spool.path().exists());
+        let notice = f.only();
+        assert_eq!(fs::read_dir(notice.path()).unwrap().count(), 2, "what is left of the spool is gone");
+        assert_eq!(notice.file_name().unwrap().unwrap().as_str(), "a/b");
+        let locked = notice.try_lock().unwrap().unwrap();
+        let expected = Completion {
+            file_name: FileName::new("a/b").unwrap(),
+            size: Some(4),
+            digest: Some(of_bytes(b"text")),
+            token: Some("t".to_owned()),
+        };
+        assert_eq!(locked.completion().unwrap(), expected);
+        assert!(notice.try_lock().unwrap().is_none(), "one at a time");
+        locked.remove().unwrap();
+        assert!(notice.try_lock().unwrap().is_none() && notice.file_name().unwrap().is_none());
+        assert_eq!(fs::read_dir(f.data.completed()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_there_already_is_a_completion_too() {
+        let f = Fixture::new();
+        let spool = f.begin("x", "text");
+        f.publish(&f.begin("other", "text"));
+        fs::rename(f.data.files().join("other"), f.data.files().join("x")).unwrap();
+        f.only().try_lock().unwrap().unwrap().remove().unwrap();
+        assert_eq!(f.publish(&spool), Outcome::Published(of_bytes(b"text")));
+        assert_eq!(f.only().try_lock().unwrap().unwrap().completion().unwrap().digest, Some(of_bytes(b"text")));
+    }
+
+    #[test]
+    fn who_died_after_the_file_was_there_has_its_notice_left_by_the_next() {
+        let f = Fixture::new();
+        let spool = f.begin("x", "text");
+        let inode = fs::metadata(spool.slice_path(0)).unwrap().ino();
+        let publication = Publication { inode, digest: of_bytes(b"text") };
+        spool.lock().unwrap().unwrap().records().set_publication(Some(publication)).unwrap();
+        Store::new(&f.data).publish(&spool.slice_path(0), &FileName::new("x").unwrap(), false).unwrap();
+        assert_eq!(f.publish(&spool), Outcome::Published(of_bytes(b"text")));
+        assert_eq!(f.only().try_lock().unwrap().unwrap().completion().unwrap().size, Some(4));
+    }
+
+    #[test]
+    fn notices_are_in_the_order_of_completion() {
+        let f = Fixture::new();
+        let names = ["z", "a", "m"];
+        names.iter().for_each(|name| drop(f.publish(&f.begin(name, name))));
+        let told = Notice::all(&f.data).unwrap();
+        let told: Vec<String> =
+            told.iter().map(|notice| notice.file_name().unwrap().unwrap().as_str().to_owned()).collect();
+        assert_eq!(told, names);
+        fs::write(f.data.completed().join("file"), "").unwrap();
+        fs::create_dir(f.data.completed().join(".gone-1")).unwrap();
+        assert_eq!(Notice::all(&f.data).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn trials_are_kept_and_begin_anew_for_what_is_moved_back() {
+        let f = Fixture::new();
+        f.publish(&f.begin("x", "text"));
+        let notice = f.only();
+        assert_eq!(notice.trials(), Trials::default());
+        let trials = Trials { failed: 3, again: 5, why: "exit code 1".to_owned() };
+        let locked = notice.try_lock().unwrap().unwrap();
+        locked.note(&trials).unwrap();
+        assert_eq!(notice.trials(), trials);
+        locked.give_up("it never worked").unwrap();
+        assert!(Notice::all(&f.data).unwrap().is_empty());
+        let failed = f.dir.path().join("completed/failed").join(notice.id());
+        fs::rename(failed, notice.path()).unwrap();
+        assert_eq!(f.only().trials(), Trials { failed: 0, again: 0, why: "it never worked".to_owned() });
+        assert!(f.only().try_lock().unwrap().unwrap().completion().is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_name_and_no_trial() {
+        let f = Fixture::new();
+        f.publish(&f.begin("x", "text"));
+        let notice = f.only();
+        fs::write(notice.path().join(UPLOAD_JSON), "{").unwrap();
+        fs::write(notice.path().join(TRIALS_JSON), "{").unwrap();
+        assert!(notice.file_name().unwrap_err().to_string().contains("upload.json"));
+        assert_eq!(notice.trials(), Trials::default());
+    }
+
+    #[test]
+    fn without_notices_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = Fixture { data: DataDir::create(dir.path()).unwrap(), dir };
+        f.publish(&f.begin("x", "text"));
+        assert!(!f.data.completed().exists() && Notice::all(&f.data).unwrap().is_empty());
+    }
+}

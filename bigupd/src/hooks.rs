@@ -1,0 +1,323 @@
+//! Hooks: what an operator has asked before an upload begins, and told once a file is finished. Each is a program, which no
+//! shell is between, or a place on the web.
+//!
+//! - [`begin`] - `on_begin`: may this upload begin?
+//! - [`complete`] - `on_complete`: this file is finished, told at least once, from the notices that publications leave.
+//! - [`program`] - running a program within limits; [`web`] - the same question as a POST.
+
+pub mod begin;
+pub mod complete;
+pub mod program;
+pub mod web;
+
+use bigup_core::name::{printable, quoted};
+use nix::unistd::{AccessFlags, eaccess};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::watch;
+use ureq::http::Uri;
+
+/// Most of what a hook says that is kept, in bytes, of each of its outputs. All else of it is read and forgotten.
+pub const MAX_SAID: usize = 4 << 10;
+
+/// Most lines of it that are logged.
+const MAX_LINES: usize = 40;
+
+/// Who is asked or told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// This program, by its absolute path.
+    Program(PathBuf),
+    /// A POST to this URL, http:// or https://.
+    Url(String),
+}
+
+impl Hook {
+    /// Reads the value of a setting.
+    ///
+    /// # Errors
+    /// It is neither an absolute path nor a URL.
+    pub fn parse(text: &str) -> Result<Hook, String> {
+        if text.starts_with('/') {
+            return Ok(Hook::Program(PathBuf::from(text)));
+        }
+        let url = text.parse::<Uri>().ok().filter(|url| url.authority().is_some_and(|host| !host.host().is_empty()));
+        match url.and_then(|url| url.scheme_str().map(str::to_owned)).as_deref() {
+            Some("http" | "https") => Ok(Hook::Url(text.to_owned())),
+            _ => Err(format!(
+                "{} is neither the absolute path of a program, which takes no arguments here, nor an http:// or https:// URL",
+                quoted(text)
+            )),
+        }
+    }
+
+    /// Whether it can be used as things stand.
+    ///
+    /// # Errors
+    /// The program is not there or cannot be executed, or there is no authority to trust.
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Hook::Program(path) => {
+                let shown = printable(&path.to_string_lossy());
+                let found = std::fs::metadata(path).map_err(|e| format!("{shown}: {e}"))?;
+                if !found.is_file() {
+                    return Err(format!("{shown} is no regular file"));
+                }
+                eaccess(path, AccessFlags::X_OK).map_err(|e| format!("{shown} cannot be executed: {e}"))
+            }
+            Hook::Url(url) => web::check(url),
+        }
+    }
+}
+
+/// Settings of hooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookSettings {
+    /// Who is asked before an upload begins. None: nobody.
+    pub on_begin: Option<Hook>,
+    /// How long an answer may take.
+    pub on_begin_timeout: Duration,
+    /// Who is told that a file is finished. None: nobody.
+    pub on_complete: Option<Hook>,
+    /// How long that may take, each time.
+    pub on_complete_timeout: Duration,
+    /// How often it is tried, at least once.
+    pub on_complete_attempts: u32,
+}
+
+impl HookSettings {
+    /// What is wrong with the hooks as things stand, one mistake each.
+    pub fn mistakes(&self) -> Vec<String> {
+        let hooks = [("on_begin", &self.on_begin), ("on_complete", &self.on_complete)];
+        let check =
+            |(key, hook): (&str, &Option<Hook>)| hook.as_ref()?.check().err().map(|why| format!("{key}: {why}"));
+        hooks.into_iter().filter_map(check).collect()
+    }
+}
+
+/// What a hook is asked or told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What a program gets as its arguments; what is not known is empty.
+    arguments: Vec<String>,
+    /// All of it, by name: `size` is `BIGUP_SIZE` in a program's environment and `"size"` in a body's JSON.
+    fields: Vec<(&'static str, Value)>,
+}
+
+impl Question {
+    /// What is asked with these fields; those named in `arguments` are a program's arguments, in that order.
+    fn new(fields: Vec<(&'static str, Value)>, arguments: &[&str]) -> Question {
+        let value = |name: &&str| fields.iter().find(|(key, _)| key == name).map_or(String::new(), |(_, v)| text(v));
+        Question { arguments: arguments.iter().map(value).collect(), fields }
+    }
+
+    fn variables(&self) -> impl Iterator<Item = (String, String)> {
+        self.fields.iter().map(|(name, value)| (format!("BIGUP_{}", name.to_uppercase()), text(value)))
+    }
+
+    fn json(&self) -> Value {
+        let fields = self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Value::Object(fields.collect::<Map<_, _>>())
+    }
+}
+
+/// A value as programs get it: what is not known is empty, a switch 1 or 0.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(switch) => u8::from(*switch).to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// What a hook answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is well: exit code 0, or a 2xx.
+    Yes,
+    /// It says no, and that will not change by itself.
+    No {
+        /// How it said so, like `exit code 1`.
+        how: String,
+        /// What it said to whom it concerns, printable; empty where it said nothing.
+        message: String,
+    },
+    /// It could not do it now, or could not be asked; says why.
+    Failed(String),
+    /// It was ended since the daemon stops.
+    Stopped,
+}
+
+/// Asks or tells one hook, within its limits.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    hook: Hook,
+    /// What it is called in the log.
+    key: &'static str,
+    /// The data folder, absolute; where programs run.
+    folder: PathBuf,
+    agent: Option<ureq::Agent>,
+}
+
+impl Caller {
+    /// One who asks `hook`, the value of the setting `key`. A program runs in the data folder `folder`.
+    pub fn new(hook: Hook, key: &'static str, folder: &Path) -> Caller {
+        // It can be told unless the folder that we are in is gone.
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let agent = match &hook {
+            Hook::Program(_) => None,
+            Hook::Url(url) => Some(web::agent(url)),
+        };
+        Caller { hook, key, folder, agent }
+    }
+
+    /// Asks, and waits for `time` at most, or until `stop`. What a program says is logged, with `about`, the name of the file.
+    pub async fn ask(&self, about: &str, question: &Question, time: Duration, stop: Stop) -> Answer {
+        match &self.hook {
+            Hook::Program(path) => {
+                let ended = program::run(path, question, &self.folder, time, stop).await;
+                let answer = ended.answer();
+                let level = if answer == Answer::Yes { log::Level::Info } else { log::Level::Warn };
+                for line in ended.out.lines().into_iter().chain(ended.err.lines()) {
+                    log::log!(level, "{about}: {}: {line}", self.key);
+                }
+                answer
+            }
+            Hook::Url(url) => {
+                let agent = self.agent.clone().expect("one was made for the URL");
+                let (url, body) = (url.clone(), question.json());
+                let posted = tokio::task::spawn_blocking(move || web::post(&agent, &url, &body, time));
+                tokio::select! {
+                    answer = posted => answer.unwrap_or_else(|e| Answer::Failed(e.to_string())),
+                    // The thread ends by itself.
+                    () = stop.asked() => Answer::Stopped,
+                }
+            }
+        }
+    }
+}
+
+/// When a hook that is at work is to be ended because the daemon stops.
+#[derive(Clone, Debug)]
+pub struct Stop(Option<(watch::Receiver<bool>, Duration)>);
+
+impl Stop {
+    /// Once `stopping` has been true for `grace`.
+    pub fn after(stopping: watch::Receiver<bool>, grace: Duration) -> Stop {
+        Stop(Some((stopping, grace)))
+    }
+
+    /// Not before the runtime ends, and the hook with it.
+    pub fn never() -> Stop {
+        Stop(None)
+    }
+
+    /// Done when it is time.
+    async fn asked(self) {
+        let Some((mut stopping, grace)) = self.0 else { return std::future::pending().await };
+        // Also where whoever could ask is gone.
+        let _ = stopping.wait_for(|stop| *stop).await;
+        tokio::time::sleep(grace).await;
+    }
+}
+
+/// What a hook said, as much as is kept of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The first [`MAX_SAID`] bytes.
+    kept: Vec<u8>,
+    /// How many more came.
+    more: u64,
+}
+
+impl Said {
+    /// Takes what came next.
+    fn take(&mut self, bytes: &[u8]) {
+        let keep = bytes.len().min(MAX_SAID - self.kept.len());
+        self.kept.extend_from_slice(&bytes[..keep]);
+        self.more += (bytes.len() - keep) as u64;
+    }
+
+    /// Its lines, printable, for the log.
+    fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.kept);
+        let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let mut lines: Vec<String> = lines.take(MAX_LINES + 1).map(printable).collect();
+        if lines.len() > MAX_LINES || self.more > 0 {
+            lines.truncate(MAX_LINES);
+            lines.push(format!("(and more, {} bytes of it not kept)", self.more));
+        }
+        lines
+    }
+
+    /// The same in one line of at most `most` bytes, for a client.
+    fn message(&self, most: usize) -> String {
+        let text = String::from_utf8_lossy(&self.kept);
+        let lines: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(printable).collect();
+        let mut message = lines.join(" ");
+        message.truncate(message.floor_char_boundary(most));
+        message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_hook_is_an_absolute_path_or_a_url() {
+        assert_eq!(Hook::parse("/usr/bin/x y"), Ok(Hook::Program("/usr/bin/x y".into())));
+        for url in ["http://127.0.0.1:1/a?b=c", "https://example.org"] {
+            assert_eq!(Hook::parse(url), Ok(Hook::Url(url.to_owned())));
+        }
+        for wrong in ["", "bin/x", "ftp://x/y", "http://", "https:///x", "mailto:x", "http:x"] {
+            assert!(Hook::parse(wrong).unwrap_err().contains("absolute path"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn programs_must_be_there_and_executable() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        let settings = |begin: &Path, complete: &Path| HookSettings {
+            on_begin: Some(Hook::Program(begin.to_owned())),
+            on_complete: Some(Hook::Program(complete.to_owned())),
+            on_begin_timeout: Duration::ZERO,
+            on_complete_timeout: Duration::ZERO,
+            on_complete_attempts: 1,
+        };
+        let mistakes = settings(&plain, &dir.path().join("none")).mistakes();
+        assert_eq!(mistakes.len(), 2);
+        assert!(mistakes[0].starts_with("on_begin: ") && mistakes[0].contains("executed"), "{mistakes:?}");
+        assert!(settings(dir.path(), Path::new("/bin/sh")).mistakes()[0].contains("no regular file"));
+        assert_eq!(settings(Path::new("/bin/sh"), Path::new("/bin/sh")).mistakes(), [""; 0]);
+    }
+
+    #[test]
+    fn a_question_is_told_in_three_forms() {
+        let fields = vec![("name", json!("a b")), ("size", json!(7)), ("token", Value::Null), ("replace", json!(true))];
+        let question = Question::new(fields, &["name", "token", "size"]);
+        assert_eq!(question.arguments, ["a b", "", "7"]);
+        let variables: Vec<String> = question.variables().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(variables, ["BIGUP_NAME=a b", "BIGUP_SIZE=7", "BIGUP_TOKEN=", "BIGUP_REPLACE=1"]);
+        assert_eq!(question.json(), json!({"name": "a b", "size": 7, "token": null, "replace": true}));
+    }
+
+    #[test]
+    fn what_is_said_is_kept_up_to_a_limit_and_steers_no_terminal() {
+        let mut said = Said::default();
+        (0..1000).for_each(|_| said.take(b"ab\x1b\n\n"));
+        assert_eq!((said.kept.len(), said.more), (MAX_SAID, 5000 - MAX_SAID as u64));
+        let lines = said.lines();
+        assert_eq!((lines.len(), lines[0].as_str()), (MAX_LINES + 1, "ab\\u{1b}"));
+        assert!(lines[MAX_LINES].contains("904 bytes"), "{}", lines[MAX_LINES]);
+        assert_eq!(said.message(12), "ab\\u{1b} ab\\");
+        let mut short = Said::default();
+        short.take("ü".repeat(3).as_bytes());
+        assert_eq!((short.message(5), short.lines().len()), ("üü".to_owned(), 1));
+    }
+}

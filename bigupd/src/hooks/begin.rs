@@ -1,0 +1,104 @@
+//! `on_begin`: somebody is asked before an upload begins.
+//!
+//! Whoever goes on with an upload is let through: it has begun. Another source that takes one over begins it anew, so it is
+//! asked about. What waits for an answer holds a thread, so there are bounds to how many may.
+
+use super::{Answer, Caller, HookSettings, Question, Stop};
+use crate::params::BeginAsk;
+use crate::reply::Refusal;
+use bigup_core::wire::ErrorCode;
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+
+/// Most questions at once.
+const MOST_AT_ONCE: usize = 16;
+
+/// Most that wait for an answer, or their turn; more are told to come back. Far fewer than there are threads for blocking
+/// work, which all other requests need too.
+const MOST_WAITING: usize = 64;
+
+/// Seconds after which a client may ask again where there was no answer.
+const RETRY_AFTER: u64 = 5;
+
+/// Who asks about uploads that are to begin.
+#[derive(Clone, Debug)]
+pub struct Doorkeeper {
+    caller: Caller,
+    time: Duration,
+    turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl Doorkeeper {
+    /// The doorkeeper that `settings` ask for, over the data folder `folder`. None: all uploads may begin.
+    pub fn new(settings: &HookSettings, folder: &Path) -> Option<Doorkeeper> {
+        let (hook, time) = (settings.on_begin.clone()?, settings.on_begin_timeout);
+        let caller = Caller::new(hook, "on_begin", folder);
+        let places = |most| Arc::new(Semaphore::new(most));
+        Some(Doorkeeper { caller, time, turns: places(MOST_AT_ONCE), places: places(MOST_WAITING) })
+    }
+
+    /// Lets an upload begin, or not. Blocks until there is an answer; to be called from a thread of a runtime that may.
+    ///
+    /// # Errors
+    /// It may not (403), or there is no answer now (503).
+    pub fn admit(&self, ask: &BeginAsk) -> Result<(), Refusal> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            log::warn!("{}: not asked about: {MOST_WAITING} uploads wait for an answer of on_begin already", ask.name);
+            return Err(not_now());
+        };
+        let (name, question, this) = (ask.name.to_string(), question(ask), self.clone());
+        // On the runtime: when that is shut down nobody waits any more.
+        let (tell, told) = oneshot::channel();
+        Handle::current().spawn(async move {
+            let _place = place;
+            // Whoever asked may be gone.
+            let _ = tell.send(this.ask(&name, &question).await);
+        });
+        match told.blocking_recv() {
+            Ok(Answer::Yes) => Ok(()),
+            Ok(Answer::No { how, message }) => {
+                log::info!("{}: on_begin does not let it in: {how}", ask.name);
+                let message = if message.is_empty() { "this server does not take it".to_owned() } else { message };
+                Err(Refusal::new(ErrorCode::Forbidden, message))
+            }
+            Ok(Answer::Failed(why)) => {
+                log::error!("{}: on_begin gave no answer: {why}", ask.name);
+                Err(not_now())
+            }
+            Ok(Answer::Stopped) | Err(_) => Err(not_now()),
+        }
+    }
+
+    async fn ask(&self, name: &str, question: &Question) -> Answer {
+        let deadline = Instant::now() + self.time;
+        let turn = tokio::time::timeout_at(deadline, self.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Answer::Failed(format!("{MOST_AT_ONCE} others were asked about for {} s", self.time.as_secs_f64()));
+        };
+        // Requests at work have their grace when the daemon stops, and this is part of one.
+        self.caller.ask(name, question, deadline - Instant::now(), Stop::never()).await
+    }
+}
+
+fn not_now() -> Refusal {
+    let message = "whether this may be uploaded cannot be told just now: ask again later";
+    Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::new(ErrorCode::Overloaded, message) }
+}
+
+fn question(ask: &BeginAsk) -> Question {
+    let fields = vec![
+        ("event", json!("begin")),
+        ("name", json!(ask.name.as_str())),
+        ("size", json!(ask.plan.file_size)),
+        ("token", json!(ask.by.token())),
+        ("replace", json!(ask.replace)),
+        ("peer", json!(ask.peer.map(|peer| peer.to_string()))),
+    ];
+    Question::new(fields, &["name", "size", "token"])
+}

@@ -1,0 +1,355 @@
+//! `on_complete`: somebody is told of each finished file, at least once, whatever dies.
+//!
+//! What is to be told lies on the disk, as notices (`bigup_core::notice`), and so does how often it failed. Nothing here is
+//! more than a view of that. Several daemons may look at one folder: a notice is told by whoever holds its lock.
+//!
+//! Notices are begun with in the order in which the files were finished. Of one name a later one waits until the earlier
+//! one was told, or given up; different names go side by side, [`MOST_AT_ONCE`] at once.
+
+use super::{Answer, Caller, HookSettings, Question, Stop};
+use crate::mergers::Mergers;
+use bigup_core::data_dir::DataDir;
+use bigup_core::name::FileName;
+use bigup_core::notice::{Completion, LockedNotice, Notice, Trials};
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+/// Most hooks at work at once.
+const MOST_AT_ONCE: usize = 4;
+
+/// Most notices that are looked at, the oldest ones: bounds what is remembered of them.
+const MOST_LOOKED_AT: usize = 10_000;
+
+/// Longest time between two looks, for what other daemons and their mergers leave.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Pause after the first failure, doubled with every further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// When a notice that somebody else is at work on is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// When one that the disk refuses is.
+const MENDED_AFTER: Duration = Duration::from_secs(5);
+
+/// Tells whoever looks for notices that there is one.
+#[derive(Clone, Debug, Default)]
+pub struct Completions(Arc<Notify>);
+
+impl Completions {
+    /// Has it looked at soon.
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Who is told, and how often it is tried.
+struct Teller {
+    caller: Caller,
+    /// `files/`, absolute.
+    files: PathBuf,
+    time: Duration,
+    attempts: u32,
+}
+
+/// What became of one notice, and when to look at it again, in milliseconds since 1970; it may be gone.
+struct Looked {
+    id: String,
+    again: u64,
+}
+
+/// Tells of files that are finished in `data`, as `settings` say, until `stopping` is true and hooks at work have had
+/// `grace`. Done at once where nobody is to be told.
+pub async fn tell_forever(
+    data: DataDir,
+    settings: HookSettings,
+    completions: Completions,
+    mergers: Mergers,
+    mut stopping: watch::Receiver<bool>,
+    grace: Duration,
+) {
+    let Some(hook) = settings.on_complete else { return };
+    let files = std::path::absolute(data.files()).unwrap_or_else(|_| data.files());
+    let teller = Arc::new(Teller {
+        caller: Caller::new(hook, "on_complete", data.root()),
+        files,
+        time: settings.on_complete_timeout,
+        attempts: settings.on_complete_attempts,
+    });
+    let (mut desk, mut at_work) = (Desk::default(), JoinSet::new());
+    while !*stopping.borrow() {
+        // From here on no news is missed.
+        let some_end = mergers.some_end();
+        let (looking, due, next) = look(desk, data.clone()).await;
+        desk = looking;
+        for notice in due.into_iter().take(MOST_AT_ONCE - at_work.len()) {
+            desk.at_work.insert(notice.id().to_owned());
+            at_work.spawn(attend(Arc::clone(&teller), notice, Stop::after(stopping.clone(), grace)));
+        }
+        tokio::select! {
+            () = completions.0.notified() => {}
+            () = some_end => {}
+            Some(Ok(looked)) = at_work.join_next(), if !at_work.is_empty() => desk.put(looked),
+            () = tokio::time::sleep(next) => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+    }
+    while at_work.join_next().await.is_some() {}
+}
+
+/// What is known of notices; it may be forgotten at any time.
+#[derive(Default)]
+struct Desk {
+    known: HashMap<String, Known>,
+    /// Those that this daemon is at work on.
+    at_work: HashSet<String>,
+}
+
+/// What is known of one notice.
+struct Known {
+    name: FileName,
+    /// Not to be looked at before, in milliseconds since 1970.
+    again: u64,
+}
+
+impl Desk {
+    fn put(&mut self, looked: Looked) {
+        self.at_work.remove(&looked.id);
+        if let Some(known) = self.known.get_mut(&looked.id) {
+            known.again = looked.again;
+        }
+    }
+
+    /// The notices to be told now, in order, and when to look again at the latest.
+    fn due(&mut self, mut notices: Vec<Notice>, now: u64) -> (Vec<Notice>, Duration) {
+        notices.truncate(MOST_LOOKED_AT);
+        let mut before = std::mem::take(&mut self.known);
+        let (mut due, mut next, mut names) = (vec![], LOOK_EVERY, HashSet::new());
+        for notice in notices {
+            let Some(known) = before.remove(notice.id()).or_else(|| read(&notice)) else { continue };
+            if names.insert(known.name.clone()) && !self.at_work.contains(notice.id()) {
+                match known.again.saturating_sub(now) {
+                    // By a clock that was set.
+                    pause if pause > 2 * LONGEST_PAUSE.as_millis() as u64 => due.push(notice.clone()),
+                    0 => due.push(notice.clone()),
+                    pause => next = next.min(Duration::from_millis(pause)),
+                }
+            }
+            self.known.insert(notice.id().to_owned(), known);
+        }
+        (due, next)
+    }
+}
+
+async fn look(mut desk: Desk, data: DataDir) -> (Desk, Vec<Notice>, Duration) {
+    let looked = tokio::task::spawn_blocking(move || {
+        let (due, next) = match Notice::all(&data) {
+            Ok(notices) => desk.due(notices, now()),
+            Err(e) => {
+                log::error!("on_complete: {e}");
+                (vec![], LOOK_EVERY)
+            }
+        };
+        (desk, due, next)
+    });
+    looked.await.unwrap_or_else(|e| {
+        log::error!("on_complete: looking for finished files: {e}");
+        (Desk::default(), vec![], LOOK_EVERY)
+    })
+}
+
+/// What a notice is about. None: it is gone, or the disk does not give it now, or it makes no sense and was set aside.
+fn read(notice: &Notice) -> Option<Known> {
+    match notice.file_name() {
+        Ok(name) => name.map(|name| Known { name, again: notice.trials().again }),
+        Err(e) if !matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+            log::error!("on_complete: {e}");
+            None
+        }
+        Err(e) => {
+            log::error!("on_complete: nobody can be told of a finished file, since its notice makes no sense: {e}");
+            let set_aside = notice.try_lock().and_then(|locked| locked.map_or(Ok(()), |it| it.give_up(&e.to_string())));
+            if let Err(e) = set_aside {
+                log::error!("on_complete: {e}");
+            }
+            None
+        }
+    }
+}
+
+/// Tells of one file, if nobody else does and it is time.
+async fn attend(teller: Arc<Teller>, notice: Notice, stop: Stop) -> Looked {
+    let id = notice.id().to_owned();
+    let again = match attempt(&teller, notice, stop).await {
+        Ok(again) => again,
+        Err(e) => {
+            log::error!("on_complete: {e}");
+            now() + MENDED_AFTER.as_millis() as u64
+        }
+    };
+    Looked { id, again }
+}
+
+/// The same; gives when to look again.
+async fn attempt(teller: &Arc<Teller>, notice: Notice, stop: Stop) -> io::Result<u64> {
+    let opened = blocking(move || {
+        let Some(locked) = notice.try_lock()? else { return Ok(None) };
+        let (trials, completion) = (notice.trials(), locked.completion()?);
+        Ok(Some((locked, trials, completion)))
+    });
+    let Some((locked, trials, completion)) = opened.await? else {
+        return Ok(now() + LOOK_AGAIN.as_millis() as u64);
+    };
+    // Another daemon may have tried since we looked.
+    let pause = trials.again.saturating_sub(now());
+    if pause > 0 && pause <= LONGEST_PAUSE.as_millis() as u64 {
+        return Ok(trials.again);
+    }
+    let number = trials.failed.saturating_add(1);
+    let name = completion.file_name.to_string();
+    let question = teller.question(&completion, number);
+    let answer = teller.caller.ask(&name, &question, teller.time, stop).await;
+    let (teller, settled) = (Arc::clone(teller), name.clone());
+    let why = match answer {
+        Answer::Yes => {
+            log::info!("{name}: on_complete was told (attempt {number})");
+            return blocking(move || locked.remove()).await.map(|()| 0);
+        }
+        // It will be told again.
+        Answer::Stopped => {
+            log::info!("{name}: on_complete was ended, and will be told again");
+            return Ok(0);
+        }
+        Answer::Failed(why) => why,
+        Answer::No { how, message } if message.is_empty() => how,
+        Answer::No { how, message } => format!("{how}: {message}"),
+    };
+    blocking(move || teller.settle_failure(&settled, locked, number, why)).await
+}
+
+impl Teller {
+    fn question(&self, completion: &Completion, attempt: u32) -> Question {
+        let name = completion.file_name.as_str();
+        let fields = vec![
+            ("event", json!("complete")),
+            ("name", json!(name)),
+            ("path", json!(self.files.join(name).to_string_lossy())),
+            ("size", json!(completion.size)),
+            ("digest", json!(completion.digest.map(|digest| digest.to_string()))),
+            ("token", json!(completion.token)),
+            ("attempt", json!(attempt)),
+        ];
+        Question::new(fields, &["name", "path", "size", "digest", "token"])
+    }
+
+    /// Notes that attempt `failed` failed; gives when to look again.
+    fn settle_failure(&self, name: &str, locked: LockedNotice, failed: u32, why: String) -> io::Result<u64> {
+        if failed >= self.attempts {
+            log::error!(
+                "{name}: on_complete failed {failed} times, and is not tried any more: {why}; to have it told again move \
+                 completed/failed/{} to completed/",
+                locked.notice().id()
+            );
+            return locked.give_up(&why).map(|()| 0);
+        }
+        let pause = pause_after(failed);
+        log::warn!(
+            "{name}: on_complete failed, attempt {failed} of {}: {why}; again in {} s",
+            self.attempts,
+            pause.as_secs()
+        );
+        let again = now() + pause.as_millis() as u64;
+        locked.note(&Trials { failed, again, why })?;
+        Ok(again)
+    }
+}
+
+/// Runs what blocks on the disk where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Pause before the next attempt after so many failures.
+fn pause_after(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigup_core::plan::Plan;
+    use bigup_core::publish::publish;
+    use bigup_core::room::Room;
+    use bigup_core::spool::{Spool, Upload};
+
+    #[test]
+    fn pauses_double_from_1_s_to_5_min() {
+        assert_eq!([1, 2, 3, 9, 10, u32::MAX].map(|n| pause_after(n).as_secs()), [1, 2, 4, 256, 300, 300]);
+    }
+
+    /// Finishes empty files of these names.
+    fn finish(data: &DataDir, names: &[&str]) {
+        for name in names {
+            let plan = Plan::new(Some(0), None, None).unwrap();
+            let upload = Upload { replace: true, ..Upload::begin(FileName::new(name).unwrap(), plan, None) };
+            assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
+            let spool = Spool::of(data, &upload.file_name);
+            let lock = spool.try_merger_lock().unwrap().unwrap();
+            publish(data, &spool, &lock, None).unwrap();
+        }
+    }
+
+    fn names(notices: &[Notice]) -> Vec<String> {
+        notices.iter().map(|notice| notice.file_name().unwrap().unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn notices_are_due_in_order_and_of_one_name_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap().leaving_notices().unwrap();
+        finish(&data, &["b", "a", "b", "c"]);
+        let all = Notice::all(&data).unwrap();
+        let mut desk = Desk::default();
+        let (due, next) = desk.due(all.clone(), now());
+        assert_eq!((names(&due), next), (vec!["b".to_owned(), "a".to_owned(), "c".to_owned()], LOOK_EVERY));
+
+        desk.at_work.insert(all[0].id().to_owned());
+        assert_eq!(names(&desk.due(all.clone(), now()).0), ["a", "c"]);
+        let again = now() + 500;
+        desk.put(Looked { id: all[0].id().to_owned(), again });
+        let (due, next) = desk.due(all.clone(), again - 300);
+        assert_eq!((names(&due), next), (vec!["a".to_owned(), "c".to_owned()], Duration::from_millis(300)));
+        assert_eq!(names(&desk.due(all.clone(), again).0), ["b", "a", "c"]);
+
+        // Given up, or told: then it is the next one's turn.
+        all[0].try_lock().unwrap().unwrap().remove().unwrap();
+        let (due, _) = desk.due(Notice::all(&data).unwrap(), again);
+        assert_eq!(due.iter().map(Notice::id).collect::<Vec<_>>(), [all[1].id(), all[2].id(), all[3].id()]);
+        assert_eq!(desk.known.len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_set_aside_and_keeps_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap().leaving_notices().unwrap();
+        finish(&data, &["a", "b"]);
+        let all = Notice::all(&data).unwrap();
+        std::fs::write(all[0].path().join("upload.json"), "{").unwrap();
+        let (due, _) = Desk::default().due(all.clone(), now());
+        assert_eq!(names(&due), ["b"]);
+        assert!(data.completed().join("failed").join(all[0].id()).join("upload.json").exists());
+    }
+}

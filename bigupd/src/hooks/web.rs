@@ -1,0 +1,105 @@
+//! The same question as a POST of JSON. It goes where the URL says: through no proxy, and to nowhere else by a redirect.
+
+use super::program::MAX_MESSAGE;
+use super::{Answer, MAX_SAID, Said};
+use serde_json::Value;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::rustls::crypto::ring;
+use ureq::Agent;
+use ureq::http::StatusCode;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// Whether a URL can be asked as things stand.
+///
+/// # Errors
+/// It is https://, and no authorities are installed.
+pub fn check(url: &str) -> Result<(), String> {
+    match is_tls(url) && authorities().is_empty() {
+        true => {
+            Err("no certificate authorities are installed on this system: install its package ca-certificates".into())
+        }
+        false => Ok(()),
+    }
+}
+
+fn is_tls(url: &str) -> bool {
+    url.starts_with("https://")
+}
+
+fn authorities() -> Vec<Certificate<'static>> {
+    let found = rustls_native_certs::load_native_certs();
+    found.errors.iter().for_each(|error| log::debug!("{error}"));
+    found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
+}
+
+/// What asks `url`.
+pub fn agent(url: &str) -> Agent {
+    let config = Agent::config_builder().http_status_as_error(false).proxy(None);
+    let config = config.max_redirects(0).max_redirects_will_error(false);
+    // A server that closes what was idle would make the next question fail.
+    let config = config.max_idle_connections(0);
+    if !is_tls(url) {
+        return config.build().into();
+    }
+    let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()));
+    config.tls_config(tls.root_certs(RootCerts::from(authorities().into_iter())).build()).build().into()
+}
+
+/// Asks, and waits for `time` at most. Blocks.
+pub fn post(agent: &Agent, url: &str, body: &Value, time: Duration) -> Answer {
+    let request = agent.post(url).config().timeout_global(Some(time)).build();
+    let sent = request.header("Content-Type", "application/json").send(body.to_string());
+    match sent {
+        Ok(response) => {
+            let status = response.status();
+            let mut said = vec![];
+            // What of it cannot be read in time only explains the status.
+            let _ = response.into_body().into_reader().take(MAX_SAID as u64).read_to_end(&mut said);
+            judge(status, &said)
+        }
+        Err(e) => Answer::Failed(e.to_string()),
+    }
+}
+
+fn judge(status: StatusCode, body: &[u8]) -> Answer {
+    let how = format!("HTTP status {}", status.as_u16());
+    match status {
+        status if status.is_success() => Answer::Yes,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Answer::Failed(how),
+        status if status.is_client_error() => Answer::No { how, message: message(body) },
+        _ => Answer::Failed(how),
+    }
+}
+
+/// The text under `message` of a JSON body, else all of it.
+fn message(body: &[u8]) -> String {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let text = json.as_ref().and_then(|json| json["message"].as_str()).map_or(body, str::as_bytes);
+    let mut said = Said::default();
+    said.take(text);
+    said.message(MAX_MESSAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_say_yes_no_or_not_now() {
+        let judged = |status: u16, body: &str| judge(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+        for status in [200, 204] {
+            assert_eq!(judged(status, "x"), Answer::Yes);
+        }
+        for (body, message) in
+            [(r#"{"message": "no\nway"}"#, "no way"), ("plain", "plain"), (r#"{"a": 1}"#, r#"{"a": 1}"#)]
+        {
+            let no = Answer::No { how: "HTTP status 403".to_owned(), message: message.to_owned() };
+            assert_eq!(judged(403, body), no);
+        }
+        for status in [302, 408, 429, 500, 503] {
+            assert_eq!(judged(status, "x"), Answer::Failed(format!("HTTP status {status}")));
+        }
+    }
+}
