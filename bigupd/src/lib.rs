@@ -101,6 +101,7 @@ pub async fn run(
         config.hooks.clone(),
         uploads.completions.clone(),
         mergers.clone(),
+        metrics.clone(),
         is_stopping.clone(),
         config.stop_grace,
     ));

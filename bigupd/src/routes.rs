@@ -16,7 +16,7 @@ use crate::params::{AnswerForm, BeginAsk, Params};
 use crate::reply::{Refusal, Reply, json};
 use crate::tokens::{Permission, redacted};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
-use crate::watching::{Question, Watching};
+use crate::watching::{Question, Watching, question};
 use bigup_core::digest::{DigestKind, SliceDigest};
 use bigup_core::name::FileName;
 use bigup_core::ranges::SliceRanges;
@@ -30,7 +30,6 @@ use tokio::sync::watch;
 use warp::Filter;
 use warp::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{Method, StatusCode};
-use warp::path::FullPath;
 
 /// Content-Digest (RFC 9530).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
@@ -88,7 +87,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> +
     let body = warp::body::stream().map(raw_body);
     let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
-    let other = with_app.and(warp::path::full()).and(request).then(elsewhere);
+    let other = with_app.and(question()).and(request).then(elsewhere);
     native.or(other).unify().recover(never).unify()
 }
 
@@ -100,7 +99,7 @@ async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
 
 async fn elsewhere(
     app: App,
-    path: FullPath,
+    question: Option<Question>,
     method: Method,
     headers: HeaderMap,
     _query: String,
@@ -108,7 +107,7 @@ async fn elsewhere(
     body: RawBody,
 ) -> Reply {
     let began = Instant::now();
-    let (route, answer) = match Question::at(path.as_str()) {
+    let (route, answer) = match question {
         Some(question) => (question.route(), app.tell(question, &method, &headers, peer).await),
         None => (Route::Other, Err(nothing_here())),
     };

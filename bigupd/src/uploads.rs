@@ -197,8 +197,9 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, metrics, completions, census, without_drafts) = Default::default();
-        let doorkeeper = Doorkeeper::new(&config.hooks, data.root());
+        let (arriving, completions, census, without_drafts) = Default::default();
+        let metrics = Metrics::new();
+        let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
         Uploads { data, config, arriving, metrics, completions, doorkeeper, census, without_drafts }
     }
 
