@@ -163,7 +163,7 @@ async fn answer(
     peer: Option<Peer>,
     body: RawBody,
 ) -> Reply {
-    log::debug!("{method} {}", redacted(&bigup_core::name::printable(&query)));
+    log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::name::printable(&query)));
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
     }
@@ -378,11 +378,12 @@ impl App {
     }
 
     async fn stored(&self, ask: &SliceAsk, stored: Stored) -> Reply {
-        log::debug!("{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
+        let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
+        log::debug!(upload, slice, peer; "{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
         let mut answer = slice_answer(ask);
         match stored {
             Stored::Finished(digest) => {
-                log::info!("{}: stored, verified and published, digest {digest}", ask.name);
+                log::info!(upload, peer; "{}: stored, verified and published, digest {digest}", ask.name);
                 answer.is_uploaded = 1;
                 answer.file_digest = Some(digest.to_string());
             }
@@ -438,7 +439,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
 }
 
 fn log_refused(ask: &SliceAsk, refusal: &Refusal) {
-    log::debug!("{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
+    let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
+    log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
 }
 
 fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
@@ -470,7 +472,7 @@ fn slice_ask(
     let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));
     let sha256 = content_digest.map_or(Ok(None), parse_content_digest)?;
     let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
-    let ask = SliceAsk { by: params.by().clone(), name, slice_id, len, digest, offset, source, begin };
+    let ask = SliceAsk { by: params.by().clone(), peer, name, slice_id, len, digest, offset, source, begin };
     Ok((ask, Expected { slice_id, len, sha256 }))
 }
 

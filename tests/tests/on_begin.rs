@@ -143,7 +143,7 @@ fn hooks_that_take_long_keep_nobody_else() {
     let (daemon, place) = asking(text, &["--on-begin-timeout", "60s"]);
     let (done, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        for i in 0..80 {
+        for i in 0..144 {
             let (server, done, refused) = (daemon.server(), &done, &refused);
             scope.spawn(move || {
                 let status = server.get(&format!("file_name=f{i}&slice_num=3")).status;
@@ -157,8 +157,8 @@ fn hooks_that_take_long_keep_nobody_else() {
         assert_eq!((lines(&place.join("begun")).len(), done.load(Ordering::Relaxed)), (16, 0));
         fs::write(place.join("go"), "").unwrap();
     });
-    assert_eq!((done.into_inner(), refused.into_inner()), (64, 16));
-    assert_eq!(list(&daemon.data().join("tmp")).len(), 64);
+    assert_eq!((done.into_inner(), refused.into_inner()), (128, 16));
+    assert_eq!(list(&daemon.data().join("tmp")).len(), 128);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! - whatever else is in `files/` is exact too;
 //! - every upload that had begun is known;
 //! - every slice that had been answered 200 is held, where `slice_ack` is `synced`;
+//! - every file that was told to be finished is told to a hook, too;
 //! - all pushes run again complete, exact, and leave nothing behind.
 //!
 //! `BIGUP_CUTS` sets how many cuts each of the six kinds of run gets, beside half as many right after a small file;
@@ -11,6 +12,7 @@
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
+use bigup_tests::hooks::{lines, script};
 use bigup_tests::http::Server;
 use bigup_tests::powercut::{Cut, Kind, Machine, another_boot};
 use bigup_tests::process::eventually;
@@ -271,6 +273,47 @@ fn survives(kind: Kind, slice_ack: &str) {
         "{kind:?}, {slice_ack}: {} cuts, {files} finished files and {slices} slices told and looked at",
         taken.len()
     );
+}
+
+/// Of every file that was told to be finished, and that no hook has taken note of, one is told after the cut.
+fn keeps_notices(kind: Kind) {
+    let machine = Machine::new(kind, ROOM);
+    let scratch = tempfile::tempdir().expect("a temporary folder can be made");
+    let settings = ["--reserve", "0", "--on-complete-attempts", "1000", "--on-complete"];
+    let daemon = Daemon::with_data(&machine.path().join("data"), &[&settings[..], &["/bin/false"]].concat());
+    let (mut names, mut taken) = (BTreeSet::new(), vec![]);
+    for (number, len) in (0..).zip([100, SLICE_SIZE * 5 / 2, 2000, SLICE_SIZE * 3, 0, 10_000]) {
+        let name = format!("f{number}");
+        push(daemon.url(), &data::file(scratch.path(), &name, number, len));
+        names.insert(name);
+        taken.push((names.clone(), machine.cut(number)));
+    }
+    drop(daemon);
+    let hook = script(scratch.path(), "hook", "echo \"$1\" >> DIR/told");
+    let told = scratch.path().join("told");
+    for (names, cut) in taken {
+        let (mount, boot) = (cut.mount(), tempfile::tempdir().expect("a temporary folder can be made"));
+        let data = mount.path().join("data");
+        std::fs::write(&told, "").expect("there is room");
+        let daemon = Daemon::launched(another_boot(boot.path()), &data, &[&settings[..], &[hook.as_str()]].concat());
+        eventually("all are told", || names.is_subset(&lines(&told).into_iter().collect()));
+        eventually("no upload is left", || daemon.spools().iter().all(|name| name.starts_with('.')));
+    }
+}
+
+#[test]
+fn ext4_keeps_notices() {
+    keeps_notices(Kind::Ext4);
+}
+
+#[test]
+fn xfs_keeps_notices() {
+    keeps_notices(Kind::Xfs);
+}
+
+#[test]
+fn btrfs_keeps_notices() {
+    keeps_notices(Kind::Btrfs);
 }
 
 #[test]

@@ -19,9 +19,9 @@ use tokio::time::Instant;
 /// Most questions at once.
 const MOST_AT_ONCE: usize = 16;
 
-/// Most that wait for an answer, or their turn; more are told to come back. Far fewer than there are threads for blocking
-/// work, which all other requests need too.
-const MOST_WAITING: usize = 64;
+/// Most that wait for an answer, or their turn; more are told to come back. Twice what a client sends at once, and far fewer
+/// than there are threads for blocking work, which all other requests need too.
+const MOST_WAITING: usize = 128;
 
 /// Seconds after which a client may ask again where there was no answer.
 const RETRY_AFTER: u64 = 5;
