@@ -4,7 +4,7 @@
 //! more than a view of that. Several daemons may look at one folder: a notice is told by whoever holds its lock.
 //!
 //! Notices are begun with in the order in which the files were finished. Of one name a later one waits until the earlier
-//! one was told, or given up; different names go side by side, [`MOST_AT_ONCE`] at once.
+//! one was told, or given up; different names go side by side, a few at once.
 
 use super::{Answer, Caller, HookSettings, Question, Stop};
 use crate::mergers::Mergers;
