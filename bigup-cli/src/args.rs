@@ -28,9 +28,33 @@ Environment:
   SSL_CERT_FILE, SSL_CERT_DIR   the system's authorities, where they do not lie at their usual place
   http_proxy, no_proxy   as elsewhere; this machine is never reached by way of a proxy";
 
+const EXAMPLES: &str = "
+  bigup-cli push disk.img   push a file under its own name to a server on this machine
+  bigup-cli status   what is unfinished
+  bigup-cli verify disk.img   whether the server has the same";
+
+const PUSH_EXAMPLES: &str = "
+  bigup-cli push --url https://files.example.org --token-file alice.token --name alice/disk.img disk.img
+  bigup-cli push photos videos   push two folders with all that is below them
+  pg_dump db | bigup-cli push --name db.sql -   push what a program writes
+  bigup-cli push --embedded /srv/bigup disk.img   push into a data folder of this machine";
+
+const STATUS_EXAMPLES: &str = "
+  bigup-cli status   all unfinished uploads
+  bigup-cli status --json disk.img   what the server has of one file";
+
+const VERIFY_EXAMPLES: &str = "
+  bigup-cli verify disk.img   compare with the finished file of the same name
+  bigup-cli verify --name alice/disk.img disk.img   with one of another name";
+
+/// What stands below the options: what all commands have in common, and a command's own examples.
+fn after_help(examples: &str) -> String {
+    format!("{AFTER_HELP}\n\nExamples:{examples}")
+}
+
 /// bigup-cli: moves big files to a bigup server.
 #[derive(Parser, Debug)]
-#[command(name = "bigup-cli", version, about = "Moves big files to a bigup server", after_help = AFTER_HELP)]
+#[command(name = "bigup-cli", version, about = "Moves big files to a bigup server", after_help = after_help(EXAMPLES))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -41,13 +65,13 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Push files and folders; what the server holds already is not sent again
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = after_help(PUSH_EXAMPLES))]
     Push(PushArgs),
     /// Show unfinished uploads, or what the server has of one name
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = after_help(STATUS_EXAMPLES))]
     Status(StatusArgs),
     /// Compare a local file with the finished one on the server
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = after_help(VERIFY_EXAMPLES))]
     Verify(VerifyArgs),
 }
 

@@ -31,6 +31,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// link is silent, the system notices sooner ([`connect::SILENCE`]): a server at work still answers it.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Most connections in a row that turn out to have been closed while they were kept before that counts as a failure.
+const MOST_KEPT: u32 = 64;
+
 /// Bytes that one write hands to the system. Larger ones gained nothing on a loopback.
 const OUTPUT_BUFFER_LEN: usize = 256 << 10;
 
@@ -86,7 +89,7 @@ pub enum CallError {
         location: String,
     },
     /// Somebody else answered, like a proxy.
-    #[error("{url} answers {status} with something that no bigup server says: {excerpt}")]
+    #[error("{url} answers {status} with something that no bigup server says: {excerpt}{}", foreign_hint(*status))]
     Foreign {
         /// The server.
         url: String,
@@ -326,6 +329,17 @@ impl Client {
     }
 }
 
+/// What to do about an answer of somebody else, where that can be told.
+fn foreign_hint(status: u16) -> &'static str {
+    match status {
+        413 => {
+            "; what stands before the server takes no slices as large as these: push with a smaller --slice-size, or \
+             raise its limit (client_max_body_size of nginx)"
+        }
+        _ => "",
+    }
+}
+
 /// What is sent, and who watches it leave.
 struct Watched<'a, R> {
     bytes: R,
@@ -339,17 +353,16 @@ impl<R: Read> Read for Watched<'_, R> {
     }
 }
 
-/// What `call` gives, called once more where it met a connection that was closed while it was kept.
-///
-/// Once: others may have been closed with it, but those are known to be by then.
+/// What `call` gives, called once more for each connection it met that was closed while it was kept: a server that is
+/// restarted closes all of them, one after the other. One that is made anew is none of these.
 fn anew<T>(call: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
-    match call() {
-        Err(error) if connect::was_closed_at_rest(&error) => {
-            log::debug!("again at once: {error}");
-            call()
+    for _ in 0..MOST_KEPT {
+        match call() {
+            Err(error) if connect::was_closed_at_rest(&error) => log::debug!("again at once: {error}"),
+            result => return result,
         }
-        result => result,
     }
+    call()
 }
 
 /// `Location` without its query.
@@ -389,6 +402,24 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
+
+    #[test]
+    fn each_connection_that_was_closed_at_rest_is_given_up_without_a_word_but_not_for_ever() {
+        for (closed, ends_well) in [(0, true), (3, true), (MOST_KEPT, true), (MOST_KEPT + 1, false)] {
+            let calls = std::cell::Cell::new(0);
+            let result: Result<(), _> = anew(|| {
+                calls.set(calls.get() + 1);
+                if calls.get() <= closed { Err(connect::closed_at_rest()) } else { Ok(()) }
+            });
+            assert_eq!((result.is_ok(), calls.get()), (ends_well, closed + u32::from(ends_well)));
+        }
+        let calls = std::cell::Cell::new(0);
+        let other = || -> Result<(), _> {
+            calls.set(calls.get() + 1);
+            Err(ureq::Error::HostNotFound)
+        };
+        assert!(anew(other).is_err() && calls.get() == 1);
+    }
 
     #[test]
     fn a_server_is_given_in_several_ways() {
@@ -454,5 +485,8 @@ mod tests {
         let message = client.foreign(502, body.as_bytes(), None).to_string();
         assert!(message.contains("502") && message.contains("<html> \\u{1b}[31mxx"), "{message}");
         assert!(message.len() < 400, "{}", message.len());
+        assert!(!message.contains("--slice-size"), "{message}");
+        let message = client.foreign(413, b"<html>", None).to_string();
+        assert!(message.contains("<html>; ") && message.contains("--slice-size"), "{message}");
     }
 }

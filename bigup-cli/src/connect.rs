@@ -78,6 +78,12 @@ pub fn was_closed_at_rest(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<ClosedAtRest>()))
 }
 
+/// The error of a request on a connection that was closed at rest.
+#[cfg(test)]
+pub fn closed_at_rest() -> Error {
+    io::Error::new(ErrorKind::UnexpectedEof, ClosedAtRest(ErrorKind::UnexpectedEof.into())).into()
+}
+
 /// Makes [`Tcp`] unless a proxy gave a connection already.
 #[derive(Debug)]
 struct TcpConnector {

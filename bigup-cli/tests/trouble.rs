@@ -41,6 +41,41 @@ fn a_busy_server_is_asked_again_when_it_said() {
 }
 
 #[test]
+fn a_paused_upload_is_asked_about_before_a_slice_is_sent_once_more() {
+    let paused = || refusal_later(503, "paused", "the upload is paused", 0);
+    let (left, is_told) = (AtomicU32::new(2), AtomicU32::new(0));
+    let mock = Mock::with_hook(move |request, _| {
+        if request.is_slice(1) && is_told.swap(1, Ordering::SeqCst) == 0 {
+            return Some(paused());
+        }
+        let asks = !request.is_post() && is_told.load(Ordering::SeqCst) == 1;
+        (asks && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()).then(paused)
+    });
+    let data = bytes(4 * K);
+    let (_dir, path) = file("a", &data);
+    let run = mock.run(&["push", &path, "--slice-size", "1K", "--json"]).ok();
+    assert_eq!(mock.slices_sent(), [0, 1, 1, 2, 3]);
+    let attempts: Vec<_> = run.events("retry").iter().map(|retry| retry["slice_id"].as_u64()).collect();
+    assert_eq!(attempts, [Some(1); 3]);
+    assert_eq!(mock.finished("a"), Some(data));
+}
+
+#[test]
+fn a_push_whose_upload_is_cancelled_does_not_begin_it_anew() {
+    let cancelled = || refusal(410, "cancelled", "the upload was cancelled");
+    let is_cancelled = AtomicU32::new(0);
+    let mock = Mock::with_hook(move |request, _| {
+        if request.is_slice(2) {
+            is_cancelled.store(1, Ordering::SeqCst);
+        }
+        (is_cancelled.load(Ordering::SeqCst) == 1).then(cancelled)
+    });
+    let (_dir, path) = file("a", &bytes(4 * K));
+    mock.run(&["push", &path, "--slice-size", "1K", "--senders", "1"]).failed("the upload was cancelled");
+    assert_eq!((mock.slices_sent(), mock.requests().len()), (vec![0, 1, 2], 4));
+}
+
+#[test]
 fn a_dropped_connection_is_made_again() {
     let mock = Mock::with_hook(first(3, |request| !request.is_slice(0), || Reply::Drop));
     let data = bytes(4 * K);
@@ -134,7 +169,7 @@ fn a_server_that_loses_slices_for_ever_is_given_up() {
 }
 
 #[test]
-fn an_upload_that_was_cancelled_is_begun_again() {
+fn an_upload_that_went_is_begun_again() {
     let cancel = AtomicU32::new(0);
     let mock = Mock::with_hook(move |request, state| {
         if request.is_slice(3) && cancel.fetch_add(1, Ordering::SeqCst) == 0 {

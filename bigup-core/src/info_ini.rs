@@ -186,7 +186,7 @@ impl InfoIni<'_> {
 /// mends it.
 pub fn tolerate(name: &FileName, told: io::Result<()>) {
     if let Err(e) = told {
-        log::warn!("{name}: info.ini is not up to date: {e}");
+        log::warn!(upload = name.as_str(); "{name}: info.ini is not up to date: {e}");
     }
 }
 

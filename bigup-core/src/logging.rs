@@ -1,20 +1,83 @@
-//! What the programs log, to standard error: a line each, which steers no terminal and fakes no other line, whatever it
-//! quotes of a client, a server or the disk.
+//! What the programs log: to standard error, a line each, or to systemd's journal where standard error leads there. A line
+//! steers no terminal and fakes no other line, whatever it quotes of a client, a server or the disk.
+//!
+//! In the journal each entry has a priority, and beside the line the fields that its place in the program knows, by which
+//! `journalctl` finds it:
+//!
+//! | field | |
+//! | --- | --- |
+//! | `UPLOAD` | name of the file, as it is |
+//! | `SLICE` | id of the slice |
+//! | `PEER` | address and port that the request came from |
+//!
+//! Places in the program give them as key and value of [`log`]'s macros: `upload`, `slice`, `peer`.
 
-use crate::name::printable;
-use env_logger::{Builder, Env};
-use log::Record;
+use crate::name::{FileName, printable};
+use env_logger::{Builder, Env, Logger};
+use log::{Log, Metadata, Record};
 use std::io::{self, Write};
+use systemd_journal_logger::{JournalLog, connected_to_journal};
 
-/// A logger to be started. `BIGUP_LOG` says what is logged (env_logger's syntax), `filter` where it is not set.
+/// A logger of lines to be started. `BIGUP_LOG` says what is logged (env_logger's syntax), `filter` where it is not set.
 pub fn logger(filter: &str) -> Builder {
     let mut builder = Builder::from_env(Env::new().filter_or("BIGUP_LOG", filter));
     builder.format(write_line);
     builder
 }
 
+/// Starts to log, to the journal where standard error leads there, for a program that may run as a service. `upload` is
+/// the one that every line is about; None: there is no such.
+pub fn start(filter: &str, upload: Option<&FileName>) {
+    let mut logger = logger(filter);
+    match journal(upload) {
+        None => logger.init(),
+        Some(journal) => {
+            let lines = logger.build();
+            log::set_max_level(lines.filter());
+            let set = log::set_boxed_logger(Box::new(ToJournal { lines, journal }));
+            set.expect("the logger is started once");
+        }
+    }
+}
+
 fn write_line(out: &mut env_logger::fmt::Formatter, record: &Record<'_>) -> io::Result<()> {
     let style = out.default_level_style(record.level());
     let (time, message) = (out.timestamp(), printable(&record.args().to_string()));
     writeln!(out, "[{time} {style}{:<5}{style:#} {}] {message}", record.level(), record.target())
+}
+
+/// The journal; None where standard error leads elsewhere, or the journal cannot be reached.
+fn journal(upload: Option<&FileName>) -> Option<JournalLog> {
+    let journal = connected_to_journal().then(JournalLog::new)?.ok()?;
+    Some(match upload {
+        Some(name) => journal.add_extra_field("UPLOAD", name.as_str()),
+        None => journal,
+    })
+}
+
+/// Logs to the journal.
+struct ToJournal {
+    /// Says what is logged, and takes what the journal does not: standard error leads there too.
+    lines: Logger,
+    journal: JournalLog,
+}
+
+impl Log for ToJournal {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.lines.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.lines.matches(record) {
+            return;
+        }
+        let message = printable(&record.args().to_string());
+        if self.journal.journal_send(&record.to_builder().args(format_args!("{message}")).build()).is_err() {
+            self.lines.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.lines.flush();
+    }
 }

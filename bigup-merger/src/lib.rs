@@ -4,12 +4,14 @@
 //! merged file in order, syncs at times, and only then unlinks what it merged; when all is there it publishes the file.
 //! Between slices it sleeps on inotify. Everything it needs to go on after a kill is in the spool.
 //!
+//! - [`args`] - the command line.
 //! - [`merge`] - appending, syncing, unlinking.
 //! - [`recover`] - what to trust at the start.
 //! - [`sync`] - syncing beside appending.
 //! - [`wait`] - sleeping until something happens.
 //! - [`events`] - telling whoever started the merger.
 
+pub mod args;
 pub mod events;
 pub mod merge;
 pub mod recover;
@@ -135,7 +137,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         }
         if stop.is_set() {
             merge.checkpoint()?;
-            log::info!("{}: stopped at slice {}", config.file_name, merge.frontier());
+            log::info!(slice = merge.frontier(); "{}: stopped at slice {}", config.file_name, merge.frontier());
             return Ok(Ended::Stopped);
         }
         if merge.is_whole() {
@@ -154,6 +156,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         if idle_left.is_zero() {
             merge.checkpoint()?;
             log::info!(
+                slice = merge.frontier();
                 "{}: nothing new for {:?}, leaving at slice {}",
                 config.file_name,
                 config.idle,
@@ -194,7 +197,7 @@ fn publish_and_tell(
 
 fn begin<'a>(config: &'a Config, data: &'a DataDir, spool: &'a Spool) -> io::Result<Option<Merge<'a>>> {
     let Some(recovered) = recover::recover(spool)? else { return Ok(None) };
-    log::info!("{}: merging from slice {}", config.file_name, recovered.frontier);
+    log::info!(slice = recovered.frontier; "{}: merging from slice {}", config.file_name, recovered.frontier);
     Merge::begin(data, spool, &config.file_name, recovered, config.events.clone()).map(Some)
 }
 

@@ -352,7 +352,7 @@ impl<'a> Merge<'a> {
         let fits = self.upload.plan.len_of(slice_id).is_none_or(|len| len == found.len());
         let trusted = fits && record.is_some_and(|r| r.boot == BootId::current() && r.len == found.len());
         if !trusted && !slice_is_right(&path, &self.upload.plan, slice_id, record)? {
-            log::warn!("{}: slice {slice_id} is damaged; it will be asked for again", self.name);
+            log::warn!(slice = slice_id; "{}: slice {slice_id} is damaged; it will be asked for again", self.name);
             if let Some(locked) = self.lock()? {
                 locked.discard_if_wrong(slice_id)?;
             }
@@ -383,7 +383,7 @@ impl<'a> Merge<'a> {
     fn put(&mut self, slice: &File, slice_id: u64, offset: u64, len: u64) -> Result<(), CopyError> {
         let method = self.copier.copy(slice, &self.merged, offset, len)?;
         if self.method != Some(method) {
-            log::info!("{}: merging slice {slice_id} by {method}", self.name);
+            log::info!(slice = slice_id; "{}: merging slice {slice_id} by {method}", self.name);
             self.method = Some(method);
         }
         let joins = self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);

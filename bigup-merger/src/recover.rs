@@ -49,11 +49,11 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
         match state_of(spool, &Records(&digests), &merged, &upload.plan, slice_id, same_boot)? {
             State::Good => again.push(slice_id),
             State::MergedAlready => {
-                log::debug!("{}: slice {slice_id} was merged and reached the disk", spool.folder());
+                log::debug!(slice = slice_id; "{}: slice {slice_id} was merged and reached the disk", spool.folder());
                 discard_unless_sent_anew(spool, slice_id)?;
             }
             State::Damaged => {
-                log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
+                log::warn!(slice = slice_id; "{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
                 (frontier, damaged) = (slice_id, Some(slice_id));
                 break;
             }
@@ -114,7 +114,7 @@ fn check_waiting(spool: &Spool, records: &Records<'_>, plan: &Plan, waiting: &[u
             continue;
         }
         if !slice_is_right(&spool.slice_path(*slice_id), plan, *slice_id, record)? {
-            log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
+            log::warn!(slice = slice_id; "{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
             discard_unless_sent_anew(spool, *slice_id)?;
         } else if let (Some(locked), Some(record)) = (spool.lock()?, record)
             && locked.records().get(*slice_id)? == Some(record)

@@ -36,6 +36,13 @@ const UPLOADS_RETRY_AFTER: u64 = 10;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+impl Peer {
+    /// `peer` for the log; empty where it is not known.
+    pub fn shown(peer: Option<Peer>) -> String {
+        peer.map_or_else(String::new, |Peer(address)| address.to_string())
+    }
+}
+
 /// What somebody may do.
 #[derive(Clone, Debug)]
 pub enum Access {
@@ -259,12 +266,13 @@ impl Gate {
             turned_away.since += 1;
             return;
         }
-        let from = peer.map_or_else(String::new, |Peer(address)| format!(" from {address}"));
+        let peer = Peer::shown(peer);
+        let from = if peer.is_empty() { "" } else { &format!(" from {peer}") };
         let others = match std::mem::take(&mut turned_away.since) {
             0 => String::new(),
             since => format!(", and {since} others before"),
         };
-        log::warn!("a request{from} was not let in{others}: {}", refusal.message);
+        log::warn!(peer; "a request{from} was not let in{others}: {}", refusal.message);
         turned_away.logged = Some(Instant::now());
     }
 }

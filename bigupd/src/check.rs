@@ -25,12 +25,27 @@ const EXIT_DAMAGED: u8 = 3;
 /// What a merger may need, over the time without a slice after which it leaves, to sync and leave.
 const MERGER_LEAVES: Duration = Duration::from_secs(5);
 
+const AFTER_HELP: &str = "\
+A finished file without a digest (put there or changed by hand, or on a file system without extended attributes) counts \
+as not known.
+
+Exit codes:
+  0  all is well, or was made so
+  1  something could not be checked
+  2  the command line or the configuration makes no sense
+  3  damage was found and left
+
+Files:
+  DATA/damaged/TIME/   what a repair moved out of the way; never used or removed by bigup
+
+Examples:
+  bigupd check --config /etc/bigup/bigupd.ini   check all that is stored
+  bigupd check --data-dir /srv/bigup --repair alice/   check and mend what is below a folder";
+
 /// Compares unfinished uploads and finished files with the digests that were recorded when they came. May run beside
 /// daemons; nothing is changed without --repair.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "A finished file without a digest (put there or changed by hand, or on a file system without \
-extended attributes) counts as not known.\n\nExit codes: 0 all is well, or was made so; 1 something could not be checked; \
-2 wrong usage or configuration; 3 damage was found and left.")]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// Files, folders of files and uploads, by name [default: all]
     #[arg(value_name = "NAME", value_parser = |name: &str| FileName::new(name))]

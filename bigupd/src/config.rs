@@ -18,17 +18,39 @@ const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 /// Longest timeout: more than anybody waits, and no clock overflows by adding it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+const AFTER_HELP: &str = "\
+Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or in the configuration file \
+(data_dir = …, listen = …), without a section or in [bigupd]. Flags win over the environment, the environment over the \
+file. Sizes are bytes or numbers with K, M, G, T; times are seconds or numbers with ms, s, m, h, d.
+
+Exit codes:
+  0  stopped as asked, or the configuration is right
+  1  something failed
+  2  the command line or the configuration makes no sense; every mistake is told
+
+Signals:
+  SIGTERM, SIGINT   stop: running requests have stop_grace to finish
+  SIGHUP   read the certificates again
+
+Environment:
+  BIGUP_CONFIG   the configuration file, where --config is not given
+  BIGUP_LOG   what is logged: error, warn, info (default), debug
+
+Files:
+  /etc/bigup/bigupd.ini   the configuration of the service
+  DATA/info.ini   the unfinished uploads, to be read
+  DATA/tokens.json   who is let in; changed by bigupd token
+  DATA/files/   finished files
+  DATA/tmp/   unfinished uploads
+
+Examples:
+  bigupd --data-dir /srv/bigup --listen 127.0.0.1:8888   serve this machine
+  bigupd --config /etc/bigup/bigupd.ini --check-config   tell the mistakes in a configuration";
+
 /// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
 /// DATA/files/.
 #[derive(Parser, Debug, Default)]
-#[command(
-    version,
-    after_help = "Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or \
-in the configuration file (data_dir = …, listen = …), without a section or in [bigupd]. Flags win over the environment, \
-the environment over the file. Sizes are bytes or numbers with K, M, G, T; times are seconds or numbers with ms, s, m, \
-h, d.\n\nBIGUP_LOG sets what is logged: error, warn, info (default), debug.\n\nExit codes: 0 stopped, 1 failed, 2 wrong \
-usage or configuration."
-)]
+#[command(name = "bigupd", version, after_help = AFTER_HELP)]
 pub struct Arguments {
     /// What to do instead of serving.
     #[command(subcommand)]
@@ -50,12 +72,26 @@ pub struct Arguments {
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Compare unfinished uploads and finished files with their digests
+    ///
+    /// The digests are those that were recorded when slices and files came. It may run beside daemons; nothing is changed
+    /// without --repair, and what is missing is sent again by the next push.
     Check(check::Arguments),
     /// Make, list and revoke tokens, by which clients are let in
+    ///
+    /// As long as there is a list of tokens, be it empty, every request needs one. Daemons see what changed at their next
+    /// request.
     Token(tokens::command::Arguments),
-    /// Show unfinished uploads
+    /// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
+    ///
+    /// HELD is what has arrived, MERGED what of it is in the merged file already. RATE is what came in the last second, or
+    /// since the last look. MERGER is the process that merges; `waiting` where there is something to merge and none at work.
+    /// AGE is the time since an upload was begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its
+    /// powers.
     Status(status::Arguments),
-    /// Remove unfinished uploads, with all that is held of them
+    /// Remove unfinished uploads, with all that is held of them. Finished files are not touched
+    ///
+    /// It works with or without daemons, whatever mergers and clients are at work: a client is told that its upload was
+    /// cancelled, and ends. For a minute that source cannot begin the upload anew; others can.
     Cancel(operate::cancel::Arguments),
     /// Let unfinished uploads rest: no slices are taken of them until they are resumed
     Pause(operate::pause::Arguments),

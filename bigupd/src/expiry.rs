@@ -60,19 +60,20 @@ pub fn expire(data: &DataDir, after: Duration, metrics: &Metrics) -> io::Result<
             continue;
         }
         let name = upload.as_ref().map_or_else(|| printable(spool.folder()), |upload| upload.file_name.to_string());
+        let named = upload.as_ref().map_or(spool.folder(), |upload| upload.file_name.as_str());
         match spool.remove_if_idle(after) {
             Ok(None) => {}
             Ok(Some(gone)) => {
                 metrics.upload_failed(Failure::Expired);
                 let (days, size) = (shown(gone.idle), show_size(gone.bytes));
-                log::warn!("{name}: the upload is removed with the {size} that it held: nothing came for {days}");
+                log::warn!(upload = named; "{name}: the upload is removed with the {size} that it held: nothing came for {days}");
                 if let Some(upload) = upload {
                     InfoIni::new(data).remove(&upload.file_name)?;
                 }
             }
             // Published in between.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => log::warn!("{name}: {e}"),
+            Err(e) => log::warn!(upload = named; "{name}: {e}"),
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ pub mod complete;
 pub mod program;
 pub mod web;
 
+use crate::metrics::{self, HookAnswer, Metrics};
 use bigup_core::name::{printable, quoted};
 use nix::unistd::{AccessFlags, eaccess};
 use serde_json::{Map, Value};
@@ -154,35 +155,49 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub struct Caller {
     hook: Hook,
-    /// What it is called in the log.
-    key: &'static str,
+    /// Which one it is.
+    key: metrics::Hook,
     /// The data folder, absolute; where programs run.
     folder: PathBuf,
     agent: Option<ureq::Agent>,
+    metrics: Metrics,
 }
 
 impl Caller {
-    /// One who asks `hook`, the value of the setting `key`. A program runs in the data folder `folder`.
-    pub fn new(hook: Hook, key: &'static str, folder: &Path) -> Caller {
+    /// One who asks `hook`, the value of the setting `key`. A program runs in the data folder `folder`. Answers count in
+    /// `metrics`.
+    pub fn new(hook: Hook, key: metrics::Hook, folder: &Path, metrics: Metrics) -> Caller {
         // It can be told unless the folder that we are in is gone.
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let agent = match &hook {
             Hook::Program(_) => None,
             Hook::Url(url) => Some(web::agent(url)),
         };
-        Caller { hook, key, folder, agent }
+        Caller { hook, key, folder, agent, metrics }
     }
 
     /// Asks, and waits for `time` at most, or until `stop`. What a program says is logged, with `about`, the name of the
     /// file.
     pub async fn ask(&self, about: &str, question: &Question, time: Duration, stop: Stop) -> Answer {
+        let answer = self.ask_it(about, question, time, stop).await;
+        let counted = match &answer {
+            Answer::Yes => HookAnswer::Yes,
+            Answer::No { .. } => HookAnswer::No,
+            Answer::Failed(_) => HookAnswer::Failed,
+            Answer::Stopped => HookAnswer::Stopped,
+        };
+        self.metrics.hook_answered(self.key, counted);
+        answer
+    }
+
+    async fn ask_it(&self, about: &str, question: &Question, time: Duration, stop: Stop) -> Answer {
         match &self.hook {
             Hook::Program(path) => {
                 let ended = program::run(path, question, &self.folder, time, stop).await;
                 let answer = ended.answer();
                 let level = if answer == Answer::Yes { log::Level::Info } else { log::Level::Warn };
                 for line in ended.out.lines().into_iter().chain(ended.err.lines()) {
-                    log::log!(level, "{about}: {}: {line}", self.key);
+                    log::log!(level, "{about}: {}: {line}", self.key.label());
                 }
                 answer
             }

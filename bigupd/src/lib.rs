@@ -4,6 +4,7 @@
 //! whichever daemon, can go on.
 //!
 //! - [`settings`] - the table of all settings; [`config`] - reading and checking them.
+//! - [`sockets`] - where connections come in; [`service`] - what is told to systemd.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
 //!   limit their time; [`memory`] gives back what they needed.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
@@ -43,7 +44,9 @@ pub mod reply;
 pub mod routes;
 pub mod seats;
 pub mod server;
+pub mod service;
 pub mod settings;
+pub mod sockets;
 pub mod status;
 pub mod sweep;
 pub mod timed;
@@ -59,10 +62,10 @@ use mergers::Mergers;
 use metrics::Metrics;
 use ready::Readiness;
 use routes::App;
+use sockets::Listeners;
 use std::sync::Arc;
 use std::time::Duration;
 use tls::Tls;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uploads::Uploads;
 use watching::Watching;
@@ -70,16 +73,18 @@ use watching::Watching;
 /// Most connections of those who watch the daemon: more than anybody has of them.
 const MAX_WATCHERS: u64 = 256;
 
-/// Runs the daemon on `listener` over `data` until `stop` is done and running requests had their grace. With `tls` all
-/// connections are TLS. `for_watchers` is a listener of their own for those who watch the daemon; they may go on while it stops.
+/// Runs the daemon on `listeners` over `data` until `stop` is done and running requests had their grace. With `tls` all
+/// connections are TLS. `urls`, where it serves, are told to systemd. `for_watchers` are sockets of their own for those who
+/// watch the daemon; they may go on while it stops.
 ///
 /// Mergers go on: they need no daemon.
 pub async fn run(
-    listener: TcpListener,
+    listeners: Listeners,
+    urls: String,
     data: DataDir,
     config: &Config,
     tls: Option<Arc<Tls>>,
-    for_watchers: Option<TcpListener>,
+    for_watchers: Option<Listeners>,
     stop: impl Future<Output = ()>,
 ) {
     let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
@@ -88,6 +93,7 @@ pub async fn run(
     let metrics = uploads.metrics.clone();
     let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after, metrics.clone()));
     let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
+    let reporter = tokio::spawn(service::report_forever(urls, data.clone(), mergers.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
@@ -95,29 +101,35 @@ pub async fn run(
         config.hooks.clone(),
         uploads.completions.clone(),
         mergers.clone(),
+        metrics.clone(),
         is_stopping.clone(),
         config.stop_grace,
     ));
     let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
     let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), metrics.clone()));
-    let routes = routes::routes(App::new(uploads, mergers, news, watching, is_stopping));
+    let routes = routes::routes(App::new(uploads, mergers.clone(), news, watching, is_stopping));
+    let (looks, reports) = (looker.abort_handle(), reporter.abort_handle());
     let stop = async {
         stop.await;
+        // It would start mergers again.
+        looks.abort();
+        reports.abort();
+        service::stopping();
+        mergers.stop();
         stopping.send_replace(true);
     };
-    server::serve(listener, tls, routes, &config.limits, metrics, stop, config.stop_grace).await;
+    server::serve(listeners, tls, routes, &config.limits, metrics, stop, config.stop_grace).await;
     // Hooks at work have had their grace by then, or nearly so. A panic there was reported where it happened.
     let _ = teller.await;
     sweeper.abort();
-    looker.abort();
     memory.abort();
     watched.abort();
 }
 
 /// Answers those who watch the daemon, for as long as it is polled.
-async fn serve_watchers(listener: Option<TcpListener>, watching: Watching, metrics: Metrics) {
-    let Some(listener) = listener else { return };
+async fn serve_watchers(listeners: Option<Listeners>, watching: Watching, metrics: Metrics) {
+    let Some(listeners) = listeners else { return };
     let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };
     let (routes, never) = (watching::routes(watching), std::future::pending());
-    server::serve(listener, None, routes, &limits, metrics, never, Duration::ZERO).await;
+    server::serve(listeners, None, routes, &limits, metrics, never, Duration::ZERO).await;
 }

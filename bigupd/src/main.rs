@@ -5,7 +5,8 @@ use bigup_core::data_dir::DataDir;
 use bigup_core::name::printable;
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::operate::{cancel, pause};
-use bigupd::server;
+use bigupd::service;
+use bigupd::sockets::{Listeners, Passed};
 use bigupd::tls::Tls;
 use bigupd::{check, memory, status};
 use clap::Parser;
@@ -15,7 +16,6 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The configuration is wrong: as clap's own code for a wrong command line.
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
     let command = arguments.command.take();
     let settled = arguments.settle(&|name| std::env::var(name).ok());
-    bigup_core::logging::logger("info").init();
+    bigup_core::logging::start("info", None);
     let (mut config, mode) = match settled {
         Ok(settled) => settled,
         Err(mistakes) => return refuse(&mistakes),
@@ -40,6 +40,11 @@ fn main() -> ExitCode {
             Command::Resume(arguments) => pause::run(&config, &arguments, false),
         };
     }
+    let passed = match Passed::take() {
+        Ok(passed) => passed,
+        Err(mistake) => return refuse(&[mistake]),
+    };
+    listen_as_passed(&mut config, &passed);
     if let Err(mistake) = bigupd::access::check_listen(&config) {
         return refuse(&[mistake]);
     }
@@ -54,7 +59,20 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     fit_connections(&mut config.limits);
-    ended(serve(&config, mode, tls))
+    ended(serve(&config, mode, passed, tls))
+}
+
+/// Sockets that were passed count in place of `listen`, also for who may listen where.
+fn listen_as_passed(config: &mut Config, passed: &Passed) {
+    if let Some(address) = passed.most_exposed() {
+        if config.listen != address && config.listen != Config::defaults(config.data_dir.clone()).listen {
+            log::warn!(
+                "listen is {}, but systemd passes a socket on {address}, which counts: see bigupd.socket",
+                config.listen
+            );
+        }
+        config.listen = address;
+    }
 }
 
 fn ended(done: anyhow::Result<()>) -> ExitCode {
@@ -96,22 +114,24 @@ fn connections_for(files: u64) -> u64 {
     ((files - (files / 4).min(2048)) / 4 * 3).max(1)
 }
 
-fn serve(config: &Config, mode: Mode, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
+fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     memory::keep_some();
     let data = DataDir::create(&config.data_dir)?;
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
     let served = runtime.block_on(async {
-        let listener = server::listen(config.listen).with_context(|| format!("listening on {}", config.listen))?;
-        let address = listener.local_addr().context("asking for the address listened on")?;
+        let listeners = passed.or_bind(config.listen).with_context(|| format!("listening on {}", config.listen))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let addresses = listeners.addresses().context("asking for the address listened on")?;
+        let urls = addresses.iter().map(|address| format!("{scheme}://{address}")).collect::<Vec<_>>().join(" ");
         let for_watchers = config.metrics_listen.map(listen_for_watchers).transpose()?;
         let stop = stop_asked(mode)?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
-        let scheme = if tls.is_some() { "https" } else { "http" };
         // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
-        let _ = writeln!(std::io::stdout(), "bigupd listening on {scheme}://{address}");
-        log::info!("listening on {scheme}://{address}, data in {}", data.root().display());
-        bigupd::run(listener, data, config, tls, for_watchers, stop).await;
+        let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");
+        log::info!("listening on {urls}, data in {}", data.root().display());
+        service::ready(&urls);
+        bigupd::run(listeners, urls, data, config, tls, for_watchers, stop).await;
         Ok(())
     });
     // A thread that reads standard input never comes back; one that publishes a file may.
@@ -119,22 +139,27 @@ fn serve(config: &Config, mode: Mode, tls: Option<Arc<Tls>>) -> anyhow::Result<(
     served
 }
 
-fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = server::listen(address).with_context(|| format!("listening on {address} (metrics_listen)"))?;
-    log::info!("metrics on http://{}/metrics", listener.local_addr().unwrap_or(address));
-    Ok(listener)
+fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<Listeners> {
+    let listeners = Listeners::bind(address).with_context(|| format!("listening on {address} (metrics_listen)"))?;
+    let bound = listeners.addresses().ok().and_then(|addresses| addresses.first().copied());
+    log::info!("metrics on http://{}/metrics", bound.unwrap_or(address));
+    Ok(listeners)
 }
 
 /// Reads certificates again at each SIGHUP. Without TLS there is nothing to read, and the signal ends nothing either.
 async fn reload_forever(mut hangup: Signal, tls: Option<Arc<Tls>>) {
     while hangup.recv().await.is_some() {
-        match tls.as_ref().map(|tls| tls.reload()) {
-            None => log::info!("SIGHUP: there is no TLS, and nothing to read again"),
-            Some(Ok(())) => log::info!("SIGHUP: new connections get the certificates as they are now"),
-            Some(Err(mistakes)) => {
-                mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
-                log::error!("SIGHUP: the certificates in use stay as they are");
-            }
+        service::reloading(|| reload(tls.as_deref()));
+    }
+}
+
+fn reload(tls: Option<&Tls>) {
+    match tls.map(Tls::reload) {
+        None => log::info!("SIGHUP: there is no TLS, and nothing to read again"),
+        Some(Ok(())) => log::info!("SIGHUP: new connections get the certificates as they are now"),
+        Some(Err(mistakes)) => {
+            mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
+            log::error!("SIGHUP: the certificates in use stay as they are");
         }
     }
 }

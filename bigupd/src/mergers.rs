@@ -10,6 +10,7 @@
 //! that is busy is left alone: a new one might have to read what it had read.
 
 use crate::metrics::{Failure, MergerEnd, Metrics};
+use crate::service;
 use crate::uploads::{Standing, Uploads};
 use bigup_core::event::{Event, How};
 use bigup_core::name::FileName;
@@ -20,7 +21,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -57,8 +58,12 @@ struct Inner {
     ended: Notify,
     /// One for each merger that may be at work; given in the order of asking.
     turns: Semaphore,
+    /// How many there are of them.
+    most: usize,
     /// How many uploads wait for one.
     waiting: AtomicUsize,
+    /// The daemon ends: no merger is started again.
+    stopping: AtomicBool,
 }
 
 impl Mergers {
@@ -66,7 +71,32 @@ impl Mergers {
     pub fn new(uploads: Uploads) -> Mergers {
         let most = usize::try_from(uploads.config.limits.mergers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let (running, ended, waiting) = (Mutex::default(), Notify::new(), AtomicUsize::new(0));
-        Mergers { inner: Arc::new(Inner { uploads, running, ended, turns: Semaphore::new(most), waiting }) }
+        Mergers {
+            inner: Arc::new(Inner {
+                uploads,
+                running,
+                ended,
+                turns: Semaphore::new(most),
+                most,
+                waiting,
+                stopping: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// How many mergers of this daemon are at work.
+    pub fn at_work(&self) -> usize {
+        self.inner.most - self.inner.turns.available_permits()
+    }
+
+    /// From here on no merger is started again after one that ended: whoever stops the daemon may stop mergers too, and
+    /// the next daemon goes on. Requests that are still answered may have one started.
+    pub fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
     }
 
     /// Waits until some merger of this daemon ends, from when this is called (not polled) on.
@@ -81,8 +111,8 @@ impl Mergers {
         }
         match Spool::of(&self.inner.uploads.data, name).merger() {
             Ok(None) => self.start(name.clone()),
-            Ok(Some(pid)) => log::debug!("{name}: process {pid} is merging"),
-            Err(e) => log::warn!("{name}: whether a merger is at work cannot be told: {e}"),
+            Ok(Some(pid)) => log::debug!(upload = name.as_str(); "{name}: process {pid} is merging"),
+            Err(e) => log::warn!(upload = name.as_str(); "{name}: whether a merger is at work cannot be told: {e}"),
         }
     }
 
@@ -118,7 +148,7 @@ impl Mergers {
                 this.tend(&name).await;
                 this.running().remove(&name);
                 // A slice that came since the last look found the name among those that are looked after.
-                if this.frontier_if_left(&name).await.is_some() {
+                if !this.is_stopping() && this.frontier_if_left(&name).await.is_some() {
                     this.ensure(&name);
                 }
             });
@@ -138,6 +168,9 @@ impl Mergers {
             drop(turn);
             let failed = !sent_away && (self.has_failed(name, ended) || began.elapsed() < SHORTEST_LIFE);
             self.inner.ended.notify_waiters();
+            if self.is_stopping() {
+                return;
+            }
             let Some(now) = self.frontier_if_left(name).await else { return };
             failures = if failed && now <= frontier { failures + 1 } else { 0 };
             frontier = now;
@@ -192,7 +225,7 @@ impl Mergers {
                 return (ended, false);
             }
             if self.inner.waiting.load(Ordering::Relaxed) > 0 && self.is_idle(name).await {
-                log::debug!("{name}: others wait, and the merger is idle: it makes room");
+                log::debug!(upload = name.as_str(); "{name}: others wait, and the merger is idle: it makes room");
                 // It has an id until its end is awaited.
                 if let Some(pid) = merger.id().and_then(|pid| i32::try_from(pid).ok()) {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -217,6 +250,7 @@ impl Mergers {
         if self.inner.uploads.data.leaves_notices() {
             command.arg("--leave-notice");
         }
+        service::forget_in(&mut command);
         // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command
@@ -226,12 +260,12 @@ impl Mergers {
         match ended {
             // 3: another one is at work; 4: no such upload any more; 5: blocked, which the spool says.
             Ok(status) if matches!(status.code(), Some(0 | 3 | 4 | 5)) => {
-                log::debug!("{name}: the merger ended with {status}");
+                log::debug!(upload = name.as_str(); "{name}: the merger ended with {status}");
                 return false;
             }
-            Ok(status) => log::warn!("{name}: the merger ended with {status}"),
+            Ok(status) => log::warn!(upload = name.as_str(); "{name}: the merger ended with {status}"),
             Err(e) => {
-                log::error!("{name}: the merger {} cannot be started: {e}", self.inner.uploads.config.merger.display())
+                log::error!(upload = name.as_str(); "{name}: the merger {} cannot be started: {e}", self.inner.uploads.config.merger.display())
             }
         }
         true

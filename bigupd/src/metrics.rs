@@ -36,7 +36,8 @@ macro_rules! labels {
         impl $name {
             const ALL: &[$name] = &[$($name::$variant,)*];
 
-            const fn label(self) -> &'static str {
+            /// Its value of the label.
+            pub const fn label(self) -> &'static str {
                 match self { $($name::$variant => $value,)* }
             }
         }
@@ -92,6 +93,8 @@ labels! {
         Pace = "pace",
         /// The same of answers that are not read.
         Reading = "reading",
+        /// How many uploads may wait for an answer of on_begin.
+        OnBegin = "on_begin",
     }
 }
 
@@ -136,6 +139,30 @@ labels! {
 }
 
 labels! {
+    /// A hook.
+    Hook {
+        /// on_begin.
+        Begin = "on_begin",
+        /// on_complete.
+        Complete = "on_complete",
+    }
+}
+
+labels! {
+    /// What came of asking or telling a hook once.
+    HookAnswer {
+        /// It is well.
+        Yes = "yes",
+        /// It says no.
+        No = "no",
+        /// There is no answer.
+        Failed = "failed",
+        /// It was ended since the daemon stops.
+        Stopped = "stopped",
+    }
+}
+
+labels! {
     /// What was synced.
     Synced {
         /// A slice, before its 200.
@@ -149,6 +176,9 @@ labels! {
 
 /// One label.
 type One = [(&'static str, &'static str); 1];
+
+/// Two of them.
+type Two = [(&'static str, &'static str); 2];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -197,6 +227,9 @@ struct Inner {
     sync_times: Family<One, Histogram, fn() -> Histogram>,
     request_times: Family<Request, Histogram, fn() -> Histogram>,
     refused: Family<One, Counter>,
+    hook_answers: Family<Two, Counter>,
+    completions_waiting: Gauge,
+    completions_given_up: Counter,
     connections: Gauge,
     room_left: Gauge,
     last_look: Gauge<f64, AtomicU64>,
@@ -302,6 +335,19 @@ impl Metrics {
                 Limit::ALL,
                 Limit::label,
             ),
+            hook_answers: shown(r, "hook_answers", "Times that a hook was asked or told", <_>::default()),
+            completions_waiting: shown(
+                r,
+                "completions_waiting",
+                "Finished files that on_complete is still to be told of",
+                <_>::default(),
+            ),
+            completions_given_up: shown(
+                r,
+                "completions_given_up",
+                "Finished files that on_complete was told of in vain, and is not told of any more",
+                <_>::default(),
+            ),
             connections: shown(r, "connections_open", "Connections that are served", <_>::default()),
             room_left: shown(r, "room_left_bytes", "Bytes that uploads may still take on the disk", <_>::default()),
             last_look: shown(
@@ -312,6 +358,10 @@ impl Metrics {
             ),
             registry: all,
         };
+        for (hook, answer) in Hook::ALL.iter().flat_map(|hook| HookAnswer::ALL.iter().map(move |answer| (hook, answer)))
+        {
+            drop(inner.hook_answers.get_or_create(&hook_labels(*hook, *answer)));
+        }
         for what in Synced::ALL {
             drop(inner.sync_times.get_or_create(&[("what", what.label())]));
         }
@@ -408,6 +458,21 @@ impl Metrics {
         self.0.refused.get_or_create(&[("limit", limit.label())]).inc();
     }
 
+    /// A hook was asked or told, with this outcome.
+    pub fn hook_answered(&self, hook: Hook, answer: HookAnswer) {
+        self.0.hook_answers.get_or_create(&hook_labels(hook, answer)).inc();
+    }
+
+    /// So many finished files are there of which on_complete is to be told.
+    pub fn completions_wait(&self, number: u64) {
+        self.0.completions_waiting.set(signed(number));
+    }
+
+    /// on_complete is not told of a finished file any more.
+    pub fn completion_given_up(&self) {
+        self.0.completions_given_up.inc();
+    }
+
     /// A connection is served, for as long as the result lives.
     pub fn connection_served(&self) -> Counted {
         Counted::one_more(&self.0.connections)
@@ -425,6 +490,10 @@ impl Metrics {
     pub fn room_left(&self, bytes: u64) {
         self.0.room_left.set(signed(bytes));
     }
+}
+
+fn hook_labels(hook: Hook, answer: HookAnswer) -> Two {
+    [("hook", hook.label()), ("answer", answer.label())]
 }
 
 /// What has a name that all programs share, and so no prefix.

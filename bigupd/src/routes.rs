@@ -16,7 +16,7 @@ use crate::params::{AnswerForm, BeginAsk, Params};
 use crate::reply::{Refusal, Reply, json};
 use crate::tokens::{Permission, redacted};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
-use crate::watching::{Question, Watching};
+use crate::watching::{Question, Watching, question};
 use bigup_core::digest::{DigestKind, SliceDigest};
 use bigup_core::name::FileName;
 use bigup_core::ranges::SliceRanges;
@@ -30,7 +30,6 @@ use tokio::sync::watch;
 use warp::Filter;
 use warp::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{Method, StatusCode};
-use warp::path::FullPath;
 
 /// Content-Digest (RFC 9530).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
@@ -88,7 +87,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> +
     let body = warp::body::stream().map(raw_body);
     let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
-    let other = with_app.and(warp::path::full()).and(request).then(elsewhere);
+    let other = with_app.and(question()).and(request).then(elsewhere);
     native.or(other).unify().recover(never).unify()
 }
 
@@ -100,7 +99,7 @@ async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
 
 async fn elsewhere(
     app: App,
-    path: FullPath,
+    question: Option<Question>,
     method: Method,
     headers: HeaderMap,
     _query: String,
@@ -108,7 +107,7 @@ async fn elsewhere(
     body: RawBody,
 ) -> Reply {
     let began = Instant::now();
-    let (route, answer) = match Question::at(path.as_str()) {
+    let (route, answer) = match question {
         Some(question) => (question.route(), app.tell(question, &method, &headers, peer).await),
         None => (Route::Other, Err(nothing_here())),
     };
@@ -164,7 +163,7 @@ async fn answer(
     peer: Option<Peer>,
     body: RawBody,
 ) -> Reply {
-    log::debug!("{method} {}", redacted(&bigup_core::name::printable(&query)));
+    log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::name::printable(&query)));
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
     }
@@ -379,11 +378,12 @@ impl App {
     }
 
     async fn stored(&self, ask: &SliceAsk, stored: Stored) -> Reply {
-        log::debug!("{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
+        let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
+        log::debug!(upload, slice, peer; "{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
         let mut answer = slice_answer(ask);
         match stored {
             Stored::Finished(digest) => {
-                log::info!("{}: stored, verified and published, digest {digest}", ask.name);
+                log::info!(upload, peer; "{}: stored, verified and published, digest {digest}", ask.name);
                 answer.is_uploaded = 1;
                 answer.file_digest = Some(digest.to_string());
             }
@@ -439,7 +439,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
 }
 
 fn log_refused(ask: &SliceAsk, refusal: &Refusal) {
-    log::debug!("{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
+    let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
+    log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
 }
 
 fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
@@ -471,7 +472,7 @@ fn slice_ask(
     let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));
     let sha256 = content_digest.map_or(Ok(None), parse_content_digest)?;
     let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
-    let ask = SliceAsk { by: params.by().clone(), name, slice_id, len, digest, offset, source, begin };
+    let ask = SliceAsk { by: params.by().clone(), peer, name, slice_id, len, digest, offset, source, begin };
     Ok((ask, Expected { slice_id, len, sha256 }))
 }
 

@@ -10,6 +10,7 @@ use crate::memory;
 use crate::metrics::{Limit, Metrics};
 use crate::reply::{Refusal, Reply};
 use crate::seats::Seats;
+use crate::sockets::Listeners;
 use crate::timed::{Late, Timed, Turns};
 use crate::tls::Tls;
 use bigup_core::wire::ErrorCode;
@@ -27,19 +28,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use warp::Filter;
 use warp::http::Version;
 use warp::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
-
-/// Connections that wait in the kernel to be accepted.
-const BACKLOG: u32 = 4096;
-
-/// What the kernel holds of an answer that is not read yet, in bytes; it doubles it (socket(7), SO_SNDBUF). Answers are
-/// small, and a reader's pace is told only as its buffer empties.
-const SEND_BUFFER: u32 = 64 << 10;
 
 /// Largest buffer of a connection, in bytes: what one read from a socket can bring. Larger ones save little time, smaller
 /// ones cost some.
@@ -64,30 +58,20 @@ const MAX_REFUSALS: usize = 256;
 /// Longest time to bring the head of a request that is refused whatever it is.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
+/// Longest time that who connected as the daemon was told to stop has to ask something: it is on its way, and to close the
+/// connection would be to refuse it.
+const FIRST_REQUEST_TIME: Duration = Duration::from_secs(2);
+
 /// Longest time to read on after the last answer.
 const LINGER_TIME: Duration = Duration::from_secs(30);
 
 /// Longest silence meanwhile.
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
-/// Listens on `address`.
-///
-/// # Errors
-/// As the system gives them.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A daemon that starts again takes its port back at once; no two can have it.
-    socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Serves `routes` on `listener`, with `tls` where there is one, until `stop` is done; running requests then have `grace`
+/// Serves `routes` on `listeners`, with `tls` where there is one, until `stop` is done; running requests then have `grace`
 /// to finish. Connections, and what they are refused for, are counted in `metrics`.
 pub async fn serve<F>(
-    listener: TcpListener,
+    listeners: Listeners,
     tls: Option<Arc<Tls>>,
     routes: F,
     limits: &Limits,
@@ -110,7 +94,7 @@ pub async fn serve<F>(
     let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
             () = &mut stop => break,
         };
         match accepted {
@@ -126,7 +110,7 @@ pub async fn serve<F>(
             }
         }
     }
-    drop((listener, is_stopping));
+    drop((listeners, is_stopping));
     log::info!("stopping: {} connections have {} s to finish", stopping.receiver_count(), grace.as_secs());
     stopping.send_replace(true);
     if timeout(grace, stopping.closed()).await.is_err() {
@@ -165,7 +149,7 @@ impl Door {
                 tokio::spawn(keeping(place, connection));
             }
             Err(refusal) => {
-                log::debug!("{peer} is refused: {}", refusal.message);
+                log::debug!(peer:%; "{peer} is refused: {}", refusal.message);
                 refusal.limit.into_iter().for_each(|limit| metrics.refused(limit));
                 let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
                 let service = service_fn(move |_request| ready(Ok(refusal.last_reply())));
@@ -198,8 +182,7 @@ async fn serve_connection<V>(
     // In boxes: else every plain connection would have room for them too, which is twice its own.
     let accepted = tokio::select! {
         accepted = Box::pin(tls.accept(stream, limits.header_timeout)) => accepted,
-        // No request is lost with a handshake.
-        () = stop_asked(&mut stopping) => return,
+        () = stop_asked_long_ago(&mut stopping) => return,
     };
     match accepted {
         Ok(stream) => Box::pin(converse(stream, service, &limits, &metrics, stopping)).await,
@@ -240,6 +223,10 @@ where
             ended = &mut connection => break ended,
             () = turns.rest(REST_AFTER) => {}
             () = stop_asked(&mut stopping) => {
+                tokio::select! {
+                    ended = &mut connection => break ended,
+                    _ = timeout(FIRST_REQUEST_TIME, turns.first()) => {}
+                }
                 std::pin::Pin::new(&mut *connection).graceful_shutdown();
                 break connection.await;
             }
@@ -285,6 +272,12 @@ where
 async fn stop_asked(stopping: &mut watch::Receiver<bool>) {
     // Also where whoever could ask is gone.
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// The same once the time for a first request is over, too.
+async fn stop_asked_long_ago(stopping: &mut watch::Receiver<bool>) {
+    stop_asked(stopping).await;
+    tokio::time::sleep(FIRST_REQUEST_TIME).await;
 }
 
 /// What of RFC 9112 hyper leaves to its user.

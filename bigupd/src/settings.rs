@@ -129,7 +129,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("127.0.0.1:8888"),
         example: "0.0.0.0:8888",
         help: "Address and port to listen on; port 0 takes a free one. Other addresses than this machine's own need \
-               tokens, tls_client_ca or allow_anonymous",
+               tokens, tls_client_ca or allow_anonymous. Sockets that systemd passes (bigupd.socket) count in its place",
         topic: Topic::Serving,
     },
     Setting {

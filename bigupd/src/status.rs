@@ -32,16 +32,20 @@ const REST_OF_LINE: &str = "\x1b[K";
 /// Clears all that is below.
 const BELOW: &str = "\x1b[J";
 
-/// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
-///
-/// HELD is what has arrived, MERGED what of it is in the merged file already. RATE is what came in the last second, or
-/// since the last look. MERGER is the process that merges; `waiting` where there is something to merge and none at work.
-/// AGE is the time since an upload was begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its
-/// powers.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  shown
+  1  something failed
+  2  the command line or the configuration makes no sense
+  4  there is no upload of a name
+
+Examples:
+  bigupd status --config /etc/bigup/bigupd.ini   all unfinished uploads
+  bigupd status --watch --data-dir /srv/bigup disk.img   one upload, again and again";
+
+/// Arguments of `bigupd status`.
 #[derive(clap::Args, Clone, Debug)]
-#[command(
-    after_help = "Exit codes: 0 shown; 1 failed; 2 wrong usage or configuration; 4 there is no upload of a name."
-)]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// Uploads, by their names [default: all]
     #[arg(value_name = "NAME", value_parser = |name: &str| FileName::new(name))]

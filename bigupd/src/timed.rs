@@ -16,6 +16,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// How often a first request is looked for, by whoever waits for it: the few that connect as the daemon stops.
+const FIRST_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Counts the begins and ends of requests on one connection: odd while one is being answered.
 #[derive(Clone, Debug, Default)]
 pub struct Turns(Arc<Counts>);
@@ -31,6 +34,13 @@ impl Turns {
     /// A request's head came whole, or its answer is ready.
     pub fn next(&self) {
         self.0.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until the head of a first request came whole.
+    pub async fn first(&self) {
+        while self.now() == 0 {
+            tokio::time::sleep(FIRST_LOOK_EVERY).await;
+        }
     }
 
     fn now(&self) -> u64 {

@@ -8,7 +8,7 @@
 //! count for nothing until the new source has compared them and given the digest of the whole file; the file is
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 
-use crate::access::Access;
+use crate::access::{Access, Peer};
 use crate::arriving::{Arriving, Counted};
 use crate::census::Census;
 use crate::config::{Config, SliceAck};
@@ -121,6 +121,8 @@ impl Unfinished {
 pub struct SliceAsk {
     /// Who sends it. They may push this name.
     pub by: Access,
+    /// Where it comes from; for the log.
+    pub peer: Option<Peer>,
     /// Name of the file.
     pub name: FileName,
     /// Which slice.
@@ -195,8 +197,9 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, metrics, completions, census, without_drafts) = Default::default();
-        let doorkeeper = Doorkeeper::new(&config.hooks, data.root());
+        let (arriving, completions, census, without_drafts) = Default::default();
+        let metrics = Metrics::new();
+        let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
         Uploads { data, config, arriving, metrics, completions, doorkeeper, census, without_drafts }
     }
 
@@ -271,7 +274,9 @@ impl Uploads {
             self.check_number_of_uploads(Census::admit)?;
             // Somebody else may create it first; the next round goes on with theirs.
             match Spool::create(&self.data, &upload, &self.room()) {
-                Err(e) if spool.path().exists() => log::debug!("{}: begun by another request: {e}", ask.name),
+                Err(e) if spool.path().exists() => {
+                    log::debug!(upload = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
+                }
                 created => {
                     if created.map_err(|e| no_room(e, ask.name.as_str()))? {
                         self.metrics.upload_begun();
@@ -694,7 +699,7 @@ impl Uploads {
             self.resume(&mut locked, ask)?;
             // What was told only now is reserved where it can be; without, each slice that has no room is refused.
             if let Err(e) = locked.reserve(&self.room(), &locked.upload().plan) {
-                log::debug!("{}: goes on without its room being reserved: {e}", ask.name);
+                log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
             }
         } else {
             self.check_not_cancelled(spool, &ask.name, ask.source.as_deref())?;
@@ -744,7 +749,7 @@ impl Uploads {
         if is_several && old.slice_size.is_some() && old.slice_num != Some(0) && plan != old {
             self.check_plan(&plan)?;
             let is_cut = locked.recut(plan, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
-            log::debug!("{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
+            log::debug!(upload = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
         Ok(())
     }
@@ -797,6 +802,7 @@ impl Uploads {
         }
         let holdings = locked.holdings()?;
         log::info!(
+            upload = name.as_str();
             "{name}: another source goes on after {} s of silence; {} slices are to be compared",
             idle.as_secs(),
             holdings.ranges().count()

@@ -13,7 +13,6 @@ use std::time::Instant;
 use warp::Filter;
 use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE as TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use warp::http::{Method, StatusCode};
-use warp::path::FullPath;
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +26,6 @@ pub enum Question {
 }
 
 impl Question {
-    /// The one that is asked at `path`.
-    pub fn at(path: &str) -> Option<Question> {
-        match path {
-            "/healthz" => Some(Question::Alive),
-            "/readyz" => Some(Question::Ready),
-            "/metrics" => Some(Question::Metrics),
-            _ => None,
-        }
-    }
-
     /// How it is counted.
     pub fn route(self) -> Route {
         match self {
@@ -81,9 +70,9 @@ impl Watching {
         Ok(reply)
     }
 
-    async fn answer_at(self, path: FullPath, method: Method) -> Reply {
+    async fn answer_any(self, question: Option<Question>, method: Method) -> Reply {
         let began = Instant::now();
-        let (route, answer) = match Question::at(path.as_str()) {
+        let (route, answer) = match question {
             Some(question) => (question.route(), self.answer(question, &method).await),
             None => {
                 let message = "there is nothing here; ask for /healthz, /readyz or /metrics";
@@ -104,8 +93,16 @@ fn text(content_type: &'static str, text: String) -> Reply {
     reply
 }
 
+/// The question that a request is. None: it is another request.
+pub fn question() -> impl Filter<Extract = (Option<Question>,), Error = Infallible> + Copy {
+    let at = |path: &'static str, question| warp::path(path).and(warp::path::end()).map(move || Some(question));
+    let (alive, ready) = (at("healthz", Question::Alive), at("readyz", Question::Ready));
+    let any = alive.or(ready).unify().or(at("metrics", Question::Metrics)).unify();
+    any.or(warp::any().map(|| None)).unify()
+}
+
 /// The routes of a listener of their own.
 pub fn routes(watching: Watching) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
-    let asked = warp::path::full().and(warp::method());
-    asked.then(move |path, method| watching.clone().answer_at(path, method))
+    let asked = question().and(warp::method());
+    asked.then(move |question, method| watching.clone().answer_any(question, method))
 }

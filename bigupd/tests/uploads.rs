@@ -145,6 +145,7 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
         let (name, digest) = (FileName::new("f").unwrap(), Some(hasher.finish()));
         SliceAsk {
             by: Access::Anonymous,
+            peer: None,
             name,
             slice_id: 1,
             len: 1024,

@@ -3,6 +3,7 @@
 //! - [`programs`] - finding the programs.
 //! - [`daemon`] - a `bigupd` and what it logs.
 //! - [`certificates`] - authorities and what they sign.
+//! - [`gateway`] - nginx and Caddy before a daemon.
 //! - [`http`] - requests as a plain HTTP client makes them.
 //! - [`data`] - contents that can be made again.
 //! - [`docs`] - commands that documents tell their readers to type.
@@ -21,6 +22,7 @@ pub mod daemon;
 pub mod data;
 pub mod docs;
 pub mod faults;
+pub mod gateway;
 pub mod hooks;
 pub mod http;
 pub mod mount;

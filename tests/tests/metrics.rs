@@ -2,7 +2,7 @@
 //! the alerts and the dashboard are what Prometheus and Grafana take.
 
 use bigup_tests::daemon::Daemon;
-use bigup_tests::http::{Server, connect, post_head, read_answer};
+use bigup_tests::http::{Server, connect, post_head, raw, read_answer};
 use bigup_tests::process::{eventually, kill_9, signal, signal_program};
 use bigup_tests::scrape::{Page, Scrape, eventually_counted, page};
 use bigup_tests::{data, docs, programs};
@@ -355,6 +355,29 @@ fn mergers_that_are_killed_idle_or_fail_are_told_apart() {
 }
 
 #[test]
+fn hooks_count_by_what_they_answer() {
+    let watched = Watched::with(&["--on-begin", "/bin/false"]);
+    watched.server().get("file_name=a&slice_size=1000&file_size=4000").expect(403);
+    watched.eventually(&[
+        ("hook_answers_total{hook=\"on_begin\",answer=\"no\"}", 1.0),
+        ("hook_answers_total{hook=\"on_begin\",answer=\"yes\"}", 0.0),
+        ("uploads_begun_total", 0.0),
+    ]);
+    let small = "file_name=a&slice_id=0&slice_num=1&slice_size=1";
+    for (program, given_up, answers) in [("/bin/true", 0.0, ("yes", 1.0)), ("/bin/false", 1.0, ("no", 2.0))] {
+        let watched = Watched::with(&["--on-complete", program, "--on-complete-attempts", "2"]);
+        watched.server().post(small, b"x").expect(200);
+        let answers = (format!("hook_answers_total{{hook=\"on_complete\",answer=\"{}\"}}", answers.0), answers.1);
+        watched.eventually(&[
+            (&answers.0, answers.1),
+            ("completions_given_up_total", given_up),
+            ("completions_waiting", 0.0),
+            ("uploads_finished_total", 1.0),
+        ]);
+    }
+}
+
+#[test]
 fn lag_is_what_waits_and_its_age_only_where_a_merger_is_due() {
     let watched = Watched::with(&["--merger", "/bin/false"]);
     watched.begin("a");
@@ -527,6 +550,17 @@ fn a_listener_of_their_own_takes_the_metrics_away_from_the_uploads() {
     new_token(&watched.daemon.data(), "t", &[]);
     let metrics = page(&watched.url, "/metrics", None);
     assert_eq!((metrics.status, &metrics.content_type[..]), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    for (line, status) in [
+        ("HEAD /healthz", 200),
+        ("POST /metrics", 405),
+        ("OPTIONS *", 404),
+        ("CONNECT test:80", 404),
+        ("GET http://x", 404),
+    ] {
+        let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = raw(&watched.url, request.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+    }
     let mut taken = Command::new(programs::path("bigupd"));
     let address = watched.url.strip_prefix("http://").unwrap();
     let data = watched.daemon.scratch().join("other");
@@ -588,6 +622,16 @@ fn prometheus_finds_nothing_to_complain_of() {
     let rules: PathBuf = docs::root().join("systemd/alerts.yml");
     let said = promtool_says(&["check", "rules", "--lint=all", "--lint-fatal", rules.to_str().unwrap()], "");
     assert!(said.contains("SUCCESS"), "{said}");
+}
+
+#[test]
+fn each_alert_fires_where_something_is_wrong_and_none_where_all_is_well() {
+    let tests: PathBuf = docs::root().join("tests/alerts.yml");
+    promtool_says(&["test", "rules", tests.to_str().unwrap()], "");
+    let (alerts, tests) = (read("systemd/alerts.yml"), read("tests/alerts.yml"));
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} is not in tests/alerts.yml");
+    }
 }
 
 /// Rows of the tables of docs/metrics.md: name, type, labels.

@@ -628,6 +628,7 @@ impl World {
         let digest = (!matches!(how, How::Untold)).then_some(told);
         SliceAsk {
             by: Access::Everything,
+            peer: None,
             name: self.name.clone(),
             slice_id,
             len,

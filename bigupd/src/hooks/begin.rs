@@ -4,6 +4,7 @@
 //! asked about. What waits for an answer holds a thread, so there are bounds to how many may.
 
 use super::{Answer, Caller, HookSettings, Question, Stop};
+use crate::metrics::{self, Limit, Metrics};
 use crate::params::BeginAsk;
 use crate::reply::Refusal;
 use bigup_core::wire::ErrorCode;
@@ -36,9 +37,9 @@ pub struct Doorkeeper {
 
 impl Doorkeeper {
     /// The doorkeeper that `settings` ask for, over the data folder `folder`. None: all uploads may begin.
-    pub fn new(settings: &HookSettings, folder: &Path) -> Option<Doorkeeper> {
+    pub fn new(settings: &HookSettings, folder: &Path, metrics: Metrics) -> Option<Doorkeeper> {
         let (hook, time) = (settings.on_begin.clone()?, settings.on_begin_timeout);
-        let caller = Caller::new(hook, "on_begin", folder);
+        let caller = Caller::new(hook, metrics::Hook::Begin, folder, metrics);
         let places = |most| Arc::new(Semaphore::new(most));
         Some(Doorkeeper { caller, time, turns: places(MOST_AT_ONCE), places: places(MOST_WAITING) })
     }
@@ -50,7 +51,7 @@ impl Doorkeeper {
     pub fn admit(&self, ask: &BeginAsk) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             log::warn!("{}: not asked about: {MOST_WAITING} uploads wait for an answer of on_begin already", ask.name);
-            return Err(not_now());
+            return Err(Refusal { limit: Some(Limit::OnBegin), ..not_now() });
         };
         let (name, question, this) = (ask.name.to_string(), question(ask), self.clone());
         // On the runtime: when that is shut down nobody waits any more.

@@ -8,6 +8,7 @@
 
 use super::{Answer, Caller, HookSettings, Question, Stop};
 use crate::mergers::Mergers;
+use crate::metrics::{self, Metrics};
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::FileName;
 use bigup_core::notice::{Completion, LockedNotice, Notice, Trials};
@@ -74,13 +75,14 @@ pub async fn tell_forever(
     settings: HookSettings,
     completions: Completions,
     mergers: Mergers,
+    metrics: Metrics,
     mut stopping: watch::Receiver<bool>,
     grace: Duration,
 ) {
     let Some(hook) = settings.on_complete else { return };
     let files = std::path::absolute(data.files()).unwrap_or_else(|_| data.files());
     let teller = Arc::new(Teller {
-        caller: Caller::new(hook, "on_complete", data.root()),
+        caller: Caller::new(hook, metrics::Hook::Complete, data.root(), metrics.clone()),
         files,
         time: settings.on_complete_timeout,
         attempts: settings.on_complete_attempts,
@@ -89,7 +91,7 @@ pub async fn tell_forever(
     while !*stopping.borrow() {
         // From here on no news is missed.
         let some_end = mergers.some_end();
-        let (looking, due, next) = look(desk, data.clone()).await;
+        let (looking, due, next) = look(desk, data.clone(), metrics.clone()).await;
         desk = looking;
         for notice in due.into_iter().take(MOST_AT_ONCE - at_work.len()) {
             desk.at_work.insert(notice.id().to_owned());
@@ -150,10 +152,13 @@ impl Desk {
     }
 }
 
-async fn look(mut desk: Desk, data: DataDir) -> (Desk, Vec<Notice>, Duration) {
+async fn look(mut desk: Desk, data: DataDir, metrics: Metrics) -> (Desk, Vec<Notice>, Duration) {
     let looked = tokio::task::spawn_blocking(move || {
         let (due, next) = match Notice::all(&data) {
-            Ok(notices) => desk.due(notices, now()),
+            Ok(notices) => {
+                metrics.completions_wait(notices.len() as u64);
+                desk.due(notices, now())
+            }
             Err(e) => {
                 log::error!("on_complete: {e}");
                 (vec![], LOOK_EVERY)
@@ -259,6 +264,7 @@ impl Teller {
                  completed/failed/{} to completed/",
                 locked.notice().id()
             );
+            self.caller.metrics.completion_given_up();
             return locked.give_up(&why).map(|()| 0);
         }
         let pause = pause_after(failed);

@@ -24,12 +24,19 @@ use std::time::{Duration, Instant};
 /// How often to ask for the lock of a merger that is to leave: sooner than a daemon can start the next one.
 const ASK_EVERY: Duration = Duration::from_millis(2);
 
-/// Remove unfinished uploads, with all that is held of them. Finished files are not touched
-///
-/// It works with or without daemons, whatever mergers and clients are at work: a client is told that its upload was
-/// cancelled, and ends. For a minute that source cannot begin the upload anew; others can.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  cancelled
+  1  something failed
+  2  the command line or the configuration makes no sense
+  4  there is no such upload
+
+Examples:
+  bigupd cancel --config /etc/bigup/bigupd.ini disk.img   drop an upload";
+
+/// Arguments of `bigupd cancel`.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 cancelled; 1 failed; 2 wrong usage or configuration; 4 there is no such upload.")]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// Uploads, by their names
     #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]

@@ -11,9 +11,20 @@ use bigup_core::spool::{Spool, Upload};
 use std::io;
 use std::process::ExitCode;
 
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  it is so
+  1  something failed
+  2  the command line or the configuration makes no sense
+  4  there is no such upload
+
+Examples:
+  bigupd pause --config /etc/bigup/bigupd.ini disk.img   let an upload rest
+  bigupd resume --config /etc/bigup/bigupd.ini disk.img   let it go on";
+
 /// Arguments of both.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "Exit codes: 0 it is so; 1 failed; 2 wrong usage or configuration; 4 there is no such upload.")]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// Uploads, by their names
     #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]

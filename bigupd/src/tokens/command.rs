@@ -11,8 +11,23 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  it could not be done; nothing changed
+  2  the command line or the configuration makes no sense
+
+Files:
+  DATA/tokens.json   hashes of the tokens, and what each may; never the tokens themselves
+
+Examples:
+  bigupd token new alice --prefix alice/ > alice.token   a token for what is below a folder
+  bigupd token list   what there is
+  bigupd token revoke alice   from now on nobody is let in by it";
+
 /// Arguments of `bigupd token`.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -21,14 +36,17 @@ pub struct Arguments {
 #[derive(clap::Subcommand, Clone, Debug)]
 enum Action {
     /// Make a token and print it: this once, since only its hash is stored
+    #[command(after_help = AFTER_HELP)]
     New(New),
     /// Show the tokens, without their secrets
+    #[command(after_help = AFTER_HELP)]
     List {
         /// One JSON object
         #[arg(long)]
         json: bool,
     },
     /// End a token: no request is let in by it any more. What it uploaded stays
+    #[command(after_help = AFTER_HELP)]
     Revoke {
         /// Its name
         name: String,

@@ -138,6 +138,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
         let len = plan.slice_size.unwrap_or(10);
         let _ = uploads.admit(&SliceAsk {
             by: Access::Everything,
+            peer: None,
             name: name.clone(),
             slice_id,
             len,

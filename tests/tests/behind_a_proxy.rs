@@ -1,0 +1,269 @@
+//! nginx and Caddy before a daemon, with the very configurations of docs/behind-a-proxy.md: pushes are exact, slices go on as
+//! they come, refusals arrive as they are, and what is restarted is not noticed.
+
+use bigup_tests::certificates::{Authority, Certificate};
+use bigup_tests::daemon::Daemon;
+use bigup_tests::gateway::{Gateway, changed, documented};
+use bigup_tests::http::{self, Server};
+use bigup_tests::process::eventually;
+use bigup_tests::{data, programs};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// What is pushed through a proxy.
+const LEN: u64 = (200 << 20) + 1;
+
+/// bigupd's limits, small enough to be met: a slice has up to 32 MiB, a file 1 GiB.
+const LIMITS: [&str; 6] = ["--max-connections-per-address", "0", "--max-slice-size", "32M", "--max-file-size", "1G"];
+
+/// nginx before a daemon.
+struct Setting {
+    folder: tempfile::TempDir,
+    authority: PathBuf,
+    daemon: Daemon,
+    nginx: Gateway,
+}
+
+fn nginx_as(configuration: &str) -> Setting {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let certificate: Certificate = authority.issue("server", &["127.0.0.1"]);
+    let daemon = Daemon::with(&LIMITS);
+    let nginx = Gateway::nginx(configuration, daemon.url(), &certificate);
+    Setting { folder, authority: authority.file, daemon, nginx }
+}
+
+fn nginx() -> Setting {
+    nginx_as(&documented("nginx"))
+}
+
+impl Setting {
+    fn push(&self, file: &Path, arguments: &[&str]) -> Command {
+        let mut push = push(&self.nginx.url, file, arguments);
+        push.arg("--ca-cert").arg(&self.authority);
+        push
+    }
+}
+
+fn push(url: &str, file: &Path, arguments: &[&str]) -> Command {
+    let mut push = programs::cli();
+    push.args(["push", "--url", url]).arg(file).args(arguments).stdin(Stdio::null());
+    push
+}
+
+/// Runs a push that must succeed, and of which nothing was tried twice.
+fn succeed(mut push: Command, file: &Path) {
+    let output = push.arg("--json").output().expect("the client can be started");
+    assert!(output.status.success(), "{output:?}");
+    assert_smooth(&output, file);
+}
+
+/// The push showed no error, and the digest of `file` at the end.
+fn assert_smooth(output: &Output, file: &Path) {
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let events: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let bad = events.iter().find(|event| event["event"] == "retry" || event["event"] == "error");
+    assert!(bad.is_none() && output.stderr.is_empty(), "{bad:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(events.last().unwrap()["file_digest"], data::digest(file), "{shown}");
+}
+
+/// How many files are made in a folder while `work` runs.
+fn files_made_in(folder: &Path, work: impl FnOnce()) -> usize {
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    watch.add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO).unwrap();
+    work();
+    // Nothing to read is an error.
+    std::iter::from_fn(|| watch.read_events().ok()).flatten().count()
+}
+
+/// Half of a slice arrives at bigupd while the other half is not sent yet.
+fn assert_slices_go_on_as_they_come(url: &str, daemon: &Daemon) {
+    let slice = data::bytes(7, 2 << 20);
+    let head = http::post_head(
+        "file_name=half&slice_num=2&slice_id=0&slice_size=2097152",
+        &["Content-Type: application/octet-stream", "Content-Length: 2097152"],
+    );
+    let mut stream = http::connect(url);
+    stream.write_all(&head).unwrap();
+    stream.write_all(&slice[..1 << 20]).unwrap();
+    let arrived = || {
+        let folder = std::fs::read_dir(daemon.data().join("tmp/half")).into_iter().flatten().flatten();
+        let mut parts = folder.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part"));
+        parts.next().and_then(|part| part.metadata().ok()).map_or(0, |part| part.len())
+    };
+    // bigupd writes batches, the last of which waits for more.
+    eventually("half of the slice is there", || arrived() >= 512 << 10);
+    stream.write_all(&slice[1 << 20..]).unwrap();
+    let answer = http::read_answer(&mut stream);
+    assert_eq!(http::Answer::parse(&answer).status, 200, "{answer}");
+    assert_eq!(daemon.server().get("file_name=half&slice_num=2").held(), [0]);
+}
+
+/// Refusals of bigupd come through as bigupd gives them, those before the body is read as those after it.
+fn assert_refusals_arrive(url: &str, daemon: &Daemon) {
+    let (through, direct) = (Server::new(url), daemon.server());
+    let slice = data::bytes(8, 1 << 20);
+    direct.post("file_name=there&slice_num=1&slice_id=0&slice_size=1048576", &slice).expect(200);
+    eventually("it is finished", || daemon.finished("there").exists());
+    let large = data::bytes(9, (32 << 20) + 1);
+    for (status, query, body) in [
+        (409, "file_name=there&slice_num=1&slice_id=0&slice_size=1048576", &large[..1 << 20]),
+        (413, "file_name=large&slice_num=2&slice_id=0&slice_size=33554433", &large[..]),
+        (413, "file_name=huge&slice_num=1908&slice_id=0&slice_size=1048576&file_size=2000000000", &slice[..]),
+        (400, "file_name=damaged&slice_num=2&slice_id=0&slice_size=1048577", &slice[..]),
+        (400, "file_name=../up&slice_num=1&slice_id=0&slice_size=1048576", &slice[..]),
+    ] {
+        let (answer, same) = (through.post(query, body).expect(status), direct.post(query, body));
+        assert_eq!(answer.body, same.body, "{query}");
+        assert!(!answer.message().is_empty(), "{answer:?}");
+    }
+    // bigupd goes on to serve the connections that these came over.
+    through.get("peek=1").expect(200);
+}
+
+#[test]
+fn nginx_passes_a_file_on_without_gathering_slices() {
+    let setting = nginx();
+    let file = data::file(setting.folder.path(), "big", 1, LEN);
+    let made = files_made_in(&setting.nginx.temp(), || succeed(setting.push(&file, &[]), &file));
+    assert_eq!(made, 0, "nginx put slices into files");
+    assert!(data::same(&file, &setting.daemon.finished("big")));
+    assert_slices_go_on_as_they_come(&setting.nginx.plain, &setting.daemon);
+    // The watch would have seen them: nginx as it is by itself puts slices into files.
+    let gathers = nginx_as(&changed(&documented("nginx"), "proxy_request_buffering off;", ""));
+    let made = files_made_in(&gathers.nginx.temp(), || succeed(gathers.push(&file, &[]), &file));
+    assert!(made > 0);
+}
+
+#[test]
+fn caddy_passes_a_file_on_without_gathering_slices() {
+    let daemon = Daemon::with(&LIMITS);
+    let caddy = Gateway::caddy(&documented("caddy"), daemon.url());
+    let folder = tempfile::tempdir().unwrap();
+    let file = data::file(folder.path(), "big", 2, LEN);
+    succeed(push(&caddy.url, &file, &[]), &file);
+    assert!(data::same(&file, &daemon.finished("big")));
+    assert_slices_go_on_as_they_come(&caddy.plain, &daemon);
+}
+
+#[test]
+fn refusals_arrive_through_nginx_as_they_are() {
+    let setting = nginx();
+    assert_refusals_arrive(&setting.nginx.plain, &setting.daemon);
+}
+
+#[test]
+fn refusals_arrive_through_caddy_as_they_are() {
+    let daemon = Daemon::with(&LIMITS);
+    let caddy = Gateway::caddy(&documented("caddy"), daemon.url());
+    assert_refusals_arrive(&caddy.plain, &daemon);
+}
+
+#[test]
+fn a_full_disk_is_told_through_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Authority::new(folder.path(), "authority").issue("server", &["127.0.0.1"]);
+    let daemon = Daemon::with(&["--reserve", "1000T"]);
+    let nginx = Gateway::nginx(&documented("nginx"), daemon.url(), &certificate);
+    let caddy = Gateway::caddy(&documented("caddy"), daemon.url());
+    let file = data::file(folder.path(), "f", 3, 9 << 20);
+    for url in [&nginx.plain, &caddy.plain] {
+        let output = push(url, &file, &[]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("PiB stay free") && said.contains("--when-full wait"), "{said}");
+    }
+}
+
+#[test]
+fn a_reload_of_nginx_is_not_noticed() {
+    let setting = nginx();
+    let file = data::file(setting.folder.path(), "big", 4, LEN);
+    let arguments = ["--json", "--slice-size", "1M", "--limit-rate", "40M"];
+    let mut push = setting.push(&file, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut shown = vec![];
+    let mut reloads = 0;
+    for line in BufReader::new(push.stdout.take().unwrap()).split(b'\n') {
+        let line = line.unwrap();
+        let event: Value = serde_json::from_slice(&line).unwrap();
+        // At each quarter of the file.
+        if event["bytes_stored"].as_u64().is_some_and(|stored| stored >= LEN / 4 * (reloads + 1)) && reloads < 3 {
+            reloads += 1;
+            setting.nginx.reload();
+        }
+        shown.extend(line);
+        shown.push(b'\n');
+    }
+    let output = Output { stdout: shown, ..push.wait_with_output().unwrap() };
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(reloads, 3);
+    assert_smooth(&output, &file);
+    assert!(data::same(&file, &setting.daemon.finished("big")));
+}
+
+#[test]
+fn a_restart_of_bigupd_behind_nginx_is_a_pause() {
+    let mut setting = nginx();
+    let file = data::file(setting.folder.path(), "big", 5, 64 << 20);
+    let arguments = ["--json", "--slice-size", "1M", "--limit-rate", "20M"];
+    let mut push = setting.push(&file, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("half of it is there", || {
+        let answer = setting.daemon.server().get("peek=1&file_name=big");
+        answer.held().len() > 32
+    });
+    setting.daemon.kill_9();
+    let mut lines = BufReader::new(push.stdout.take().unwrap()).lines();
+    let retry = lines.by_ref().map(Result::unwrap).find(|line| line.contains("\"retry\"")).expect("bigupd is missed");
+    assert!(retry.contains("502"), "{retry}");
+    setting.daemon.run();
+    lines.for_each(drop);
+    let output = push.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(data::same(&file, &setting.daemon.finished("big")));
+}
+
+#[test]
+fn a_slice_that_nginx_takes_for_too_large_ends_the_push_at_once_with_what_to_do() {
+    let setting = nginx_as(&changed(&documented("nginx"), "client_max_body_size 1g;", "client_max_body_size 1m;"));
+    let file = data::file(setting.folder.path(), "big", 6, 24 << 20);
+    // One that fits goes through, the limit's edge included.
+    let fits = data::file(setting.folder.path(), "fits", 6, 5 << 20);
+    succeed(setting.push(&fits, &["--slice-size", "1M"]), &fits);
+    for url in [&setting.nginx.url, &setting.nginx.plain] {
+        let mut push = push(url, &file, &["--slice-size", "8M"]);
+        let output = push.arg("--ca-cert").arg(&setting.authority).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(!said.contains("retrying"), "{said}");
+        for part in ["413", "--slice-size", "no bigup server"] {
+            assert!(said.contains(part), "{part:?} is not in {said}");
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_endpoint_is_behind_either() {
+    let setting = nginx();
+    let caddy = Gateway::caddy(&documented("caddy"), setting.daemon.url());
+    for url in [&setting.nginx.plain, &caddy.plain] {
+        for (path, status) in [("/big_file_upload?peek=1", "200"), ("/", "404"), ("/metrics", "404"), ("/x", "404")] {
+            let mut stream = http::connect(url);
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+            let answer = http::read_answer(&mut stream);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{url}{path}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn the_document_s_settings_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bigupd.ini");
+    std::fs::write(&file, documented("bigupd")).unwrap();
+    let mut bigupd = Command::new(programs::path("bigupd"));
+    let checked = bigupd.arg("--config").arg(&file).arg("--check-config").output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
