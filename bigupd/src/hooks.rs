@@ -47,7 +47,7 @@ impl Hook {
         match url.and_then(|url| url.scheme_str().map(str::to_owned)).as_deref() {
             Some("http" | "https") => Ok(Hook::Url(text.to_owned())),
             _ => Err(format!(
-                "{} is neither the absolute path of a program, which takes no arguments here, nor an http:// or https:// URL",
+                "{} is neither the absolute path of a program, without arguments, nor an http:// or https:// URL",
                 quoted(text)
             )),
         }
@@ -176,7 +176,8 @@ impl Caller {
         Caller { hook, key, folder, agent, metrics }
     }
 
-    /// Asks, and waits for `time` at most, or until `stop`. What a program says is logged, with `about`, the name of the file.
+    /// Asks, and waits for `time` at most, or until `stop`. What a program says is logged, with `about`, the name of the
+    /// file.
     pub async fn ask(&self, about: &str, question: &Question, time: Duration, stop: Stop) -> Answer {
         let answer = self.ask_it(about, question, time, stop).await;
         let counted = match &answer {
