@@ -167,7 +167,7 @@ fn status_tells_what_is_there_with_and_without_a_daemon() {
                 "slice_num",
                 "slice_size",
             ],
-            "documented in README.md"
+            "documented in docs/operations.md"
         );
         assert_eq!(
             (&plain["file_size"], &plain["bytes_held"], &plain["bytes_merged"], &plain["merger_pid"]),
