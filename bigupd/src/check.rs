@@ -39,7 +39,7 @@ Files:
   DATA/damaged/TIME/   what a repair moved out of the way; never used or removed by bigup
 
 Examples:
-  bigupd check --config /etc/bigup/bigupd.ini   check all that is stored
+  bigupd check   check all that is stored
   bigupd check --data-dir /srv/bigup --repair alice/   check and mend what is below a folder";
 
 /// Compares unfinished uploads and finished files with the digests that were recorded when they came. May run beside

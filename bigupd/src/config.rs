@@ -15,6 +15,10 @@ use std::time::Duration;
 /// Environment variable by which a program that starts a daemon for itself hands it a token of its own.
 const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 
+/// The configuration file where none is given, and no data folder either: that of the package, so that commands find the data
+/// of the service.
+const USUAL_CONFIG: &str = "/etc/bigup/bigupd.ini";
+
 /// Longest timeout: more than anybody waits, and no clock overflows by adding it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -57,7 +61,7 @@ pub struct Arguments {
     pub command: Option<Command>,
     #[command(flatten)]
     given: Given,
-    /// Configuration file (INI).
+    /// Configuration file (INI) [default: /etc/bigup/bigupd.ini, where there is one and no data folder is named].
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Check the configuration and leave.
@@ -308,7 +312,11 @@ impl Arguments {
     /// All mistakes, one each.
     pub fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<(Config, Mode), Vec<String>> {
         let mut mistakes = vec![];
-        let config_file = self.config.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
+        let told = self.config.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
+        // Whoever names a data folder means that one, with the defaults.
+        let names_data = self.given.get("data_dir").is_some() || environment("BIGUP_DATA_DIR").is_some();
+        let usual = Some(PathBuf::from(USUAL_CONFIG)).filter(|usual| !names_data && usual.exists());
+        let config_file = told.or(usual);
         let file = config_file.map_or(Ok(vec![]), |path| read_file(&path)).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
             vec![]

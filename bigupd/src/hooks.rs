@@ -11,7 +11,7 @@ pub mod program;
 pub mod web;
 
 use crate::metrics::{self, HookAnswer, Metrics};
-use bigup_core::name::{printable, quoted};
+use bigup_core::name::{FileName, printable, quoted};
 use nix::unistd::{AccessFlags, eaccess};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -176,10 +176,9 @@ impl Caller {
         Caller { hook, key, folder, agent, metrics }
     }
 
-    /// Asks, and waits for `time` at most, or until `stop`. What a program says is logged, with `about`, the name of the
-    /// file.
-    pub async fn ask(&self, about: &str, question: &Question, time: Duration, stop: Stop) -> Answer {
-        let answer = self.ask_it(about, question, time, stop).await;
+    /// Asks about the upload `name`, and waits for `time` at most, or until `stop`. What a program says is logged.
+    pub async fn ask(&self, name: &FileName, question: &Question, time: Duration, stop: Stop) -> Answer {
+        let answer = self.ask_it(name, question, time, stop).await;
         let counted = match &answer {
             Answer::Yes => HookAnswer::Yes,
             Answer::No { .. } => HookAnswer::No,
@@ -190,14 +189,14 @@ impl Caller {
         answer
     }
 
-    async fn ask_it(&self, about: &str, question: &Question, time: Duration, stop: Stop) -> Answer {
+    async fn ask_it(&self, name: &FileName, question: &Question, time: Duration, stop: Stop) -> Answer {
         match &self.hook {
             Hook::Program(path) => {
                 let ended = program::run(path, question, &self.folder, time, stop).await;
                 let answer = ended.answer();
                 let level = if answer == Answer::Yes { log::Level::Info } else { log::Level::Warn };
                 for line in ended.out.lines().into_iter().chain(ended.err.lines()) {
-                    log::log!(level, "{about}: {}: {line}", self.key.label());
+                    log::log!(level, upload = name.as_str(); "{name}: {}: {line}", self.key.label());
                 }
                 answer
             }

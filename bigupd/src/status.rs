@@ -40,7 +40,7 @@ Exit codes:
   4  there is no upload of a name
 
 Examples:
-  bigupd status --config /etc/bigup/bigupd.ini   all unfinished uploads
+  bigupd status   all unfinished uploads
   bigupd status --watch --data-dir /srv/bigup disk.img   one upload, again and again";
 
 /// Arguments of `bigupd status`.

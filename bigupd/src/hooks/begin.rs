@@ -7,6 +7,7 @@ use super::{Answer, Caller, HookSettings, Question, Stop};
 use crate::metrics::{self, Limit, Metrics};
 use crate::params::BeginAsk;
 use crate::reply::Refusal;
+use bigup_core::name::FileName;
 use bigup_core::wire::ErrorCode;
 use serde_json::json;
 use std::path::Path;
@@ -50,10 +51,11 @@ impl Doorkeeper {
     /// It may not (403), or there is no answer now (503).
     pub fn admit(&self, ask: &BeginAsk) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            log::warn!("{}: not asked about: {MOST_WAITING} uploads wait for an answer of on_begin already", ask.name);
+            let name = &ask.name;
+            log::warn!(upload = name.as_str(); "{name}: not asked about: {MOST_WAITING} uploads wait for on_begin already");
             return Err(Refusal { limit: Some(Limit::OnBegin), ..not_now() });
         };
-        let (name, question, this) = (ask.name.to_string(), question(ask), self.clone());
+        let (name, question, this) = (ask.name.clone(), question(ask), self.clone());
         // On the runtime: when that is shut down nobody waits any more.
         let (tell, told) = oneshot::channel();
         Handle::current().spawn(async move {
@@ -64,19 +66,19 @@ impl Doorkeeper {
         match told.blocking_recv() {
             Ok(Answer::Yes) => Ok(()),
             Ok(Answer::No { how, message }) => {
-                log::info!("{}: on_begin does not let it in: {how}", ask.name);
+                log::info!(upload = ask.name.as_str(); "{}: on_begin does not let it in: {how}", ask.name);
                 let message = if message.is_empty() { "this server does not take it".to_owned() } else { message };
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
             Ok(Answer::Failed(why)) => {
-                log::error!("{}: on_begin gave no answer: {why}", ask.name);
+                log::error!(upload = ask.name.as_str(); "{}: on_begin gave no answer: {why}", ask.name);
                 Err(not_now())
             }
             Ok(Answer::Stopped) | Err(_) => Err(not_now()),
         }
     }
 
-    async fn ask(&self, name: &str, question: &Question) -> Answer {
+    async fn ask(&self, name: &FileName, question: &Question) -> Answer {
         let deadline = Instant::now() + self.time;
         let turn = tokio::time::timeout_at(deadline, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else {

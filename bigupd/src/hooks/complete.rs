@@ -220,18 +220,18 @@ async fn attempt(teller: &Arc<Teller>, notice: Notice, stop: Stop) -> io::Result
         return Ok(trials.again);
     }
     let number = trials.failed.saturating_add(1);
-    let name = completion.file_name.to_string();
+    let name = completion.file_name.clone();
     let question = teller.question(&completion, number);
     let answer = teller.caller.ask(&name, &question, teller.time, stop).await;
     let (teller, settled) = (Arc::clone(teller), name.clone());
     let why = match answer {
         Answer::Yes => {
-            log::info!("{name}: on_complete was told (attempt {number})");
+            log::info!(upload = name.as_str(); "{name}: on_complete was told (attempt {number})");
             return blocking(move || locked.remove()).await.map(|()| 0);
         }
         // It will be told again.
         Answer::Stopped => {
-            log::info!("{name}: on_complete was ended, and will be told again");
+            log::info!(upload = name.as_str(); "{name}: on_complete was ended, and will be told again");
             return Ok(0);
         }
         Answer::Failed(why) => why,
@@ -257,9 +257,10 @@ impl Teller {
     }
 
     /// Notes that attempt `failed` failed; gives when to look again.
-    fn settle_failure(&self, name: &str, locked: LockedNotice, failed: u32, why: String) -> io::Result<u64> {
+    fn settle_failure(&self, name: &FileName, locked: LockedNotice, failed: u32, why: String) -> io::Result<u64> {
         if failed >= self.attempts {
             log::error!(
+                upload = name.as_str();
                 "{name}: on_complete failed {failed} times, and is not tried any more: {why}; to have it told again move \
                  completed/failed/{} to completed/",
                 locked.notice().id()
@@ -269,6 +270,7 @@ impl Teller {
         }
         let pause = pause_after(failed);
         log::warn!(
+            upload = name.as_str();
             "{name}: on_complete failed, attempt {failed} of {}: {why}; again in {} s",
             self.attempts,
             pause.as_secs()

@@ -32,7 +32,7 @@ Exit codes:
   4  there is no such upload
 
 Examples:
-  bigupd cancel --config /etc/bigup/bigupd.ini disk.img   drop an upload";
+  bigupd cancel disk.img   drop an upload";
 
 /// Arguments of `bigupd cancel`.
 #[derive(clap::Args, Clone, Debug)]

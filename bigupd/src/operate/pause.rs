@@ -19,8 +19,8 @@ Exit codes:
   4  there is no such upload
 
 Examples:
-  bigupd pause --config /etc/bigup/bigupd.ini disk.img   let an upload rest
-  bigupd resume --config /etc/bigup/bigupd.ini disk.img   let it go on";
+  bigupd pause disk.img   let an upload rest
+  bigupd resume disk.img   let it go on";
 
 /// Arguments of both.
 #[derive(clap::Args, Clone, Debug)]
