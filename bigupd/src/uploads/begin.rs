@@ -1,0 +1,308 @@
+//! Beginning an upload, going on with it, and taking over another source's.
+
+use super::refusals::{cannot_be_finished, in_the_way, no_room};
+use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
+use crate::access::Access;
+use crate::census::Census;
+use crate::params::BeginAsk;
+use crate::quota;
+use crate::reply::{Refusal, against_upload};
+use bigup_core::name::FileName;
+use bigup_core::plan::Plan;
+use bigup_core::publish::{Outcome, is_moved};
+use bigup_core::spool::{LockedSpool, Spool, TOLD_FOR, Upload};
+use bigup_core::store::Entry;
+use bigup_core::wire::ErrorCode;
+use std::io;
+use std::time::Duration;
+
+/// Seconds after which the client of a paused upload may ask again: soon enough after it is resumed.
+const PAUSED_RETRY_AFTER: u64 = 5;
+
+impl Uploads {
+    /// Begins an upload or goes on with it, or says that the file is finished.
+    ///
+    /// # Errors
+    /// Refused; nothing changed then.
+    pub fn begin(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+        let standing = self.begin_or_go_on(ask)?;
+        if let Standing::Unfinished(unfinished) = &standing
+            && unfinished.is_part_held()
+        {
+            self.metrics.upload_resumed();
+        }
+        Ok(standing)
+    }
+
+    pub(super) fn begin_or_go_on(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+        self.check_plan(&ask.plan)?;
+        let spool = Spool::of(&self.data, &ask.name);
+        let mut doorkeeper = self.doorkeeper.as_ref();
+        for _ in 0..ATTEMPTS {
+            if let Some(locked) = self.lock(&spool)? {
+                if is_moved(&self.data, &spool, &locked)? {
+                    drop(locked);
+                    self.publish_now(&spool, &ask.name)?;
+                    continue;
+                }
+                check_not_paused(locked.upload())?;
+                let is_takeover = locked.upload().source != ask.source;
+                if let Some(asking) = doorkeeper
+                    && is_takeover
+                    && spool.idle()? >= self.config.takeover_after
+                {
+                    drop(locked);
+                    asking.admit(ask)?;
+                    doorkeeper = None;
+                    continue;
+                }
+                let unfinished = self.go_on(&spool, locked, ask)?;
+                if unfinished.upload.plan.slice_num != Some(0) {
+                    return Ok(Standing::Unfinished(Box::new(unfinished)));
+                }
+                // Nothing is to be sent of an empty file.
+                match self.publish_now(&spool, &ask.name)? {
+                    Some(Outcome::Published(digest)) => {
+                        let same_source = ask.source.is_some();
+                        return Ok(Standing::Finished { file_size: 0, digest: Some(digest), same_source });
+                    }
+                    Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
+                    Some(Outcome::NoUpload) => continue,
+                    Some(Outcome::NotYet) | None => return Ok(Standing::Unfinished(Box::new(unfinished))),
+                }
+            }
+            if let Some(finished) = self.look_for_finished(ask)? {
+                return Ok(finished);
+            }
+            self.check_not_cancelled(&spool, &ask.name, ask.source.as_deref())?;
+            ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
+            if let Some(asking) = doorkeeper.take() {
+                asking.admit(ask)?;
+                // That took its time, in which others may have come and gone.
+                continue;
+            }
+            ask.by.take(&self.data, ask.plan.file_size.unwrap_or(0))?;
+            let upload = Upload {
+                token: ask.by.token().map(str::to_owned),
+                replace: ask.replace,
+                file_digest: ask.file_digest,
+                ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
+            };
+            self.check_number_of_uploads(Census::admit)?;
+            // Somebody else may create it first; the next round goes on with theirs.
+            match Spool::create(&self.data, &upload, &self.room()) {
+                Err(e) if spool.path().exists() => {
+                    log::debug!(upload = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
+                }
+                created => {
+                    if created.map_err(|e| no_room(e, ask.name.as_str()))? {
+                        self.metrics.upload_begun();
+                    }
+                }
+            }
+        }
+        Err(self.restless(&ask.name))
+    }
+
+    /// What the finished file of this name means for a push. None: it may begin.
+    fn look_for_finished(&self, ask: &BeginAsk) -> Result<Option<Standing>, Refusal> {
+        let found = match self.look_up(&ask.name)? {
+            Entry::Nothing => return Ok(None),
+            Entry::Other(what) => return Err(in_the_way(&what)),
+            Entry::File(found) => found,
+        };
+        let stamped = found.stamp.as_ref();
+        let differs = match (ask.file_digest, ask.plan.file_size) {
+            (Some(digest), _) if stamped.is_some_and(|s| s.digest == digest) => None,
+            (Some(digest), _) => Some(match stamped {
+                Some(stamp) => format!("its digest is {}, yours {digest}", stamp.digest),
+                None => {
+                    format!("its digest is not known (it was not uploaded here, or changed since), yours is {digest}")
+                }
+            }),
+            (None, Some(size)) if size != found.size => Some(format!("it has {} bytes, yours {size}", found.size)),
+            (None, _) => None,
+        };
+        match differs {
+            Some(_) if ask.replace => Ok(None),
+            Some(how) => {
+                let message = format!("{} exists: {how}; push with --replace to replace it", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+            None => {
+                let standing = finished(&found, ask.source.as_deref());
+                let certain =
+                    ask.file_digest.is_some() || matches!(standing, Standing::Finished { same_source: true, .. });
+                Ok((certain || !ask.replace).then_some(standing))
+            }
+        }
+    }
+
+    fn go_on(&self, spool: &Spool, mut locked: LockedSpool, ask: &BeginAsk) -> Result<Unfinished, Refusal> {
+        if locked.upload().source == ask.source {
+            ask.by.check_go_on(locked.upload())?;
+            self.resume(&mut locked, ask)?;
+            // What was told only now is reserved where it can be; without, each slice that has no room is refused.
+            if let Err(e) = locked.reserve(&self.room(), &locked.upload().plan) {
+                log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
+            }
+        } else {
+            self.check_not_cancelled(spool, &ask.name, ask.source.as_deref())?;
+            ask.by.check_take_over(locked.upload())?;
+            self.take_over(spool, &mut locked, ask)?;
+        }
+        Ok(Unfinished { holdings: locked.holdings()?, upload: locked.upload().clone() })
+    }
+
+    /// The source that began an upload goes on with it.
+    fn resume(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+        if ask.recut {
+            self.recut(locked, ask)?;
+        }
+        let old = locked.upload();
+        // An upload that knows its slice size keeps it, whatever the client would like.
+        let wish = match (old.plan.slice_size, ask.plan.slice_size) {
+            (Some(has), Some(would_like)) if has != would_like => {
+                Plan::new(None, Some(has), ask.plan.file_size).map_err(against_upload)?
+            }
+            _ => ask.plan,
+        };
+        let upload = Upload {
+            plan: old.plan.bind(&wish).map_err(against_upload)?,
+            replace: old.replace || ask.replace,
+            file_digest: ask.file_digest.or(old.file_digest),
+            ..old.clone()
+        };
+        let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
+        match &old.blocked {
+            // Where what was promised turned out wrong, another comparison is the way out.
+            Some(why) if !said_anew && !old.needs_comparison() => Err(cannot_be_finished(&ask.name, why)),
+            _ => {
+                self.take_growth(&ask.by, locked, &upload.plan)?;
+                Ok(locked.save(Upload { blocked: None, ..upload })?)
+            }
+        }
+    }
+
+    /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is.
+    fn recut(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+        let old = locked.upload().plan;
+        // What else the asker knows is learned afterwards, as ever.
+        let plan = Plan::new(None, ask.plan.slice_size, old.file_size).map_err(against_upload)?;
+        // A single slice becomes the file in another way than several do, and nothing is sent of an empty one.
+        let is_several = plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
+        if is_several && old.slice_size.is_some() && old.slice_num != Some(0) && plan != old {
+            self.check_plan(&plan)?;
+            let is_cut = locked.recut(plan, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
+            log::debug!(upload = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
+        }
+        Ok(())
+    }
+
+    /// Another source goes on with an upload that fell silent.
+    fn take_over(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+        let old = locked.upload().clone();
+        let idle = spool.idle()?;
+        let name = &ask.name;
+        if ask.source.is_none() {
+            let message =
+                format!("another client's push of {name} is unfinished; finish it there, or use another name");
+            return Err(Refusal::new(ErrorCode::Conflict, message));
+        }
+        if idle < self.config.takeover_after {
+            return Err(still_at_work(&old, ask, idle, self.config.takeover_after));
+        }
+        let busy = || {
+            let message = format!("{name} is being merged; ask again in a moment");
+            Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
+        };
+        let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
+        // The number of slices counts where nothing else is said; else it follows.
+        let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
+        let shared = Plan::new(by_number, slice_size, ask.plan.file_size).map_err(against_upload)?;
+        let keep = old.plan.common_slices(&shared);
+        let plan = if keep > 0 { shared } else { ask.plan };
+        if old.token.as_deref() != ask.by.token() {
+            ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
+        }
+        self.take_growth(&ask.by, locked, &plan)?;
+        // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
+        let merger = spool.try_merger_lock()?;
+        locked.reserve(&self.room(), &plan).map_err(|e| no_room(e, name.as_str()))?;
+        match locked.keep_first(keep, &plan, merger.as_ref()) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(busy()),
+            kept => kept?,
+        }
+        let holdings = locked.holdings()?;
+        log::info!(
+            upload = name.as_str();
+            "{name}: another source goes on after {} s of silence; {} slices are to be compared",
+            idle.as_secs(),
+            holdings.ranges().count()
+        );
+        let taken_over = holdings.ranges().count() > 0;
+        let upload = Upload {
+            token: ask.by.token().map(str::to_owned),
+            replace: ask.replace,
+            taken_over,
+            file_digest: if taken_over { None } else { ask.file_digest },
+            ..Upload::begin(ask.name.clone(), plan, ask.source.clone())
+        };
+        // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.
+        locked.save(upload)?;
+        Ok(())
+    }
+
+    /// Takes out of the asker's quota what an upload will count for more if `plan` becomes known of it. What it holds
+    /// while its size is not known was taken slice by slice.
+    pub(super) fn take_growth(&self, by: &Access, locked: &LockedSpool, plan: &Plan) -> Result<(), Refusal> {
+        let known = locked.upload().plan;
+        if !by.has_quota() || plan.file_size == known.file_size {
+            return Ok(());
+        }
+        let holdings = locked.holdings()?;
+        let more = quota::size_of(plan, &holdings).saturating_sub(quota::size_of(&known, &holdings));
+        by.take(&self.data, more)
+    }
+
+    /// Whether `source` may begin an upload, there being none of its: not a moment after that was cancelled.
+    pub(super) fn check_not_cancelled(
+        &self,
+        spool: &Spool,
+        name: &FileName,
+        source: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let Some(ago) = spool.cancelled(source)? else { return Ok(()) };
+        let left = TOLD_FOR.saturating_sub(ago).as_secs() + 1;
+        let message = format!(
+            "the upload of {name} was cancelled on the server {} s ago; push it again in {left} s",
+            ago.as_secs()
+        );
+        Err(Refusal { retry_after: Some(left), ..Refusal::new(ErrorCode::Cancelled, message) })
+    }
+}
+
+/// Whether the other push differs is for the asker to find out: it may be its own, interrupted a moment ago.
+fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: Duration) -> Refusal {
+    let sizes = match (old.plan.file_size, ask.plan.file_size) {
+        (Some(theirs), Some(yours)) if theirs != yours => format!(", of {theirs} bytes and not {yours} like yours"),
+        _ => String::new(),
+    };
+    let left = takeover_after.saturating_sub(idle).as_secs().saturating_add(1);
+    let message = format!(
+        "another push of {} was at work {} s ago{sizes}; you may go on with it in {left} s if it stays silent",
+        ask.name,
+        idle.as_secs()
+    );
+    Refusal { retry_after: Some(left.min(3)), ..Refusal::new(ErrorCode::Busy, message) }
+}
+
+/// While an upload is paused nothing of it is taken. What arrives already may end.
+pub(super) fn check_not_paused(upload: &Upload) -> Result<(), Refusal> {
+    if !upload.paused {
+        return Ok(());
+    }
+    let message =
+        format!("the upload of {} is paused on the server; it goes on once it is resumed there", upload.file_name);
+    Err(Refusal { retry_after: Some(PAUSED_RETRY_AFTER), ..Refusal::new(ErrorCode::Paused, message) })
+}

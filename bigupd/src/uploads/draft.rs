@@ -1,0 +1,97 @@
+//! A small file that comes whole in one request, and needs no spool ([`bigup_core::draft`]).
+
+use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_room};
+use super::{SliceAsk, Stored, Target, Uploads};
+use crate::params::BeginAsk;
+use crate::reply::Refusal;
+use bigup_core::digest::{Digest, DigestKind};
+use bigup_core::draft::Draft;
+use bigup_core::name::FileName;
+use bigup_core::spool::Spool;
+use bigup_core::store::{Entry, Finished, Stamp, Store, StoreError};
+use bigup_core::units::MIB;
+use bigup_core::wire::ErrorCode;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Largest file that needs no spool where it comes in one request, in bytes: it has no room below which an upload that was
+/// begun could go on, so what a broken connection loses is to be little.
+const MAX_DRAFT: u64 = MIB;
+
+impl Uploads {
+    /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no spool.
+    /// None: it does.
+    pub(super) fn draft(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Target>, Refusal> {
+        // A hook is asked about an upload, and told of one by what its spool leaves.
+        let has_hooks = self.doorkeeper.is_some() || self.data.leaves_notices();
+        let is_plain =
+            !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
+        if !is_plain || self.without_drafts.load(Ordering::Relaxed) || self.has_spool(&ask.name) {
+            return Ok(None);
+        }
+        if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
+            return Ok(None);
+        }
+        self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
+        self.check_plan(&begin.plan)?;
+        ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
+        ask.by.take(&self.data, ask.len)?;
+        let counted = self.arriving.count(ask.name.as_str(), ask.len, ask.by.token());
+        self.check_number_of_uploads(|census, data, most| census.has_room(data, most.saturating_add(1)))?;
+        let draft = Draft::new(&self.data, ask.len, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
+        Ok(draft.map(|draft| Target::Draft(draft, counted)))
+    }
+
+    /// Whether there is an upload of this name, or what looks like one.
+    fn has_spool(&self, name: &FileName) -> bool {
+        let found = Spool::of(&self.data, name).path().symlink_metadata();
+        !matches!(found, Err(e) if e.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Publishes a file that arrived whole, with this digest.
+    pub(super) fn finish(&self, ask: &SliceAsk, draft: Draft, digest: Digest) -> Result<Stored, Refusal> {
+        let begin = ask.begin.as_ref();
+        if let Some(promised) = begin.and_then(|begin| begin.file_digest).filter(|promised| *promised != digest) {
+            let why = format!("the whole file has the digest {digest}, not {promised} as promised; push it again");
+            return Err(cannot_be_finished(&ask.name, &why));
+        }
+        if self.has_spool(&ask.name) {
+            // Another push has begun meanwhile, and what it sent so far is not to be in vain.
+            return Err(self.restless(&ask.name));
+        }
+        let began = Instant::now();
+        match draft.publish(&self.data, &ask.name, &Stamp { digest, source: ask.source.clone() }) {
+            Ok(()) => {
+                self.metrics.upload_begun();
+                self.metrics.slice_received(ask.len);
+                self.metrics.upload_finished(ask.len, began.elapsed());
+                Ok(Stored::Finished(digest))
+            }
+            Err(StoreError::Exists) => self.finished_before(ask, digest),
+            Err(StoreError::InTheWay(what)) => Err(in_the_way(&what)),
+            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                log::info!("files of one request take a spool from now on: {e}");
+                self.without_drafts.store(true, Ordering::Relaxed);
+                Err(self.restless(&ask.name))
+            }
+            Err(StoreError::Io(e)) => Err(e.into()),
+        }
+    }
+
+    /// Another request gave the name to something while this file, with this digest, came.
+    fn finished_before(&self, ask: &SliceAsk, digest: Digest) -> Result<Stored, Refusal> {
+        match self.look_up(&ask.name)? {
+            Entry::File(Finished { stamp: Some(stamp), .. }) if stamp.digest == digest => Ok(Stored::Finished(digest)),
+            // Asked again it is one that is to be replaced.
+            Entry::File(_) if ask.begin.as_ref().is_some_and(|begin| begin.replace) => Err(self.restless(&ask.name)),
+            Entry::File(Finished { stamp: Some(stamp), .. }) => Err(exists_with(ask, stamp.digest, digest)),
+            Entry::File(Finished { stamp: None, .. }) => {
+                let message = format!("{} exists, of unknown digest; push with --replace to replace it", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+            Entry::Other(what) => Err(in_the_way(&what)),
+            Entry::Nothing => Err(self.restless(&ask.name)),
+        }
+    }
+}

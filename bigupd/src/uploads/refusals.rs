@@ -1,0 +1,37 @@
+//! Why an upload or a slice is refused, in the words that its client gets to read.
+
+use super::SliceAsk;
+use crate::metrics::Limit;
+use crate::reply::Refusal;
+use bigup_core::digest::Digest;
+use bigup_core::name::FileName;
+use bigup_core::room::RoomError;
+use bigup_core::wire::ErrorCode;
+
+pub(super) fn no_room(error: RoomError, what: &str) -> Refusal {
+    match error {
+        RoomError::Io(e) => e.into(),
+        no_room => {
+            let message = format!("there is no room for {what}: {no_room}, and push again");
+            Refusal::over(Limit::Room, ErrorCode::NoSpace, message)
+        }
+    }
+}
+
+pub(super) fn cannot_be_finished(name: &FileName, why: &str) -> Refusal {
+    Refusal::new(ErrorCode::Conflict, format!("{name} cannot be finished: {why}"))
+}
+
+pub(super) fn in_the_way(what: &str) -> Refusal {
+    Refusal::new(ErrorCode::Conflict, format!("{what}; use another name"))
+}
+
+pub(super) fn exists_with(ask: &SliceAsk, digest: Digest, yours: Digest) -> Refusal {
+    let name = &ask.name;
+    let message = format!("{name} exists: its digest is {digest}, yours {yours}; push with --replace to replace it");
+    Refusal::new(ErrorCode::Exists, message)
+}
+
+pub(super) fn no_upload(name: &FileName) -> Refusal {
+    Refusal::new(ErrorCode::NoUpload, format!("there is no upload of {name}: begin it by a GET"))
+}

@@ -1,0 +1,111 @@
+//! How uploads stand, for who only looks.
+
+use super::refusals::no_upload;
+use super::{Standing, Unfinished, Uploads, finished};
+use crate::metrics::Limit;
+use crate::reply::Refusal;
+use bigup_core::digest::SliceDigest;
+use bigup_core::name::FileName;
+use bigup_core::spool::Spool;
+use bigup_core::store::Entry;
+use bigup_core::wire::{ErrorCode, UploadStatus};
+use std::io;
+
+/// What the list of uploads takes of each, in bytes, beside its name and error; a bit more than it does.
+const LISTED_LEN: usize = 256;
+
+impl Uploads {
+    /// How a name stands, changing nothing. None: nothing is known of it.
+    ///
+    /// # Errors
+    /// The data folder cannot be read.
+    pub fn peek(&self, name: &FileName, source: Option<&str>) -> Result<Option<Standing>, Refusal> {
+        let spool = Spool::of(&self.data, name);
+        if let Some(upload) = spool.upload()? {
+            match spool.holdings(&upload) {
+                Ok(holdings) => return Ok(Some(Standing::Unfinished(Box::new(Unfinished { upload, holdings })))),
+                // Finished in between.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(match self.look_up(name)? {
+            Entry::File(found) => Some(finished(&found, source)),
+            Entry::Nothing | Entry::Other(_) => None,
+        })
+    }
+
+    /// How far merging lies behind a slice, in bytes; 0 where no merger could get on.
+    ///
+    /// # Errors
+    /// The upload cannot be read.
+    pub fn lag(&self, name: &FileName, slice_id: u64) -> Result<u64, Refusal> {
+        let spool = Spool::of(&self.data, name);
+        match spool.upload().and_then(|upload| upload.map_or(Ok(0), |upload| spool.lag(&upload, slice_id))) {
+            // Finished in between.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            lag => Ok(lag?),
+        }
+    }
+
+    /// The digests of the held ones among the slices `first` to `last` (inclusive), in order.
+    ///
+    /// # Errors
+    /// There is no such upload, or it cannot be read.
+    pub fn digests(&self, name: &FileName, first: u64, last: u64) -> Result<Vec<Option<SliceDigest>>, Refusal> {
+        let locked = self.lock(&Spool::of(&self.data, name))?.ok_or_else(|| no_upload(name))?;
+        let held = locked.holdings()?.ranges();
+        let mut digests = vec![];
+        locked.records().scan(first, last, |slice_id, record| {
+            digests.push(record.filter(|_| held.contains(slice_id)).map(|r| r.digest));
+            Ok(())
+        })?;
+        Ok(digests)
+    }
+
+    /// The unfinished uploads whose names are `shown`, by name, and the bytes that an answer with them takes, or a bit
+    /// more.
+    ///
+    /// # Errors
+    /// The data folder cannot be read, or the answer would be too large.
+    pub fn list(&self, shown: impl Fn(&str) -> bool) -> Result<(Vec<UploadStatus>, u64), Refusal> {
+        let (mut list, mut size, most) = (vec![], 0, self.config.limits.answer_size);
+        for spool in Spool::all(&self.data)? {
+            match status_of(&spool) {
+                Ok(Some(status)) if shown(&status.file_name) => {
+                    // Names and errors have no control characters; quotes and backslashes take two bytes.
+                    let text = status.file_name.len() + status.last_error.as_ref().map_or(0, String::len);
+                    size += (2 * text + LISTED_LEN) as u64;
+                    list.push(status);
+                }
+                Ok(_) => {}
+                Err(e) => log::warn!("{}: {e}", spool.path().display()),
+            }
+            if size > most {
+                let message = format!(
+                    "the list of uploads takes more than {most} bytes, the most that are sent: ask for one by its name"
+                );
+                return Err(Refusal::over(Limit::AnswerSize, ErrorCode::TooLarge, message));
+            }
+        }
+        list.sort_by(|a, b| a.file_name.cmp(&b.file_name));
+        Ok((list, size))
+    }
+}
+
+fn status_of(spool: &Spool) -> io::Result<Option<UploadStatus>> {
+    let Some(upload) = spool.upload()? else { return Ok(None) };
+    let holdings = spool.holdings(&upload)?;
+    Ok(Some(UploadStatus {
+        file_name: upload.file_name.as_str().to_owned(),
+        slice_num: upload.plan.slice_num,
+        slice_size: upload.plan.slice_size,
+        file_size: upload.plan.file_size,
+        slices_held: holdings.ranges().count(),
+        curr_merge_slice_id: holdings.frontier,
+        merge_slice_process_exist: u8::from(spool.merger()?.is_some()),
+        idle_seconds: spool.idle()?.as_secs(),
+        last_error: upload.blocked.or(upload.last_error),
+        paused: upload.paused,
+    }))
+}

@@ -1,0 +1,201 @@
+//! What becomes of a slice: before its body is read, and once it came whole.
+
+use super::begin::check_not_paused;
+use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
+use super::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
+use crate::config::SliceAck;
+use crate::metrics::Synced;
+use crate::params::BeginAsk;
+use crate::reply::{Refusal, against_upload};
+use bigup_core::digest::{DigestKind, SliceDigest};
+use bigup_core::publish::Outcome;
+use bigup_core::room::RoomError;
+use bigup_core::spool::{Place, Spool};
+use bigup_core::store::{Entry, Finished};
+use bigup_core::wire::ErrorCode;
+use std::time::{Duration, Instant};
+
+/// How long after its last change the merging of an upload counts as under way: several times what lies between two
+/// checkpoints of a merger.
+const STILL_MERGING: Duration = Duration::from_secs(10);
+
+impl Uploads {
+    /// Decides what to do with the body of a slice before any of it is read.
+    ///
+    /// # Errors
+    /// Refused; nothing changed then.
+    pub fn admit(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
+        self.check_sizes(Some(ask.len), None, None)?;
+        if let Some(begin) = &ask.begin
+            && let Some(admission) = self.begin_with_slice(begin, ask)?
+        {
+            return Ok(admission);
+        }
+        let spool = Spool::of(&self.data, &ask.name);
+        let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
+        check_not_paused(locked.upload())?;
+        ask.by.check_go_on(locked.upload())?;
+        locked.check_offset(ask.slice_id, ask.offset)?;
+        let given: Vec<SliceDigest> = ask.digest.into_iter().collect();
+        if locked.place(ask.slice_id, ask.len, ask.source.as_deref(), &given)? == Place::Held {
+            drop(locked);
+            return self.keep_promise(ask).map(|()| Admission::Held(None));
+        }
+        let mut kinds = locked.digest_kinds(ask.slice_id, ask.len)?;
+        let plan = locked.upload().plan.learn(ask.slice_id, ask.len).map_err(against_upload)?;
+        self.check_plan(&plan)?;
+        let offset = plan.offset_of(ask.slice_id).unwrap_or(0);
+        // The upload may not say how long it gets.
+        self.check_sizes(None, Some(ask.slice_id + 1), Some(offset.saturating_add(ask.len)))?;
+        if let Some(digest) = ask.digest.filter(|d| !kinds.contains(&d.kind)) {
+            if digest.kind == DigestKind::ChainingValue {
+                let message = "slice_digest is a chaining value, but slices of this upload are no subtrees: send hash:";
+                return Err(Refusal::new(ErrorCode::BadRequest, message));
+            }
+            kinds.push(digest.kind);
+        }
+        if locked.upload().plan.file_size.is_none() {
+            ask.by.take(&self.data, ask.len)?;
+        }
+        let arrival = locked.arrival(ask.slice_id, ask.len, &plan, &self.room());
+        let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
+        Ok(Admission::Take { target: Target::Spool(arrival), kinds, offset })
+    }
+
+    /// Stores a slice that arrived whole; `digests` are of what arrived, of the kinds that were asked for.
+    ///
+    /// # Errors
+    /// Refused; nothing changed then.
+    pub fn commit(&self, ask: &SliceAsk, target: Target, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
+        self.check_told(ask, digests)?;
+        let mut arrival = match target {
+            Target::Spool(arrival) => arrival,
+            Target::Draft(draft, _counted) => return self.finish(ask, draft, digests[0].digest),
+            Target::Compare(finished) => {
+                let differs = digests.iter().find(|d| d.kind == DigestKind::Hash && d.digest != finished);
+                return differs.map_or(Ok(Stored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
+            }
+        };
+        let spool = Spool::of(&self.data, &ask.name);
+        let Some(mut locked) = self.lock(&spool)? else { return self.finished_meanwhile(ask, digests) };
+        if let Ok(plan) = locked.upload().plan.learn(ask.slice_id, ask.len) {
+            self.take_growth(&ask.by, &locked, &plan)?;
+        }
+        if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
+            drop(locked);
+            return self.keep_promise(ask).map(|()| Stored::Held);
+        }
+        self.metrics.slice_received(ask.len);
+        let is_only_slice = locked.upload().plan.slice_num == Some(1);
+        let may_merge = ask.slice_id <= locked.frontier()?;
+        drop(locked);
+        if is_only_slice {
+            match self.publish_now(&spool, &ask.name)? {
+                Some(Outcome::Published(digest)) => return Ok(Stored::Finished(digest)),
+                Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
+                // A merger has it, or it wants a client's word first.
+                Some(Outcome::NotYet | Outcome::NoUpload) | None => {}
+            }
+        }
+        self.keep_promise(ask)?;
+        Ok(if may_merge { Stored::MergerDue } else { Stored::Waits })
+    }
+
+    /// Whether a slice arrived with the digest that its client told.
+    fn check_told(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<(), Refusal> {
+        match ask.digest.and_then(|told| Some((told, digests.iter().find(|d| d.kind == told.kind && **d != told)?))) {
+            None => Ok(()),
+            Some((told, is)) => {
+                let message = format!("slice {} arrived with the digest {is}, not {told}: send it again", ask.slice_id);
+                Err(Refusal::new(ErrorCode::Damaged, message))
+            }
+        }
+    }
+
+    /// The upload went while the slice arrived: somebody else may have finished it with the same content.
+    fn finished_meanwhile(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
+        let Entry::File(Finished { stamp: Some(stamp), .. }) = self.look_up(&ask.name)? else {
+            return Err(self.no_upload_of(ask)?);
+        };
+        let is_only = ask.begin.as_ref().is_some_and(|begin| begin.plan.slice_num == Some(1));
+        let same_content = is_only && digests.iter().any(|d| d.kind == DigestKind::Hash && d.digest == stamp.digest);
+        let same_source = ask.source.is_some() && ask.source == stamp.source;
+        if same_content || same_source { Ok(Stored::Finished(stamp.digest)) } else { Err(self.no_upload_of(ask)?) }
+    }
+
+    /// Why a slice finds no upload: it was cancelled, or there is none.
+    fn no_upload_of(&self, ask: &SliceAsk) -> Result<Refusal, Refusal> {
+        self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
+        Ok(no_upload(&ask.name))
+    }
+
+    /// Begins the upload that a slice brings with it, unless the file is finished: then what that means for the slice.
+    fn begin_with_slice(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Admission>, Refusal> {
+        let is_only = begin.plan.slice_num == Some(1);
+        // The hash of the only slice is the digest of the file.
+        let only = ask.digest.filter(|d| is_only && d.kind == DigestKind::Hash);
+        let file_digest = begin.file_digest.or(only.map(|d| d.digest));
+        let kinds = vec![DigestKind::Hash];
+        if is_only && let Some(target) = self.draft(begin, ask)? {
+            return Ok(Some(Admission::Take { target, kinds, offset: 0 }));
+        }
+        match self.begin_or_go_on(&BeginAsk { file_digest, ..begin.clone() })? {
+            Standing::Unfinished(_) => Ok(None),
+            Standing::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
+                Ok(Some(Admission::Held(digest)))
+            }
+            Standing::Finished { digest: Some(digest), .. } if is_only => {
+                Ok(Some(Admission::Take { target: Target::Compare(digest), kinds, offset: 0 }))
+            }
+            Standing::Finished { .. } => {
+                let message = format!("{} exists: name the digest of yours, or push with --replace", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+        }
+    }
+
+    /// A slice of an upload that is not there: of a finished one, sent again because the answer was lost, or of none.
+    fn admit_without_upload(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
+        match self.look_up(&ask.name)? {
+            Entry::File(Finished { stamp: Some(stamp), .. })
+                if stamp.source.is_some() && stamp.source == ask.source =>
+            {
+                Ok(Admission::Held(Some(stamp.digest)))
+            }
+            Entry::File(_) => {
+                // It may be one that a cancelled upload was to replace.
+                self.no_upload_of(ask)?;
+                let message = format!("{} is finished; begin anew (GET) to replace it", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, message))
+            }
+            Entry::Nothing | Entry::Other(_) => Err(self.no_upload_of(ask)?),
+        }
+    }
+
+    /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
+    fn keep_promise(&self, ask: &SliceAsk) -> Result<(), Refusal> {
+        if self.config.slice_ack == SliceAck::Written {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let synced = Spool::of(&self.data, &ask.name).sync_slice(ask.slice_id)?;
+        self.metrics.synced(Synced::Slice, began.elapsed());
+        if !synced {
+            let message = format!("slice {} did not survive a restart of the machine: send it again", ask.slice_id);
+            return Err(Refusal::new(ErrorCode::Damaged, message));
+        }
+        Ok(())
+    }
+
+    /// There is no room for a slice; there may be in a moment, where others are being merged.
+    fn no_room_for(&self, ask: &SliceAsk, error: RoomError) -> Refusal {
+        let may_pass = matches!(error, RoomError::Full { .. }) && self.is_room_coming_back();
+        let refusal = no_room(error, &format!("slice {} of {}", ask.slice_id, ask.name));
+        Refusal { retry_after: may_pass.then_some(1), ..refusal }
+    }
+
+    /// Whether slices are being merged, whose room comes back then.
+    fn is_room_coming_back(&self) -> bool {
+        Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(|spool| spool.moved_within(STILL_MERGING)))
+    }
+}
