@@ -15,7 +15,7 @@ use crate::data_dir::{self, DataDir};
 use crate::digest::Digest;
 use crate::disk::{self, Context, Durability, FileLock};
 use crate::name::FileName;
-use crate::spool::{DIGESTS, GONE, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, Upload};
+use crate::spool::{DIGESTS, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, Upload, delete, take_away};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -210,13 +210,7 @@ impl LockedNotice {
     /// # Errors
     /// As the system gives them; it is still there then.
     pub fn remove(self) -> io::Result<()> {
-        let path = &self.notice.path;
-        let gone = path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
-        std::fs::rename(path, &gone).at("removing", path)?;
-        if let Err(e) = disk::remove_folder(&gone) {
-            log::warn!("to be swept later: {e}");
-        }
-        Ok(())
+        take_away(&self.notice.path).map(|gone| delete(&gone))
     }
 
     /// Moves it to `completed/failed/`, with why. Who moves it back has it tried again as often as at first.

@@ -1003,16 +1003,20 @@ impl Spool {
     }
 
     fn remove_path(&self) -> io::Result<()> {
-        if let Err(e) = disk::remove_folder(&self.rename_away()?) {
-            log::warn!("to be swept later: {e}");
-        }
-        Ok(())
+        take_away(&self.path).map(|gone| delete(&gone))
     }
+}
 
-    /// Takes the spool from sight. Gives where it is now.
-    fn rename_away(&self) -> io::Result<PathBuf> {
-        let gone = self.path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
-        std::fs::rename(&self.path, &gone).at("removing", &self.path)?;
-        Ok(gone)
+/// Takes a spool, or what became of one, from sight, by one rename: a kill after it leaves a hidden folder, which is swept.
+/// Gives where it is now.
+pub(crate) fn take_away(path: &Path) -> io::Result<PathBuf> {
+    let gone = path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
+    std::fs::rename(path, &gone).at("removing", path).map(|()| gone)
+}
+
+/// Deletes what was taken from sight. What cannot be deleted is swept later.
+pub(crate) fn delete(gone: &Path) {
+    if let Err(e) = disk::remove_folder(gone) {
+        log::warn!("to be swept later: {e}");
     }
 }

@@ -10,7 +10,7 @@
 //! A mark is a file in `tmp/`, `.cancelled-HASH`, of one source's upload of one name. It counts for [`TOLD_FOR`] from the
 //! time of its last change, and is swept then.
 
-use super::{LockedSpool, MergerLock, Spool};
+use super::{LockedSpool, MergerLock, Spool, delete, take_away};
 use crate::data_dir::DataDir;
 use crate::disk::{self, Context};
 use crate::info_ini::{self, InfoIni};
@@ -56,12 +56,10 @@ impl LockedSpool {
     pub fn cancel(self, data: &DataDir, _merger: &MergerLock) -> io::Result<()> {
         let spool = &self.spool;
         make_mark(&spool.mark_of(self.upload.source.as_deref()), self.upload.file_name.as_str())?;
-        let gone = spool.rename_away()?;
+        let gone = take_away(&spool.path)?;
         disk::sync_dir(&data.tmp())?;
         info_ini::tolerate(&self.upload.file_name, InfoIni::new(data).remove(&self.upload.file_name));
-        if let Err(e) = disk::remove_folder(&gone) {
-            log::warn!("to be swept later: {e}");
-        }
+        delete(&gone);
         Ok(())
     }
 }
