@@ -15,7 +15,7 @@ use prometheus_client::registry::{Metric, Registry};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The type of [`Metrics::text`].
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
@@ -444,8 +444,16 @@ impl Metrics {
         self.0.sync_times.get_or_create(&[("what", what.label())]).observe(took.as_secs_f64());
     }
 
+    /// Answers a request, and counts that.
+    pub async fn time(&self, route: Route, answering: impl Future<Output = Reply>) -> Reply {
+        let began = Instant::now();
+        let reply = answering.await;
+        self.answered(route, &reply, began.elapsed());
+        reply
+    }
+
     /// A request was answered after this time; also the limit for which it was refused, if it was one.
-    pub fn answered(&self, route: Route, reply: &Reply, took: Duration) {
+    fn answered(&self, route: Route, reply: &Reply, took: Duration) {
         let request = Request { route: route.label(), status: reply.status().as_u16() };
         self.0.request_times.get_or_create(&request).observe(took.as_secs_f64());
         if let Some(limit) = reply.extensions().get::<Limit>() {

@@ -25,7 +25,7 @@ use bigup_core::wire::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, p
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use warp::Filter;
 use warp::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
@@ -64,9 +64,8 @@ pub struct App {
 }
 
 impl App {
-    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin, `watching` answers
-    /// who watches. Once `stopping` is true no
-    /// request is kept waiting.
+    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin, `watching` answers who watches.
+    /// Once `stopping` is true no request is kept waiting.
     pub fn new(
         uploads: Uploads,
         mergers: Mergers,
@@ -106,15 +105,15 @@ async fn elsewhere(
     peer: Option<Peer>,
     body: RawBody,
 ) -> Reply {
-    let began = Instant::now();
-    let (route, answer) = match question {
-        Some(question) => (question.route(), app.tell(question, &method, &headers, peer).await),
-        None => (Route::Other, Err(nothing_here())),
+    let route = question.map_or(Route::Other, Question::route);
+    let answering = async {
+        let answer = match question {
+            Some(question) => app.tell(question, &method, &headers, peer).await,
+            None => Err(nothing_here()),
+        };
+        app.answer_after(&headers, body, answer).await
     };
-    let at_end = app.drain_unless_waiting(&headers, body).await;
-    let reply = last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.reply()));
-    app.metrics().answered(route, &reply, began.elapsed());
-    reply
+    app.metrics().time(route, answering).await
 }
 
 fn nothing_here() -> Refusal {
@@ -138,11 +137,8 @@ async fn native(
     peer: Option<Peer>,
     body: RawBody,
 ) -> Reply {
-    let (began, route) = (Instant::now(), route_of(&method, &query));
-    let metrics = app.metrics().clone();
-    let reply = answer(app, method, headers, query, peer, body).await;
-    metrics.answered(route, &reply, began.elapsed());
-    reply
+    let (route, metrics) = (route_of(&method, &query), app.metrics().clone());
+    metrics.time(route, answer(app, method, headers, query, peer, body)).await
 }
 
 /// How a request is counted, whether or not it is refused.
@@ -175,8 +171,7 @@ async fn answer(
             Err(Refusal::new(ErrorCode::MethodNotAllowed, message))
         }
     };
-    let at_end = app.drain_unless_waiting(&headers, body).await;
-    last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.reply()))
+    app.answer_after(&headers, body, answer).await
 }
 
 impl App {
@@ -218,6 +213,12 @@ impl App {
     /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. Whether it is gone.
     async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
         !headers.contains_key(EXPECT) && drain(body, self.drain_limit()).await
+    }
+
+    /// The reply to a request whose body is not wanted, given once that is gone.
+    async fn answer_after(&self, headers: &HeaderMap, body: RawBody, answer: Result<Reply, Refusal>) -> Reply {
+        let at_end = self.drain_unless_waiting(headers, body).await;
+        last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.reply()))
     }
 
     async fn get(&self, by: Access, peer: Option<Peer>, query: &str) -> Result<Reply, Refusal> {
@@ -329,10 +330,7 @@ impl App {
                 let at_end = self.drain_unless_waiting(&headers, body).await;
                 return last_unless(at_end, self.held(&ask, digest).await);
             }
-            Err(refusal) => {
-                let at_end = self.drain_unless_waiting(&headers, body).await;
-                return last_unless(at_end, refusal.reply());
-            }
+            Err(refusal) => return self.answer_after(&headers, body, Err(refusal)).await,
         };
         let _arriving = self.metrics().slice_arrives();
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -9,7 +9,6 @@ use crate::reply::{Refusal, Reply, json};
 use bigup_core::wire::ErrorCode;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
 use warp::Filter;
 use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE as TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use warp::http::{Method, StatusCode};
@@ -71,18 +70,19 @@ impl Watching {
     }
 
     async fn answer_any(self, question: Option<Question>, method: Method) -> Reply {
-        let began = Instant::now();
-        let (route, answer) = match question {
-            Some(question) => (question.route(), self.answer(question, &method).await),
-            None => {
-                let message = "there is nothing here; ask for /healthz, /readyz or /metrics";
-                (Route::Other, Err(Refusal::new(ErrorCode::NotFound, message)))
-            }
+        let route = question.map_or(Route::Other, Question::route);
+        let answering = async {
+            let answer = match question {
+                Some(question) => self.answer(question, &method).await,
+                None => {
+                    let message = "there is nothing here; ask for /healthz, /readyz or /metrics";
+                    Err(Refusal::new(ErrorCode::NotFound, message))
+                }
+            };
+            // No body was read; whoever sent one gets no second answer on this connection.
+            answer.unwrap_or_else(|refusal| refusal.last_reply())
         };
-        // No body was read; whoever sent one gets no second answer on this connection.
-        let reply = answer.unwrap_or_else(|refusal| refusal.last_reply());
-        self.metrics.answered(route, &reply, began.elapsed());
-        reply
+        self.metrics.time(route, answering).await
     }
 }
 
