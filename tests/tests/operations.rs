@@ -67,6 +67,24 @@ fn a_backup_brings_finished_files_back_with_their_digests() {
 }
 
 #[test]
+fn an_archive_keeps_the_digests() {
+    let daemon = Daemon::start();
+    let (scratch, restored) = (daemon.scratch(), daemon.scratch().join("restored"));
+    done(push(&daemon, &data::file(&scratch, "file", 3, 3 * MIB)));
+    std::fs::create_dir_all(restored.join("tmp")).unwrap();
+    let archive = scratch.join("archive.tar");
+    for (folder, mode) in [(daemon.data(), "-c"), (restored.clone(), "-x")] {
+        let mut tar = Command::new("tar");
+        tar.args(["--xattrs", "--format=posix", mode, "-f"]).arg(&archive).arg("-C").arg(folder).arg("files");
+        assert!(tar.status().expect("tar can be started").success());
+    }
+    let mut check = Command::new(programs::path("bigupd"));
+    let said = check.arg("check").arg("--data-dir").arg(&restored).output().unwrap();
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.success() && text.contains("1 files") && !text.contains("not known"), "{said:?}");
+}
+
+#[test]
 fn a_data_folder_that_was_moved_goes_on_where_it_stopped() {
     let mut daemon = Daemon::start();
     let scratch = daemon.scratch();
