@@ -1,10 +1,10 @@
 //! Certificates and private keys as files in PEM (RFC 7468).
 
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 
-/// Why a file gives no certificate or no key.
+/// Why a file gives no certificate, no revocation list or no key.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
     /// It cannot be read.
@@ -26,6 +26,9 @@ pub enum PemError {
     /// It holds no certificate.
     #[error("{0} holds no certificate in PEM: no line says -----BEGIN CERTIFICATE-----")]
     NoCertificate(PathBuf),
+    /// It holds no certificate revocation list.
+    #[error("{0} holds no certificate revocation list in PEM: no line says -----BEGIN X509 CRL-----")]
+    NoRevocationList(PathBuf),
     /// It holds no private key.
     #[error("{0} holds no private key in PEM: no line says -----BEGIN PRIVATE KEY-----, nor RSA or EC PRIVATE KEY")]
     NoKey(PathBuf),
@@ -51,10 +54,22 @@ pub fn refusal(error: &impl std::fmt::Display) -> String {
 /// # Errors
 /// It cannot be read, is no PEM, or holds none.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    all(path, PemError::NoCertificate)
+}
+
+/// All certificate revocation lists in a file (RFC 5280, section 5), in its order; at least one.
+///
+/// # Errors
+/// It cannot be read, is no PEM, or holds none.
+pub fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    all(path, PemError::NoRevocationList)
+}
+
+/// All blocks of one kind in a file. `none` says that there is none.
+fn all<T: PemObject>(path: &Path, none: fn(PathBuf) -> PemError) -> Result<Vec<T>, PemError> {
+    let found: Result<Vec<T>, _> = T::pem_slice_iter(&read(path)?).collect();
     match found {
-        Ok(found) if found.is_empty() => Err(PemError::NoCertificate(path.to_owned())),
+        Ok(found) if found.is_empty() => Err(none(path.to_owned())),
         Ok(found) => Ok(found),
         Err(cause) => Err(PemError::Damaged { path: path.to_owned(), cause }),
     }

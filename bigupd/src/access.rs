@@ -430,7 +430,7 @@ mod tests {
         let refused = check_listen(&f.config).unwrap_err();
         assert!(refused.contains("bigupd token new") && refused.contains("allow_anonymous"), "{refused}");
         assert_eq!(check_listen(&Config { allow_anonymous: true, ..f.config.clone() }), Ok(()));
-        let tls = |client_ca| Some(TlsFiles { cert: "c".into(), key: "k".into(), client_ca });
+        let tls = |client_ca| Some(TlsFiles { cert: "c".into(), key: "k".into(), client_ca, client_crl: None });
         assert_eq!(check_listen(&Config { tls: tls(Some("ca".into())), ..f.config.clone() }), Ok(()));
         assert!(check_listen(&Config { tls: tls(None), ..f.config.clone() }).is_err());
         f.add("one");

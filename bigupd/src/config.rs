@@ -121,6 +121,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Authorities whose certificates clients must show. None: clients need none.
     pub client_ca: Option<PathBuf>,
+    /// Lists of client certificates that their authorities have revoked. None: none is looked at.
+    pub client_crl: Option<PathBuf>,
 }
 
 /// What is too much. Over it requests are refused, never dropped.
@@ -241,9 +243,13 @@ impl Collector<'_> {
     }
 
     fn tls(&mut self) -> Option<TlsFiles> {
-        match (self.path("tls_cert"), self.path("tls_key"), self.path("tls_client_ca")) {
-            (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
-            (None, None, None) => None,
+        let (client_ca, client_crl) = (self.path("tls_client_ca"), self.path("tls_client_crl"));
+        if client_crl.is_some() && client_ca.is_none() {
+            self.mistakes.push("tls_client_crl needs tls_client_ca, whose certificates it revokes".to_owned());
+        }
+        match (self.path("tls_cert"), self.path("tls_key")) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key, client_ca, client_crl }),
+            (None, None) if client_ca.is_none() => None,
             _ => {
                 self.mistakes.push("TLS needs both tls_cert and tls_key".to_owned());
                 None
@@ -511,7 +517,8 @@ mod tests {
         }
         let all = ["--data-dir", "/d", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"];
         let (config, _) = parse(&all).settle(&nothing).unwrap();
-        let files = TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()) };
+        let files =
+            TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()), client_crl: Some("r".into()) };
         assert_eq!(config.tls, Some(files));
     }
 

@@ -183,6 +183,16 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Tls,
     },
     Setting {
+        key: "tls_client_crl",
+        value: "FILE",
+        default: None,
+        example: "/etc/bigup/clients.crl",
+        help: "Certificate revocation lists (PEM), one of each authority from a client's certificate up to the one in \
+               tls_client_ca. A revoked certificate is refused, and so is every certificate once a list is out of date. \
+               Read again on SIGHUP",
+        topic: Topic::Tls,
+    },
+    Setting {
         key: "slice_ack",
         value: "WRITTEN|SYNCED",
         default: Some("written"),

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{CertificateError, Error, RootCertStore, ServerConfig};
@@ -100,6 +100,7 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, Vec<String>> {
     let mut mistakes = vec![];
     let own = own_certificate(files, &provider, &mut mistakes);
     let authorities = files.client_ca.as_ref().and_then(|path| authorities(path, &mut mistakes));
+    let revoked = files.client_crl.as_ref().map(|path| revocation_lists(path, &mut mistakes)).unwrap_or_default();
     let Some(own) = own.filter(|_| mistakes.is_empty()) else { return Err(mistakes) };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -107,8 +108,10 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, Vec<String>> {
     let builder = match authorities {
         None => builder.with_no_client_auth(),
         Some(roots) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(told)?)
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = verifier.with_crls(revoked).enforce_revocation_expiration().build();
+            let verifier = verifier.map_err(|e| vec![format!("tls_client_ca or tls_client_crl: {e}")])?;
+            builder.with_client_cert_verifier(verifier)
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
@@ -158,6 +161,12 @@ fn authorities(path: &Path, mistakes: &mut Vec<String>) -> Option<RootCertStore>
         }
     }
     Some(roots)
+}
+
+/// Lists of revoked client certificates; none where mistakes were noted.
+fn revocation_lists(path: &Path, mistakes: &mut Vec<String>) -> Vec<CertificateRevocationListDer<'static>> {
+    let read = pem::revocation_lists(path).inspect_err(|e| mistakes.push(format!("tls_client_crl: {e}")));
+    read.unwrap_or_default()
 }
 
 /// Why clients will refuse the certificate, whomever they trust.

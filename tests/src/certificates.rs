@@ -1,7 +1,11 @@
 //! Certificate authorities of a test, and the certificates that they sign.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+    RevokedCertParams, SerialNumber,
+};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -20,6 +24,8 @@ pub struct Certificate {
     pub cert: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
+    /// Its serial number, by which its authority revokes it; 0 where that is not known.
+    pub serial: u64,
 }
 
 impl Authority {
@@ -48,12 +54,37 @@ impl Authority {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).expect("the names are right");
         (params.not_before, params.not_after) = ((SystemTime::now() - 7 * DAY).into(), not_after.into());
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(serial.into());
         let key = KeyPair::generate().expect("keys can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
         let folder = self.file.parent().expect("it is in a folder");
         let cert = write(folder, &format!("{name}-cert.pem"), &certificate.pem());
         let key = write(folder, &format!("{name}-key.pem"), &key.serialize_pem());
-        Certificate { cert, key }
+        Certificate { cert, key, serial }
+    }
+
+    /// A list of what this authority has revoked, in `NAME.crl` beside its certificate; it is good until `next_update`.
+    pub fn revoke(&self, name: &str, revoked: &[&Certificate], next_update: SystemTime) -> PathBuf {
+        let revoked = revoked.iter().map(|certificate| RevokedCertParams {
+            serial_number: certificate.serial.into(),
+            revocation_time: (SystemTime::now() - DAY).into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: (SystemTime::now() - 2 * DAY).into(),
+            next_update: next_update.into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).expect("it can be signed");
+        let folder = self.file.parent().expect("it is in a folder");
+        write(folder, &format!("{name}.crl"), &list.pem().expect("it can be written"))
     }
 }
 

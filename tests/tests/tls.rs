@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Names of this machine that tests connect to.
 const HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
@@ -200,7 +200,7 @@ fn a_client_certificate_is_asked_for_and_checked() {
     let setting = setting(&["--tls-client-ca", text(&clients.file)]);
     let push = |certificate: Option<&Certificate>| {
         let mut cli = setting.cli("push", &setting.authority.file);
-        if let Some(Certificate { cert, key }) = certificate {
+        if let Some(Certificate { cert, key, .. }) = certificate {
             cli.arg("--client-cert").arg(cert).arg("--client-key").arg(key);
         }
         cli
@@ -227,6 +227,50 @@ fn a_client_certificate_is_asked_for_and_checked() {
         run(push(Some(&later.issue("new", &["me"]))).arg(&file)).status.success()
     });
     assert_says(&refused(&mut push(Some(&right))), &["refuses the client certificate"]);
+}
+
+#[test]
+fn a_revoked_client_certificate_is_refused_also_where_the_list_comes_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let clients = Authority::new(folder.path(), "clients");
+    let (one, two) = (clients.issue("one", &["one"]), clients.issue("two", &["two"]));
+    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    let list = clients.revoke("list", &[], tomorrow);
+    let setting = setting(&["--tls-client-ca", text(&clients.file), "--tls-client-crl", text(&list)]);
+    let status = |Certificate { cert, key, .. }: &Certificate| {
+        let mut cli = setting.cli("status", &setting.authority.file);
+        cli.arg("--client-cert").arg(cert).arg("--client-key").arg(key);
+        run(&mut cli)
+    };
+    assert!(status(&one).status.success() && status(&two).status.success());
+
+    clients.revoke("list", &[&one], tomorrow);
+    signal(setting.daemon.pid(), Signal::SIGHUP);
+    eventually("the revoked one is refused", || !status(&one).status.success());
+    let said = String::from_utf8_lossy(&status(&one).stderr).into_owned();
+    assert_says(&said, &["refuses the client certificate"]);
+    assert!(status(&two).status.success());
+
+    // A list that is out of date may lack what was revoked since.
+    clients.revoke("list", &[], SystemTime::now() - Duration::from_secs(3600));
+    signal(setting.daemon.pid(), Signal::SIGHUP);
+    eventually("nobody passes by an old list", || !status(&two).status.success());
+}
+
+#[test]
+fn mistakes_about_revocation_lists_are_told() {
+    let setting = setting(&[]);
+    let (ca, data) = (text(&setting.authority.file), text(&setting.path("data")).to_owned());
+    let base = [&["--check-config", "--data-dir", &data][..], &setting.certificate.arguments()].concat();
+    for (arguments, says) in [
+        (&["--tls-client-crl", ca][..], "tls_client_crl needs tls_client_ca"),
+        (&["--tls-client-ca", ca, "--tls-client-crl", ca], "no certificate revocation list in PEM"),
+        (&["--tls-client-ca", ca, "--tls-client-crl", "/nowhere.crl"], "tls_client_crl: /nowhere.crl: No such file"),
+    ] {
+        let output = bigupd(&[&base[..], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_says(&String::from_utf8_lossy(&output.stderr), &[says]);
+    }
 }
 
 #[test]
@@ -343,7 +387,7 @@ fn mistakes_in_files_of_the_client_are_told() {
     let setting = setting(&[]);
     let ca = &setting.authority.file;
     let other = setting.authority.issue("other", &HOSTS);
-    let Certificate { cert, key } = &setting.certificate;
+    let Certificate { cert, key, .. } = &setting.certificate;
     let garbage = setting.path("garbage");
     std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n").unwrap();
     assert_says(&refused(&mut setting.cli("push", key)), &["--ca-cert: ", text(key), "no certificate in PEM"]);
@@ -373,7 +417,7 @@ fn a_certificate_that_clients_would_refuse_and_an_open_key_are_warned_of() {
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
-    let authority = Certificate { cert: setting.path("cert.pem"), key: setting.path("key.pem") };
+    let authority = Certificate { cert: setting.path("cert.pem"), key: setting.path("key.pem"), serial: 0 };
     let daemon = Daemon::with(&authority.arguments());
     assert_says(&daemon.log(), &["WARN", "clients will refuse", text(&authority.cert), "CA:FALSE"]);
     let said = refused(cli("push", daemon.url()).arg("--ca-cert").arg(&authority.cert));
@@ -450,7 +494,8 @@ fn the_certificate_of_the_readme_serves_our_client_and_curl() {
         .args(["-euc", &docs::block("README.md", "tests/tests/tls.rs: certificate")])
         .current_dir(folder.path()));
     assert!(made.status.success(), "{made:?}");
-    let certificate = Certificate { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+    let certificate =
+        Certificate { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem"), serial: 0 };
     let daemon = Daemon::with(&certificate.arguments());
     assert!(!daemon.log().contains("tls_"), "{}", daemon.log());
     for host in HOSTS {

@@ -54,7 +54,12 @@ fn check_pem(path: &Path) {
         Err(why) => named(why.to_string()),
     }
     let _ = private_key(path).map_err(|why| named(why.to_string()));
-    let files = TlsFiles { cert: path.to_owned(), key: path.to_owned(), client_ca: Some(path.to_owned()) };
+    let files = TlsFiles {
+        cert: path.to_owned(),
+        key: path.to_owned(),
+        client_ca: Some(path.to_owned()),
+        client_crl: Some(path.to_owned()),
+    };
     if let Err(mistakes) = Tls::load(&files) {
         assert!(!mistakes.is_empty());
     }
