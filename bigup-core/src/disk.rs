@@ -34,9 +34,47 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn at(self, doing: &str, path: &Path) -> io::Result<T> {
         self.map_err(|error| {
             let error = error.into();
-            io::Error::new(error.kind(), format!("{doing} {}: {error}", printable(&path.to_string_lossy())))
+            let text = format!("{doing} {}: {error}", printable(&path.to_string_lossy()));
+            told(error.kind(), text, errno(&error))
         })
     }
+}
+
+/// An error with words of its own that keeps the system's number.
+#[derive(Debug)]
+struct Told {
+    text: String,
+    errno: Option<i32>,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Told {}
+
+/// The same error once more, for somebody else.
+pub(crate) fn again(error: &io::Error) -> io::Error {
+    told(error.kind(), error.to_string(), errno(error))
+}
+
+/// An error of this kind and number that says `text`.
+fn told(kind: io::ErrorKind, text: String, errno: Option<i32>) -> io::Error {
+    io::Error::new(kind, Told { text, errno })
+}
+
+/// The system's number of an error (errno(3)), also of one with added [`Context`]. None: it is none of the system's.
+pub fn errno(error: &io::Error) -> Option<i32> {
+    error.raw_os_error().or_else(|| error.get_ref()?.downcast_ref::<Told>()?.errno)
+}
+
+/// Whether the system was short of something that comes back by itself: descriptors of this process, descriptors of all
+/// (EMFILE, ENFILE, open(2)), or memory. Nothing is wrong with the file then.
+pub fn is_passing(error: &io::Error) -> bool {
+    const PASSING: [i32; 3] = [Errno::EMFILE as i32, Errno::ENFILE as i32, Errno::ENOMEM as i32];
+    errno(error).is_some_and(|number| PASSING.contains(&number))
 }
 
 /// 64 random bits as 16 hexadecimal digits, for names that must not meet.
@@ -546,6 +584,17 @@ mod tests {
         let error = open_regular(Path::new("/nowhere/x")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().starts_with("opening /nowhere/x: "), "{error}");
+    }
+
+    #[test]
+    fn what_the_system_is_short_of_is_told_from_what_is_wrong() {
+        let failed = |errno: Errno| Err::<(), _>(errno).at("opening", Path::new("x")).unwrap_err();
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            let twice = Err::<(), _>(again(&failed(errno))).at("saving", Path::new("y")).unwrap_err();
+            assert!(is_passing(&failed(errno)) && is_passing(&twice), "{twice}");
+        }
+        assert!(!is_passing(&failed(Errno::EIO)) && !is_passing(&io::Error::other("x")));
+        assert_eq!(errno(&failed(Errno::EIO)), Some(Errno::EIO as i32));
     }
 
     #[test]

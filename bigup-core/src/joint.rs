@@ -2,6 +2,7 @@
 //! of its own of that folder, and each of those has the drive write its cache; so whoever comes while a folder is being
 //! synced waits for the next sync of it, together with all others who came meanwhile.
 
+use crate::disk::again;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ struct Turns {
     ended: u64,
     runs: bool,
     /// The last one that failed, and how.
-    failed: Option<(u64, io::ErrorKind, String)>,
+    failed: Option<(u64, io::Error)>,
     /// How many wait for one or run it; with the last of them all this is forgotten.
     waiting: usize,
 }
@@ -55,7 +56,7 @@ impl JointSyncs {
             let turns = all.get_mut(what).expect(WAITED_FOR);
             (turns.ended, turns.runs) = (number, false);
             if let Err(e) = result {
-                turns.failed = Some((number, e.kind(), e.to_string()));
+                turns.failed = Some((number, e));
             }
             self.ended.notify_all();
         }
@@ -63,7 +64,7 @@ impl JointSyncs {
         turns.waiting -= 1;
         // A later one that failed counts too: it is no proof that all is well.
         let failed = turns.failed.as_ref().filter(|(number, ..)| *number >= mine);
-        let result = failed.map_or(Ok(()), |(_, kind, text)| Err(io::Error::new(*kind, text.clone())));
+        let result = failed.map_or(Ok(()), |(_, error)| Err(again(error)));
         if turns.waiting == 0 {
             all.remove(what);
         }

@@ -20,7 +20,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Stops on SIGTERM and SIGINT.
+    /// Stops on SIGTERM and SIGINT. A second one ends the process on the spot, wherever it is, which loses nothing.
     ///
     /// # Errors
     /// The handlers cannot be installed.
@@ -28,7 +28,8 @@ impl Stop {
         let flag = Arc::new(AtomicBool::new(false));
         let (wake, signalled) = UnixStream::pair()?;
         for signal in [SIGTERM, SIGINT] {
-            // In this order: whoever is woken finds the flag set.
+            // In this order: the first signal finds the flag unset, and whoever is woken finds it set.
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
             signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
         }

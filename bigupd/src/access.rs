@@ -13,6 +13,7 @@ use crate::quota::Usage;
 use crate::reply::Refusal;
 use crate::tokens::{Permission, Prefix, SecretHash, Token, Tokens, Watched, now};
 use bigup_core::data_dir::DataDir;
+use bigup_core::disk::is_passing;
 use bigup_core::name::FileName;
 use bigup_core::spool::{Spool, Upload};
 use bigup_core::units::show_size;
@@ -237,10 +238,10 @@ impl Gate {
         {
             return Ok(Access::Everything);
         }
-        let tokens = self
-            .tokens
-            .now()
-            .map_err(|_| Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"))?;
+        let tokens = self.tokens.now().map_err(|e| match is_passing(&e) {
+            true => e.into(),
+            false => Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"),
+        })?;
         let refusal = match (tokens, secret) {
             (None, _) if self.is_open => return Ok(Access::Everything),
             (Some(tokens), Some(secret)) => match tokens.find(secret, now()) {

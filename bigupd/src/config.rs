@@ -33,7 +33,7 @@ Exit codes:
   2  the command line or the configuration makes no sense; every mistake is told
 
 Signals:
-  SIGTERM, SIGINT   stop: running requests have stop_grace to finish
+  SIGTERM, SIGINT   stop: running requests have stop_grace to finish; a second one ends it at once
   SIGHUP   read the certificates again
 
 Environment:
@@ -154,6 +154,8 @@ pub struct Limits {
     pub mergers: u64,
     /// Largest answer, in bytes.
     pub answer_size: u64,
+    /// Most bytes that all bodies that arrive have in memory together.
+    pub body_memory: u64,
 }
 
 /// Settings, checked.
@@ -299,6 +301,7 @@ impl Config {
                 uploads_per_token: from.get("max_uploads_per_token", at_least_one),
                 mergers: from.get("max_mergers", at_least_one),
                 answer_size: from.get("max_answer_size", room_for_digests),
+                body_memory: from.get("max_body_memory", room_for_bodies),
             },
             hooks: HookSettings {
                 on_begin: from.some("on_begin", Hook::parse),
@@ -306,6 +309,7 @@ impl Config {
                 on_complete: from.some("on_complete", Hook::parse),
                 on_complete_timeout: from.get("on_complete_timeout", some_time),
                 on_complete_attempts: from.get("on_complete_attempts", number_of_attempts),
+                secret_file: from.path("hook_secret_file"),
             },
         }
     }
@@ -421,6 +425,13 @@ fn size_of_a_file(text: &str) -> Result<u64, String> {
 fn room_for_digests(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         size if size < MIB => Err(format!("{size} bytes are too few: answers with digests need {MIB}")),
+        size => Ok(size),
+    }
+}
+
+fn room_for_bodies(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < MIB => Err(format!("{size} bytes are too few: bodies need {MIB}")),
         size => Ok(size),
     }
 }

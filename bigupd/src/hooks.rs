@@ -3,17 +3,19 @@
 //!
 //! - [`begin`] - `on_begin`: may this upload begin?
 //! - [`complete`] - `on_complete`: this file is finished, told at least once, from the notices that publications leave.
-//! - [`program`] - running a program within limits; [`web`] - the same question as a POST.
+//! - [`program`] - running a program within limits; [`web`] - the same question as a POST, and [`signature`] of that.
 
 pub mod begin;
 pub mod complete;
 pub mod program;
+pub mod signature;
 pub mod web;
 
 use crate::metrics::{self, HookAnswer, Metrics};
 use bigup_core::name::{FileName, printable, quoted};
 use nix::unistd::{AccessFlags, eaccess};
 use serde_json::{Map, Value};
+use signature::Secret;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -85,6 +87,8 @@ pub struct HookSettings {
     pub on_complete_timeout: Duration,
     /// How often it is tried, at least once.
     pub on_complete_attempts: u32,
+    /// The file of the secret by which questions to URLs are signed. None: they are not.
+    pub secret_file: Option<PathBuf>,
 }
 
 impl HookSettings {
@@ -93,33 +97,47 @@ impl HookSettings {
         let hooks = [("on_begin", &self.on_begin), ("on_complete", &self.on_complete)];
         let check =
             |(key, hook): (&str, &Option<Hook>)| hook.as_ref()?.check().err().map(|why| format!("{key}: {why}"));
-        hooks.into_iter().filter_map(check).collect()
+        let secret = self.secret_file.as_deref().and_then(|file| Secret::read(file).err());
+        let secret = secret.map(|why| format!("hook_secret_file: {why}"));
+        hooks.into_iter().filter_map(check).chain(secret).collect()
     }
 }
 
 /// What a hook is asked or told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
+    /// What tells it from other questions; the same each time that it is asked again.
+    id: String,
     /// What a program gets as its arguments; what is not known is empty.
     arguments: Vec<String>,
-    /// All of it, by name: `size` is `BIGUP_SIZE` in a program's environment and `"size"` in a body's JSON.
+    /// All of it, by name: `size` is `BIGUP_SIZE` in a program's environment ([`variable`]) and `"size"` in a body's JSON.
     fields: Vec<(&'static str, Value)>,
 }
 
 impl Question {
-    /// What is asked with these fields; those named in `arguments` are a program's arguments, in that order.
-    fn new(fields: Vec<(&'static str, Value)>, arguments: &[&str]) -> Question {
+    /// What is asked with these fields; those named in `arguments` are a program's arguments, in that order. `id` tells it
+    /// from all others.
+    fn new(id: String, fields: Vec<(&'static str, Value)>, arguments: &[&str]) -> Question {
         let value = |name: &&str| fields.iter().find(|(key, _)| key == name).map_or(String::new(), |(_, v)| text(v));
-        Question { arguments: arguments.iter().map(value).collect(), fields }
+        Question { id, arguments: arguments.iter().map(value).collect(), fields }
     }
 
     fn variables(&self) -> impl Iterator<Item = (String, String)> {
-        self.fields.iter().map(|(name, value)| (format!("BIGUP_{}", name.to_uppercase()), text(value)))
+        self.fields.iter().map(|(name, value)| (variable(name), text(value)))
     }
 
     fn json(&self) -> Value {
         let fields = self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         Value::Object(fields.collect::<Map<_, _>>())
+    }
+}
+
+/// The variable that programs get a field in. Not one that a program of ours takes for something else: `bigup-cli` sends
+/// `BIGUP_TOKEN` as a token, and this is only the name of one.
+fn variable(field: &str) -> String {
+    match field {
+        "token" => "BIGUP_TOKEN_NAME".to_owned(),
+        _ => format!("BIGUP_{}", field.to_uppercase()),
     }
 }
 
@@ -160,20 +178,28 @@ pub struct Caller {
     /// The data folder, absolute; where programs run.
     folder: PathBuf,
     agent: Option<ureq::Agent>,
+    /// The file of the secret that signs what goes to a URL.
+    secret_file: Option<PathBuf>,
     metrics: Metrics,
 }
 
 impl Caller {
-    /// One who asks `hook`, the value of the setting `key`. A program runs in the data folder `folder`. Answers count in
-    /// `metrics`.
-    pub fn new(hook: Hook, key: metrics::Hook, folder: &Path, metrics: Metrics) -> Caller {
+    /// One who asks `hook`, the value of the setting `key`. A program runs in the data folder `folder`, a POST is signed by
+    /// what is in `secret_file`. Answers count in `metrics`.
+    pub fn new(
+        hook: Hook,
+        key: metrics::Hook,
+        folder: &Path,
+        secret_file: Option<PathBuf>,
+        metrics: Metrics,
+    ) -> Caller {
         // It can be told unless the folder that we are in is gone.
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let agent = match &hook {
             Hook::Program(_) => None,
             Hook::Url(url) => Some(web::agent(url)),
         };
-        Caller { hook, key, folder, agent, metrics }
+        Caller { hook, key, folder, agent, secret_file, metrics }
     }
 
     /// Asks about the upload `name`, and waits for `time` at most, or until `stop`. What a program says is logged.
@@ -202,8 +228,9 @@ impl Caller {
             }
             Hook::Url(url) => {
                 let agent = self.agent.clone().expect("one was made for the URL");
-                let (url, body) = (url.clone(), question.json());
-                let posted = tokio::task::spawn_blocking(move || web::post(&agent, &url, &body, time));
+                let (url, question, secret) = (url.clone(), question.clone(), self.secret_file.clone());
+                let posted =
+                    tokio::task::spawn_blocking(move || web::post(&agent, &url, &question, secret.as_deref(), time));
                 tokio::select! {
                     answer = posted => answer.unwrap_or_else(|e| Answer::Failed(e.to_string())),
                     // The thread ends by itself.
@@ -304,6 +331,7 @@ mod tests {
             on_begin_timeout: Duration::ZERO,
             on_complete_timeout: Duration::ZERO,
             on_complete_attempts: 1,
+            secret_file: None,
         };
         let mistakes = settings(&plain, &dir.path().join("none")).mistakes();
         assert_eq!(mistakes.len(), 2);
@@ -315,10 +343,10 @@ mod tests {
     #[test]
     fn a_question_is_told_in_three_forms() {
         let fields = vec![("name", json!("a b")), ("size", json!(7)), ("token", Value::Null), ("replace", json!(true))];
-        let question = Question::new(fields, &["name", "token", "size"]);
+        let question = Question::new("1".to_owned(), fields, &["name", "token", "size"]);
         assert_eq!(question.arguments, ["a b", "", "7"]);
         let variables: Vec<String> = question.variables().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(variables, ["BIGUP_NAME=a b", "BIGUP_SIZE=7", "BIGUP_TOKEN=", "BIGUP_REPLACE=1"]);
+        assert_eq!(variables, ["BIGUP_NAME=a b", "BIGUP_SIZE=7", "BIGUP_TOKEN_NAME=", "BIGUP_REPLACE=1"]);
         assert_eq!(question.json(), json!({"name": "a b", "size": 7, "token": null, "replace": true}));
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Pieces are gathered to batches and handed to a thread that may block, one batch at a time for each slice, while
 //! the next one is received. So memory is two batches a slice, the async threads never wait for a disk, and a slow client
-//! occupies no thread.
+//! occupies no thread. Batches become smaller the more bodies are at work ([`crate::memory`]), and what was gathered of one
+//! that stalls is written.
 
 use crate::body::Body;
+use crate::memory::{self, BODIES};
 use crate::pace::Pace;
 use crate::reply::Refusal;
 use crate::uploads::Target;
@@ -14,7 +16,10 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::pin::pin;
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Bytes written and digested at once, of small slices and of large ones: enough that a switch of threads costs little, few
 /// enough to stay in the cache. Small slices come by the dozen over long lines, and wait in memory while a batch fills.
@@ -22,6 +27,47 @@ const BATCH_LEN: std::ops::RangeInclusive<u64> = (128 << 10)..=(1 << 20);
 
 /// Batches of a slice.
 const BATCHES: u64 = 8;
+
+/// What has been gathered of a body is written after so much time in which nothing of it came: long enough that it is no
+/// ordinary pause of a line, since small writes cost more.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
+/// Pieces below it, in bytes, are put together. Each would keep the buffer that it was read into, however little it is of it.
+const SMALL_PIECE: usize = 16 << 10;
+
+/// What is gathered to be written at once.
+#[derive(Debug, Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    /// Small pieces that came last, one behind the other.
+    small: Vec<u8>,
+    len: u64,
+}
+
+impl Batch {
+    fn push(&mut self, piece: Bytes) {
+        self.len += piece.len() as u64;
+        if piece.len() < SMALL_PIECE {
+            self.small.extend_from_slice(&piece);
+        } else {
+            self.end_small();
+            self.pieces.push(piece);
+        }
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.small).into());
+        }
+    }
+
+    /// All of it, in order; the next one begins.
+    fn take(&mut self) -> Vec<Bytes> {
+        self.end_small();
+        self.len = 0;
+        std::mem::take(&mut self.pieces)
+    }
+}
 
 /// What a slice must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +145,18 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Writes what was gathered, since nothing more comes, and has its memory given back.
+    async fn stall(self, batch: &mut Batch) -> Result<Work, Refusal> {
+        if batch.len == 0 {
+            return Ok(self);
+        }
+        let writer = self.go_on(batch.take()).await?.rest().await?;
+        memory::note_freed();
+        Ok(Work::Rests(writer))
+    }
+}
+
 /// A slice that came whole. The last batch of it is to be written yet, by a thread that may block: with small slices, all.
 pub struct Received {
     writer: Box<Writer>,
@@ -139,19 +197,26 @@ pub async fn receive(
         sha256: expected.sha256.map(|_| Sha256::new()),
     };
     let mut work = Work::Rests(Box::new(writer));
-    let (mut batch, mut batch_len, mut received) = (vec![], 0, 0);
-    let full = (expected.len / BATCHES).clamp(*BATCH_LEN.start(), *BATCH_LEN.end());
-    while let Some(piece) = body.next(&mut pace).await? {
+    let (mut batch, mut received) = (Batch::default(), 0);
+    let best = (expected.len / BATCHES).clamp(*BATCH_LEN.start(), *BATCH_LEN.end());
+    loop {
+        let mut next = pin!(body.next(&mut pace));
+        let piece = match timeout(STALLED_AFTER, next.as_mut()).await {
+            Ok(piece) => piece,
+            Err(_) => {
+                work = work.stall(&mut batch).await?;
+                next.await
+            }
+        };
+        let Some(piece) = piece? else { break };
         received += piece.len() as u64;
         if received > expected.len {
             let message = format!("slice {}: slice_size is {}, but more bytes came", expected.slice_id, expected.len);
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
-        batch_len += piece.len() as u64;
         batch.push(piece);
-        if batch_len >= full {
-            work = work.go_on(std::mem::take(&mut batch)).await?;
-            batch_len = 0;
+        if batch.len >= BODIES.batch_len(best) {
+            work = work.go_on(batch.take()).await?;
         }
     }
     if received != expected.len {
@@ -159,7 +224,7 @@ pub async fn receive(
             format!("slice {}: expected {} bytes, got {received}: send it again", expected.slice_id, expected.len);
         return Err(Refusal::new(ErrorCode::Damaged, message));
     }
-    Ok(Received { writer: work.rest().await?, rest: batch, expected: expected.clone() })
+    Ok(Received { writer: work.rest().await?, rest: batch.take(), expected: expected.clone() })
 }
 
 fn cancelled() -> Refusal {
@@ -201,6 +266,22 @@ pub fn parse_content_digest(header: &str) -> Result<Option<[u8; 32]>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_keeps_the_order_and_no_buffer_for_the_sake_of_a_byte() {
+        let mut batch = Batch::default();
+        let large = Bytes::from(vec![b'x'; SMALL_PIECE]);
+        let buffer = Bytes::from(vec![b'y'; 8 << 10]);
+        (0..1000).for_each(|i| batch.push(buffer.slice(i..i + 1)));
+        batch.push(large.clone());
+        batch.push(buffer.slice(..2));
+        assert!(buffer.is_unique(), "the buffer that bytes were read into is held");
+        assert_eq!(batch.len, 1002 + SMALL_PIECE as u64);
+        let lens = |pieces: &[Bytes]| pieces.iter().map(Bytes::len).collect::<Vec<_>>();
+        let taken = batch.take();
+        assert_eq!((lens(&taken), &taken[1]), (vec![1000, SMALL_PIECE, 2], &large));
+        assert_eq!((batch.take(), batch.len), (vec![], 0));
+    }
 
     #[test]
     fn content_digests_are_read() {

@@ -6,7 +6,8 @@
 //! - [`settings`] - the table of all settings; [`config`] - reading and checking them.
 //! - [`sockets`] - where connections come in; [`service`] - what is told to systemd.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
-//!   limit their time; [`memory`] gives back what they needed.
+//!   limit their time; [`lingering`] reads on after the last answer; [`memory`] bounds what their bodies take, and gives it
+//!   back; [`descriptors`] tells how many fit.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
@@ -27,9 +28,11 @@ pub mod body;
 pub mod census;
 pub mod check;
 pub mod config;
+pub mod descriptors;
 pub mod expiry;
 pub mod hooks;
 pub mod intake;
+pub mod lingering;
 pub mod look;
 pub mod memory;
 pub mod mergers;
@@ -132,4 +135,15 @@ async fn serve_watchers(listeners: Option<Listeners>, watching: Watching, metric
     let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };
     let (routes, never) = (watching::routes(watching), std::future::pending());
     server::serve(listeners, None, routes, &limits, metrics, never, Duration::ZERO).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_tells_the_same_numbers() {
+        let text = include_str!("../../docs/metrics.md").replace('\n', " ");
+        assert!(text.contains(&format!("it has {MAX_WATCHERS} connections of its own")), "docs/metrics.md");
+    }
 }

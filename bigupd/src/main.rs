@@ -3,25 +3,36 @@
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::printable;
-use bigupd::config::{Arguments, Command, Config, Limits, Mode};
+use bigupd::config::{Arguments, Command, Config, Mode};
 use bigupd::operate::{cancel, pause};
 use bigupd::service;
 use bigupd::sockets::{Listeners, Passed};
 use bigupd::tls::Tls;
-use bigupd::{check, memory, status};
+use bigupd::{check, descriptors, memory, status, watching};
 use clap::Parser;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::io::Write;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The configuration is wrong: as clap's own code for a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
+/// Most threads for what waits on a disk. More such work waits for one of them.
+const DISK_THREADS: usize = 512;
+
+/// How long one of them waits for more work before it ends.
+const THREAD_IDLE: Duration = Duration::from_secs(10);
+
 fn main() -> ExitCode {
+    descriptors::keep_from_children();
     let mut arguments = Arguments::parse();
     let command = arguments.command.take();
     let settled = arguments.settle(&|name| std::env::var(name).ok());
@@ -48,6 +59,7 @@ fn main() -> ExitCode {
     if let Err(mistake) = bigupd::access::check_listen(&config) {
         return refuse(&[mistake]);
     }
+    config.metrics_listen.and_then(watching::warning).into_iter().for_each(|warning| log::warn!("{warning}"));
     let hooks = config.hooks.mistakes();
     let tls = match config.tls.as_ref().map(Tls::load).transpose() {
         Ok(tls) if hooks.is_empty() => tls.map(Arc::new),
@@ -58,7 +70,7 @@ fn main() -> ExitCode {
         println!("the configuration is right");
         return ExitCode::SUCCESS;
     }
-    fit_connections(&mut config.limits);
+    descriptors::fit(&mut config);
     ended(serve(&config, mode, passed, tls))
 }
 
@@ -92,33 +104,12 @@ fn refuse(mistakes: &[String]) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Takes all file descriptors that the system allows, and no more connections than they are enough for.
-fn fit_connections(limits: &mut Limits) {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(hard)
-    });
-    match files.map(|files| (files, connections_for(files))) {
-        Ok((files, fit)) if limits.connections > fit => {
-            log::warn!("max_connections is {}, but {files} open files are allowed: {fit} it is", limits.connections);
-            limits.connections = fit;
-        }
-        Ok(_) => {}
-        Err(e) => log::warn!("how many files may be open cannot be told or changed: {e}"),
-    }
-}
-
-/// How many connections so many descriptors are enough for: each has a socket, and one in three a slice arriving, far more
-/// than memory is enough for; besides, requests at work open files of spools, and refused connections have sockets too.
-fn connections_for(files: u64) -> u64 {
-    ((files - (files / 4).min(2048)) / 4 * 3).max(1)
-}
-
 fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     memory::keep_some();
+    memory::BODIES.limit(config.limits.body_memory);
     let data = DataDir::create(&config.data_dir)?;
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
-    let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
+    let runtime = runtime().context("starting threads")?;
     let served = runtime.block_on(async {
         let listeners = passed.or_bind(config.listen).with_context(|| format!("listening on {}", config.listen))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -137,6 +128,12 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
     // A thread that reads standard input never comes back; one that publishes a file may.
     runtime.shutdown_timeout(config.stop_grace);
     served
+}
+
+/// A thread for each processor, and others for what waits on a disk.
+fn runtime() -> io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().max_blocking_threads(DISK_THREADS).thread_keep_alive(THREAD_IDLE).build()
 }
 
 fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<Listeners> {
@@ -164,15 +161,23 @@ fn reload(tls: Option<&Tls>) {
     }
 }
 
-/// Done once a signal, or the end of standard input where that counts, asks to stop.
+/// Done once a signal, or the end of standard input where that counts, asks to stop. A signal after that ends the process
+/// on the spot, as if nothing handled it: who sends it will not wait for what the first one left time for.
 fn stop_asked(mode: Mode) -> anyhow::Result<impl Future<Output = ()>> {
+    let is_asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal must find it false.
+        flag::register_conditional_default(signal, Arc::clone(&is_asked))
+            .and_then(|_| flag::register(signal, Arc::clone(&is_asked)))
+            .context("handling SIGTERM and SIGINT")?;
+    }
     let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            () = stdin_closed(), if mode.until_stdin_closes => {}
+            () = stdin_closed(), if mode.until_stdin_closes => is_asked.store(true, Ordering::Relaxed),
         }
     })
 }
@@ -188,8 +193,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_descriptors_for_other_things() {
-        assert_eq!([0, 64, 1024, 1_048_576].map(connections_for), [1, 36, 576, 784_896]);
-        assert_eq!(connections_for(u64::MAX), (u64::MAX - 2048) / 4 * 3);
+    fn the_document_tells_the_same_numbers() {
+        let text = include_str!("../../docs/operations.md").replace("\n ", "");
+        assert!(
+            text.contains(&format!("at most {DISK_THREADS}. One without work ends after {} s", THREAD_IDLE.as_secs()))
+        );
     }
 }

@@ -9,6 +9,7 @@
 //! told to stop instead, which it does at any time without loss, and its upload queues again with its next slice. One
 //! that is busy is left alone: a new one might have to read what it had read.
 
+use crate::descriptors;
 use crate::metrics::{Failure, MergerEnd, Metrics};
 use crate::service;
 use crate::uploads::{Standing, Uploads};
@@ -251,6 +252,7 @@ impl Mergers {
             command.arg("--leave-notice");
         }
         service::forget_in(&mut command);
+        descriptors::as_at_start(&mut command);
         // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command

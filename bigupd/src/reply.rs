@@ -1,6 +1,7 @@
 //! What goes back: JSON bodies, and refusals with their status.
 
 use crate::metrics::Limit;
+use bigup_core::disk::is_passing;
 use bigup_core::name::NameError;
 use bigup_core::plan::PlanError;
 use bigup_core::spool::SliceError;
@@ -12,6 +13,9 @@ use warp::http::header::{
     CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use warp::http::{Response, StatusCode};
+
+/// Seconds after which what the system was short of may be there again.
+const SHORT_FOR: u64 = 2;
 
 /// A response of the daemon.
 pub type Reply = warp::reply::Response;
@@ -175,6 +179,11 @@ impl From<io::Error> for Refusal {
                 log::error!("no room left: {error}");
                 let message = "the server has no room left for this; what it holds stays";
                 Refusal::over(Limit::Room, ErrorCode::NoSpace, message)
+            }
+            _ if is_passing(&error) => {
+                log::error!("{error}; who asked is told to come back");
+                let message = "the server is short of open files or memory just now: try again later";
+                Refusal { retry_after: Some(SHORT_FOR), ..Refusal::new(ErrorCode::Overloaded, message) }
             }
             _ => {
                 log::error!("{error}");

@@ -6,6 +6,8 @@
 
 use crate::access::Peer;
 use crate::config::Limits;
+use crate::descriptors;
+use crate::lingering::{self, Lingering};
 use crate::memory;
 use crate::metrics::{Limit, Metrics};
 use crate::reply::{Refusal, Reply};
@@ -16,7 +18,7 @@ use crate::tls::Tls;
 use bigup_core::wire::ErrorCode;
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,7 +32,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use warp::Filter;
 use warp::http::Version;
 use warp::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
@@ -52,21 +54,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the log says so while it lasts, or comes back as descriptors come and go.
 const ACCEPT_SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Most refused connections at once; beyond, connections are closed without an answer.
-const MAX_REFUSALS: usize = 256;
-
 /// Longest time to bring the head of a request that is refused whatever it is.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
 /// Longest time that who connected as the daemon was told to stop has to ask something: it is on its way, and to close the
 /// connection would be to refuse it.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(2);
-
-/// Longest time to read on after the last answer.
-const LINGER_TIME: Duration = Duration::from_secs(30);
-
-/// Longest silence meanwhile.
-const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 /// Serves `routes` on `listeners`, with `tls` where there is one, until `stop` is done; running requests then have `grace`
 /// to finish. Connections, and what they are refused for, are counted in `metrics`.
@@ -84,7 +77,8 @@ pub async fn serve<F>(
 {
     let door = Door {
         seats: Seats::new(limits),
-        refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+        refusals: Arc::new(Semaphore::new(descriptors::refusals())),
+        lingering: Lingering::new(descriptors::refusals()),
         limits: Arc::new(limits.clone()),
         tls,
         metrics,
@@ -121,7 +115,9 @@ pub async fn serve<F>(
 /// Who comes in.
 struct Door {
     seats: Seats,
+    /// One for each connection that may be refused at once; beyond, connections are closed without an answer.
     refusals: Arc<Semaphore>,
+    lingering: Lingering,
     limits: Arc<Limits>,
     tls: Option<Arc<Tls>>,
     metrics: Metrics,
@@ -136,7 +132,7 @@ impl Door {
     {
         // Answers are small and must not wait for more to come. Without it they are slower, not wrong.
         let _ = stream.set_nodelay(true);
-        let (tls, metrics) = (self.tls.clone(), self.metrics.clone());
+        let (metrics, limits) = (&self.metrics, Arc::clone(&self.limits));
         match self.seats.take(peer.ip()) {
             Ok(seat) => {
                 let routes = TowerToHyperService::new(warp::service(routes));
@@ -145,61 +141,68 @@ impl Door {
                     routes.call(request)
                 });
                 let place = (seat, metrics.connection_served());
-                let connection = serve_connection(stream, tls, service, Arc::clone(&self.limits), metrics, stopping);
-                tokio::spawn(keeping(place, connection));
+                tokio::spawn(serve_connection(stream, self.manners(limits), service, place, stopping));
             }
             Err(refusal) => {
                 log::debug!(peer:%; "{peer} is refused: {}", refusal.message);
                 refusal.limit.into_iter().for_each(|limit| metrics.refused(limit));
                 let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
                 let service = service_fn(move |_request| ready(Ok(refusal.last_reply())));
-                let header_timeout = self.limits.header_timeout.min(REFUSAL_TIME);
-                let limits = Arc::new(Limits { header_timeout, ..Limits::clone(&self.limits) });
-                tokio::spawn(keeping(permit, serve_connection(stream, tls, service, limits, metrics, stopping)));
+                let header_timeout = limits.header_timeout.min(REFUSAL_TIME);
+                let limits = Arc::new(Limits { header_timeout, ..Limits::clone(&limits) });
+                tokio::spawn(serve_connection(stream, self.manners(limits), service, permit, stopping));
             }
         }
     }
+
+    fn manners(&self, limits: Arc<Limits>) -> Manners {
+        let (tls, lingering, metrics) = (self.tls.clone(), self.lingering.clone(), self.metrics.clone());
+        Manners { tls, limits, lingering, metrics }
+    }
 }
 
-/// Does `work`, and keeps `place` for as long.
-async fn keeping(place: impl Send, work: impl Future<Output = ()>) {
-    let _place = place;
-    work.await;
+/// How a connection is treated, whoever it is.
+struct Manners {
+    tls: Option<Arc<Tls>>,
+    limits: Arc<Limits>,
+    lingering: Lingering,
+    metrics: Metrics,
 }
 
-/// Serves one connection as it was accepted.
+/// Serves one connection as it was accepted. It keeps `place` until its last answer.
 async fn serve_connection<V>(
     stream: TcpStream,
-    tls: Option<Arc<Tls>>,
+    manners: Manners,
     service: V,
-    limits: Arc<Limits>,
-    metrics: Metrics,
+    place: impl Send,
     mut stopping: watch::Receiver<bool>,
 ) where
     V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
 {
-    let Some(tls) = tls else { return converse(stream, service, &limits, &metrics, stopping).await };
+    let Some(tls) = &manners.tls else { return converse(stream, service, &manners, place, stopping).await };
     // In boxes: else every plain connection would have room for them too, which is twice its own.
     let accepted = tokio::select! {
-        accepted = Box::pin(tls.accept(stream, limits.header_timeout)) => accepted,
+        accepted = Box::pin(tls.accept(stream, manners.limits.header_timeout)) => accepted,
         () = stop_asked_long_ago(&mut stopping) => return,
     };
     match accepted {
-        Ok(stream) => Box::pin(converse(stream, service, &limits, &metrics, stopping)).await,
+        Ok(stream) => Box::pin(converse(stream, service, &manners, place, stopping)).await,
         Err(e) => log::debug!("a connection ended in its handshake: {e}"),
     }
 }
 
 /// Answers requests over `stream` until either side ends it, or `stopping` is true and the request at hand is answered.
-async fn converse<S, V>(stream: S, service: V, limits: &Limits, metrics: &Metrics, mut stopping: watch::Receiver<bool>)
+async fn converse<S, V>(stream: S, service: V, manners: &Manners, place: impl Send, mut stopping: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
 {
+    let limits = &*manners.limits;
     let turns = Turns::default();
     let mut stream = Timed::new(stream, turns.clone(), limits);
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         turns.next();
+        let body = (!request.body().is_end_stream()).then(|| memory::BODIES.begin());
         let answer = check_head(&request).map(|()| service.call(request));
         let turns = turns.clone();
         // Boxed, since hyper keeps the place for it between requests too.
@@ -208,11 +211,15 @@ where
                 Ok(answer) => answer.await,
                 Err(refusal) => Ok(refusal.last_reply()),
             };
+            drop(body);
             turns.next();
             answer
         })
     });
     let mut http = http1::Builder::new();
+    // Who has sent a whole request may close its side and read: half of a connection is enough for an answer (RFC 9112,
+    // section 9.6).
+    http.half_close(true);
     // The stream has limits of its own. That hyper has one too makes it read, and so look at them, while it is idle.
     http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout + limits.header_timeout);
     http.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
@@ -246,24 +253,39 @@ where
         }
         stream.unread(unread);
     };
+    memory::note_freed();
     // Clients go away in many ways, and none of them matters here.
     let refusal = ended.err().and_then(|e| {
         log::debug!("a connection ended: {e}");
         refusal_owed(&stream, &e, limits)
     });
-    let (late, mut stream) = (stream.late(), stream.into_inner());
+    let (late, stream) = (stream.late(), stream.into_inner());
+    say_goodbye(stream, late, refusal, manners, place, stopping).await;
+}
+
+/// Ends a connection: says what is still to be said, and reads on until the other side closes it too. `place` is given back
+/// before that, since it may take long.
+async fn say_goodbye(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    late: Option<Late>,
+    refusal: Option<Refusal>,
+    manners: &Manners,
+    place: impl Send,
+    mut stopping: watch::Receiver<bool>,
+) {
     if late == Some(Late::Reader) {
-        metrics.refused(Limit::Reading);
+        manners.metrics.refused(Limit::Reading);
         return;
     }
     if let Some(refusal) = refusal {
-        refusal.limit.into_iter().for_each(|limit| metrics.refused(limit));
-        let _ = timeout(LINGER_SILENCE, stream.write_all(&refusal.bytes())).await;
+        refusal.limit.into_iter().for_each(|limit| manners.metrics.refused(limit));
+        let _ = timeout(lingering::SILENCE, stream.write_all(&refusal.bytes())).await;
     }
-    let _ = timeout(LINGER_SILENCE, stream.shutdown()).await;
+    let _ = timeout(lingering::SILENCE, stream.shutdown()).await;
+    drop(place);
     if late != Some(Late::Idle) {
         tokio::select! {
-            () = linger(&mut stream) => {}
+            () = manners.lingering.linger(&mut stream) => {}
             () = stop_asked(&mut stopping) => {}
         }
     }
@@ -307,19 +329,11 @@ fn refusal_owed<S>(stream: &Timed<S>, error: &hyper::Error, limits: &Limits) -> 
             format!("the head of the request did not come whole within {} s", limits.header_timeout.as_secs_f64());
         return Some(Refusal::over(Limit::Header, ErrorCode::Timeout, message));
     }
-    let message = "this is no request of HTTP/1.1, which is what is spoken here";
-    error.is_parse().then(|| Refusal::new(ErrorCode::BadRequest, message))
-}
-
-/// Reads and forgets what still comes over a stream closed for writing, until the other side closes it too.
-pub(crate) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
-    let deadline = Instant::now() + LINGER_TIME;
-    let mut forgotten = vec![0; 16 << 10];
-    loop {
-        let until = deadline.min(Instant::now() + LINGER_SILENCE);
-        match timeout_at(until, stream.read(&mut forgotten)).await {
-            Ok(Ok(bytes)) if bytes > 0 => {}
-            _ => return,
-        }
-    }
+    let message = match error {
+        // Its body, if it was to have one, says so itself.
+        error if error.is_incomplete_message() => "the connection was closed for writing before the request was whole",
+        error if error.is_parse() => "this is no request of HTTP/1.1, which is what is spoken here",
+        _ => return None,
+    };
+    Some(Refusal::new(ErrorCode::BadRequest, message))
 }

@@ -285,7 +285,7 @@ pub const SETTINGS: &[Setting] = &[
         // What one process can hold with little memory.
         default: Some("16384"),
         example: "1000",
-        help: "Most connections at once",
+        help: "Most connections at once; lowered at start, with a warning, to what the open files that are allowed suffice for",
         topic: Topic::Limits,
     },
     Setting {
@@ -304,6 +304,16 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("16M"),
         example: "64M",
         help: "Largest answer, at least 1M; four such may be on the way at once",
+        topic: Topic::Limits,
+    },
+    Setting {
+        key: "max_body_memory",
+        value: "SIZE",
+        // Sixteen bodies at full speed.
+        default: Some("64M"),
+        example: "256M",
+        help: "Memory that all arriving bodies take together, at least 1M, beside 64K for each. The more bodies arrive, the \
+               smaller are the pieces that they are written in",
         topic: Topic::Limits,
     },
     Setting {
@@ -359,7 +369,7 @@ pub const SETTINGS: &[Setting] = &[
         // What systemd's default stop timeout (90 s) leaves ample room for.
         default: Some("10s"),
         example: "30s",
-        help: "After SIGTERM running requests have this time to finish",
+        help: "After SIGTERM running requests have this time to finish; a second signal ends the daemon at once",
         topic: Topic::Times,
     },
     Setting {
@@ -406,6 +416,15 @@ pub const SETTINGS: &[Setting] = &[
         example: "100",
         help: "How often on_complete is tried, with doubling pauses of 1 s to 5 min; then the notice of the file goes to \
                completed/failed/ in the data folder",
+        topic: Topic::Hooks,
+    },
+    Setting {
+        key: "hook_secret_file",
+        value: "FILE",
+        default: None,
+        example: "/etc/bigup/hook.secret",
+        help: "File with a secret (whsec_ and base64) by which what hooks' URLs get is signed with HMAC-SHA256, as Standard \
+               Webhooks has it; read each time. See docs/hooks.md",
         topic: Topic::Hooks,
     },
 ];

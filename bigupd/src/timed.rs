@@ -5,6 +5,7 @@
 //! answer must be taken at the pace of a body.
 
 use crate::config::Limits;
+use crate::memory::BODIES;
 use crate::pace::{Pace, TooSlow};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -227,6 +228,24 @@ impl<S> Timed<S> {
     }
 }
 
+/// Reads at most `most` bytes into `buf`: hyper offers more where earlier reads brought much, and keeps what it offers for as
+/// long as anything of it is held.
+fn poll_read_within(
+    stream: Pin<&mut impl AsyncRead>,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    if buf.remaining() <= most {
+        return stream.poll_read(cx, buf);
+    }
+    let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+    ready!(stream.poll_read(cx, &mut part))?;
+    let read = part.filled().len();
+    buf.advance(read);
+    Poll::Ready(Ok(()))
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.unread.is_empty() {
@@ -235,7 +254,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+        match poll_read_within(Pin::new(&mut self.stream), cx, buf, BODIES.read_len()) {
             Poll::Ready(Ok(())) => {
                 self.came(buf.filled().len() - before);
                 Poll::Ready(Ok(()))

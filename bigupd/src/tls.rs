@@ -1,8 +1,8 @@
 //! TLS on connections: certificates, reading them again, and handshakes.
 
 use crate::config::TlsFiles;
+use crate::lingering;
 use crate::reply::Refusal;
-use crate::server;
 use bigup_core::pem;
 use bigup_core::wire::ErrorCode;
 use std::io;
@@ -87,7 +87,7 @@ impl Tls {
 /// Closes a connection such that our last words arrive.
 async fn hang_up(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
-    server::linger(&mut stream).await;
+    lingering::linger(&mut stream).await;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::ready::Readiness;
 use crate::reply::{Refusal, Reply, json};
 use bigup_core::wire::ErrorCode;
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use warp::Filter;
 use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE as TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -31,6 +32,28 @@ impl Question {
             Question::Alive | Question::Ready => Route::Health,
             Question::Metrics => Route::Metrics,
         }
+    }
+}
+
+/// What is to be said of answering everybody at `address`. None: only this machine, or a network of one's own, reaches it.
+pub fn warning(address: SocketAddr) -> Option<String> {
+    is_public(address.ip()).then(|| {
+        format!(
+            "metrics_listen is {address}: whoever reaches it reads how much is uploaded, without a token and not encrypted;              use an address of this machine or of a network of your own, like 127.0.0.1:{}",
+            address.port()
+        )
+    })
+}
+
+/// Whether others than this machine and its own networks may reach an address. All addresses at once count as public. Private
+/// are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and those of one link.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0b1100_0000 == 64;
+            !(v4.is_loopback() || v4.is_private() || v4.is_link_local() || is_shared)
+        }
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
     }
 }
 
@@ -105,4 +128,33 @@ pub fn question() -> impl Filter<Extract = (Option<Question>,), Error = Infallib
 pub fn routes(watching: Watching) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
     let asked = question().and(warp::method());
     asked.then(move |question, method| watching.clone().answer_any(question, method))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_addresses_are_warned_of() {
+        let is_warned = |address: &str| warning(address.parse().unwrap()).is_some_and(|text| text.contains(address));
+        for public in ["0.0.0.0:9888", "[::]:9888", "203.0.113.7:1", "100.128.0.1:1", "[2001:db8::1]:1", "172.32.0.1:1"]
+        {
+            assert!(is_warned(public), "{public}");
+        }
+        for own in [
+            "127.0.0.1:1",
+            "127.9.0.1:1",
+            "[::1]:1",
+            "10.1.2.3:1",
+            "172.31.0.1:1",
+            "192.168.1.1:1",
+            "100.64.0.1:1",
+            "169.254.1.1:1",
+            "[fd00::1]:1",
+            "[fe80::1]:1",
+            "[::ffff:10.0.0.1]:1",
+        ] {
+            assert!(!is_warned(own), "{own}");
+        }
+    }
 }

@@ -30,7 +30,27 @@ pub fn lines(path: &Path) -> Vec<String> {
 pub struct WebHook {
     /// Where it is.
     pub url: String,
-    asked: Arc<Mutex<Vec<Value>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its head's lines, names in small letters.
+    pub head: Vec<String>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Asked {
+    /// The value of a header.
+    ///
+    /// # Panics
+    /// There is none of this name.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.head.iter().find_map(|line| line.strip_prefix(&format!("{name}:")));
+        found.unwrap_or_else(|| panic!("no {name} in {:?}", self.head)).trim()
+    }
 }
 
 impl WebHook {
@@ -44,10 +64,10 @@ impl WebHook {
             for stream in listener.incoming() {
                 let mut stream = stream.expect("it can be accepted");
                 // A client that gave up is none of a test's business.
-                let Some(body) = read_body(&stream) else { continue };
+                let Some(request) = read_request(&stream) else { continue };
                 let number = {
                     let mut heard = heard.lock().expect("nobody panics with it");
-                    heard.push(serde_json::from_slice(&body).expect("it is JSON"));
+                    heard.push(request);
                     heard.len() - 1
                 };
                 let (head, body) = answer(number);
@@ -61,13 +81,18 @@ impl WebHook {
 
     /// The bodies of all requests so far.
     pub fn asked(&self) -> Vec<Value> {
+        self.requests().iter().map(|request| serde_json::from_slice(&request.body).expect("it is JSON")).collect()
+    }
+
+    /// All requests so far.
+    pub fn requests(&self) -> Vec<Asked> {
         self.asked.lock().expect("nobody panics with it").clone()
     }
 }
 
-fn read_body(stream: &TcpStream) -> Option<Vec<u8>> {
+fn read_request(stream: &TcpStream) -> Option<Asked> {
     let mut reader = BufReader::new(stream);
-    let mut len = 0;
+    let (mut len, mut head) = (0, vec![]);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).ok()? == 0 {
@@ -76,11 +101,16 @@ fn read_body(stream: &TcpStream) -> Option<Vec<u8>> {
         if line.trim().is_empty() {
             break;
         }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+        let line = match line.trim().split_once(':') {
+            Some((name, value)) => format!("{}:{value}", name.to_ascii_lowercase()),
+            None => line.trim().to_owned(),
+        };
+        if let Some(value) = line.strip_prefix("content-length:") {
             len = value.trim().parse().ok()?;
         }
+        head.push(line);
     }
     let mut body = vec![0; len];
     reader.read_exact(&mut body).ok()?;
-    Some(body)
+    Some(Asked { head, body })
 }

@@ -1,6 +1,10 @@
-//! docs/durability.md names the tests that run its sentences: they are there.
+//! docs/durability.md names the tests that run its sentences: they are there. Commands in documents can be given as they
+//! stand.
 
 use bigup_tests::docs::root;
+use bigup_tests::programs;
+use std::path::PathBuf;
+use std::process::Command;
 
 /// `file: test` pairs in backquotes.
 fn named(text: &str) -> Vec<(&str, &str)> {
@@ -23,4 +27,147 @@ fn the_tests_that_the_documents_name_are_there() {
         let before = &source[..at];
         assert!(before.trim_end().ends_with("#[test]"), "{file}.rs: {test} is no test");
     }
+}
+
+/// The programs whose commands are parsed, each by what it parses itself.
+const PROGRAMS: [&str; 4] = ["bigupd", "bigup-cli", "bigup-merger", "bench"];
+
+/// What documents write for a value, and one that can be parsed in its place.
+const VALUES: [(&str, &str); 4] = [("TIME", "1s"), ("name|activity", "name"), ("N", "1"), ("ID", "1")];
+
+/// Spans that begin with a program's name and are what it prints.
+const NO_COMMANDS: [&str; 1] = ["bigupd listening on"];
+
+fn documents() -> Vec<PathBuf> {
+    let markdown = |folder: &str| {
+        let entries = std::fs::read_dir(root().join(folder)).expect("the folder can be read").flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "md"))
+    };
+    markdown("").chain(markdown("docs")).filter(|path| !path.ends_with("CHANGELOG.md")).collect()
+}
+
+/// Blocks of commands and of their synopses, and the rest of a document in one piece.
+fn split(text: &str) -> (Vec<String>, String) {
+    let (mut blocks, mut prose) = (vec![], String::new());
+    for (i, part) in text.split("\n```").enumerate() {
+        match (i % 2 == 1).then(|| part.split_once('\n')).flatten() {
+            Some(("" | "sh", block)) => blocks.push(block.replace("\\\n", " ")),
+            Some(_) => {}
+            None => prose += part,
+        }
+    }
+    (blocks, prose)
+}
+
+/// The words of a line as a shell splits it, cut where another command begins. Quotes count, nothing is expanded.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let (mut all, mut words, mut word, mut quote) = (vec![], vec![], String::new(), None);
+    for c in line.chars().chain(['\n']) {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '#') if word.is_empty() => break,
+            (None, c) if c.is_whitespace() || "|&;()".contains(c) => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                if !c.is_whitespace() || c == '\n' {
+                    all.push(std::mem::take(&mut words));
+                }
+            }
+            (_, c) => word.push(c),
+        }
+    }
+    all.push(words);
+    all.retain(|words| !words.is_empty());
+    all
+}
+
+/// The program of ours that a command is of, and its arguments, with values in place of what stands for one. None: another
+/// program's.
+fn of_ours(words: &[String]) -> Option<(&str, Vec<String>)> {
+    let is_before = |word: &&String| ["do", "then", "sudo", "$"].contains(&word.as_str()) || word.contains('=');
+    let mut words = words.iter().skip_while(is_before);
+    let program = words.next()?.rsplit('/').next()?;
+    PROGRAMS.contains(&program).then(|| {
+        let words = words.take_while(|word| !word.starts_with('>') && !word.starts_with('<'));
+        let words = words.map(|word| word.trim_matches(['[', ']']).trim_end_matches('…').replace("[=", "="));
+        let value = |word: String| {
+            let (flag, value) = word.split_once('=').map_or(("", &word[..]), |(flag, value)| (flag, value));
+            match (VALUES.iter().find(|(name, _)| *name == value), flag) {
+                (None, _) => word.clone(),
+                (Some((_, value)), "") => (*value).to_owned(),
+                (Some((_, value)), flag) => format!("{flag}={value}"),
+            }
+        };
+        (program, words.map(value).filter(|word| !word.is_empty()).collect())
+    })
+}
+
+/// Why a command of ours makes no sense. None: it does, as far as its words tell.
+fn mistake(program: &str, arguments: &[String]) -> Option<String> {
+    use clap::{CommandFactory, Parser};
+    let line = || std::iter::once(program.to_owned()).chain(arguments.iter().cloned());
+    let parsed = match program {
+        "bigupd" => bigupd::config::Arguments::try_parse_from(line()).map(|_| ()),
+        "bigup-merger" => bigup_merger::args::Arguments::try_parse_from(line()).map(|_| ()),
+        "bigup-cli" => bigup_cli::args::Cli::command().try_get_matches_from(line()).map(|_| ()),
+        _ => {
+            // It parses what comes before the question for help first.
+            let output = Command::new(programs::path("bench")).args(arguments).arg("--help").output();
+            let output = output.expect("it can be started");
+            return (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+    };
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    parsed.err().filter(|e| !matches!(e.kind(), DisplayHelp | DisplayVersion)).map(|e| e.to_string())
+}
+
+/// A command in the text may leave out what the sentence is about: `bigup-cli push` is no mistake.
+fn is_cut_short(mistake: &str) -> bool {
+    mistake.contains("required arguments were not provided") || mistake.contains("requires a subcommand")
+}
+
+#[test]
+fn the_commands_that_documents_tell_can_be_given() {
+    let (mut parsed, mut mistakes) = (0, vec![]);
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).expect("the document can be read");
+        let (blocks, prose) = split(&text);
+        let spans = prose.split('`').skip(1).step_by(2).map(|span| (span.to_owned(), true));
+        let lines = blocks.iter().flat_map(|block| block.lines()).map(|line| (line.to_owned(), false));
+        for (line, is_span) in spans.chain(lines) {
+            if NO_COMMANDS.iter().any(|text| line.starts_with(text)) {
+                continue;
+            }
+            for words in commands(&line) {
+                // A script of the repository.
+                let path = words[0].split_once('/').filter(|(folder, _)| ["tests", "systemd"].contains(folder));
+                if path.is_some() && !words[0].contains(['*', '…']) && !root().join(&words[0]).exists() {
+                    mistakes.push(format!("{}: {line}: {} is not there", document.display(), words[0]));
+                }
+                let Some((program, arguments)) = of_ours(&words) else { continue };
+                parsed += 1;
+                let mistake = mistake(program, &arguments).filter(|mistake| !(is_span && is_cut_short(mistake)));
+                mistakes.extend(mistake.map(|why| format!("{}: {line}: {why}", document.display())));
+            }
+        }
+    }
+    assert!(parsed > 60, "only {parsed} commands were found");
+    assert_eq!(mistakes, [""; 0], "{}", mistakes.join("\n"));
+}
+
+#[test]
+fn commands_are_found_as_a_shell_finds_them() {
+    let found = |line: &str| {
+        let all = commands(line);
+        let ours = all.iter().filter_map(|words| of_ours(words));
+        ours.map(|(program, arguments)| format!("{program} {}", arguments.join(" "))).collect::<Vec<_>>()
+    };
+    assert_eq!(found("a && target/release/bigup-cli push 'x y' | cat # bigupd no"), ["bigup-cli push x y"]);
+    assert_eq!(found("BIGUP_LOG=debug sudo bigupd token new a > b.token &"), ["bigupd token new a"]);
+    assert_eq!(found("bigupd status [NAME…] [--watch[=TIME]]"), ["bigupd status NAME --watch=1s"]);
+    assert_eq!(found("tests/bench idle N"), ["bench idle 1"]);
+    assert!(mistake("bench", &["1G".to_owned(), "5".to_owned()]).is_some(), "that was a command in a document");
+    assert!(mistake("bigupd", &["--no-such-setting".to_owned()]).is_some());
 }

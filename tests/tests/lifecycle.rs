@@ -4,7 +4,8 @@ use bigup_tests::daemon::Daemon;
 use bigup_tests::process::{eventually, signal};
 use bigup_tests::{data, http, programs};
 use nix::sys::signal::Signal;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -161,4 +162,65 @@ fn who_sends_faster_than_slices_are_merged_waits_for_answers_but_not_for_ever() 
     let long = waited.iter().filter(|time| **time >= Duration::from_secs(1)).count();
     assert!((5..20).contains(&long), "{long} slices waited: {waited:?}");
     assert!(waited[..50].iter().sum::<Duration>() < Duration::from_secs(30), "{waited:?}");
+}
+
+/// Ctrl-C leaves a running request its time; Ctrl-C again, or SIGTERM, ends the daemon.
+#[test]
+fn a_second_signal_ends_the_daemon_at_once() {
+    for (first, second) in [(Signal::SIGINT, Signal::SIGINT), (Signal::SIGTERM, Signal::SIGINT)] {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new(programs::path("bigupd"));
+        command.arg("--data-dir").arg(&data).args(["--listen", "127.0.0.1:0", "--stop-grace", "300s"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut stream = http::connect(line.trim().strip_prefix("bigupd listening on ").unwrap());
+        let query = "file_name=f&slice_id=0&slice_num=1&slice_size=10";
+        stream.write_all(&http::post_head(query, &["Content-Length: 10"])).unwrap();
+        stream.write_all(b"half").unwrap();
+        let said = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+        eventually("it arrives", || std::fs::read_dir(data.join("tmp")).is_ok());
+        signal(child.id(), first);
+        eventually("it stops", || said().contains("have 300 s to finish"));
+        assert!(child.try_wait().unwrap().is_none(), "a running request had no time");
+        signal(child.id(), second);
+        let mut ended = None;
+        eventually("it has ended", || {
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert_eq!(ended.unwrap().signal(), Some(second as i32));
+    }
+}
+
+/// The same of a merger, whatever it is at.
+#[test]
+fn a_second_signal_ends_a_merger_at_once() {
+    let daemon = with_unfinished_upload(&["--merger", "/bin/true"]);
+    daemon.server().post("file_name=f&slice_id=0&slice_size=1024", &[7; 1024]).expect(200);
+    daemon.server().get("file_name=g&slice_num=2").expect(200);
+    let mut merger = programs::merger(&daemon.data(), "g").arg("--idle=300s").stdin(Stdio::null()).spawn().unwrap();
+    eventually("it is at work", || daemon.info("g", "merger_pid").is_some());
+    // It handles nothing before it has both.
+    signal(merger.id(), Signal::SIGSTOP);
+    signal(merger.id(), Signal::SIGTERM);
+    signal(merger.id(), Signal::SIGINT);
+    signal(merger.id(), Signal::SIGCONT);
+    assert!(merger.wait().unwrap().signal().is_some(), "it ended as if one signal had come");
+}
+
+#[test]
+fn metrics_on_a_public_address_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let check = |address: &str| {
+        let output = bigupd(&["--data-dir", data.to_str().unwrap(), "--metrics-listen", address, "--check-config"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = check("0.0.0.0:9888");
+    assert!(said.contains("metrics_listen is 0.0.0.0:9888") && said.contains("127.0.0.1:9888"), "{said}");
+    assert_eq!(check("127.0.0.1:9888"), "");
 }

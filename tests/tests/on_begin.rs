@@ -8,6 +8,7 @@ use bigup_tests::process::eventually;
 use bigup_tests::{data, docs, programs};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +31,7 @@ fn push(daemon: &Daemon, name: &str, len: u64) -> Command {
 
 #[test]
 fn what_is_refused_leaves_nothing_and_the_client_reads_why() {
-    let text = "printf '%s|' \"$@\" \"$BIGUP_EVENT\" \"$BIGUP_NAME\" \"$BIGUP_SIZE\" \"$BIGUP_TOKEN\" \"$BIGUP_REPLACE\" \\
+    let text = "printf '%s|' \"$@\" \"$BIGUP_EVENT\" \"$BIGUP_NAME\" \"$BIGUP_SIZE\" \"$BIGUP_TOKEN_NAME\" \"$BIGUP_REPLACE\" \\
         \"$BIGUP_PEER\" >> DIR/asked; echo >> DIR/asked; case $1 in bad*) printf 'not \\033 here,\\nplease\\n'; exit 1;; esac";
     let (daemon, place) = asking(text, &[]);
     // Of one request, and of several slices.
@@ -191,4 +192,50 @@ fn a_server_that_says_nothing_is_given_up() {
     drop(silent);
     daemon.server().get("file_name=f&slice_num=3").expect(503);
     assert!(daemon.spools().is_empty());
+}
+
+/// The secret is made as docs/hooks.md says; openssl checks what it signs.
+#[test]
+fn what_a_server_gets_is_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = docs::block("docs/hooks.md", "tests/tests/on_begin.rs: secret");
+    assert!(Command::new("sh").args(["-c", &make]).current_dir(&folder).status().unwrap().success());
+    let file = folder.path().join("hook.secret");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let web = WebHook::start(|_| ("200 OK", String::new()));
+    let hooks = ["--on-begin", &web.url, "--on-complete", &web.url, "--hook-secret-file", file.to_str().unwrap()];
+    let daemon = Daemon::with(&hooks);
+    daemon.server().post("file_name=f&slice_id=0&slice_num=1&slice_size=3", b"abc").expect(200);
+    eventually("both are told", || web.requests().len() == 2);
+    let shell = "key=$(sed s/whsec_// | base64 -d | od -An -v -tx1 | tr -d ' \\n'); \
+        openssl dgst -sha256 -mac HMAC -macopt hexkey:$key -binary signed | base64";
+    for request in web.requests() {
+        let (id, time) = (request.header("webhook-id"), request.header("webhook-timestamp"));
+        let signed = [format!("{id}.{time}.").as_bytes(), &request.body].concat();
+        fs::write(folder.path().join("signed"), signed).unwrap();
+        let mut openssl = Command::new("sh");
+        openssl.args(["-c", shell]).current_dir(&folder).stdin(fs::File::open(&file).unwrap());
+        let right = String::from_utf8(openssl.output().unwrap().stdout).unwrap();
+        assert_eq!(request.header("webhook-signature"), format!("v1,{}", right.trim()));
+        let age = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs().abs_diff(time.parse().unwrap());
+        assert!(age < 600, "{time}");
+    }
+    let ids: Vec<String> = web.requests().iter().map(|request| request.header("webhook-id").to_owned()).collect();
+    assert_ne!(ids[0], ids[1]);
+    // Without its secret nothing is asked.
+    fs::write(&file, "x").unwrap();
+    daemon.server().get("file_name=g&slice_num=3").expect(503);
+    assert!(daemon.log().contains("does not begin with whsec_"), "{}", daemon.log());
+    assert_eq!(web.requests().len(), 2);
+}
+
+#[test]
+fn a_secret_that_is_none_is_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut check = Command::new(programs::path("bigupd"));
+    check.arg("--data-dir").arg(folder.path()).args(["--hook-secret-file", "/dev/null", "--check-config"]);
+    let output = check.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("hook_secret_file: /dev/null: the secret does not begin with whsec_"), "{said}");
 }

@@ -116,7 +116,7 @@ fn a_program_gets_what_is_known_and_nothing_else() {
             ("BIGUP_PATH", path),
             ("BIGUP_SIZE", &size),
             ("BIGUP_DIGEST", &digest),
-            ("BIGUP_TOKEN", "alice"),
+            ("BIGUP_TOKEN_NAME", "alice"),
             ("BIGUP_ATTEMPT", "1"),
         ] {
             assert_eq!(variables.remove(key), Some(value), "{key}");
@@ -354,4 +354,53 @@ fn mistakes_in_settings_are_told_at_the_start_all_of_them() {
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("on_begin: /etc/passwd cannot be executed"), "{said}");
     assert!(said.contains("on_complete: /nowhere: No such file"), "{said}");
+}
+
+/// Who starts the daemon leaves files open in it, and allows it a number of its own. Hooks and mergers get none of the former
+/// and the latter.
+#[test]
+fn hooks_and_mergers_get_no_file_of_the_starter_and_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().canonicalize().unwrap();
+    let look = "ls -l /proc/self/fd > DIR/$(basename $0).open; ulimit -Sn > DIR/$(basename $0).limit";
+    let merger = format!("{look}; exec '{}' \"$@\"", programs::path("bigup-merger").display());
+    let [begin, complete, merger] =
+        [("begin", look), ("complete", look), ("merger", &merger)].map(|(name, text)| script(&place, name, text));
+    let launcher = format!("ulimit -Sn 123; exec 9< {}/begin 10> {0}/held; exec \"$0\" \"$@\"", place.display());
+    let launcher = ["bash", "-c", &launcher].map(str::to_owned).to_vec();
+    let settings = ["--on-begin", &begin, "--on-complete", &complete, "--merger", &merger];
+    let daemon = Daemon::launched(launcher, &place.join("data"), &settings);
+    daemon.server().get("file_name=f&slice_num=2&slice_size=3").expect(200);
+    (0..2).for_each(|id| {
+        drop(daemon.server().post(&format!("file_name=f&slice_id={id}&slice_size=3"), b"abc").expect(200))
+    });
+    eventually("all have run", || {
+        ["begin", "complete", "merger"].iter().all(|name| place.join(format!("{name}.limit")).exists())
+    });
+    for name in ["begin", "complete", "merger"] {
+        eventually("it has looked", || !lines(&place.join(format!("{name}.limit"))).is_empty());
+        assert_eq!(lines(&place.join(format!("{name}.limit"))), ["123"], "{name}");
+        let open = lines(&place.join(format!("{name}.open"))).join("\n");
+        assert!(!open.contains("/held") && !open.contains("/begin\n") && !open.contains("socket:"), "{name}: {open}");
+    }
+}
+
+/// A `bigup-cli` that a hook runs takes none of them for something else, nor does a `bigupd`.
+#[test]
+fn the_variables_of_hooks_are_no_settings() {
+    use clap::CommandFactory;
+    fn variables(command: &clap::Command, all: &mut Vec<String>) {
+        all.extend(command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned())));
+        command.get_subcommands().for_each(|command| variables(command, all));
+    }
+    let mut ours = vec!["BIGUP_TOKEN".to_owned(), "BIGUP_LOG".to_owned(), "BIGUP_CONFIG".to_owned()];
+    variables(&bigup_cli::args::Cli::command(), &mut ours);
+    ours.extend(bigupd::settings::SETTINGS.iter().map(|setting| setting.variable()));
+    let hooked = Hooked::with("env > DIR/env.new; mv DIR/env.new DIR/env", &[]);
+    put(&hooked.daemon.server(), "f", b"text", "");
+    eventually("it was told", || hooked.place.join("env").exists());
+    let told = lines(&hooked.place.join("env"));
+    let told: Vec<&str> = told.iter().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    assert!(told.contains(&"BIGUP_TOKEN_NAME"), "{told:?}");
+    assert!(!ours.iter().any(|variable| told.contains(&&variable[..])), "{told:?}");
 }

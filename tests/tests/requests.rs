@@ -1056,3 +1056,43 @@ fn garbage_does_not_bring_the_daemon_down() {
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
     assert_eq!(daemon.spools(), [""; 0]);
 }
+
+/// Who has sent a whole request may close its side, as `nc -N` does, and reads its answer.
+#[test]
+fn a_client_that_closes_its_side_after_the_request_is_answered() {
+    let daemon = Daemon::start();
+    let exchange = |sent: &[u8]| {
+        let mut stream = connect(daemon.url());
+        stream.write_all(sent).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n").into_bytes();
+    for round in 0..3 {
+        for target in ["/healthz", "/big_file_upload?peek=1", "/big_file_upload?file_name=b&slice_num=3"] {
+            assert!(exchange(&get(target)).starts_with("HTTP/1.1 200"), "{target}");
+        }
+        for len in [0, 5, 300_000, 3 << 20] {
+            let (name, content) = (format!("f{round}-{len}"), bytes(1, len));
+            let query = format!("file_name={name}&slice_id=0&slice_num=1&slice_size={len}");
+            let head = post_head(&query, &[&format!("Content-Length: {len}")]);
+            let text = exchange(&[&head[..], &content].concat());
+            assert!(text.starts_with("HTTP/1.1 200"), "{len}: {text}");
+            eventually("it is finished", || daemon.finished(&name).exists());
+            assert!(std::fs::read(daemon.finished(&name)).unwrap() == content, "{len}");
+        }
+    }
+    let two = exchange(&[get("/healthz"), get("/big_file_upload?peek=1")].concat());
+    assert_eq!(two.matches("HTTP/1.1 200").count(), 2, "{two}");
+    assert_eq!(exchange(b""), "", "nothing was asked");
+    for part in [&b"GET /healthz HTTP/1.1\r\nHo"[..], b"GET"] {
+        let text = exchange(part);
+        assert_refused("half a head", &Answer::parse(&text), 400, "bad_request", &["before the request was whole"]);
+    }
+    let half =
+        [post_head("file_name=h&slice_id=0&slice_num=1&slice_size=10", &["Content-Length: 10"]), b"half".to_vec()];
+    assert_refused("half a body", &Answer::parse(&exchange(&half.concat())), 400, "damaged", &["broke off"]);
+    assert!(!daemon.finished("h").exists());
+}

@@ -7,6 +7,7 @@ use super::{Answer, Caller, HookSettings, Question, Stop};
 use crate::metrics::{self, Limit, Metrics};
 use crate::params::BeginAsk;
 use crate::reply::Refusal;
+use bigup_core::disk::random_suffix;
 use bigup_core::name::FileName;
 use bigup_core::wire::ErrorCode;
 use serde_json::json;
@@ -40,7 +41,7 @@ impl Doorkeeper {
     /// The doorkeeper that `settings` ask for, over the data folder `folder`. None: all uploads may begin.
     pub fn new(settings: &HookSettings, folder: &Path, metrics: Metrics) -> Option<Doorkeeper> {
         let (hook, time) = (settings.on_begin.clone()?, settings.on_begin_timeout);
-        let caller = Caller::new(hook, metrics::Hook::Begin, folder, metrics);
+        let caller = Caller::new(hook, metrics::Hook::Begin, folder, settings.secret_file.clone(), metrics);
         let places = |most| Arc::new(Semaphore::new(most));
         Some(Doorkeeper { caller, time, turns: places(MOST_AT_ONCE), places: places(MOST_WAITING) })
     }
@@ -103,5 +104,20 @@ fn question(ask: &BeginAsk) -> Question {
         ("replace", json!(ask.replace)),
         ("peer", json!(ask.peer.map(|peer| peer.to_string()))),
     ];
-    Question::new(fields, &["name", "size", "token"])
+    Question::new(random_suffix(), fields, &["name", "size", "token"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_tell_the_same_numbers() {
+        let (hooks, metrics) = (include_str!("../../../docs/hooks.md"), include_str!("../../../docs/metrics.md"));
+        let waiting = format!("{MOST_AT_ONCE} are asked about at once, {MOST_WAITING} may wait in all");
+        assert!(hooks.contains(&waiting), "docs/hooks.md does not say: {waiting}");
+        let refused = format!("an answer of `on_begin`, since {MOST_WAITING} did");
+        assert!(metrics.contains(&refused), "docs/metrics.md does not say: {refused}");
+        assert!(hooks.contains(&format!("`Retry-After: {RETRY_AFTER}`")));
+    }
 }

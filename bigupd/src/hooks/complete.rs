@@ -82,7 +82,7 @@ pub async fn tell_forever(
     let Some(hook) = settings.on_complete else { return };
     let files = std::path::absolute(data.files()).unwrap_or_else(|_| data.files());
     let teller = Arc::new(Teller {
-        caller: Caller::new(hook, metrics::Hook::Complete, data.root(), metrics.clone()),
+        caller: Caller::new(hook, metrics::Hook::Complete, data.root(), settings.secret_file, metrics.clone()),
         files,
         time: settings.on_complete_timeout,
         attempts: settings.on_complete_attempts,
@@ -221,7 +221,7 @@ async fn attempt(teller: &Arc<Teller>, notice: Notice, stop: Stop) -> io::Result
     }
     let number = trials.failed.saturating_add(1);
     let name = completion.file_name.clone();
-    let question = teller.question(&completion, number);
+    let question = teller.question(locked.notice().id(), &completion, number);
     let answer = teller.caller.ask(&name, &question, teller.time, stop).await;
     let (teller, settled) = (Arc::clone(teller), name.clone());
     let why = match answer {
@@ -242,7 +242,7 @@ async fn attempt(teller: &Arc<Teller>, notice: Notice, stop: Stop) -> io::Result
 }
 
 impl Teller {
-    fn question(&self, completion: &Completion, attempt: u32) -> Question {
+    fn question(&self, id: &str, completion: &Completion, attempt: u32) -> Question {
         let name = completion.file_name.as_str();
         let fields = vec![
             ("event", json!("complete")),
@@ -253,7 +253,7 @@ impl Teller {
             ("token", json!(completion.token)),
             ("attempt", json!(attempt)),
         ];
-        Question::new(fields, &["name", "path", "size", "digest", "token"])
+        Question::new(id.to_owned(), fields, &["name", "path", "size", "digest", "token"])
     }
 
     /// Notes that attempt `failed` failed; gives when to look again.

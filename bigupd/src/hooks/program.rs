@@ -1,6 +1,7 @@
 //! Running a program within limits of time, output and what it inherits.
 
 use super::{Answer, Question, Said, Stop};
+use crate::descriptors;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -75,14 +76,15 @@ impl Ended {
 /// Runs `program` with the arguments and variables of `question` in the folder `folder`, for `time` at most, or until
 /// `stop`; then it and all that it started in its process group is ended.
 ///
-/// It inherits no descriptor but standard input, which is empty, and its outputs, which are read to their ends. Whatever
-/// of its process group it leaves running ends with it.
+/// It inherits no descriptor but standard input, which is empty, and its outputs, which are read to their ends, and may
+/// open as many files as whoever started the daemon allowed. Whatever of its process group it leaves running ends with it.
 pub async fn run(program: &Path, question: &Question, folder: &Path, time: Duration, stop: Stop) -> Ended {
     let (mut out, mut err) = Default::default();
     let mut command = Command::new(program);
     command.args(&question.arguments).current_dir(folder).process_group(0);
     command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name))).envs(question.variables());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    descriptors::as_at_start(&mut command);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(e) => return Ended { how: How::Impossible(e), out, err },
@@ -165,7 +167,7 @@ mod tests {
     use std::time::Instant;
 
     async fn shell(text: &str, time: Duration) -> Ended {
-        let question = Question::new(vec![("text", json!(text))], &[]);
+        let question = Question::new("1".to_owned(), vec![("text", json!(text))], &[]);
         let question = Question { arguments: vec!["-c".to_owned(), text.to_owned()], ..question };
         run(Path::new("/bin/sh"), &question, Path::new("/"), time, Stop::never()).await
     }

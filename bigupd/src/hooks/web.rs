@@ -1,11 +1,13 @@
 //! The same question as a POST of JSON. It goes where the URL says: through no proxy, and to nowhere else by a redirect.
 
 use super::program::MAX_MESSAGE;
-use super::{Answer, MAX_SAID, Said};
+use super::signature::Secret;
+use super::{Answer, MAX_SAID, Question, Said};
 use serde_json::Value;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_rustls::rustls::crypto::ring;
 use ureq::Agent;
 use ureq::http::StatusCode;
@@ -47,11 +49,21 @@ pub fn agent(url: &str) -> Agent {
     config.tls_config(tls.root_certs(RootCerts::from(authorities().into_iter())).build()).build().into()
 }
 
-/// Asks, and waits for `time` at most. Blocks.
-pub fn post(agent: &Agent, url: &str, body: &Value, time: Duration) -> Answer {
-    let request = agent.post(url).config().timeout_global(Some(time)).build();
-    let sent = request.header("Content-Type", "application/json").send(body.to_string());
-    match sent {
+/// Asks, and waits for `time` at most. What is sent is signed by the secret in `secret_file`, which is read each time, so
+/// that it may change. Blocks.
+pub fn post(agent: &Agent, url: &str, question: &Question, secret_file: Option<&Path>, time: Duration) -> Answer {
+    let body = question.json().to_string();
+    let mut request = agent.post(url).config().timeout_global(Some(time)).build();
+    if let Some(file) = secret_file {
+        let secret = match Secret::read(file) {
+            Ok(secret) => secret,
+            Err(why) => return Answer::Failed(format!("hook_secret_file: {why}")),
+        };
+        for (name, value) in secret.headers(&question.id, now(), &body) {
+            request = request.header(name, value);
+        }
+    }
+    match request.header("Content-Type", "application/json").send(body) {
         Ok(response) => {
             let status = response.status();
             let mut said = vec![];
@@ -61,6 +73,11 @@ pub fn post(agent: &Agent, url: &str, body: &Value, time: Duration) -> Answer {
         }
         Err(e) => Answer::Failed(e.to_string()),
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn judge(status: StatusCode, body: &[u8]) -> Answer {
