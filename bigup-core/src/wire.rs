@@ -180,13 +180,14 @@ pub enum ErrorCode {
     Damaged,
     /// 401: a token is needed, and none, or none that counts, was sent.
     Unauthorized,
-    /// 403: this token may not do that, or a hook of the server's does not let the upload in.
+    /// 403: this token may not do that, a hook of the server's does not let the upload in, or a web page of somebody else
+    /// sent it.
     Forbidden,
     /// 404: no such path.
     NotFound,
     /// 404: no such upload; begin it by a GET.
     NoUpload,
-    /// 405: the endpoint has GET and POST.
+    /// 405: there is no such method; Allow tells those there are.
     MethodNotAllowed,
     /// 408: the body came too slowly.
     Timeout,
@@ -200,6 +201,8 @@ pub enum ErrorCode {
     Cancelled,
     /// 413: over a limit.
     TooLarge,
+    /// 415: the body is coded in a way that is not spoken here.
+    Unsupported,
     /// 429: more than one client, address or token may have; ask again later.
     TooMany,
     /// 503: more than the server takes at once; ask again later.

@@ -5,10 +5,17 @@
 //! | --- | --- | --- |
 //! | with a token | what it may, under its prefix; 401 if it is none | as without |
 //! | without | 401; with `allow_anonymous` see [`Access::Anonymous`] | everything where only this machine, or holders of a client's certificate, get through; with `allow_anonymous` for all; else 401 |
+//!
+//! Where no token counted, the page of somebody else is let in nowhere ([`crate::origins`]): 403. And whom a trusted proxy
+//! asks for got through to that proxy, not to us. So it is this machine's only by its own address, and has shown no
+//! certificate.
 
 use crate::arriving::Arriving;
 use crate::config::Config;
+use crate::forwarded::is_forwarded;
 use crate::metrics::Limit;
+use crate::origins::{Does, Origins};
+use crate::peer::Peer;
 use crate::quota::Usage;
 use crate::reply::Refusal;
 use crate::tokens::{Permission, Prefix, SecretHash, Token, Tokens, Watched, now};
@@ -19,7 +26,6 @@ use bigup_core::spool::{Spool, Upload};
 use bigup_core::units::show_size;
 use bigup_core::wire::ErrorCode;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use warp::http::header::{AUTHORIZATION, HeaderMap};
@@ -30,19 +36,11 @@ const NO_TOKEN: &str = "the token is none of this server's, or was revoked, or h
 /// Shortest time between two log lines about requests that were not let in.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
+/// Shortest time between two log lines about a proxy that lets everybody in.
+const WARN_EVERY: Duration = Duration::from_secs(600);
+
 /// Seconds after which a token that has too many uploads may ask again: some of them may be finished by then.
 const UPLOADS_RETRY_AFTER: u64 = 10;
-
-/// Where a request came from. A peer behind a proxy is the proxy.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
-
-impl Peer {
-    /// `peer` for the log; empty where it is not known.
-    pub fn shown(peer: Option<Peer>) -> String {
-        peer.map_or_else(String::new, |Peer(address)| address.to_string())
-    }
-}
 
 /// What somebody may do.
 #[derive(Clone, Debug)]
@@ -196,14 +194,17 @@ impl Access {
 /// Where everybody passes: knows the tokens of a data folder.
 pub struct Gate {
     tokens: Watched,
-    /// Who has no token passes where there is no tokens.json.
-    is_open: bool,
+    /// Where there is no tokens.json, who gets through to the daemon passes.
+    is_guarded: bool,
     allow_anonymous: bool,
     /// The token of who started this daemon for itself.
     owner: Option<SecretHash>,
     usages: Mutex<HashMap<Prefix, Arc<Usage>>>,
     arriving: Arriving,
+    origins: Origins,
     turned_away: Mutex<TurnedAway>,
+    /// When it was last logged that a proxy lets everybody in.
+    warned: Mutex<Option<Instant>>,
 }
 
 /// What was not logged yet of requests that were not let in.
@@ -218,20 +219,27 @@ impl Gate {
     pub fn new(data: &DataDir, config: &Config, arriving: Arriving) -> Gate {
         Gate {
             tokens: Watched::new(data.clone()),
-            is_open: config.allow_anonymous || is_guarded(config),
+            is_guarded: is_guarded(config),
             allow_anonymous: config.allow_anonymous,
             owner: config.owner,
             usages: Mutex::default(),
             arriving,
+            origins: Origins::new(config),
             turned_away: Mutex::default(),
+            warned: Mutex::default(),
         }
     }
 
-    /// What the sender of a request with these headers may do. Blocks on the disk.
+    /// Which pages may use the daemon.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// What the sender of a request with these headers may do, which `does` something. Blocks on the disk.
     ///
     /// # Errors
     /// Nothing, or the tokens cannot be read.
-    pub fn enter(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Access, Refusal> {
+    pub fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Does) -> Result<Access, Refusal> {
         let secret = presented(headers);
         if let Some(secret) = secret
             && self.owner == Some(SecretHash::of(secret))
@@ -243,17 +251,51 @@ impl Gate {
             false => Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"),
         })?;
         let refusal = match (tokens, secret) {
-            (None, _) if self.is_open => return Ok(Access::Everything),
+            (None, _) if self.lets_in(peer) => match self.origins.check(headers, does) {
+                Ok(()) => {
+                    self.warn_of_proxy(headers, peer);
+                    return Ok(Access::Everything);
+                }
+                Err(refusal) => refusal,
+            },
             (Some(tokens), Some(secret)) => match tokens.find(secret, now()) {
                 Some(token) => return Ok(Access::Token(Arc::new(token.clone()), self.usage(&token.prefix))),
                 None => unauthorized(NO_TOKEN),
             },
             (None, Some(_)) => unauthorized(NO_TOKEN),
-            (Some(_), None) if self.allow_anonymous => return Ok(Access::Anonymous),
+            (Some(_), None) if self.allow_anonymous => match self.origins.check(headers, does) {
+                Ok(()) => return Ok(Access::Anonymous),
+                Err(refusal) => refusal,
+            },
             (_, None) => unauthorized("a token is needed here"),
         };
         self.log_turned_away(peer, &refusal);
         Err(refusal)
+    }
+
+    /// Whether who has no token passes where there is no tokens.json.
+    fn lets_in(&self, peer: Option<Peer>) -> bool {
+        let is_from_elsewhere = matches!(peer, Some(Peer::Forwarded(ip)) if ip.is_none_or(|ip| !ip.is_loopback()));
+        self.allow_anonymous || (self.is_guarded && !is_from_elsewhere)
+    }
+
+    /// Says in the log, from time to time, that a proxy that is not trusted lets everybody do everything.
+    fn warn_of_proxy(&self, headers: &HeaderMap, peer: Option<Peer>) {
+        if self.allow_anonymous || !is_forwarded(headers) || matches!(peer, Some(Peer::Forwarded(_))) {
+            return;
+        }
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        let trusted = peer.map_or_else(String::new, |peer| peer.ip().map_or("unix".to_owned(), |ip| ip.to_string()));
+        let peer = Peer::shown(peer);
+        log::warn!(
+            peer;
+            "a proxy forwarded a request, and there are no tokens: everybody who reaches the proxy may do everything. Make \
+             tokens with `bigupd token new NAME`, or set trusted_proxies = {trusted} to let in this machine only"
+        );
     }
 
     fn usage(&self, prefix: &Prefix) -> Arc<Usage> {
@@ -280,7 +322,7 @@ impl Gate {
 
 /// Whether only those get through to the daemon who are let in by other means than tokens.
 fn is_guarded(config: &Config) -> bool {
-    config.listen.ip().is_loopback() || config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    config.listen.is_local() || config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
 }
 
 /// Whether a daemon may listen where `config` says. Reads the tokens.
@@ -356,7 +398,7 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
             }
-            match Gate::new(&self.data, &self.config, Arriving::default()).enter(&headers, None) {
+            match Gate::new(&self.data, &self.config, Arriving::default()).enter(&headers, None, Does::Looks) {
                 Ok(Access::Everything) => Ok("*".to_owned()),
                 Ok(Access::Anonymous) => Ok("?".to_owned()),
                 Ok(Access::Token(token, _)) => Ok(token.name.clone()),

@@ -7,12 +7,14 @@ use crate::reply::Refusal;
 use bigup_core::wire::ErrorCode;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
+use sha2::{Digest as _, Sha256};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
+use warp::http::header::{CONTENT_TYPE, HeaderMap};
 
 /// The body of a request. A copy reads on where the other one stopped, so that whoever kept one can get rid of the rest.
 #[derive(Clone)]
@@ -21,6 +23,8 @@ pub struct RawBody(Arc<Mutex<Raw>>);
 struct Raw {
     pieces: Pieces,
     broken: bool,
+    /// None: nobody wants it.
+    sha256: Option<Sha256>,
 }
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
@@ -38,7 +42,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// Makes a [`RawBody`] of warp's stream.
 pub fn raw_body(stream: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + Sync + 'static) -> RawBody {
     let pieces = stream.map(|piece| piece.map(|mut buf| buf.copy_to_bytes(buf.remaining())));
-    RawBody(Arc::new(Mutex::new(Raw { pieces: Box::pin(pieces), broken: false })))
+    RawBody(Arc::new(Mutex::new(Raw { pieces: Box::pin(pieces), broken: false, sha256: None })))
 }
 
 impl Stream for RawBody {
@@ -48,8 +52,32 @@ impl Stream for RawBody {
         let mut raw = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let piece = raw.pieces.as_mut().poll_next(cx);
         raw.broken |= matches!(piece, Poll::Ready(Some(Err(_))));
+        if let (Poll::Ready(Some(Ok(piece))), Some(sha256)) = (&piece, &mut raw.sha256) {
+            sha256.update(piece);
+        }
         piece
     }
+}
+
+impl RawBody {
+    /// Digests from here on what is read of it, by whichever copy.
+    pub fn digest(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Sha256::new());
+    }
+
+    /// What was digested so far. None: nothing was to be.
+    pub fn sha256(&self) -> Option<Sha256> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256.clone()
+    }
+}
+
+/// Whether the headers are those of a form, which has its slice in a field.
+pub fn is_form(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_form_type)
+}
+
+fn is_form_type(content_type: &str) -> bool {
+    content_type.to_ascii_lowercase().starts_with("multipart/")
 }
 
 /// The content of a slice, as its request carries it.
@@ -81,7 +109,7 @@ impl Body {
     /// # Errors
     /// It is no form although it says so.
     pub async fn new(raw: RawBody, content_type: Option<&str>, silence: Duration) -> Result<Body, Refusal> {
-        let Some(content_type) = content_type.filter(|t| t.to_ascii_lowercase().starts_with("multipart/")) else {
+        let Some(content_type) = content_type.filter(|content_type| is_form_type(content_type)) else {
             return Ok(Body::Raw(raw));
         };
         let boundary = multer::parse_boundary(content_type).map_err(bad_form)?;

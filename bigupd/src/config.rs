@@ -1,7 +1,11 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
+use crate::forwarded::Proxies;
 use crate::hooks::{Hook, HookSettings};
+use crate::host::Host;
+use crate::origins::{AllowedOrigins, parse_hosts};
 use crate::settings::{self, Given, SETTINGS, Setting};
+use crate::sockets::Listen;
 use crate::tokens::{self, SecretHash};
 use crate::{check, operate, status};
 use bigup_core::name::quoted;
@@ -140,6 +144,8 @@ pub struct Limits {
     pub connections: u64,
     /// Most connections from one address, of IPv6 from one /64, at once. 0: no limit.
     pub connections_per_address: u64,
+    /// Whose connections bring the requests of others: the limit for an address is that of those.
+    pub trusted_proxies: Proxies,
     /// Largest slice, in bytes.
     pub slice_size: u64,
     /// Largest file, in bytes.
@@ -164,11 +170,17 @@ pub struct Config {
     /// The data folder.
     pub data_dir: PathBuf,
     /// Where to listen.
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// Permissions of a socket in the file system, if it listens on one of its own.
+    pub listen_mode: u32,
     /// Where to answer those who watch the daemon. None: only where it listens.
     pub metrics_listen: Option<SocketAddr>,
     /// Whoever has no token is let in, wherever the daemon listens.
     pub allow_anonymous: bool,
+    /// Whose web pages may call.
+    pub allowed_origins: AllowedOrigins,
+    /// Names of this server beside those that it has by itself.
+    pub allowed_hosts: Vec<Host>,
     /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
     pub owner: Option<SecretHash>,
     /// The merge worker's program.
@@ -275,9 +287,12 @@ impl Config {
         }
         Config {
             data_dir,
-            listen: from.get("listen", parse_address),
+            listen: from.get("listen", |text| text.parse()),
+            listen_mode: from.get("listen_mode", parse_socket_mode),
             metrics_listen: from.some("metrics_listen", parse_address),
             allow_anonymous: from.get("allow_anonymous", parse_switch),
+            allowed_origins: from.some("allowed_origins", AllowedOrigins::parse).unwrap_or_default(),
+            allowed_hosts: from.some("allowed_hosts", parse_hosts).unwrap_or_default(),
             owner: None,
             merger: from.path("merger").unwrap_or_else(merger_beside),
             merger_idle: from.get("merger_idle", parse_duration),
@@ -294,6 +309,7 @@ impl Config {
                 min_body_rate: from.get("min_body_rate", parse_size),
                 connections: from.get("max_connections", at_least_one),
                 connections_per_address: from.get("max_connections_per_address", parse_count),
+                trusted_proxies: from.some("trusted_proxies", Proxies::parse).unwrap_or_default(),
                 slice_size: from.get("max_slice_size", at_least_one_mib),
                 file_size: from.get("max_file_size", size_of_a_file),
                 slices: from.get("max_slices", number_of_slices),
@@ -361,6 +377,11 @@ fn read_file(path: &PathBuf) -> Result<Vec<(String, String)>, String> {
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{} is no address with a port, like 127.0.0.1:8888 or [::1]:8888", quoted(text)))
+}
+
+fn parse_socket_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("{} is no mode in octal, like 660", quoted(text)))
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {

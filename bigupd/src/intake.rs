@@ -76,8 +76,10 @@ pub struct Expected {
     pub slice_id: u64,
     /// Its length, in bytes.
     pub len: u64,
-    /// Its SHA-256, from a Content-Digest header (RFC 9530).
+    /// Its SHA-256, from a Content-Digest header. That is of the content of a message (RFC 9530, section 2).
     pub sha256: Option<[u8; 32]>,
+    /// The same where the content is a form: of the whole form, not of the slice in it.
+    pub form_sha256: Option<[u8; 32]>,
 }
 
 /// The part of the work that blocks.
@@ -172,7 +174,7 @@ impl Received {
     pub fn finish(mut self) -> Result<(Target, Vec<SliceDigest>), Refusal> {
         self.writer.write(&self.rest)?;
         let Writer { target, hashers, sha256 } = *self.writer;
-        check_sha256(&self.expected, sha256)?;
+        check_sha256(self.expected.slice_id, self.expected.sha256, sha256)?;
         Ok((target, hashers.iter().map(SliceHasher::finish).collect()))
     }
 }
@@ -231,11 +233,15 @@ fn cancelled() -> Refusal {
     Refusal::new(ErrorCode::Cancelled, "the upload was cancelled on the server; push it again in a minute")
 }
 
-fn check_sha256(expected: &Expected, is: Option<Sha256>) -> Result<(), Refusal> {
-    match (expected.sha256, is.map(|hasher| hasher.finalize())) {
+/// Compares the SHA-256 of a body with the one that was `told`, where one was.
+///
+/// # Errors
+/// They differ.
+pub fn check_sha256(slice_id: u64, told: Option<[u8; 32]>, is: Option<Sha256>) -> Result<(), Refusal> {
+    match (told, is.map(|hasher| hasher.finalize())) {
         (Some(told), Some(is)) if told[..] != is[..] => {
             let message =
-                format!("slice {}: its SHA-256 is not the one in Content-Digest: send it again", expected.slice_id);
+                format!("slice {slice_id}: the body's SHA-256 is not the one in Content-Digest: send it again");
             Err(Refusal::new(ErrorCode::Damaged, message))
         }
         _ => Ok(()),
@@ -249,9 +255,11 @@ fn check_sha256(expected: &Expected, is: Option<Sha256>) -> Result<(), Refusal> 
 /// It is malformed.
 pub fn parse_content_digest(header: &str) -> Result<Option<[u8; 32]>, Refusal> {
     use base64::Engine;
-    let Some(value) = header.split(',').find_map(|member| member.trim().strip_prefix("sha-256=")) else {
+    // Of several the last one counts (RFC 9651, section 4.2.2).
+    let Some(value) = header.split(',').rev().find_map(|member| member.trim().strip_prefix("sha-256=")) else {
         return Ok(None);
     };
+    let value = value.split_once(';').map_or(value, |(value, _parameters)| value);
     let encoded = value.strip_prefix(':').and_then(|v| v.strip_suffix(':'));
     let bytes = encoded.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
     match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
@@ -288,6 +296,8 @@ mod tests {
         let zeros = format!("sha-256=:{}=:", "A".repeat(43));
         assert_eq!(parse_content_digest(&zeros), Ok(Some([0; 32])));
         assert_eq!(parse_content_digest(&format!("sha-512=:AA==:, {zeros}")), Ok(Some([0; 32])));
+        assert_eq!(parse_content_digest(&format!("sha-256=:AA==:, {zeros};p=1")), Ok(Some([0; 32])));
+        assert!(parse_content_digest(&format!("{zeros}, sha-256=:AA==:")).is_err());
         assert_eq!(parse_content_digest("sha-512=:AA==:"), Ok(None));
         assert_eq!(parse_content_digest(""), Ok(None));
         for wrong in ["sha-256=", "sha-256=:AA==:", "sha-256=::", "sha-256=AAAA", "sha-256=:é:"] {

@@ -8,6 +8,8 @@
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
 //!   limit their time; [`lingering`] reads on after the last answer; [`memory`] bounds what their bodies take, and gives it
 //!   back; [`descriptors`] tells how many fit.
+//! - [`peer`] - where a request came from; [`forwarded`] - for whom a proxy asks.
+//! - [`host`] - the server that a request means; [`origins`] - which web pages may use the daemon.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
@@ -30,7 +32,9 @@ pub mod check;
 pub mod config;
 pub mod descriptors;
 pub mod expiry;
+pub mod forwarded;
 pub mod hooks;
+pub mod host;
 pub mod intake;
 pub mod lingering;
 pub mod look;
@@ -38,9 +42,11 @@ pub mod memory;
 pub mod mergers;
 pub mod metrics;
 pub mod operate;
+pub mod origins;
 pub mod owner;
 pub mod pace;
 pub mod params;
+pub mod peer;
 pub mod quota;
 pub mod ready;
 pub mod reply;
@@ -63,6 +69,7 @@ use config::{Config, Limits};
 use look::News;
 use mergers::Mergers;
 use metrics::Metrics;
+use origins::Origins;
 use ready::Readiness;
 use routes::App;
 use sockets::Listeners;
@@ -109,7 +116,8 @@ pub async fn run(
         config.stop_grace,
     ));
     let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
-    let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), metrics.clone()));
+    let origins = Origins::new(config);
+    let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), origins, metrics.clone()));
     let routes = routes::routes(App::new(uploads, mergers.clone(), news, watching, is_stopping));
     let (looks, reports) = (looker.abort_handle(), reporter.abort_handle());
     let stop = async {
@@ -130,10 +138,10 @@ pub async fn run(
 }
 
 /// Answers those who watch the daemon, for as long as it is polled.
-async fn serve_watchers(listeners: Option<Listeners>, watching: Watching, metrics: Metrics) {
+async fn serve_watchers(listeners: Option<Listeners>, watching: Watching, origins: Origins, metrics: Metrics) {
     let Some(listeners) = listeners else { return };
     let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };
-    let (routes, never) = (watching::routes(watching), std::future::pending());
+    let (routes, never) = (watching::routes(watching, origins), std::future::pending());
     server::serve(listeners, None, routes, &limits, metrics, never, Duration::ZERO).await;
 }
 

@@ -6,7 +6,7 @@ use bigup_core::name::printable;
 use bigupd::config::{Arguments, Command, Config, Mode};
 use bigupd::operate::{cancel, pause};
 use bigupd::service;
-use bigupd::sockets::{Listeners, Passed};
+use bigupd::sockets::{Listen, Listeners, Passed};
 use bigupd::tls::Tls;
 use bigupd::{check, descriptors, memory, status, watching};
 use clap::Parser;
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Err(mistake) => return refuse(&[mistake]),
     };
     listen_as_passed(&mut config, &passed);
-    if let Err(mistake) = bigupd::access::check_listen(&config) {
+    if let Err(mistake) = bigupd::access::check_listen(&config).and_then(|()| bigupd::origins::check_any(&config)) {
         return refuse(&[mistake]);
     }
     config.metrics_listen.and_then(watching::warning).into_iter().for_each(|warning| log::warn!("{warning}"));
@@ -111,10 +111,12 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
     let runtime = runtime().context("starting threads")?;
     let served = runtime.block_on(async {
-        let listeners = passed.or_bind(config.listen).with_context(|| format!("listening on {}", config.listen))?;
+        let listeners = passed
+            .or_bind(&config.listen, config.listen_mode)
+            .with_context(|| format!("listening on {}", config.listen))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let addresses = listeners.addresses().context("asking for the address listened on")?;
-        let urls = addresses.iter().map(|address| format!("{scheme}://{address}")).collect::<Vec<_>>().join(" ");
+        let urls = addresses.iter().map(|address| address.url(scheme)).collect::<Vec<_>>().join(" ");
         let for_watchers = config.metrics_listen.map(listen_for_watchers).transpose()?;
         let stop = stop_asked(mode)?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
@@ -137,9 +139,10 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<Listeners> {
-    let listeners = Listeners::bind(address).with_context(|| format!("listening on {address} (metrics_listen)"))?;
-    let bound = listeners.addresses().ok().and_then(|addresses| addresses.first().copied());
-    log::info!("metrics on http://{}/metrics", bound.unwrap_or(address));
+    let address = Listen::from(address);
+    let listeners = Listeners::bind(&address, 0).with_context(|| format!("listening on {address} (metrics_listen)"))?;
+    let bound = listeners.addresses().ok().and_then(|addresses| addresses.first().cloned());
+    log::info!("metrics on {}/metrics", bound.unwrap_or(address).url("http"));
     Ok(listeners)
 }
 

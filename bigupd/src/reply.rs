@@ -10,9 +10,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use std::io;
 use warp::http::header::{
-    CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use warp::http::{Response, StatusCode};
+use warp::http::{Method, Response, StatusCode};
 
 /// Seconds after which what the system was short of may be there again.
 const SHORT_FOR: u64 = 2;
@@ -31,17 +32,25 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// The limit that is the reason. None: it is none of those that are counted.
     pub limit: Option<Limit>,
+    /// The methods that are possible, where the one asked for is not. None: the method is right.
+    pub allow: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal that asking again will not change.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), retry_after: None, limit: None }
+        Refusal { code, message: message.into(), retry_after: None, limit: None, allow: None }
     }
 
     /// The same, since this limit is reached.
     pub fn over(limit: Limit, code: ErrorCode, message: impl Into<String>) -> Refusal {
         Refusal { limit: Some(limit), ..Refusal::new(code, message) }
+    }
+
+    /// A method that is not possible; `allow` are those that are (RFC 9110, section 10.2.1), and `what` says for what.
+    pub fn method(method: &Method, what: &str, allow: &'static str) -> Refusal {
+        let message = format!("{method} is not possible here: {what}");
+        Refusal { allow: Some(allow), ..Refusal::new(ErrorCode::MethodNotAllowed, message) }
     }
 
     /// The status that goes with a code.
@@ -56,6 +65,7 @@ impl Refusal {
             ErrorCode::Conflict | ErrorCode::Busy | ErrorCode::Exists => StatusCode::CONFLICT,
             ErrorCode::Cancelled => StatusCode::GONE,
             ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ErrorCode::TooMany => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Overloaded | ErrorCode::Paused => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
@@ -71,6 +81,13 @@ impl Refusal {
         }
         if let Some(limit) = self.limit {
             reply.extensions_mut().insert(limit);
+        }
+        if let Some(allow) = self.allow {
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.code == ErrorCode::Unsupported {
+            // Which codings are not (RFC 9110, section 15.5.16).
+            reply.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.code == ErrorCode::Unauthorized {
             // RFC 6750, section 3, wants a parameter.
@@ -94,6 +111,7 @@ impl Refusal {
             "connection: close".to_owned(),
             "content-type: application/json".to_owned(),
             "x-content-type-options: nosniff".to_owned(),
+            "cache-control: no-store".to_owned(),
             format!("content-length: {}", body.len()),
         ];
         [format!("{}\r\n\r\n", head.join("\r\n")).into_bytes(), body].concat()
@@ -118,11 +136,26 @@ pub fn json_text(body: &impl Serialize) -> Vec<u8> {
 pub fn json_bytes(status: StatusCode, text: Bytes) -> Reply {
     let mut reply = Response::new(text.into());
     *reply.status_mut() = status;
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // No browser is to take a name in it for a page.
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    keep_nowhere(&mut reply);
     reply
+}
+
+/// A response to OPTIONS, where `allow` are the methods there are.
+pub fn no_content(allow: &'static str) -> Reply {
+    let mut reply = Reply::default();
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    keep_nowhere(&mut reply);
+    reply
+}
+
+/// Tells whoever gets a response to take it as what it says it is, and not to give it to somebody who asks later: it tells
+/// how things stand now.
+pub fn keep_nowhere(reply: &mut Reply) {
+    // No browser is to take a name in it for a page.
+    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 impl From<NameError> for Refusal {

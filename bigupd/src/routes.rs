@@ -4,19 +4,23 @@
 //! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
 //! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
 
-use crate::access::{Access, Gate, Peer};
+use crate::access::{Access, Gate};
 use crate::answers::Answers;
-use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, raw_body};
-use crate::intake::{Expected, Received, parse_content_digest, receive};
+use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
+use crate::config::Limits;
+use crate::intake::{Expected, Received, check_sha256, parse_content_digest, receive};
 use crate::look::News;
 use crate::mergers::Mergers;
 use crate::metrics::{Metrics, Route};
+use crate::origins::Does;
 use crate::pace::Pace;
 use crate::params::{AnswerForm, BeginAsk, Params};
+use crate::peer::Peer;
 use crate::reply::{Refusal, Reply, json};
+use crate::seats::{Seat, Seats};
 use crate::tokens::{Permission, redacted};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
-use crate::watching::{Question, Watching, question};
+use crate::watching::{ALLOWED, Question, Watching, question};
 use bigup_core::digest::{DigestKind, SliceDigest};
 use bigup_core::name::FileName;
 use bigup_core::ranges::SliceRanges;
@@ -28,7 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use warp::Filter;
-use warp::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use warp::http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue,
+};
 use warp::http::{Method, StatusCode};
 
 /// Content-Digest (RFC 9530).
@@ -36,6 +42,9 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// Bytes of a digest in an answer, with its kind, quotes and comma.
 const DIGEST_LEN: u64 = 80;
+
+/// The methods there are.
+const METHODS: &str = "GET, POST, OPTIONS";
 
 /// What makes a GET one that only looks ([`param::PEEK`]).
 const PEEKS: &str = "peek=1";
@@ -60,6 +69,8 @@ pub struct App {
     answers: Answers,
     news: News,
     watching: Watching,
+    /// Whom trusted proxies ask for, each request being a connection of theirs.
+    visitors: Seats,
     stopping: watch::Receiver<bool>,
 }
 
@@ -75,7 +86,8 @@ impl App {
     ) -> App {
         let gate = Arc::new(Gate::new(&uploads.data, &uploads.config, uploads.arriving.clone()));
         let answers = Answers::new(&uploads.config.limits);
-        App { gate, uploads, mergers, answers, news, watching, stopping }
+        let visitors = Seats::new(&Limits { connections: u64::MAX, ..uploads.config.limits.clone() });
+        App { gate, uploads, mergers, answers, news, watching, visitors, stopping }
     }
 }
 
@@ -106,14 +118,16 @@ async fn elsewhere(
     body: RawBody,
 ) -> Reply {
     let route = question.map_or(Route::Other, Question::route);
+    let sharing = app.gate.origins().sharing(&headers);
     let answering = async {
         let answer = match question {
+            Some(_) if method == Method::OPTIONS => app.gate.origins().options(&headers, ALLOWED),
             Some(question) => app.tell(question, &method, &headers, peer).await,
             None => Err(nothing_here()),
         };
         app.answer_after(&headers, body, answer).await
     };
-    app.metrics().time(route, answering).await
+    sharing.told_in(app.metrics().time(route, answering).await)
 }
 
 fn nothing_here() -> Refusal {
@@ -138,7 +152,14 @@ async fn native(
     body: RawBody,
 ) -> Reply {
     let (route, metrics) = (route_of(&method, &query), app.metrics().clone());
-    metrics.time(route, answer(app, method, headers, query, peer, body)).await
+    let sharing = app.gate.origins().sharing(&headers);
+    let answering = async {
+        match app.visitor(peer, &headers) {
+            Ok((peer, _seat)) => answer(app, method, headers, query, peer, body).await,
+            Err(refusal) => app.answer_after(&headers, body, Err(refusal)).await,
+        }
+    };
+    sharing.told_in(metrics.time(route, answering).await)
 }
 
 /// How a request is counted, whether or not it is refused.
@@ -163,22 +184,33 @@ async fn answer(
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
     }
-    let answer = match (app.enter(&headers, peer).await, method) {
-        (Err(refusal), _) => Err(refusal),
-        (Ok(by), Method::GET) => app.get(by, peer, &query).await,
-        (Ok(_), method) => {
-            let message = format!("{method} is not possible here: GET asks and begins, POST sends a slice");
-            Err(Refusal::new(ErrorCode::MethodNotAllowed, message))
-        }
+    let does = if route_of(&method, &query) == Route::Peek { Does::Looks } else { Does::Changes };
+    let answer = match method {
+        // Browsers ask by it whether a page may call, and send no token along.
+        Method::OPTIONS => app.gate.origins().options(&headers, METHODS),
+        method => match app.enter(&headers, peer, does).await {
+            Err(refusal) => Err(refusal),
+            Ok(by) if method == Method::GET => app.get(by, peer, &query).await,
+            Ok(_) => Err(Refusal::method(&method, "GET asks and begins, POST sends a slice", METHODS)),
+        },
     };
     app.answer_after(&headers, body, answer).await
 }
 
 impl App {
     /// What the sender of a request may do, before anything else of it is looked at.
-    async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Access, Refusal> {
+    async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Does) -> Result<Access, Refusal> {
         let (gate, headers) = (Arc::clone(&self.gate), headers.clone());
-        blocking(move || gate.enter(&headers, peer)).await
+        blocking(move || gate.enter(&headers, peer, does)).await
+    }
+
+    /// Who sent a request that came by a connection of `peer`, and its seat where `peer` is a proxy that tells.
+    fn visitor(&self, peer: Option<Peer>, headers: &HeaderMap) -> Result<(Option<Peer>, Option<Seat>), Refusal> {
+        let Some(peer) = peer else { return Ok((None, None)) };
+        match self.uploads.config.limits.trusted_proxies.sender(peer, headers)? {
+            Peer::Forwarded(ip) => Ok((Some(Peer::Forwarded(ip)), Some(self.visitors.take(ip)?))),
+            peer => Ok((Some(peer), None)),
+        }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -197,7 +229,8 @@ impl App {
             if self.uploads.config.metrics_listen.is_some() {
                 return Err(nothing_here());
             }
-            self.enter(headers, peer).await?.check_reads_all()?;
+            let (peer, _seat) = self.visitor(peer, headers)?;
+            self.enter(headers, peer, Does::Looks).await?.check_reads_all()?;
         }
         self.watching.answer(question, method).await
     }
@@ -319,7 +352,7 @@ impl App {
         // All that comes before the body at once, since each change of threads costs as much as most of it.
         let (app, asking) = (self.clone(), headers.clone());
         let asked = blocking(move || {
-            let by = app.gate.enter(&asking, peer)?;
+            let by = app.gate.enter(&asking, peer, Does::Changes)?;
             let (ask, expected) = slice_ask(by, peer, &asking, &query)?;
             let admission = app.uploads.admit(&ask).inspect_err(|refusal| log_refused(&ask, refusal))?;
             Ok((ask, expected, admission))
@@ -333,12 +366,15 @@ impl App {
             Err(refusal) => return self.answer_after(&headers, body, Err(refusal)).await,
         };
         let _arriving = self.metrics().slice_arrives();
+        if expected.form_sha256.is_some() {
+            body.digest();
+        }
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
         // Whatever is left of the body, an epilogue of a form or what follows a mistake. Of one that stalled nothing is.
         let stalled = matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout);
-        let at_end = !stalled && drain(body, self.drain_limit()).await;
-        let stored = match received {
+        let at_end = !stalled && drain(body.clone(), self.drain_limit()).await;
+        let stored = match received.and_then(|received| check_form(&expected, &body, at_end).map(|()| received)) {
             Ok(received) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());
                 blocking(move || {
@@ -447,7 +483,7 @@ fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
 }
 
 fn ip_of(peer: Option<Peer>) -> Option<IpAddr> {
-    peer.map(|Peer(address)| address.ip())
+    peer.and_then(Peer::ip)
 }
 
 /// What a POST asks, and what its body must be.
@@ -467,19 +503,49 @@ fn slice_ask(
         Some(_) => Some(BeginAsk { peer: ip_of(peer), ..params.begin_with_slice(slice_id, len)? }),
         None => None,
     };
-    let content_digest = headers.get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or("sha-256="));
-    let sha256 = content_digest.map_or(Ok(None), parse_content_digest)?;
+    check_content_coding(headers)?;
+    let digested = content_digest(headers)?;
+    let (sha256, form_sha256) = if is_form(headers) { (None, digested) } else { (digested, None) };
     let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
     let ask = SliceAsk { by: params.by().clone(), peer, name, slice_id, len, digest, offset, source, begin };
-    Ok((ask, Expected { slice_id, len, sha256 }))
+    Ok((ask, Expected { slice_id, len, sha256, form_sha256 }))
+}
+
+/// Whether a form that was read to its end, if `at_end`, is the one whose digest was told.
+fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), Refusal> {
+    if expected.form_sha256.is_some() && !at_end {
+        let message =
+            format!("slice {}: the form does not end, so that its digest cannot be checked", expected.slice_id);
+        return Err(Refusal::new(ErrorCode::BadRequest, message));
+    }
+    check_sha256(expected.slice_id, expected.form_sha256, body.sha256())
+}
+
+/// What a body's SHA-256 is to be. All lines of the header count (RFC 9110, section 5.3).
+fn content_digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Refusal> {
+    let lines = headers.get_all(CONTENT_DIGEST).iter().map(|value| value.to_str().unwrap_or("sha-256="));
+    parse_content_digest(&lines.collect::<Vec<_>>().join(","))
+}
+
+/// A coded body would be stored as it is, which nobody means.
+fn check_content_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let lines = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("unknown"));
+    let coding = lines.flat_map(|line| line.split(',')).map(str::trim);
+    match coding.filter(|coding| !coding.is_empty()).find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(coding) => {
+            let coding = bigup_core::name::quoted(coding);
+            let message = format!("Content-Encoding {coding} is not spoken here: send the slice's own bytes");
+            Err(Refusal::new(ErrorCode::Unsupported, message))
+        }
+    }
 }
 
 /// A raw body's length is told twice; they must agree. That of a form says nothing of its field's.
 fn check_content_length(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_form = text(CONTENT_TYPE).is_some_and(|t| t.to_ascii_lowercase().starts_with("multipart/"));
     match text(CONTENT_LENGTH).and_then(bigup_core::units::parse_u64) {
-        Some(content_length) if !is_form && content_length != len => {
+        Some(content_length) if !is_form(headers) && content_length != len => {
             let message = format!("slice_size is {len}, but the body has {content_length} bytes");
             Err(Refusal::new(ErrorCode::BadRequest, message))
         }

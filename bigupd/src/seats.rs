@@ -32,7 +32,8 @@ struct Taken {
 #[derive(Debug)]
 pub struct Seat {
     seats: Seats,
-    peer: IpAddr,
+    /// None: it counts for no address.
+    peer: Option<IpAddr>,
 }
 
 impl Seats {
@@ -42,23 +43,25 @@ impl Seats {
         Seats(Arc::new(Inner { most, most_of_one, taken: Mutex::default() }))
     }
 
-    /// A seat for a connection from `address`.
+    /// A seat for a connection from `address`. None: only the limit of all counts.
     ///
     /// # Errors
     /// There are as many as there may be; says which limit it is.
-    pub fn take(&self, address: IpAddr) -> Result<Seat, Refusal> {
-        let peer = peer(address);
+    pub fn take(&self, address: Option<IpAddr>) -> Result<Seat, Refusal> {
+        let peer = address.map(peer);
         let mut taken = self.taken();
         if taken.all >= self.0.most {
             let message = format!("{} connections are open, and no more are possible: try again later", taken.all);
             return Err(later(Limit::Connections, ErrorCode::Overloaded, message));
         }
-        let of = taken.of.entry(peer).or_default();
-        if self.0.most_of_one > 0 && *of >= self.0.most_of_one {
-            let message = format!("{of} connections of your address are open, and no more are possible: use fewer");
-            return Err(later(Limit::ConnectionsPerAddress, ErrorCode::TooMany, message));
+        if let Some(peer) = peer {
+            let of = taken.of.entry(peer).or_default();
+            if self.0.most_of_one > 0 && *of >= self.0.most_of_one {
+                let message = format!("{of} connections of your address are open, and no more are possible: use fewer");
+                return Err(later(Limit::ConnectionsPerAddress, ErrorCode::TooMany, message));
+            }
+            *of += 1;
         }
-        *of += 1;
         taken.all += 1;
         drop(taken);
         Ok(Seat { seats: self.clone(), peer })
@@ -73,10 +76,11 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.taken();
         taken.all -= 1;
-        if let Some(of) = taken.of.get_mut(&self.peer) {
+        let Some(peer) = self.peer else { return };
+        if let Some(of) = taken.of.get_mut(&peer) {
             *of -= 1;
             if *of == 0 {
-                taken.of.remove(&self.peer);
+                taken.of.remove(&peer);
             }
         }
     }
@@ -106,7 +110,7 @@ mod tests {
     }
 
     fn take(seats: &Seats, address: &str) -> Result<Seat, ErrorCode> {
-        seats.take(address.parse().unwrap()).map_err(|refusal| {
+        seats.take(Some(address.parse().unwrap())).map_err(|refusal| {
             assert!(refusal.retry_after.is_some());
             refusal.code
         })
@@ -138,6 +142,15 @@ mod tests {
         let taken: Vec<_> = (0..3).map(|_| take(&seats, "10.0.0.1").unwrap()).collect();
         assert_eq!(take(&seats, "10.0.0.1").unwrap_err(), ErrorCode::Overloaded);
         drop(taken);
+    }
+
+    #[test]
+    fn without_an_address_only_the_limit_of_all_counts() {
+        let seats = seats(2, 1);
+        let taken = (seats.take(None).unwrap(), seats.take(None).unwrap());
+        assert_eq!(seats.take(None).unwrap_err().code, ErrorCode::Overloaded);
+        drop(taken);
+        assert!(take(&seats, "10.0.0.1").is_ok());
     }
 
     #[test]

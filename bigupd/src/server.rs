@@ -4,17 +4,19 @@
 //! takes an answer under way with it (RFC 9112, section 9.6). So a connection one too many is served like any other, by a
 //! service that only says no; and a connection is closed for writing first, then read until its client closes it too.
 
-use crate::access::Peer;
 use crate::config::Limits;
 use crate::descriptors;
 use crate::lingering::{self, Lingering};
+use crate::host::Host;
 use crate::memory;
 use crate::metrics::{Limit, Metrics};
+use crate::peer::Peer;
 use crate::reply::{Refusal, Reply};
 use crate::seats::Seats;
-use crate::sockets::Listeners;
+use crate::sockets::{Listeners, Socket};
 use crate::timed::{Late, Timed, Turns};
 use crate::tls::Tls;
+use bigup_core::name::quoted;
 use bigup_core::wire::ErrorCode;
 use bytes::Bytes;
 use hyper::Request;
@@ -26,11 +28,9 @@ use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use warp::Filter;
@@ -125,19 +125,19 @@ struct Door {
 
 impl Door {
     /// Starts to serve a connection, or to tell it why it is not served.
-    fn admit<F>(&self, stream: TcpStream, peer: SocketAddr, routes: F, stopping: watch::Receiver<bool>)
+    fn admit<F>(&self, stream: Socket, peer: Peer, routes: F, stopping: watch::Receiver<bool>)
     where
         F: Filter<Extract = (Reply,), Error = Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
-        // Answers are small and must not wait for more to come. Without it they are slower, not wrong.
-        let _ = stream.set_nodelay(true);
         let (metrics, limits) = (&self.metrics, Arc::clone(&self.limits));
-        match self.seats.take(peer.ip()) {
+        // Whoever a trusted proxy asks for has a limit for each request (routes).
+        let address = peer.ip().filter(|_| !self.limits.trusted_proxies.trust(peer));
+        match self.seats.take(address) {
             Ok(seat) => {
                 let routes = TowerToHyperService::new(warp::service(routes));
                 let service = service_fn(move |mut request: Request<Incoming>| {
-                    request.extensions_mut().insert(Peer(peer));
+                    request.extensions_mut().insert(peer);
                     routes.call(request)
                 });
                 let place = (seat, metrics.connection_served());
@@ -171,7 +171,7 @@ struct Manners {
 
 /// Serves one connection as it was accepted. It keeps `place` until its last answer.
 async fn serve_connection<V>(
-    stream: TcpStream,
+    stream: Socket,
     manners: Manners,
     service: V,
     place: impl Send,
@@ -200,8 +200,9 @@ where
     let limits = &*manners.limits;
     let turns = Turns::default();
     let mut stream = Timed::new(stream, turns.clone(), limits);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         turns.next();
+        host_of_target(&mut request);
         let body = (!request.body().is_end_stream()).then(|| memory::BODIES.begin());
         let answer = check_head(&request).map(|()| service.call(request));
         let turns = turns.clone();
@@ -302,6 +303,14 @@ async fn stop_asked_long_ago(stopping: &mut watch::Receiver<bool>) {
     tokio::time::sleep(FIRST_REQUEST_TIME).await;
 }
 
+/// A whole address as target tells the host, whatever the Host header tells (RFC 9112, section 3.2.2).
+fn host_of_target(request: &mut Request<Incoming>) {
+    let target = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = target.filter(|_| request.headers().get_all(HOST).iter().count() == 1) {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
 /// What of RFC 9112 hyper leaves to its user.
 fn check_head(request: &Request<Incoming>) -> Result<(), Refusal> {
     let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
@@ -309,6 +318,12 @@ fn check_head(request: &Request<Incoming>) -> Result<(), Refusal> {
     let hosts = values(HOST).count();
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return Err(Refusal::new(ErrorCode::BadRequest, format!("the request has {hosts} Host headers, not 1")));
+    }
+    if let Some(host) = values(HOST).next()
+        && std::str::from_utf8(host).ok().and_then(Host::parse).is_none()
+    {
+        let shown = quoted(&String::from_utf8_lossy(host));
+        return Err(Refusal::new(ErrorCode::BadRequest, format!("the Host header {shown} is no host")));
     }
     // Section 6.1: a body in another coding would be stored as it is.
     let codings: Vec<&[u8]> = values(TRANSFER_ENCODING).collect();

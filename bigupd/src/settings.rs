@@ -124,12 +124,22 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "listen",
-        value: "ADDR:PORT",
+        value: "ADDR:PORT|unix:PATH",
         // This machine only, the seed's port.
         default: Some("127.0.0.1:8888"),
         example: "0.0.0.0:8888",
         help: "Address and port to listen on; port 0 takes a free one. Other addresses than this machine's own need \
-               tokens, tls_client_ca or allow_anonymous. Sockets that systemd passes (bigupd.socket) count in its place",
+               tokens, tls_client_ca or allow_anonymous. unix: and an absolute path: a socket there, for a proxy on this \
+               machine. Sockets that systemd passes (bigupd.socket) count in its place",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "listen_mode",
+        value: "MODE",
+        // The daemon's user and group, where a proxy's user may be.
+        default: Some("660"),
+        example: "666",
+        help: "Mode of the socket that listen = unix:PATH makes, in octal: who may write to it may connect",
         topic: Topic::Serving,
     },
     Setting {
@@ -139,6 +149,33 @@ pub const SETTINGS: &[Setting] = &[
         example: "yes",
         help: "Let in who has no token: without tokens to do everything, also at other addresses than this machine's \
                own; with tokens to push and read, but not to replace or to go on with what a token began",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "allowed_origins",
+        value: "ORIGINS",
+        default: None,
+        example: "https://app.example.org",
+        help: "Origins whose web pages may call, between commas, like https://app.example.org; * for those of all, who \
+               need a token then. Pages of other origins may not read answers, and change nothing without a token",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "allowed_hosts",
+        value: "NAMES",
+        default: None,
+        example: "files.example.org",
+        help: "Names of this server, between commas, by which it is asked without a token. Those that count by themselves \
+               are addresses, localhost, and the machine's own name",
+        topic: Topic::Serving,
+    },
+    Setting {
+        key: "trusted_proxies",
+        value: "ADDRS",
+        default: None,
+        example: "127.0.0.1, 10.1.0.0/16",
+        help: "Proxies, between commas, that tell for whom they ask by X-Forwarded-For or Forwarded: addresses, networks, \
+               and unix for all who reach a socket in the file system. Who they ask for counts for limits, log and hooks",
         topic: Topic::Serving,
     },
     Setting {

@@ -3,6 +3,7 @@
 use crate::config::TlsFiles;
 use crate::lingering;
 use crate::reply::Refusal;
+use crate::sockets::Socket;
 use bigup_core::pem;
 use bigup_core::wire::ErrorCode;
 use std::io;
@@ -11,7 +12,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -60,14 +60,13 @@ impl Tls {
     ///
     /// # Errors
     /// The client fails in it, goes away, or takes too long.
-    pub async fn accept(&self, stream: TcpStream, time: Duration) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn accept(&self, stream: Socket, time: Duration) -> io::Result<TlsStream<Socket>> {
         let done = tokio::time::timeout(time, self.handshake(stream)).await;
         done.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long")))
     }
 
-    async fn handshake(&self, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let mut first = [0];
-        if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
+    async fn handshake(&self, mut stream: Socket) -> io::Result<TlsStream<Socket>> {
+        if stream.peek().await?.is_some_and(|first| first != HANDSHAKE_RECORD) {
             stream.write_all(&refusal_of_plain_http()).await?;
             hang_up(stream).await?;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the client speaks no TLS"));
@@ -85,7 +84,7 @@ impl Tls {
 }
 
 /// Closes a connection such that our last words arrive.
-async fn hang_up(mut stream: TcpStream) -> io::Result<()> {
+async fn hang_up(mut stream: Socket) -> io::Result<()> {
     stream.shutdown().await?;
     lingering::linger(&mut stream).await;
     Ok(())

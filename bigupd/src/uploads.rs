@@ -11,7 +11,7 @@
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `draft` - a small file in one request.
 //! - `show` - who only looks; `limits` - what is too much; `refusals` - why not.
 
-use crate::access::{Access, Peer};
+use crate::access::Access;
 use crate::arriving::{Arriving, Counted};
 use crate::census::Census;
 use crate::config::Config;
@@ -19,6 +19,7 @@ use crate::hooks::begin::Doorkeeper;
 use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
 use crate::params::BeginAsk;
+use crate::peer::Peer;
 use crate::reply::Refusal;
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{Digest, DigestKind, SliceDigest};

@@ -4,15 +4,19 @@
 //! there alone. Nothing here waits for the disk: only `/readyz` looks at it, for a limited time.
 
 use crate::metrics::{CONTENT_TYPE, Metrics, Route};
+use crate::origins::{Does, Origins};
 use crate::ready::Readiness;
-use crate::reply::{Refusal, Reply, json};
+use crate::reply::{Refusal, Reply, json, keep_nowhere, no_content};
 use bigup_core::wire::ErrorCode;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use warp::Filter;
-use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE as TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use warp::http::header::{CONTENT_TYPE as TYPE, HeaderMap, HeaderValue};
 use warp::http::{Method, StatusCode};
+
+/// The methods there are.
+pub const ALLOWED: &str = "GET, HEAD, OPTIONS";
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +80,9 @@ impl Watching {
     /// It is not asked by a GET or HEAD.
     pub async fn answer(&self, question: Question, method: &Method) -> Result<Reply, Refusal> {
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let message = format!("{method} is not possible here: GET asks");
-            return Err(Refusal::new(ErrorCode::MethodNotAllowed, message));
+            return Err(Refusal::method(method, "GET asks", ALLOWED));
         }
-        let mut reply = match question {
+        Ok(match question {
             Question::Alive => text("text/plain; charset=utf-8", "ok\n".to_owned()),
             Question::Metrics => text(CONTENT_TYPE, self.metrics.text()),
             Question::Ready => {
@@ -87,15 +90,23 @@ impl Watching {
                 let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 json(status, &report)
             }
-        };
-        reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(reply)
+        })
     }
 
-    async fn answer_any(self, question: Option<Question>, method: Method) -> Reply {
+    async fn answer_any(
+        self,
+        origins: Arc<Origins>,
+        question: Option<Question>,
+        method: Method,
+        headers: HeaderMap,
+    ) -> Reply {
         let route = question.map_or(Route::Other, Question::route);
         let answering = async {
             let answer = match question {
+                Some(_) if method == Method::OPTIONS => Ok(no_content(ALLOWED)),
+                // What it tells is for no page of others, whether or not there are tokens. Whether the daemon is well is
+                // no secret, and often asked by other names.
+                Some(Question::Metrics) if let Err(foreign) = origins.check(&headers, Does::Looks) => Err(foreign),
                 Some(question) => self.answer(question, &method).await,
                 None => {
                     let message = "there is nothing here; ask for /healthz, /readyz or /metrics";
@@ -112,7 +123,7 @@ impl Watching {
 fn text(content_type: &'static str, text: String) -> Reply {
     let mut reply = Reply::new(text.into());
     reply.headers_mut().insert(TYPE, HeaderValue::from_static(content_type));
-    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    keep_nowhere(&mut reply);
     reply
 }
 
@@ -125,9 +136,12 @@ pub fn question() -> impl Filter<Extract = (Option<Question>,), Error = Infallib
 }
 
 /// The routes of a listener of their own.
-pub fn routes(watching: Watching) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
-    let asked = question().and(warp::method());
-    asked.then(move |question, method| watching.clone().answer_any(question, method))
+pub fn routes(watching: Watching, origins: Origins) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
+    let asked = question().and(warp::method()).and(warp::header::headers_cloned());
+    let origins = Arc::new(origins);
+    asked.then(move |question, method, headers| {
+        watching.clone().answer_any(Arc::clone(&origins), question, method, headers)
+    })
 }
 
 #[cfg(test)]

@@ -186,5 +186,5 @@ pub fn read_answer(stream: &mut TcpStream) -> String {
 /// The head of a POST to the endpoint, to be sent over a plain connection. `headers` are whole lines without an end.
 pub fn post_head(query: &str, headers: &[&str]) -> Vec<u8> {
     let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    format!("POST /big_file_upload?{query} HTTP/1.1\r\nHost: test\r\n{lines}\r\n").into_bytes()
+    format!("POST /big_file_upload?{query} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n").into_bytes()
 }

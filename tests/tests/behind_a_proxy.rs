@@ -251,7 +251,7 @@ fn nothing_but_the_endpoint_is_behind_either() {
     for url in [&setting.nginx.plain, &caddy.plain] {
         for (path, status) in [("/big_file_upload?peek=1", "200"), ("/", "404"), ("/metrics", "404"), ("/x", "404")] {
             let mut stream = http::connect(url);
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
             let answer = http::read_answer(&mut stream);
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{url}{path}: {answer}");
         }

@@ -8,7 +8,7 @@ use bigup_tests::process::eventually;
 use std::io::{Read, Write};
 
 /// What a connection carries after a hostile request: whoever takes it for a request of its own begins this upload.
-const SMUGGLED: &str = "GET /big_file_upload?file_name=smuggled&slice_num=1 HTTP/1.1\r\nHost: test\r\n\r\n";
+const SMUGGLED: &str = "GET /big_file_upload?file_name=smuggled&slice_num=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A daemon, and all that is in its data folder.
 struct Target {
@@ -80,7 +80,7 @@ fn slice_1(headers: &[&str], body: &[u8]) -> Vec<u8> {
 }
 
 fn get(line: &str) -> Vec<u8> {
-    format!("{line} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").into_bytes()
+    format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 #[test]
@@ -218,11 +218,15 @@ fn the_body_of_a_refused_request_is_never_a_request() {
         ("bad name", post_head("file_name=../x&slice_id=0&slice_size=10", &[&length]), 400),
         ("other length", post_head("file_name=a&slice_id=1&slice_size=10", &[&length]), 400),
         ("no upload", post_head(&format!("file_name=b&slice_id=1&slice_size={}", SMUGGLED.len()), &[&length]), 404),
-        ("elsewhere", format!("POST /elsewhere HTTP/1.1\r\nHost: test\r\n{length}\r\n\r\n").into_bytes(), 404),
-        ("other method", format!("PUT /big_file_upload HTTP/1.1\r\nHost: test\r\n{length}\r\n\r\n").into_bytes(), 405),
+        ("elsewhere", format!("POST /elsewhere HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n").into_bytes(), 404),
+        (
+            "other method",
+            format!("PUT /big_file_upload HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n").into_bytes(),
+            405,
+        ),
         (
             "a body of a GET",
-            format!("GET /big_file_upload?x HTTP/1.1\r\nHost: test\r\n{length}\r\n\r\n").into_bytes(),
+            format!("GET /big_file_upload?x HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n").into_bytes(),
             400,
         ),
     ] {
@@ -241,7 +245,7 @@ fn the_body_of_a_refused_request_is_never_a_request() {
 #[test]
 fn heads_without_measure_are_cut_short() {
     let target = Target::new();
-    let start = "GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n";
+    let start = "GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n";
     let million = "x".repeat(1 << 20);
     for (case, head) in [
         ("thousands of headers", format!("{start}{}\r\n", "A: b\r\n".repeat(5000))),
@@ -249,9 +253,9 @@ fn heads_without_measure_are_cut_short() {
         ("a header's name of 1 MiB", format!("{start}{million}: a\r\n\r\n")),
         ("a header line without end", format!("{start}A: {}", "x".repeat(20 << 20))),
         ("headers without end", format!("{start}{}", "A: b\r\n".repeat(1 << 20))),
-        ("a URI of 1 MiB", format!("GET /{million} HTTP/1.1\r\nHost: test\r\n\r\n")),
+        ("a URI of 1 MiB", format!("GET /{million} HTTP/1.1\r\nHost: localhost\r\n\r\n")),
         ("a URI without end", format!("GET /{}", "x".repeat(20 << 20))),
-        ("a method of 1 MiB", format!("{million} / HTTP/1.1\r\nHost: test\r\n\r\n")),
+        ("a method of 1 MiB", format!("{million} / HTTP/1.1\r\nHost: localhost\r\n\r\n")),
     ] {
         let found = target.statuses(case, head.as_bytes());
         assert!(matches!(found[..], [400 | 414 | 431]), "{case}: {found:?}");
@@ -268,18 +272,22 @@ fn heads_without_measure_are_cut_short() {
 fn what_is_no_text_is_refused_and_not_logged_as_it_is() {
     let target = Target::new();
     let header = |value: &[u8]| {
-        [b"GET /elsewhere HTTP/1.1\r\nHost: test\r\nConnection: close\r\nX: ", value, b"\r\n\r\n"].concat()
+        [b"GET /elsewhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: ", value, b"\r\n\r\n"].concat()
     };
     for (case, request, status) in [
-        ("bytes in the path", &b"GET /\xff\xfe HTTP/1.1\r\nHost: test\r\n\r\n"[..], 400),
-        ("bytes in the query", b"GET /big_file_upload?file_name=\xff&slice_num=1 HTTP/1.1\r\nHost: test\r\n\r\n", 400),
-        ("NUL in the path", b"GET /\0 HTTP/1.1\r\nHost: test\r\n\r\n", 400),
-        ("escape in the path", b"GET /\x1b[31m HTTP/1.1\r\nHost: test\r\n\r\n", 400),
-        ("DEL in the path", b"GET /\x7f HTTP/1.1\r\nHost: test\r\n\r\n", 400),
-        ("bytes in the method", b"G\xffT / HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+        ("bytes in the path", &b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], 400),
+        (
+            "bytes in the query",
+            b"GET /big_file_upload?file_name=\xff&slice_num=1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            400,
+        ),
+        ("NUL in the path", b"GET /\0 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("escape in the path", b"GET /\x1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("DEL in the path", b"GET /\x7f HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("bytes in the method", b"G\xffT / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         ("NUL in a header", &header(b"a\0b"), 400),
         ("escape in a header", &header(b"a\x1b[31mb"), 400),
-        ("bytes in a header's name", b"GET / HTTP/1.1\r\nHost: test\r\n\xff: a\r\n\r\n", 400),
+        ("bytes in a header's name", b"GET / HTTP/1.1\r\nHost: localhost\r\n\xff: a\r\n\r\n", 400),
         ("bytes in a header", &header(b"a\xffb"), 404),
         ("encoded bytes", &get("GET /big_file_upload?file_name=%FF&slice_num=1"), 400),
         ("encoded NUL", &get("GET /big_file_upload?file_name=a%00b&slice_num=1"), 400),
@@ -334,10 +342,12 @@ fn any_method_and_any_form_of_target_gets_its_answer() {
         ("get /big_file_upload?file_name=b&slice_num=1", 405),
         ("BREW /big_file_upload", 405),
         ("OPTIONS *", 404),
-        ("OPTIONS /big_file_upload", 405),
+        ("OPTIONS /big_file_upload", 204),
         ("CONNECT test:80", 404),
         ("CONNECT /big_file_upload", 405),
-        ("GET http://other/big_file_upload?peek=1", 200),
+        ("GET http://localhost/big_file_upload?peek=1", 200),
+        ("GET http://other/big_file_upload?peek=1", 403),
+        ("GET http://user@localhost/big_file_upload?peek=1", 400),
         ("GET http://other", 404),
         ("GET /../big_file_upload?peek=1", 404),
         ("GET /./big_file_upload?peek=1", 404),
@@ -364,17 +374,27 @@ fn other_versions_and_protocols_are_answered_as_far_as_they_can_be() {
     let tls = [&b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03"[..], &[7; 200]].concat();
     let upgrade =
         "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA";
-    let h2c = format!("GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n\r\n");
+    let h2c = format!("GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n\r\n");
     for (case, request, expected) in [
         ("HTTP/0.9", &b"GET /big_file_upload?peek=1\r\n\r\n"[..], &[400][..]),
         ("HTTP/1.0", b"GET /big_file_upload?peek=1 HTTP/1.0\r\n\r\n", &[200]),
-        ("HTTP/1.2", b"GET / HTTP/1.2\r\nHost: test\r\n\r\n", &[400]),
-        ("HTTP/2.0", b"GET / HTTP/2.0\r\nHost: test\r\n\r\n", &[400]),
-        ("http/1.1", b"GET / http/1.1\r\nHost: test\r\n\r\n", &[400]),
+        ("HTTP/1.2", b"GET / HTTP/1.2\r\nHost: localhost\r\n\r\n", &[400]),
+        ("HTTP/2.0", b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", &[400]),
+        ("http/1.1", b"GET / http/1.1\r\nHost: localhost\r\n\r\n", &[400]),
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &[400]),
         ("h2c", h2c.as_bytes(), &[200]),
         ("TLS", &tls, &[400]),
         ("no Host", b"GET /big_file_upload?file_name=b&slice_num=1 HTTP/1.1\r\n\r\n", &[400]),
+        (
+            "a Host of two words",
+            b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: a b/@c\r\nConnection: close\r\n\r\n",
+            &[400],
+        ),
+        (
+            "a Host of no port",
+            b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: a:http\r\nConnection: close\r\n\r\n",
+            &[400],
+        ),
         ("two Hosts", b"GET /big_file_upload?file_name=b&slice_num=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", &[400]),
     ] {
         assert_eq!(target.statuses(case, request), expected, "{case}");

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-const ASK: &[u8] = b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n";
+const ASK: &[u8] = b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Several times what it takes until a connection counts as resting.
 const REST: Duration = Duration::from_millis(600);

@@ -17,7 +17,7 @@ const BIG: usize = 20 << 20;
 /// A connection with a request answered on it, kept open.
 fn open(daemon: &Daemon) -> TcpStream {
     let mut stream = connect(daemon.url());
-    stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert!(read_answer(&mut stream).starts_with("HTTP/1.1 200"));
     stream
 }
@@ -66,7 +66,7 @@ fn one_connection_too_many_is_answered_503_even_if_it_sends_all_before_it_reads(
     assert_refused(&text, 503, "overloaded", &["3 connections"]);
     assert!(text.contains("connection: close"), "{text}");
     // Whoever has a connection is served on it.
-    taken[0].write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    taken[0].write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert!(read_answer(&mut taken[0]).starts_with("HTTP/1.1 200"));
     taken.pop();
     eventually("a connection that ended makes room", || daemon.server().get("peek=1").status == 200);
@@ -88,15 +88,15 @@ fn refusals_are_bounded_too() {
     let mut taken = open(&daemon);
     let _silent: Vec<TcpStream> = (0..256).map(|_| connect(daemon.url())).collect();
     let mut beyond = connect(daemon.url());
-    let _ = beyond.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n");
+    let _ = beyond.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut answer = vec![];
     let _ = beyond.read_to_end(&mut answer);
     assert_eq!(String::from_utf8_lossy(&answer), "");
-    taken.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    taken.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert!(read_answer(&mut taken).starts_with("HTTP/1.1 200"));
     eventually("whoever is refused reads why again", || {
         let mut stream = connect(daemon.url());
-        let _ = stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n");
+        let _ = stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let mut text = String::new();
         let _ = stream.read_to_string(&mut text);
         text.starts_with("HTTP/1.1 503")
@@ -128,7 +128,7 @@ fn connections_fit_the_file_descriptors_that_are_allowed() {
     let url = daemon.url().to_owned();
     let ask = || {
         let mut stream = connect(&url);
-        stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let text = read_answer(&mut stream);
         (stream, text)
     };
@@ -366,7 +366,9 @@ fn with_a_finished_file(arguments: &[&str]) -> Daemon {
 fn an_answer_that_nobody_reads_does_not_hold_its_connection() {
     let daemon = with_a_finished_file(&["--body-timeout", "1s"]);
     let mut stream = connect(daemon.url());
-    stream.write_all(b"GET /big_file_upload?file_name=a&slice_num=1000000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /big_file_upload?file_name=a&slice_num=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     let mut start = [0; 15];
     stream.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 200 OK");

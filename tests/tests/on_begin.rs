@@ -105,7 +105,7 @@ fn without_an_answer_the_client_is_told_to_come_back() {
     let (daemon, place) = asking(text, &[]);
     let ask = |name: &str| {
         let head = format!(
-            "GET /big_file_upload?file_name={name}&slice_num=3 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+            "GET /big_file_upload?file_name={name}&slice_num=3 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         );
         raw(daemon.url(), head.as_bytes())
     };

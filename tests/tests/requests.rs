@@ -394,12 +394,12 @@ fn other_methods_and_paths_are_refused() {
     let daemon = Daemon::start();
     for method in ["PUT", "DELETE", "PATCH"] {
         let request =
-            format!("{method} /big_file_upload?{BEGIN_A} HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc");
+            format!("{method} /big_file_upload?{BEGIN_A} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc");
         let answer = Answer::parse(&raw(daemon.url(), request.as_bytes()));
         assert_refused(method, &answer, 405, "method_not_allowed", &[method, "GET", "POST"]);
     }
     for path in ["/nothing/here", "/big_file_uploads", "/big_file_upload/x"] {
-        let request = format!("POST {path}?{BEGIN_A} HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc");
+        let request = format!("POST {path}?{BEGIN_A} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc");
         let answer = Answer::parse(&raw(daemon.url(), request.as_bytes()));
         assert_refused(path, &answer, 404, "not_found", &["/big_file_upload"]);
     }
@@ -699,7 +699,8 @@ fn a_body_that_stalls_is_given_up_and_leaves_nothing() {
     let daemon = Daemon::with(&["--body-timeout", "300ms"]);
     daemon.server().get(BEGIN_A).expect(200);
     let mut stream = connect(daemon.url());
-    let head = format!("POST /big_file_upload?{} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", slice(0, 10));
+    let head =
+        format!("POST /big_file_upload?{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n", slice(0, 10));
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(b"01234").unwrap();
     let answer = read_answer(&mut stream);
@@ -856,7 +857,7 @@ fn refused_after_all_was_sent(daemon: &Daemon, case: &str, head: &[u8], body: &[
     stream.write_all(head).unwrap_or_else(|e| panic!("{case}: sending the head: {e}"));
     stream.write_all(body).unwrap_or_else(|e| panic!("{case}: sending the body: {e}"));
     let answer = Answer::parse(&read_answer(&mut stream));
-    stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    stream.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert_eq!(Answer::parse(&read_answer(&mut stream)).status, 200, "{case}: the connection goes on");
     answer
 }
@@ -885,7 +886,7 @@ fn whoever_sends_all_of_a_refused_body_reads_the_answer() {
         ("other method", format!("PUT /big_file_upload?{}", slice(0, BIG)), 405, "method_not_allowed"),
         ("GET with a body and no name", "GET /big_file_upload".to_owned(), 400, "bad_request"),
     ] {
-        let head = format!("{line} HTTP/1.1\r\nHost: test\r\n{length}\r\n\r\n");
+        let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n");
         let answer = refused_after_all_was_sent(&daemon, case, head.as_bytes(), &content);
         assert_refused(case, &answer, status, error, &[]);
     }
@@ -968,7 +969,7 @@ fn a_request_to_another_path_that_waits_for_continue_is_answered_without_it() {
 /// The first status that answers a request of 5 bytes which waits before it sends them.
 fn first_status(daemon: &Daemon, line: &str) -> u16 {
     let mut stream = connect(daemon.url());
-    let head = format!("{line} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     Answer::parse(&read_head(&mut stream)).status
 }
@@ -1012,7 +1013,7 @@ fn a_connection_cut_within_a_body_leaves_nothing() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let daemon = Daemon::start();
-    let get = |name: &str| format!("GET /big_file_upload?file_name={name}&slice_num=2 HTTP/1.1\r\nHost: test\r\n");
+    let get = |name: &str| format!("GET /big_file_upload?file_name={name}&slice_num=2 HTTP/1.1\r\nHost: localhost\r\n");
     let posted = [&post_head("file_name=one&slice_id=0&slice_size=3", &["Content-Length: 3"])[..], b"abc"].concat();
     let last = format!("{}Connection: close\r\n\r\n", get("two"));
     let mut stream = connect(daemon.url());
@@ -1029,13 +1030,13 @@ fn garbage_does_not_bring_the_daemon_down() {
     let daemon = Daemon::start();
     let pid = daemon.pid();
     let long_header = [&b"GET / HTTP/1.1\r\nX: "[..], &vec![b'a'; 1 << 20], b"\r\n\r\n"].concat();
-    let bad_bytes = b"GET /big_file_upload?file_name=\xff\xfe&slice_num=1 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let bad_bytes = b"GET /big_file_upload?file_name=\xff\xfe&slice_num=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for garbage in [
         &bytes(14, 5000)[..],
         b"\0\0\0\0",
         b"GET\r\n\r\n",
         b"\r\n\r\n\r\n",
-        b"GET /big_file_upload?%%%%&&&=== HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /big_file_upload?%%%%&&&=== HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"POST /big_file_upload?slice_id=1 HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"POST /big_file_upload?slice_id=1 HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         b"POST /big_file_upload HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nzzzz\r\n",

@@ -219,7 +219,7 @@ fn a_program_that_bigupd_starts_inherits_nothing_of_what_systemd_gave() {
 fn who_connects_before_the_daemon_starts_is_served_by_the_socket_that_was_passed() {
     let mut service = Service::new(&[]);
     let mut early = http::connect(&service.url("http"));
-    early.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    early.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     service.start();
     assert!(http::read_answer(&mut early).starts_with("HTTP/1.1 200"));
     assert!(service.stop().success());
@@ -365,7 +365,7 @@ fn who_connected_as_the_daemon_stops_is_answered_and_silence_holds_nothing_up() 
     let began = std::time::Instant::now();
     signal(service.running.as_ref().unwrap().id(), Signal::SIGTERM);
     eventually("it stops", || service.log().contains("stopping: "));
-    asks.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    asks.write_all(b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let answer = http::read_answer(&mut asks);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(asks.read(&mut [0]).unwrap(), 0, "it is asked nothing more");

@@ -161,7 +161,8 @@ fn who_speaks_something_else_at_a_port_is_told() {
     let setting = setting(&[]);
     let plain = setting.daemon.url().replace("https:", "http:");
     assert_says(&refused(&mut cli("push", &plain)), &["use https://"]);
-    let answer = http::Answer::parse(&http::raw(&plain, b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let answer =
+        http::Answer::parse(&http::raw(&plain, b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert_eq!(answer.expect(400).body["error"], "bad_request");
     // A body that was not read takes no answer with it.
     let body = vec![7; 8 << 20];

@@ -205,7 +205,7 @@ fn refusals_do_not_tell_what_there_is() {
     let ask = |token: Option<&str>, request: &str, body: &[u8]| {
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let length = body.len();
-        let head = format!("{request} HTTP/1.1\r\nHost: x\r\n{authorization}Content-Length: {length}\r\n\r\n");
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\n{authorization}Content-Length: {length}\r\n\r\n");
         timeless(&raw(daemon.url(), &[head.as_bytes(), body].concat()))
     };
     let requests = |name: &str| {
@@ -436,7 +436,7 @@ fn a_token_has_only_so_many_unfinished_uploads() {
         begin(&three, name).expect(200);
     }
     let head = format!(
-        "GET /big_file_upload?file_name=g&slice_num=3 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+        "GET /big_file_upload?file_name=g&slice_num=3 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
     );
     let answer = raw(daemon.url(), head.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: "), "{answer}");
