@@ -26,7 +26,8 @@ Environment:
   BIGUP_TOKEN   the token, where --token-file is not given
   BIGUP_LOG   what to log to standard error, like debug or bigup_cli=debug (default bigup_cli=warn)
   SSL_CERT_FILE, SSL_CERT_DIR   the system's authorities, where they do not lie at their usual place
-  http_proxy, no_proxy   as elsewhere; this machine is never reached by way of a proxy";
+  http_proxy, https_proxy, all_proxy, no_proxy   the proxy and the hosts without one, as curl takes them: http://, https://,
+              socks4://, socks4a://, socks5:// or socks5h://; this machine is never reached by way of a proxy";
 
 const EXAMPLES: &str = "
   bigup-cli push disk.img   push a file under its own name to a server on this machine
@@ -78,8 +79,8 @@ pub enum Command {
 /// Where the server is.
 #[derive(Args, Debug)]
 pub struct Server {
-    /// The server
-    #[arg(long, env = "BIGUP_URL", default_value = "http://127.0.0.1:8888")]
+    /// The server; without user and password, which everybody on this machine could see
+    #[arg(long, env = "BIGUP_URL", hide_env_values = true, default_value = "http://127.0.0.1:8888")]
     pub url: String,
     /// File with the token that the server asks for; there is no flag for the token itself, which everybody on this
     /// machine could see

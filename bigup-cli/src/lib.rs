@@ -7,6 +7,7 @@
 //! - [`source`], [`fingerprint`], [`stdin`] - what is read, and how a change under our hands is noticed.
 //! - [`slicing`] - how large slices are.
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
+//! - [`address`], [`proxy`] - where the server is, and what stands before it.
 //! - [`connect`] - TCP connections that notice a silent link; [`rate`] - a limit to what is sent a second.
 //! - [`tls`] - certificates, and what a failure of TLS means.
 //! - [`remote`] - the questions of the protocol, about one upload.
@@ -22,6 +23,7 @@
 //! The work is done in a thread of its own, so that a signal ends the program at once, whatever that thread waits for.
 //! Nothing needs undoing: what the server answered is stored, all else is sent again next time.
 
+pub mod address;
 pub mod args;
 pub mod bar;
 pub mod client;
@@ -38,6 +40,7 @@ pub mod lanes;
 pub mod ledger;
 pub mod pipeline;
 pub mod pool;
+pub mod proxy;
 pub mod push;
 pub mod query;
 pub mod rate;

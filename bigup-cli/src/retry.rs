@@ -74,7 +74,12 @@ impl Patience {
             CallError::Refused { status, .. } | CallError::Foreign { status, .. } => {
                 matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             }
-            CallError::Tls { .. } | CallError::Moved { .. } | CallError::GaveUp { .. } | CallError::Stopped => false,
+            CallError::Tls { .. }
+            | CallError::Unresolved { .. }
+            | CallError::Proxy { .. }
+            | CallError::Moved { .. }
+            | CallError::GaveUp { .. }
+            | CallError::Stopped => false,
         }
     }
 
