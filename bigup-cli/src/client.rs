@@ -159,6 +159,26 @@ impl CallError {
         }
     }
 
+    /// The same in a few words, for a line with little room.
+    pub fn in_short(&self) -> String {
+        let text = match self {
+            CallError::Transport { cause, .. } => connect::in_short(cause),
+            CallError::Refused { code: ErrorCode::NoSpace, .. } => "server full",
+            CallError::Refused { code: ErrorCode::Paused, .. } => "paused",
+            CallError::Refused { code: ErrorCode::Damaged, .. } => "damaged",
+            CallError::Refused { status: 429 | 503, .. } => "server busy",
+            CallError::Refused { status, .. } => return format!("server error {status}"),
+            CallError::Foreign { status, .. } => return format!("proxy error {status}"),
+            CallError::GaveUp { last, .. } => return last.in_short(),
+            CallError::Tls { .. } => "TLS fails",
+            CallError::Unresolved { .. } => "name unknown",
+            CallError::Proxy { .. } => "proxy refuses",
+            CallError::Moved { .. } => "moved",
+            CallError::Stopped => "stopped",
+        };
+        text.to_owned()
+    }
+
     /// How long the server would like us to wait, where it said so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -133,6 +133,22 @@ pub fn refused_by_proxy(error: &Error) -> Option<String> {
     }
 }
 
+/// `error` in two words or three.
+pub fn in_short(error: &Error) -> &'static str {
+    match error {
+        _ if unresolved(error).is_some() => "name unknown",
+        Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => "refused",
+        Error::Io(error) if matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
+            "unreachable"
+        }
+        Error::Io(error) if error.kind() == ErrorKind::TimedOut => "no answer",
+        Error::Io(_) => "cut off",
+        Error::Timeout(_) => "no answer",
+        Error::ConnectProxyFailed(_) => "proxy fails",
+        _ => "no HTTP",
+    }
+}
+
 /// `error` for people, without the library's prefix.
 pub fn in_words(error: &Error) -> String {
     match error {
