@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::address::masked;
 use crate::client::Client;
 use crate::rate::MIN_RATE;
 use crate::report::{Style, eprint_line};
@@ -8,6 +9,8 @@ use crate::token::Token;
 use bigup_core::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::ErrorKind::BrokenPipe;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +20,9 @@ const MIN_SLICE_SIZE: u64 = 1024;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  everything is stored and verified
-  1  something failed, or was interrupted; the same command again goes on where it stopped
+  1  something failed; the same command again goes on where it stopped
   2  the command line makes no sense
+  SIGINT and SIGTERM end the program by the signal (a shell tells 130 and 143); what is stored stays
 
 Environment:
   BIGUP_URL   the server, where --url is not given
@@ -26,7 +30,8 @@ Environment:
   BIGUP_TOKEN   the token, where --token-file is not given
   BIGUP_LOG   what to log to standard error, like debug or bigup_cli=debug (default bigup_cli=warn)
   SSL_CERT_FILE, SSL_CERT_DIR   the system's authorities, where they do not lie at their usual place
-  http_proxy, no_proxy   as elsewhere; this machine is never reached by way of a proxy";
+  http_proxy, https_proxy, all_proxy, no_proxy   the proxy and the hosts without one, as curl takes them: http://, https://,
+              socks4://, socks4a://, socks5:// or socks5h://; this machine is never reached by way of a proxy";
 
 const EXAMPLES: &str = "
   bigup-cli push disk.img   push a file under its own name to a server on this machine
@@ -78,8 +83,8 @@ pub enum Command {
 /// Where the server is.
 #[derive(Args, Debug)]
 pub struct Server {
-    /// The server
-    #[arg(long, env = "BIGUP_URL", default_value = "http://127.0.0.1:8888")]
+    /// The server; without user and password, which everybody on this machine could see
+    #[arg(long, env = "BIGUP_URL", hide_env_values = true, default_value = "http://127.0.0.1:8888")]
     pub url: String,
     /// File with the token that the server asks for; there is no flag for the token itself, which everybody on this
     /// machine could see
@@ -116,7 +121,8 @@ pub struct PushArgs {
     /// Name on the server: of the one file, or in place of the one folder's name
     #[arg(long)]
     pub name: Option<String>,
-    /// Bytes of a slice, like 16M; an upload that has begun keeps its own [default: 8M, more for files over 781G]
+    /// Bytes of a slice, like 16M; an upload that holds something keeps its own [default: 8M; files up to 32M in one;
+    /// 512K or less where a round trip takes 5 ms; less for a slow line; more for files over 781G]
     #[arg(long, value_name = "SIZE", value_parser = slice_size)]
     pub slice_size: Option<u64>,
     /// How many threads send [default: as many as help, up to 64 and 48M of slices in memory]
@@ -186,22 +192,36 @@ pub struct VerifyArgs {
 impl Cli {
     /// The arguments of this program; ends it as clap does (exit code 2) where they make no sense.
     pub fn parse_or_exit() -> Cli {
-        let checked = Cli::try_parse().and_then(|cli| match &cli.command {
-            Command::Push(args) => match args.check() {
-                Ok(()) => Ok(cli),
-                Err(message) => Err(Cli::command().error(ErrorKind::ArgumentConflict, message)),
-            },
-            _ => Ok(cli),
+        let checked = Cli::try_parse().and_then(|cli| match cli.check() {
+            Ok(()) => Ok(cli),
+            Err(message) => Err(Cli::command().error(ErrorKind::ArgumentConflict, message)),
         });
         checked.unwrap_or_else(|error| {
             if !error.use_stderr() {
-                error.exit();
+                let printed = error.print().and_then(|()| std::io::stdout().flush());
+                std::process::exit(i32::from(printed.is_err_and(|error| error.kind() != BrokenPipe)));
             }
             // It quotes arguments, which may be names that a shell found in a folder.
             error.render().to_string().lines().for_each(eprint_line);
             std::process::exit(error.exit_code())
         })
     }
+}
+
+impl Cli {
+    fn check(&self) -> Result<(), String> {
+        match &self.command {
+            Command::Push(args) => args.check(),
+            Command::Status(args) => args.name.as_deref().map_or(Ok(()), no_url),
+            Command::Verify(args) => no_url(&args.path.to_string_lossy()),
+        }
+    }
+}
+
+/// Whether `text`, which is no option's value, is something else than a server.
+fn no_url(text: &str) -> Result<(), String> {
+    let is_url = ["http://", "https://"].iter().any(|scheme| text.to_ascii_lowercase().starts_with(scheme));
+    if is_url { Err(format!("{} is a server: give it by --url", masked(text))) } else { Ok(()) }
 }
 
 impl Server {
@@ -220,12 +240,13 @@ impl PushArgs {
     ///
     /// # Errors
     /// Says which do not.
-    pub fn check(&self) -> Result<(), &'static str> {
+    pub fn check(&self) -> Result<(), String> {
+        self.paths.iter().try_for_each(|path| no_url(&path.to_string_lossy()))?;
         let inputs = self.paths.iter().filter(|path| is_stdin(path)).count();
         match (&self.name, self.paths.len(), inputs) {
-            (Some(_), 2.., _) => Err("--name stands for one PATH; push the others by themselves"),
-            (_, _, 2..) => Err("standard input can be read only once"),
-            (None, _, 1) => Err("standard input (-) needs --name; push it by itself"),
+            (Some(_), 2.., _) => Err("--name stands for one PATH; push the others by themselves".to_owned()),
+            (_, _, 2..) => Err("standard input can be read only once".to_owned()),
+            (None, _, 1) => Err("standard input (-) needs --name; push it by itself".to_owned()),
             _ => Ok(()),
         }
     }
@@ -266,7 +287,7 @@ mod tests {
     fn push(args: &[&str]) -> Result<PushArgs, String> {
         let cli = Cli::try_parse_from([&["bigup-cli", "push"], args].concat()).map_err(|e| e.to_string())?;
         match cli.command {
-            Command::Push(args) => args.check().map(|()| args).map_err(str::to_owned),
+            Command::Push(args) => args.check().map(|()| args),
             other => panic!("{other:?}"),
         }
     }
@@ -281,6 +302,31 @@ mod tests {
         assert!(push(&["a", "--name", "x"]).is_ok());
         assert!(push(&["a", "b", "--name", "x"]).unwrap_err().contains("--name"));
         assert!(push(&["a", "b"]).is_ok());
+    }
+
+    #[test]
+    fn a_server_is_no_path() {
+        for url in ["http://u:s3cr3t@h:8888", "HTTPS://h"] {
+            let message = push(&["a", url]).unwrap_err();
+            assert!(message.contains("--url") && !message.contains("s3cr3t"), "{message}");
+        }
+        assert!(push(&["http:"]).is_ok());
+    }
+
+    #[test]
+    fn the_default_slice_sizes_are_told() {
+        use crate::slicing::{DEFAULT_SLICE_SIZE, FAR_SLICE_SIZE, slice_size_for};
+        use bigup_core::units::MIB;
+        let help = Cli::command().find_subcommand_mut("push").unwrap().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let told = |text: &str| assert!(help.contains(text), "{text:?} is not in: {help}");
+        told(&format!("[default: {}M;", DEFAULT_SLICE_SIZE / MIB));
+        told(&format!("; {}K or less where a round trip takes", FAR_SLICE_SIZE / 1024));
+        told("; files up to 32M in one;");
+        assert_eq!(slice_size_for(Some(32 * MIB), None, false), Ok(32 * MIB));
+        told("; more for files over 781G]");
+        assert_eq!(slice_size_for(Some(781 << 30), None, false), Ok(DEFAULT_SLICE_SIZE));
+        assert_eq!(slice_size_for(Some(782 << 30), None, false), Ok(2 * DEFAULT_SLICE_SIZE));
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::retry`] to say.
 
+use crate::address::{Endpoint, masked};
 use crate::args::Certificates;
 use crate::connect::{self, Distance};
 use crate::halt::{self, StopSignal};
+use crate::proxy;
 use crate::query::Query;
 use crate::rate::Limit;
 use crate::tls;
 use crate::token::Token;
 use bigup_core::name::printable;
-use bigup_core::wire::{self, ErrorAnswer, ErrorCode, SliceAnswer};
+use bigup_core::wire::{ErrorAnswer, ErrorCode, SliceAnswer};
 use serde_json::Value;
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use ureq::http::Response;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
-use ureq::http::{Response, Uri};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
@@ -50,12 +51,29 @@ const EXCERPT_LEN: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No answer at all.
-    #[error("no answer from {url}: {cause}")]
+    #[error("no answer from {url}: {}", connect::in_words(cause))]
     Transport {
-        /// The server.
+        /// The server, and the proxy on the way to it.
         url: String,
         /// What went wrong.
         cause: Box<ureq::Error>,
+    },
+    /// The name of the server or of the proxy cannot be resolved, and nothing was ever heard from the server: most likely
+    /// the name is wrong.
+    #[error("{url}: {why}: check the name, or this machine's network")]
+    Unresolved {
+        /// The server, and the proxy on the way to it.
+        url: String,
+        /// Which name, and what the system says.
+        why: String,
+    },
+    /// A proxy on the way says no, and would say it again.
+    #[error("{url}: {why}")]
+    Proxy {
+        /// The server, and the proxy on the way to it.
+        url: String,
+        /// What it says and what to do.
+        why: String,
     },
     /// TLS fails, and would fail again.
     #[error("{url}: {why}")]
@@ -115,15 +133,14 @@ pub enum CallError {
     Stopped,
 }
 
-/// A URL that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no URL of a server; it looks like http://HOST:PORT or https://HOST:PORT")]
-pub struct UrlError(String);
-
 /// A bigup server. Shared by all threads; keeps connections open.
 pub struct Client {
     agent: Agent,
-    endpoint: String,
+    endpoint: Endpoint,
+    /// The proxy by which it is reached, for messages.
+    proxy: Option<String>,
+    /// Whether it ever answered.
+    heard: AtomicBool,
     /// What goes with every request, where there is a token.
     authorization: Option<HeaderValue>,
     /// How fast slices may be sent, where that is limited.
@@ -142,6 +159,26 @@ impl CallError {
         }
     }
 
+    /// The same in a few words, for a line with little room.
+    pub fn in_short(&self) -> String {
+        let text = match self {
+            CallError::Transport { cause, .. } => connect::in_short(cause),
+            CallError::Refused { code: ErrorCode::NoSpace, .. } => "server full",
+            CallError::Refused { code: ErrorCode::Paused, .. } => "paused",
+            CallError::Refused { code: ErrorCode::Damaged, .. } => "damaged",
+            CallError::Refused { status: 429 | 503, .. } => "server busy",
+            CallError::Refused { status, .. } => return format!("server error {status}"),
+            CallError::Foreign { status, .. } => return format!("proxy error {status}"),
+            CallError::GaveUp { last, .. } => return last.in_short(),
+            CallError::Tls { .. } => "TLS fails",
+            CallError::Unresolved { .. } => "name unknown",
+            CallError::Proxy { .. } => "proxy refuses",
+            CallError::Moved { .. } => "moved",
+            CallError::Stopped => "stopped",
+        };
+        text.to_owned()
+    }
+
     /// How long the server would like us to wait, where it said so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -158,11 +195,11 @@ impl Client {
     /// # Errors
     /// The URL or a certificate cannot be used.
     pub fn new(url: &str, certificates: &Certificates, connections: usize) -> anyhow::Result<Client> {
-        let endpoint = endpoint(url)?;
-        // A proxy named in the environment is for what is far away.
-        let proxy = if is_loopback(&endpoint) { None } else { Proxy::try_from_env() };
+        let endpoint = Endpoint::parse(url)?;
+        let proxy = proxy::of_environment(&endpoint)?;
         let is_tls = |proxy: &Proxy| proxy.protocol() == ProxyProtocol::Https;
-        let tls = if endpoint.starts_with("https:") || proxy.as_ref().is_some_and(is_tls) {
+        let proxy_shown = proxy.as_ref().map(proxy::shown);
+        let tls = if endpoint.is_tls() || proxy.as_ref().is_some_and(is_tls) {
             tls::config(certificates)?
         } else {
             TlsConfig::default()
@@ -185,8 +222,9 @@ impl Client {
             .build();
         let distance = Arc::default();
         let agent = connect::agent(config, Arc::clone(&distance));
-        let turned_away = AtomicBool::new(false);
-        Ok(Client { agent, endpoint, authorization: None, limit: None, turned_away, distance })
+        let (heard, turned_away) = (AtomicBool::new(false), AtomicBool::new(false));
+        let proxy = proxy_shown;
+        Ok(Client { agent, endpoint, proxy, heard, authorization: None, limit: None, turned_away, distance })
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
@@ -197,8 +235,8 @@ impl Client {
             value.set_sensitive(true);
             value
         });
-        if self.authorization.is_some() && self.endpoint.starts_with("http:") && !is_loopback(&self.endpoint) {
-            log::warn!("the token goes to {} in plain text: others on the way may read it", self.endpoint);
+        if self.authorization.is_some() && !self.endpoint.is_tls() && !self.endpoint.is_loopback() {
+            log::warn!("the token goes to {} in plain text: others on the way may read it", self.endpoint.url());
         }
         self
     }
@@ -278,17 +316,19 @@ impl Client {
         serde_json::from_value(value.clone()).map_err(|_| self.foreign(200, value.to_string().as_bytes(), None))
     }
 
-    /// The server, for messages.
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
+    fn url(&self, query: &Query) -> String {
+        format!("{}?{}", self.endpoint.url(), query.as_str())
     }
 
-    fn url(&self, query: &Query) -> String {
-        format!("{}?{}", self.endpoint, query.as_str())
+    /// The server, and the proxy on the way to it, for messages.
+    fn shown(&self) -> String {
+        let url = self.endpoint.url();
+        self.proxy.as_ref().map_or_else(|| url.to_owned(), |proxy| format!("{url} by way of the proxy {proxy}"))
     }
 
     fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
         let mut response = result.map_err(|error| self.transport(error))?;
+        self.heard.store(true, Ordering::Relaxed);
         let status = response.status().as_u16();
         let (location, retry_after) = (location(&response), retry_after(&response));
         let body = response.body_mut().with_config().limit(MAX_ANSWER_LEN).read_to_vec();
@@ -300,7 +340,7 @@ impl Client {
             return Ok(value);
         }
         if let (300..400, Some(location)) = (status, location) {
-            return Err(CallError::Moved { url: self.endpoint.clone(), status, location });
+            return Err(CallError::Moved { url: self.shown(), status, location });
         }
         if status == 401 {
             self.turned_away.store(true, Ordering::Relaxed);
@@ -314,10 +354,16 @@ impl Client {
     }
 
     fn transport(&self, error: ureq::Error) -> CallError {
-        let url = self.endpoint.clone();
-        match tls::diagnosis(&error) {
-            Some(why) => CallError::Tls { url, why },
-            None => CallError::Transport { url, cause: Box::new(error) },
+        let url = self.shown();
+        if let Some(why) = tls::diagnosis(&error) {
+            return CallError::Tls { url, why };
+        }
+        if let Some(why) = connect::refused_by_proxy(&error) {
+            return CallError::Proxy { url, why };
+        }
+        match connect::unresolved(&error) {
+            Some(why) if !self.heard.load(Ordering::Relaxed) => CallError::Unresolved { url, why },
+            _ => CallError::Transport { url, cause: Box::new(error) },
         }
     }
 
@@ -325,15 +371,16 @@ impl Client {
         let start = &body[..body.len().min(8 * EXCERPT_LEN)];
         let text = String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
-        CallError::Foreign { url: self.endpoint.clone(), status, excerpt, retry_after }
+        CallError::Foreign { url: self.shown(), status, excerpt, retry_after }
     }
 }
 
 /// What to do about an answer of somebody else, where that can be told.
 fn foreign_hint(status: u16) -> &'static str {
     match status {
+        407 => "; it is a proxy that wants a user and a password: give them in its URL, http://USER:PASSWORD@HOST:PORT",
         413 => {
-            "; what stands before the server takes no slices as large as these: push with a smaller --slice-size, or \
+            "; a proxy in front of the server takes no slices as large as these: push with a smaller --slice-size, or \
              raise its limit (client_max_body_size of nginx)"
         }
         _ => "",
@@ -368,33 +415,13 @@ fn anew<T>(call: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> 
 /// `Location` without its query.
 fn location(response: &Response<Body>) -> Option<String> {
     let text = response.headers().get("location")?.to_str().ok()?;
-    Some(printable(text.split('?').next()?))
+    Some(printable(&masked(text.split('?').next()?)))
 }
 
 /// Seconds of `Retry-After`; the form with a date is passed over.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let seconds = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// Whether `url` leads to this machine.
-fn is_loopback(url: &str) -> bool {
-    let uri: Option<Uri> = url.parse().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// The endpoint's URL below the server's.
-fn endpoint(url: &str) -> Result<String, UrlError> {
-    let invalid = || UrlError(printable(url));
-    let uri: Uri = url.parse().map_err(|_| invalid())?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    if !is_http || uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
-        return Err(invalid());
-    }
-    let base = url.trim_end_matches('/');
-    let base = base.strip_suffix(wire::PATH).unwrap_or(base).trim_end_matches('/');
-    Ok(format!("{base}/{}", wire::PATH))
 }
 
 #[cfg(test)]
@@ -419,37 +446,6 @@ mod tests {
             Err(ureq::Error::HostNotFound)
         };
         assert!(anew(other).is_err() && calls.get() == 1);
-    }
-
-    #[test]
-    fn a_server_is_given_in_several_ways() {
-        for (url, is) in [
-            ("http://h", "http://h/big_file_upload"),
-            ("http://h:80/", "http://h:80/big_file_upload"),
-            ("http://h/big_file_upload", "http://h/big_file_upload"),
-            ("http://h/sub/big_file_upload/", "http://h/sub/big_file_upload"),
-            ("http://[::1]:8888/sub", "http://[::1]:8888/sub/big_file_upload"),
-            ("https://h", "https://h/big_file_upload"),
-        ] {
-            assert_eq!(endpoint(url).unwrap(), is);
-        }
-    }
-
-    #[test]
-    fn other_urls_are_refused() {
-        for bad in ["", "h:80", "localhost", "ftp://h", "http://", "http://h/?a=b", "http://h h"] {
-            assert!(endpoint(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn this_machine_is_known_by_its_addresses() {
-        for url in ["http://localhost/x", "http://127.0.0.1:80/x", "http://127.9.9.9/x", "http://[::1]:80/x"] {
-            assert!(is_loopback(url), "{url}");
-        }
-        for url in ["http://localhost.example/x", "http://128.0.0.1/x", "http://[::2]/x"] {
-            assert!(!is_loopback(url), "{url}");
-        }
     }
 
     /// A server that answers so many requests on each connection, and closes it at the first byte of one more.

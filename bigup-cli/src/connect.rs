@@ -16,16 +16,18 @@
 //!
 //! On other systems neither is set, and the time-outs of [`crate::client`] for one read and one write have to do.
 
+use bigup_core::name::printable;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, RustlsConnector,
-    Transport, time,
+    SocksConnector, Transport, time,
 };
 use ureq::{Agent, Error, Timeout, config::Config};
 
@@ -62,9 +64,98 @@ impl Distance {
 
 /// An agent whose connections are ours, and tell how far the server is.
 pub fn agent(config: Config, distance: Arc<Distance>) -> Agent {
-    let tcp = TcpConnector { distance };
-    let connector = ().chain(ConnectProxyConnector::default()).chain(tcp).chain(RustlsConnector::default());
-    Agent::with_parts(config, connector, DefaultResolver::default())
+    let tcp = TcpConnector { distance, answered: Mutex::default() };
+    let proxies = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
+    Agent::with_parts(config, proxies.chain(tcp).chain(RustlsConnector::default()), Names::default())
+}
+
+/// Resolves names, and says which one it could not.
+#[derive(Debug, Default)]
+struct Names(DefaultResolver);
+
+/// A name cannot be resolved.
+#[derive(Debug, thiserror::Error)]
+#[error("the name {host} cannot be resolved ({why})")]
+struct Unresolved {
+    host: String,
+    why: String,
+}
+
+impl Resolver for Names {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = printable(uri.host().unwrap_or_default());
+        self.0.resolve(uri, config, timeout).map_err(|error| {
+            let why = match error {
+                Error::HostNotFound => "it has no address".to_owned(),
+                Error::Io(error) => {
+                    let text = error.to_string();
+                    text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
+                }
+                other => return other,
+            };
+            io::Error::other(Unresolved { host, why }).into()
+        })
+    }
+}
+
+/// Which name cannot be resolved and why, where that is what `error` says.
+pub fn unresolved(error: &Error) -> Option<String> {
+    let Error::Io(error) = error else { return None };
+    error.get_ref()?.downcast_ref::<Unresolved>().map(Unresolved::to_string)
+}
+
+/// What a proxy on the way refuses and what to do, where the next attempt would meet the same.
+pub fn refused_by_proxy(error: &Error) -> Option<String> {
+    const CREDENTIALS: &str = "give them in its URL, like http://USER:PASSWORD@HOST:PORT";
+    match error {
+        Error::ConnectProxyFailed(said) => {
+            // `proxy server responded 407/407`
+            let status = said.split(|c: char| !c.is_ascii_digit()).find_map(|digits| digits.parse().ok());
+            match status {
+                Some(407) => Some(format!("the proxy wants a user and a password (407): {CREDENTIALS}")),
+                Some(408 | 425 | 429) | None => None,
+                Some(status @ 300..500) => Some(format!("the proxy does not let us through to the server ({status})")),
+                Some(_) => None,
+            }
+        }
+        // RFC 1928, section 3: none of the methods is acceptable. RFC 1929, section 2: a wrong password.
+        Error::Io(error) => match error.to_string().as_str() {
+            "no acceptable auth methods" | "unknown auth method" => {
+                Some(format!("the proxy wants a user and a password: {CREDENTIALS}"))
+            }
+            "connection not allowed by ruleset" => Some("the proxy does not let us through to the server".to_owned()),
+            text if text.contains("authentication") => {
+                Some(format!("the proxy refuses the user and password that its URL has ({text})"))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `error` in two words or three.
+pub fn in_short(error: &Error) -> &'static str {
+    match error {
+        _ if unresolved(error).is_some() => "name unknown",
+        Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => "refused",
+        Error::Io(error) if matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
+            "unreachable"
+        }
+        Error::Io(error) if error.kind() == ErrorKind::TimedOut => "no answer",
+        Error::Io(_) => "cut off",
+        Error::Timeout(_) => "no answer",
+        Error::ConnectProxyFailed(_) => "proxy fails",
+        _ => "no HTTP",
+    }
+}
+
+/// `error` for people, without the library's prefix.
+pub fn in_words(error: &Error) -> String {
+    match error {
+        Error::Io(error) => error.to_string(),
+        Error::ConnectProxyFailed(said) => format!("the proxy does not reach it ({said})"),
+        other => other.to_string(),
+    }
 }
 
 /// A connection that was kept for the next request broke before any of its answer came: most likely it was closed
@@ -88,6 +179,8 @@ pub fn closed_at_rest() -> Error {
 #[derive(Debug)]
 struct TcpConnector {
     distance: Arc<Distance>,
+    /// The address that answered last.
+    answered: Mutex<Option<SocketAddr>>,
 }
 
 impl<In: Transport> Connector<In> for TcpConnector {
@@ -97,13 +190,26 @@ impl<In: Transport> Connector<In> for TcpConnector {
         if let Some(transport) = chained {
             return Ok(Some(Either::A(transport)));
         }
-        let stream = connect(&details.addrs, details.timeout.not_zero().map(|time| *time), &self.distance)?;
+        let addresses = self.best_first(&details.addrs);
+        let stream = connect(&addresses, details.timeout.not_zero().map(|time| *time), &self.distance)?;
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = stream.peer_addr().ok();
         stream.set_nodelay(details.config.no_delay())?;
         if let Err(error) = watch(&stream) {
             log::debug!("a silent link is noticed late: {error}");
         }
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(Either::B(Tcp { stream, buffers, read_timeout: None, write_timeout: None, rested: false })))
+    }
+}
+
+impl TcpConnector {
+    /// `addresses` with the one that answered last before the others: a dead one costs seconds, once and not with every
+    /// connection.
+    fn best_first(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = addresses.to_vec();
+        addresses.sort_by_key(|address| Some(*address) != answered);
+        addresses
     }
 }
 
@@ -340,6 +446,31 @@ mod tests {
         let refused = connect(&addresses[..1], None, &distance).unwrap_err();
         assert!(matches!(&refused, Error::Io(e) if e.kind() == ErrorKind::ConnectionRefused), "{refused:?}");
         assert!(matches!(connect(&[], None, &distance), Err(Error::HostNotFound)));
+    }
+
+    #[test]
+    fn the_address_that_answered_is_taken_first_from_then_on() {
+        let [dead, alive]: [SocketAddr; 2] = ["[fd00::1]:1", "10.0.0.1:1"].map(|address| address.parse().unwrap());
+        let tcp = TcpConnector { distance: Arc::default(), answered: Mutex::default() };
+        assert_eq!(tcp.best_first(&[dead, alive]), [dead, alive]);
+        *tcp.answered.lock().unwrap() = Some(alive);
+        assert_eq!(tcp.best_first(&[dead, alive]), [alive, dead]);
+        assert_eq!(tcp.best_first(&[dead]), [dead]);
+    }
+
+    #[test]
+    fn a_proxy_that_says_no_is_told_from_one_that_may_say_yes_later() {
+        let said =
+            |status| refused_by_proxy(&Error::ConnectProxyFailed(format!("proxy server responded {status}/{status}")));
+        assert!(said(407).unwrap().contains("USER:PASSWORD@HOST"));
+        assert!(said(403).unwrap().contains("403"));
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert_eq!(said(status), None, "{status}");
+        }
+        assert_eq!(refused_by_proxy(&Error::ConnectProxyFailed("proxy server did not respond".to_owned())), None);
+        let methods = Error::Io(io::Error::other("no acceptable auth methods"));
+        assert!(refused_by_proxy(&methods).unwrap().contains("password"));
+        assert_eq!(refused_by_proxy(&Error::Io(ErrorKind::ConnectionRefused.into())), None);
     }
 
     #[cfg(target_os = "linux")]

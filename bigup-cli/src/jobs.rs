@@ -74,7 +74,7 @@ impl Jobs {
         for entry in WalkDir::new(folder).follow_links(follow).sort_by_file_name() {
             let result = match &entry {
                 Ok(entry) => self.add_entry(folder, prefix, entry),
-                Err(error) => Err(anyhow!("{error}")),
+                Err(error) => Err(anyhow!(in_words(error))),
             };
             if let Err(error) = result {
                 let path = match &entry {
@@ -88,7 +88,8 @@ impl Jobs {
 
     fn add_entry(&mut self, folder: &Path, prefix: &str, entry: &DirEntry) -> anyhow::Result<()> {
         let kind = entry.file_type();
-        if kind.is_dir() {
+        // A folder that was given as a link is gone through like any other.
+        if kind.is_dir() || entry.depth() == 0 {
             return Ok(());
         }
         if !kind.is_file() {
@@ -123,6 +124,12 @@ impl Jobs {
 }
 
 impl Job {
+    /// Bytes of the file, as it is now. None: that is not known.
+    pub fn size(&self) -> Option<u64> {
+        let Input::File(path) = &self.input else { return None };
+        std::fs::metadata(path).ok().filter(|found| found.is_file()).map(|found| found.len())
+    }
+
     /// The path, for messages.
     fn path(&self) -> String {
         match &self.input {
@@ -143,6 +150,15 @@ pub fn base_name(path: &Path) -> anyhow::Result<String> {
     match path.canonicalize()?.file_name() {
         Some(name) => utf8(name).map(str::to_owned),
         None => bail!("it has no name of its own; give --name"),
+    }
+}
+
+/// Why a folder cannot be gone through, without the path, which stands before it.
+fn in_words(error: &walkdir::Error) -> String {
+    match (error.io_error(), error.loop_ancestor()) {
+        (Some(error), _) => error.to_string(),
+        (None, Some(above)) => format!("this link leads back to {}", above.display()),
+        (None, None) => error.to_string(),
     }
 }
 
@@ -208,6 +224,31 @@ mod tests {
         assert!(skipped.notes[0].contains("--follow-symlinks"), "{skipped:?}");
         let followed = collect(&[top.to_str().unwrap(), "--follow-symlinks"]);
         assert_eq!(names(&followed), ["top/b", "top/link", "top/sub/a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_given_as_a_link_is_pushed_and_not_said_to_be_skipped() {
+        let dir = folder();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("top", &link).unwrap();
+        for args in [&[link.to_str().unwrap()][..], &[link.to_str().unwrap(), "--follow-symlinks"]] {
+            let jobs = collect(args);
+            assert_eq!(names(&jobs), ["link/b", "link/sub/a"]);
+            assert!(jobs.notes.is_empty() && jobs.failures.is_empty(), "{jobs:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failure_has_its_path_once() {
+        let dir = folder();
+        let top = dir.path().join("top");
+        std::os::unix::fs::symlink("..", top.join("sub/up")).unwrap();
+        let jobs = collect(&[top.to_str().unwrap(), "--follow-symlinks"]);
+        let [(path, message)] = &jobs.failures[..] else { panic!("{jobs:?}") };
+        assert!(path.ends_with("top/sub/up") && !message.contains("sub/up"), "{path}: {message}");
+        assert!(message.contains("leads back to") && message.ends_with("/top"), "{message}");
     }
 
     #[cfg(unix)]

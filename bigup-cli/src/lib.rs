@@ -7,6 +7,7 @@
 //! - [`source`], [`fingerprint`], [`stdin`] - what is read, and how a change under our hands is noticed.
 //! - [`slicing`] - how large slices are.
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
+//! - [`address`], [`proxy`] - where the server is, and what stands before it.
 //! - [`connect`] - TCP connections that notice a silent link; [`rate`] - a limit to what is sent a second.
 //! - [`tls`] - certificates, and what a failure of TLS means.
 //! - [`remote`] - the questions of the protocol, about one upload.
@@ -16,12 +17,13 @@
 //! - [`upload`], [`rival`], [`ending`] - the protocol of one file, from the first question to the published file.
 //! - [`push`], [`status`], [`verify`] - the commands.
 //! - [`embedded`] - a daemon of our own for one push.
-//! - [`report`], [`tally`], [`bar`] - what people and programs get to see.
+//! - [`report`], [`tally`], [`picture`], [`bar`] - what people and programs get to see.
 //!
 //! # Who ends what
 //! The work is done in a thread of its own, so that a signal ends the program at once, whatever that thread waits for.
 //! Nothing needs undoing: what the server answered is stored, all else is sent again next time.
 
+pub mod address;
 pub mod args;
 pub mod bar;
 pub mod client;
@@ -36,8 +38,10 @@ pub mod held;
 pub mod jobs;
 pub mod lanes;
 pub mod ledger;
+pub mod picture;
 pub mod pipeline;
 pub mod pool;
+pub mod proxy;
 pub mod push;
 pub mod query;
 pub mod rate;
@@ -63,7 +67,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-/// Runs the command until it ends or a signal ends it. The exit code is 0, or 1 for whatever went wrong.
+/// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong.
 pub fn run(cli: Cli) -> ExitCode {
     let style = match &cli.command {
         Command::Push(args) => args.style(),
@@ -83,12 +87,21 @@ pub fn run(cli: Cli) -> ExitCode {
     thread::spawn(move || done.send(work(cli.command, &worker_report)));
     crossbeam_channel::select! {
         // No answer at all means that the worker panicked, and said so.
-        recv(ended) -> success => if success.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
-        recv(signals) -> _ => {
+        recv(ended) -> success => exit_code(success.unwrap_or(false)),
+        recv(signals) -> signal => {
             report.interrupted();
-            ExitCode::FAILURE
+            signal.map_or(ExitCode::FAILURE, signals::die_by)
         }
     }
+}
+
+/// The exit code of a command that ended by itself: output that did not arrive is no success.
+fn exit_code(success: bool) -> ExitCode {
+    if let Err(error) = report::output_arrived() {
+        report::eprint_line(&format!("error: cannot write to standard output: {error}"));
+        return ExitCode::FAILURE;
+    }
+    if success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs the command; whether all went well.

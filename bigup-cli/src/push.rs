@@ -87,7 +87,7 @@ struct Total {
 impl Push<'_> {
     fn all(self, jobs: &Jobs) -> Total {
         let all = jobs.jobs.len();
-        self.report.expect(all as u64);
+        self.report.expect(all as u64, jobs.jobs.iter().map(Job::size).sum());
         self.lock().stored.resize(all, false);
         let (mut small, mut large) = (vec![], vec![]);
         for (number, job) in jobs.jobs.iter().enumerate() {
@@ -97,6 +97,7 @@ impl Push<'_> {
             }
         }
         let tried = self.small(jobs, &small) + self.one_by_one(jobs, &large);
+        self.report.end();
         let mut total = self.total.into_inner().unwrap_or_else(PoisonError::into_inner);
         let left = (all - tried) as u64;
         if left > 0 {
@@ -108,9 +109,7 @@ impl Push<'_> {
 
     /// Bytes of a file that goes in one request, as it is now. None: it does not.
     fn small_size(&self, job: &Job) -> Option<u64> {
-        let Input::File(path) = &job.input else { return None };
-        let found = std::fs::metadata(path).ok().filter(|found| found.is_file())?;
-        upload::is_small(found.len(), self.args.slice_size).then_some(found.len())
+        job.size().filter(|size| upload::is_small(*size, self.args.slice_size))
     }
 
     /// Pushes those of `jobs` that `which` says, with their sizes, several at a time. How many were tried.

@@ -5,12 +5,13 @@
 //! locks that of a file comes first, then that of all.
 
 use crate::bar::Bar;
+use crate::client::CallError;
+use crate::picture::{AllLine, FileLine, Picture, Progress, Waiting, short_time};
 use crate::tally::{Done, Tally};
 use bigup_core::name::{FileName, printable, printable_json};
 use bigup_core::plan::Plan;
-use bigup_core::units::show_size;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// Shortest time between two lines about retries where there is no bar to say it.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
+
+/// Why standard output could not be written, where it could not.
+static OUTPUT_FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Who is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub enum Style {
 pub struct Report {
     style: Style,
     all: Mutex<All>,
+    picture: Arc<Mutex<Picture>>,
 }
 
 /// All files together.
@@ -43,11 +48,11 @@ struct All {
     expected: u64,
     /// How many are stored.
     stored: u64,
-    /// Their bytes.
-    bytes: u64,
     /// How many of them are over, stored or not.
     over: u64,
-    /// The bar of all of them, while several are at work.
+    /// Several are at work at a time, so that none has a line.
+    is_many: bool,
+    /// Shows the picture.
     bar: Bar,
     /// Those at work.
     at_work: Vec<Arc<Mutex<Now>>>,
@@ -63,48 +68,57 @@ pub struct FileReport<'a> {
 struct Now {
     name: FileName,
     tally: Tally,
-    /// Hidden while that of all files is shown.
-    bar: Bar,
+    /// Bytes that all files together have from this one.
+    counted: u64,
     began: Instant,
     /// When the server last answered that it has a slice.
     last_slice: Option<Instant>,
     last_progress: Option<Instant>,
     last_retry: Option<Instant>,
-    retrying: bool,
 }
 
 impl Report {
-    /// Nothing to tell yet.
+    /// A report for `style`, of no file so far.
     pub fn new(style: Style) -> Report {
-        let all = All { expected: 0, stored: 0, bytes: 0, over: 0, bar: Bar::hidden(), at_work: vec![] };
-        Report { style, all: Mutex::new(all) }
+        let all = All { expected: 0, stored: 0, over: 0, is_many: false, bar: Bar::hidden(), at_work: vec![] };
+        Report { style, all: Mutex::new(all), picture: Arc::default() }
     }
 
-    /// So many files are to be pushed.
-    pub fn expect(&self, files: u64) {
-        self.all().expected = files;
-    }
-
-    /// Several files are at work from here on: there is one bar for all of them.
-    pub fn many(&self) {
-        if self.style == Style::Human && stderr().is_terminal() {
-            let mut all = self.all();
-            all.bar = Bar::of_files(all.expected);
-            all.show();
+    /// So many files are to be pushed, of so many bytes. None: not known.
+    pub fn expect(&self, files: u64, bytes: Option<u64>) {
+        let mut all = self.all();
+        all.expected = files;
+        if self.style != Style::Human || !stderr().is_terminal() {
+            return;
         }
+        if files > 1 {
+            let progress = Progress::new(0, bytes, Instant::now());
+            self.picture().all = Some(AllLine { files, over: 0, progress });
+        }
+        all.bar = Bar::of(Arc::clone(&self.picture));
+    }
+
+    /// Several files are at work at a time from here on.
+    pub fn many(&self) {
+        self.all().is_many = true;
     }
 
     /// From here on they are at work one after the other.
     pub fn one_by_one(&self) {
-        let mut all = self.all();
-        all.bar.clear();
-        all.bar = Bar::hidden();
+        self.all().is_many = false;
+    }
+
+    /// All files are over, or given up.
+    pub fn end(&self) {
+        self.all().bar.clear();
     }
 
     /// Work on a file begins.
     pub fn file(&self, name: &FileName) -> FileReport<'_> {
         let now = Arc::new(Mutex::new(Now::of(name.clone())));
-        self.all().at_work.push(Arc::clone(&now));
+        let mut all = self.all();
+        all.at_work.push(Arc::clone(&now));
+        self.picture().file = (!all.is_many).then(|| FileLine::new(name.as_str()));
         FileReport { report: self, now }
     }
 
@@ -132,7 +146,6 @@ impl Report {
         let last = self.all().at_work.last().cloned();
         let current = last.map(|now| {
             let now = now.lock().unwrap_or_else(PoisonError::into_inner);
-            now.bar.clear();
             (now.name.as_str().to_owned(), now.tally.progress())
         });
         let (name, progress) = current.unzip();
@@ -166,6 +179,11 @@ impl Report {
     fn all(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The last of all locks: nobody takes another one, or prints, while holding it.
+    fn picture(&self) -> MutexGuard<'_, Picture> {
+        self.picture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl All {
@@ -177,11 +195,6 @@ impl All {
             (Some(current), _) if self.at_work.len() == 1 => Some(format!("{}; of the next, {current}", files())),
             (current, _) => (current.is_some() || self.over > 0).then(files),
         }
-    }
-
-    fn show(&self) {
-        self.bar.stored(self.over);
-        self.bar.message(format!("{} stored", show_size(self.bytes)));
     }
 }
 
@@ -195,9 +208,7 @@ impl FileReport<'_> {
                 "slice_size": plan.slice_size, "slice_num": plan.slice_num,
                 "slices_held": slices_held, "bytes_held": bytes_held}));
         }
-        if self.style() == Style::Human && stderr().is_terminal() && !self.report.all().bar.is_shown() {
-            now.bar = Bar::new(&now.name, plan.file_size, bytes_held);
-        }
+        now.correct(&mut self.report.picture());
     }
 
     /// The server holds so many slices and bytes by now, whatever was counted before.
@@ -205,57 +216,58 @@ impl FileReport<'_> {
         let mut now = self.now();
         let tally = Tally { slices_stored, bytes_stored, ..now.tally.clone() };
         now.tally = Tally { slice_num: plan.slice_num, file_size: plan.file_size, ..tally };
-        now.bar.stored(bytes_stored);
+        now.correct(&mut self.report.picture());
     }
 
     /// A slice of `len` bytes was sent and taken.
     pub fn sent(&self, len: u64) {
-        self.moved(|tally| tally.sent(len));
+        self.moved(len, |tally| tally.sent(len));
     }
 
     /// A slice of `len` bytes turned out to be held with our content.
     pub fn matched(&self, len: u64) {
-        self.moved(|tally| tally.matched(len));
+        self.moved(len, |tally| tally.matched(len));
     }
 
-    fn moved(&self, change: impl FnOnce(&mut Tally)) {
+    fn moved(&self, len: u64, change: impl FnOnce(&mut Tally)) {
         let mut now = self.now();
         change(&mut now.tally);
         now.last_slice = Some(Instant::now());
-        now.bar.stored(now.tally.bytes_stored);
-        if std::mem::take(&mut now.retrying) {
-            now.bar.message(String::new());
-        }
+        now.moved(len, &mut self.report.picture());
         if self.style() == Style::Json && now.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
             now.progress();
         }
     }
 
-    /// Attempt number `attempt` failed as `message` says; the next one follows after `wait`.
-    pub fn retry(&self, slice_id: Option<u64>, attempt: u32, wait: Duration, message: &str) {
+    /// Attempt number `attempt` failed by `error`; the next one follows after `wait`. After `left` there are no more.
+    pub fn retry(&self, slice_id: Option<u64>, attempt: u32, wait: Duration, left: Duration, error: &CallError) {
         let mut now = self.now();
-        log::debug!("{}: attempt {attempt} (slice {slice_id:?}) failed, again in {wait:?}: {message}", now.name);
+        log::debug!("{}: attempt {attempt} (slice {slice_id:?}) failed, again in {wait:?}: {error}", now.name);
         match self.style() {
             Style::Json => now.emit(json!({"event": "retry", "file_name": now.name(), "slice_id": slice_id,
-                "attempt": attempt, "wait_seconds": wait.as_secs_f64(), "message": message})),
-            Style::Human if now.bar.is_shown() => {
-                now.retrying = true;
-                now.bar.message(format!("retrying: {message}"));
-            }
+                "attempt": attempt, "wait_seconds": wait.as_secs_f64(), "message": error.to_string()})),
             Style::Human if self.report.all().bar.is_shown() => {
-                self.report.all().bar.message(format!("retrying {}: {message}", now.name));
+                let until = Instant::now() + left;
+                self.report.picture().waiting = Some(Waiting { why: error.in_short(), until });
             }
             Style::Human if now.last_retry.is_none_or(|last| last.elapsed() >= RETRY_EVERY) => {
                 now.last_retry = Some(Instant::now());
-                self.print(&now, &format!("retrying: {message}"));
+                self.print(&now, &format!("retrying for {}: {error}", short_time(left)));
             }
             Style::Human | Style::Quiet => {}
         }
     }
 
-    /// What goes on now, for the bar.
-    pub fn doing(&self, text: String) {
-        self.now().bar.message(text);
+    /// An answer came after all: nothing is waited for.
+    pub fn answered(&self) {
+        self.report.picture().waiting = None;
+    }
+
+    /// What goes on now, in place of rate and time.
+    pub fn doing(&self, text: &str) {
+        if let Some(file) = &mut self.report.picture().file {
+            file.doing(text);
+        }
     }
 
     /// Something that people should know.
@@ -269,7 +281,7 @@ impl FileReport<'_> {
     pub fn done(self, done: &Done) {
         {
             let mut now = self.now();
-            now.bar.clear();
+            now.over(Some(done.file_size), &mut self.report.picture());
             let time = now.began.elapsed();
             match self.style() {
                 Style::Human => {
@@ -282,17 +294,14 @@ impl FileReport<'_> {
                 Style::Quiet => {}
             }
         }
-        self.end(|all| {
-            all.stored += 1;
-            all.bytes += done.file_size;
-        });
+        self.end(|all| all.stored += 1);
     }
 
     /// The file could not be pushed.
     pub fn failed(self, message: &str) {
         let name = {
-            let now = self.now();
-            now.bar.clear();
+            let mut now = self.now();
+            now.over(None, &mut self.report.picture());
             now.name.as_str().to_owned()
         };
         self.report.failed(Some(&name), message);
@@ -304,12 +313,10 @@ impl FileReport<'_> {
         all.at_work.retain(|now| !Arc::ptr_eq(now, &self.now));
         all.over += 1;
         count(&mut all);
-        all.show();
     }
 
     fn print(&self, now: &Now, text: &str) {
-        let line = format!("{}: {text}", now.name);
-        if now.bar.is_shown() { now.bar.print(&line) } else { self.report.all().bar.print(&line) }
+        self.report.all().bar.print(&format!("{}: {text}", now.name));
     }
 
     fn style(&self) -> Style {
@@ -326,17 +333,60 @@ impl Now {
         Now {
             name,
             tally: Tally::default(),
-            bar: Bar::hidden(),
+            counted: 0,
             began: Instant::now(),
             last_slice: None,
             last_progress: None,
             last_retry: None,
-            retrying: false,
         }
     }
 
     fn name(&self) -> &str {
         self.name.as_str()
+    }
+
+    /// The tally says something else than what was counted so far.
+    fn correct(&mut self, picture: &mut Picture) {
+        let Tally { bytes_stored, file_size, .. } = self.tally;
+        if let Some(all) = &mut picture.all {
+            all.progress.done = (all.progress.done + bytes_stored).saturating_sub(self.counted);
+        }
+        self.counted = bytes_stored;
+        if let Some(file) = &mut picture.file {
+            match &mut file.progress {
+                Some(progress) => (progress.done, progress.total) = (bytes_stored, file_size),
+                none => *none = Some(Progress::new(bytes_stored, file_size, Instant::now())),
+            }
+            file.doing("");
+        }
+    }
+
+    /// So many bytes more are stored.
+    fn moved(&mut self, len: u64, picture: &mut Picture) {
+        let now = Instant::now();
+        self.counted += len;
+        let file = picture.file.as_mut().and_then(|file| {
+            file.doing("");
+            file.progress.as_mut()
+        });
+        let all = picture.all.as_mut().map(|all| &mut all.progress);
+        file.into_iter().chain(all).for_each(|progress| progress.moved(len, now));
+        picture.waiting = None;
+    }
+
+    /// The file is over; stored are so many bytes. None: it failed, and the rest of it will never be stored.
+    fn over(&mut self, stored: Option<u64>, picture: &mut Picture) {
+        picture.file = None;
+        picture.waiting = None;
+        let Some(all) = &mut picture.all else { return };
+        all.over += 1;
+        match stored {
+            Some(stored) => all.progress.moved(stored.saturating_sub(self.counted), Instant::now()),
+            None => {
+                let never = self.tally.file_size.unwrap_or(0).saturating_sub(self.counted);
+                all.progress.total = all.progress.total.map(|total| total.saturating_sub(never));
+            }
+        }
     }
 
     fn progress(&mut self) {
@@ -366,13 +416,37 @@ impl Now {
 
 /// Prints a line of results, in printable form.
 pub fn print_line(line: &str) {
-    // A reader that went away wants no more lines; the exit code still tells.
-    let _ = writeln!(stdout().lock(), "{}", printable(line));
+    write_out(&printable(line));
 }
 
 /// Prints a line for programs.
 pub fn print_json(value: &Value) {
-    let _ = writeln!(stdout().lock(), "{}", json_line(value));
+    write_out(&json_line(value));
+}
+
+/// Writes a line to standard output; the first error is kept for [`output_arrived`].
+fn write_out(line: &str) {
+    if let Err(error) = writeln!(stdout().lock(), "{line}") {
+        note_failure(error);
+    }
+}
+
+fn note_failure(error: io::Error) {
+    // A reader that went away wants no more lines; the exit code still tells.
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        OUTPUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Whether all that was printed to standard output arrived there, or nobody reads it any more.
+///
+/// # Errors
+/// The first error of writing.
+pub fn output_arrived() -> io::Result<()> {
+    if let Err(error) = stdout().flush() {
+        note_failure(error);
+    }
+    OUTPUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
 }
 
 /// Prints a line for people, in printable form.

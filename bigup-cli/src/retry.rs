@@ -61,6 +61,12 @@ impl Patience {
         attempt > self.retries || (self.is_over() && first_failure.elapsed() >= self.retry_for)
     }
 
+    /// How long attempts go on, the first of which failed at `first_failure`, while nothing gets better.
+    fn left(&self, first_failure: Instant) -> Duration {
+        let last_success = *self.last_success.lock().unwrap_or_else(PoisonError::into_inner);
+        self.retry_for.saturating_sub(last_success.max(first_failure).elapsed())
+    }
+
     /// Whether the same request may succeed later.
     pub fn may_pass(&self, error: &CallError) -> bool {
         match error {
@@ -74,7 +80,12 @@ impl Patience {
             CallError::Refused { status, .. } | CallError::Foreign { status, .. } => {
                 matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             }
-            CallError::Tls { .. } | CallError::Moved { .. } | CallError::GaveUp { .. } | CallError::Stopped => false,
+            CallError::Tls { .. }
+            | CallError::Unresolved { .. }
+            | CallError::Proxy { .. }
+            | CallError::Moved { .. }
+            | CallError::GaveUp { .. }
+            | CallError::Stopped => false,
         }
     }
 
@@ -102,13 +113,19 @@ impl Patience {
         for attempt in 1.. {
             let error = match call() {
                 Err(error) if self.may_pass(&error) => error,
-                result => return result,
+                result => {
+                    if first_failure.is_some() {
+                        report.answered();
+                    }
+                    return result;
+                }
             };
-            if self.ends(attempt, *first_failure.get_or_insert_with(Instant::now)) {
+            let first_failure = *first_failure.get_or_insert_with(Instant::now);
+            if self.ends(attempt, first_failure) {
                 return Err(gave_up(attempt, began.elapsed(), error));
             }
             let wait = pause(attempt, error.retry_after(), random());
-            report.retry(slice_id, attempt, wait, &error.to_string());
+            report.retry(slice_id, attempt, wait, self.left(first_failure), &error);
             if !sleep(stop, wait) {
                 return Err(CallError::Stopped);
             }

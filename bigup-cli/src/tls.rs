@@ -126,10 +126,32 @@ fn refused_by_us(error: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => format!(
             "the server's certificate is not for {}: it names {}; use such a name in --url",
             expected.to_str(),
-            if presented.is_empty() { "nobody (no subjectAltName)".to_owned() } else { presented.join(", ") }
+            match &presented[..] {
+                [] => "nobody (no subjectAltName)".to_owned(),
+                names => names.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", "),
+            }
         ),
         error => format!("the server's certificate cannot be accepted: {}", pem::refusal(error)),
     }
+}
+
+/// A name of a certificate as people write it; the library has `DnsName("localhost")`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
+}
+
+/// What the server says in an alert (RFC 8446, section 6.2), in words.
+fn words(alert: AlertDescription) -> String {
+    let name: Vec<char> = format!("{alert:?}").chars().collect();
+    let mut words = String::new();
+    for (i, c) in name.iter().enumerate() {
+        let begins_word = c.is_uppercase() && name.get(i + 1).is_some_and(|next| next.is_lowercase());
+        let follows_word = i > 0 && c.is_uppercase() && name[i - 1].is_lowercase();
+        words.extend(follows_word.then_some(' '));
+        words.push(if begins_word { c.to_ascii_lowercase() } else { *c });
+    }
+    words
 }
 
 fn refused_by_the_server(alert: AlertDescription) -> Option<String> {
@@ -145,14 +167,15 @@ fn refused_by_the_server(alert: AlertDescription) -> Option<String> {
         | AlertDescription::UnknownCA
         | AlertDescription::AccessDenied
         | AlertDescription::DecryptError => Some(format!(
-            "the server refuses the client certificate ({alert:?}): give one of an authority that it trusts, not \
-             expired, by --client-cert and --client-key"
+            "the server refuses the client certificate ({}): give one of an authority that it trusts, not expired, by \
+             --client-cert and --client-key",
+            words(alert)
         )),
         AlertDescription::HandshakeFailure
         | AlertDescription::ProtocolVersion
         | AlertDescription::InsufficientSecurity
         | AlertDescription::UnrecognisedName
-        | AlertDescription::NoApplicationProtocol => Some(format!("the server's TLS is not ours ({alert:?})")),
+        | AlertDescription::NoApplicationProtocol => Some(format!("the server's TLS is not ours ({})", words(alert))),
         _ => None,
     }
 }
@@ -168,6 +191,13 @@ mod tests {
     }
 
     #[test]
+    fn names_and_alerts_are_told_in_words() {
+        assert_eq!(["DnsName(\"localhost\")", "IpAddress(::1)", "x"].map(plain), ["localhost", "::1", "x"]);
+        let alerts = [AlertDescription::HandshakeFailure, AlertDescription::CertificateExpired];
+        assert_eq!(alerts.map(words), ["handshake failure", "certificate expired"]);
+    }
+
+    #[test]
     fn what_the_next_attempt_would_meet_again_is_told_and_the_rest_may_pass() {
         assert!(met(Error::InvalidCertificate(CertificateError::UnknownIssuer)).unwrap().contains("--ca-cert"));
         let (time, not_after) = (UnixTime::since_unix_epoch, Duration::from_secs);
@@ -175,7 +205,7 @@ mod tests {
         let said = met(Error::InvalidCertificate(expired)).unwrap();
         assert!(said.contains("1970-01-01T00:00:00Z") && said.contains("1970-01-02T00:00:00Z"), "{said}");
         assert!(met(Error::AlertReceived(AlertDescription::CertificateRequired)).unwrap().contains("--client-cert"));
-        assert!(met(Error::AlertReceived(AlertDescription::UnknownCA)).unwrap().contains("UnknownCA"));
+        assert!(met(Error::AlertReceived(AlertDescription::UnknownCA)).unwrap().contains("(unknown CA)"));
         for passes in [AlertDescription::InternalError, AlertDescription::BadRecordMac, AlertDescription::UserCanceled]
         {
             assert_eq!(met(Error::AlertReceived(passes)), None);

@@ -286,7 +286,7 @@ impl Upload<'_> {
         if answer.same_source {
             return Ok(Some(self.done(answer.digest())));
         }
-        self.cx.report.doing("comparing".to_owned());
+        self.cx.report.doing("comparing");
         let own = self.own_digest()?;
         if answer.digest() == Some(own) {
             return Ok(Some(self.done(Some(own))));

@@ -57,6 +57,32 @@ fn a_server_that_is_not_there_is_told() {
 }
 
 #[test]
+fn output_that_does_not_arrive_is_an_error() {
+    let mock = Mock::new();
+    let (_dir, path) = file("a", b"a");
+    for args in [&["push", &path][..], &["push", &path, "--json"], &["status", "--json"], &["verify", &path]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = mock.command(args).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("cannot write to standard output: No space left"), "{args:?}: {said}");
+    }
+    assert_eq!(mock.finished("a"), Some(b"a".to_vec()));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(mock.command(&["--help"]).stdout(full).status().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_server_in_place_of_a_file_is_told() {
+    let mock = Mock::new();
+    for args in [&["push", "a", "http://h:8888"][..], &["status", "http://h"], &["verify", "https://h"]] {
+        let run = mock.run(args);
+        assert_eq!(run.code(), 2, "{args:?}");
+        assert!(run.err().contains("is a server: give it by --url"), "{args:?}: {}", run.err());
+    }
+}
+
+#[test]
 fn quiet_says_nothing_but_errors() {
     let mock = Mock::new();
     let (_dir, path) = file("a", b"a");

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Mock, Reply, Request, State, bytes, file, refusal, refusal_later, write_file};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -403,7 +404,8 @@ fn a_signal_ends_the_push_at_once_and_tells_what_is_stored() {
     assert!(lines.any(|line| line.contains("\"progress\"")));
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    // As a shell sees it: it died by the signal, and did not exit.
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
     let last = lines.last().unwrap();
     assert!(last.contains("interrupted: 1 of 4 slices are stored; run the same command again to go on"), "{last}");
     drop(release);
