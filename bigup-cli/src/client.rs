@@ -64,6 +64,8 @@ pub enum CallError {
         url: String,
         /// What is wrong and what to do.
         why: String,
+        /// This server answered as it should before, so that something between us and it may have changed for a while.
+        met: bool,
     },
     /// The server said no.
     #[error("{message}")]
@@ -87,6 +89,8 @@ pub enum CallError {
         status: u16,
         /// Where to, without a query; printable.
         location: String,
+        /// This server answered as it should before.
+        met: bool,
     },
     /// Somebody else answered, like a proxy.
     #[error("{url} answers {status} with something that no bigup server says: {excerpt}{}", foreign_hint(*status))]
@@ -97,6 +101,8 @@ pub enum CallError {
         status: u16,
         /// How it begins; printable.
         excerpt: String,
+        /// This server answered as it should before.
+        met: bool,
         /// How long it would like us to wait.
         retry_after: Option<Duration>,
     },
@@ -129,6 +135,8 @@ pub struct Client {
     /// How fast slices may be sent, where that is limited.
     limit: Option<Limit>,
     turned_away: AtomicBool,
+    /// The server gave an answer that only a bigup server gives.
+    met: AtomicBool,
     distance: Arc<Distance>,
 }
 
@@ -185,8 +193,8 @@ impl Client {
             .build();
         let distance = Arc::default();
         let agent = connect::agent(config, Arc::clone(&distance));
-        let turned_away = AtomicBool::new(false);
-        Ok(Client { agent, endpoint, authorization: None, limit: None, turned_away, distance })
+        let (turned_away, met) = Default::default();
+        Ok(Client { agent, endpoint, authorization: None, limit: None, turned_away, met, distance })
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
@@ -297,26 +305,33 @@ impl Client {
         if status == 200
             && let Ok(value @ Value::Object(_)) = serde_json::from_slice(&body)
         {
+            self.met.store(true, Ordering::Relaxed);
             return Ok(value);
         }
         if let (300..400, Some(location)) = (status, location) {
-            return Err(CallError::Moved { url: self.endpoint.clone(), status, location });
-        }
-        if status == 401 {
-            self.turned_away.store(true, Ordering::Relaxed);
+            return Err(CallError::Moved { url: self.endpoint.clone(), status, location, met: self.is_met() });
         }
         match serde_json::from_slice::<ErrorAnswer>(&body) {
             Ok(ErrorAnswer { message, error: code, .. }) if status != 200 => {
+                self.met.store(true, Ordering::Relaxed);
+                self.turned_away.fetch_or(status == 401, Ordering::Relaxed);
                 Err(CallError::Refused { status, code, message: printable(&message), retry_after })
             }
-            _ => Err(self.foreign(status, &body, retry_after)),
+            _ => {
+                self.turned_away.fetch_or(status == 401 && !self.is_met(), Ordering::Relaxed);
+                Err(self.foreign(status, &body, retry_after))
+            }
         }
+    }
+
+    fn is_met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
     }
 
     fn transport(&self, error: ureq::Error) -> CallError {
         let url = self.endpoint.clone();
         match tls::diagnosis(&error) {
-            Some(why) => CallError::Tls { url, why },
+            Some(why) => CallError::Tls { url, why, met: self.is_met() },
             None => CallError::Transport { url, cause: Box::new(error) },
         }
     }
@@ -325,7 +340,7 @@ impl Client {
         let start = &body[..body.len().min(8 * EXCERPT_LEN)];
         let text = String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
-        CallError::Foreign { url: self.endpoint.clone(), status, excerpt, retry_after }
+        CallError::Foreign { url: self.endpoint.clone(), status, excerpt, met: self.is_met(), retry_after }
     }
 }
 
