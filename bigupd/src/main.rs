@@ -10,6 +10,7 @@ use bigupd::sockets::{Listeners, Passed};
 use bigupd::tls::Tls;
 use bigupd::{check, memory, status};
 use clap::Parser;
+use nix::libc::SIGXFSZ;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     fit_connections(&mut config.limits);
+    fit_file_size(&mut config.limits);
     ended(serve(&config, mode, passed, tls))
 }
 
@@ -108,6 +110,18 @@ fn fit_connections(limits: &mut Limits) {
     }
 }
 
+/// Takes no larger files than the system lets this process and its mergers write (`ulimit -f`, `LimitFSIZE=`).
+fn fit_file_size(limits: &mut Limits) {
+    match getrlimit(Resource::RLIMIT_FSIZE) {
+        Ok((most, _)) if most < limits.file_size => {
+            log::warn!("max_file_size is {}, but files of {most} bytes are allowed: so it is", limits.file_size);
+            limits.file_size = most;
+        }
+        Ok(_) => {}
+        Err(e) => log::warn!("how large files may be cannot be told: {e}"),
+    }
+}
+
 /// How many connections so many descriptors are enough for: each has a socket, and one in three a slice arriving, far more
 /// than memory is enough for; besides, requests at work open files of spools, and refused connections have sockets too.
 fn connections_for(files: u64) -> u64 {
@@ -126,6 +140,8 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
         let urls = addresses.iter().map(|address| format!("{scheme}://{address}")).collect::<Vec<_>>().join(" ");
         let for_watchers = config.metrics_listen.map(listen_for_watchers).transpose()?;
         let stop = stop_asked(mode)?;
+        // From here on a file that is larger than allowed is an error of the write, and not our end (setrlimit(2)).
+        let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).context("handling SIGXFSZ")?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
         // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
         let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");
