@@ -82,6 +82,8 @@ pub enum CallError {
         url: String,
         /// What is wrong and what to do.
         why: String,
+        /// This server answered as it should before, so that something between us and it may have changed for a while.
+        met: bool,
     },
     /// The server said no.
     #[error("{message}")]
@@ -105,6 +107,8 @@ pub enum CallError {
         status: u16,
         /// Where to, without a query; printable.
         location: String,
+        /// This server answered as it should before.
+        met: bool,
     },
     /// Somebody else answered, like a proxy.
     #[error("{url} answers {status} with something that no bigup server says: {excerpt}{}", foreign_hint(*status))]
@@ -115,6 +119,8 @@ pub enum CallError {
         status: u16,
         /// How it begins; printable.
         excerpt: String,
+        /// This server answered as it should before.
+        met: bool,
         /// How long it would like us to wait.
         retry_after: Option<Duration>,
     },
@@ -139,13 +145,13 @@ pub struct Client {
     endpoint: Endpoint,
     /// The proxy by which it is reached, for messages.
     proxy: Option<String>,
-    /// Whether it ever answered.
-    heard: AtomicBool,
     /// What goes with every request, where there is a token.
     authorization: Option<HeaderValue>,
     /// How fast slices may be sent, where that is limited.
     limit: Option<Limit>,
     turned_away: AtomicBool,
+    /// The server gave an answer that only a bigup server gives.
+    met: AtomicBool,
     distance: Arc<Distance>,
 }
 
@@ -222,9 +228,9 @@ impl Client {
             .build();
         let distance = Arc::default();
         let agent = connect::agent(config, Arc::clone(&distance));
-        let (heard, turned_away) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (turned_away, met) = Default::default();
         let proxy = proxy_shown;
-        Ok(Client { agent, endpoint, proxy, heard, authorization: None, limit: None, turned_away, distance })
+        Ok(Client { agent, endpoint, proxy, authorization: None, limit: None, turned_away, met, distance })
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
@@ -328,7 +334,6 @@ impl Client {
 
     fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
         let mut response = result.map_err(|error| self.transport(error))?;
-        self.heard.store(true, Ordering::Relaxed);
         let status = response.status().as_u16();
         let (location, retry_after) = (location(&response), retry_after(&response));
         let body = response.body_mut().with_config().limit(MAX_ANSWER_LEN).read_to_vec();
@@ -337,32 +342,39 @@ impl Client {
         if status == 200
             && let Ok(value @ Value::Object(_)) = serde_json::from_slice(&body)
         {
+            self.met.store(true, Ordering::Relaxed);
             return Ok(value);
         }
         if let (300..400, Some(location)) = (status, location) {
-            return Err(CallError::Moved { url: self.shown(), status, location });
-        }
-        if status == 401 {
-            self.turned_away.store(true, Ordering::Relaxed);
+            return Err(CallError::Moved { url: self.shown(), status, location, met: self.is_met() });
         }
         match serde_json::from_slice::<ErrorAnswer>(&body) {
             Ok(ErrorAnswer { message, error: code, .. }) if status != 200 => {
+                self.met.store(true, Ordering::Relaxed);
+                self.turned_away.fetch_or(status == 401, Ordering::Relaxed);
                 Err(CallError::Refused { status, code, message: printable(&message), retry_after })
             }
-            _ => Err(self.foreign(status, &body, retry_after)),
+            _ => {
+                self.turned_away.fetch_or(status == 401 && !self.is_met(), Ordering::Relaxed);
+                Err(self.foreign(status, &body, retry_after))
+            }
         }
     }
 
+    fn is_met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
+    }
+
     fn transport(&self, error: ureq::Error) -> CallError {
-        let url = self.shown();
+        let (url, met) = (self.shown(), self.is_met());
         if let Some(why) = tls::diagnosis(&error) {
-            return CallError::Tls { url, why };
+            return CallError::Tls { url, why, met };
         }
         if let Some(why) = connect::refused_by_proxy(&error) {
             return CallError::Proxy { url, why };
         }
         match connect::unresolved(&error) {
-            Some(why) if !self.heard.load(Ordering::Relaxed) => CallError::Unresolved { url, why },
+            Some(why) if !met => CallError::Unresolved { url, why },
             _ => CallError::Transport { url, cause: Box::new(error) },
         }
     }
@@ -371,7 +383,7 @@ impl Client {
         let start = &body[..body.len().min(8 * EXCERPT_LEN)];
         let text = String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
-        CallError::Foreign { url: self.shown(), status, excerpt, retry_after }
+        CallError::Foreign { url: self.shown(), status, excerpt, met: self.is_met(), retry_after }
     }
 }
 

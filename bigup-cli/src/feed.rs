@@ -1,8 +1,10 @@
 //! What the reader reads: the slices of a source of known size.
 
 use crate::halt::StopSignal;
+use crate::held::HeldDigests;
 use crate::pool::Pool;
-use crate::source::Source;
+use crate::remote::Remote;
+use crate::source::{Source, read_pieces, reads_differently};
 use anyhow::Context;
 use bigup_core::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher, is_subtree_size};
 use bigup_core::plan::Plan;
@@ -36,7 +38,10 @@ pub struct WholeHash(Option<SliceHasher>);
 pub struct SourceFeed<'a> {
     source: &'a dyn Source,
     plan: &'a Plan,
-    ids: std::iter::Peekable<std::vec::IntoIter<u64>>,
+    remote: &'a Remote<'a>,
+    ids: Vec<u64>,
+    /// Digests of the first so many of them, as they were read.
+    read: Vec<SliceDigest>,
     hash: WholeHash,
 }
 
@@ -61,10 +66,39 @@ impl WholeHash {
 }
 
 impl<'a> SourceFeed<'a> {
-    /// The slices `ids` of `source` cut by `plan`; `ids` ascend.
-    pub fn new(source: &'a dyn Source, plan: &'a Plan, ids: Vec<u64>) -> SourceFeed<'a> {
+    /// The slices `ids` of `source` cut by `plan`; `ids` ascend. `remote` knows the digests of those that are held.
+    pub fn new(source: &'a dyn Source, plan: &'a Plan, ids: Vec<u64>, remote: &'a Remote<'a>) -> SourceFeed<'a> {
         let all = plan.slice_num == Some(ids.len() as u64);
-        SourceFeed { source, plan, ids: ids.into_iter().peekable(), hash: WholeHash::new(plan, all) }
+        SourceFeed { source, plan, remote, ids, read: vec![], hash: WholeHash::new(plan, all) }
+    }
+
+    fn place_of(&self, id: u64) -> anyhow::Result<(u64, u64)> {
+        let place = self.plan.offset_of(id).zip(self.plan.len_of(id));
+        place.with_context(|| format!("slice {id} has no place in this upload"))
+    }
+
+    /// Makes sure, while the last slice is in our hands and the server cannot have published anything, that what was read is
+    /// of one moment, together with what was held already.
+    fn settle(&self) -> anyhow::Result<()> {
+        self.source.check_name()?;
+        if self.source.doubts() == 0 {
+            return Ok(());
+        }
+        self.remote.report.doing("reading it again, since its attributes changed");
+        let all = 0..self.plan.slice_num.unwrap_or(0);
+        let held = HeldDigests::fetch(self.remote, all.clone().filter(|id| self.ids.binary_search(id).is_err()))?;
+        for id in all {
+            let read = self.ids.binary_search(&id).ok().and_then(|at| self.read.get(at).copied());
+            // What is neither will be asked for, and read then.
+            let Some(known) = read.or_else(|| held.get(id)) else { continue };
+            let (offset, len) = self.place_of(id)?;
+            let mut hasher = SliceHasher::new(known.kind, offset);
+            read_pieces(self.source, offset, len, |bytes| hasher.update(bytes))?;
+            if hasher.finish() != known {
+                return Err(reads_differently());
+            }
+        }
+        self.source.check_name()
     }
 
     /// The digest of the whole source, where it was read from end to end and no other way leads to it.
@@ -75,20 +109,20 @@ impl<'a> SourceFeed<'a> {
 
 impl Feed for SourceFeed<'_> {
     fn next(&mut self, pool: &Pool, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
-        let Some(id) = self.ids.next() else { return Ok(None) };
-        let place = self.plan.offset_of(id).zip(self.plan.len_of(id));
-        let (offset, len) = place.with_context(|| format!("slice {id} has no place in this upload"))?;
+        let Some(id) = self.ids.get(self.read.len()).copied() else { return Ok(None) };
+        let (offset, len) = self.place_of(id)?;
         let Some(mut bytes) = pool.take(len, stop).map_err(anyhow::Error::msg)? else { return Ok(None) };
         let mut hasher = digest::hasher_of(self.plan, id);
         for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
             self.source.read_at(at, piece)?;
             hasher.update(piece);
         }
-        if self.ids.peek().is_none() {
-            // While the last slice is in our hands the server cannot have published anything.
-            self.source.check_name()?;
+        let digest = hasher.finish();
+        self.read.push(digest);
+        if self.read.len() == self.ids.len() {
+            self.settle()?;
         }
         self.hash.update(&bytes);
-        Ok(Some(Slice { id, digest: hasher.finish(), bytes }))
+        Ok(Some(Slice { id, digest, bytes }))
     }
 }

@@ -3,6 +3,17 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long after a change the kernel may still give the next change the same time: its clock tick, 10 ms at most.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+/// The same where a file system keeps whole seconds, two of them on FAT.
+const WHOLE_SECONDS: Duration = Duration::from_millis(2020);
+
+/// How often a file is looked at that changes meanwhile, before that counts as being written to.
+const LOOKS: usize = 20;
 
 /// What changes when a file's bytes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +50,24 @@ impl Fingerprint {
         Fingerprint { size: metadata.len(), modified, changed: 0, inode: 0 }
     }
 
+    /// Whether `later` has another time of change, and nothing else: a link to the file was made, its mode was changed, or
+    /// its bytes were and the time of that was set back.
+    pub fn differs_in_attributes(&self, later: &Fingerprint) -> bool {
+        self.changed != later.changed && *self == Fingerprint { changed: self.changed, ..*later }
+    }
+
+    /// How long to wait until a change from then on gives another fingerprint than this one, which was just taken. Zero: any
+    /// change from now on does.
+    fn settles_in(&self) -> Duration {
+        // No file system with finer times gives whole seconds often; then the wait is in vain, and short.
+        let is_coarse = self.changed.max(self.modified) % 1_000_000_000 == 0;
+        let step = if is_coarse { WHOLE_SECONDS } else { CLOCK_TICK };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+        let age = now - self.changed.max(self.modified);
+        // A time that lies ahead is another machine's, or the clock was set: nobody knows how old it is.
+        if age >= step.as_nanos() as i128 { Duration::ZERO } else { step }
+    }
+
     /// How `later` differs, in words; None where it does not.
     pub fn difference(&self, later: &Fingerprint) -> Option<String> {
         let mut differences = Vec::new();
@@ -54,6 +83,80 @@ impl Fingerprint {
             differences.push("attributes changed".to_owned());
         }
         if differences.is_empty() { None } else { Some(differences.join(", ")) }
+    }
+}
+
+/// The fingerprint of a file, taken so that a change from now on gives it another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Whether it can be believed. False: somebody may write to the file through a memory map, which moves no time there.
+    pub is_certain: bool,
+}
+
+/// Takes the fingerprint of `file`, open for reading only, once any change from then on gives it another one.
+///
+/// A page that is mapped and dirty is written to without moving any time; once it was written to the disk the next
+/// change of it moves them. So where somebody may have the file mapped for writing it is synced first.
+///
+/// # Errors
+/// It cannot be looked at, or changes again and again.
+pub fn settled(file: &File) -> io::Result<Settled> {
+    let mut before = Fingerprint::of(&file.metadata()?);
+    for _ in 0..LOOKS {
+        std::thread::sleep(before.settles_in());
+        let has_writers = !has_no_writers(file);
+        // What cannot be synced is read as it is in memory, like all else.
+        let is_synced = !has_writers || file.sync_data().is_ok();
+        let fingerprint = Fingerprint::of(&file.metadata()?);
+        if fingerprint == before && fingerprint.settles_in().is_zero() {
+            return Ok(Settled { fingerprint, is_certain: is_synced && !(has_writers && is_in_memory(file)) });
+        }
+        before = fingerprint;
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is being written to; push it once it is at rest"))
+}
+
+#[cfg(target_os = "linux")]
+fn has_no_writers(file: &File) -> bool {
+    crate::lease::has_no_writers(file)
+}
+
+/// Nobody can be asked.
+#[cfg(not(target_os = "linux"))]
+fn has_no_writers(_file: &File) -> bool {
+    false
+}
+
+/// Whether `file` lies in memory only, where nothing is ever written to a disk.
+#[cfg(target_os = "linux")]
+fn is_in_memory(file: &File) -> bool {
+    use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
+    /// ramfs (linux/magic.h).
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    fstatfs(file).is_ok_and(|found| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type()))
+}
+
+/// It is not known of others.
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_file: &File) -> bool {
+    false
+}
+
+/// Whether the file at `path`, whose size is told as 0, has content all the same, as those of /proc have.
+///
+/// # Errors
+/// It cannot be read.
+pub fn hides_content(path: &Path) -> io::Result<bool> {
+    use std::io::Read;
+    let mut options = File::options();
+    // Some of them wait for content.
+    #[cfg(target_os = "linux")]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nix::libc::O_NONBLOCK);
+    match options.read(true).open(path)?.read(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        read => Ok(read? > 0),
     }
 }
 
@@ -95,7 +198,21 @@ mod tests {
         assert_eq!(before.difference(&grown).unwrap(), "size 100 -> 120 bytes, written to");
         let sly = Fingerprint { changed: 2, ..before };
         assert_eq!(before.difference(&sly).unwrap(), "attributes changed");
+        assert!(before.differs_in_attributes(&sly) && !before.differs_in_attributes(&before));
+        assert!(!before.differs_in_attributes(&grown));
         let other = Fingerprint { inode: 2, changed: 2, ..before };
         assert_eq!(before.difference(&other).unwrap(), "replaced by another file");
+        assert!(!before.differs_in_attributes(&other));
+    }
+
+    #[test]
+    fn a_time_is_certain_once_the_clock_that_gave_it_has_moved_on() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i128;
+        let at = |changed: i128| Fingerprint { size: 1, modified: changed, changed, inode: 1 }.settles_in();
+        let second = now - now % 1_000_000_000;
+        assert_eq!(at(second), WHOLE_SECONDS, "of a clock of whole seconds");
+        assert_eq!(at(second - 2_000_000_001), Duration::ZERO);
+        assert_eq!(at(second - 3_000_000_000), Duration::ZERO);
+        assert_eq!(at((now | 1) + 3_600_000_000_001), CLOCK_TICK, "it lies ahead");
     }
 }

@@ -4,7 +4,7 @@
 //! # Layout
 //! - [`args`] - the command line.
 //! - [`jobs`] - which files a command line stands for, and their names on the server.
-//! - [`source`], [`fingerprint`], [`stdin`] - what is read, and how a change under our hands is noticed.
+//! - [`source`], [`fingerprint`], [`lease`], [`stdin`] - what is read, and how a change under our hands is noticed.
 //! - [`slicing`] - how large slices are.
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
 //! - [`address`], [`proxy`] - where the server is, and what stands before it.
@@ -37,6 +37,8 @@ pub mod halt;
 pub mod held;
 pub mod jobs;
 pub mod lanes;
+#[cfg(target_os = "linux")]
+pub mod lease;
 pub mod ledger;
 pub mod picture;
 pub mod pipeline;

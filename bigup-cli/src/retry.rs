@@ -77,13 +77,15 @@ impl Patience {
             | CallError::Foreign { status: 507, retry_after, .. } => {
                 retry_after.is_some() || self.when_full == WhenFull::Wait
             }
-            CallError::Refused { status, .. } | CallError::Foreign { status, .. } => {
-                matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
-            }
-            CallError::Tls { .. }
-            | CallError::Unresolved { .. }
+            CallError::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
+            // Too much in this request for whoever stands between us: it stays so.
+            CallError::Foreign { status: 413 | 414 | 431, .. } => false,
+            // Gateways have numbers of their own for what passes.
+            CallError::Foreign { status: 408 | 425 | 429 | 500..=599, .. } => true,
+            // A router or a captive portal that speaks in the place of a server which was there a moment ago.
+            CallError::Foreign { met, .. } | CallError::Moved { met, .. } | CallError::Tls { met, .. } => *met,
+            CallError::Unresolved { .. }
             | CallError::Proxy { .. }
-            | CallError::Moved { .. }
             | CallError::GaveUp { .. }
             | CallError::Stopped => false,
         }
@@ -202,6 +204,35 @@ mod tests {
         assert!(may_pass(&refused(507, ErrorCode::NoSpace, Some(1))));
         assert!(patience(WhenFull::Wait).may_pass(&refused(507, ErrorCode::NoSpace, None)));
         assert!(!patience(WhenFull::Wait).may_pass(&refused(413, ErrorCode::TooLarge, None)));
+    }
+
+    #[test]
+    fn what_others_say_in_the_place_of_the_server_passes_once_that_was_there() {
+        let patience = Patience::new(1, Duration::ZERO, WhenFull::Stop);
+        let url = || "http://h".to_owned();
+        let foreign = |status, met| {
+            patience.may_pass(&CallError::Foreign {
+                url: url(),
+                status,
+                excerpt: String::new(),
+                met,
+                retry_after: None,
+            })
+        };
+        for status in [500, 502, 511, 520, 524, 530, 599] {
+            assert!(foreign(status, false), "{status}");
+        }
+        for status in [200, 204, 400, 401, 403, 404, 418] {
+            assert!(!foreign(status, false) && foreign(status, true), "{status}");
+        }
+        for status in [413, 414, 431] {
+            assert!(!foreign(status, true), "{status}");
+        }
+        for met in [false, true] {
+            let moved = CallError::Moved { url: url(), status: 302, location: url(), met };
+            let tls = CallError::Tls { url: url(), why: String::new(), met };
+            assert_eq!((patience.may_pass(&moved), patience.may_pass(&tls)), (met, met));
+        }
     }
 
     #[test]

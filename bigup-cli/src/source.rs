@@ -1,21 +1,27 @@
 //! What is pushed when its size is known: a regular file, or standard input that was short.
 //!
 //! A file is read under our hands by nobody's leave, so it is watched: after every read the open file must still have
-//! the fingerprint it had when it was opened, else what was read is never sent.
+//! the fingerprint it had when it was opened, else what was read is never sent. Where the fingerprint cannot tell
+//! ([`Source::doubts`]) the file is read twice: what is the same in both was there at the moment between them.
 
-use crate::fingerprint::{self, Fingerprint};
-use anyhow::{Context, bail};
+use crate::fingerprint::{self, Fingerprint, Settled};
+use anyhow::{Context, anyhow, bail};
 use bigup_core::digest::{Digest, DigestKind, SliceHasher};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Digits of a source token: 128 bits.
 const TOKEN_LEN: usize = 32;
 
-/// How long after a change the kernel may still give the next change the same time: its clock tick, 10 ms at most.
-const CLOCK_TICK: Duration = Duration::from_millis(20);
+/// How often a file is hashed anew that gets other attributes meanwhile.
+const HASH_ATTEMPTS: usize = 5;
+
+/// How a change is told.
+const CHANGED: &str = "changed while it was being pushed";
 
 /// Bytes read at a time where a file is only hashed.
 const HASH_READ_LEN: u64 = 1 << 20;
@@ -39,13 +45,24 @@ pub trait Source: Sync {
     /// # Errors
     /// It is not.
     fn check_name(&self) -> anyhow::Result<()>;
+
+    /// How often it could not be told whether the bytes changed. Where this number is the same before and after reading, and
+    /// nothing failed, what was read is of one moment; else only reading it again tells.
+    fn doubts(&self) -> u64 {
+        0
+    }
 }
 
 /// A regular file.
 pub struct LocalFile {
     file: File,
     path: PathBuf,
-    opened: Fingerprint,
+    /// As it must be found: as it was opened, but for attributes that changed since.
+    known: Mutex<Fingerprint>,
+    size: u64,
+    /// Whether its fingerprint tells of every change.
+    is_certain: bool,
+    doubts: AtomicU64,
     token: String,
 }
 
@@ -67,18 +84,34 @@ impl LocalFile {
         if !metadata.is_file() {
             bail!("{shown} is not a regular file; pipes are read from standard input (-)");
         }
+        if metadata.len() == 0 && fingerprint::hides_content(path).with_context(|| format!("cannot read {shown}"))? {
+            bail!(
+                "{shown} tells a size of 0 bytes but has content, as files of /proc do; push what it says: \
+                 bigup-cli push --name NAME - < {shown}"
+            );
+        }
         let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
         let canonical = path.canonicalize().with_context(|| format!("cannot find {shown}"))?;
-        let opened = settled(&file).with_context(|| format!("cannot look at {shown}"))?;
-        Ok(LocalFile { file, path: path.to_owned(), opened, token: token(&canonical, &opened) })
+        let Settled { fingerprint, is_certain } =
+            fingerprint::settled(&file).with_context(|| format!("cannot look at {shown}"))?;
+        let token = if is_certain { token(&canonical, &fingerprint) } else { random_token() };
+        let (known, doubts) = (Mutex::new(fingerprint), AtomicU64::new(0));
+        Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token })
     }
 
     fn check(&self, now: io::Result<std::fs::Metadata>) -> anyhow::Result<()> {
         let now = now.with_context(|| format!("cannot look at {}", self.path.display()))?;
-        match self.opened.difference(&Fingerprint::of(&now)) {
-            Some(difference) => {
-                bail!("changed while it was being pushed ({difference}); nothing mixed was stored; push it again")
-            }
+        let (now, mut known) = (Fingerprint::of(&now), self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        if known.differs_in_attributes(&now) || !self.is_certain {
+            self.doubts.fetch_add(1, Ordering::Relaxed);
+        }
+        if known.differs_in_attributes(&now) {
+            log::debug!("{}: attributes changed; it will be read again", self.path.display());
+            *known = now;
+            return Ok(());
+        }
+        match known.difference(&now) {
+            Some(difference) => bail!("{CHANGED} ({difference}); nothing mixed was stored; push it again"),
             None => Ok(()),
         }
     }
@@ -86,7 +119,7 @@ impl LocalFile {
 
 impl Source for LocalFile {
     fn size(&self) -> u64 {
-        self.opened.size
+        self.size
     }
 
     fn token(&self) -> &str {
@@ -102,6 +135,10 @@ impl Source for LocalFile {
 
     fn check_name(&self) -> anyhow::Result<()> {
         self.check(std::fs::metadata(&self.path))
+    }
+
+    fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Relaxed)
     }
 }
 
@@ -133,22 +170,49 @@ impl Source for Memory {
     }
 }
 
-/// The plain BLAKE3 hash of all of `source`, what `b3sum` prints.
+/// The plain BLAKE3 hash of all of `source` as it was at one moment, what `b3sum` prints.
 ///
 /// # Errors
 /// It cannot be read, or changed.
 pub fn hash_all(source: &dyn Source) -> anyhow::Result<Digest> {
-    let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
-    let mut bytes = vec![0; HASH_READ_LEN.min(source.size()) as usize];
-    let mut offset = 0;
-    while offset < source.size() {
-        let len = HASH_READ_LEN.min(source.size() - offset);
-        let part = &mut bytes[..len as usize];
-        source.read_at(offset, part)?;
-        hasher.update(part);
-        offset += len;
+    let mut before = None;
+    for _ in 0..HASH_ATTEMPTS {
+        let doubts = source.doubts();
+        let digest = hash_once(source)?;
+        source.check_name()?;
+        if source.doubts() == doubts || before == Some(digest) {
+            return Ok(digest);
+        }
+        before = Some(digest);
     }
+    Err(reads_differently())
+}
+
+fn hash_once(source: &dyn Source) -> anyhow::Result<Digest> {
+    let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+    read_pieces(source, 0, source.size(), |bytes| hasher.update(bytes))?;
     Ok(hasher.finish().digest)
+}
+
+/// Shows the `len` bytes of `source` from `offset` on to `show`, piece by piece.
+///
+/// # Errors
+/// They cannot be read, or changed.
+pub fn read_pieces(source: &dyn Source, offset: u64, len: u64, mut show: impl FnMut(&[u8])) -> anyhow::Result<()> {
+    let mut bytes = vec![0; HASH_READ_LEN.min(len) as usize];
+    let mut done = 0;
+    while done < len {
+        let part = &mut bytes[..HASH_READ_LEN.min(len - done) as usize];
+        source.read_at(offset + done, part)?;
+        show(part);
+        done += part.len() as u64;
+    }
+    Ok(())
+}
+
+/// A source was read twice, and not the same was read.
+pub fn reads_differently() -> anyhow::Error {
+    anyhow!("{CHANGED} (it reads differently than before); nothing mixed was stored; push it again")
 }
 
 /// A token that stands for bytes that nobody else has.
@@ -160,16 +224,6 @@ pub fn random_token() -> String {
         bytes = (now ^ u128::from(std::process::id()) << 96).to_ne_bytes();
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The fingerprint of `file`, taken when a change from now on would give it another one.
-fn settled(file: &File) -> io::Result<Fingerprint> {
-    let fresh = Fingerprint::of(&file.metadata()?);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
-    if (0..CLOCK_TICK.as_nanos() as i128).contains(&(now - fresh.changed.max(fresh.modified))) {
-        std::thread::sleep(CLOCK_TICK);
-    }
-    Ok(Fingerprint::of(&file.metadata()?))
 }
 
 /// The token of a file: opaque, and another one once anything about the file is.
@@ -243,6 +297,60 @@ mod tests {
         source.check_name().unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert!(source.check_name().unwrap_err().to_string().contains("replaced"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn other_attributes_are_a_doubt_that_reading_again_settles() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, b"one");
+        let source = LocalFile::open(&path).unwrap();
+        assert_eq!((source.check_name().unwrap(), source.doubts()), ((), 0));
+        std::fs::hard_link(&path, dir.path().join("b")).unwrap();
+        source.check_name().unwrap();
+        assert_eq!(source.doubts(), 1);
+        assert_eq!(hash_all(&source).unwrap(), bigup_core::digest::of_bytes(b"one"));
+        assert_eq!(source.doubts(), 1);
+    }
+
+    /// Another byte with every reading.
+    struct Restless(AtomicU64);
+
+    impl Source for Restless {
+        fn size(&self) -> u64 {
+            1
+        }
+
+        fn token(&self) -> &str {
+            ""
+        }
+
+        fn read_at(&self, _offset: u64, bytes: &mut [u8]) -> anyhow::Result<()> {
+            bytes[0] = self.0.fetch_add(1, Ordering::Relaxed) as u8;
+            Ok(())
+        }
+
+        fn check_name(&self) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn doubts(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn what_is_doubted_and_reads_differently_has_no_hash() {
+        let message = hash_all(&Restless(AtomicU64::new(0))).unwrap_err().to_string();
+        assert!(message.contains("reads differently"), "{message}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_of_proc_is_refused_with_what_to_do() {
+        let message = LocalFile::open(Path::new("/proc/version")).err().unwrap().to_string();
+        assert!(message.contains("has content") && message.contains("- < /proc/version"), "{message}");
     }
 
     #[test]

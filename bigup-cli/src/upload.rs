@@ -17,10 +17,10 @@ use crate::report::FileReport;
 use crate::retry::Patience;
 use crate::rival::Rival;
 use crate::slicing::{not_too_many, slice_size_for};
-use crate::source::{Source, hash_all};
+use crate::source::{Source, hash_all, reads_differently};
 use crate::tally::Done;
 use anyhow::{Context as _, anyhow, bail};
-use bigup_core::digest::{Digest, of_slice};
+use bigup_core::digest::{Digest, of_bytes, of_slice};
 use bigup_core::name::{FileName, printable};
 use bigup_core::plan::Plan;
 use bigup_core::units::MIB;
@@ -156,6 +156,9 @@ impl Upload<'_> {
         let mut bytes = vec![0; size as usize];
         self.source.read_at(0, &mut bytes)?;
         self.source.check_name()?;
+        if self.source.doubts() > 0 && hash_all(self.source)? != of_bytes(&bytes) {
+            return Err(reads_differently());
+        }
         self.cx.report.start(&plan, 0, 0);
         self.plan = Some(plan);
         let digest = of_slice(&plan, 0, &bytes);
@@ -333,7 +336,7 @@ impl Upload<'_> {
         let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
         let digests = HeldDigests::fetch(&self.remote, doubtful)?;
         let pool = Pool::new(self.cx.lanes.buffers(plan.slice_size.unwrap_or(0)));
-        let mut feed = SourceFeed::new(self.source, plan, missing);
+        let mut feed = SourceFeed::new(self.source, plan, missing, &self.remote);
         let gauge = Gauge::new(self.may_recut && held.count() == 0);
         let work = Work { remote: &self.remote, plan, held: &digests, ledger: &self.ledger, gauge: &gauge };
         self.sent = true;
@@ -364,7 +367,6 @@ impl Upload<'_> {
             return Ok(digest);
         }
         let digest = hash_all(self.source)?;
-        self.source.check_name()?;
         self.ledger.set_whole(digest);
         Ok(digest)
     }

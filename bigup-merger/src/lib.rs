@@ -165,7 +165,12 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             return Ok(Ended::Idle);
         }
         match watch.wait(merge.checkpoint_due().map_or(idle_left, |due| due.min(idle_left)))? {
-            Event::Changed(names) => merge.noticed(&names)?,
+            Event::Changed(names) => {
+                merge.noticed(&names)?;
+                if names.is_none() {
+                    merge.checkpoint_if_due()?;
+                }
+            }
             Event::TimeOver => merge.checkpoint_if_due()?,
             Event::Gone => return Ok(Ended::NoUpload),
         }

@@ -1,9 +1,12 @@
 //! Sleeping until a slice arrives, the upload changes, the spool goes, a signal asks to stop, or time is over.
+//!
+//! Where the system has no watch left (inotify(7), `max_user_instances` and `max_user_watches`) the spool is looked at
+//! now and then instead.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -27,6 +30,8 @@ impl Stop {
     pub fn on_signals() -> io::Result<Stop> {
         let flag = Arc::new(AtomicBool::new(false));
         let (wake, signalled) = UnixStream::pair()?;
+        // A file that is larger than allowed is an error of the write then, and not our end (setrlimit(2), RLIMIT_FSIZE).
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         for signal in [SIGTERM, SIGINT] {
             // In this order: the first signal finds the flag unset, and whoever is woken finds it set.
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
@@ -58,9 +63,13 @@ pub enum Event {
     Gone,
 }
 
+/// How often to look where nothing tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Watches one spool.
 pub struct Watch<'a> {
-    inotify: Inotify,
+    /// None: there was none left.
+    inotify: Option<Inotify>,
     stop: &'a Stop,
 }
 
@@ -68,12 +77,21 @@ impl<'a> Watch<'a> {
     /// Begins to watch the folder `path`; from here on nothing is missed.
     ///
     /// # Errors
-    /// It does not exist, or there are too many watches (inotify(7), max_user_instances).
+    /// It does not exist.
     pub fn new(path: &Path, stop: &'a Stop) -> io::Result<Watch<'a>> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        let wanted = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
-        inotify.add_watch(path, wanted)?;
-        Ok(Watch { inotify, stop })
+        match watch(path) {
+            Ok(inotify) => Ok(Watch { inotify: Some(inotify), stop }),
+            // Used up, or forbidden: by others, by a limit, or by a sandbox.
+            Err(e @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM | Errno::ENOSYS | Errno::EPERM)) => {
+                log::warn!("{}: looked at again and again, since it cannot be watched: {e}", path.display());
+                Ok(Watch::without(stop))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn without(stop: &'a Stop) -> Watch<'a> {
+        Watch { inotify: None, stop }
     }
 
     /// Waits for at most `time`, rounded up to milliseconds.
@@ -81,10 +99,13 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// As the system gives them.
     pub fn wait(&mut self, time: Duration) -> io::Result<Event> {
-        let millis = i32::try_from(time.as_millis() + 1).unwrap_or(i32::MAX);
-        let mut fds = vec![PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
+        let is_short = self.inotify.is_none() && time > LOOK_AGAIN;
+        let millis = i32::try_from(if is_short { LOOK_AGAIN } else { time }.as_millis() + 1).unwrap_or(i32::MAX);
+        let mut fds: Vec<PollFd<'_>> =
+            self.inotify.as_ref().map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)).into_iter().collect();
         fds.extend(self.stop.wake.as_ref().map(|wake| PollFd::new(wake.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) if is_short => Ok(Event::Changed(None)),
             Ok(0) => Ok(Event::TimeOver),
             Ok(_) => self.drain(),
             Err(Errno::EINTR) => Ok(Event::Changed(Some(vec![]))),
@@ -93,9 +114,10 @@ impl<'a> Watch<'a> {
     }
 
     fn drain(&mut self) -> io::Result<Event> {
+        let Some(inotify) = &self.inotify else { return Ok(Event::Changed(Some(vec![]))) };
         let mut names = Some(vec![]);
         loop {
-            let events = match self.inotify.read_events() {
+            let events = match inotify.read_events() {
                 Ok(events) => events,
                 Err(Errno::EAGAIN) => return Ok(Event::Changed(names)),
                 Err(e) => return Err(e.into()),
@@ -113,6 +135,13 @@ impl<'a> Watch<'a> {
             }
         }
     }
+}
+
+fn watch(path: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let wanted = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
+    inotify.add_watch(path, wanted)?;
+    Ok(inotify)
 }
 
 #[cfg(test)]
@@ -135,5 +164,12 @@ mod tests {
         assert_eq!(watch.wait(LONG).unwrap(), Event::Changed(Some(vec!["7".to_owned()])));
         fs::rename(&spool, dir.path().join("gone")).unwrap();
         assert_eq!(watch.wait(LONG).unwrap(), Event::Gone);
+    }
+    #[test]
+    fn without_a_watch_anything_may_have_changed_and_the_time_still_ends() {
+        let stop = Stop::never();
+        let mut watch = Watch::without(&stop);
+        assert_eq!(watch.wait(LONG).unwrap(), Event::Changed(None));
+        assert_eq!(watch.wait(Duration::ZERO).unwrap(), Event::TimeOver);
     }
 }

@@ -3,13 +3,15 @@
 use anyhow::Context;
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::printable;
-use bigupd::config::{Arguments, Command, Config, Mode};
+use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::operate::{cancel, pause};
 use bigupd::service;
 use bigupd::sockets::{Listen, Listeners, Passed};
 use bigupd::tls::Tls;
 use bigupd::{check, descriptors, memory, status, watching};
 use clap::Parser;
+use nix::libc::SIGXFSZ;
+use nix::sys::resource::{Resource, getrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io::{self, Write};
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     descriptors::fit(&mut config);
+    fit_file_size(&mut config.limits);
     ended(serve(&config, mode, passed, tls))
 }
 
@@ -104,6 +107,18 @@ fn refuse(mistakes: &[String]) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
+/// Takes no larger files than the system lets this process and its mergers write (`ulimit -f`, `LimitFSIZE=`).
+fn fit_file_size(limits: &mut Limits) {
+    match getrlimit(Resource::RLIMIT_FSIZE) {
+        Ok((most, _)) if most < limits.file_size => {
+            log::warn!("max_file_size is {}, but files of {most} bytes are allowed: so it is", limits.file_size);
+            limits.file_size = most;
+        }
+        Ok(_) => {}
+        Err(e) => log::warn!("how large files may be cannot be told: {e}"),
+    }
+}
+
 fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     memory::keep_some();
     memory::BODIES.limit(config.limits.body_memory);
@@ -119,6 +134,8 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
         let urls = addresses.iter().map(|address| address.url(scheme)).collect::<Vec<_>>().join(" ");
         let for_watchers = config.metrics_listen.map(listen_for_watchers).transpose()?;
         let stop = stop_asked(mode)?;
+        // From here on a file that is larger than allowed is an error of the write, and not our end (setrlimit(2)).
+        let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).context("handling SIGXFSZ")?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
         // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
         let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");

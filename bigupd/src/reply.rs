@@ -218,6 +218,15 @@ impl From<io::Error> for Refusal {
                 let message = "the server is short of open files or memory just now: try again later";
                 Refusal { retry_after: Some(SHORT_FOR), ..Refusal::new(ErrorCode::Overloaded, message) }
             }
+            io::ErrorKind::FileTooLarge => {
+                log::error!("too large to be stored: {error}");
+                let message = "the server's file system, or a limit of its process, has no files as large as this";
+                Refusal::over(Limit::FileSize, ErrorCode::TooLarge, message)
+            }
+            io::ErrorKind::InvalidFilename => {
+                log::error!("a name that cannot be: {error}");
+                Refusal::new(ErrorCode::BadName, "the server's file system has no names as long as this; use another")
+            }
             _ => {
                 log::error!("{error}");
                 Refusal::new(ErrorCode::Internal, "the server failed to do this; its log says why")
