@@ -170,7 +170,9 @@ fn replace(
     let temporary = folder.join(format!(".{name}.{}.tmp", random_suffix()));
     let path = folder.join(name);
     let written = (|| {
-        let mut file = create(&temporary)?;
+        // A sweep leaves alone what somebody has locked, however long the disk takes.
+        let lock = FileLock::on(create(&temporary)?, &temporary)?;
+        let mut file = lock.file();
         file.write_all(bytes).at("writing", &temporary)?;
         if durability == Durability::PowerCut {
             file.sync_all().at("syncing", &temporary)?;
@@ -350,9 +352,31 @@ impl FileLock {
     /// # Errors
     /// It cannot be opened or locked.
     pub fn of_folder(path: &Path) -> io::Result<FileLock> {
-        let file = File::open(path).at("opening", path)?;
+        FileLock::on(File::open(path).at("opening", path)?, path)
+    }
+
+    /// Waits for the lock on an open file or folder; `path` is for messages.
+    ///
+    /// # Errors
+    /// It cannot be locked.
+    pub fn on(file: File, path: &Path) -> io::Result<FileLock> {
         file.lock_exclusive().at("locking", path)?;
         Ok(FileLock { file })
+    }
+
+    /// Takes the lock on what stands at `path`, a file or a folder, if it is free. None while somebody else has it. A link
+    /// is not followed, and nothing is created.
+    ///
+    /// # Errors
+    /// It cannot be opened or locked.
+    pub fn try_on_what_is_there(path: &Path) -> io::Result<Option<FileLock>> {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).at("opening", path)?;
+        match file.try_lock_exclusive() {
+            Ok(()) => Ok(Some(FileLock { file })),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e).at("locking", path),
+        }
     }
 
     /// The lock, if `path` still names the file that was locked: it may have been replaced while we waited.

@@ -42,7 +42,7 @@ pub use cancel::{CANCELLED, TOLD_FOR};
 use checks::is_as_recorded;
 pub use checks::{hash_range, merged_is_right, slice_is_right};
 pub use records::{Publication, Record, Records};
-pub use rest::{Expired, is_older};
+pub use rest::{Expired, is_older, remove_if_left};
 pub use upload::Upload;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";
@@ -54,7 +54,7 @@ pub const MERGER_LOCK: &str = "merger.lock";
 
 const PART_SUFFIX: &str = ".part";
 
-/// What names of spools being made begin with, and of files that become part of one.
+/// What names of spools being made begin with, and of files that become part of one. Who makes it has it locked.
 pub const MAKING: &str = ".new-";
 
 /// What names of spools being removed begin with.
@@ -167,18 +167,20 @@ impl Spool {
             Some(0 | 1) if !data.leaves_notices() => Durability::Process,
             _ => Durability::PowerCut,
         };
-        let made = (|| -> Result<(), RoomError> {
+        let made = (|| -> Result<FileLock, RoomError> {
             std::fs::create_dir(&making).at("creating the folder", &making)?;
+            // Making room may take minutes, and a sweep leaves alone what is locked.
+            let lock = FileLock::of_folder(&making)?;
             let digests = disk::create_new(&making.join(DIGESTS))?;
             Records(&digests).initialise().at("writing", &making.join(DIGESTS))?;
             // Before upload.json, which syncs the folder.
             fill(&making, &Records(&digests))?;
             disk::replace_file(&making, UPLOAD_JSON, &upload.to_json(), durability)?;
-            Ok(())
+            Ok(lock)
         })();
         // A folder is renamed onto an empty one at most (rename(2)), and a spool is never empty.
-        match made.and_then(|()| std::fs::rename(&making, &spool.path).map_err(RoomError::Io)) {
-            Ok(()) if durability == Durability::PowerCut => match disk::sync_dir(&tmp) {
+        match made.and_then(|lock| std::fs::rename(&making, &spool.path).map(|()| lock).map_err(RoomError::Io)) {
+            Ok(_lock) if durability == Durability::PowerCut => match disk::sync_dir(&tmp) {
                 Ok(()) => Ok(true),
                 Err(e) => {
                     // Whoever comes next would find it there and take it for durable.
@@ -186,7 +188,7 @@ impl Spool {
                     Err(e.into())
                 }
             },
-            Ok(()) => Ok(true),
+            Ok(_lock) => Ok(true),
             Err(e) => {
                 // Swept later if this fails too.
                 let _ = disk::remove_folder(&making);
@@ -1016,7 +1018,10 @@ pub(crate) fn take_away(path: &Path) -> io::Result<PathBuf> {
 
 /// Deletes what was taken from sight. What cannot be deleted is swept later.
 pub(crate) fn delete(gone: &Path) {
-    if let Err(e) = disk::remove_folder(gone) {
-        log::warn!("to be swept later: {e}");
+    match disk::remove_folder(gone) {
+        // A sweep was faster.
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => log::warn!("to be swept later: {e}"),
+        Ok(()) => {}
     }
 }

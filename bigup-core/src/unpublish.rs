@@ -12,7 +12,7 @@
 
 use crate::data_dir::DataDir;
 use crate::digest::{self, SliceHasher};
-use crate::disk::{self, Context, Copier};
+use crate::disk::{self, Context, Copier, FileLock};
 use crate::info_ini::InfoIni;
 use crate::name::FileName;
 use crate::plan::Plan;
@@ -90,7 +90,9 @@ fn become_upload(data: &DataDir, room: &Room, upload: &Upload, file: &File) -> R
     let copy = data.tmp().join(format!("{MAKING}{}", disk::random_suffix()));
     let made = (|| {
         room.lock()?.look(end, plan.slice_size.unwrap_or(0))?;
-        Copier::new().copy_range((file, 0), (&disk::create_new(&copy)?, 0), end).at("copying to", &copy)?;
+        // A sweep leaves alone what is locked.
+        let to = FileLock::on(disk::create_new(&copy)?, &copy)?;
+        Copier::new().copy_range((file, 0), (to.file(), 0), end).at("copying to", &copy)?;
         Spool::create_merged(data, upload, &copy, &digests)
     })();
     // It is gone where all went well; else it is swept later if this fails too.

@@ -3,8 +3,8 @@
 use crate::expiry::{LOOKED, expire};
 use crate::metrics::{Failure, Metrics};
 use bigup_core::data_dir::DataDir;
-use bigup_core::disk::{Context, remove_folder};
-use bigup_core::spool::{CANCELLED, GONE, MAKING, Spool, TOLD_FOR, is_older};
+use bigup_core::disk::Context;
+use bigup_core::spool::{CANCELLED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
 use std::io;
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ const ROUND: Duration = Duration::from_secs(2);
 /// How often leftovers are looked for, in rounds.
 const CLEAN_EVERY: u32 = 30;
 
-/// Leftovers are touched only when they are older: another daemon may be about to use what looks like one, and marks of
-/// cancelled uploads count for as long.
+/// Leftovers are touched only when they are older, and nobody has them locked: another daemon may have made what looks
+/// like one an instant ago and be about to lock it, and marks of cancelled uploads count for as long.
 pub const LEFTOVER_AGE: Duration = TOLD_FOR;
 
 /// Sweeps `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed, and counted.
@@ -73,19 +73,15 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
         for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
             let path = entry.at("listing", &folder)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) && is_older(&path, age) {
+            if !prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) {
+                continue;
+            }
+            match remove_if_left(&path, age) {
+                Ok(false) => {}
                 // One is left on purpose, and counts no more.
-                let is_mark = name.starts_with(CANCELLED);
-                if !is_mark {
-                    log::info!("removing {}, left by a process that died", path.display());
-                }
-                let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
-                let removed =
-                    if is_dir { remove_folder(&path) } else { std::fs::remove_file(&path).at("removing", &path) };
-                match removed {
-                    Ok(()) => marks += u64::from(is_mark),
-                    Err(e) => log::warn!("{e}"),
-                }
+                Ok(true) if name.starts_with(CANCELLED) => marks += 1,
+                Ok(true) => log::info!("removed {}, left by a process that died", path.display()),
+                Err(e) => log::warn!("{e}"),
             }
         }
     }
@@ -95,6 +91,11 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigup_core::disk::FileLock;
+    use bigup_core::name::FileName;
+    use bigup_core::plan::Plan;
+    use bigup_core::room::Room;
+    use bigup_core::spool::Upload;
     use std::fs;
 
     #[test]
@@ -119,5 +120,46 @@ mod tests {
         assert!(!dir.path().join(".info.ini.3.tmp").exists() && !dir.path().join(".tokens.json.3.tmp").exists());
         assert!(dir.path().join("tokens.json").exists());
         assert!(outside.path().join("keep").exists());
+    }
+
+    #[test]
+    fn what_is_being_made_stays_however_long_that_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let names = ["tmp/.new-1", "tmp/.gone-1", "tmp/.cancelled-1", ".info.ini.1.tmp"];
+        let locks: Vec<FileLock> = names.iter().map(|name| FileLock::wait(&dir.path().join(name)).unwrap()).collect();
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(clean(&data, Duration::ZERO).unwrap(), 0);
+        assert!(names.iter().all(|name| dir.path().join(name).exists()));
+        drop(locks);
+        assert_eq!(clean(&data, Duration::ZERO).unwrap(), 1);
+        assert!(!names.iter().any(|name| dir.path().join(name).exists()));
+    }
+
+    #[test]
+    fn an_upload_that_waits_for_its_room_is_not_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let plan = Plan::new(None, Some(1024), Some(4096)).unwrap();
+        let upload = Upload::begin(FileName::new("f").unwrap(), plan, None);
+        // As forty begins do that come before this one.
+        let others = FileLock::of_folder(&data.tmp()).unwrap();
+        std::thread::scope(|threads| {
+            let begun = threads.spawn(|| Spool::create(&data, &upload, &Room::new(&data, 0)));
+            let is_made = || {
+                let mut names = fs::read_dir(data.tmp()).unwrap().map(|entry| entry.unwrap().path());
+                names.any(|path| path.join("merged").exists())
+            };
+            let began = std::time::Instant::now();
+            while !is_made() {
+                assert!(began.elapsed() < Duration::from_secs(60), "nothing is made");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            clean(&data, Duration::ZERO).unwrap();
+            drop(others);
+            assert!(begun.join().unwrap().unwrap(), "it is begun");
+        });
+        assert!(Spool::of(&data, &upload.file_name).upload().unwrap().is_some());
     }
 }

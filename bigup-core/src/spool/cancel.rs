@@ -12,7 +12,7 @@
 
 use super::{LockedSpool, MergerLock, Spool, delete, take_away};
 use crate::data_dir::DataDir;
-use crate::disk::{self, Context};
+use crate::disk::{self, Context, FileLock};
 use crate::info_ini::{self, InfoIni};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -75,7 +75,9 @@ pub(super) fn age_of(mark: &Path) -> io::Result<Option<Duration>> {
 
 /// Makes the mark, or makes one that is there already count anew. Its content is for people.
 fn make_mark(mark: &Path, name: &str) -> io::Result<()> {
-    let mut file = disk::open_or_create(mark)?;
+    // A sweep may be about to remove one that counts no more.
+    let lock = FileLock::wait(mark)?;
+    let mut file = lock.file();
     let text = serde_json::json!({ "cancelled": name }).to_string() + "\n";
     let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all());
     written.at("writing", mark)

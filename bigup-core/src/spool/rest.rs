@@ -1,4 +1,4 @@
-//! Spools that nobody works on: how long they have been idle, what is left in them, and their end.
+//! Spools that nobody works on: how long they have been idle, what is left in them and beside them, and their end.
 
 use super::{DIGESTS, MERGER_LOCK, PART_SUFFIX, Spool};
 use crate::data_dir::DataDir;
@@ -66,10 +66,12 @@ impl Spool {
         for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
             let path = entry.at("listing", &self.path)?.path();
             let is_temporary = path.extension().is_some_and(|extension| extension == "tmp");
-            if (is_part(&path) || is_temporary) && is_older(&path, age) && !is_locked(&path) {
-                log::info!("removing {}, left by a process that died", path.display());
-                if let Err(e) = std::fs::remove_file(&path) {
-                    log::warn!("removing {}: {e}", path.display());
+            // What has such a name and is a folder is none of ours.
+            if (is_part(&path) || is_temporary) && !is_folder(&path) {
+                match remove_if_left(&path, age) {
+                    Ok(true) => log::info!("removed {}, left by a process that died", path.display()),
+                    Ok(false) => {}
+                    Err(e) => log::warn!("{e}"),
                 }
             }
         }
@@ -143,8 +145,40 @@ pub fn is_older(path: &Path, age: Duration) -> bool {
     modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|a| a > age))
 }
 
+/// Removes `path`, a file or a folder with all that is in it, if it was last changed more than `age` ago and nobody has it
+/// locked: who makes or uses what may look like a leftover holds a lock on it, however long that takes. False: it stays,
+/// or somebody else has removed it.
+///
+/// # Errors
+/// As the system gives them; part of a folder may be gone.
+pub fn remove_if_left(path: &Path, age: Duration) -> io::Result<bool> {
+    if !is_older(path, age) {
+        return Ok(false);
+    }
+    let removed = (|| {
+        let found = std::fs::symlink_metadata(path).at("looking at", path)?;
+        // What is neither can be locked by nobody.
+        let is_lockable = found.is_file() || found.is_dir();
+        let lock = if is_lockable { FileLock::try_on_what_is_there(path)? } else { None };
+        // It may have been made to count anew in the meantime.
+        if (is_lockable && lock.is_none()) || !is_older(path, age) {
+            return Ok(false);
+        }
+        if found.is_dir() { disk::remove_folder(path) } else { std::fs::remove_file(path).at("removing", path) }
+            .map(|()| true)
+    })();
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed,
+    }
+}
+
 fn is_part(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(PART_SUFFIX.as_bytes())
+}
+
+fn is_folder(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 fn is_file(path: &Path) -> bool {
