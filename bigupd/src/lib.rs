@@ -11,7 +11,7 @@
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
 //!   have no spool.
-//! - [`body`], [`intake`]: bytes from the body to the disk.
+//! - [`body`], [`intake`]: bytes from the body to the disk; [`fresh`] keeps open what just came.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`hooks`] - who is asked before an upload begins, and told of finished files.
 //! - [`look`] - looking after all uploads and info.ini.
@@ -28,6 +28,7 @@ pub mod census;
 pub mod check;
 pub mod config;
 pub mod expiry;
+pub mod fresh;
 pub mod hooks;
 pub mod intake;
 pub mod look;
@@ -95,6 +96,7 @@ pub async fn run(
     let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
     let reporter = tokio::spawn(service::report_forever(urls, data.clone(), mergers.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
+    let fresh = tokio::spawn(fresh::let_go_forever(uploads.fresh.clone()));
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
         data,
@@ -123,6 +125,7 @@ pub async fn run(
     let _ = teller.await;
     sweeper.abort();
     memory.abort();
+    fresh.abort();
     watched.abort();
 }
 
