@@ -391,6 +391,7 @@ impl<'a> Merge<'a> {
             Ok(Put::Wrong) => {
                 log::warn!(slice = slice_id; "{}: slice {slice_id} did not reach the disk; it will be asked for again", self.name);
                 self.lose(slice_id, found.ino())?;
+                self.look_at_waiting()?;
                 return Ok(false);
             }
             Ok(Put::Replaced) => {
@@ -495,6 +496,25 @@ impl<'a> Merge<'a> {
         self.found.remove(&slice_id);
         self.cut_to(slice_id)?;
         self.lock()?.map_or(Ok(()), |locked| locked.unlink_this(slice_id, inode))
+    }
+
+    /// Has all slices that wait and are wrong asked for again at once: what lost one has mostly lost more, and each alone would
+    /// take its sender a turn.
+    fn look_at_waiting(&self) -> io::Result<()> {
+        let waiting = self.spool.holdings(&self.upload)?.waiting;
+        for slice_id in waiting.into_iter().filter(|slice_id| *slice_id > self.frontier) {
+            let path = self.spool.slice_path(slice_id);
+            let is_certain =
+                !self.found.contains(&slice_id) && disk::open_regular(&path).is_ok_and(|slice| is_as_it_came(&slice));
+            let record = Records(&self.digests).get(slice_id)?;
+            if is_certain || slice_is_right(&path, &self.upload.plan, slice_id, record)? {
+                continue;
+            }
+            if self.lock()?.map_or(Ok(false), |locked| locked.discard_if_wrong(slice_id))? {
+                log::warn!(slice = slice_id; "{}: slice {slice_id} did not reach the disk either", self.name);
+            }
+        }
+        Ok(())
     }
 
     /// Cuts the merged file to its first `keep` slices. Those above it whose files are still there are merged again; the
