@@ -165,7 +165,7 @@ pub fn of_bytes(bytes: &[u8]) -> Digest {
 ///
 /// The last slice may be shorter. Same method as BLAKE3's own stack of subtrees (BLAKE3 paper, section 5.1.2): two
 /// subtrees are merged only once something follows them, since the last merge of all is a different one (the root).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct TreeJoin {
     stack: Vec<[u8; 32]>,
     count: u64,
@@ -209,6 +209,93 @@ impl TreeJoin {
         let right = self.stack.pop().expect("callers checked that there are two");
         let left = self.stack.pop().expect("callers checked that there are two");
         self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
+    }
+}
+
+/// Bytes of the subtrees that a [`RunningHash`] is made of: 1024·2^k, many enough to be hashed at full speed, few enough to be
+/// kept as they are.
+const RUN_LEN: usize = 64 << 10;
+
+/// The plain BLAKE3 hash of bytes that come by, which can be kept on disk at any byte and gone on with: the chaining values of
+/// the whole subtrees so far, and the bytes after them. At most 70 KiB.
+#[derive(Clone, Default)]
+pub struct RunningHash {
+    join: TreeJoin,
+    rest: Vec<u8>,
+}
+
+impl RunningHash {
+    /// Takes the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            // A subtree is whole once something follows it: the last one may be the root.
+            if self.rest.len() == RUN_LEN {
+                let value = self.subtree(&self.rest);
+                self.join.push(value);
+                self.rest.clear();
+            }
+            if self.rest.is_empty() && bytes.len() > RUN_LEN {
+                let (run, after) = bytes.split_at(RUN_LEN);
+                let value = self.subtree(run);
+                self.join.push(value);
+                bytes = after;
+                continue;
+            }
+            let (taken, after) = bytes.split_at(bytes.len().min(RUN_LEN - self.rest.len()));
+            self.rest.extend_from_slice(taken);
+            bytes = after;
+        }
+    }
+
+    /// How many bytes it took.
+    pub fn len(&self) -> u64 {
+        self.join.count * RUN_LEN as u64 + self.rest.len() as u64
+    }
+
+    /// Whether it took none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The hash of all bytes taken.
+    pub fn finish(&self) -> Digest {
+        let mut join = self.join.clone();
+        join.push(if join.count > 0 { self.subtree(&self.rest) } else { of_bytes(&self.rest) });
+        // One subtree alone is the root itself.
+        join.finish().unwrap_or_else(|| of_bytes(&self.rest))
+    }
+
+    /// All that is needed to go on, as bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.join.count.to_le_bytes().to_vec();
+        self.join.stack.iter().for_each(|value| bytes.extend_from_slice(value));
+        bytes.extend_from_slice(&self.rest);
+        bytes
+    }
+
+    /// Goes on from [`RunningHash::to_bytes`]. None: these are no such bytes. Whether they are the right ones only the caller
+    /// can tell.
+    pub fn from_bytes(bytes: &[u8]) -> Option<RunningHash> {
+        let (count, mut left) = bytes.split_first_chunk()?;
+        let count = u64::from_le_bytes(*count);
+        // As many as a push leaves.
+        let values = count.checked_sub(1).map_or(0, |before| before.count_ones() + 1);
+        let mut stack = vec![];
+        for _ in 0..values {
+            let (value, after) = left.split_first_chunk()?;
+            stack.push(*value);
+            left = after;
+        }
+        let is_possible =
+            count < u64::MAX / RUN_LEN as u64 && left.len() <= RUN_LEN && (count == 0 || !left.is_empty());
+        is_possible.then(|| RunningHash { join: TreeJoin { stack, count }, rest: left.to_vec() })
+    }
+
+    /// The chaining value of what follows the subtrees so far.
+    fn subtree(&self, bytes: &[u8]) -> Digest {
+        let mut hasher = SliceHasher::new(DigestKind::ChainingValue, self.join.count * RUN_LEN as u64);
+        hasher.update(bytes);
+        hasher.finish().digest
     }
 }
 
@@ -329,6 +416,34 @@ mod tests {
             }
         }
         assert_eq!(LeafJoin::new(1024, 0).finish().root(), None);
+    }
+
+    #[test]
+    fn a_running_hash_is_the_plain_one_wherever_it_was_kept() {
+        for len in [0, 1, RUN_LEN - 1, RUN_LEN, RUN_LEN + 1, 2 * RUN_LEN, 5 * RUN_LEN + 77, 8 * RUN_LEN] {
+            let data = bytes(len);
+            for piece in [1000, RUN_LEN, 3 * RUN_LEN + 1] {
+                let mut running = RunningHash::default();
+                for bytes in data.chunks(piece) {
+                    running.update(bytes);
+                    running = RunningHash::from_bytes(&running.to_bytes()).unwrap();
+                }
+                assert_eq!((running.len(), running.finish()), (len as u64, of_bytes(&data)), "{len} by {piece}");
+                assert_eq!(running.is_empty(), len == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_running_hash_is_told() {
+        let mut running = RunningHash::default();
+        running.update(&bytes(3 * RUN_LEN + 5));
+        let kept = running.to_bytes();
+        for cut in [0, 7, 8, 40, 71, 72] {
+            assert!(RunningHash::from_bytes(&kept[..cut]).is_none(), "{cut}");
+        }
+        assert!(RunningHash::from_bytes(&[kept, bytes(RUN_LEN)].concat()).is_none());
+        assert!(RunningHash::from_bytes(&[0xff; 4096]).is_none());
     }
 
     #[test]

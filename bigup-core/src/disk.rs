@@ -20,6 +20,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod reflink;
 mod splice;
+mod written;
+
+pub use written::{check_no_write_failed, notes_failed_writes};
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
 pub const READ_LEN: usize = 256 << 10;
@@ -412,6 +415,19 @@ impl Drop for FileLock {
 pub fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_exclusive() {
         // Explicitly, as a FileLock is.
+        Ok(()) => FileExt::unlock(file).map(|()| false),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether somebody holds an exclusive lock on an open file, at this instant. Unlike [`is_locked`] it never passes for such a
+/// lock itself, for whoever asks at the same time.
+///
+/// # Errors
+/// As the system gives them.
+pub fn is_locked_exclusively(file: &File) -> io::Result<bool> {
+    match FileExt::try_lock_shared(file) {
         Ok(()) => FileExt::unlock(file).map(|()| false),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(e) => Err(e),

@@ -25,7 +25,9 @@ use crate::name::{FileName, printable};
 use crate::notice;
 use crate::plan::Plan;
 use crate::room;
-use crate::spool::{LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range};
+use crate::spool::{
+    LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range, is_as_it_came, slice_is_right,
+};
 use crate::store::{self, Claim, Entry, Opened, Stamp, Store, StoreError};
 use std::fs::File;
 use std::io;
@@ -59,7 +61,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         end(data, locked)?;
         return Ok(Outcome::Published(publication.digest));
     }
-    if must_be_checked(&locked)? {
+    if must_be_checked(spool, &locked)? {
         return Ok(Outcome::NotYet);
     }
     if locked.upload().blocked.is_some() || !adopt_whole(spool, &locked)? || !is_complete(&locked)? {
@@ -69,13 +71,20 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         return block(&mut locked, why);
     }
     let upload = locked.upload().clone();
+    let hashed = hashed.filter(|_| !upload.taken_over);
+    if hashed.is_none() && must_be_hashed(&upload, &locked.records())? {
+        return Ok(Outcome::NotYet);
+    }
     // Reading and syncing take their time; slices of this upload that come meanwhile find it held already.
     drop(locked);
     let merged_path = spool.merged_path();
     let merged = disk::open_or_create(&merged_path)?;
-    let (digest, leaves) = match hashed.filter(|_| !upload.taken_over) {
+    let (digest, leaves) = match hashed {
         Some(digest) => (digest, None),
-        None => digest_of(spool, &upload, &merged)?,
+        None => match digest_of(spool, &upload, &merged)? {
+            Ok(found) => found,
+            Err(damaged) => return cut_damaged(spool, &merged, damaged),
+        },
     };
     // Mostly on disk by now; what is not yet must not keep others waiting for the lock.
     merged.sync_data().at("syncing", &merged_path)?;
@@ -132,11 +141,28 @@ fn end(data: &DataDir, locked: LockedSpool) -> io::Result<()> {
     if data.leaves_notices() { notice::leave(data, locked) } else { locked.remove() }
 }
 
-/// Whether the merged file was last written under another kernel, so that a merger must look first what of it survived.
-/// One that is a single slice was synced before it became the merged file.
-fn must_be_checked(locked: &LockedSpool) -> io::Result<bool> {
-    let is_joined = !matches!(locked.upload().plan.slice_num, Some(0 | 1));
-    Ok(is_joined && locked.records().merge_boot()? != Some(BootId::current()))
+/// Whether a merged file is there that no merger has written or looked at under this kernel, so that one must look first what
+/// of it survived. That it is of a single slice proves nothing: a merger may have appended that slice, its end not being
+/// known then, or not being able to adopt it. Nothing is left to be checked of an empty file.
+fn must_be_checked(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
+    let is_empty = locked.upload().plan.slice_num == Some(0);
+    let is_of_this_boot = locked.records().merge_boot()? == Some(BootId::current());
+    Ok(!is_empty && !is_of_this_boot && inode_of(&spool.merged_path())?.is_some())
+}
+
+/// Whether what is recorded of the slices of a complete upload does not lead to the digest of the file: then a merger hashes
+/// all of it, and compares each slice with its record on the way. After a take-over records are no proof, and
+/// [`publish`] hashes the file itself, to compare it with what the client promised.
+///
+/// # Errors
+/// The records cannot be read.
+pub fn must_be_hashed(upload: &Upload, records: &Records<'_>) -> io::Result<bool> {
+    Ok(match upload.plan.slice_num {
+        _ if upload.taken_over => false,
+        None | Some(0) => false,
+        Some(1) => records.get(0)?.is_none_or(|record| record.digest.kind != DigestKind::Hash),
+        Some(_) => !upload.plan.slice_size.is_some_and(digest::is_subtree_size),
+    })
 }
 
 /// Whether the file stands in `files/` and only cleaning up is left, which the process that moved it did not live to do.
@@ -225,13 +251,22 @@ fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
                 return Ok(false);
             }
             // Synced first: a merged file without its slice beside it counts as synced.
-            let slice = spool.slice_path(0);
-            if let Err(e) = disk::open_regular(&slice)?.sync_all() {
+            let path = spool.slice_path(0);
+            let slice = disk::open_regular(&path)?;
+            if let Err(e) = slice.sync_all() {
                 // Another sync could succeed without having written it, and reading it would tell nothing.
                 locked.discard(0)?;
-                return Err(e).at("syncing", &slice);
+                return Err(e).at("syncing", &path);
             }
-            std::fs::rename(&slice, &merged).at("keeping", &merged).map(|()| true)
+            if !is_as_it_came(&slice) {
+                // Read from the disk: memory may still hold what never got there.
+                disk::forget_cached(&slice, 0, 0);
+                if !slice_is_right(&path, &locked.upload().plan, 0, record)? {
+                    log::warn!("{}: the only slice did not reach the disk; it will be asked for again", spool.folder());
+                    return locked.discard(0).map(|()| false);
+                }
+            }
+            std::fs::rename(&path, &merged).at("keeping", &merged).map(|()| true)
         }
         _ => Ok(true),
     }
@@ -310,34 +345,67 @@ fn refuse_content(locked: &mut LockedSpool, merged: &File, is: Digest, promised:
     block_as(locked, upload, why)
 }
 
+/// A slice was damaged after it was merged and synced: the file is cut there, and what is cut off asked for again.
+fn cut_damaged(spool: &Spool, merged: &File, slice_id: u64) -> io::Result<Outcome> {
+    let Some(locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
+    locked.cut_to(merged, slice_id)?;
+    Err(damaged_since_merged(slice_id))
+}
+
+/// The error for a slice that was damaged after it was merged and synced.
+pub fn damaged_since_merged(slice_id: u64) -> io::Error {
+    let message =
+        format!("slice {slice_id} was damaged after it was merged; it and what follows it are asked for again");
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
 /// The digest of the complete merged file, from the digests of its slices where these are enough, and of its leaves where
-/// slices are subtrees.
-fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<(Digest, Option<Leaves>)> {
+/// slices are subtrees; or the slice that is not what its record says, if one was read.
+fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Result<(Digest, Option<Leaves>), u64>> {
     let digests = spool.open_digests()?;
     let records = Records(&digests);
     let slice_num = upload.plan.slice_num.unwrap_or(0);
     let Some(slice_size) = upload.plan.slice_size.filter(|size| slice_num > 1 && digest::is_subtree_size(*size)) else {
         let only = if slice_num == 1 && !upload.taken_over { records.get(0)? } else { None };
         return match only {
-            Some(record) if record.digest.kind == DigestKind::Hash => Ok((record.digest.digest, None)),
-            _ => Ok((hash_whole(merged)?, None)),
+            Some(record) if record.digest.kind == DigestKind::Hash => Ok(Ok((record.digest.digest, None))),
+            _ => Ok(Ok((hash_whole(merged)?, None))),
         };
     };
-    let mut join = LeafJoin::new(slice_size, slice_num);
+    let (mut join, mut damaged) = (LeafJoin::new(slice_size, slice_num), None);
     records.scan(0, slice_num - 1, |slice_id, record| {
         let value = match record.map(|record| record.digest) {
             Some(digest) if digest.kind == DigestKind::ChainingValue && !upload.taken_over => digest.digest,
             // It came before its offset was known, or what was recorded is no proof after a take-over.
-            _ => {
-                let (offset, len) = extent(&upload.plan, slice_id);
-                hash_range(merged, offset, len, SliceHasher::new(DigestKind::ChainingValue, offset))?.digest
-            }
+            _ => match chaining_value(merged, &upload.plan, slice_id, record.filter(|_| !upload.taken_over))? {
+                Some(value) => value,
+                None => {
+                    damaged.get_or_insert(slice_id);
+                    return Ok(());
+                }
+            },
         };
         join.push(value);
         Ok(())
     })?;
+    if let Some(slice_id) = damaged {
+        return Ok(Err(slice_id));
+    }
     let leaves = join.finish();
-    Ok((leaves.root().expect("there are at least two slices"), Some(leaves)))
+    Ok(Ok((leaves.root().expect("there are at least two slices"), Some(leaves))))
+}
+
+/// The chaining value of a merged slice, which is read for it. None: it is not what its record says, if there is one.
+fn chaining_value(merged: &File, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<Option<Digest>> {
+    let (offset, len) = extent(plan, slice_id);
+    let mut hasher = SliceHasher::new(DigestKind::ChainingValue, offset);
+    let mut recorded = record.map(|record| SliceHasher::new(record.digest.kind, offset));
+    disk::read_range(merged, offset, len, |bytes| {
+        hasher.update(bytes);
+        recorded.iter_mut().for_each(|recorded| recorded.update(bytes));
+    })?;
+    let is_right = record.zip(recorded).is_none_or(|(record, is)| is.finish() == record.digest);
+    Ok(is_right.then(|| hasher.finish().digest))
 }
 
 /// Offset and length of a slice of a complete upload, in bytes.

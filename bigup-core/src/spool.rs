@@ -7,6 +7,7 @@
 //!              7.RANDOM.part     a slice arriving; locked by whoever writes it, removed when that fails
 //!              merged            the file so far: slices 0 up to the frontier, in order
 //!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
+//!              hash              how far the hash of the whole file is, where slices' digests do not join
 //! ```
 //!
 //! # Who may change what
@@ -37,13 +38,15 @@ mod checks;
 mod records;
 mod rest;
 mod upload;
+mod whole;
 
 pub use cancel::{CANCELLED, TOLD_FOR};
 use checks::is_as_recorded;
-pub use checks::{hash_range, merged_is_right, slice_is_right};
+pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
 pub use records::{Publication, Record, Records};
 pub use rest::{Expired, is_older, remove_if_left};
 pub use upload::Upload;
+pub use whole::WholeHash;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";
 pub(crate) const DIGESTS: &str = "digests";
@@ -393,6 +396,15 @@ impl Spool {
                 return self.remove_if_same(&path, &file).map(|()| false);
             }
             let synced = file.sync_data().at("syncing", &path);
+            let is_lost = synced.is_ok() && !is_old && !is_as_it_came(&file) && {
+                // Read from the disk: memory may still hold what never got there.
+                disk::forget_cached(&file, 0, 0);
+                !is_as_recorded(&file, from, &upload.plan, slice_id, record)?
+            };
+            if is_lost {
+                log::warn!("{}: slice {slice_id} did not reach the disk; it will be asked for again", self.folder);
+                return self.remove_if_same(&path, &file).map(|()| false);
+            }
             if let Err(e) = synced.and_then(|()| digests.sync_data().at("syncing the digests in", &self.path)) {
                 // Another sync could succeed without having written them, and reading them would tell nothing.
                 self.remove_if_same(&path, &file)?;
@@ -542,6 +554,7 @@ pub struct MergerLock {
 }
 
 /// A slice arriving. Unless it is committed its file is removed on drop.
+#[derive(Debug)]
 pub struct Arrival {
     file: File,
     path: PathBuf,

@@ -145,7 +145,8 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             if !merge.has_its_upload()? {
                 return Ok(Ended::NoUpload);
             }
-            match publish_and_tell(config, data, spool, lock, merge.digest())? {
+            let digest = merge.digest()?;
+            match publish_and_tell(config, data, spool, lock, digest)? {
                 Outcome::Published(digest) => return Ok(Ended::Published(digest)),
                 Outcome::NoUpload => return Ok(Ended::NoUpload),
                 Outcome::Blocked(why) => return Ok(Ended::Blocked(why)),

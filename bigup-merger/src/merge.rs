@@ -11,19 +11,31 @@
 //! Steps 2 to 4, a checkpoint, come every [`CHECKPOINT_BYTES`] or [`CHECKPOINT_TIME`], so that most slice files are
 //! unlinked before the kernel has written them back: the disk sees each byte once. While there is more to append the
 //! sync runs beside it, so that the disk is never idle and the last sync finds little left.
+//!
+//! # What is known of each byte
+//! The sync of step 2 tells of every byte since this merger opened `merged` whether it reached the disk. So what is in `merged`
+//! before that sync is what will be published, and must be what its sender's digest was of. Either that is certain of the
+//! slice that was copied ([`is_as_it_came`]), which costs four system calls; or what was written is read back and compared
+//! with the record. It is read from `merged` and not from the slice: where blocks are shared the slice may read well from
+//! memory, and the disk have something else. Where slices' digests do not join, what is merged is read for the digest of the
+//! file anyway, and always compared. What is wrong is cut off, and asked for again.
 
 use crate::Stop;
 use crate::events::Events;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
 use bigup_core::data_dir::DataDir;
-use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
+use bigup_core::digest::{self, Digest, SliceHasher};
 use bigup_core::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
 use bigup_core::event::Event;
 use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
+use bigup_core::publish::{damaged_since_merged, must_be_hashed};
 use bigup_core::room;
-use bigup_core::spool::{LockedSpool, Records, Spool, Upload, slice_is_right};
+use bigup_core::spool::{
+    LockedSpool, Record, Records, Spool, Upload, WholeHash, is_as_it_came, merged_is_right, slice_is_right,
+};
+use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -55,8 +67,10 @@ pub struct Merge<'a> {
     again: BTreeSet<u64>,
     copier: Copier,
     method: Option<CopyMethod>,
-    /// Digests the whole file where its slices' digests do not join.
-    hasher: Option<SliceHasher>,
+    /// Slices that an earlier merger may have seen: they are not certain ([`is_as_it_came`]).
+    found: BTreeSet<u64>,
+    /// Hashes the whole file where its slices' digests do not join. None: nothing was hashed yet, or what was is no more.
+    whole: Option<WholeHash>,
     /// Slices merged since the last sync began, with the inodes of the files that were merged.
     unsynced: BTreeMap<u64, u64>,
     /// Their bytes.
@@ -98,7 +112,8 @@ impl<'a> Merge<'a> {
             again: from.again.into_iter().collect(),
             copier: Copier::new(),
             method: None,
-            hasher: None,
+            found: from.found,
+            whole: None,
             unsynced: BTreeMap::new(),
             unsynced_bytes: 0,
             syncing: BTreeMap::new(),
@@ -142,9 +157,15 @@ impl<'a> Merge<'a> {
         Some(self.frontier) == self.upload.plan.slice_num && self.again.is_empty()
     }
 
-    /// The digest of the whole merged file, where it was computed on the way.
-    pub fn digest(&self) -> Option<Digest> {
-        self.hasher.as_ref().map(|hasher| hasher.finish().digest)
+    /// The digest of the whole merged file, where its slices' digests do not join to it.
+    ///
+    /// # Errors
+    /// As the system gives them; or a slice was damaged after it was merged, and is asked for again.
+    pub fn digest(&mut self) -> io::Result<Option<Digest>> {
+        if !must_be_hashed(&self.upload, &Records(&self.digests))? {
+            return Ok(None);
+        }
+        Ok(Some(self.hash_up_to(self.frontier)?.finish()))
     }
 
     /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. None: anything may
@@ -279,6 +300,12 @@ impl<'a> Merge<'a> {
                 locked.unlink_this(*slice_id, *inode)?;
             }
         }
+        if let Some(whole) = &self.whole
+            && let Err(e) = self.spool.keep_hash(whole)
+        {
+            // The next merger hashes again what is merged.
+            log::debug!("{}: {e}", self.name);
+        }
         self.info_lags = true;
         Ok(true)
     }
@@ -340,6 +367,8 @@ impl<'a> Merge<'a> {
     /// Puts one slice in its place. False: it is not there.
     fn merge_one(&mut self, slice_id: u64) -> io::Result<bool> {
         let path = self.spool.slice_path(slice_id);
+        // Before the file is opened, and again once it was copied: a client may replace both in between.
+        let record = Records(&self.digests).get(slice_id)?;
         let slice = match disk::open_regular(&path) {
             Ok(slice) => slice,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -347,7 +376,6 @@ impl<'a> Merge<'a> {
         };
         let Some(offset) = self.offset_of(slice_id)? else { return Ok(false) };
         let found = slice.metadata().at("looking at", &path)?;
-        let record = Records(&self.digests).get(slice_id)?;
         // A slice that came before the end of the file was told, from another source, may be too long for its place.
         let fits = self.upload.plan.len_of(slice_id).is_none_or(|len| len == found.len());
         let trusted = fits && record.is_some_and(|r| r.boot == BootId::current() && r.len == found.len());
@@ -358,14 +386,26 @@ impl<'a> Merge<'a> {
             }
             return Ok(false);
         }
-        if let Err(e) = self.put(&slice, slice_id, offset, found.len()) {
-            if slice_id == self.frontier {
-                // Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
-                let _ = room::cut(&self.merged, offset, &self.upload.plan);
+        match self.put(&slice, slice_id, offset, record) {
+            Ok(Put::Right) => {}
+            Ok(Put::Wrong) => {
+                log::warn!(slice = slice_id; "{}: slice {slice_id} did not reach the disk; it will be asked for again", self.name);
+                self.lose(slice_id, found.ino())?;
+                self.look_at_waiting()?;
+                return Ok(false);
             }
-            self.doubt(slice_id, found.ino(), &e)?;
-            return Err(e).at("merging", &path);
+            Ok(Put::Replaced) => {
+                // What came in its place is told by the watch.
+                self.cut_part(slice_id, offset);
+                return Ok(false);
+            }
+            Err(e) => {
+                self.cut_part(slice_id, offset);
+                self.doubt(slice_id, found.ino(), &e)?;
+                return Err(e).at("merging", &path);
+            }
         }
+        self.found.remove(&slice_id);
         self.unsynced.insert(slice_id, found.ino());
         self.unsynced_bytes += found.len();
         self.frontier = self.frontier.max(slice_id + 1);
@@ -380,35 +420,126 @@ impl<'a> Merge<'a> {
         Ok(self.upload.plan.offset_of(slice_id))
     }
 
-    fn put(&mut self, slice: &File, slice_id: u64, offset: u64, len: u64) -> Result<(), CopyError> {
-        let method = self.copier.copy(slice, &self.merged, offset, len)?;
+    /// Copies a slice to its place, and makes sure of what is there then.
+    fn put(&mut self, slice: &File, slice_id: u64, offset: u64, record: Option<Record>) -> Result<Put, CopyError> {
+        let Some(record) = record else { return Ok(Put::Wrong) };
+        let method = self.copier.copy(slice, &self.merged, offset, record.len)?;
         if self.method != Some(method) {
             log::info!(slice = slice_id; "{}: merging slice {slice_id} by {method}", self.name);
             self.method = Some(method);
         }
-        let joins = self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
-        if joins || self.upload.taken_over || slice_id != self.frontier {
-            // What was hashed on the way may be of another content than what is there now.
-            self.hasher = None;
-            return Ok(());
+        // Asked now, once all of it was read.
+        let is_certain = !self.found.contains(&slice_id) && is_as_it_came(slice);
+        if Records(&self.digests).get(slice_id)? != Some(record) {
+            return Ok(Put::Replaced);
         }
-        Ok(self.hash_on(slice, offset)?)
+        let joins =
+            self.upload.plan.slice_num == Some(1) || self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
+        if slice_id != self.frontier || joins || self.upload.taken_over {
+            // What was hashed on the way may be of another content than what is there now.
+            self.whole = None;
+            let is_right = is_certain || merged_is_right(&self.merged, &self.upload.plan, slice_id, Some(record));
+            return Ok(if is_right { Put::Right } else { Put::Wrong });
+        }
+        let mut whole = self.hash_up_to(slice_id)?.clone();
+        let is_right = self.hash_next(&mut whole)?;
+        self.whole = Some(whole).filter(|_| is_right);
+        Ok(if is_right { Put::Right } else { Put::Wrong })
     }
 
-    /// Hashes a slice as it is appended at `offset`; what was merged by an earlier merger is read first.
-    fn hash_on(&mut self, slice: &File, offset: u64) -> io::Result<()> {
-        let mut hasher = match self.hasher.take() {
-            Some(hasher) => hasher,
-            None => {
-                let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
-                disk::read_range(&self.merged, 0, offset, |bytes| hasher.update(bytes))?;
-                hasher
-            }
+    /// The hash of the first `end` slices of the merged file: from where this merger, or one before it, has come to.
+    fn hash_up_to(&mut self, end: u64) -> io::Result<&WholeHash> {
+        let mut whole = match self.whole.take().filter(|whole| whole.slices() <= end) {
+            Some(whole) => whole,
+            None => self.spool.kept_hash(&Records(&self.digests), end)?,
         };
-        disk::read_range(slice, 0, slice.metadata()?.len(), |bytes| hasher.update(bytes))?;
-        self.hasher = Some(hasher);
+        while whole.slices() < end {
+            let slice_id = whole.slices();
+            if !self.hash_next(&mut whole)? {
+                self.cut_to(slice_id)?;
+                return Err(damaged_since_merged(slice_id));
+            }
+        }
+        Ok(self.whole.insert(whole))
+    }
+
+    /// Hashes the next slice of the merged file. False: it is not what its record says, and what was hashed is of no use.
+    fn hash_next(&self, whole: &mut WholeHash) -> io::Result<bool> {
+        let slice_id = whole.slices();
+        let record = Records(&self.digests).get(slice_id)?;
+        let offset = self.upload.plan.offset_of(slice_id).unwrap_or(0);
+        let in_file = || self.merged.metadata().map(|found| found.len().saturating_sub(offset));
+        let len = record.map_or_else(|| self.upload.plan.len_of(slice_id).map_or_else(in_file, Ok), |r| Ok(r.len))?;
+        let mut hasher = record.map(|record| SliceHasher::new(record.digest.kind, offset));
+        let read = disk::read_range(&self.merged, offset, len, |bytes| {
+            whole.update(bytes);
+            hasher.iter_mut().for_each(|hasher| hasher.update(bytes));
+        });
+        if let Err(e) = read {
+            // As wherever it is compared, what the disk cannot give back is not right.
+            let is_lost = e.kind() == io::ErrorKind::UnexpectedEof || e.raw_os_error() == Some(Errno::EIO as i32);
+            return if is_lost { Ok(false) } else { Err(e) };
+        }
+        whole.end_slice(record.as_ref());
+        Ok(record.zip(hasher).is_none_or(|(record, is)| is.finish() == record.digest))
+    }
+
+    /// Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
+    fn cut_part(&self, slice_id: u64, offset: u64) {
+        if slice_id == self.frontier {
+            let _ = room::cut(&self.merged, offset, &self.upload.plan);
+        }
+    }
+
+    /// Has a slice asked for again that is neither in its file, of the inode `inode`, nor in the merged file.
+    fn lose(&mut self, slice_id: u64, inode: u64) -> io::Result<()> {
+        self.found.remove(&slice_id);
+        self.cut_to(slice_id)?;
+        self.lock()?.map_or(Ok(()), |locked| locked.unlink_this(slice_id, inode))
+    }
+
+    /// Has all slices that wait and are wrong asked for again at once: what lost one has mostly lost more, and each alone would
+    /// take its sender a turn.
+    fn look_at_waiting(&self) -> io::Result<()> {
+        let waiting = self.spool.holdings(&self.upload)?.waiting;
+        for slice_id in waiting.into_iter().filter(|slice_id| *slice_id > self.frontier) {
+            let path = self.spool.slice_path(slice_id);
+            let is_certain =
+                !self.found.contains(&slice_id) && disk::open_regular(&path).is_ok_and(|slice| is_as_it_came(&slice));
+            let record = Records(&self.digests).get(slice_id)?;
+            if is_certain || slice_is_right(&path, &self.upload.plan, slice_id, record)? {
+                continue;
+            }
+            if self.lock()?.map_or(Ok(false), |locked| locked.discard_if_wrong(slice_id))? {
+                log::warn!(slice = slice_id; "{}: slice {slice_id} did not reach the disk either", self.name);
+            }
+        }
         Ok(())
     }
+
+    /// Cuts the merged file to its first `keep` slices. Those above it whose files are still there are merged again; the
+    /// others are asked for again.
+    fn cut_to(&mut self, keep: u64) -> io::Result<()> {
+        let Some(locked) = self.lock()? else { return Ok(()) };
+        locked.cut_to(&self.merged, keep)?;
+        self.frontier = keep;
+        self.whole = None;
+        self.info_lags = true;
+        self.unsynced.retain(|slice_id, _| *slice_id < keep);
+        self.syncing.retain(|slice_id, _| *slice_id < keep);
+        self.again.retain(|slice_id| *slice_id < keep);
+        Ok(())
+    }
+}
+
+/// What became of a slice that was copied to its place.
+enum Put {
+    /// What is there is what came.
+    Right,
+    /// It is not.
+    Wrong,
+    /// Another one came in its place meanwhile.
+    Replaced,
 }
 
 fn is_full(error: &io::Error) -> bool {

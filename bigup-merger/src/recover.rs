@@ -1,7 +1,7 @@
 //! What to trust at the start.
 //!
-//! Under the same kernel nothing that was written is lost, whoever was killed: lengths and names are right, and nothing
-//! is read again. Under another one (the boot id differs) whatever was not synced may be anything, and names may be
+//! Under the same kernel lengths and names are right, whoever was killed; whether the content of a slice is what came, is
+//! found out when it is merged ([`crate::merge`]). Under another one (the boot id differs) whatever was not synced may be anything, and names may be
 //! missing. What lies below the recorded synced frontier and has no slice file any more has reached the disk. All else
 //! is checked: a slice against its digest, to be merged again; where it is gone or wrong, what was merged of it; where
 //! neither is right, the merged file is cut there and the slice is asked for again.
@@ -24,6 +24,8 @@ pub struct Recovered {
     pub frontier: u64,
     /// Slices below the frontier to be written again, ascending.
     pub again: Vec<u64>,
+    /// Slices that waited, of which a merger that died may have been told that they could not be written back.
+    pub found: BTreeSet<u64>,
 }
 
 /// Finds out where merging goes on. None: there is no such upload.
@@ -44,6 +46,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     doubtful.extend(holdings.waiting.iter().filter(|id| **id < holdings.frontier));
     let (mut frontier, mut damaged, mut again) = (holdings.frontier, None, vec![]);
     let digests = spool.open_digests()?;
+    let found = holdings.waiting.iter().copied().collect();
     let above: Vec<u64> = holdings.waiting.into_iter().filter(|id| *id >= holdings.frontier).collect();
     for slice_id in doubtful {
         match state_of(spool, &Records(&digests), &merged, &upload.plan, slice_id, same_boot)? {
@@ -73,7 +76,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     Records(&digests).set_merge_boot(BootId::current()).at("writing", spool.path())?;
     // So that the folder's entries are there before the first slice is unlinked.
     disk::sync_dir(spool.path())?;
-    Ok(Some(Recovered { upload, merged, frontier, again }))
+    Ok(Some(Recovered { upload, merged, frontier, again, found }))
 }
 
 enum State {

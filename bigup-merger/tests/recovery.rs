@@ -3,11 +3,11 @@
 
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
-use bigup_core::disk::BootId;
+use bigup_core::disk::{BootId, notes_failed_writes};
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::room::Room;
-use bigup_core::spool::{Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload};
+use bigup_core::spool::{Arrival, Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload};
 use bigup_core::store::{self, Entry, Stamp, Store};
 use bigup_merger::merge::Merge;
 use bigup_merger::recover::recover;
@@ -75,6 +75,15 @@ impl Bench {
 
     /// Sends one slice of any content, as the daemon does.
     fn put_bytes(&self, slice_id: u64, bytes: &[u8]) -> Result<Place, SliceError> {
+        self.try_put_open(slice_id, bytes).map(|(place, _)| place)
+    }
+
+    /// The same of a slice that is taken; its file stays open.
+    fn put_open(&self, slice_id: u64, bytes: &[u8]) -> (Place, Arrival) {
+        self.try_put_open(slice_id, bytes).unwrap()
+    }
+
+    fn try_put_open(&self, slice_id: u64, bytes: &[u8]) -> Result<(Place, Arrival), SliceError> {
         let mut locked = self.spool.lock().unwrap().expect("there is an upload");
         let len = bytes.len() as u64;
         let offset = locked.upload().plan.learn(slice_id, len)?.offset_of(slice_id).unwrap_or(0);
@@ -83,7 +92,8 @@ impl Bench {
         let mut arrival = self.spool.arrival(slice_id)?;
         arrival.file().write_all(bytes).unwrap();
         let source = locked.upload().source.clone();
-        locked.commit(&mut arrival, len, source.as_deref(), &digests)
+        let place = locked.commit(&mut arrival, len, source.as_deref(), &digests)?;
+        Ok((place, arrival))
     }
 
     /// Merges until nothing more can be done.
@@ -114,6 +124,15 @@ impl Bench {
 
     /// Merges until nothing came for `idle`.
     fn merge_for(&self, idle: Duration) -> Ended {
+        self.try_merge_for(idle).unwrap()
+    }
+
+    /// Merges until nothing more can be done, which may fail.
+    fn try_merge(&self) -> std::io::Result<Ended> {
+        self.try_merge_for(Duration::from_millis(2))
+    }
+
+    fn try_merge_for(&self, idle: Duration) -> std::io::Result<Ended> {
         let config = Config {
             data_dir: self.dir.path().to_owned(),
             file_name: self.name.clone(),
@@ -121,7 +140,7 @@ impl Bench {
             leave_notice: false,
             events: Events::untold(),
         };
-        run(&config, &Stop::never()).unwrap()
+        run(&config, &Stop::never())
     }
 
     fn holdings(&self) -> Holdings {
@@ -783,6 +802,135 @@ fn the_digest_is_that_of_the_file_even_if_a_slice_of_a_torn_record_comes_with_ot
     }
 }
 
+// --- the disk loses what it took in, without a reboot and without a word
+
+#[test]
+fn slices_that_were_lost_while_they_waited_are_asked_for_again_all_at_once() {
+    for slice_size in [1000, 1024] {
+        let bench = Bench::new(slice_size, slice_size * 5 + 1);
+        bench.put([0, 1, 2, 3, 5]);
+        [1, 3, 5].into_iter().for_each(|slice_id| bench.garble_slice(slice_id));
+        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.held(), [0, 2], "by {slice_size}");
+        bench.assert_finished(bench.finish(), &bench.content);
+    }
+}
+
+#[test]
+fn an_only_slice_that_was_lost_while_it_waited_is_asked_for_again() {
+    let bench = Bench::new(1024, 1000);
+    bench.put([0]);
+    bench.garble_slice(0);
+    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.held(), Vec::<u64>::new());
+    bench.assert_finished(bench.finish(), &bench.content);
+}
+
+/// A merger died after it had merged a slice and before it synced; then the disk lost that slice.
+#[test]
+fn a_slice_below_the_frontier_that_was_lost_is_asked_for_again() {
+    for slice_size in [1000, 1024] {
+        let bench = Bench::new(slice_size, slice_size * 4);
+        bench.put(0..3);
+        bench.leave_merged(&bench.content[..slice_size * 3]);
+        bench.garble_slice(1);
+        assert_eq!(bench.merge(), Ended::Idle);
+        assert!(!bench.held().contains(&1), "by {slice_size}");
+        bench.assert_finished(bench.finish(), &bench.content);
+    }
+}
+
+/// What their sender has open since before their first byte is merged as it is, which spares hashing it. Only reading could
+/// tell that it was changed here.
+#[test]
+fn slices_that_their_sender_keeps_open_are_not_read_for_their_digest() {
+    for is_kept_open in [true, false] {
+        let bench = Bench::new(1024, 2048);
+        let mut changed = bench.content.clone();
+        changed[1024..].fill(0);
+        let ended = bench.merge_during_for(if is_kept_open { LONG } else { Duration::from_millis(300) }, || {
+            let kept = bench.put_open(1, bench.slice(1)).1;
+            bench.garble_slice(1);
+            let kept = is_kept_open.then_some(kept);
+            bench.put([0]);
+            while bench.spool.path().exists() && bench.spool.slice_path(1).exists() {
+                std::thread::yield_now();
+            }
+            drop(kept);
+        });
+        let is_known = notes_failed_writes(&File::open(bench.data.root()).unwrap());
+        if is_kept_open && is_known {
+            assert!(matches!(ended, Ended::Published(_)));
+            assert!(fs::read(bench.finished_path()).unwrap() == changed, "it was read");
+        } else if !is_kept_open {
+            assert_eq!(ended, Ended::Idle);
+            assert_eq!(bench.held(), [0]);
+        }
+    }
+}
+
+/// A merger that died may have been told that it was lost, which is told once.
+#[test]
+fn slices_that_waited_when_the_merger_began_are_read_all_the_same() {
+    let bench = Bench::new(1024, 2048);
+    let kept = bench.put_open(0, bench.slice(0)).1;
+    bench.garble_slice(0);
+    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.held(), Vec::<u64>::new());
+    drop(kept);
+}
+
+#[test]
+fn what_was_hashed_by_one_merger_is_not_read_by_the_next() {
+    let bench = Bench::new(1000, 4000);
+    for slice_id in 0..3 {
+        bench.put([slice_id]);
+        assert_eq!(bench.merge(), Ended::Idle);
+    }
+    // Only reading it could tell.
+    bench.garble_merged(0);
+    bench.put([3]);
+    assert_eq!(bench.merge(), Ended::Published(digest::of_bytes(&bench.content)));
+}
+
+/// As an upload is left by a version that kept none, or by a power cut.
+#[test]
+fn without_a_kept_hash_all_is_read_once_and_compared() {
+    for is_torn in [false, true] {
+        let bench = Bench::new(1000, 4000);
+        bench.put(0..3);
+        assert_eq!(bench.merge(), Ended::Idle);
+        let hash = bench.spool.path().join("hash");
+        if is_torn {
+            fs::write(&hash, "BIGUPWH1 torn").unwrap()
+        } else {
+            fs::remove_file(&hash).unwrap()
+        }
+        bench.garble_merged(1);
+        bench.put([3]);
+        let error = bench.try_merge().unwrap_err();
+        assert!(error.to_string().contains("slice 1 was damaged after it was merged"), "{error}");
+        assert_eq!(bench.held(), [0, 3]);
+        bench.assert_finished(bench.finish(), &bench.content);
+    }
+}
+
+#[test]
+fn a_merged_only_slice_is_looked_at_after_a_reboot() {
+    // Its end is not known when it is merged, so it is not adopted.
+    let bench = Bench::with_plan(Plan::new(None, Some(1024), None).unwrap(), 1024, 1024);
+    bench.put([0]);
+    assert_eq!(bench.merge(), Ended::Idle);
+    bench.change(|upload| Upload { plan: Plan::new(None, Some(1024), Some(1024)).unwrap(), ..upload });
+    // Nothing of it was synced before the power was cut.
+    bench.with_records(|records| records.set_synced(0).unwrap());
+    bench.reboot();
+    bench.garble_merged(0);
+    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.held(), Vec::<u64>::new());
+    bench.assert_finished(bench.finish(), &bench.content);
+}
+
 // --- taken over: held slices may be of another content
 
 /// An upload of one source that another one took over, when these slices of the first were held and merged as far as
@@ -980,7 +1128,9 @@ fn a_broken_promise_blocks_in_one_step_and_is_not_forgotten() {
         let events = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
         events.add_watch(bench.spool.path(), AddWatchFlags::IN_MOVED_TO).unwrap();
         assert!(matches!(bench.merge(), Ended::Blocked(_)));
-        assert_eq!(events.read_events().unwrap().len(), 1, "upload.json is replaced once");
+        let replaced = events.read_events().unwrap();
+        let times = replaced.iter().filter(|event| event.name.as_deref() == Some("upload.json".as_ref())).count();
+        assert_eq!(times, 1, "upload.json is replaced once");
         // Whatever a client says next, but for another promise.
         bench.change(|upload| Upload { blocked: None, replace: true, ..upload });
         assert!(!matches!(bench.merge(), Ended::Published(_)));

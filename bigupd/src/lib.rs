@@ -14,7 +14,7 @@
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
 //!   have no spool.
-//! - [`body`], [`intake`]: bytes from the body to the disk.
+//! - [`body`], [`intake`]: bytes from the body to the disk; [`fresh`] keeps open what just came.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`hooks`] - who is asked before an upload begins, and told of finished files.
 //! - [`look`] - looking after all uploads and info.ini.
@@ -33,6 +33,7 @@ pub mod config;
 pub mod descriptors;
 pub mod expiry;
 pub mod forwarded;
+pub mod fresh;
 pub mod hooks;
 pub mod host;
 pub mod intake;
@@ -105,6 +106,7 @@ pub async fn run(
     let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
     let reporter = tokio::spawn(service::report_forever(urls, data.clone(), mergers.clone()));
     let memory = tokio::spawn(memory::give_back_forever());
+    let fresh = tokio::spawn(fresh::let_go_forever(uploads.fresh.clone()));
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
         data,
@@ -134,6 +136,7 @@ pub async fn run(
     let _ = teller.await;
     sweeper.abort();
     memory.abort();
+    fresh.abort();
     watched.abort();
 }
 

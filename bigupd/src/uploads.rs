@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::arriving::{Arriving, Counted};
 use crate::census::Census;
 use crate::config::Config;
+use crate::fresh::Fresh;
 use crate::hooks::begin::Doorkeeper;
 use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
@@ -55,6 +56,8 @@ pub struct Uploads {
     pub config: Arc<Config>,
     /// Files that come in one request and have no spool.
     pub arriving: Arriving,
+    /// Slices that just came.
+    pub fresh: Fresh,
     /// What is counted of them.
     pub metrics: Metrics,
     /// Is told of files that are finished here.
@@ -188,10 +191,10 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, completions, census, without_drafts) = Default::default();
+        let (arriving, fresh, completions, census, without_drafts) = Default::default();
         let metrics = Metrics::new();
         let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
-        Uploads { data, config, arriving, metrics, completions, doorkeeper, census, without_drafts }
+        Uploads { data, config, arriving, fresh, metrics, completions, doorkeeper, census, without_drafts }
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.

@@ -96,6 +96,7 @@ static const struct rule RULES[] = {
     {SYS_fsync, SYNC, 0, -1},
     {SYS_fdatasync, SYNC, 0, -1},
     {SYS_syncfs, SYNC, 0, -1},
+    {SYS_sync_file_range, SYNC, 0, -1},
     {SYS_renameat, RENAME, 2, 3},
     {SYS_renameat2, RENAME, 2, 3},
     {SYS_unlinkat, REMOVE, 0, 1},
@@ -262,6 +263,8 @@ static long perform(int kind, long number, const long *a, const char *path) {
                 before.st_nlink == 1;
     // That of a file system is asked for what it counts, not for what it keeps.
     if (number == SYS_syncfs) return raw(number, a);
+    // It is only asked whether writing back has failed; where it fails here, it has.
+    if (number == SYS_sync_file_range) return raw(number, a);
     if (kind == SYNC) {
         // Not passed on: nothing here looks at the disk, and hundreds of uploads would wait for it.
         if (identity(a[0], NULL, &before)) forget(&before, 0, UINT64_MAX, S_ISDIR(before.st_mode));
@@ -398,6 +401,9 @@ REPLACE int ioctl(int fd, unsigned long request, ...) {
 REPLACE int fsync(int fd) { return CALL(SYS_fsync, fd); }
 REPLACE int fdatasync(int fd) { return CALL(SYS_fdatasync, fd); }
 REPLACE int syncfs(int fd) { return CALL(SYS_syncfs, fd); }
+REPLACE int sync_file_range(int fd, off_t offset, off_t len, unsigned flags) {
+    return CALL(SYS_sync_file_range, fd, offset, len, flags);
+}
 REPLACE int rename(const char *from, const char *to) { return CALL(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to); }
 REPLACE int renameat(int a, const char *from, int b, const char *to) { return CALL(SYS_renameat2, a, from, b, to); }
 REPLACE int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {

@@ -7,15 +7,16 @@
 //!
 //! Where all operations count, two of the four uploads are tried at one n in three; `BIGUP_FAULT_STEP=1` tries all.
 
+use bigup_core::disk::forget_cached;
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::faults::{Effect, Fault, Faults, kind, library, program};
 use bigup_tests::http::Server;
-use bigup_tests::mount::Mount;
+use bigup_tests::mount::{Mount, make_image, run};
 use bigup_tests::process::{PATIENCE, eventually, kill_9};
 use bigup_tests::{data, programs};
 use nix::errno::Errno;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -599,6 +600,117 @@ fn a_slice_that_cannot_be_written_back_is_asked_for_again() {
     eventually("slice 0 is asked for", || begin(&lane, &content).expect(200).held() == [1, 2]);
     post(&server, &content, 0).expect(200);
     eventually_finished(&lane, &content);
+}
+
+/// A disk that takes in what it cannot keep: its device, a loop over a file in memory, finds no room for some time, as a
+/// thinly provisioned volume may. What is written back then is lost, and no sync of ours is told.
+struct LossyDisk {
+    host: Mount,
+    disk: Mount,
+}
+
+impl LossyDisk {
+    fn new() -> LossyDisk {
+        let host = Mount::in_memory("tmpfs", "size=60m");
+        let image = host.path().join("image");
+        let options = "lazy_itable_init=0,lazy_journal_init=0,packed_meta_blocks=1,nodiscard";
+        make_image(&image, &["mkfs.ext4", "-q", "-F", "-J", "size=8", "-E", options], 300 << 20);
+        // What the file system needs for itself lies at the beginning, and is not lost.
+        run(Command::new("fallocate").args(["-o", "0", "-l", "22M"]).arg(&image));
+        let disk = Mount::of_image(&image, "loop,nodiscard");
+        LossyDisk { host, disk }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.disk.path().join("data")
+    }
+
+    /// Has all written back, which may fail.
+    fn settle(&self) {
+        let _ = Command::new("sync").arg("--file-system").arg(self.disk.path()).output();
+    }
+
+    /// Somebody else takes the room that the device believed it had, but for very little.
+    fn take_room(&self) {
+        self.settle();
+        let mut other = fs::File::create(self.host.path().join("other")).expect("a file can be made");
+        while other.write_all(&[0; 65_536]).is_ok() {}
+        let len = other.metadata().expect("it is there").len();
+        other.set_len(len - (6 << 20)).expect("it can be cut");
+        // The last room, of which a block may be lost unsaid.
+        fs::write(self.disk.path().join("filler"), data::bytes(8, 8 << 20)).expect("it is taken in");
+        self.settle();
+    }
+
+    /// What was written is lost, all of it at the end; then there is room again.
+    fn lose(&self, spool: &Path) {
+        let control = self.disk.path().join("control");
+        fs::write(&control, data::bytes(9, 8 << 20)).expect("it is taken in");
+        self.settle();
+        fs::remove_file(self.host.path().join("other")).expect("it is there");
+        run(Command::new("mount").args(["-o", "remount,size=300m"]).arg(self.host.path()));
+        // As where memory is short.
+        let written = list(spool).into_iter().map(|name| spool.join(name)).chain([control.clone()]);
+        written.for_each(|path| forget_cached(&fs::File::open(path).expect("it can be opened"), 0, 0));
+        assert!(fs::read(&control).expect("it can be read") != data::bytes(9, 8 << 20), "the disk lost nothing");
+    }
+
+    /// Forgets all that the kernel knows of its files, as it does of those that nobody has open for some time.
+    fn mount_anew(self) -> LossyDisk {
+        self.settle();
+        let LossyDisk { host, disk } = self;
+        drop(disk);
+        let disk = Mount::of_image(&host.path().join("image"), "loop,nodiscard");
+        LossyDisk { host, disk }
+    }
+}
+
+/// All slices but the first, which are acknowledged and wait for it while the disk loses them.
+fn what_a_disk_loses_unsaid(slice_size: usize, is_forgotten: bool) {
+    let (num, query) = (24, format!("file_name=x&slice_size={slice_size}&file_size={}&source=s", 24 * slice_size));
+    let content = data::bytes(7, num * slice_size);
+    let mut disk = LossyDisk::new();
+    let mut daemon = Daemon::with_data(&disk.data(), &["--reserve", "0", "--merger-idle", "300ms"]);
+    let send = |daemon: &Daemon, slice_id: u64| {
+        let at = slice_id as usize * slice_size;
+        let query = format!("file_name=x&slice_id={slice_id}&slice_size={slice_size}&source=s");
+        daemon.server().post(&query, &content[at..at + slice_size])
+    };
+    daemon.server().get(&query).expect(200);
+    disk.take_room();
+    (1..num as u64).for_each(|slice_id| drop(send(&daemon, slice_id).expect(200)));
+    disk.lose(&disk.data().join("tmp/x"));
+    if is_forgotten {
+        daemon.kill_9();
+        disk = disk.mount_anew();
+        daemon = Daemon::with_data(&disk.data(), &["--reserve", "0", "--merger-idle", "300ms"]);
+    }
+    eventually("it is finished", || {
+        let answer = daemon.server().get(&format!("{query}&wait=1"));
+        let held = answer.held();
+        if answer.body["is_uploaded"] == 0 {
+            (0..num as u64).filter(|id| !held.contains(id)).for_each(|slice_id| drop(send(&daemon, slice_id)));
+        }
+        answer.body["is_uploaded"] == 1
+    });
+    assert!(fs::read(daemon.finished("x")).expect("it is there") == content, "it was published with other content");
+    daemon.stop();
+}
+
+/// Needs root.
+#[test]
+fn what_a_disk_lost_of_waiting_slices_is_asked_for_again() {
+    for slice_size in [1 << 20, 1_000_000] {
+        what_a_disk_loses_unsaid(slice_size, false);
+    }
+}
+
+/// Needs root.
+#[test]
+fn what_a_disk_lost_of_waiting_slices_and_nobody_knows_any_more_is_asked_for_again() {
+    for slice_size in [1 << 20, 1_000_000] {
+        what_a_disk_loses_unsaid(slice_size, true);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::{LockedSpool, MergerLock, Record, Spool};
 use crate::digest::{SliceDigest, SliceHasher};
 use crate::disk::{self, Context, Copier};
 use crate::plan::Plan;
+use crate::room;
 use nix::errno::Errno;
 use std::fs::File;
 use std::io;
@@ -46,6 +47,29 @@ pub fn merged_is_right(merged: &File, plan: &Plan, slice_id: u64, record: Option
     place.is_some_and(|from| is_as_recorded(merged, from, plan, slice_id, record).unwrap_or(false))
 }
 
+/// Whether a reader of this descriptor of a slice's file has got just what its sender's bytes were when they were digested,
+/// under the kernel that runs. To be asked after the last byte was read. False: it is not certain.
+///
+/// The kernel may fail to write a slice back, drop its pages, and read something else. It notes the failure in the inode
+/// before the pages may go, and tells it once to each descriptor that was open then, and to the next that is opened if nobody
+/// was told. The note is lost only with the inode, which stays while any descriptor is open. So:
+///
+/// 1. [`Spool::arrival`] locks the file exclusively before its first byte, and nobody else ever does once it is a slice. Who
+///    has it locked now has had it open since, and the inode was there from the first byte until now.
+/// 2. A failure before this descriptor was opened is told to it, as one after it: unless somebody was told before. Who syncs
+///    a slice removes it if that fails. A merger may have died between being told and doing something about it: for slices
+///    that it may have seen this must not be asked.
+/// 3. So there was no failure before this returns, thus none before the last byte was read.
+///
+/// Both are asked with this descriptor open, so their order does not matter: from the first byte on either its sender's
+/// descriptor keeps the inode or this one. A lock that another node of a shared file system
+/// holds says nothing of this kernel's memory; such file systems are none that [`disk::notes_failed_writes`].
+pub fn is_as_it_came(slice: &File) -> bool {
+    disk::notes_failed_writes(slice)
+        && disk::check_no_write_failed(slice).is_ok()
+        && disk::is_locked_exclusively(slice).unwrap_or(false)
+}
+
 /// Whether the slice that begins `from` bytes into `file` is what its record says. What the disk cannot give back is not.
 pub(super) fn is_as_recorded(
     file: &File,
@@ -84,6 +108,18 @@ impl LockedSpool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             done => done.map(|()| true),
         }
+    }
+
+    /// Cuts `merged`, the file so far, to its first `keep` slices, since what follows is not what it should be. A power cut
+    /// in between leaves slices that count as unsynced, and are looked at. The caller is the merger or has its lock.
+    ///
+    /// # Errors
+    /// As the system gives them; it is not cut then.
+    pub fn cut_to(&self, merged: &File, keep: u64) -> io::Result<()> {
+        // For good, and first.
+        self.note_cut(keep)?;
+        let end = self.upload.plan.offset_of(keep).unwrap_or(0);
+        room::cut(merged, end, &self.upload.plan).at("cutting", &self.spool.merged_path())
     }
 
     /// Whether the file of a waiting slice is not what its record says. What is said under the lock holds: slices come

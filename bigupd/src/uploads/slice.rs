@@ -98,6 +98,7 @@ impl Uploads {
             }
         }
         self.keep_promise(ask)?;
+        self.fresh.keep(arrival);
         Ok(if may_merge { Stored::MergerDue } else { Stored::Waits })
     }
 

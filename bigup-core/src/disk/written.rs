@@ -1,0 +1,48 @@
+//! Whether the kernel failed to write back what was written to a file. Linux only.
+#![allow(unsafe_code)]
+
+use nix::errno::Errno;
+use nix::libc::{SYNC_FILE_RANGE_WAIT_BEFORE, sync_file_range};
+use nix::sys::statfs::{FsType, fstatfs};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// File systems of which it is known that each failed write-back is noted in the inode: ext2 to ext4, XFS, Btrfs, and tmpfs,
+/// which has none (statfs(2)).
+const NOTE_FAILURES: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+
+/// An offset that no file reaches, in bytes.
+const BEYOND: i64 = 1 << 62;
+
+/// Whether the file system of `file` notes in the inode each write-back that fails. False where that is not known.
+pub fn notes_failed_writes(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|found| NOTE_FAILURES.iter().any(|known| found.filesystem_type() == FsType(*known as _)))
+}
+
+/// Says whether any write-back of `file` has failed that this descriptor was not told of, without writing or waiting for any:
+/// SYNC_FILE_RANGE_WAIT_BEFORE (sync_file_range(2)) waits for pages in the range alone, which is beyond any file, and then
+/// tells failures of the whole file. A descriptor that was opened after one is told of it if nobody was before.
+///
+/// # Errors
+/// Something that was written may never reach the disk; or the file system cannot tell.
+pub fn check_no_write_failed(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as its `File` is borrowed, and no memory is passed.
+    let status = unsafe { sync_file_range(file.as_raw_fd(), BEYOND, 1, SYNC_FILE_RANGE_WAIT_BEFORE) };
+    Errno::result(status).map(drop).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_can_be_written_is_not_lost() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"x").unwrap();
+        check_no_write_failed(&file).unwrap();
+        // /proc has nothing to write back.
+        assert!(!notes_failed_writes(&File::open("/proc/self/status").unwrap()));
+    }
+}

@@ -1,0 +1,115 @@
+//! Slices that came a short time ago, whose files are kept open: as long as they are, a merger knows that it reads what came,
+//! without comparing it with its digest ([`bigup_core::spool::is_as_it_came`]).
+//!
+//! They are let go once their names are gone, so that their blocks become free and nobody writes them back; and after
+//! [`KEPT_FOR`], or when too many came since. Whoever merges them then reads them, which costs time and nothing else.
+
+use bigup_core::spool::Arrival;
+use nix::sys::resource::{Resource, getrlimit};
+use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How long a file is kept open: a merger that keeps pace takes much less.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+
+/// How often it is looked which names are gone.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Most files kept open: what a merger may lie behind by, several times.
+const MOST: u64 = 256;
+
+/// Of the descriptors that the daemon may have, the part that is used for this.
+const SHARE: u64 = 16;
+
+/// The files kept open.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    kept: Arc<Mutex<VecDeque<(Instant, Arrival)>>>,
+    most: usize,
+    came: Arc<Notify>,
+}
+
+impl Default for Fresh {
+    fn default() -> Fresh {
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        let most = usize::try_from((files / SHARE).min(MOST)).unwrap_or(0);
+        Fresh { kept: Arc::default(), most, came: Arc::default() }
+    }
+}
+
+impl Fresh {
+    /// Keeps the file of a slice that was committed. May block.
+    pub fn keep(&self, arrival: Arrival) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back((Instant::now(), arrival));
+        let first = kept.len().saturating_sub(self.most);
+        let gone: Vec<_> = kept.drain(..first).collect();
+        drop(kept);
+        // Outside the lock: the last to close a file that has no name any more removes it.
+        drop(gone);
+        self.came.notify_one();
+    }
+
+    /// Lets go those whose time is over or whose names are gone. Whether any is left. May block.
+    fn let_go(&self) -> bool {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = |when: &Instant, arrival: &Arrival| {
+            when.elapsed() < KEPT_FOR && arrival.file().metadata().is_ok_and(|found| found.nlink() > 0)
+        };
+        let (stay, gone) = kept.drain(..).partition(|(when, arrival)| is_kept(when, arrival));
+        *kept = stay;
+        let is_any_left = !kept.is_empty();
+        drop(kept);
+        drop::<VecDeque<_>>(gone);
+        is_any_left
+    }
+}
+
+/// Lets go what need not be kept any more, again and again.
+pub async fn let_go_forever(fresh: Fresh) {
+    loop {
+        fresh.came.notified().await;
+        let mut is_any_left = true;
+        while is_any_left {
+            tokio::time::sleep(PAUSE).await;
+            let at_work = fresh.clone();
+            is_any_left = tokio::task::spawn_blocking(move || at_work.let_go()).await.unwrap_or(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigup_core::data_dir::DataDir;
+    use bigup_core::name::FileName;
+    use bigup_core::plan::Plan;
+    use bigup_core::room::Room;
+    use bigup_core::spool::{Spool, Upload};
+
+    #[test]
+    fn what_has_no_name_is_let_go_and_so_are_the_oldest_of_too_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let name = FileName::new("x").unwrap();
+        let plan = Plan::new(None, Some(1024), Some(10_240)).unwrap();
+        assert!(Spool::create(&data, &Upload::begin(name.clone(), plan, None), &Room::new(&data, 0)).unwrap());
+        let spool = Spool::of(&data, &name);
+        let fresh = Fresh { most: 3, ..Fresh::default() };
+        let ids = || -> Vec<u64> {
+            let kept = fresh.kept.lock().unwrap();
+            let name = |arrival: &Arrival| arrival.path().file_name().unwrap().to_str().unwrap().to_owned();
+            kept.iter().map(|(_, arrival)| name(arrival).split('.').next().unwrap().parse().unwrap()).collect()
+        };
+        assert!(!fresh.let_go());
+        (0..5).for_each(|slice_id| fresh.keep(spool.arrival(slice_id).unwrap()));
+        assert_eq!(ids(), [2, 3, 4]);
+        let path = fresh.kept.lock().unwrap()[1].1.path().to_owned();
+        std::fs::remove_file(path).unwrap();
+        assert!(fresh.let_go());
+        assert_eq!(ids(), [2, 4]);
+    }
+}
