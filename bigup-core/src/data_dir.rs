@@ -10,10 +10,12 @@
 //! DATA/damaged/<time>/ what a repair moved out of the way, as in a data folder
 //! ```
 
-use crate::disk::Context;
+use crate::disk::{Context, Place};
 use crate::joint::JointSyncs;
 use nix::unistd::{AccessFlags, eaccess};
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,6 +49,7 @@ impl DataDir {
     /// # Errors
     /// It has no `tmp/` or no `files/`.
     pub fn open(root: &Path) -> io::Result<DataDir> {
+        data.check_mounts()?;
         let data = DataDir { root: root.to_owned(), leaves_notices: false, syncs: Arc::default() };
         check_folder(&data.tmp())?;
         check_folder(&data.files())?;
@@ -70,6 +73,7 @@ impl DataDir {
         self.leaves_notices
     }
 
+        self.check_mounts()?;
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
@@ -98,6 +102,36 @@ impl DataDir {
         let damaged = self.root.join("damaged");
         create_folder(&damaged)?;
         create_folder(&damaged.join(when))?;
+    /// Makes sure that what is finished can be moved from `tmp/` to where it belongs: only within one mount.
+    ///
+    /// # Errors
+    /// It cannot; says which folders are apart and what to do. Or as the system gives them.
+    pub fn check_mounts(&self) -> io::Result<()> {
+        let tmp = self.tmp();
+        let here = Place::of_folder(&tmp)?;
+        let completed = Some(self.completed()).filter(|completed| completed.exists());
+        for folder in [Some(self.files()), completed].into_iter().flatten() {
+            if Place::of_folder(&folder)? != here {
+                return Err(io::Error::other(format!(
+                    "{} and {} are on different mounts, between which no file can be moved: \
+                     mount one disk for both, at {}",
+                    folder.display(),
+                    tmp.display(),
+                    self.root.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is mounted below `files/`, as far as the kernel tells: no file of a name there can be finished.
+    pub fn mounts_in_files(&self) -> Vec<PathBuf> {
+        let Ok(files) = self.files().canonicalize() else { return vec![] };
+        // Without /proc each upload finds out for itself.
+        let told = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        mount_points(&told).filter(|point| *point != files && point.starts_with(&files)).collect()
+    }
+
         DataDir::create(&damaged.join(when))
     }
 
@@ -120,6 +154,31 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The places that a text like /proc/self/mountinfo tells of: the fifth field of each line, with blanks and the like as
+/// octal numbers (proc_pid_mountinfo(5)).
+fn mount_points(told: &[u8]) -> impl Iterator<Item = PathBuf> {
+    let fields = told.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    fields.map(|field| PathBuf::from(OsString::from_vec(unescaped(field))))
+}
+
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut rest) = (vec![], field);
+    while let Some((first, more)) = rest.split_first() {
+        let octal = more.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &more[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    bytes
+}
+
 /// Makes sure that `path` is a folder itself: a symlink in place of one of ours would lead elsewhere.
 ///
 /// # Errors
@@ -131,4 +190,17 @@ pub fn check_folder(path: &Path) -> io::Result<()> {
         return Err(io::Error::other(what)).at("looking for the folder", path);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_their_escapes() {
+        let told = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n\
+                     37 35 0:5 / /a\\040b\\134c\\999 rw - tmpfs tmpfs rw\n\n";
+        let points: Vec<PathBuf> = mount_points(told).collect();
+        assert_eq!(points, [Path::new("/mnt2"), Path::new("/a b\\c\\999")]);
+    }
 }

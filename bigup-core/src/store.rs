@@ -6,7 +6,7 @@
 
 use crate::data_dir::DataDir;
 use crate::digest::{Digest, Leaves};
-use crate::disk::Context;
+use crate::disk::{Context, Place};
 use crate::joint::JointSyncs;
 use crate::name::FileName;
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
+use std::cell::Cell;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -120,10 +121,12 @@ pub struct Store {
 impl Store {
     /// The store of `data`.
     pub fn new(data: &DataDir) -> Store {
-        Store { files: data.files(), syncs: Arc::clone(&data.syncs) }
+        Store { files: data.files(), tmp: data.tmp(), syncs: Arc::clone(&data.syncs) }
     }
 
     /// Where a finished file of this name is; for messages.
+    /// Where files come from.
+    tmp: PathBuf,
     pub fn path_of(&self, name: &FileName) -> PathBuf {
         self.files.join(name.as_str())
     }
@@ -155,6 +158,37 @@ impl Store {
             Ok(folder) => folder,
             Err(StoreError::InTheWay(what)) => return Ok(Opened::Other(what)),
             Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Nothing),
+    /// Why no file can be moved from `tmp/` to `name`: a folder on the way is on another mount. None: it can, as far as may
+    /// be seen beforehand.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn out_of_reach(&self, name: &FileName) -> io::Result<Option<String>> {
+        let here = Place::of_folder(&self.tmp)?;
+        let (passed, found) = (Cell::new(0), Cell::new(None));
+        let walked = self.walk(name, |folder, _| {
+            if Place::of(folder).at("looking at the file system of", &self.path_of(name))? != here {
+                found.set(Some(passed.get()));
+                return Err(StoreError::Exists);
+            }
+            passed.set(passed.get() + 1);
+            Ok(())
+        });
+        match (found.get(), walked) {
+            (Some(depth), _) => Ok(Some(elsewhere(name, depth))),
+            // What is missing is made where the last folder is that is there; what else is in the way is found later.
+            (None, Err(StoreError::Io(e))) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// A file could not be moved to `name` since that is somewhere else.
+    fn moved_nowhere(&self, name: &FileName) -> StoreError {
+        // Folders of another project quota cannot be told beforehand (xfs_quota(8)).
+        let seen = self.out_of_reach(name).ok().flatten();
+        StoreError::InTheWay(seen.unwrap_or_else(|| elsewhere(name, name.components().count() - 1)))
+    }
+
             Err(StoreError::Io(e)) => return Err(e),
             Err(StoreError::Exists) => unreachable!("looking for a folder finds no file"),
         };
@@ -248,6 +282,7 @@ impl Store {
         // AT_EMPTY_PATH, which needs no /proc, is for administrators on most kernels (open(2), O_TMPFILE).
         let from = format!("/proc/self/fd/{}", file.as_raw_fd());
         let path = self.path_of(name);
+            Err(Errno::EXDEV) => return Err(self.moved_nowhere(name)),
         match linkat(AT_FDCWD, &from[..], &folder, last_component(name), AtFlags::AT_SYMLINK_FOLLOW) {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(StoreError::Exists),
@@ -288,6 +323,7 @@ impl Store {
     fn folder_of(&self, name: &FileName, create: bool) -> Result<File, StoreError> {
         self.walk(name, |folder, next| {
             let Some(component) = next.filter(|_| create) else { return Ok(()) };
+            Err(Errno::EXDEV) => return Err(self.moved_nowhere(name)),
             match mkdirat(folder, component, Mode::from_bits_truncate(0o777)) {
                 Ok(()) => {}
                 Err(Errno::EEXIST) => return Ok(()),
@@ -428,6 +464,16 @@ fn read_stamp(file: &File, found: &Metadata) -> io::Result<Option<Stamp>> {
         _ => None,
     })
 }
+/// Says that finished files cannot get into the folder of `name` that is so many steps below `files/`.
+fn elsewhere(name: &FileName, depth: usize) -> String {
+    let steps: String = name.components().take(depth).flat_map(|component| ["/", component]).collect();
+    let outside = if depth > 0 { format!(", or use a name outside of files{steps}") } else { String::new() };
+    crate::name::printable(&format!(
+        "files{steps} in the server's data folder is on another mount (or subvolume, or project quota) than tmp, and no \
+         file can be moved from there: mount one disk for the whole data folder{outside}"
+    ))
+}
+
 
 #[cfg(test)]
 mod tests {

@@ -55,6 +55,9 @@ fn main() -> ExitCode {
         Err(mistakes) => return refuse(&[mistakes, hooks].concat()),
     };
     if mode.check_config {
+        if let Err(e) = check_mounts(&config) {
+            return refuse(&[e.to_string()]);
+        }
         println!("the configuration is right");
         return ExitCode::SUCCESS;
     }
@@ -118,6 +121,7 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
     memory::keep_some();
     let data = DataDir::create(&config.data_dir)?;
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
+    warn_of_mounts(&data);
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
     let served = runtime.block_on(async {
         let listeners = passed.or_bind(config.listen).with_context(|| format!("listening on {}", config.listen))?;
@@ -137,6 +141,23 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
     // A thread that reads standard input never comes back; one that publishes a file may.
     runtime.shutdown_timeout(config.stop_grace);
     served
+}
+
+/// Whether what is finished can be moved to where it belongs, as far as the data folder is there yet.
+fn check_mounts(config: &Config) -> std::io::Result<()> {
+    let Ok(data) = DataDir::open(&config.data_dir) else { return Ok(()) };
+    warn_of_mounts(&data);
+    data.check_mounts()
+}
+
+fn warn_of_mounts(data: &DataDir) {
+    for point in data.mounts_in_files() {
+        log::warn!(
+            "{} is a mount of its own: uploads of names there are refused, since no file can be moved to it from {}",
+            point.display(),
+            data.tmp().display()
+        );
+    }
 }
 
 fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<Listeners> {
