@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// A data folder, shared by any number of daemons and mergers.
 #[derive(Clone, Debug)]
@@ -26,21 +27,29 @@ pub struct DataDir {
     leaves_notices: bool,
     /// What this process syncs in it for several at once.
     pub(crate) syncs: Arc<JointSyncs>,
+    /// Bytes that this process has taken since it had the file system count them, where that counts late.
+    pub(crate) uncounted: Arc<AtomicU64>,
 }
 
 impl DataDir {
+    fn at(root: &Path) -> DataDir {
+        let (syncs, uncounted) = Default::default();
+        DataDir { root: root.to_owned(), leaves_notices: false, syncs, uncounted }
+    }
+
     /// Takes `root` as a data folder and creates what is missing of it.
     ///
     /// # Errors
     /// A folder cannot be created or written to, or something else stands in its place.
     pub fn create(root: &Path) -> io::Result<DataDir> {
-        let data = DataDir { root: root.to_owned(), leaves_notices: false, syncs: Arc::default() };
+        let data = DataDir::at(root);
         std::fs::create_dir_all(&data.root).at("creating the folder", &data.root)?;
         create_folder(&data.tmp())?;
         create_folder(&data.files())?;
         for folder in [data.root.clone(), data.tmp(), data.files()] {
             eaccess(&folder, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &folder)?;
         }
+        data.check_mounts()?;
         Ok(data)
     }
 
@@ -49,8 +58,7 @@ impl DataDir {
     /// # Errors
     /// It has no `tmp/` or no `files/`.
     pub fn open(root: &Path) -> io::Result<DataDir> {
-        data.check_mounts()?;
-        let data = DataDir { root: root.to_owned(), leaves_notices: false, syncs: Arc::default() };
+        let data = DataDir::at(root);
         check_folder(&data.tmp())?;
         check_folder(&data.files())?;
         Ok(data)
@@ -65,6 +73,7 @@ impl DataDir {
         let completed = self.completed();
         create_folder(&completed)?;
         eaccess(&completed, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &completed)?;
+        self.check_mounts()?;
         Ok(DataDir { leaves_notices: true, ..self })
     }
 
@@ -73,7 +82,6 @@ impl DataDir {
         self.leaves_notices
     }
 
-        self.check_mounts()?;
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
@@ -94,14 +102,6 @@ impl DataDir {
         self.root.join("completed")
     }
 
-    /// A data folder for what is moved out of this one's way at the time `when`; no program looks into it.
-    ///
-    /// # Errors
-    /// It cannot be created.
-    pub fn aside(&self, when: &str) -> io::Result<DataDir> {
-        let damaged = self.root.join("damaged");
-        create_folder(&damaged)?;
-        create_folder(&damaged.join(when))?;
     /// Makes sure that what is finished can be moved from `tmp/` to where it belongs: only within one mount.
     ///
     /// # Errors
@@ -132,6 +132,14 @@ impl DataDir {
         mount_points(&told).filter(|point| *point != files && point.starts_with(&files)).collect()
     }
 
+    /// A data folder for what is moved out of this one's way at the time `when`; no program looks into it.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn aside(&self, when: &str) -> io::Result<DataDir> {
+        let damaged = self.root.join("damaged");
+        create_folder(&damaged)?;
+        create_folder(&damaged.join(when))?;
         DataDir::create(&damaged.join(when))
     }
 
@@ -143,14 +151,6 @@ impl DataDir {
     /// Who may do what.
     pub fn tokens_json(&self) -> PathBuf {
         self.root.join("tokens.json")
-    }
-}
-
-/// Creates a folder, unless it is there.
-pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
-    match std::fs::create_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => check_folder(path),
-        made => made.at("creating the folder", path),
     }
 }
 
@@ -177,6 +177,14 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Creates a folder, unless it is there.
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => check_folder(path),
+        made => made.at("creating the folder", path),
+    }
 }
 
 /// Makes sure that `path` is a folder itself: a symlink in place of one of ours would lead elsewhere.

@@ -916,7 +916,8 @@ impl LockedSpool {
     /// what this slice tells.
     ///
     /// A slice beyond the next to be merged leaves room for that one: its room comes back with the merging, which that
-    /// of others may never come to.
+    /// of others may never come to. Where others took that room all the same, the one that merging waits for may use what
+    /// is to stay free: what it takes comes back, and so does what those take that wait for it.
     ///
     /// # Errors
     /// There is no room, and nothing was changed; or as the system gives them.
@@ -929,7 +930,12 @@ impl LockedSpool {
         let needed = len.saturating_add(place);
         let beside = if slice_id > frontier { needed } else { 0 };
         let taking = room.lock()?;
-        taking.look(needed, beside)?;
+        match taking.look(needed, beside) {
+            Err(RoomError::Full { .. }) if slice_id == frontier && self.is_stuck_at(frontier)? => {
+                taking.look_at_all(needed)?
+            }
+            looked => looked?,
+        }
         let mut arrival = self.spool.arrival(slice_id)?;
         arrival.offset = plan.offset_of(slice_id);
         arrival.mark = Some(self.spool.mark_of(self.upload.source.as_deref()));
@@ -987,6 +993,14 @@ impl LockedSpool {
     ///
     /// # Errors
     /// As the system gives them; it is still there then.
+    /// Whether slices wait, or are arriving, and none of them can be merged before slice `frontier` is there. False while
+    /// that one is arriving: one at a time is enough.
+    fn is_stuck_at(&self, frontier: u64) -> io::Result<bool> {
+        let (waiting, arriving) = (self.spool.waiting()?, self.spool.arriving_ids()?);
+        let least = waiting.iter().chain(&arriving).min();
+        Ok(least.is_some_and(|least| *least > frontier))
+    }
+
     pub(crate) fn move_to(self, path: &Path, work: impl FnOnce(&Path)) -> io::Result<()> {
         std::fs::rename(&self.spool.path, path).at("moving the spool to", path)?;
         work(path);

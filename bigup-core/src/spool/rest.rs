@@ -60,6 +60,12 @@ impl Spool {
     /// Removes what killed processes left: arrivals that nobody writes and temporary files, untouched for `age`. What
     /// cannot be removed is logged and stays.
     ///
+    /// Ids of the slices that are arriving.
+    pub(super) fn arriving_ids(&self) -> io::Result<Vec<u64>> {
+        let parts = self.entries()?.into_iter().filter(|path| is_part(path) && is_locked(path));
+        Ok(parts.filter_map(|path| path.file_name()?.to_str()?.split_once('.')?.0.parse().ok()).collect())
+    }
+
     /// # Errors
     /// The folder cannot be listed.
     pub fn sweep(&self, age: Duration) -> io::Result<()> {
