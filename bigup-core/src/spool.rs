@@ -42,7 +42,7 @@ pub use cancel::{CANCELLED, TOLD_FOR};
 use checks::is_as_recorded;
 pub use checks::{hash_range, merged_is_right, slice_is_right};
 pub use records::{Publication, Record, Records};
-pub use rest::{Expired, is_older, remove_if_left};
+pub use rest::{Expired, Idle, is_older, remove_if_left};
 pub use upload::Upload;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";
