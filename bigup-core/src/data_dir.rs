@@ -10,12 +10,15 @@
 //! DATA/damaged/<time>/ what a repair moved out of the way, as in a data folder
 //! ```
 
-use crate::disk::Context;
+use crate::disk::{Context, Place};
 use crate::joint::JointSyncs;
 use nix::unistd::{AccessFlags, eaccess};
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// A data folder, shared by any number of daemons and mergers.
 #[derive(Clone, Debug)]
@@ -24,21 +27,29 @@ pub struct DataDir {
     leaves_notices: bool,
     /// What this process syncs in it for several at once.
     pub(crate) syncs: Arc<JointSyncs>,
+    /// Bytes that this process has taken since it had the file system count them, where that counts late.
+    pub(crate) uncounted: Arc<AtomicU64>,
 }
 
 impl DataDir {
+    fn at(root: &Path) -> DataDir {
+        let (syncs, uncounted) = Default::default();
+        DataDir { root: root.to_owned(), leaves_notices: false, syncs, uncounted }
+    }
+
     /// Takes `root` as a data folder and creates what is missing of it.
     ///
     /// # Errors
     /// A folder cannot be created or written to, or something else stands in its place.
     pub fn create(root: &Path) -> io::Result<DataDir> {
-        let data = DataDir { root: root.to_owned(), leaves_notices: false, syncs: Arc::default() };
+        let data = DataDir::at(root);
         std::fs::create_dir_all(&data.root).at("creating the folder", &data.root)?;
         create_folder(&data.tmp())?;
         create_folder(&data.files())?;
         for folder in [data.root.clone(), data.tmp(), data.files()] {
             eaccess(&folder, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &folder)?;
         }
+        data.check_mounts()?;
         Ok(data)
     }
 
@@ -47,7 +58,7 @@ impl DataDir {
     /// # Errors
     /// It has no `tmp/` or no `files/`.
     pub fn open(root: &Path) -> io::Result<DataDir> {
-        let data = DataDir { root: root.to_owned(), leaves_notices: false, syncs: Arc::default() };
+        let data = DataDir::at(root);
         check_folder(&data.tmp())?;
         check_folder(&data.files())?;
         Ok(data)
@@ -62,6 +73,7 @@ impl DataDir {
         let completed = self.completed();
         create_folder(&completed)?;
         eaccess(&completed, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &completed)?;
+        self.check_mounts()?;
         Ok(DataDir { leaves_notices: true, ..self })
     }
 
@@ -90,6 +102,36 @@ impl DataDir {
         self.root.join("completed")
     }
 
+    /// Makes sure that what is finished can be moved from `tmp/` to where it belongs: only within one mount.
+    ///
+    /// # Errors
+    /// It cannot; says which folders are apart and what to do. Or as the system gives them.
+    pub fn check_mounts(&self) -> io::Result<()> {
+        let tmp = self.tmp();
+        let here = Place::of_folder(&tmp)?;
+        let completed = Some(self.completed()).filter(|completed| completed.exists());
+        for folder in [Some(self.files()), completed].into_iter().flatten() {
+            if Place::of_folder(&folder)? != here {
+                return Err(io::Error::other(format!(
+                    "{} and {} are on different mounts, between which no file can be moved: \
+                     mount one disk for both, at {}",
+                    folder.display(),
+                    tmp.display(),
+                    self.root.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is mounted below `files/`, as far as the kernel tells: no file of a name there can be finished.
+    pub fn mounts_in_files(&self) -> Vec<PathBuf> {
+        let Ok(files) = self.files().canonicalize() else { return vec![] };
+        // Without /proc each upload finds out for itself.
+        let told = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        mount_points(&told).filter(|point| *point != files && point.starts_with(&files)).collect()
+    }
+
     /// A data folder for what is moved out of this one's way at the time `when`; no program looks into it.
     ///
     /// # Errors
@@ -112,6 +154,31 @@ impl DataDir {
     }
 }
 
+/// The places that a text like /proc/self/mountinfo tells of: the fifth field of each line, with blanks and the like as
+/// octal numbers (proc_pid_mountinfo(5)).
+fn mount_points(told: &[u8]) -> impl Iterator<Item = PathBuf> {
+    let fields = told.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    fields.map(|field| PathBuf::from(OsString::from_vec(unescaped(field))))
+}
+
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut rest) = (vec![], field);
+    while let Some((first, more)) = rest.split_first() {
+        let octal = more.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &more[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    bytes
+}
+
 /// Creates a folder, unless it is there.
 pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     match std::fs::create_dir(path) {
@@ -131,4 +198,17 @@ pub fn check_folder(path: &Path) -> io::Result<()> {
         return Err(io::Error::other(what)).at("looking for the folder", path);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_their_escapes() {
+        let told = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n\
+                     37 35 0:5 / /a\\040b\\134c\\999 rw - tmpfs tmpfs rw\n\n";
+        let points: Vec<PathBuf> = mount_points(told).collect();
+        assert_eq!(points, [Path::new("/mnt2"), Path::new("/a b\\c\\999")]);
+    }
 }

@@ -277,6 +277,37 @@ pub fn forget_cached(file: &File, offset: u64, len: u64) {
     let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
+/// The file system, and the mount of it, that something is on. Nothing can be renamed or linked from one to another, not
+/// even between two mounts of one file system (rename(2), EXDEV), nor between subvolumes of Btrfs, which are devices too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    device: u64,
+    /// 0: the kernel does not tell (statx(2), before Linux 5.8).
+    mount: u64,
+}
+
+impl Place {
+    /// Where an open file or folder is.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn of(file: &File) -> io::Result<Place> {
+        let wanted = rustix::fs::StatxFlags::MNT_ID;
+        let told = rustix::fs::statx(file, "", rustix::fs::AtFlags::EMPTY_PATH, wanted);
+        // Where statx(2) is not allowed, as in some sandboxes, devices must do.
+        let told = told.ok().filter(|told| told.stx_mask & wanted.bits() != 0);
+        Ok(Place { device: file.metadata()?.dev(), mount: told.map_or(0, |told| told.stx_mnt_id) })
+    }
+
+    /// Where the folder at `path` is.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn of_folder(path: &Path) -> io::Result<Place> {
+        File::open(path).and_then(|folder| Place::of(&folder)).at("looking at the file system of", path)
+    }
+}
+
 /// What tells whether a file, or the entries of a folder, changed since they were looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {

@@ -129,6 +129,7 @@ mod tests {
         first.publish(&data, &name("x"), &stamp).unwrap();
         std::os::unix::fs::symlink("nowhere", data.files().join("link")).unwrap();
         fs::create_dir(data.files().join("folder")).unwrap();
+        fs::write(data.files().join("folder/file"), "").unwrap();
         for taken in ["x", "link", "folder"] {
             let (second, stamp) = draft(&data, "two");
             let refused = second.publish(&data, &name(taken), &stamp);

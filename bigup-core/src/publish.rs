@@ -89,13 +89,10 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     // Mostly on disk by now; what is not yet must not keep others waiting for the lock.
     merged.sync_data().at("syncing", &merged_path)?;
 
-    let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
-    if *locked.upload() != upload || !is_complete(&locked)? {
-        return Ok(Outcome::NotYet);
-    }
     if let Some(promised) = upload.file_digest.filter(|promised| *promised != digest) {
-        return refuse_content(&mut locked, &merged, digest, promised);
+        return refuse_content(spool, &upload, &merged, digest, promised);
     }
+    let Some(mut locked) = lock_unchanged(spool, &upload)? else { return Ok(Outcome::NotYet) };
     match in_the_way(data, &upload, digest)? {
         InTheWay::Nothing => {}
         InTheWay::TheSameFile => {
@@ -328,21 +325,35 @@ fn block_as(locked: &mut LockedSpool, upload: Upload, why: String) -> io::Result
 
 /// The whole file is not what a client promised. In an upload that was taken over the records may be what is wrong:
 /// they are written anew from what the merged file really holds, so that the next comparison finds the differing slices.
-fn refuse_content(locked: &mut LockedSpool, merged: &File, is: Digest, promised: Digest) -> io::Result<Outcome> {
-    if locked.upload().taken_over {
-        let plan = locked.upload().plan;
-        for slice_id in 0..plan.slice_num.unwrap_or(0) {
-            let (offset, len) = extent(&plan, slice_id);
-            let digest = hash_range(merged, offset, len, SliceHasher::new(digest::kind_of(&plan, slice_id), offset))?;
-            locked.records().put(slice_id, &Record { digest, len, boot: BootId::current() })?;
-        }
-        locked.records().0.sync_all()?;
+fn refuse_content(spool: &Spool, upload: &Upload, merged: &File, is: Digest, promised: Digest) -> io::Result<Outcome> {
+    if upload.taken_over && !record_anew(spool, upload, merged)? {
+        return Ok(Outcome::NotYet);
     }
+    let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
     // What was promised is forgotten only where it must be given anew after a comparison.
-    let file_digest = locked.upload().file_digest.filter(|_| !locked.upload().taken_over);
-    let upload = Upload { file_digest, ..locked.upload().clone() };
+    let file_digest = upload.file_digest.filter(|_| !upload.taken_over);
+    let upload = Upload { file_digest, ..upload.clone() };
     let why = format!("the whole file has the digest {is}, not {promised} as promised; push it again");
-    block_as(locked, upload, why)
+    block_as(&mut locked, upload, why)
+}
+
+/// Records of each slice what the merged file has in its place. Reading takes its time, so each is recorded under a lock of
+/// its own; a kill leaves some of them recorded, which is as true. False: the upload changed meanwhile.
+fn record_anew(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<bool> {
+    let plan = upload.plan;
+    for slice_id in 0..plan.slice_num.unwrap_or(0) {
+        let (offset, len) = extent(&plan, slice_id);
+        let digest = hash_range(merged, offset, len, SliceHasher::new(digest::kind_of(&plan, slice_id), offset))?;
+        let Some(locked) = lock_unchanged(spool, upload)? else { return Ok(false) };
+        locked.records().put(slice_id, &Record { digest, len, boot: BootId::current() })?;
+    }
+    spool.open_digests()?.sync_all().at("syncing the digests in", spool.path()).map(|()| true)
+}
+
+/// The spool under its lock, if the upload is what it was, and complete.
+fn lock_unchanged(spool: &Spool, upload: &Upload) -> io::Result<Option<LockedSpool>> {
+    let Some(locked) = spool.lock()? else { return Ok(None) };
+    Ok(if locked.upload() == upload && is_complete(&locked)? { Some(locked) } else { None })
 }
 
 /// A slice was damaged after it was merged and synced: the file is cut there, and what is cut off asked for again.

@@ -10,7 +10,9 @@
 //! # File systems
 //! Btrfs frees an extent only once nothing of it is used any more, and sharing the blocks of slices replaces it bit by
 //! bit: one large extent would stay to the end, beside all that replaced it. So there room is taken in pieces of whole
-//! slices. It also tells what was taken only after a sync of the file system.
+//! slices. It also tells what was taken only after a sync of the file system: so each process adds what it took since the
+//! last one, and makes one where that leaves too little. Slices that wait would else use up what stays free, and the room
+//! of the one they wait for.
 
 use crate::data_dir::DataDir;
 use crate::disk::{Context, FileLock};
@@ -24,6 +26,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most pieces in which room is taken on Btrfs: each costs more the more there are, 1024 of them about 0.1 s.
 const MAX_PIECES: u64 = 1024;
@@ -65,12 +69,13 @@ fn beside_it(bytes: u64) -> String {
 pub struct Room {
     tmp: PathBuf,
     kept: u64,
+    uncounted: Arc<AtomicU64>,
 }
 
 impl Room {
     /// The room of `data`, of which `kept` bytes stay free.
     pub fn new(data: &DataDir, kept: u64) -> Room {
-        Room { tmp: data.tmp(), kept }
+        Room { tmp: data.tmp(), kept, uncounted: Arc::clone(&data.uncounted) }
     }
 
     /// Bytes that are left beside those that stay free. None: the file system tells no size.
@@ -126,23 +131,43 @@ impl LockedRoom<'_> {
     /// # Errors
     /// There is no room.
     pub(crate) fn look(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
-        match self.look_once(needed, beside) {
-            // What was just removed may not be told yet.
-            Err(RoomError::Full { .. }) if is_btrfs(self.folder.file())? => {
-                self.settle()?;
-                self.look_once(needed, beside)
-            }
-            looked => looked,
-        }
+        self.look_keeping(self.room.kept, needed, beside)
     }
 
-    fn look_once(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
+    /// Whether `needed` bytes may be taken of all there is, of what is to stay free too.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub(crate) fn look_at_all(&self, needed: u64) -> Result<(), RoomError> {
+        self.look_keeping(0, needed, 0)
+    }
+
+    fn look_keeping(&self, kept: u64, needed: u64, beside: u64) -> Result<(), RoomError> {
+        let uncounted = &self.room.uncounted;
+        // Whoever changes it has the lock on the folder.
+        let looked = self.look_once(kept, needed, beside.saturating_add(uncounted.load(Ordering::Relaxed)));
+        if !is_btrfs(self.folder.file())? {
+            return looked;
+        }
+        match looked {
+            // What was just removed may not be told yet.
+            Err(RoomError::Full { .. }) => {
+                self.settle()?;
+                self.look_once(kept, needed, beside)?;
+            }
+            looked => looked?,
+        }
+        uncounted.fetch_add(needed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn look_once(&self, kept: u64, needed: u64, beside: u64) -> Result<(), RoomError> {
         let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.room.tmp)?;
         // Btrfs tells 0 inodes: it has as many as it needs.
         if found.files() > 0 && found.files_available() == 0 {
             return Err(RoomError::NoInodes(found.files()));
         }
-        let (available, kept) = (found.blocks_available() * found.fragment_size(), self.room.kept);
+        let available = found.blocks_available() * found.fragment_size();
         if found.blocks() > 0 && available < needed.saturating_add(beside).saturating_add(kept) {
             return Err(RoomError::Full { needed, beside, available, kept });
         }
@@ -153,7 +178,9 @@ impl LockedRoom<'_> {
     fn settle(&self) -> io::Result<()> {
         nix::unistd::syncfs(self.folder.file())
             .map_err(io::Error::from)
-            .at("syncing the file system of", &self.room.tmp)
+            .at("syncing the file system of", &self.room.tmp)?;
+        self.room.uncounted.store(0, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -197,10 +224,19 @@ pub fn cut(merged: &File, len: u64, plan: &Plan) -> io::Result<()> {
     }
     let was_reserved = is_reserved(merged, plan)?;
     merged.set_len(len)?;
-    if was_reserved && let Err(e) = reserve_from(merged, len, plan) {
-        log::warn!("what is left of an upload cannot be reserved again, so it goes on without: {e}");
+    if was_reserved {
+        reserve_again(merged, plan);
     }
     Ok(())
+}
+
+/// Reserves again what was reserved of `merged` beyond its end before it was cut. Where somebody else was faster that is
+/// logged, and each slice has to find its room.
+pub(crate) fn reserve_again(merged: &File, plan: &Plan) {
+    let reserved = merged.metadata().and_then(|found| reserve_from(merged, found.len(), plan));
+    if let Err(e) = reserved {
+        log::warn!("what is left of an upload cannot be reserved again, so it goes on without: {e}");
+    }
 }
 
 /// Gives back what is reserved beyond the end of `file`.

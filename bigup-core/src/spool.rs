@@ -44,7 +44,7 @@ pub use cancel::{CANCELLED, TOLD_FOR};
 use checks::is_as_recorded;
 pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
 pub use records::{Publication, Record, Records};
-pub use rest::{Expired, is_older, remove_if_left};
+pub use rest::{Expired, Idle, is_older, remove_if_left};
 pub use upload::Upload;
 pub use whole::WholeHash;
 
@@ -342,12 +342,17 @@ impl Spool {
     /// # Errors
     /// There is no such spool, or as the system gives them.
     pub fn arrival(&self, slice_id: u64) -> io::Result<Arrival> {
-        let path = self.path.join(format!("{slice_id}.{}{PART_SUFFIX}", disk::random_suffix()));
+        let path = self.part_path(slice_id);
         let file = disk::create_new(&path)?;
         let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false };
         // Tells a sweep that somebody is still writing.
         arrival.file.lock_exclusive().at("locking", &arrival.path)?;
         Ok(arrival)
+    }
+
+    /// A new name for a file that is no slice yet, or none any more.
+    fn part_path(&self, slice_id: u64) -> PathBuf {
+        self.path.join(format!("{slice_id}.{}{PART_SUFFIX}", disk::random_suffix()))
     }
 
     /// Makes slice `slice_id`, which is held, survive a power cut, with all that makes sense of it. Without the lock, since
@@ -680,6 +685,14 @@ pub enum Place {
     Wanted,
 }
 
+/// What another slice is about to take the place of.
+struct Replaced {
+    /// What is recorded of it.
+    record: Option<Record>,
+    /// Where its file is now. None: it had none.
+    file: Option<PathBuf>,
+}
+
 /// A spool under its lock.
 pub struct LockedSpool {
     spool: Spool,
@@ -832,7 +845,7 @@ impl LockedSpool {
     /// Once this returns the slice survives the death of any process.
     ///
     /// # Errors
-    /// It is refused, or cannot be stored; nothing changes then.
+    /// It is refused, or cannot be stored. What is held stays held then, and as it was; sizes that it told may be known.
     pub fn commit(
         &mut self,
         arrival: &mut Arrival,
@@ -853,17 +866,51 @@ impl LockedSpool {
         }
         let plan = self.upload.plan.learn(slice_id, len)?;
         self.save(Upload { plan, ..self.upload.clone() })?;
-        let path = self.spool.slice_path(slice_id);
         // A slice must not be seen beside the record of another content, whichever of the two is written first: so the
         // old slice goes, then the record changes, then the new slice appears.
-        if self.spool.has_slice(slice_id) {
-            std::fs::remove_file(&path).at("removing", &path)?;
-        }
+        let replaced = self.set_aside(slice_id)?;
         let record = Record { digest: digests[0], len, boot: BootId::current() };
-        self.records().put(slice_id, &record).at("recording a slice in", &self.spool.path)?;
-        std::fs::rename(&arrival.path, &path).at("keeping", &path)?;
+        let path = self.spool.slice_path(slice_id);
+        let put = self.records().put(slice_id, &record).at("recording a slice in", &self.spool.path);
+        if let Err(e) = put.and_then(|()| std::fs::rename(&arrival.path, &path).at("keeping", &path)) {
+            if let Err(lost) = self.put_back(slice_id, &replaced) {
+                log::error!("{}: slice {slice_id} will be asked for again: {lost}", self.spool.path.display());
+            }
+            return Err(e.into());
+        }
         arrival.kept = true;
+        if let Some(file) = replaced.file {
+            // Else it is swept: nobody has it locked.
+            let _ = std::fs::remove_file(file);
+        }
         Ok(Place::Wanted)
+    }
+
+    /// Takes the file of a slice, if there is one, from sight. A kill leaves a part file that is swept.
+    fn set_aside(&self, slice_id: u64) -> io::Result<Replaced> {
+        let record = self.records().get(slice_id)?;
+        let path = self.spool.slice_path(slice_id);
+        let aside = self.spool.part_path(slice_id);
+        let moved = match std::fs::rename(&path, &aside) {
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            moved => Some(moved.at("setting aside", &path)?),
+        };
+        Ok(Replaced { record, file: moved.map(|()| aside) })
+    }
+
+    /// Puts back what was set aside. Where its record cannot be written again, its file goes: it must not be seen beside
+    /// another one.
+    fn put_back(&self, slice_id: u64, replaced: &Replaced) -> io::Result<()> {
+        let recorded = match &replaced.record {
+            Some(record) => self.records().put(slice_id, record),
+            None => self.records().forget(slice_id),
+        };
+        let Some(aside) = &replaced.file else { return recorded };
+        let path = self.spool.slice_path(slice_id);
+        match recorded {
+            Ok(()) => std::fs::rename(aside, &path).at("putting back", &path),
+            Err(e) => std::fs::remove_file(aside).at("removing", aside).and(Err(e)),
+        }
     }
 
     /// Unlinks the slice `slice_id` whose file has the inode `inode`. Another one came later, and stays.
@@ -929,7 +976,8 @@ impl LockedSpool {
     /// what this slice tells.
     ///
     /// A slice beyond the next to be merged leaves room for that one: its room comes back with the merging, which that
-    /// of others may never come to.
+    /// of others may never come to. Where others took that room all the same, the one that merging waits for may use what
+    /// is to stay free: what it takes comes back, and so does what those take that wait for it.
     ///
     /// # Errors
     /// There is no room, and nothing was changed; or as the system gives them.
@@ -942,7 +990,12 @@ impl LockedSpool {
         let needed = len.saturating_add(place);
         let beside = if slice_id > frontier { needed } else { 0 };
         let taking = room.lock()?;
-        taking.look(needed, beside)?;
+        match taking.look(needed, beside) {
+            Err(RoomError::Full { .. }) if slice_id == frontier && self.is_stuck_at(frontier)? => {
+                taking.look_at_all(needed)?
+            }
+            looked => looked?,
+        }
         let mut arrival = self.spool.arrival(slice_id)?;
         arrival.offset = plan.offset_of(slice_id);
         arrival.mark = Some(self.spool.mark_of(self.upload.source.as_deref()));
@@ -951,6 +1004,14 @@ impl LockedSpool {
             room::reserve(&merged, offset, place)?;
         }
         Ok(arrival)
+    }
+
+    /// Whether slices wait, or are arriving, and none of them can be merged before slice `frontier` is there. False while
+    /// that one is arriving: one at a time is enough.
+    fn is_stuck_at(&self, frontier: u64) -> io::Result<bool> {
+        let (waiting, arriving) = (self.spool.waiting()?, self.spool.arriving_ids()?);
+        let least = waiting.iter().chain(&arriving).min();
+        Ok(least.is_some_and(|least| *least > frontier))
     }
 
     /// Drops all slices from `keep` on, so that the upload can go on by another plan that shares the first `keep`.

@@ -6,15 +6,17 @@
 
 use crate::data_dir::DataDir;
 use crate::digest::{Digest, Leaves};
-use crate::disk::Context;
+use crate::disk::{Context, Place};
 use crate::joint::JointSyncs;
 use crate::name::FileName;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
@@ -97,6 +99,15 @@ struct Stored {
     modified: (i64, i64),
 }
 
+/// How folders are opened.
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Most folders that are looked through for something in them.
+const MAX_HOLLOW: u32 = 64;
+
+/// How often a file is given its name while folders there come and go.
+const ATTEMPTS: u32 = 8;
+
 /// Why a file was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -114,13 +125,15 @@ pub enum StoreError {
 /// The folder of finished files.
 pub struct Store {
     files: PathBuf,
+    /// Where files come from.
+    tmp: PathBuf,
     syncs: Arc<JointSyncs>,
 }
 
 impl Store {
     /// The store of `data`.
     pub fn new(data: &DataDir) -> Store {
-        Store { files: data.files(), syncs: Arc::clone(&data.syncs) }
+        Store { files: data.files(), tmp: data.tmp(), syncs: Arc::clone(&data.syncs) }
     }
 
     /// Where a finished file of this name is; for messages.
@@ -143,6 +156,37 @@ impl Store {
                 Entry::File(Finished { size: found.len(), stamp })
             }
         })
+    }
+
+    /// Why no file can be moved from `tmp/` to `name`: a folder on the way is on another mount. None: it can, as far as may
+    /// be seen beforehand.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn out_of_reach(&self, name: &FileName) -> io::Result<Option<String>> {
+        let here = Place::of_folder(&self.tmp)?;
+        let (passed, found) = (Cell::new(0), Cell::new(None));
+        let walked = self.walk(name, |folder, _| {
+            if Place::of(folder).at("looking at the file system of", &self.path_of(name))? != here {
+                found.set(Some(passed.get()));
+                return Err(StoreError::Exists);
+            }
+            passed.set(passed.get() + 1);
+            Ok(())
+        });
+        match (found.get(), walked) {
+            (Some(depth), _) => Ok(Some(elsewhere(name, depth))),
+            // What is missing is made where the last folder is that is there; what else is in the way is found later.
+            (None, Err(StoreError::Io(e))) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// A file could not be moved to `name` since that is somewhere else.
+    fn moved_nowhere(&self, name: &FileName) -> StoreError {
+        // Folders of another project quota cannot be told beforehand (xfs_quota(8)).
+        let seen = self.out_of_reach(name).ok().flatten();
+        StoreError::InTheWay(seen.unwrap_or_else(|| elsewhere(name, name.components().count() - 1)))
     }
 
     /// Opens what stands under `name`, for reading.
@@ -168,6 +212,11 @@ impl Store {
         };
         let found = file.metadata().at("looking at", &path)?;
         if found.is_dir() {
+            // A place where something is mounted stays.
+            let is_here = Place::of(&file).at("looking at", &path)? == Place::of(&folder).at("looking at", &path)?;
+            if is_here && is_hollow(&file, &mut { MAX_HOLLOW }).unwrap_or(false) {
+                return Ok(Opened::Nothing);
+            }
             return Ok(Opened::Other(format!("{name} is a folder with finished files")));
         }
         if !found.is_file() {
@@ -205,7 +254,7 @@ impl Store {
     }
 
     /// Moves `from`, which is synced and on the same file system, under `name`, atomically and for good: it survives a
-    /// power cut once this returns.
+    /// power cut once this returns. Folders in its place go, where there is nothing in them.
     ///
     /// # Errors
     /// [`StoreError::Exists`] unless `replace`; then the old file was readable until the new one took its place.
@@ -216,26 +265,47 @@ impl Store {
 
     /// Moves `from_name` of the folder `here` under `name`, as [`Store::publish`] does.
     fn take(&self, here: &File, from_name: &OsStr, name: &FileName, replace: bool) -> Result<(), StoreError> {
-        let folder = self.folder_of(name, true)?;
         let to = last_component(name);
-        let moved = if replace {
-            renameat(here, from_name, &folder, to)
-        } else {
-            match renameat2(here, from_name, &folder, to, RenameFlags::RENAME_NOREPLACE) {
+        let moved = self.settle(name, |folder| {
+            if replace {
+                return renameat(here, from_name, folder, to);
+            }
+            match renameat2(here, from_name, folder, to, RenameFlags::RENAME_NOREPLACE) {
                 // The file system has no such rename.
-                Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, &folder, to),
+                Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, folder, to),
                 done => done,
             }
-        };
+        })?;
         match moved {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(StoreError::Exists),
             Err(Errno::EISDIR | Errno::ENOTEMPTY) => {
                 return Err(StoreError::InTheWay(format!("{name} is a folder with finished files")));
             }
+            Err(Errno::EXDEV) => return Err(self.moved_nowhere(name)),
             Err(e) => return Err(e).at("publishing", &self.path_of(name)).map_err(StoreError::Io),
         }
         self.sync_entry(name)
+    }
+
+    /// Has `put` give a file the name `name` in its folder, which is made if need be. Where folders with nothing in them have
+    /// that name they go, and `put` is tried again; so it is where its folder went as one of those.
+    fn settle(&self, name: &FileName, put: impl Fn(&File) -> nix::Result<()>) -> Result<nix::Result<()>, StoreError> {
+        for _ in 1..ATTEMPTS {
+            let folder = match self.folder_of(name, true) {
+                // It went in the instant after it was made.
+                Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => continue,
+                folder => folder?,
+            };
+            match put(&folder) {
+                Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY)
+                    if remove_hollow(&folder, last_component(name)) => {}
+                // Else what is to get the name is gone, and stays so.
+                Err(Errno::ENOENT) => {}
+                done => return Ok(done),
+            }
+        }
+        Ok(put(&self.folder_of(name, true)?))
     }
 
     /// Gives `file`, which is synced and has no name, the name `name`; for good once this returns.
@@ -244,13 +314,16 @@ impl Store {
     /// [`StoreError::Exists`]: something has that name, and keeps it. [`io::ErrorKind::Unsupported`]: the file system
     /// cannot. Where only a sync failed the file has its name: whoever finds it there [syncs](Store::sync_entry) again.
     pub(crate) fn link(&self, file: &File, name: &FileName) -> Result<(), StoreError> {
-        let folder = self.folder_of(name, true)?;
         // AT_EMPTY_PATH, which needs no /proc, is for administrators on most kernels (open(2), O_TMPFILE).
         let from = format!("/proc/self/fd/{}", file.as_raw_fd());
         let path = self.path_of(name);
-        match linkat(AT_FDCWD, &from[..], &folder, last_component(name), AtFlags::AT_SYMLINK_FOLLOW) {
+        let linked = self.settle(name, |folder| {
+            linkat(AT_FDCWD, &from[..], folder, last_component(name), AtFlags::AT_SYMLINK_FOLLOW)
+        })?;
+        match linked {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(StoreError::Exists),
+            Err(Errno::EXDEV) => return Err(self.moved_nowhere(name)),
             Err(e @ (Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS)) => {
                 let e = io::Error::new(io::ErrorKind::Unsupported, e);
                 return Err(e).at("publishing", &path).map_err(StoreError::Io);
@@ -309,14 +382,13 @@ impl Store {
         name: &FileName,
         visit: impl Fn(&File, Option<&str>) -> Result<(), StoreError>,
     ) -> Result<File, StoreError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut folder =
-            nix::fcntl::open(&self.files, flags, Mode::empty()).map(File::from).at("opening", &self.files)?;
+            nix::fcntl::open(&self.files, FOLDER, Mode::empty()).map(File::from).at("opening", &self.files)?;
         let mut components: Vec<&str> = name.components().collect();
         components.pop();
         for component in components {
             visit(&folder, Some(component))?;
-            folder = match openat(&folder, component, flags, Mode::empty()) {
+            folder = match openat(&folder, component, FOLDER, Mode::empty()) {
                 Ok(fd) => File::from(fd),
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
                     let what = format!("{component} of {name} is a file or a symbolic link, not a folder");
@@ -330,12 +402,76 @@ impl Store {
     }
 }
 
+/// Whether there is nothing in a folder, or only such folders; `left` is how many more may be looked through. False also
+/// where they are too many.
+fn is_hollow(folder: &File, left: &mut u32) -> nix::Result<bool> {
+    let mut inner = vec![];
+    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
+        let name = entry?.file_name().to_owned();
+        if name.as_c_str() != c"." && name.as_c_str() != c".." {
+            inner.push(name);
+        }
+        if inner.len() > *left as usize {
+            return Ok(false);
+        }
+    }
+    for name in inner {
+        *left = left.saturating_sub(1);
+        let is_hollow = match openat(folder, name.as_c_str(), FOLDER, Mode::empty()) {
+            Ok(inner) => *left > 0 && is_hollow(&inner.into(), left)?,
+            Err(Errno::ENOENT) => true,
+            Err(_) => false,
+        };
+        if !is_hollow {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes the folder `name` of `folder` if it is hollow. Nothing goes that is no empty folder at that instant: what comes
+/// into one meanwhile keeps it, and all above it. Whether it went.
+fn remove_hollow(folder: &File, name: &str) -> bool {
+    let is_removed = || -> nix::Result<bool> {
+        let found = File::from(openat(folder, name, FOLDER, Mode::empty())?);
+        if !is_hollow(&found, &mut { MAX_HOLLOW })? {
+            return Ok(false);
+        }
+        remove_inner(&found)?;
+        unlinkat(folder, name, UnlinkatFlags::RemoveDir).map(|()| true)
+    };
+    is_removed().unwrap_or(false)
+}
+
+/// Removes the folders in `folder`, hollow ones, from the innermost on.
+fn remove_inner(folder: &File) -> nix::Result<()> {
+    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            remove_inner(&openat(folder, name, FOLDER, Mode::empty())?.into())?;
+            unlinkat(folder, name, UnlinkatFlags::RemoveDir)?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether the file system keeps a journal in which a name that is on disk has all before it that was synced: there a sync
 /// of the folder is enough for a file that was synced before it had a name.
 fn keeps_order(file: &File) -> io::Result<bool> {
     /// XFS (statfs(2)).
     const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
     Ok([EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC].contains(&fstatfs(file)?.filesystem_type()))
+}
+
+/// Says that finished files cannot get into the folder of `name` that is so many steps below `files/`.
+fn elsewhere(name: &FileName, depth: usize) -> String {
+    let steps: String = name.components().take(depth).flat_map(|component| ["/", component]).collect();
+    let outside = if depth > 0 { format!(", or use a name outside of files{steps}") } else { String::new() };
+    crate::name::printable(&format!(
+        "files{steps} in the server's data folder is on another mount (or subvolume, or project quota) than tmp, and no \
+         file can be moved from there: mount one disk for the whole data folder{outside}"
+    ))
 }
 
 fn last_component(name: &FileName) -> &str {
@@ -526,6 +662,58 @@ mod tests {
             assert!(f.store.publish(&f.source("y"), &name(inner), replace).is_err(), "{inner}");
         }
         assert_eq!(fs::read_to_string(f.files().join("a/b")).unwrap(), "x");
+    }
+
+    #[test]
+    fn folders_with_nothing_in_them_give_way() {
+        let f = Fixture::new();
+        for (inner, replace) in [("plain", false), ("replaced", true)] {
+            for hollow in ["a/b", "a/c/d"] {
+                fs::create_dir_all(f.files().join(inner).join(hollow)).unwrap();
+            }
+            assert_eq!(f.store.lookup(&name(inner)).unwrap(), Entry::Nothing);
+            f.store.publish(&f.source("x"), &name(inner), replace).unwrap();
+            assert_eq!(fs::read_to_string(f.files().join(inner)).unwrap(), "x");
+        }
+        fs::create_dir(f.files().join("linked")).unwrap();
+        f.store.link(&fs::File::open(f.source("y")).unwrap(), &name("linked")).unwrap();
+        assert_eq!(fs::read_to_string(f.files().join("linked")).unwrap(), "y");
+        // Anything in it keeps it, and all that is in it.
+        for what in ["e/f/g", "e/h"] {
+            fs::create_dir_all(f.files().join(what)).unwrap();
+        }
+        fs::write(f.files().join("e/f/file"), "x").unwrap();
+        assert!(matches!(f.store.lookup(&name("e")).unwrap(), Entry::Other(_)));
+        assert!(f.store.publish(&f.source("x"), &name("e"), true).is_err());
+        assert!(f.files().join("e/f/g").exists() && f.files().join("e/h").exists());
+        // So does their number.
+        for i in 0..100 {
+            fs::create_dir_all(f.files().join(format!("many/{i}"))).unwrap();
+        }
+        assert!(matches!(f.store.lookup(&name("many")).unwrap(), Entry::Other(_)));
+    }
+
+    #[test]
+    fn a_folder_that_goes_under_a_file_is_made_again_or_in_the_way() {
+        let f = Fixture::new();
+        for round in 0..100 {
+            let (outer, inner) = (name(&format!("{round}")), name(&format!("{round}/x")));
+            fs::create_dir(f.files().join(outer.as_str())).unwrap();
+            let publish = |name: &FileName, from: &str| {
+                let from = f.dir.path().join("tmp").join(from);
+                fs::write(&from, "x").unwrap();
+                f.store.publish(&from, name, false)
+            };
+            let (first, second) = std::thread::scope(|threads| {
+                let first = threads.spawn(|| publish(&outer, "1"));
+                let second = threads.spawn(|| publish(&inner, "2"));
+                (first.join().unwrap(), second.join().unwrap())
+            });
+            assert_eq!(u8::from(first.is_ok()) + u8::from(second.is_ok()), 1, "{first:?} {second:?}");
+            for done in [first, second] {
+                assert!(!matches!(done, Err(StoreError::Io(_))), "{done:?}");
+            }
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::room::Room;
-use bigup_core::spool::{Place, Record, SliceError, Spool, Upload};
+use bigup_core::spool::{Idle, Place, Publication, Record, Records, SliceError, Spool, Upload};
 use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 struct Fixture {
@@ -171,24 +172,103 @@ fn age(f: &Fixture) {
 }
 
 #[test]
+fn a_slice_that_cannot_take_the_place_of_another_leaves_that_one() {
+    let f = fixture(Some(3), None);
+    let [old, new] = [[1; 10], [2; 10]];
+    let [old_digest, new_digest] = [old, new].map(|content| digest(DigestKind::Hash, 0, &content));
+    f.commit(0, &old, &[old_digest]).unwrap();
+    let mut locked = f.spool.lock().unwrap().unwrap();
+    let taken_over = Upload { taken_over: true, ..locked.upload().clone() };
+    locked.save(taken_over).unwrap();
+    let mut arrival = f.spool.arrival(0).unwrap();
+    arrival.file().write_all(&new).unwrap();
+    // The disk fails to give it its name.
+    std::fs::remove_file(arrival.path()).unwrap();
+    assert!(matches!(locked.commit(&mut arrival, 10, None, &[new_digest]), Err(SliceError::Io(_))));
+    assert_eq!(locked.records().get(0).unwrap().map(|record| record.digest), Some(old_digest));
+    // The same where nothing is recorded of what is held.
+    locked.records().forget(0).unwrap();
+    let mut arrival = f.spool.arrival(0).unwrap();
+    std::fs::remove_file(arrival.path()).unwrap();
+    assert!(matches!(locked.commit(&mut arrival, 10, None, &[new_digest]), Err(SliceError::Io(_))));
+    assert_eq!(locked.records().get(0).unwrap(), None);
+    drop(locked);
+    assert_eq!((f.held(), f.parts()), (vec![0], 0));
+    assert_eq!(std::fs::read(f.spool.slice_path(0)).unwrap(), old);
+    f.commit(0, &new, &[new_digest]).unwrap();
+    assert_eq!((std::fs::read(f.spool.slice_path(0)).unwrap(), f.parts()), (new.to_vec(), 0));
+}
+
+#[test]
+fn what_is_taken_apart_keeps_its_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::create(dir.path()).unwrap();
+    let size = 1 << 20;
+    let upload = upload(Plan::new(None, Some(size / 8), Some(size)).unwrap(), None);
+    assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
+    let f = Fixture { spool: Spool::of(&data, &upload.file_name), data, _dir: dir };
+    let blocks = || std::fs::metadata(f.spool.merged_path()).unwrap().blocks() * 512;
+    if blocks() < size {
+        eprintln!("nothing can be reserved here");
+        return;
+    }
+    let content = vec![7; size as usize / 8];
+    for id in 0..4 {
+        f.commit(id, &content, &[digest(DigestKind::ChainingValue, id * size / 8, &content)]).unwrap();
+        std::fs::File::options().append(true).open(f.spool.merged_path()).unwrap().write_all(&content).unwrap();
+        std::fs::remove_file(f.spool.slice_path(id)).unwrap();
+    }
+    let merged = std::fs::File::options().write(true).open(f.spool.merged_path()).unwrap();
+    merged.write_all_at(&[8], size / 8).unwrap();
+    let merger = f.spool.try_merger_lock().unwrap().unwrap();
+    assert_eq!(f.spool.take_apart(&merger, &[1]).unwrap(), [1]);
+    assert_eq!((merged.metadata().unwrap().len(), f.held()), (size / 8, vec![0, 2, 3]));
+    assert!(blocks() >= size, "{} bytes are left of what was reserved", blocks());
+}
+
+#[test]
 fn an_upload_goes_when_it_is_idle_and_nobody_works_on_it() {
     let day = Duration::from_secs(86400);
     let minute = Duration::from_secs(60);
     let f = fixture(Some(3), None);
     f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
     drop(f.spool.try_merger_lock().unwrap());
-    assert_eq!(f.spool.remove_if_idle(minute).unwrap(), None, "too young");
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::WhateverIsHeld).unwrap(), None, "too young");
     age(&f);
-    assert_eq!(f.spool.remove_if_idle(day).unwrap(), None, "too young");
+    assert_eq!(f.spool.remove_if_idle(day, Idle::WhateverIsHeld).unwrap(), None, "too young");
     let merger = f.spool.try_merger_lock().unwrap().unwrap();
-    assert_eq!(f.spool.remove_if_idle(minute).unwrap(), None, "a merger is at work");
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::WhateverIsHeld).unwrap(), None, "a merger is at work");
     drop(merger);
     let arrival = f.spool.arrival(2).unwrap();
     age(&f);
-    assert_eq!(f.spool.remove_if_idle(minute).unwrap(), None, "a slice arrives");
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::WhateverIsHeld).unwrap(), None, "a slice arrives");
     arrival.file().write_all(b"x").unwrap();
     std::mem::forget(arrival);
     assert!(f.spool.upload().unwrap().is_some());
+}
+
+#[test]
+fn an_upload_of_which_nothing_came_may_go_sooner() {
+    let minute = Duration::from_secs(60);
+    let f = fixture(Some(3), None);
+    drop(f.spool.try_merger_lock().unwrap());
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "too young");
+    f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
+    age(&f);
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "a slice waits");
+    std::fs::rename(f.spool.slice_path(1), f.spool.merged_path()).unwrap();
+    age(&f);
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "something is merged");
+    std::fs::remove_file(f.spool.merged_path()).unwrap();
+    let digests = f.spool.open_digests().unwrap();
+    let publication = Publication { inode: 1, digest: digest(DigestKind::Hash, 0, &[7; 10]).digest };
+    Records(&digests).set_publication(Some(publication)).unwrap();
+    age(&f);
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "its file is finished");
+    Records(&digests).set_publication(None).unwrap();
+    age(&f);
+    assert!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap().is_some());
+    assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
 }
 
 #[test]
@@ -197,7 +277,7 @@ fn what_a_dead_process_left_keeps_no_upload_alive() {
     f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
     std::fs::write(f.spool.path().join("2.dead.part"), [0; 100]).unwrap();
     age(&f);
-    let gone = f.spool.remove_if_idle(Duration::from_secs(60)).unwrap().expect("it is idle");
+    let gone = f.spool.remove_if_idle(Duration::from_secs(60), Idle::WhateverIsHeld).unwrap().expect("it is idle");
     assert!(gone.idle >= Duration::from_secs(3599) && gone.bytes > 110, "{gone:?}");
     assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
 }
@@ -235,7 +315,7 @@ fn hostile_things_in_a_spool_are_removed_themselves_and_not_followed() {
             std::thread::sleep(Duration::from_millis(5));
             age(&f);
             let age = if hostile.ends_with(".part") { Duration::from_millis(1) } else { Duration::from_secs(60) };
-            assert!(f.spool.remove_if_idle(age).unwrap().is_some(), "{hostile} {kind}");
+            assert!(f.spool.remove_if_idle(age, Idle::WhateverIsHeld).unwrap().is_some(), "{hostile} {kind}");
             assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
         }
     }

@@ -312,11 +312,11 @@ impl<'a> Merge<'a> {
 
     fn count_as_lost(&mut self) -> io::Result<()> {
         let Some(locked) = self.lock()? else { return Ok(()) };
-        let lost: Vec<u64> = self.syncing.keys().chain(self.unsynced.keys()).copied().collect();
+        let lost: BTreeSet<u64> = self.syncing.keys().chain(self.unsynced.keys()).copied().collect();
         for slice_id in &lost {
             locked.distrust(*slice_id)?;
         }
-        let first = lost.iter().min().copied().unwrap_or(self.frontier);
+        let first = end_of_kept(self.frontier, &lost);
         room::cut(&self.merged, self.upload.plan.offset_of(first).unwrap_or(0), &self.upload.plan)?;
         locked.note_cut(first)
     }
@@ -542,6 +542,26 @@ enum Put {
     Replaced,
 }
 
+/// How many slices of a merged file stay where those `lost` are none: only those at its end are cut off. One that was
+/// written again in its place has its file beside it, and is written once more.
+fn end_of_kept(frontier: u64, lost: &BTreeSet<u64>) -> u64 {
+    (0..frontier).rev().take_while(|slice_id| lost.contains(slice_id)).last().unwrap_or(frontier)
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_synced_above_a_slice_that_was_written_again_stays() {
+        let kept = |frontier, lost: &[u64]| end_of_kept(frontier, &lost.iter().copied().collect());
+        assert_eq!(kept(1000, &[3]), 1000, "only written again");
+        assert_eq!(kept(1000, &[3, 998, 999]), 998);
+        assert_eq!(kept(5, &[0, 1, 2, 3, 4]), 0);
+        assert_eq!((kept(0, &[]), kept(7, &[])), (0, 7));
+    }
 }

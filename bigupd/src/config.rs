@@ -197,6 +197,8 @@ pub struct Config {
     pub reserve: u64,
     /// An unfinished upload goes this long after its last byte. None: never.
     pub expire_after: Option<Duration>,
+    /// One of which nothing has come goes this long after it began. None: like any other.
+    pub begin_expire_after: Option<Duration>,
     /// TLS on all connections. None: plain HTTP.
     pub tls: Option<TlsFiles>,
     /// What is too much.
@@ -301,6 +303,7 @@ impl Config {
             slice_ack: from.get("slice_ack", parse_slice_ack),
             reserve: from.get("reserve", parse_size),
             expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
+            begin_expire_after: Some(from.get("begin_expire_after", parse_duration)).filter(|time| !time.is_zero()),
             tls: from.tls(),
             limits: Limits {
                 header_timeout: from.get("header_timeout", some_time),

@@ -5,13 +5,18 @@
 //! data folder write down when they last looked. Where nobody has looked for long (more than half of the time that is
 //! set), or somebody has looked in what is now the future, the clock was set or the server was off: then all uploads have
 //! the whole time again. An upload is removed only after a look at it through all that time.
+//!
+//! One of which nothing has come yet goes sooner: nobody has sent anything in vain, and it keeps its room from others. Its
+//! time has a count of its own, since a pause that means nothing to a week is much of an hour. A client that is about to
+//! send its first slice then begins it anew.
 
+use crate::config::Config;
 use crate::metrics::{Failure, Metrics};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{self, Context, Durability};
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::printable;
-use bigup_core::spool::Spool;
+use bigup_core::spool::{Expired, Idle, Spool};
 use bigup_core::units::show_size;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -26,31 +31,71 @@ const MAX_LOOKED: u64 = 1 << 10;
 /// A pause between looks that means nothing, however short the time that is set: a restart, a machine under load.
 const SHORT_PAUSE: u64 = 600;
 
+/// How long uploads have, whose bytes are long in coming. None: for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Any.
+    pub any: Option<Duration>,
+    /// One of which nothing has come yet.
+    pub begun: Option<Duration>,
+}
+
+impl Times {
+    /// Those that are set.
+    pub fn of(config: &Config) -> Times {
+        Times { any: config.expire_after, begun: config.begin_expire_after }
+    }
+
+    /// The shorter one. None: nothing expires.
+    pub fn least(self) -> Option<Duration> {
+        [self.any, self.begun].into_iter().flatten().min()
+    }
+}
+
 /// When the daemons of a data folder looked, in seconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Looks {
-    /// Since when somebody has looked again and again.
-    since: u64,
+    /// Since when somebody has looked again and again, by what counts as that for [`Times::any`]. None: by that nobody did.
+    since: Option<u64>,
+    /// The same for [`Times::begun`]. It is no field in what older daemons wrote.
+    #[serde(default)]
+    since_for_begun: Option<u64>,
     /// The last time.
     last: u64,
 }
 
 impl Looks {
-    /// Takes account of a look at `now`, where uploads have `after` seconds.
-    fn and_now(previous: Option<Looks>, now: u64, after: u64) -> Looks {
-        let longest_pause = (after / 2).max(SHORT_PAUSE);
-        let since = previous.filter(|p| now.abs_diff(p.last) <= longest_pause).map_or(now, |p| p.since);
-        Looks { since, last: now }
+    /// Takes account of a look at `now`.
+    fn and_now(previous: Option<Looks>, now: u64, times: Times) -> Looks {
+        let since = |time: Option<Duration>, before: fn(Looks) -> Option<u64>| {
+            let longest_pause = (time?.as_secs() / 2).max(SHORT_PAUSE);
+            let unbroken = previous.filter(|p| now.abs_diff(p.last) <= longest_pause);
+            Some(unbroken.and_then(before).unwrap_or(now))
+        };
+        Looks {
+            since: since(times.any, |p| p.since),
+            since_for_begun: since(times.begun, |p| p.since_for_begun),
+            last: now,
+        }
+    }
+
+    /// The times of uploads that have had all of them by now.
+    fn over(&self, times: Times) -> Times {
+        let over = |time: Option<Duration>, since: Option<u64>| {
+            time.filter(|time| since.is_some_and(|since| self.last.saturating_sub(since) >= time.as_secs()))
+        };
+        Times { any: over(times.any, self.since), begun: over(times.begun, self.since_for_begun) }
     }
 }
 
-/// Looks at all uploads of `data`, and removes those to which nothing has come for `after`.
+/// Looks at all uploads of `data`, and removes those to which nothing has come for these times.
 ///
 /// # Errors
 /// The data folder cannot be listed or written to. What cannot be removed is reported and left.
-pub fn expire(data: &DataDir, after: Duration, metrics: &Metrics) -> io::Result<()> {
+pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    if !has_looked_long_enough(data, now, after)? {
+    let over = look(data, now, times)?.over(times);
+    if over.least().is_none() {
         return Ok(());
     }
     for spool in Spool::all(data)? {
@@ -61,12 +106,12 @@ pub fn expire(data: &DataDir, after: Duration, metrics: &Metrics) -> io::Result<
         }
         let name = upload.as_ref().map_or_else(|| printable(spool.folder()), |upload| upload.file_name.to_string());
         let named = upload.as_ref().map_or(spool.folder(), |upload| upload.file_name.as_str());
-        match spool.remove_if_idle(after) {
+        match remove_if_over(&spool, over) {
             Ok(None) => {}
             Ok(Some(gone)) => {
                 metrics.upload_failed(Failure::Expired);
-                let (days, size) = (shown(gone.idle), show_size(gone.bytes));
-                log::warn!(upload = named; "{name}: the upload is removed with the {size} that it held: nothing came for {days}");
+                let (time, size) = (shown(gone.idle), show_size(gone.bytes));
+                log::warn!(upload = named; "{name}: the upload is removed with the {size} that it held: nothing came for {time}");
                 if let Some(upload) = upload {
                     InfoIni::new(data).remove(&upload.file_name)?;
                 }
@@ -79,22 +124,32 @@ pub fn expire(data: &DataDir, after: Duration, metrics: &Metrics) -> io::Result<
     Ok(())
 }
 
-/// Writes down that somebody looks, and says whether that has been so for as long as uploads have.
-fn has_looked_long_enough(data: &DataDir, now: u64, after: Duration) -> io::Result<bool> {
+fn remove_if_over(spool: &Spool, over: Times) -> io::Result<Option<Expired>> {
+    let removed = over.any.map_or(Ok(None), |time| spool.remove_if_idle(time, Idle::WhateverIsHeld))?;
+    match (removed, over.begun) {
+        (None, Some(time)) => spool.remove_if_idle(time, Idle::NothingHeld),
+        (removed, _) => Ok(removed),
+    }
+}
+
+/// Writes down that somebody looks at `now`; since when that has been so.
+fn look(data: &DataDir, now: u64, times: Times) -> io::Result<Looks> {
     // What cannot be read is as good as nothing: uploads live longer.
     let previous = disk::read_small(&data.root().join(LOOKED), MAX_LOOKED).ok();
     let previous: Option<Looks> = previous.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let looks = Looks::and_now(previous, now, after.as_secs());
-    if let Some(previous) = previous.filter(|previous| looks.since != previous.since) {
-        let (since, all) = (shown(Duration::from_secs(now.abs_diff(previous.last))), shown(after));
+    let looks = Looks::and_now(previous, now, times);
+    let was_broken = |before: Option<u64>, is: Option<u64>| before.is_some() && is.is_some() && before != is;
+    if let Some(previous) = previous.filter(|p| was_broken(p.since, looks.since)) {
+        let since = shown(Duration::from_secs(now.abs_diff(previous.last)));
         log::warn!(
-            "the clock was set, or no daemon ran: by it the last look at uploads differs by {since}; they have {all} again"
+            "the clock was set, or no daemon ran: by it the last look at uploads differs by {since}; they have all their \
+             time again"
         );
     }
     let bytes = serde_json::to_vec(&looks).expect("numbers always serialise");
     disk::replace_file(data.root(), LOOKED, &bytes, Durability::Process)
         .at("noting a look at uploads in", data.root())?;
-    Ok(now.saturating_sub(looks.since) >= after.as_secs())
+    Ok(looks)
 }
 
 fn shown(time: Duration) -> String {
@@ -107,34 +162,66 @@ mod tests {
 
     const DAY: u64 = 86_400;
     const WEEK: u64 = 7 * DAY;
+    const HOUR: u64 = 3600;
+
+    fn of_a_week() -> Times {
+        Times { any: Some(Duration::from_secs(WEEK)), begun: Some(Duration::from_secs(HOUR)) }
+    }
 
     fn looks(times: &[u64]) -> Looks {
-        times.iter().fold(None, |previous, now| Some(Looks::and_now(previous, *now, WEEK))).unwrap()
+        times.iter().fold(None, |previous, now| Some(Looks::and_now(previous, *now, of_a_week()))).unwrap()
     }
 
     #[test]
     fn the_time_counts_from_the_first_look_through_restarts() {
         let now = 1_800_000_000;
-        assert_eq!(looks(&[now]).since, now);
+        assert_eq!(looks(&[now]).since, Some(now));
         let often: Vec<u64> = (0..20_000).map(|minute| now + 60 * minute).collect();
-        assert_eq!(looks(&often).since, now);
-        assert_eq!(looks(&[now, now + DAY, now + 3 * DAY, now + 6 * DAY]).since, now, "off at night and for a weekend");
+        assert_eq!((looks(&often).since, looks(&often).since_for_begun), (Some(now), Some(now)));
+        let nights = looks(&[now, now + DAY, now + 3 * DAY, now + 6 * DAY]);
+        assert_eq!(nights.since, Some(now), "off at night and for a weekend");
+        assert_eq!(nights.since_for_begun, Some(now + 6 * DAY), "a night is long for what has an hour");
     }
 
     #[test]
     fn a_clock_that_is_set_gives_uploads_all_their_time_again() {
         let now = 1_800_000_000;
         let year = 365 * DAY;
-        assert_eq!(looks(&[now, now + 60, now + year]).since, now + year, "forward");
-        assert_eq!(looks(&[now, now + year, now + 60]).since, now + 60, "and back");
-        assert_eq!(looks(&[now, now - 5]).since, now, "by seconds, as clocks are");
-        assert_eq!(looks(&[now, 0]).since, 0, "no clock at all");
+        assert_eq!(looks(&[now, now + 60, now + year]).since, Some(now + year), "forward");
+        assert_eq!(looks(&[now, now + year, now + 60]).since, Some(now + 60), "and back");
+        assert_eq!(looks(&[now, now - 5]).since, Some(now), "by seconds, as clocks are");
+        assert_eq!(looks(&[now, 0]).since, Some(0), "no clock at all");
+        let by_two_hours = looks(&[now, now + 2 * HOUR]);
+        assert_eq!((by_two_hours.since, by_two_hours.since_for_begun), (Some(now), Some(now + 2 * HOUR)));
     }
 
     #[test]
     fn a_pause_of_minutes_means_nothing_however_short_the_time() {
-        let first = Looks { since: 100, last: 1000 };
-        assert_eq!(Looks::and_now(Some(first), 1600, 2).since, 100);
-        assert_eq!(Looks::and_now(Some(first), 1601, 2).since, 1601);
+        let first = Looks { since: Some(100), last: 1000, ..Looks::default() };
+        let times = Times { any: Some(Duration::from_secs(2)), begun: None };
+        assert_eq!(Looks::and_now(Some(first), 1600, times).since, Some(100));
+        assert_eq!(Looks::and_now(Some(first), 1601, times).since, Some(1601));
+    }
+
+    #[test]
+    fn only_what_was_looked_at_through_all_its_time_is_over() {
+        let now = 1_800_000_000;
+        let minutes: Vec<u64> = (0..=60).map(|minute| now + 60 * minute).collect();
+        let times = of_a_week();
+        assert_eq!(looks(&minutes[..60]).over(times), Times { any: None, begun: None });
+        assert_eq!(looks(&minutes).over(times), Times { any: None, begun: times.begun });
+        let never = Times { any: None, begun: None };
+        assert_eq!(looks(&minutes).over(never).least(), None);
+    }
+
+    #[test]
+    fn what_an_older_daemon_wrote_counts_and_it_reads_what_this_one_writes() {
+        let old: Looks = serde_json::from_str(r#"{"since":100,"last":1000}"#).unwrap();
+        assert_eq!(
+            Looks::and_now(Some(old), 1060, of_a_week()),
+            Looks { since: Some(100), since_for_begun: Some(1060), last: 1060 }
+        );
+        let written = serde_json::to_value(looks(&[100, 160])).unwrap();
+        assert_eq!((&written["since"], &written["last"]), (&100.into(), &160.into()));
     }
 }

@@ -67,6 +67,7 @@ pub mod watching;
 
 use bigup_core::data_dir::DataDir;
 use config::{Config, Limits};
+use expiry::Times;
 use look::News;
 use mergers::Mergers;
 use metrics::Metrics;
@@ -102,7 +103,7 @@ pub async fn run(
     let mergers = Mergers::new(uploads.clone());
     let news = News::default();
     let metrics = uploads.metrics.clone();
-    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), config.expire_after, metrics.clone()));
+    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), Times::of(config), metrics.clone()));
     let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
     let reporter = tokio::spawn(service::report_forever(urls, data.clone(), mergers.clone()));
     let memory = tokio::spawn(memory::give_back_forever());

@@ -69,6 +69,9 @@ fn main() -> ExitCode {
         Err(mistakes) => return refuse(&[mistakes, hooks].concat()),
     };
     if mode.check_config {
+        if let Err(e) = check_mounts(&config) {
+            return refuse(&[e.to_string()]);
+        }
         println!("the configuration is right");
         return ExitCode::SUCCESS;
     }
@@ -124,6 +127,7 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
     memory::BODIES.limit(config.limits.body_memory);
     let data = DataDir::create(&config.data_dir)?;
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
+    warn_of_mounts(&data);
     let runtime = runtime().context("starting threads")?;
     let served = runtime.block_on(async {
         let listeners = passed
@@ -153,6 +157,23 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
 fn runtime() -> io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().max_blocking_threads(DISK_THREADS).thread_keep_alive(THREAD_IDLE).build()
+}
+
+/// Whether what is finished can be moved to where it belongs, as far as the data folder is there yet.
+fn check_mounts(config: &Config) -> std::io::Result<()> {
+    let Ok(data) = DataDir::open(&config.data_dir) else { return Ok(()) };
+    warn_of_mounts(&data);
+    data.check_mounts()
+}
+
+fn warn_of_mounts(data: &DataDir) {
+    for point in data.mounts_in_files() {
+        log::warn!(
+            "{} is a mount of its own: uploads of names there are refused, since no file can be moved to it from {}",
+            point.display(),
+            data.tmp().display()
+        );
+    }
 }
 
 fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<Listeners> {

@@ -155,11 +155,19 @@ fn check(data: &DataDir, room: &Room) -> Checks {
     let full = "nothing is left beside the reserve: make room on the disk of the data folder";
     let held = "somebody holds the lock on info.ini and does not give it back: see which process has the file open";
     Checks {
-        data_folder: said("the data folder cannot be written to", write_and_remove(data).map(|()| None)),
+        data_folder: said("the data folder cannot be written to", look_at_folder(data)),
         room: said("how much room is left cannot be told", room.left().map(|left| (left == Some(0)).then_some(full))),
         lock: said("info.ini cannot be locked", lock_once(data).map(|could| (!could).then_some(held))),
         running: OK.to_owned(),
     }
+}
+
+/// Whether the data folder can be written to, and what is finished be moved within it.
+fn look_at_folder(data: &DataDir) -> io::Result<Option<&'static str>> {
+    write_and_remove(data)?;
+    let apart = "no finished file can be moved from tmp to files, or to completed, since that is on another mount: mount one \
+                 disk for the whole data folder";
+    Ok(data.check_mounts().inspect_err(|e| log::warn!("not ready: {e}")).is_err().then_some(apart))
 }
 
 fn write_and_remove(data: &DataDir) -> io::Result<()> {

@@ -256,6 +256,15 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Uploads,
     },
     Setting {
+        key: "begin_expire_after",
+        value: "TIME",
+        // A pipe's first byte may take its time; nobody's work is lost.
+        default: Some("1h"),
+        example: "1d",
+        help: "An unfinished upload of which nothing has come is removed this long after it began; 0: like any other",
+        topic: Topic::Uploads,
+    },
+    Setting {
         key: "takeover_after",
         value: "TIME",
         // More than a pause between two slices, less than people wait.

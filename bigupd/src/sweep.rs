@@ -1,6 +1,6 @@
 //! What is removed from time to time: what processes that died left, and abandoned uploads.
 
-use crate::expiry::{LOOKED, expire};
+use crate::expiry::{LOOKED, Times, expire};
 use crate::metrics::{Failure, Metrics};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Context;
@@ -18,11 +18,11 @@ const CLEAN_EVERY: u32 = 30;
 /// like one an instant ago and be about to lock it, and marks of cancelled uploads count for as long.
 pub const LEFTOVER_AGE: Duration = TOLD_FOR;
 
-/// Sweeps `data` for as long as it is polled; uploads to which nothing comes for `expire_after` are removed, and counted.
-pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>, metrics: Metrics) {
+/// Sweeps `data` for as long as it is polled; uploads to which nothing comes for these times are removed, and counted.
+pub async fn sweep_forever(data: DataDir, times: Times, metrics: Metrics) {
     for round in 0_u32.. {
         let (data, metrics) = (data.clone(), metrics.clone());
-        let work = move || sweep(&data, expire_after, &metrics, round);
+        let work = move || sweep(&data, times, &metrics, round);
         if let Err(e) = tokio::task::spawn_blocking(work).await {
             log::error!("sweeping the data folder: {e}");
         }
@@ -31,7 +31,7 @@ pub async fn sweep_forever(data: DataDir, expire_after: Option<Duration>, metric
 }
 
 /// One step that fails must not keep the others from being taken.
-fn sweep(data: &DataDir, expire_after: Option<Duration>, metrics: &Metrics, round: u32) {
+fn sweep(data: &DataDir, times: Times, metrics: &Metrics, round: u32) {
     let taken = |step: io::Result<()>| {
         if let Err(e) = step {
             log::error!("sweeping the data folder: {e}");
@@ -41,8 +41,8 @@ fn sweep(data: &DataDir, expire_after: Option<Duration>, metrics: &Metrics, roun
         let count = |marks: u64| (0..marks).for_each(|_| metrics.upload_failed(Failure::Cancelled));
         taken(clean(data, LEFTOVER_AGE).map(count));
     }
-    if let Some(after) = expire_after.filter(|after| round.is_multiple_of(expire_every(*after))) {
-        taken(expire(data, after, metrics));
+    if times.least().is_some_and(|least| round.is_multiple_of(expire_every(least))) {
+        taken(expire(data, times, metrics));
     }
 }
 

@@ -31,6 +31,7 @@ use bigup_core::room::Room;
 use bigup_core::spool::{Arrival, Holdings, LockedSpool, Spool, Upload};
 use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::ErrorCode;
+use refusals::cannot_be_finished;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -235,6 +236,12 @@ impl Uploads {
             sync_entry(&self.data, name)?;
         }
         Ok(entry)
+    }
+
+    /// Refuses what could never be finished: no file can be moved to its name.
+    fn check_reach(&self, name: &FileName) -> Result<(), Refusal> {
+        let why = Store::new(&self.data).out_of_reach(name)?;
+        why.map_or(Ok(()), |why| Err(cannot_be_finished(name, &why)))
     }
 
     fn lock(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {

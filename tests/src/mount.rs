@@ -71,6 +71,28 @@ impl Drop for Mount {
     }
 }
 
+/// A folder that is mounted at another place too, for as long as this lives.
+pub struct Bind {
+    point: PathBuf,
+}
+
+impl Bind {
+    /// Mounts `folder` at `point`, a folder that is there.
+    pub fn new(folder: &Path, point: &Path) -> Bind {
+        run(Command::new("mount").arg("--bind").arg(folder).arg(point));
+        Bind { point: point.to_owned() }
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.point).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} cannot be unmounted", self.point.display());
+        }
+    }
+}
+
 /// Makes a file system of `size` bytes in a sparse file.
 pub fn make_image(image: &Path, mkfs: &[&str], size: u64) {
     File::create(image).and_then(|file| file.set_len(size)).expect("a sparse file can be made");

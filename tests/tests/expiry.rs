@@ -92,8 +92,36 @@ fn an_upload_that_expired_under_a_push_is_begun_anew() {
 }
 
 #[test]
+fn an_upload_of_which_nothing_came_goes_sooner_and_may_be_begun_anew() {
+    let daemon = Daemon::with(&["--begin-expire-after", "3s", "--merger-idle", "100ms"]);
+    for name in ["begun", "waits", "merged", "arriving"] {
+        begin(&daemon, name);
+    }
+    post(&daemon, "waits", 1);
+    post(&daemon, "merged", 0);
+    let mut stuck = http::connect(daemon.url());
+    let query = format!("file_name=arriving&slice_id=2&slice_size={SLICE}");
+    stuck.write_all(&http::post_head(&query, &[&format!("Content-Length: {SLICE}")])).unwrap();
+    eventually("the slice is arriving", || daemon.spool_has_part("arriving"));
+    eventually("it is gone", || !exists(&daemon, "begun"));
+    assert!(daemon.log().contains("begun: the upload is removed with the"), "it is told");
+    // Another one goes in the same way, after the same looks at those that stay.
+    begin(&daemon, "next");
+    eventually("it is gone, too", || !exists(&daemon, "next"));
+    for name in ["waits", "merged", "arriving"] {
+        assert!(exists(&daemon, name), "{name}");
+    }
+    // A client that took its time.
+    let query = format!("file_name=begun&slice_id=0&slice_size={SLICE}");
+    assert_eq!(daemon.server().post(&query, &[7; SLICE]).expect(404).body["error"], "no_upload");
+    begin(&daemon, "begun");
+    (0..4).for_each(|slice_id| post(&daemon, "begun", slice_id));
+    eventually("the file is finished", || daemon.finished("begun").exists());
+}
+
+#[test]
 fn nothing_expires_where_that_is_told() {
-    let daemon = Daemon::with(&["--expire-after", "0"]);
+    let daemon = Daemon::with(&["--expire-after", "0", "--begin-expire-after", "0"]);
     begin(&daemon, "f");
     std::thread::sleep(Duration::from_secs(3));
     assert!(exists(&daemon, "f") && !daemon.data().join("expiry.json").exists());

@@ -3,10 +3,11 @@
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::http::{Answer, Server};
-use bigup_tests::mount::Mount;
-use bigup_tests::{data, process::eventually};
+use bigup_tests::mount::{Bind, Mount};
+use bigup_tests::{data, http, process::eventually, programs};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 const MIB: usize = 1 << 20;
 const SLICE_SIZE: usize = 8 * MIB;
@@ -182,4 +183,98 @@ fn a_file_system_without_inodes_left_says_so() {
     assert!(refused.body["error"] == "no_space" && refused.message().contains("24 inodes"), "{refused:?}");
     fs::remove_dir_all(&fillers).expect("it is there");
     push(&daemon, name, &content);
+}
+
+/// What a daemon says that is not to start on `data`.
+fn refused_start(data: &Path, more: &[&str]) -> String {
+    let mut command = Command::new(programs::path("bigupd"));
+    command.arg("--data-dir").arg(data).args(["--listen", "127.0.0.1:0"]).args(more).stdin(Stdio::null());
+    let output = command.output().expect("it can be started");
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn finished_files_on_another_mount_than_spools_are_told_at_the_start() {
+    let (folder, disk) = (tempfile::tempdir().unwrap(), Mount::in_memory("tmpfs", "size=64m"));
+    let (data, same_device) = (folder.path().join("data"), folder.path().join("other"));
+    for folder in [&data.join("files"), &data.join("tmp"), &same_device] {
+        fs::create_dir_all(folder).expect("it can be made");
+    }
+    for elsewhere in [&disk.path(), &same_device] {
+        for point in ["files", "tmp"] {
+            let _mounted = Bind::new(elsewhere, &data.join(point));
+            for more in [&[][..], &["--check-config"]] {
+                let said = refused_start(&data, more);
+                for part in [data.join("files").to_str().unwrap(), data.join("tmp").to_str().unwrap(), "mount one disk"]
+                {
+                    assert!(said.contains(part), "{part}: {said}");
+                }
+            }
+        }
+    }
+    // What it says to do.
+    let _mounted = Bind::new(&disk.path(), &data);
+    let daemon = Daemon::with_data(&data, &["--reserve", "0"]);
+    push(&daemon, "file.bin", &data::bytes(6, SLICE_SIZE + 1));
+}
+
+#[test]
+fn what_is_mounted_below_finished_files_is_told_before_anything_is_taken() {
+    let disk = Mount::in_memory("tmpfs", "size=64m");
+    let mut daemon = Daemon::start();
+    let (files, content) = (daemon.data().join("files"), data::bytes(7, SLICE_SIZE + 1));
+    fs::create_dir_all(files.join("videos/new")).expect("it can be made");
+    begin(&daemon.server(), "videos/begun", &content).expect(200);
+    let mounted = Bind::new(&disk.path(), &files.join("videos"));
+    fs::write(files.join("videos/old"), "old").expect("it can be written");
+    daemon.stop();
+    daemon.run();
+    assert!(daemon.log().contains("videos is a mount of its own"), "it is told at the start");
+    let server = daemon.server();
+    let replacing = "file_name=videos/old&slice_num=2&slice_size=4&file_size=8&replace=1&source=s";
+    let small = "file_name=videos/s&slice_id=0&slice_num=1&slice_size=1&file_size=1";
+    let refused = [
+        begin(&server, "videos/f", &content),
+        begin(&server, "videos/other/f", &content),
+        begin(&server, "videos/begun", &content),
+        server.get(replacing),
+        server.post(small, b"x"),
+    ];
+    for answer in refused.map(|answer| answer.expect(409)) {
+        for part in ["files/videos", "tmp", "mount one disk", "outside of files/videos"] {
+            assert!(answer.message().contains(part), "{part}: {answer:?}");
+        }
+    }
+    assert_eq!(daemon.spools(), ["videos%2Fbegun"], "nothing more was begun");
+    // What it says to do: another name, or no such mount.
+    server.post(&small.replace("videos/s", "s"), b"x").expect(200);
+    drop(mounted);
+    push(&daemon, "videos/begun", &content);
+    server.post(small, b"x").expect(200);
+}
+
+#[test]
+fn what_is_mounted_while_a_daemon_runs_makes_it_not_ready_and_blocks_what_is_whole() {
+    let disk = Mount::in_memory("tmpfs", "size=64m");
+    let daemon = Daemon::with(&["--merger-idle", "1s"]);
+    let (server, content) = (daemon.server(), data::bytes(8, SLICE_SIZE + 1));
+    let ready = |status: u16| {
+        http::raw(daemon.url(), b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .starts_with(&format!("HTTP/1.1 {status}"))
+    };
+    begin(&server, "f", &content).expect(200);
+    post(&server, "f", &content, 0).expect(200);
+    let mounted = Bind::new(&disk.path(), &daemon.data().join("files"));
+    eventually("it is not ready", || ready(503));
+    let told = begin(&server, "f", &content).expect(409);
+    assert!(told.message().contains("mount one disk") && !told.message().contains("outside"), "{told:?}");
+    post(&server, "f", &content, 1).expect(200);
+    let told = || daemon.info("f", "last_error").is_some_and(|told| told.contains("another mount"));
+    eventually("the operator is told", told);
+    drop(mounted);
+    eventually("it is ready", || ready(200));
+    let anew = format!("file_name=f&slice_size={SLICE_SIZE}&file_size={}&replace=1", content.len());
+    server.get(&anew).expect(200);
+    wait_for_exact(&daemon, "f", &content);
 }

@@ -161,6 +161,9 @@ impl Spool {
     /// and nothing else: from the frontier down to the first of them the merged file is taken apart, what is right of it
     /// into waiting slices. The slices that are asked for again.
     ///
+    /// A slice whose 200 promised that it survives a power cut still does: its file is synced before it is cut off. What was
+    /// reserved is given back meanwhile, so that room for one slice is enough, and reserved again at the end.
+    ///
     /// A kill leaves a slice both merged and waiting at most, and the first damaged one to be found anew.
     ///
     /// # Errors
@@ -177,15 +180,20 @@ impl Spool {
         let (plan, frontier) = (locked.upload.plan, locked.frontier()?);
         // Before anything is cut, for good: what is above counts as unsynced from now on, and is checked after a power cut.
         locked.note_cut(first)?;
+        locked.records().0.sync_data().at("syncing the digests in", &self.path)?;
         drop(locked);
         let path = self.merged_path();
         let merged = disk::open_or_create(&path)?;
+        let was_reserved = room::is_reserved(&merged, &plan)?;
         let mut copier = Copier::new();
-        for slice_id in (first..frontier).rev() {
+        let taken = (first..frontier).rev().try_for_each(|slice_id| {
             self.make_wait(&merged, &plan, slice_id, &mut copier)?;
-            merged.set_len(plan.offset_of(slice_id).unwrap_or(0)).at("cutting", &path)?;
+            merged.set_len(plan.offset_of(slice_id).unwrap_or(0)).at("cutting", &path)
+        });
+        if was_reserved {
+            room::reserve_again(&merged, &plan);
         }
-        Ok(wrong)
+        taken.map(|()| wrong)
     }
 
     /// Copies a slice out of the merged file into one of its own, if it is right and there is none.
@@ -199,9 +207,10 @@ impl Spool {
         };
         let mut arrival = self.arrival(slice_id)?;
         copier.copy_range((merged, offset), (arrival.file(), 0), record.len).at("copying from", &self.merged_path())?;
+        arrival.file().sync_data().at("syncing", arrival.path())?;
         let path = self.slice_path(slice_id);
         std::fs::rename(&arrival.path, &path).at("keeping", &path)?;
         arrival.kept = true;
-        Ok(())
+        disk::sync_dir(&self.path)
     }
 }

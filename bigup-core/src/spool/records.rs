@@ -165,6 +165,14 @@ impl Records<'_> {
         self.0.write_all_at(&block, (slice_id + HEAD_BLOCKS) * RECORD_LEN as u64)
     }
 
+    /// Records nothing of slice `slice_id` any more.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn forget(&self, slice_id: u64) -> io::Result<()> {
+        self.0.write_all_at(&[0; RECORD_LEN], (slice_id + HEAD_BLOCKS) * RECORD_LEN as u64)
+    }
+
     /// Calls `each` with every slice from `first` to `last` (inclusive) and what is recorded of it. Those that there can
     /// not be ([`MAX_SLICES`]) are passed over.
     ///

@@ -1,6 +1,6 @@
 //! Spools that nobody works on: how long they have been idle, what is left in them and beside them, and their end.
 
-use super::{DIGESTS, MERGER_LOCK, PART_SUFFIX, Spool};
+use super::{DIGESTS, MERGER_LOCK, PART_SUFFIX, Records, Spool};
 use crate::data_dir::DataDir;
 use crate::disk::{self, Context, FileLock};
 use std::io;
@@ -14,6 +14,15 @@ pub struct Expired {
     pub idle: Duration,
     /// Bytes of what was held.
     pub bytes: u64,
+}
+
+/// Which uploads go once they are idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Any, readable or not.
+    WhateverIsHeld,
+    /// Those of which nothing has come, or of what came nothing is left.
+    NothingHeld,
 }
 
 /// Proof that nobody works on a spool, for as long as it lives.
@@ -51,6 +60,12 @@ impl Spool {
         Ok(parts.filter_map(|path| std::fs::symlink_metadata(path).ok()).map(|found| found.len()).sum())
     }
 
+    /// Ids of the slices that are arriving.
+    pub(super) fn arriving_ids(&self) -> io::Result<Vec<u64>> {
+        let parts = self.entries()?.into_iter().filter(|path| is_part(path) && is_locked(path));
+        Ok(parts.filter_map(|path| path.file_name()?.to_str()?.split_once('.')?.0.parse().ok()).collect())
+    }
+
     /// Whether slices of an upload that is merged came or went within the last `time`, so that the room they took may come
     /// back by itself.
     pub fn moved_within(&self, time: Duration) -> bool {
@@ -78,27 +93,40 @@ impl Spool {
         Ok(())
     }
 
-    /// Removes the upload, readable or not, if nothing has come for `age` and nobody works on it. None: it stays.
+    /// Removes the upload, if nothing has come for `age`, nobody works on it, and it is one of `which`. None: it stays.
     ///
     /// It goes from sight by one rename; a kill leaves at most a hidden folder that is swept later. Symlinks in it are
     /// removed and not followed.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn remove_if_idle(&self, age: Duration) -> io::Result<Option<Expired>> {
+    pub fn remove_if_idle(&self, age: Duration, which: Idle) -> io::Result<Option<Expired>> {
         // Without locks first: most are at work, or young.
-        if self.idle()? < age {
+        let is_one = || Ok::<_, io::Error>(which == Idle::WhateverIsHeld || self.holds_nothing()?);
+        if self.idle()? < age || !is_one()? {
             return Ok(None);
         }
         let Some(_at_rest) = self.at_rest()? else { return Ok(None) };
         let idle = self.idle()?;
-        if idle < age {
+        if idle < age || !is_one()? {
             return Ok(None);
         }
         let found = self.entries()?.into_iter().filter_map(|path| std::fs::symlink_metadata(path).ok());
         let bytes = found.map(|found| found.len()).sum();
         self.remove_path()?;
         Ok(Some(Expired { idle, bytes }))
+    }
+
+    /// Whether nothing is held. False where that cannot be told, and where the file is in `files/` already.
+    fn holds_nothing(&self) -> io::Result<bool> {
+        let is_empty = match self.merged_len() {
+            Ok(len) => len.unwrap_or(0) == 0,
+            Err(_) => return Ok(false),
+        };
+        if !is_empty || !self.waiting()?.is_empty() || !is_file(&self.path.join(DIGESTS)) {
+            return Ok(false);
+        }
+        Ok(Records(&self.read_digests()?).publication()?.is_none())
     }
 
     /// Moves a spool that cannot be used, or what stands in its place, into `tmp/` of `aside`, if nobody works on it. False:

@@ -46,6 +46,7 @@ impl Uploads {
                     continue;
                 }
                 check_not_paused(locked.upload())?;
+                self.check_reach(&ask.name)?;
                 let is_takeover = locked.upload().source != ask.source;
                 if let Some(asking) = doorkeeper
                     && is_takeover
@@ -74,6 +75,7 @@ impl Uploads {
             if let Some(finished) = self.look_for_finished(ask)? {
                 return Ok(finished);
             }
+            self.check_reach(&ask.name)?;
             self.check_not_cancelled(&spool, &ask.name, ask.source.as_deref())?;
             ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
             if let Some(asking) = doorkeeper.take() {

@@ -33,6 +33,7 @@ impl Uploads {
         if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
             return Ok(None);
         }
+        self.check_reach(&ask.name)?;
         self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
         ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;

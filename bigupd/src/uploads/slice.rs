@@ -13,6 +13,7 @@ use bigup_core::room::RoomError;
 use bigup_core::spool::{Place, Spool};
 use bigup_core::store::{Entry, Finished};
 use bigup_core::wire::ErrorCode;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 /// How long after its last change the merging of an upload counts as under way: several times what lies between two
@@ -190,7 +191,13 @@ impl Uploads {
 
     /// There is no room for a slice; there may be in a moment, where others are being merged.
     fn no_room_for(&self, ask: &SliceAsk, error: RoomError) -> Refusal {
-        let may_pass = matches!(error, RoomError::Full { .. }) && self.is_room_coming_back();
+        let is_full = match &error {
+            RoomError::Full { .. } => true,
+            // The file system has less than it told.
+            RoomError::Io(e) => matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+            RoomError::NoInodes(_) => false,
+        };
+        let may_pass = is_full && self.is_room_coming_back();
         let refusal = no_room(error, &format!("slice {} of {}", ask.slice_id, ask.name));
         Refusal { retry_after: may_pass.then_some(1), ..refusal }
     }
