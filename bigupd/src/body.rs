@@ -4,6 +4,7 @@
 use crate::metrics::Limit;
 use crate::pace::Pace;
 use crate::reply::Refusal;
+use crate::server::MAX_BUFFER;
 use bigup_core::wire::ErrorCode;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
@@ -220,8 +221,8 @@ struct Gate {
 }
 
 impl Gate {
-    /// What a parser may hold back, in bytes: a few pieces as hyper gives them.
-    const MAX_HELD_BACK: u64 = 4 << 20;
+    /// What a parser may hold back, in bytes: a piece as hyper gives them, and what came before it of a head or a boundary.
+    const MAX_HELD_BACK: u64 = 2 * MAX_BUFFER as u64;
 
     /// What a parser may look through until it finds something, in bytes: some milliseconds' work.
     const MAX_LOOKED_THROUGH: u64 = 64 << 20;

@@ -9,7 +9,7 @@ use crate::look::Looker;
 use crate::owner;
 use crate::sweep;
 use bigup_core::data_dir::DataDir;
-use bigup_core::name::{FileName, printable};
+use bigup_core::name::{FileName, NameError, printable};
 use bigup_core::room::Room;
 use bigup_core::units::show_size;
 use std::io::{self, Write};
@@ -48,7 +48,7 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// Files, folders of files and uploads, by name [default: all]
-    #[arg(value_name = "NAME", value_parser = |name: &str| FileName::new(name))]
+    #[arg(value_name = "NAME", value_parser = file_or_folder)]
     names: Vec<FileName>,
     /// Have damaged slices sent again by the next push; move damaged files and unreadable uploads to DATA/damaged/; write
     /// info.ini anew
@@ -57,6 +57,11 @@ pub struct Arguments {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+}
+
+/// A name, also that of a folder as shells complete it, with a slash at its end.
+fn file_or_folder(name: &str) -> Result<FileName, NameError> {
+    FileName::new(name.strip_suffix('/').unwrap_or(name))
 }
 
 /// Checks, says what is wrong, and how it went.

@@ -995,7 +995,7 @@ fn a_connection_cut_within_a_body_leaves_nothing() {
     for (case, headers, start) in [
         ("raw", &["Content-Length: 4000000"][..], vec![]),
         ("chunked", &["Transfer-Encoding: chunked"], b"3d0900\r\n".to_vec()),
-        ("form", &form, field(b"x")[..100].to_vec()),
+        ("form", &form, field(b"").strip_suffix(b"\r\n").unwrap().to_vec()),
     ] {
         let mut stream = connect(daemon.url());
         stream.write_all(&post_head(&slice(0, 4_000_000), headers)).unwrap();
@@ -1075,7 +1075,7 @@ fn a_client_that_closes_its_side_after_the_request_is_answered() {
         for target in ["/healthz", "/big_file_upload?peek=1", "/big_file_upload?file_name=b&slice_num=3"] {
             assert!(exchange(&get(target)).starts_with("HTTP/1.1 200"), "{target}");
         }
-        for len in [0, 5, 300_000, 3 << 20] {
+        for len in [1, 5, 300_000, 3 << 20] {
             let (name, content) = (format!("f{round}-{len}"), bytes(1, len));
             let query = format!("file_name={name}&slice_id=0&slice_num=1&slice_size={len}");
             let head = post_head(&query, &[&format!("Content-Length: {len}")]);
