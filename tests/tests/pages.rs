@@ -99,6 +99,11 @@ fn pages_of_others_are_refused_without_tokens() {
     {
         assert_eq!(ask(daemon.url(), LIST, headers, "").0.status, 200, "{headers:?}");
     }
+    // A link in a letter.
+    let link = "GET /big_file_upload?file_name=linked&slice_num=0";
+    assert!(ask(daemon.url(), link, &["Sec-Fetch-Site: none"], "").0.expect(403).message().contains("peek=1"));
+    assert!(ask(daemon.url(), &format!("{LIST}&slice_num=0"), &["Sec-Fetch-Site: none"], "").0.status == 403);
+    assert_eq!(list(&daemon.data().join("files")), ["target"]);
     // Whether it is well is no secret.
     assert!(ask(daemon.url(), "GET /healthz", &[FOREIGN[0]], "").1.starts_with("http/1.1 200"));
     // A browser that tells nothing of the page may look, as for an address that somebody typed.
