@@ -448,6 +448,25 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_proxy_asks_for_is_let_in_by_its_own_address_alone() {
+        let f = Fixture::new();
+        let tls = TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("ca".into()) };
+        let certified = Config { listen: "0.0.0.0:8888".parse().unwrap(), tls: Some(tls), ..f.config.clone() };
+        let by_socket = Config { listen: "unix:/s".parse().unwrap(), ..f.config.clone() };
+        let open = Config { allow_anonymous: true, ..certified.clone() };
+        let enters = |config: &Config, peer| {
+            Gate::new(&f.data, config, Arriving::default()).enter(&HeaderMap::new(), Some(peer), Does::Changes).is_ok()
+        };
+        let forwarded = |ip: &str| Peer::Forwarded(Some(ip.parse().unwrap()));
+        for config in [&f.config, &certified, &by_socket] {
+            assert!(enters(config, Peer::Tcp("127.0.0.1:1".parse().unwrap())) && enters(config, Peer::Unix));
+            assert!(enters(config, forwarded("127.0.0.1")) && enters(config, forwarded("::1")));
+            assert!(!enters(config, forwarded("203.0.113.7")) && !enters(config, Peer::Forwarded(None)));
+        }
+        assert!(enters(&open, forwarded("203.0.113.7")) && enters(&open, Peer::Forwarded(None)));
+    }
+
+    #[test]
     fn whoever_lets_anybody_in_says_so() {
         let fixture = Fixture::listening_elsewhere();
         let open = Fixture { config: Config { allow_anonymous: true, ..fixture.config.clone() }, ..fixture };

@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | `Host` | a name that is not known as the daemon's | DNS rebinding: a page's name that stands for our address |
 //! | `Origin` | that of a page of others | `fetch`, forms |
-//! | `Sec-Fetch-Site` | everything but `same-origin` and `none` | what has no `Origin`: `<img src>`, links |
+//! | `Sec-Fetch-Site` | everything but `same-origin`, and `none` where nothing is changed | what has no `Origin`: `<img src>`, links, also those in a letter |
 //! | `Referer` | a page of others | the same by browsers, and at addresses, that have no `Sec-Fetch-Site` |
 //! | `User-Agent` | a browser's with none of the three, where the request would change anything | the same from a page that hides its address |
 //!
@@ -139,8 +139,10 @@ impl Origins {
             }
         }
         match (one(headers, SEC_FETCH_SITE)?, one(headers, REFERER)?) {
-            // An address that somebody typed has none.
-            (Some("same-origin" | "none"), _) => Ok(()),
+            (Some("same-origin"), _) => Ok(()),
+            // An address that somebody typed, or a link in a letter.
+            (Some("none"), _) if does == Does::Looks => Ok(()),
+            (Some("none"), _) => Err(followed_link()),
             (Some(site), _) => Err(foreign_page("Sec-Fetch-Site", site)),
             (None, Some(page)) => match Origin::of_address(page) {
                 Some(origin) if self.is_own(&origin, host.as_ref()) || self.allowed.listed.contains(&origin) => Ok(()),
@@ -290,6 +292,14 @@ fn foreign_page(header: &str, value: &str) -> Refusal {
     ))
 }
 
+fn followed_link() -> Refusal {
+    forbidden(
+        "a browser sent this for a link or an address that was typed, without a token that counts. Such a request may \
+         look (peek=1) and change nothing"
+            .to_owned(),
+    )
+}
+
 fn hidden_page() -> Refusal {
     forbidden(
         "a browser sent this, and does not tell for which page; it may be one of another origin. A page that sends \
@@ -359,7 +369,6 @@ mod tests {
             &[host, ("origin", "http://127.0.0.1:8888"), FIREFOX],
             &[host, ("origin", "https://app.example.org"), ("sec-fetch-site", "cross-site"), FIREFOX],
             &[host, ("origin", "http://localhost:3000"), ("sec-fetch-site", "same-site")],
-            &[host, ("sec-fetch-site", "none"), FIREFOX],
             &[host, ("sec-fetch-site", "same-origin"), ("referer", "http://127.0.0.1:8888/x"), FIREFOX],
             &[host, ("referer", "http://127.0.0.1:8888/x"), FIREFOX],
             &[host, ("referer", "https://app.example.org/"), FIREFOX],
@@ -377,6 +386,7 @@ mod tests {
             (&[host, ("sec-fetch-site", "cross-site")], "allowed_origins"),
             (&[host, ("sec-fetch-site", "same-site")], "allowed_origins"),
             (&[host, ("sec-fetch-site", "new-kind")], "allowed_origins"),
+            (&[host, ("sec-fetch-site", "none"), FIREFOX], "peek=1"),
             (&[host, ("referer", "https://evil.example/127.0.0.1:8888")], "allowed_origins"),
             (&[host, ("referer", "about:blank"), FIREFOX], "allowed_origins"),
             (&[host, FIREFOX], "Referer"),
@@ -386,7 +396,9 @@ mod tests {
             let message = refused(&origins, wrong).unwrap_or_else(|| panic!("{wrong:?}"));
             assert!(message.contains(says), "{message}");
         }
-        assert!(origins.check(&headers(&[host, FIREFOX]), Does::Looks).is_ok(), "an address that somebody typed");
+        for typed in [&[host, FIREFOX][..], &[host, ("sec-fetch-site", "none"), FIREFOX]] {
+            assert!(origins.check(&headers(typed), Does::Looks).is_ok(), "an address that somebody typed");
+        }
     }
 
     #[test]

@@ -49,6 +49,9 @@ const METHODS: &str = "GET, POST, OPTIONS";
 /// What makes a GET one that only looks ([`param::PEEK`]).
 const PEEKS: &str = "peek=1";
 
+/// Parameters of a request that only looks.
+const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
+
 /// How often to look for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -162,6 +165,13 @@ async fn native(
     sharing.told_in(metrics.time(route, answering).await)
 }
 
+/// What a request would do, told by its parameters' names as they stand there.
+fn does_of(method: &Method, query: &str) -> Does {
+    let names = || query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    let looks = route_of(method, query) == Route::Peek && names().all(|name| LOOKING.contains(&name));
+    if looks { Does::Looks } else { Does::Changes }
+}
+
 /// How a request is counted, whether or not it is refused.
 fn route_of(method: &Method, query: &str) -> Route {
     match *method {
@@ -184,7 +194,7 @@ async fn answer(
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
     }
-    let does = if route_of(&method, &query) == Route::Peek { Does::Looks } else { Does::Changes };
+    let does = does_of(&method, &query);
     let answer = match method {
         // Browsers ask by it whether a page may call, and send no token along.
         Method::OPTIONS => app.gate.origins().options(&headers, METHODS),

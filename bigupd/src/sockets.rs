@@ -481,7 +481,7 @@ mod tests {
         let listen: Listen = format!("unix:{}", path.display()).parse().unwrap();
         let listeners = Listeners::bind(&listen, 0o620).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
-        assert_eq!(listeners.addresses().unwrap(), [listen.clone()]);
+        assert_eq!(listeners.addresses().unwrap(), std::slice::from_ref(&listen));
         let refused = Listeners::bind(&listen, 0o600).unwrap_err();
         assert!(refused.to_string().contains("another program"), "{refused}");
         drop(listeners);

@@ -28,6 +28,14 @@ pub fn changed(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// A configuration of the document's, before the daemon at `upstream`: its URL, or unix: and a path.
+fn before(configuration: &str, upstream: &str) -> String {
+    match upstream.strip_prefix("unix:") {
+        Some(path) => changed(configuration, "/run/bigup/bigupd.sock", path),
+        None => changed(configuration, "127.0.0.1:8888", http::address(upstream)),
+    }
+}
+
 /// A running proxy.
 pub struct Gateway {
     folder: tempfile::TempDir,
@@ -46,7 +54,7 @@ impl Gateway {
     /// # Panics
     /// It does not start.
     pub fn nginx(configuration: &str, upstream: &str, certificate: &Certificate) -> Gateway {
-        let configuration = changed(configuration, "127.0.0.1:8888", http::address(upstream));
+        let configuration = before(configuration, upstream);
         let configuration =
             changed(&configuration, "/etc/ssl/certs/files.example.org.pem", path_text(&certificate.cert));
         let configuration =
@@ -78,7 +86,7 @@ impl Gateway {
     /// # Panics
     /// It does not start.
     pub fn caddy(configuration: &str, upstream: &str) -> Gateway {
-        let configuration = changed(configuration, "127.0.0.1:8888", http::address(upstream));
+        let configuration = before(configuration, upstream);
         Gateway::start(|folder, port| {
             let url = format!("http://127.0.0.1:{port}");
             // For any name of the host: tests that write requests by hand give none that counts.

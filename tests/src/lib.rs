@@ -2,6 +2,7 @@
 //!
 //! - [`programs`] - finding the programs.
 //! - [`daemon`] - a `bigupd` and what it logs.
+//! - [`browser`] - Chromium, and a site whose pages it opens.
 //! - [`certificates`] - authorities and what they sign.
 //! - [`gateway`] - nginx and Caddy before a daemon.
 //! - [`http`] - requests as a plain HTTP client makes them.
@@ -17,6 +18,7 @@
 //! - [`scrape`] - what those who watch a daemon get.
 //! - [`usage`] - what a process uses.
 
+pub mod browser;
 pub mod certificates;
 pub mod daemon;
 pub mod data;

@@ -2,14 +2,15 @@
 //! they come, refusals arrive as they are, and what is restarted is not noticed.
 
 use bigup_tests::certificates::{Authority, Certificate};
-use bigup_tests::daemon::Daemon;
+use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::gateway::{Gateway, changed, documented};
 use bigup_tests::http::{self, Server};
 use bigup_tests::process::eventually;
-use bigup_tests::{data, programs};
+use bigup_tests::{data, hooks, programs};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -17,7 +18,7 @@ use std::process::{Command, Output, Stdio};
 const LEN: u64 = (200 << 20) + 1;
 
 /// bigupd's limits, small enough to be met: a slice has up to 32 MiB, a file 1 GiB.
-const LIMITS: [&str; 6] = ["--max-connections-per-address", "0", "--max-slice-size", "32M", "--max-file-size", "1G"];
+const LIMITS: [&str; 6] = ["--trusted-proxies", "127.0.0.1", "--max-slice-size", "32M", "--max-file-size", "1G"];
 
 /// nginx before a daemon.
 struct Setting {
@@ -262,8 +263,148 @@ fn nothing_but_the_endpoint_is_behind_either() {
 fn the_document_s_settings_are_right() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bigupd.ini");
-    std::fs::write(&file, documented("bigupd")).unwrap();
-    let mut bigupd = Command::new(programs::path("bigupd"));
-    let checked = bigupd.arg("--config").arg(&file).arg("--check-config").output().unwrap();
-    assert!(checked.status.success(), "{checked:?}");
+    for marker in ["bigupd", "bigupd by a socket"] {
+        std::fs::write(&file, documented(marker)).unwrap();
+        let mut bigupd = Command::new(programs::path("bigupd"));
+        let checked = bigupd.arg("--config").arg(&file).arg("--check-config").output().unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+    }
+}
+
+/// A daemon with the document's settings at a socket in `folder`.
+fn by_a_socket(folder: &Path) -> Daemon {
+    let ini = folder.join("bigupd.ini");
+    std::fs::write(&ini, documented("bigupd by a socket")).unwrap();
+    let listen = format!("unix:{}", folder.join("bigupd.sock").display());
+    Daemon::launched_at(&listen, vec![], &folder.join("data"), &["--config", ini.to_str().unwrap()])
+}
+
+fn sockets_in(folder: &Path) -> Vec<String> {
+    list(folder).into_iter().filter(|name| name.contains("sock")).collect()
+}
+
+#[test]
+fn both_reach_bigupd_by_a_socket_that_outlives_no_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Authority::new(folder.path(), "authority").issue("server", &["127.0.0.1"]);
+    let mut daemon = by_a_socket(folder.path());
+    let nginx = changed(&documented("nginx"), "server 127.0.0.1:8888;", &documented("nginx by a socket"));
+    let nginx = Gateway::nginx(&nginx, daemon.url(), &certificate);
+    let caddy = changed(&documented("caddy"), "reverse_proxy 127.0.0.1:8888 {", &documented("caddy by a socket"));
+    let caddy = Gateway::caddy(&caddy, daemon.url());
+    for (name, gateway) in [("nginx", &nginx), ("caddy", &caddy)] {
+        let file = data::file(folder.path(), name, 11, 20 << 20);
+        succeed(push(&gateway.plain, &file, &[]), &file);
+        assert!(data::same(&file, &daemon.finished(name)));
+        Server::new(&gateway.plain).get("peek=1").expect(200);
+    }
+    let path = folder.path().join("bigupd.sock");
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+    // One that was killed leaves it, and the next one has it.
+    daemon.kill_9();
+    assert_eq!(sockets_in(folder.path()), ["bigupd.sock"]);
+    daemon.run();
+    assert_eq!(Server::new(&nginx.plain).get("peek=1").status, 200);
+    // A second one does not take it away.
+    let mut second = Command::new(programs::path("bigupd"));
+    second.args(["--listen", daemon.url(), "--data-dir"]).arg(folder.path().join("other"));
+    let said = second.output().unwrap();
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("another program listens there"), "{said:?}");
+    assert_eq!(Server::new(&nginx.plain).get("peek=1").status, 200);
+    daemon.stop();
+    assert!(sockets_in(folder.path()).is_empty());
+}
+
+/// The answer to a GET by hand, with whole header lines.
+fn ask(url: &str, query: &str, headers: &[&str]) -> http::Answer {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let head =
+        format!("GET /big_file_upload?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    http::Answer::parse(&http::raw(url, head.as_bytes()))
+}
+
+#[test]
+fn whom_a_trusted_proxy_asks_for_is_told_to_log_and_hook_whatever_the_client_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Authority::new(folder.path(), "authority").issue("server", &["127.0.0.1"]);
+    let hook = hooks::script(folder.path(), "hook", "echo $BIGUP_NAME $BIGUP_PEER >> DIR/peers");
+    let daemon = Daemon::with(&["--trusted-proxies", "127.0.0.1", "--on-begin", &hook]);
+    let nginx = Gateway::nginx(&documented("nginx"), daemon.url(), &certificate);
+    let caddy = Gateway::caddy(&documented("caddy"), daemon.url());
+    for (name, url) in [("nginx", &nginx.plain), ("caddy", &caddy.plain)] {
+        let mut curl = Command::new("curl");
+        // Another client of this machine, that says to be somebody else.
+        curl.args(["-sS", "--noproxy", "*", "--interface", "127.0.0.2", "-H", "X-Forwarded-For: 203.0.113.7"]);
+        curl.args(["-H", "Forwarded: for=203.0.113.7", &format!("{url}/big_file_upload?file_name={name}&slice_num=2")]);
+        let output = curl.output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        assert_eq!(answer["status"], 200, "{answer}");
+    }
+    assert_eq!(hooks::lines(&folder.path().join("peers")), ["nginx 127.0.0.2", "caddy 127.0.0.2"]);
+    assert!(daemon.log().contains("GET file_name=caddy") && !daemon.log().contains("203.0.113.7"));
+}
+
+#[test]
+fn whom_a_trusted_proxy_asks_for_is_no_program_of_this_machine() {
+    let daemon = Daemon::with(&["--trusted-proxies", "127.0.0.0/8"]);
+    for (headers, status) in [
+        (&[][..], 200),
+        (&["X-Forwarded-For: 127.0.0.9"], 200),
+        (&["X-Forwarded-For: 203.0.113.7"], 401),
+        (&["X-Forwarded-For: 203.0.113.7, 127.0.0.9"], 401),
+        (&["X-Forwarded-For: 127.0.0.9, 203.0.113.7"], 401),
+        (&["X-Forwarded-For: 127.0.0.9", "X-Forwarded-For: 203.0.113.7"], 401),
+        (&["X-Forwarded-For: ::ffff:203.0.113.7"], 401),
+        (&["Forwarded: for=127.0.0.9, for=203.0.113.7"], 401),
+        (&["Forwarded: for=unknown"], 401),
+        (&["Forwarded: for=127.0.0.9;x=\", for=203.0.113.7"], 400),
+        (&["X-Forwarded-For: 127.0.0.9", "Forwarded: for=203.0.113.7"], 400),
+    ] {
+        let answer = ask(daemon.url(), "peek=1", headers);
+        assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
+    }
+    assert!(daemon.log().contains("from 203.0.113.7 was not let in"), "{}", daemon.log());
+}
+
+#[test]
+fn a_proxy_that_is_not_trusted_is_warned_of_where_there_are_no_tokens() {
+    let warning = "everybody who reaches the proxy may do everything";
+    let forwarded = ["X-Forwarded-For: 203.0.113.7"];
+    let daemon = Daemon::start();
+    ask(daemon.url(), "peek=1", &[]).expect(200);
+    assert!(!daemon.log().contains(warning));
+    for _ in 0..3 {
+        ask(daemon.url(), "peek=1", &forwarded).expect(200);
+    }
+    assert_eq!(daemon.log().matches(warning).count(), 1);
+    // What it advises keeps everybody else out.
+    let advised = daemon.log().split("set trusted_proxies = ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let daemon = Daemon::with(&["--trusted-proxies", &advised]);
+    ask(daemon.url(), "peek=1", &forwarded).expect(401);
+    ask(daemon.url(), "peek=1", &[]).expect(200);
+    assert!(!daemon.log().contains(warning));
+}
+
+#[test]
+fn the_limit_for_an_address_is_that_of_each_client_behind_a_trusted_proxy() {
+    let daemon = Daemon::with(&["--trusted-proxies", "127.0.0.1", "--max-connections-per-address", "1"]);
+    let head = |client: &str, name: &str| {
+        let query = format!("file_name={name}&slice_id=0&slice_num=2&slice_size=10");
+        http::post_head(&query, &[&format!("X-Forwarded-For: {client}"), "Content-Length: 10"])
+    };
+    let mut first = http::connect(daemon.url());
+    first.write_all(&[&head("127.0.1.1", "a")[..], b"12345"].concat()).unwrap();
+    eventually("half of it is there", || daemon.spool_has_part("a"));
+    let mut second = http::connect(daemon.url());
+    second.write_all(&[&head("127.0.1.1", "b")[..], b"1234567890"].concat()).unwrap();
+    let refused = http::Answer::parse(&http::read_answer(&mut second)).expect(429);
+    assert!(refused.message().contains("of your address"), "{refused:?}");
+    // On that same connection of the proxy's, for another client.
+    second.write_all(&[&head("127.0.1.2", "c")[..], b"1234567890"].concat()).unwrap();
+    http::Answer::parse(&http::read_answer(&mut second)).expect(200);
+    first.write_all(b"67890").unwrap();
+    http::Answer::parse(&http::read_answer(&mut first)).expect(200);
+    second.write_all(&[&head("127.0.1.1", "b")[..], b"1234567890"].concat()).unwrap();
+    http::Answer::parse(&http::read_answer(&mut second)).expect(200);
 }

@@ -389,6 +389,96 @@ fn an_upload_of_a_single_slice_is_cut_into_several() {
     eventually_finished(&daemon, "f", &content);
 }
 
+/// The head of an answer to a request by hand, in lower case.
+fn head_of(daemon: &Daemon, line: &str, headers: &str) -> String {
+    let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    let text = raw(daemon.url(), request.as_bytes());
+    text.split_once("\r\n\r\n").map_or(String::new(), |(head, _)| format!("{}\r\n", head.to_ascii_lowercase()))
+}
+
+#[test]
+fn all_lines_of_content_digest_count_and_that_of_a_form_is_of_the_form() {
+    let daemon = Daemon::start();
+    let server = daemon.server();
+    server.get(BEGIN_A).expect(200);
+    let form = [
+        &b"--X\r\nContent-Disposition: form-data; name=\"slic_content\"\r\n\r\n0123456789\r\n--X--\r\n"[..],
+        b"epilogue",
+    ];
+    let form = form.concat();
+    let post = |digests: &[String]| {
+        let mut head: Vec<String> = digests.iter().map(|digest| format!("Content-Digest: {digest}")).collect();
+        head.push("Content-Type: multipart/form-data; boundary=X".to_owned());
+        head.push(format!("Content-Length: {}", form.len()));
+        let head: Vec<&str> = head.iter().map(String::as_str).collect();
+        let request = [&post_head(&slice(0, 10), &head)[..], &form].concat();
+        Answer::parse(&raw(daemon.url(), &request))
+    };
+    let (whole, field) = (sha256(&form), sha256(b"0123456789"));
+    let other = "sha-512=:AA==:".to_owned();
+    for wrong in [&[field.clone()][..], &[other.clone(), field.clone()], &[whole.clone(), field.clone()]] {
+        assert_refused("a form", &post(wrong), 400, "damaged", &["slice 0", "Content-Digest"]);
+        assert_eq!(server.get(BEGIN_A).held(), [0; 0]);
+    }
+    post(&[other.clone(), whole]).expect(200);
+    assert_eq!(server.get(BEGIN_A).held(), [0]);
+    let lines = format!("Content-Digest: {other}\r\nContent-Digest: {}\r\n", sha256(b"other"));
+    let head = post_head(&slice(1, 10), &[lines.trim_end(), "Content-Length: 10"]);
+    let answer = Answer::parse(&raw(daemon.url(), &[&head[..], b"0123456789"].concat()));
+    assert_refused("a second line", &answer, 400, "damaged", &["slice 1", "Content-Digest"]);
+}
+
+/// As Content-Digest has it; by a program of others.
+fn sha256(bytes: &[u8]) -> String {
+    let mut openssl = std::process::Command::new("sh");
+    openssl.args(["-c", "openssl dgst -sha256 -binary | base64 -w0"]);
+    let mut openssl = openssl.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    openssl.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = openssl.wait_with_output().unwrap();
+    format!("sha-256=:{}:", String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_coded_body_is_refused_before_it_is_read() {
+    let daemon = Daemon::start();
+    let server = daemon.server();
+    server.get(BEGIN_A).expect(200);
+    for coding in ["gzip", "identity, br", "GZIP"] {
+        let answer = server.post_with(&slice(0, 10), ("Content-Encoding", coding), b"0123456789");
+        assert_refused(coding, &answer, 415, "unsupported", &["Content-Encoding", "the slice's own bytes"]);
+    }
+    assert_eq!(server.get(BEGIN_A).held(), [0; 0]);
+    server.post_with(&slice(0, 10), ("Content-Encoding", "Identity"), b"0123456789").expect(200);
+    let line = format!("POST /big_file_upload?{}", slice(1, 10));
+    let head = head_of(&daemon, &line, "Content-Encoding: gzip\r\nContent-Length: 10\r\nExpect: 100-continue\r\n");
+    assert!(head.starts_with("http/1.1 415") && head.contains("accept-encoding: identity\r\n"), "{head}");
+}
+
+#[test]
+fn methods_are_told_and_no_answer_is_to_be_kept() {
+    let daemon = Daemon::start();
+    for (line, status, allow) in [
+        ("OPTIONS /big_file_upload", 204, Some("get, post, options")),
+        ("DELETE /big_file_upload", 405, Some("get, post, options")),
+        ("OPTIONS /metrics", 204, Some("get, head, options")),
+        ("PUT /readyz", 405, Some("get, head, options")),
+        ("GET /big_file_upload?peek=1", 200, None),
+        ("GET /big_file_upload?peek=1&file_name=x", 404, None),
+        ("GET /big_file_upload?file_name=x&slice_num=2", 200, None),
+        ("GET /big_file_upload", 400, None),
+        ("GET /nowhere", 404, None),
+        ("GET /healthz", 200, None),
+        ("GET /readyz", 200, None),
+        ("GET /metrics", 200, None),
+    ] {
+        let head = head_of(&daemon, line, "");
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{line}: {head}");
+        assert!(head.contains("cache-control: no-store\r\n"), "{line}: {head}");
+        let told = head.lines().find_map(|line| line.strip_prefix("allow: "));
+        assert_eq!(told, allow, "{line}: {head}");
+    }
+}
+
 #[test]
 fn other_methods_and_paths_are_refused() {
     let daemon = Daemon::start();

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -241,6 +241,24 @@ fn all_sockets_that_are_passed_are_served() {
         server.get("peek=1").expect(200);
     }
     kill_9(&mut daemon);
+}
+
+#[test]
+fn a_socket_in_the_file_system_that_is_passed_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bigupd.sock");
+    let socket = Stdio::from(OwnedFd::from(UnixListener::bind(&path).unwrap()));
+    let mut early = UnixStream::connect(&path).unwrap();
+    early.write_all(b"GET /big_file_upload?peek=1 HTTP/1.0\r\n\r\n").unwrap();
+    let mut daemon =
+        passing(PASS_ONE, folder.path()).stdin(socket).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("200 OK"), "{answer}");
+    signal(daemon.id(), Signal::SIGTERM);
+    assert!(daemon.wait().unwrap().success());
+    // It is systemd's, and stays.
+    assert!(path.exists());
 }
 
 #[test]
