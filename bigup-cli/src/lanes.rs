@@ -30,10 +30,11 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// `senders`, neither more nor less, or where it is None as many as help; `queue_size` slices wait between them and the
-    /// reader. Both are at least 1.
-    pub fn new(senders: Option<usize>, queue_size: usize) -> Lanes {
-        let width = Mutex::new(senders.map_or_else(|| Width::new(first(), MOST), |fixed| Width::new(fixed, fixed)));
+    /// `senders`, neither more nor less, or where it is None as many as help, up to `most`; `queue_size` slices wait between
+    /// them and the reader. All are at least 1.
+    pub fn new(senders: Option<usize>, most: usize, queue_size: usize) -> Lanes {
+        let by_itself = || Width::new(first().min(most), most);
+        let width = Mutex::new(senders.map_or_else(by_itself, |fixed| Width::new(fixed, fixed)));
         Lanes { width, is_fixed: senders.is_some(), queue_size, began: Instant::now() }
     }
 
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn memory_bounds_the_senders_of_large_slices() {
-        let lanes = Lanes::new(None, 2);
+        let lanes = Lanes::new(None, MOST, 2);
         assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| lanes.most(size)), [64, 46, 4, 4]);
         assert_eq!(lanes.buffers(8 * MIB) as u64 * 8 * MIB, MEMORY);
         assert!((2..=4).contains(&lanes.width(lanes.most(MIB))));
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_number_that_was_given_stays() {
-        let lanes = Lanes::new(Some(9), 2);
+        let lanes = Lanes::new(Some(9), MOST, 2);
         lanes.reach_far();
         assert_eq!((lanes.most(64 * MIB), lanes.buffers(64 * MIB), lanes.width(9)), (9, 11, 9));
     }

@@ -16,6 +16,7 @@
 //! - [`ledger`], [`held`] - digests of our slices and of the server's.
 //! - [`upload`], [`rival`], [`ending`] - the protocol of one file, from the first question to the published file.
 //! - [`push`], [`status`], [`verify`] - the commands.
+//! - [`descriptors`] - how much may be open at a time.
 //! - [`embedded`] - a daemon of our own for one push.
 //! - [`report`], [`tally`], [`picture`], [`bar`] - what people and programs get to see.
 //!
@@ -28,6 +29,7 @@ pub mod args;
 pub mod bar;
 pub mod client;
 pub mod connect;
+pub mod descriptors;
 pub mod embedded;
 pub mod ending;
 pub mod feed;

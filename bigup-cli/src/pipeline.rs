@@ -51,6 +51,11 @@ pub enum Ended {
 #[error("{0}")]
 pub struct Overtaken(String);
 
+/// A proxy takes no slices as large as these. In words for the user.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TooLarge(String);
+
 /// What the senders of one round share.
 struct Round<'a> {
     work: &'a Work<'a>,
@@ -177,6 +182,7 @@ fn explained(work: &Work<'_>, id: u64, error: &CallError) -> anyhow::Error {
         Some(ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Exists) => {
             Overtaken(format!("slice {id} was refused, another push took over: {error}")).into()
         }
+        _ if matches!(error, CallError::Foreign { status: 413, .. }) => TooLarge(format!("slice {id}: {error}")).into(),
         _ => anyhow!("slice {id}: {}", work.remote.patience.explained(error)),
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::args::PushArgs;
 use crate::client::Client;
+use crate::descriptors;
 use crate::embedded::Daemon;
 use crate::jobs::{Input, Job, Jobs};
 use crate::lanes::Lanes;
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// How many small files are pushed at a time: each mostly waits for a sync, which many share.
+/// How many small files are pushed at a time at most: each mostly waits for a sync, which many share.
 const AT_A_TIME: usize = 64;
 
 /// Bytes of files that are pushed at a time, at most: with the buffers of that many connections they are in memory.
@@ -36,8 +37,12 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     jobs.notes.iter().for_each(|note| report.note(note));
     jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
-    let lanes = Lanes::new(args.senders.map(usize::from), args.queue_size.into());
-    let connections = args.senders.map_or(MOST, usize::from).max(AT_A_TIME.min(jobs.jobs.len()));
+    let open = descriptors::available();
+    // A large file is open beside its connections, a small one beside its only one.
+    let (most, at_a_time) = (MOST.min(open - 1), AT_A_TIME.min(open / 2));
+    let senders = args.senders.map(|senders| usize::from(senders).min(open - 1));
+    let lanes = Lanes::new(senders, most, args.queue_size.into());
+    let connections = senders.unwrap_or(most).max(at_a_time.min(jobs.jobs.len()));
     let client = match &daemon {
         Some(daemon) => {
             let client = Client::new(daemon.url(), &args.server.certificates, connections)?;
@@ -46,7 +51,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         None => args.server.client(connections)?,
     };
     let client = client.with_limit(args.limit_rate);
-    let push = Push { args, report, client: &client, lanes, total: Mutex::default() };
+    let push = Push { args, report, client: &client, lanes, at_a_time, total: Mutex::default() };
     let total = push.all(&jobs);
     if jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1 {
         report.total(&total.line(jobs.failures.len() as u64));
@@ -66,6 +71,8 @@ struct Push<'a> {
     report: &'a Report,
     client: &'a Client,
     lanes: Lanes,
+    /// How many small files are pushed at a time.
+    at_a_time: usize,
     total: Mutex<Total>,
 }
 
@@ -129,7 +136,7 @@ impl Push<'_> {
         };
         if !others.is_empty() {
             self.report.many();
-            thread::scope(|scope| (0..AT_A_TIME.min(others.len())).for_each(|_| drop(scope.spawn(work))));
+            thread::scope(|scope| (0..self.at_a_time.min(others.len())).for_each(|_| drop(scope.spawn(work))));
             self.report.one_by_one();
         }
         tried + next.into_inner().min(others.len())

@@ -32,6 +32,8 @@ pub struct Remote<'a> {
     pub replace: bool,
     /// Whether to say that the upload is to be cut anew, by `slice_size`, if nothing of it is held yet.
     pub recut: bool,
+    /// With `recut`: whether what is held is to be dropped first.
+    pub discard: bool,
 }
 
 /// A slice to be sent.
@@ -69,6 +71,7 @@ impl Remote<'_> {
             .with_known(param::FILE_DIGEST, self.file_digest)
             .with_switch(param::REPLACE, self.replace)
             .with_switch(param::RECUT, self.recut)
+            .with_switch(param::DISCARD, self.recut && self.discard)
     }
 
     /// Asks what is held, without beginning anything.
@@ -77,6 +80,16 @@ impl Remote<'_> {
     /// Refused, or no answer.
     pub fn peek(&self) -> Result<UploadAnswer, CallError> {
         self.get(&self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true))
+    }
+
+    /// Says that we have given up, so that nobody waits for us, a push of another version of the file least of all. Once, and
+    /// whatever comes of it: others wait a while then.
+    pub fn leave(&self) {
+        let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
+        let query = query.with(param::SOURCE, &self.source).with_switch(param::LEAVE, true);
+        if let Err(error) = self.client.get(&query) {
+            log::debug!("{}: that we left was not heard: {error}", self.name);
+        }
     }
 
     /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.

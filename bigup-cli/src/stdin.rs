@@ -59,7 +59,22 @@ pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, input: impl Read) -> an
     }
     let token = random_token();
     let mut remote = cx.remote(name, &token, None, slice_size);
-    let mut answer = open(cx, &mut remote)?;
+    let answer = open(cx, &mut remote)?;
+    let leaving = remote.clone();
+    let result = begun(cx, remote, answer, input);
+    if result.is_err() {
+        leaving.leave();
+    }
+    result
+}
+
+/// Goes on with an upload that was begun, or found finished.
+fn begun<'a, R: Read>(
+    cx: &Context<'a>,
+    mut remote: Remote<'a>,
+    mut answer: UploadAnswer,
+    input: ReadAhead<R>,
+) -> anyhow::Result<Done> {
     if answer.is_uploaded != 1
         && let Some(slice_size) = cx.better_cut(None, &answer)
     {

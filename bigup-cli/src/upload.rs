@@ -10,7 +10,7 @@ use crate::gauge::Gauge;
 use crate::held::{HeldDigests, ids_below};
 use crate::lanes::{FAR, Lanes};
 use crate::ledger::Ledger;
-use crate::pipeline::{self, Ended, Overtaken, Work};
+use crate::pipeline::{self, Ended, Overtaken, TooLarge, Work};
 use crate::pool::Pool;
 use crate::remote::Remote;
 use crate::report::FileReport;
@@ -23,7 +23,7 @@ use anyhow::{Context as _, anyhow, bail};
 use bigup_core::digest::{Digest, of_bytes, of_slice};
 use bigup_core::name::{FileName, printable};
 use bigup_core::plan::Plan;
-use bigup_core::units::MIB;
+use bigup_core::units::{MIB, show_size};
 use bigup_core::wire::{ErrorCode, UploadAnswer};
 
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
@@ -69,6 +69,8 @@ struct Upload<'a> {
     sent: bool,
     /// Whether slices may be cut smaller, if they turn out to be too large for the line.
     may_recut: bool,
+    /// Whether the server knows that we push.
+    begun: bool,
 }
 
 /// Counts the rounds in which nothing got better.
@@ -94,9 +96,13 @@ pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, source: &'a dyn Source)
     let slice_size = cx.slice_size_for(Some(size))?;
     let remote = cx.remote(name, source.token(), Some(size), slice_size);
     let (ledger, rounds) = (Ledger::new(), Rounds::default());
-    let mut upload =
-        Upload { cx, source, remote, ledger, plan: None, rounds, sent: false, may_recut: cx.slice_size.is_none() };
-    if is_small { upload.at_once() } else { upload.in_slices() }
+    let may_recut = cx.slice_size.is_none();
+    let mut upload = Upload { cx, source, remote, ledger, plan: None, rounds, sent: false, may_recut, begun: false };
+    let result = if is_small { upload.at_once() } else { upload.in_slices() };
+    if result.is_err() && upload.begun {
+        upload.remote.leave();
+    }
+    result
 }
 
 impl<'a> Context<'a> {
@@ -113,6 +119,7 @@ impl<'a> Context<'a> {
             file_digest: None,
             replace: false,
             recut: false,
+            discard: false,
         }
     }
 
@@ -124,16 +131,18 @@ impl<'a> Context<'a> {
         slice_size_for(file_size, self.slice_size, self.is_far()).map_err(anyhow::Error::msg)
     }
 
-    /// How an upload that begins by `answer` should be cut instead, in bytes of a slice, now that the server's distance is
-    /// known. None: it is cut well, or nothing can be done about it.
+    /// How an upload that begins by `answer` should be cut instead, in bytes of a slice: as the user says, or as fits the
+    /// server's distance, now that it is known. None: it is cut well, or nothing can be done about it.
     pub fn better_cut(&self, file_size: Option<u64>, answer: &UploadAnswer) -> Option<u64> {
-        if !self.is_far() {
-            return None;
+        if self.is_far() {
+            self.lanes.reach_far();
         }
-        self.lanes.reach_far();
-        let fitting = self.slice_size_for(file_size).ok()?;
-        let is_ours = self.slice_size.is_none() && answer.held().count() == 0;
-        (is_ours && answer.slice_size.is_some_and(|size| size > fitting)).then_some(fitting)
+        let (has, fitting) = (answer.slice_size?, self.slice_size_for(file_size).ok()?);
+        let is_better = match self.slice_size {
+            Some(given) => given != has,
+            None => self.is_far() && fitting < has,
+        };
+        (is_better && answer.held().count() == 0).then_some(fitting)
     }
 
     fn is_far(&self) -> bool {
@@ -201,22 +210,23 @@ impl Upload<'_> {
         }
         loop {
             let plan = self.adopt(&answer)?;
-            let ended = match self.send_missing(&plan, &answer) {
+            let opened = match self.send_missing(&plan, &answer) {
                 // As at the beginning: it may end with the same content.
-                Err(error) if error.is::<Overtaken>() && self.is_overtaken() => Ended::Lost,
-                ended => ended?,
-            };
-            let opened = match ended {
-                Ended::TooSlow(slice_size) => {
-                    // Once: whatever the server says to it.
-                    self.may_recut = false;
-                    Some(self.recut(not_too_many(slice_size, self.source.size()))?)
+                Err(error) if error.is::<Overtaken>() && self.is_overtaken() => Some(self.begin_anew()?),
+                Err(error) if error.is::<TooLarge>() => {
+                    let Some(slice_size) = self.smaller_cut(&plan) else { return Err(error) };
+                    self.remote.discard = true;
+                    Some(self.recut(slice_size)?)
                 }
-                Ended::Lost => {
-                    self.ledger.unsettle();
-                    Some(self.open()?)
-                }
-                Ended::Sent | Ended::Finished => None,
+                ended => match ended? {
+                    Ended::TooSlow(slice_size) => {
+                        // Once: whatever the server says to it.
+                        self.may_recut = false;
+                        Some(self.recut(not_too_many(slice_size, self.source.size()))?)
+                    }
+                    Ended::Lost => Some(self.begin_anew()?),
+                    Ended::Sent | Ended::Finished => None,
+                },
             };
             match opened {
                 Some(Opened::Finished(done)) => return Ok(done),
@@ -234,6 +244,27 @@ impl Upload<'_> {
                 Ending::Missing(next) => answer = next,
             }
         }
+    }
+
+    /// Begins again, with nothing of ours held.
+    fn begin_anew(&mut self) -> anyhow::Result<Opened> {
+        self.ledger.unsettle();
+        self.open()
+    }
+
+    /// The size of slices to go on with where those of `plan` are too large for a proxy: what the user gave, if that was said
+    /// after the upload had begun and is smaller. What is held cannot be kept then, and would be of no use either.
+    fn smaller_cut(&self, plan: &Plan) -> Option<u64> {
+        let (given, has) = (self.cx.slice_size?, plan.slice_size?);
+        if given >= has {
+            return None;
+        }
+        let (has, given_shown) = (show_size(has), show_size(given));
+        self.cx.report.note(&format!(
+            "slices of {has} do not pass the proxy: what is held of them is dropped, and the file cut into slices of \
+             {given_shown}"
+        ));
+        Some(given)
     }
 
     /// Begins again with slices of `slice_size` bytes, which the server takes over unless it holds something by now.
@@ -271,6 +302,7 @@ impl Upload<'_> {
                 Ok(answer) => {
                     // From here on: whoever began this upload may not have said so.
                     self.remote.replace = self.cx.replace;
+                    self.begun = true;
                     return Ok(Opened::Unfinished(answer));
                 }
                 Err(error) if error.code() == Some(ErrorCode::Busy) => {
@@ -320,6 +352,7 @@ impl Upload<'_> {
         }
         // From here on nobody of us asks for another cut.
         (self.remote.slice_size, self.remote.recut) = (plan.slice_size.unwrap_or(self.remote.slice_size), false);
+        self.remote.discard = false;
         self.plan = Some(plan);
         Ok(plan)
     }

@@ -73,7 +73,9 @@ fn a_push_whose_upload_is_cancelled_does_not_begin_it_anew() {
     });
     let (_dir, path) = file("a", &bytes(4 * K));
     mock.run(&["push", &path, "--slice-size", "1K", "--senders", "1"]).failed("the upload was cancelled");
-    assert_eq!((mock.slices_sent(), mock.requests().len()), (vec![0, 1, 2], 4));
+    // One to begin with, and at the end the word that it is over.
+    assert_eq!((mock.slices_sent(), mock.requests().len()), (vec![0, 1, 2], 5));
+    assert_eq!(mock.requests()[4].get("leave"), Some("1"));
 }
 
 #[test]

@@ -17,7 +17,7 @@
 use crate::data_dir::DataDir;
 use crate::disk::{Context, FileLock};
 use crate::plan::Plan;
-use crate::units::{MIB, show_size};
+use crate::units::{MIB, show_size, show_size_up};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
@@ -32,14 +32,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Most pieces in which room is taken on Btrfs: each costs more the more there are, 1024 of them about 0.1 s.
 const MAX_PIECES: u64 = 1024;
 
+/// Begins what clients are told of want of room, whichever way it was found out.
+pub const FULL_DISK: &str = "there is not enough room on the server's disk";
+
+/// What clients are told where the file system itself says that it is full, which tells no numbers.
+pub const FULL_FILE_SYSTEM: &str =
+    "there is not enough room on the server's disk: its file system is full; free some there, then push again";
+
 /// Why there is no room.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
     /// Too few bytes are left.
     #[error(
-        "{} are needed{}, {} are left on the server's disk, of which {} stay free: make room there for {} bytes more",
-        show_size(*.needed), beside_it(*.beside), show_size(*.available), show_size(*.kept),
-        (.needed + .beside + .kept).saturating_sub(*.available)
+        "{FULL_DISK}: {} are needed{} and {} stay free, but {} are left; free at least {} there",
+        show_size(*.needed), beside_it(*.beside), show_size(*.kept), show_size(*.available),
+        show_size_up((.needed + .beside + .kept).saturating_sub(*.available))
     )]
     Full {
         /// Bytes asked for.
@@ -52,7 +59,7 @@ pub enum RoomError {
         kept: u64,
     },
     /// The file system has room, but no more files fit.
-    #[error("the server's file system has none of its {0} inodes left: remove files there")]
+    #[error("{FULL_DISK}: none of its file system's {0} inodes is left; remove files there")]
     NoInodes(u64),
     /// I/O; with [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] where the file system has less room
     /// than it told.
@@ -61,7 +68,7 @@ pub enum RoomError {
 }
 
 fn beside_it(bytes: u64) -> String {
-    if bytes == 0 { String::new() } else { format!(" and {} for a slice beside", show_size(bytes)) }
+    if bytes == 0 { String::new() } else { format!(", {} for a slice beside", show_size(bytes)) }
 }
 
 /// The room of a data folder.
@@ -284,6 +291,17 @@ fn reserve_from(merged: &File, mut offset: u64, plan: &Plan) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn want_of_room_is_told_in_one_way_and_in_units() {
+        let full = RoomError::Full { needed: 20 * MIB, beside: 0, available: 72_263_000_000, kept: 200 << 40 };
+        assert_eq!(
+            full.to_string(),
+            "there is not enough room on the server's disk: 20.0 MiB are needed and 200 TiB stay free, but 67.3 GiB are left; \
+             free at least 200 TiB there"
+        );
+        assert!(RoomError::NoInodes(5).to_string().starts_with(FULL_DISK) && FULL_FILE_SYSTEM.starts_with(FULL_DISK));
+    }
 
     #[test]
     fn pieces_are_whole_slices_and_not_too_many() {

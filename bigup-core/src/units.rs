@@ -53,6 +53,18 @@ pub fn parse_u64(text: &str) -> Option<u64> {
 
 /// Shows bytes with a binary unit and three figures: `8.00 MiB`.
 pub fn show_size(bytes: u64) -> String {
+    shown(bytes, |value, _| value)
+}
+
+/// Shows bytes like [`show_size`], but never less than there are: `8.01 MiB` for a byte more than 8 MiB.
+pub fn show_size_up(bytes: u64) -> String {
+    shown(bytes, |value, decimals| {
+        let figures = 10_f64.powi(decimals as i32);
+        (value * figures).ceil() / figures
+    })
+}
+
+fn shown(bytes: u64, round: impl Fn(f64, usize) -> f64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -71,7 +83,7 @@ pub fn show_size(bytes: u64) -> String {
     } else {
         0
     };
-    format!("{value:.decimals$} {}", UNITS[unit])
+    format!("{:.decimals$} {}", round(value, decimals), UNITS[unit])
 }
 
 #[cfg(test)]
@@ -97,6 +109,19 @@ mod tests {
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86400)));
         for bad in ["", "s", "1w", "-1s", "1.5s", "99999999999999999d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_freed_is_never_too_little() {
+        for (bytes, text) in [
+            (5, "5 B"),
+            (8 << 20, "8.00 MiB"),
+            ((8 << 20) + 1, "8.01 MiB"),
+            ((100 << 20) + 1, "101 MiB"),
+            (219_830_098_219_008, "200 TiB"),
+        ] {
+            assert_eq!(show_size_up(bytes), text);
         }
     }
 

@@ -27,6 +27,8 @@ pub mod param {
     pub const SLICE_SIZE: &str = "slice_size";
     /// GET, switch: cut the upload anew by `slice_size`, into several slices, if nothing of it is held yet.
     pub const RECUT: &str = "recut";
+    /// GET with `recut`, switch: what is held of the upload is dropped first.
+    pub const DISCARD: &str = "discard";
     /// POST: where the slice begins in the file, in bytes: refused where the upload is cut in another way.
     pub const OFFSET: &str = "offset";
     /// Bytes of the file; absent while the client does not know.
@@ -48,6 +50,9 @@ pub mod param {
     pub const WAIT: &str = "wait";
     /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads.
     pub const PEEK: &str = "peek";
+    /// GET with `peek`, switch: the client named by `source`, whose upload it is, has given up: another one may go on with it
+    /// at once.
+    pub const LEAVE: &str = "leave";
     /// GET with `peek`: `A-B`, the digests of the held ones among these slices, at most [`super::MAX_DIGESTS`].
     pub const DIGESTS: &str = "digests";
 }

@@ -27,6 +27,7 @@ use bigup_core::event;
 use bigup_core::info_ini::{self, InfoIni};
 use bigup_core::name::FileName;
 use bigup_core::publish::{Outcome, publish};
+use bigup_core::room::FULL_FILE_SYSTEM;
 use bigup_core::spool::{MergerLock, Spool, Upload};
 use bigup_core::store::{Entry, Store};
 use merge::Merge;
@@ -215,7 +216,10 @@ fn has_work(spool: &Spool) -> io::Result<bool> {
 
 /// Writes down why merging failed, or that it no longer does. Trouble with that is logged: the first error matters more.
 fn note_error(spool: &Spool, ended: &io::Result<Ended>) {
-    let last_error = ended.as_ref().err().map(ToString::to_string);
+    let last_error = ended.as_ref().err().map(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL_FILE_SYSTEM.to_owned(),
+        _ => error.to_string(),
+    });
     let noted = spool.lock().and_then(|locked| match locked {
         Some(mut locked) => {
             let upload = Upload { last_error, ..locked.upload().clone() };

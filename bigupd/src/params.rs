@@ -38,6 +38,8 @@ pub struct BeginAsk {
     pub replace: bool,
     /// Cut an upload that holds nothing yet anew, by this plan.
     pub recut: bool,
+    /// With `recut`: drop what the upload holds first.
+    pub discard: bool,
     /// Where the request came from, where known.
     pub peer: Option<IpAddr>,
 }
@@ -201,6 +203,7 @@ impl Params {
             file_digest: self.value(param::FILE_DIGEST)?,
             replace,
             recut: self.switch(param::RECUT)?,
+            discard: self.switch(param::DISCARD)?,
             peer: None,
         })
     }

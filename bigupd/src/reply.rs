@@ -4,6 +4,7 @@ use crate::metrics::Limit;
 use bigup_core::disk::is_passing;
 use bigup_core::name::NameError;
 use bigup_core::plan::PlanError;
+use bigup_core::room::FULL_FILE_SYSTEM;
 use bigup_core::spool::SliceError;
 use bigup_core::wire::{ErrorAnswer, ErrorCode};
 use bytes::Bytes;
@@ -210,8 +211,7 @@ impl From<io::Error> for Refusal {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 log::error!("no room left: {error}");
-                let message = "the server has no room left for this; what it holds stays";
-                Refusal::over(Limit::Room, ErrorCode::NoSpace, message)
+                Refusal::over(Limit::Room, ErrorCode::NoSpace, FULL_FILE_SYSTEM)
             }
             _ if is_passing(&error) => {
                 log::error!("{error}; who asked is told to come back");

@@ -338,6 +338,9 @@ impl App {
                 return answers.make(size, || ListAnswer { status: 200, uploads });
             }
             let (name, form) = (params.name_to_show()?, params.form()?);
+            if params.switch(param::LEAVE)? {
+                uploads.leave(&params.name_to_push()?, params.source()?.as_deref())?;
+            }
             let Some(standing) = uploads.peek(&name, params.source()?.as_deref())? else {
                 let message = format!("nothing is known of {name}: neither an upload nor a finished file");
                 return Err(Refusal::new(ErrorCode::NoUpload, message));

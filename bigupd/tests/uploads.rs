@@ -28,6 +28,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
     let plan = Plan::new(None, Some(1024), Some(file_size)).unwrap();
     let name = FileName::new("f").unwrap();
     BeginAsk {
+        discard: false,
         by: Access::Everything,
         name,
         plan,

@@ -5,7 +5,7 @@ use bigup_tests::certificates::{Authority, Certificate};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::gateway::{Gateway, changed, documented};
 use bigup_tests::http::{self, Server};
-use bigup_tests::process::eventually;
+use bigup_tests::process::{eventually, kill_9};
 use bigup_tests::{data, hooks, programs};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
@@ -175,7 +175,7 @@ fn a_full_disk_is_told_through_both() {
         let output = push(url, &file, &[]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("PiB stay free") && said.contains("--when-full wait"), "{said}");
+        assert!(said.contains("PiB stay free, but ") && said.contains("--when-full wait"), "{said}");
     }
 }
 
@@ -243,6 +243,31 @@ fn a_slice_that_nginx_takes_for_too_large_ends_the_push_at_once_with_what_to_do(
             assert!(said.contains(part), "{part:?} is not in {said}");
         }
     }
+}
+
+#[test]
+fn smaller_slices_pass_nginx_as_it_is_advised_whatever_is_held() {
+    let setting = nginx_as(&changed(&documented("nginx"), "client_max_body_size 1g;", "client_max_body_size 1m;"));
+    // Whether the last slice, which is small enough, is there by then depends on who is faster.
+    let large = ["--slice-size", "8M"];
+    for (name, len, arguments) in
+        [("equal", 24 << 20, &large[..]), ("odd", (24 << 20) + 5, &large), ("whole", 3 << 20, &[])]
+    {
+        let file = data::file(setting.folder.path(), name, len, len);
+        let refused = push(&setting.nginx.plain, &file, arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("push with a smaller --slice-size"), "{said}");
+        succeed(push(&setting.nginx.plain, &file, &["--slice-size", "1M"]), &file);
+        assert!(data::same(&file, &setting.daemon.finished(name)));
+    }
+    // Some is held by a push that did not come through nginx.
+    let file = data::file(setting.folder.path(), "begun", 7, 40 << 20);
+    let arguments = ["--slice-size", "8M", "--limit-rate", "8M", "--senders", "1"];
+    let mut first = push(setting.daemon.url(), &file, &arguments).spawn().unwrap();
+    eventually("a slice is held", || !setting.daemon.server().get("peek=1&file_name=begun").held().is_empty());
+    kill_9(&mut first);
+    succeed(push(&setting.nginx.plain, &file, &["--slice-size", "512K"]), &file);
+    assert!(data::same(&file, &setting.daemon.finished("begun")));
 }
 
 #[test]

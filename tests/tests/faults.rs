@@ -225,7 +225,7 @@ impl Round {
         }
         assert!(self.hit.is_some(), "nothing failed, and yet: {}", self.said);
         let why = match fault.error {
-            Errno::ENOSPC | Errno::EDQUOT => "the server has no room left for this",
+            Errno::ENOSPC | Errno::EDQUOT => "there is not enough room on the server's disk",
             _ => "its log says why",
         };
         // What a pipe brought is not read twice.

@@ -304,6 +304,21 @@ fn ctrl_c_says_how_to_go_on() {
 }
 
 #[test]
+fn a_push_that_failed_keeps_nobody_waiting() {
+    let daemon = Daemon::with(&["--takeover-after", "1h", "--merger-idle", "100ms", "--max-file-size", "10M"]);
+    let (long, short) =
+        (data::file(&daemon.scratch(), "long", 21, 20 << 20), data::file(&daemon.scratch(), "short", 22, 5 << 20));
+    let arguments = ["--senders", "1"];
+    // Nobody knows how much is to come, until it is too much.
+    let mut command = push(&daemon, Path::new("-"), &arguments);
+    let refused = command.stdin(std::fs::File::open(&long).unwrap()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(held(&daemon) > 0);
+    done(&push(&daemon, &short, &arguments).output().unwrap());
+    assert_stored(&daemon, &short);
+}
+
+#[test]
 fn an_upload_of_which_nothing_is_held_is_taken_over_with_the_word_to_replace() {
     let daemon = Daemon::with(&["--takeover-after", "0", "--merger-idle", "100ms"]);
     let (old, new) =

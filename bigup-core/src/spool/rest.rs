@@ -1,11 +1,12 @@
 //! Spools that nobody works on: how long they have been idle, what is left in them and beside them, and their end.
 
-use super::{DIGESTS, MERGER_LOCK, PART_SUFFIX, Records, Spool};
+use super::{DIGESTS, MERGER_LOCK, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
 use crate::data_dir::DataDir;
 use crate::disk::{self, Context, FileLock};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An upload that was removed because nothing came any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,28 @@ impl Spool {
             }
         }
         Ok(SystemTime::now().duration_since(last).unwrap_or_default())
+    }
+
+    /// Notes that the client whose upload this is has given up, or that it is back: whoever else waits for its silence need
+    /// not while it has left. That is told by the time of change of `upload.json`, which all daemons see: it is 1970 where the
+    /// client has left. So what saves the upload anew takes it back, too. Nothing is synced.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn set_left(&self, has_left: bool) -> io::Result<()> {
+        let path = self.path.join(UPLOAD_JSON);
+        let time = if has_left { UNIX_EPOCH } else { SystemTime::now() };
+        File::open(&path).and_then(|file| file.set_modified(time)).at("noting who left in", &path)
+    }
+
+    /// Whether the client whose upload this is has given up.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn has_left(&self) -> io::Result<bool> {
+        let path = self.path.join(UPLOAD_JSON);
+        let changed = std::fs::symlink_metadata(&path).and_then(|found| found.modified()).at("looking at", &path)?;
+        Ok(changed == UNIX_EPOCH)
     }
 
     /// Bytes of slices that are arriving: those that are being written, as far as they came.

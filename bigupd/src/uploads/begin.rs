@@ -50,7 +50,7 @@ impl Uploads {
                 let is_takeover = locked.upload().source != ask.source;
                 if let Some(asking) = doorkeeper
                     && is_takeover
-                    && spool.idle()? >= self.config.takeover_after
+                    && silence(&spool)? >= self.config.takeover_after
                 {
                     drop(locked);
                     asking.admit(ask)?;
@@ -143,7 +143,10 @@ impl Uploads {
     fn go_on(&self, spool: &Spool, mut locked: LockedSpool, ask: &BeginAsk) -> Result<Unfinished, Refusal> {
         if locked.upload().source == ask.source {
             ask.by.check_go_on(locked.upload())?;
-            self.resume(&mut locked, ask)?;
+            self.resume(spool, &mut locked, ask)?;
+            if spool.has_left()? {
+                spool.set_left(false)?;
+            }
             // What was told only now is reserved where it can be; without, each slice that has no room is refused.
             if let Err(e) = locked.reserve(&self.room(), &locked.upload().plan) {
                 log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
@@ -157,9 +160,9 @@ impl Uploads {
     }
 
     /// The source that began an upload goes on with it.
-    fn resume(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+    fn resume(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
         if ask.recut {
-            self.recut(locked, ask)?;
+            self.recut(spool, locked, ask)?;
         }
         let old = locked.upload();
         // An upload that knows its slice size keeps it, whatever the client would like.
@@ -186,8 +189,9 @@ impl Uploads {
         }
     }
 
-    /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is.
-    fn recut(&self, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+    /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless that is
+    /// to be dropped.
+    fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
         let old = locked.upload().plan;
         // What else the asker knows is learned afterwards, as ever.
         let plan = Plan::new(None, ask.plan.slice_size, old.file_size).map_err(against_upload)?;
@@ -195,6 +199,14 @@ impl Uploads {
         let is_several = plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
         if is_several && old.slice_size.is_some() && old.slice_num != Some(0) && plan != old {
             self.check_plan(&plan)?;
+            if ask.discard {
+                // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
+                let merger = spool.try_merger_lock()?;
+                match locked.keep_first(0, &plan, merger.as_ref()) {
+                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(being_merged(&ask.name)),
+                    dropped => dropped?,
+                }
+            }
             let is_cut = locked.recut(plan, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
             log::debug!(upload = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
@@ -204,7 +216,7 @@ impl Uploads {
     /// Another source goes on with an upload that fell silent.
     fn take_over(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
         let old = locked.upload().clone();
-        let idle = spool.idle()?;
+        let idle = silence(spool)?;
         let name = &ask.name;
         if ask.source.is_none() {
             let message =
@@ -214,10 +226,6 @@ impl Uploads {
         if idle < self.config.takeover_after {
             return Err(still_at_work(&old, ask, idle, self.config.takeover_after));
         }
-        let busy = || {
-            let message = format!("{name} is being merged; ask again in a moment");
-            Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
-        };
         let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
         // The number of slices counts where nothing else is said; else it follows.
         let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
@@ -232,14 +240,14 @@ impl Uploads {
         let merger = spool.try_merger_lock()?;
         locked.reserve(&self.room(), &plan).map_err(|e| no_room(e, name.as_str()))?;
         match locked.keep_first(keep, &plan, merger.as_ref()) {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(busy()),
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(being_merged(name)),
             kept => kept?,
         }
         let holdings = locked.holdings()?;
         log::info!(
             upload = name.as_str();
             "{name}: another source goes on after {} s of silence; {} slices are to be compared",
-            idle.as_secs(),
+            spool.idle()?.as_secs(),
             holdings.ranges().count()
         );
         let taken_over = holdings.ranges().count() > 0;
@@ -282,6 +290,16 @@ impl Uploads {
         );
         Err(Refusal { retry_after: Some(left), ..Refusal::new(ErrorCode::Cancelled, message) })
     }
+}
+
+/// For how long the client of an upload has not been heard of: for ever where it has given up.
+fn silence(spool: &Spool) -> io::Result<Duration> {
+    if spool.has_left()? { Ok(Duration::MAX) } else { spool.idle() }
+}
+
+fn being_merged(name: &FileName) -> Refusal {
+    let message = format!("{name} is being merged; ask again in a moment");
+    Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
 }
 
 /// Whether the other push differs is for the asker to find out: it may be its own, interrupted a moment ago.

@@ -8,11 +8,13 @@ use bigup_core::name::FileName;
 use bigup_core::room::RoomError;
 use bigup_core::wire::ErrorCode;
 
+/// There is no room for `what`, which goes to the log: its client knows what it sent.
 pub(super) fn no_room(error: RoomError, what: &str) -> Refusal {
     match error {
         RoomError::Io(e) => e.into(),
         no_room => {
-            let message = format!("there is no room for {what}: {no_room}, and push again");
+            log::debug!("{what}: {no_room}");
+            let message = format!("{no_room}, then push again");
             Refusal::over(Limit::Room, ErrorCode::NoSpace, message)
         }
     }

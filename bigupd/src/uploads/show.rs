@@ -35,6 +35,21 @@ impl Uploads {
         })
     }
 
+    /// Notes that the client with this source has given up the upload of `name`, if that is its.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn leave(&self, name: &FileName, source: Option<&str>) -> Result<(), Refusal> {
+        let spool = Spool::of(&self.data, name);
+        match self.lock(&spool)? {
+            Some(locked) if source.is_some() && locked.upload().source.as_deref() == source => {
+                log::debug!(upload = name.as_str(); "{name}: its client has given up");
+                Ok(spool.set_left(true)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How far merging lies behind a slice, in bytes; 0 where no merger could get on.
     ///
     /// # Errors

@@ -106,6 +106,7 @@ fn check_plan(answer: &UploadAnswer) {
             file_digest: None,
             replace: false,
             recut: false,
+            discard: false,
         };
         match plan_of(answer, &remote) {
             Ok(plan) => {
