@@ -19,7 +19,7 @@ use crate::units::{MIB, show_size};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::{Statvfs, fstatvfs};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,6 +27,9 @@ use std::path::PathBuf;
 
 /// Most pieces in which room is taken on Btrfs: each costs more the more there are, 1024 of them about 0.1 s.
 const MAX_PIECES: u64 = 1024;
+
+/// Inodes that an upload, or a slice of one, needs at most: a spool, what is in it, a slice, and what is replaced by rename.
+const INODES: u64 = 8;
 
 /// Why there is no room.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +50,22 @@ pub enum RoomError {
         /// Bytes of these that stay free.
         kept: u64,
     },
-    /// The file system has room, but no more files fit.
-    #[error("the server's file system has none of its {0} inodes left: remove files there")]
-    NoInodes(u64),
+    /// There is room for the bytes, but too few more files fit.
+    #[error(
+        "{needed} inodes are needed, {available} of the {total} of the server's disk are left, of which {kept} stay free: \
+         remove {} files there",
+        (.needed + .kept).saturating_sub(*.available)
+    )]
+    NoInodes {
+        /// Files and folders that are to be made.
+        needed: u64,
+        /// How many more there may be.
+        available: u64,
+        /// How many of these stay free.
+        kept: u64,
+        /// How many there may be at all.
+        total: u64,
+    },
     /// I/O; with [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] where the file system has less room
     /// than it told.
     #[error(transparent)]
@@ -78,10 +94,25 @@ impl Room {
     /// # Errors
     /// As the system gives them.
     pub fn left(&self) -> io::Result<Option<u64>> {
-        let folder = File::open(&self.tmp).at("opening", &self.tmp)?;
-        let found = fstatvfs(&folder).map_err(io::Error::from).at("looking for room in", &self.tmp)?;
+        let found = self.stat()?;
         let available = found.blocks_available() * found.fragment_size();
         Ok((found.blocks() > 0).then(|| available.saturating_sub(self.kept)))
+    }
+
+    /// Files and folders that may still be made, beside as large a part of all of them as stays free of the bytes. None: the
+    /// file system tells no number, and mostly has as many as fit.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn inodes_left(&self) -> io::Result<Option<u64>> {
+        let found = self.stat()?;
+        let left = found.files_available().saturating_sub(kept_inodes(&found, self.kept));
+        Ok((found.files() > 0).then_some(left))
+    }
+
+    fn stat(&self) -> io::Result<Statvfs> {
+        let folder = File::open(&self.tmp).at("opening", &self.tmp)?;
+        fstatvfs(&folder).map_err(io::Error::from).at("looking for room in", &self.tmp)
     }
 
     /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing else is waited for
@@ -138,13 +169,14 @@ impl LockedRoom<'_> {
 
     fn look_once(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
         let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.room.tmp)?;
-        // Btrfs tells 0 inodes: it has as many as it needs.
-        if found.files() > 0 && found.files_available() == 0 {
-            return Err(RoomError::NoInodes(found.files()));
-        }
         let (available, kept) = (found.blocks_available() * found.fragment_size(), self.room.kept);
         if found.blocks() > 0 && available < needed.saturating_add(beside).saturating_add(kept) {
             return Err(RoomError::Full { needed, beside, available, kept });
+        }
+        let (needed, available, kept) = (INODES, found.files_available(), kept_inodes(&found, kept));
+        // Btrfs tells 0 inodes: it has as many as it needs.
+        if found.files() > 0 && available < needed.saturating_add(kept) {
+            return Err(RoomError::NoInodes { needed, available, kept, total: found.files() });
         }
         Ok(())
     }
@@ -221,6 +253,13 @@ fn reserved_size(plan: &Plan) -> Option<u64> {
 fn allocated(file: &File) -> io::Result<u64> {
     // Blocks of 512 bytes, whatever those of the file system (stat(2)).
     Ok(file.metadata()?.blocks() * 512)
+}
+
+/// Inodes that stay free where so many bytes do: as large a part.
+fn kept_inodes(found: &Statvfs, kept: u64) -> u64 {
+    let size = u128::from(found.blocks()) * u128::from(found.fragment_size());
+    let kept = u128::from(found.files()) * u128::from(kept) / size.max(1);
+    u64::try_from(kept).unwrap_or(u64::MAX)
 }
 
 fn is_btrfs(file: &File) -> io::Result<bool> {

@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
@@ -30,6 +31,9 @@ const ATTRIBUTE: &str = "user.bigup";
 /// The same with the digests of the file's leaves: slice size and bytes of a leaf as 8 bytes each, little-endian, then
 /// 32 bytes a leaf. It is taken for true where they join to the digest of the stamp.
 const LEAVES_ATTRIBUTE: &str = "user.bigup.leaves";
+
+/// How often the folders that lead to a name are made where others that made some of them remove them again.
+const ATTEMPTS: usize = 100;
 
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +155,7 @@ impl Store {
     /// As the system gives them.
     pub fn open(&self, name: &FileName) -> io::Result<Opened> {
         let path = self.path_of(name);
-        let folder = match self.folder_of(name, false) {
+        let folder = match self.folder_of(name) {
             Ok(folder) => folder,
             Err(StoreError::InTheWay(what)) => return Ok(Opened::Other(what)),
             Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Nothing),
@@ -186,11 +190,11 @@ impl Store {
             return Ok(false);
         }
         let last = OsStr::new(last_component(name));
-        aside.take(&self.folder_of(name, false)?, last, name, false)?;
+        aside.take(&self.folder_of(name)?, last, name, false)?;
         let is_moved = aside.has(name, file)?;
         if !is_moved {
             // A push took its place in that instant, and what was moved is whole.
-            self.take(&aside.folder_of(name, false)?, last, name, false)?;
+            self.take(&aside.folder_of(name)?, last, name, false)?;
         }
         Ok(is_moved)
     }
@@ -216,25 +220,26 @@ impl Store {
 
     /// Moves `from_name` of the folder `here` under `name`, as [`Store::publish`] does.
     fn take(&self, here: &File, from_name: &OsStr, name: &FileName, replace: bool) -> Result<(), StoreError> {
-        let folder = self.folder_of(name, true)?;
-        let to = last_component(name);
-        let moved = if replace {
-            renameat(here, from_name, &folder, to)
-        } else {
-            match renameat2(here, from_name, &folder, to, RenameFlags::RENAME_NOREPLACE) {
-                // The file system has no such rename.
-                Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, &folder, to),
-                done => done,
+        self.put(name, |folder| {
+            let to = last_component(name);
+            let moved = if replace {
+                renameat(here, from_name, folder, to)
+            } else {
+                match renameat2(here, from_name, folder, to, RenameFlags::RENAME_NOREPLACE) {
+                    // The file system has no such rename.
+                    Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, folder, to),
+                    done => done,
+                }
+            };
+            match moved {
+                Ok(()) => Ok(()),
+                Err(Errno::EEXIST) => Err(StoreError::Exists),
+                Err(Errno::EISDIR | Errno::ENOTEMPTY) => {
+                    Err(StoreError::InTheWay(format!("{name} is a folder with finished files")))
+                }
+                Err(e) => Err(e).at("publishing", &self.path_of(name)).map_err(StoreError::Io),
             }
-        };
-        match moved {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => return Err(StoreError::Exists),
-            Err(Errno::EISDIR | Errno::ENOTEMPTY) => {
-                return Err(StoreError::InTheWay(format!("{name} is a folder with finished files")));
-            }
-            Err(e) => return Err(e).at("publishing", &self.path_of(name)).map_err(StoreError::Io),
-        }
+        })?;
         self.sync_entry(name)
     }
 
@@ -244,19 +249,20 @@ impl Store {
     /// [`StoreError::Exists`]: something has that name, and keeps it. [`io::ErrorKind::Unsupported`]: the file system
     /// cannot. Where only a sync failed the file has its name: whoever finds it there [syncs](Store::sync_entry) again.
     pub(crate) fn link(&self, file: &File, name: &FileName) -> Result<(), StoreError> {
-        let folder = self.folder_of(name, true)?;
         // AT_EMPTY_PATH, which needs no /proc, is for administrators on most kernels (open(2), O_TMPFILE).
         let from = format!("/proc/self/fd/{}", file.as_raw_fd());
         let path = self.path_of(name);
-        match linkat(AT_FDCWD, &from[..], &folder, last_component(name), AtFlags::AT_SYMLINK_FOLLOW) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => return Err(StoreError::Exists),
-            Err(e @ (Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS)) => {
-                let e = io::Error::new(io::ErrorKind::Unsupported, e);
-                return Err(e).at("publishing", &path).map_err(StoreError::Io);
+        self.put(name, |folder| {
+            match linkat(AT_FDCWD, &from[..], folder, last_component(name), AtFlags::AT_SYMLINK_FOLLOW) {
+                Ok(()) => Ok(()),
+                Err(Errno::EEXIST) => Err(StoreError::Exists),
+                Err(e @ (Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS)) => {
+                    let e = io::Error::new(io::ErrorKind::Unsupported, e);
+                    Err(e).at("publishing", &path).map_err(StoreError::Io)
+                }
+                Err(e) => Err(e).at("publishing", &path).map_err(StoreError::Io),
             }
-            Err(e) => return Err(e).at("publishing", &path).map_err(StoreError::Io),
-        }
+        })?;
         // Btrfs writes nothing of a file without a name into its log, and with its folder only that there is one.
         if !keeps_order(file).at("looking at the file system of", &path)? {
             file.sync_all().at("syncing", &path)?;
@@ -284,10 +290,51 @@ impl Store {
         Ok(())
     }
 
-    /// Opens the folder that `name` is in, creating what is missing if told to.
-    fn folder_of(&self, name: &FileName, create: bool) -> Result<File, StoreError> {
+    /// Opens the folder that `name` is in.
+    fn folder_of(&self, name: &FileName) -> Result<File, StoreError> {
+        self.walk(name, |_, _| Ok(()))
+    }
+
+    /// Puts something into the folder that `name` is in, and creates what is missing of that. If it fails the folders that
+    /// were made for it go again, unless somebody else uses them by then.
+    fn put(&self, name: &FileName, put: impl Fn(&File) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            let made = RefCell::default();
+            let (done, is_gone) = match self.make_folder_of(name, &made) {
+                Ok(folder) => (put(&folder), folder.metadata().is_ok_and(|found| found.nlink() == 0)),
+                Err(e) => (Err(e), true),
+            };
+            if done.is_err() {
+                self.remove_folders(name, &made.into_inner());
+            }
+            attempts -= 1;
+            match done {
+                // Somebody else made a folder, failed, and removed it before there was anything in it.
+                Err(StoreError::Io(e)) if is_gone && e.kind() == io::ErrorKind::NotFound && attempts > 0 => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are empty.
+    fn remove_folders(&self, name: &FileName, depths: &[usize]) {
+        for depth in depths.iter().rev() {
+            let folder: Vec<&str> = name.components().take(depth + 1).collect();
+            let Ok(folder) = FileName::new(&folder.join("/")) else { return };
+            let removed = self
+                .folder_of(&folder)
+                .map(|parent| unlinkat(&parent, last_component(&folder), UnlinkatFlags::RemoveDir));
+            // Those above have this one in them.
+            let Ok(Ok(())) = removed else { return };
+        }
+    }
+
+    /// Opens the folder that `name` is in, and creates what is missing; `made` learns which depths that were.
+    fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {
+        let depth = RefCell::new(0..);
         self.walk(name, |folder, next| {
-            let Some(component) = next.filter(|_| create) else { return Ok(()) };
+            let (Some(component), Some(depth)) = (next, depth.borrow_mut().next()) else { return Ok(()) };
             match mkdirat(folder, component, Mode::from_bits_truncate(0o777)) {
                 Ok(()) => {}
                 Err(Errno::EEXIST) => return Ok(()),
@@ -298,6 +345,7 @@ impl Store {
                 let _ = unlinkat(folder, component, UnlinkatFlags::RemoveDir);
                 return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
             }
+            made.borrow_mut().push(depth);
             Ok(())
         })
     }
@@ -448,7 +496,11 @@ mod tests {
         }
 
         fn source(&self, text: &str) -> PathBuf {
-            let path = self.dir.path().join("tmp/source");
+            self.source_of("source", text)
+        }
+
+        fn source_of(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.dir.path().join("tmp").join(name);
             fs::write(&path, text).unwrap();
             path
         }
@@ -515,6 +567,54 @@ mod tests {
         f.store.publish(&f.source("x"), &name("link"), true).unwrap();
         assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "s");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn folders_made_for_what_fails_go_again_and_others_stay() {
+        let f = Fixture::new();
+        fs::create_dir(f.files().join("a")).unwrap();
+        let nothing = f.files().join("nothing");
+        for _ in 0..2 {
+            assert!(f.store.publish(&nothing, &name("a/b/c/d"), false).is_err());
+        }
+        assert_eq!(fs::read_dir(f.files().join("a")).unwrap().count(), 0, "and a was not made for it");
+        let refused = f.store.put(&name("a/b/c/d"), |_| {
+            fs::create_dir(f.files().join("a/b/others")).unwrap();
+            Err(StoreError::Exists)
+        });
+        assert!(refused.is_err());
+        assert!(f.files().join("a/b/others").exists() && !f.files().join("a/b/c").exists());
+    }
+
+    #[test]
+    fn folders_that_others_remove_meanwhile_are_made_again() {
+        let f = Fixture::new();
+        let removed = RefCell::new(false);
+        let from = f.source("text");
+        f.store
+            .put(&name("a/b"), |folder| {
+                if !removed.replace(true) {
+                    fs::remove_dir(f.files().join("a")).unwrap();
+                }
+                let here = File::open(from.parent().unwrap()).unwrap();
+                renameat(&here, from.file_name().unwrap(), folder, "b").map_err(|e| StoreError::Io(e.into()))
+            })
+            .unwrap();
+        assert_eq!(fs::read_to_string(f.files().join("a/b")).unwrap(), "text");
+        std::thread::scope(|scope| {
+            for i in 0..4 {
+                let f = &f;
+                scope.spawn(move || {
+                    for k in 0..20 {
+                        let file = name(&format!("n/e/w/{i}-{k}"));
+                        assert!(f.store.put(&file, |_| Err(StoreError::Exists)).is_err());
+                        f.store.publish(&f.source_of(&format!("{i}-{k}"), "x"), &file, false).unwrap();
+                        fs::remove_file(f.files().join(file.as_str())).unwrap();
+                        let _ = fs::remove_dir(f.files().join("n/e/w"));
+                    }
+                });
+            }
+        });
     }
 
     #[test]
