@@ -6,18 +6,14 @@
 //! | with a token | what it may, under its prefix; 401 if it is none | as without |
 //! | without | 401; with `allow_anonymous` see [`Access::Anonymous`] | everything where only this machine, or holders of a client's certificate, get through; with `allow_anonymous` for all; else 401 |
 
-use crate::arriving::Arriving;
 use crate::config::Config;
-use crate::metrics::Limit;
-use crate::quota::Usage;
+use crate::quota::Quota;
 use crate::reply::Refusal;
-use crate::tokens::{Permission, Prefix, SecretHash, Token, Tokens, Watched, now};
+use crate::tokens::{Permission, SecretHash, Token, Tokens, Watched, now};
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::FileName;
-use bigup_core::spool::{Spool, Upload};
-use bigup_core::units::show_size;
+use bigup_core::spool::Upload;
 use bigup_core::wire::ErrorCode;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,9 +24,6 @@ const NO_TOKEN: &str = "the token is none of this server's, or was revoked, or h
 
 /// Shortest time between two log lines about requests that were not let in.
 const LOG_EVERY: Duration = Duration::from_secs(1);
-
-/// Seconds after which a token that has too many uploads may ask again: some of them may be finished by then.
-const UPLOADS_RETRY_AFTER: u64 = 10;
 
 /// Where a request came from. A peer behind a proxy is the proxy.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +45,7 @@ pub enum Access {
     /// not to go on with what was begun by a token.
     Anonymous,
     /// What this token may.
-    Token(Arc<Token>, Arc<Usage>),
+    Token(Arc<Token>),
 }
 
 impl Access {
@@ -66,7 +59,7 @@ impl Access {
             Access::Everything => Ok(()),
             Access::Anonymous if any_of.iter().any(|p| matches!(p, Permission::Push | Permission::Read)) => Ok(()),
             Access::Anonymous => Err(unauthorized(&format!("without a token nobody may {what} here"))),
-            Access::Token(token, _) => {
+            Access::Token(token) => {
                 let has = any_of.iter().any(|permission| token.may(*permission));
                 if has && name.is_none_or(|name| self.sees(name.as_str())) {
                     return Ok(());
@@ -82,7 +75,7 @@ impl Access {
     pub fn sees(&self, name: &str) -> bool {
         match self {
             Access::Everything | Access::Anonymous => true,
-            Access::Token(token, _) => token.prefix.covers(name),
+            Access::Token(token) => token.prefix.covers(name),
         }
     }
 
@@ -93,7 +86,7 @@ impl Access {
     pub fn check_reads_all(&self) -> Result<(), Refusal> {
         self.check(&[Permission::Read], None)?;
         match self {
-            Access::Token(token, _) if !token.prefix.as_str().is_empty() => {
+            Access::Token(token) if !token.prefix.as_str().is_empty() => {
                 let message = format!("the token {} has {}; this needs read of all names", token.name, token.rights());
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
@@ -105,7 +98,7 @@ impl Access {
     pub fn token(&self) -> Option<&str> {
         match self {
             Access::Everything | Access::Anonymous => None,
-            Access::Token(token, _) => Some(&token.name),
+            Access::Token(token) => Some(&token.name),
         }
     }
 
@@ -136,59 +129,17 @@ impl Access {
         Ok(())
     }
 
-    /// Whether it may have one more unfinished upload, `most` being the largest number for a token. Blocks on the disk.
-    ///
-    /// # Errors
-    /// It has that many, or the data folder cannot be read.
-    pub fn check_uploads(&self, data: &DataDir, arriving: &Arriving, most: u64) -> Result<(), Refusal> {
-        let Access::Token(token, _) = self else { return Ok(()) };
-        let spools = Spool::all(data)?;
-        let arriving = arriving.number_of(&token.name);
-        // Each has to be read to know whose it is; mostly there are too few for that to matter.
-        if spools.len() as u64 + arriving < most {
-            return Ok(());
-        }
-        let is_own = |spool: &&Spool| matches!(spool.upload(), Ok(Some(upload)) if upload.token.as_deref() == Some(token.name.as_str()));
-        let has = spools.iter().filter(is_own).count() as u64 + arriving;
-        if has < most {
-            return Ok(());
-        }
-        let name = &token.name;
-        let message =
-            format!("the token {name} has {has} unfinished uploads, and {most} are the most: finish some first");
-        Err(Refusal {
-            retry_after: Some(UPLOADS_RETRY_AFTER),
-            ..Refusal::over(Limit::UploadsPerToken, ErrorCode::TooMany, message)
-        })
+    /// Whether there is a limit of its own to its unfinished uploads. All who have no token share one where there are
+    /// tokens.
+    pub fn counts_uploads(&self) -> bool {
+        !matches!(self, Access::Everything)
     }
 
-    /// Whether there is a limit to what it may store.
-    pub fn has_quota(&self) -> bool {
-        matches!(self, Access::Token(token, _) if token.quota.is_some())
-    }
-
-    /// Takes `more` bytes out of its quota. Blocks on the disk.
-    ///
-    /// # Errors
-    /// They are too many, or the data folder cannot be read.
-    pub fn take(&self, data: &DataDir, more: u64) -> Result<(), Refusal> {
-        let Access::Token(token, usage) = self else { return Ok(()) };
-        let Some(quota) = token.quota.filter(|_| more > 0) else { return Ok(()) };
-        match usage.grant(data, &token.prefix, quota, more)? {
-            Ok(()) => Ok(()),
-            Err(used) => {
-                let place = match token.prefix.as_str() {
-                    "" => "in all",
-                    prefix => &format!("under {prefix}"),
-                };
-                let message = format!(
-                    "the token {} may push up to {quota} bytes ({}) {place}; {used} are there, and {more} more do not fit",
-                    token.name,
-                    show_size(quota)
-                );
-                Err(Refusal::over(Limit::Quota, ErrorCode::TooLarge, message))
-            }
-        }
+    /// The quota that what it adds has to fit into. None: there is none.
+    pub fn quota(&self) -> Option<Quota> {
+        let Access::Token(token) = self else { return None };
+        let quota = Quota { prefix: token.prefix.clone(), bytes: token.quota, files: token.max_files };
+        (quota.bytes.is_some() || quota.files.is_some()).then_some(quota)
     }
 }
 
@@ -200,8 +151,6 @@ pub struct Gate {
     allow_anonymous: bool,
     /// The token of who started this daemon for itself.
     owner: Option<SecretHash>,
-    usages: Mutex<HashMap<Prefix, Arc<Usage>>>,
-    arriving: Arriving,
     turned_away: Mutex<TurnedAway>,
 }
 
@@ -213,15 +162,13 @@ struct TurnedAway {
 }
 
 impl Gate {
-    /// The gate of a daemon on `data`, to which the files `arriving` come.
-    pub fn new(data: &DataDir, config: &Config, arriving: Arriving) -> Gate {
+    /// The gate of a daemon on `data`.
+    pub fn new(data: &DataDir, config: &Config) -> Gate {
         Gate {
             tokens: Watched::new(data.clone()),
             is_open: config.allow_anonymous || is_guarded(config),
             allow_anonymous: config.allow_anonymous,
             owner: config.owner,
-            usages: Mutex::default(),
-            arriving,
             turned_away: Mutex::default(),
         }
     }
@@ -244,7 +191,7 @@ impl Gate {
         let refusal = match (tokens, secret) {
             (None, _) if self.is_open => return Ok(Access::Everything),
             (Some(tokens), Some(secret)) => match tokens.find(secret, now()) {
-                Some(token) => return Ok(Access::Token(Arc::new(token.clone()), self.usage(&token.prefix))),
+                Some(token) => return Ok(Access::Token(Arc::new(token.clone()))),
                 None => unauthorized(NO_TOKEN),
             },
             (None, Some(_)) => unauthorized(NO_TOKEN),
@@ -253,11 +200,6 @@ impl Gate {
         };
         self.log_turned_away(peer, &refusal);
         Err(refusal)
-    }
-
-    fn usage(&self, prefix: &Prefix) -> Arc<Usage> {
-        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(usages.entry(prefix.clone()).or_insert_with(|| Arc::new(Usage::new(self.arriving.clone()))))
     }
 
     fn log_turned_away(&self, peer: Option<Peer>, refusal: &Refusal) {
@@ -310,7 +252,7 @@ fn unauthorized(why: &str) -> Refusal {
 
 /// The token that a request carries (RFC 6750, section 2.1; the scheme in any case: RFC 9110, section 11.1). Other
 /// schemes are somebody else's, like a proxy's.
-fn presented(headers: &HeaderMap) -> Option<&str> {
+pub fn presented(headers: &HeaderMap) -> Option<&str> {
     headers.get_all(AUTHORIZATION).iter().find_map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -321,6 +263,7 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::config::TlsFiles;
+    use crate::tokens::Prefix;
     use bigup_core::plan::Plan;
     use warp::http::header::HeaderValue;
 
@@ -355,10 +298,10 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
             }
-            match Gate::new(&self.data, &self.config, Arriving::default()).enter(&headers, None) {
+            match Gate::new(&self.data, &self.config).enter(&headers, None) {
                 Ok(Access::Everything) => Ok("*".to_owned()),
                 Ok(Access::Anonymous) => Ok("?".to_owned()),
-                Ok(Access::Token(token, _)) => Ok(token.name.clone()),
+                Ok(Access::Token(token)) => Ok(token.name.clone()),
                 Err(refusal) => Err(refusal.status().as_u16()),
             }
         }
@@ -372,13 +315,14 @@ mod tests {
             prefix: Prefix::try_from(prefix.to_owned()).unwrap(),
             permissions: permissions.to_vec(),
             quota: None,
+            max_files: None,
             created: 0,
             expires: None,
         }
     }
 
     fn with(permissions: &[Permission], prefix: &str) -> Access {
-        Access::Token(Arc::new(token("t", permissions, prefix)), Arc::default())
+        Access::Token(Arc::new(token("t", permissions, prefix)))
     }
 
     fn name(text: &str) -> FileName {

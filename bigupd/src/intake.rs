@@ -7,6 +7,7 @@
 use crate::body::Body;
 use crate::pace::Pace;
 use crate::reply::Refusal;
+use crate::shares::Share;
 use crate::uploads::Target;
 use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::wire::ErrorCode;
@@ -86,16 +87,17 @@ impl Work {
     }
 
     /// Begins to write `pieces`, once those before them are written.
-    async fn go_on(self, pieces: Vec<Bytes>) -> Result<Work, Refusal> {
-        let mut writer = self.rest().await?;
-        Ok(Work::Writes(tokio::task::spawn_blocking(move || {
+    async fn go_on(self, pieces: Vec<Bytes>, share: &Share) -> Result<Work, Refusal> {
+        let (mut writer, share) = (self.rest().await?, share.clone());
+        let write = move || {
             if writer.target.is_cancelled() {
                 // Sooner than with its last byte, which may take longer than its client can be told.
                 return Err(cancelled());
             }
             writer.write(&pieces)?;
             Ok(writer)
-        })))
+        };
+        Ok(Work::Writes(tokio::spawn(async move { share.run(write).await.map_err(io::Error::other)? })))
     }
 }
 
@@ -124,7 +126,7 @@ impl Received {
 ///
 /// # Errors
 /// What came is not what was expected, or could not be stored; the file is gone then. The rest of the body is left in
-/// `body`.
+/// `body`. What blocks is done on `share`.
 pub async fn receive(
     body: &mut Body,
     target: Target,
@@ -132,6 +134,7 @@ pub async fn receive(
     offset: u64,
     expected: &Expected,
     mut pace: Pace,
+    share: &Share,
 ) -> Result<Received, Refusal> {
     let writer = Writer {
         target,
@@ -150,7 +153,7 @@ pub async fn receive(
         batch_len += piece.len() as u64;
         batch.push(piece);
         if batch_len >= full {
-            work = work.go_on(std::mem::take(&mut batch)).await?;
+            work = work.go_on(std::mem::take(&mut batch), share).await?;
             batch_len = 0;
         }
     }

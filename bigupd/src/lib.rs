@@ -7,11 +7,12 @@
 //! - [`sockets`] - where connections come in; [`service`] - what is told to systemd.
 //! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
 //!   limit their time; [`memory`] gives back what they needed.
-//! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
+//! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`.
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
-//! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
-//!   have no spool.
-//! - [`body`], [`intake`]: bytes from the body to the disk.
+//! - [`uploads`] - what a request means for its upload.
+//! - [`grants`] - what was granted and is not on the disk yet; [`census`] - the unfinished uploads that are; [`quota`] - what
+//!   counts below a prefix; [`turns`] - counting, one for all who wait.
+//! - [`body`], [`intake`]: bytes from the body to the disk; [`shares`] - the threads for that and all else that may block.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`hooks`] - who is asked before an upload begins, and told of finished files.
 //! - [`look`] - looking after all uploads and info.ini.
@@ -22,12 +23,12 @@
 
 pub mod access;
 pub mod answers;
-pub mod arriving;
 pub mod body;
 pub mod census;
 pub mod check;
 pub mod config;
 pub mod expiry;
+pub mod grants;
 pub mod hooks;
 pub mod intake;
 pub mod look;
@@ -46,12 +47,14 @@ pub mod seats;
 pub mod server;
 pub mod service;
 pub mod settings;
+pub mod shares;
 pub mod sockets;
 pub mod status;
 pub mod sweep;
 pub mod timed;
 pub mod tls;
 pub mod tokens;
+pub mod turns;
 pub mod uploads;
 pub mod watching;
 

@@ -8,7 +8,7 @@ use bigupd::operate::{cancel, pause};
 use bigupd::service;
 use bigupd::sockets::{Listeners, Passed};
 use bigupd::tls::Tls;
-use bigupd::{check, memory, status};
+use bigupd::{check, memory, shares, status};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
@@ -118,7 +118,8 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
     memory::keep_some();
     let data = DataDir::create(&config.data_dir)?;
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
-    let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(shares::THREADS).build().context("starting threads")?;
     let served = runtime.block_on(async {
         let listeners = passed.or_bind(config.listen).with_context(|| format!("listening on {}", config.listen))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
