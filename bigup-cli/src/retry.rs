@@ -84,10 +84,9 @@ impl Patience {
             CallError::Foreign { status: 408 | 425 | 429 | 500..=599, .. } => true,
             // A router or a captive portal that speaks in the place of a server which was there a moment ago.
             CallError::Foreign { met, .. } | CallError::Moved { met, .. } | CallError::Tls { met, .. } => *met,
-            CallError::Unresolved { .. }
-            | CallError::Proxy { .. }
-            | CallError::GaveUp { .. }
-            | CallError::Stopped => false,
+            CallError::Unresolved { .. } | CallError::Proxy { .. } | CallError::GaveUp { .. } | CallError::Stopped => {
+                false
+            }
         }
     }
 

@@ -12,6 +12,10 @@ pub const MAX_COMPONENT_LEN: usize = 255;
 /// Longest file name in all, in bytes: well below `PATH_MAX` (4096), so that any data folder fits before it.
 pub const MAX_NAME_LEN: usize = 2048;
 
+/// Most components of a name that something new may have: each is a folder, and takes an inode. Older names that have more
+/// can be read, gone on with and deleted.
+pub const MAX_COMPONENTS: usize = 64;
+
 /// Longest folder name that [`FileName::spool_folder`] gives, in bytes. Leaves room for suffixes below `NAME_MAX`.
 const MAX_FOLDER_LEN: usize = 200;
 
@@ -43,6 +47,12 @@ pub enum NameError {
     #[error("a component of the file name has {got} bytes; at most {MAX_COMPONENT_LEN} are possible")]
     ComponentTooLong {
         /// Its length in bytes.
+        got: usize,
+    },
+    /// A name over [`MAX_COMPONENTS`], which nothing new may have.
+    #[error("the file name has {got} components; at most {MAX_COMPONENTS} are possible: use fewer folders")]
+    TooDeep {
+        /// How many it has.
         got: usize,
     },
     /// A name over [`MAX_NAME_LEN`].
@@ -80,6 +90,17 @@ impl FileName {
             }
         }
         Ok(FileName(name.to_owned()))
+    }
+
+    /// Whether something new may have this name.
+    ///
+    /// # Errors
+    /// It may not: says why.
+    pub fn check_new(&self) -> Result<(), NameError> {
+        match self.components().count() {
+            got if got > MAX_COMPONENTS => Err(NameError::TooDeep { got }),
+            _ => Ok(()),
+        }
     }
 
     /// The name as given.
@@ -203,6 +224,16 @@ mod tests {
 
     fn name(s: &str) -> FileName {
         FileName::new(s).unwrap()
+    }
+
+    #[test]
+    fn what_is_new_has_so_many_folders_at_most_and_what_is_there_may_have_more() {
+        let name = |components: usize| FileName::new(&vec!["d"; components].join("/")).unwrap();
+        assert_eq!(name(MAX_COMPONENTS).check_new(), Ok(()));
+        let refused = name(MAX_COMPONENTS + 1).check_new().unwrap_err();
+        assert_eq!(refused, NameError::TooDeep { got: 65 });
+        assert!(refused.to_string().contains("65") && refused.to_string().contains("64"));
+        assert!(name(1000).check_new().is_err());
     }
 
     #[test]

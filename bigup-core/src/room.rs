@@ -21,7 +21,7 @@ use crate::units::{MIB, show_size, show_size_up};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::{Statvfs, fstatvfs};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -38,6 +38,8 @@ pub const FULL_DISK: &str = "there is not enough room on the server's disk";
 /// What clients are told where the file system itself says that it is full, which tells no numbers.
 pub const FULL_FILE_SYSTEM: &str =
     "there is not enough room on the server's disk: its file system is full; free some there, then push again";
+/// Inodes that an upload, or a slice of one, needs at most: a spool, what is in it, a slice, and what is replaced by rename.
+const INODES: u64 = 8;
 
 /// Why there is no room.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +60,22 @@ pub enum RoomError {
         /// Bytes of these that stay free.
         kept: u64,
     },
-    /// The file system has room, but no more files fit.
-    #[error("{FULL_DISK}: none of its file system's {0} inodes is left; remove files there")]
-    NoInodes(u64),
+    /// There is room for the bytes, but too few more files fit.
+    #[error(
+        "{FULL_DISK}: {needed} inodes are needed, {available} of the {total} of its file system are left, of which {kept} \
+         stay free; remove {} files there",
+        (.needed + .kept).saturating_sub(*.available)
+    )]
+    NoInodes {
+        /// Files and folders that are to be made.
+        needed: u64,
+        /// How many more there may be.
+        available: u64,
+        /// How many of these stay free.
+        kept: u64,
+        /// How many there may be at all.
+        total: u64,
+    },
     /// I/O; with [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] where the file system has less room
     /// than it told.
     #[error(transparent)]
@@ -90,10 +105,25 @@ impl Room {
     /// # Errors
     /// As the system gives them.
     pub fn left(&self) -> io::Result<Option<u64>> {
-        let folder = File::open(&self.tmp).at("opening", &self.tmp)?;
-        let found = fstatvfs(&folder).map_err(io::Error::from).at("looking for room in", &self.tmp)?;
+        let found = self.stat()?;
         let available = found.blocks_available() * found.fragment_size();
         Ok((found.blocks() > 0).then(|| available.saturating_sub(self.kept)))
+    }
+
+    /// Files and folders that may still be made, beside as large a part of all of them as stays free of the bytes. None: the
+    /// file system tells no number, and mostly has as many as fit.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn inodes_left(&self) -> io::Result<Option<u64>> {
+        let found = self.stat()?;
+        let left = found.files_available().saturating_sub(kept_inodes(&found, self.kept));
+        Ok((found.files() > 0).then_some(left))
+    }
+
+    fn stat(&self) -> io::Result<Statvfs> {
+        let folder = File::open(&self.tmp).at("opening", &self.tmp)?;
+        fstatvfs(&folder).map_err(io::Error::from).at("looking for room in", &self.tmp)
     }
 
     /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing else is waited for
@@ -170,13 +200,14 @@ impl LockedRoom<'_> {
 
     fn look_once(&self, kept: u64, needed: u64, beside: u64) -> Result<(), RoomError> {
         let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.room.tmp)?;
-        // Btrfs tells 0 inodes: it has as many as it needs.
-        if found.files() > 0 && found.files_available() == 0 {
-            return Err(RoomError::NoInodes(found.files()));
-        }
         let available = found.blocks_available() * found.fragment_size();
         if found.blocks() > 0 && available < needed.saturating_add(beside).saturating_add(kept) {
             return Err(RoomError::Full { needed, beside, available, kept });
+        }
+        let (needed, available, kept) = (INODES, found.files_available(), kept_inodes(&found, kept));
+        // Btrfs tells 0 inodes: it has as many as it needs.
+        if found.files() > 0 && available < needed.saturating_add(kept) {
+            return Err(RoomError::NoInodes { needed, available, kept, total: found.files() });
         }
         Ok(())
     }
@@ -266,6 +297,13 @@ fn allocated(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.blocks() * 512)
 }
 
+/// Inodes that stay free where so many bytes do: as large a part.
+fn kept_inodes(found: &Statvfs, kept: u64) -> u64 {
+    let size = u128::from(found.blocks()) * u128::from(found.fragment_size());
+    let kept = u128::from(found.files()) * u128::from(kept) / size.max(1);
+    u64::try_from(kept).unwrap_or(u64::MAX)
+}
+
 fn is_btrfs(file: &File) -> io::Result<bool> {
     Ok(fstatfs(file)?.filesystem_type() == BTRFS_SUPER_MAGIC)
 }
@@ -300,7 +338,10 @@ mod tests {
             "there is not enough room on the server's disk: 20.0 MiB are needed and 200 TiB stay free, but 67.3 GiB are left; \
              free at least 200 TiB there"
         );
-        assert!(RoomError::NoInodes(5).to_string().starts_with(FULL_DISK) && FULL_FILE_SYSTEM.starts_with(FULL_DISK));
+        assert!(
+            RoomError::NoInodes { needed: 8, available: 5, kept: 0, total: 9 }.to_string().starts_with(FULL_DISK)
+                && FULL_FILE_SYSTEM.starts_with(FULL_DISK)
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
@@ -32,6 +32,9 @@ const ATTRIBUTE: &str = "user.bigup";
 /// The same with the digests of the file's leaves: slice size and bytes of a leaf as 8 bytes each, little-endian, then
 /// 32 bytes a leaf. It is taken for true where they join to the digest of the stamp.
 const LEAVES_ATTRIBUTE: &str = "user.bigup.leaves";
+
+/// How often a file is given its name while folders there come and go.
+const ATTEMPTS: usize = 100;
 
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,9 +107,6 @@ const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_N
 
 /// Most folders that are looked through for something in them.
 const MAX_HOLLOW: u32 = 64;
-
-/// How often a file is given its name while folders there come and go.
-const ATTEMPTS: u32 = 8;
 
 /// Why a file was not published.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +195,7 @@ impl Store {
     /// As the system gives them.
     pub fn open(&self, name: &FileName) -> io::Result<Opened> {
         let path = self.path_of(name);
-        let folder = match self.folder_of(name, false) {
+        let folder = match self.folder_of(name) {
             Ok(folder) => folder,
             Err(StoreError::InTheWay(what)) => return Ok(Opened::Other(what)),
             Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Nothing),
@@ -235,11 +235,11 @@ impl Store {
             return Ok(false);
         }
         let last = OsStr::new(last_component(name));
-        aside.take(&self.folder_of(name, false)?, last, name, false)?;
+        aside.take(&self.folder_of(name)?, last, name, false)?;
         let is_moved = aside.has(name, file)?;
         if !is_moved {
             // A push took its place in that instant, and what was moved is whole.
-            self.take(&aside.folder_of(name, false)?, last, name, false)?;
+            self.take(&aside.folder_of(name)?, last, name, false)?;
         }
         Ok(is_moved)
     }
@@ -288,24 +288,37 @@ impl Store {
         self.sync_entry(name)
     }
 
-    /// Has `put` give a file the name `name` in its folder, which is made if need be. Where folders with nothing in them have
-    /// that name they go, and `put` is tried again; so it is where its folder went as one of those.
+    /// Has `put` give a file the name `name` in its folder, and creates what is missing of that. Where folders with nothing
+    /// in them have that name they go, and `put` is tried again; so it is where its folder went as one of those. If it fails
+    /// the folders that were made for it go again, unless somebody else uses them by then.
     fn settle(&self, name: &FileName, put: impl Fn(&File) -> nix::Result<()>) -> Result<nix::Result<()>, StoreError> {
-        for _ in 1..ATTEMPTS {
-            let folder = match self.folder_of(name, true) {
-                // It went in the instant after it was made.
-                Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => continue,
-                folder => folder?,
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let made = RefCell::default();
+            let (done, may_pass) = match self.make_folder_of(name, &made) {
+                Ok(folder) => {
+                    let done = put(&folder);
+                    let may_pass = match done {
+                        Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY) => {
+                            remove_hollow(&folder, last_component(name))
+                        }
+                        // Else what is to get the name is gone, and stays so.
+                        Err(Errno::ENOENT) => folder.metadata().is_ok_and(|found| found.nlink() == 0),
+                        _ => false,
+                    };
+                    (Ok(done), may_pass)
+                }
+                // A folder on the way went in the instant after it was made or found.
+                Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => (Err(StoreError::Io(e)), true),
+                Err(e) => (Err(e), false),
             };
-            match put(&folder) {
-                Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY)
-                    if remove_hollow(&folder, last_component(name)) => {}
-                // Else what is to get the name is gone, and stays so.
-                Err(Errno::ENOENT) => {}
-                done => return Ok(done),
+            if !matches!(done, Ok(Ok(()))) {
+                self.remove_folders(name, &made.into_inner());
+            }
+            if !may_pass || attempts.next().is_none() {
+                return done;
             }
         }
-        Ok(put(&self.folder_of(name, true)?))
     }
 
     /// Gives `file`, which is synced and has no name, the name `name`; for good once this returns.
@@ -357,10 +370,29 @@ impl Store {
         Ok(())
     }
 
-    /// Opens the folder that `name` is in, creating what is missing if told to.
-    fn folder_of(&self, name: &FileName, create: bool) -> Result<File, StoreError> {
+    /// Opens the folder that `name` is in.
+    fn folder_of(&self, name: &FileName) -> Result<File, StoreError> {
+        self.walk(name, |_, _| Ok(()))
+    }
+
+    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are empty.
+    fn remove_folders(&self, name: &FileName, depths: &[usize]) {
+        for depth in depths.iter().rev() {
+            let folder: Vec<&str> = name.components().take(depth + 1).collect();
+            let Ok(folder) = FileName::new(&folder.join("/")) else { return };
+            let removed = self
+                .folder_of(&folder)
+                .map(|parent| unlinkat(&parent, last_component(&folder), UnlinkatFlags::RemoveDir));
+            // Those above have this one in them.
+            let Ok(Ok(())) = removed else { return };
+        }
+    }
+
+    /// Opens the folder that `name` is in, and creates what is missing; `made` learns which depths that were.
+    fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {
+        let depth = RefCell::new(0..);
         self.walk(name, |folder, next| {
-            let Some(component) = next.filter(|_| create) else { return Ok(()) };
+            let (Some(component), Some(depth)) = (next, depth.borrow_mut().next()) else { return Ok(()) };
             match mkdirat(folder, component, Mode::from_bits_truncate(0o777)) {
                 Ok(()) => {}
                 Err(Errno::EEXIST) => return Ok(()),
@@ -371,6 +403,7 @@ impl Store {
                 let _ = unlinkat(folder, component, UnlinkatFlags::RemoveDir);
                 return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
             }
+            made.borrow_mut().push(depth);
             Ok(())
         })
     }
@@ -584,7 +617,11 @@ mod tests {
         }
 
         fn source(&self, text: &str) -> PathBuf {
-            let path = self.dir.path().join("tmp/source");
+            self.source_of("source", text)
+        }
+
+        fn source_of(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.dir.path().join("tmp").join(name);
             fs::write(&path, text).unwrap();
             path
         }
@@ -651,6 +688,55 @@ mod tests {
         f.store.publish(&f.source("x"), &name("link"), true).unwrap();
         assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "s");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn folders_made_for_what_fails_go_again_and_others_stay() {
+        let f = Fixture::new();
+        fs::create_dir(f.files().join("a")).unwrap();
+        let nothing = f.files().join("nothing");
+        for _ in 0..2 {
+            assert!(f.store.publish(&nothing, &name("a/b/c/d"), false).is_err());
+        }
+        assert_eq!(fs::read_dir(f.files().join("a")).unwrap().count(), 0, "and a was not made for it");
+        let refused = f.store.settle(&name("a/b/c/d"), |_| {
+            fs::create_dir(f.files().join("a/b/others")).unwrap();
+            Err(Errno::EPERM)
+        });
+        assert!(matches!(refused, Ok(Err(Errno::EPERM))));
+        assert!(f.files().join("a/b/others").exists() && !f.files().join("a/b/c").exists());
+    }
+
+    #[test]
+    fn folders_that_others_remove_meanwhile_are_made_again() {
+        let f = Fixture::new();
+        let removed = RefCell::new(false);
+        let from = f.source("text");
+        f.store
+            .settle(&name("a/b"), |folder| {
+                if !removed.replace(true) {
+                    fs::remove_dir(f.files().join("a")).unwrap();
+                }
+                let here = File::open(from.parent().unwrap()).unwrap();
+                renameat(&here, from.file_name().unwrap(), folder, "b")
+            })
+            .unwrap()
+            .unwrap();
+        assert_eq!(fs::read_to_string(f.files().join("a/b")).unwrap(), "text");
+        std::thread::scope(|scope| {
+            for i in 0..4 {
+                let f = &f;
+                scope.spawn(move || {
+                    for k in 0..20 {
+                        let file = name(&format!("n/e/w/{i}-{k}"));
+                        assert!(matches!(f.store.settle(&file, |_| Err(Errno::EPERM)), Ok(Err(Errno::EPERM))));
+                        f.store.publish(&f.source_of(&format!("{i}-{k}"), "x"), &file, false).unwrap();
+                        fs::remove_file(f.files().join(file.as_str())).unwrap();
+                        let _ = fs::remove_dir(f.files().join("n/e/w"));
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -10,22 +10,18 @@
 //! asks for got through to that proxy, not to us. So it is this machine's only by its own address, and has shown no
 //! certificate.
 
-use crate::arriving::Arriving;
 use crate::config::Config;
 use crate::forwarded::is_forwarded;
-use crate::metrics::Limit;
 use crate::origins::{Does, Origins};
 use crate::peer::Peer;
-use crate::quota::Usage;
+use crate::quota::Quota;
 use crate::reply::Refusal;
-use crate::tokens::{Permission, Prefix, SecretHash, Token, Tokens, Watched, now};
+use crate::tokens::{Permission, SecretHash, Token, Tokens, Watched, now};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::is_passing;
 use bigup_core::name::FileName;
-use bigup_core::spool::{Spool, Upload};
-use bigup_core::units::show_size;
+use bigup_core::spool::Upload;
 use bigup_core::wire::ErrorCode;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use warp::http::header::{AUTHORIZATION, HeaderMap};
@@ -39,9 +35,6 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time between two log lines about a proxy that lets everybody in.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
-/// Seconds after which a token that has too many uploads may ask again: some of them may be finished by then.
-const UPLOADS_RETRY_AFTER: u64 = 10;
-
 /// What somebody may do.
 #[derive(Clone, Debug)]
 pub enum Access {
@@ -51,7 +44,7 @@ pub enum Access {
     /// not to go on with what was begun by a token.
     Anonymous,
     /// What this token may.
-    Token(Arc<Token>, Arc<Usage>),
+    Token(Arc<Token>),
 }
 
 impl Access {
@@ -65,7 +58,7 @@ impl Access {
             Access::Everything => Ok(()),
             Access::Anonymous if any_of.iter().any(|p| matches!(p, Permission::Push | Permission::Read)) => Ok(()),
             Access::Anonymous => Err(unauthorized(&format!("without a token nobody may {what} here"))),
-            Access::Token(token, _) => {
+            Access::Token(token) => {
                 let has = any_of.iter().any(|permission| token.may(*permission));
                 if has && name.is_none_or(|name| self.sees(name.as_str())) {
                     return Ok(());
@@ -81,7 +74,7 @@ impl Access {
     pub fn sees(&self, name: &str) -> bool {
         match self {
             Access::Everything | Access::Anonymous => true,
-            Access::Token(token, _) => token.prefix.covers(name),
+            Access::Token(token) => token.prefix.covers(name),
         }
     }
 
@@ -92,7 +85,7 @@ impl Access {
     pub fn check_reads_all(&self) -> Result<(), Refusal> {
         self.check(&[Permission::Read], None)?;
         match self {
-            Access::Token(token, _) if !token.prefix.as_str().is_empty() => {
+            Access::Token(token) if !token.prefix.as_str().is_empty() => {
                 let message = format!("the token {} has {}; this needs read of all names", token.name, token.rights());
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
@@ -104,7 +97,7 @@ impl Access {
     pub fn token(&self) -> Option<&str> {
         match self {
             Access::Everything | Access::Anonymous => None,
-            Access::Token(token, _) => Some(&token.name),
+            Access::Token(token) => Some(&token.name),
         }
     }
 
@@ -135,59 +128,17 @@ impl Access {
         Ok(())
     }
 
-    /// Whether it may have one more unfinished upload, `most` being the largest number for a token. Blocks on the disk.
-    ///
-    /// # Errors
-    /// It has that many, or the data folder cannot be read.
-    pub fn check_uploads(&self, data: &DataDir, arriving: &Arriving, most: u64) -> Result<(), Refusal> {
-        let Access::Token(token, _) = self else { return Ok(()) };
-        let spools = Spool::all(data)?;
-        let arriving = arriving.number_of(&token.name);
-        // Each has to be read to know whose it is; mostly there are too few for that to matter.
-        if spools.len() as u64 + arriving < most {
-            return Ok(());
-        }
-        let is_own = |spool: &&Spool| matches!(spool.upload(), Ok(Some(upload)) if upload.token.as_deref() == Some(token.name.as_str()));
-        let has = spools.iter().filter(is_own).count() as u64 + arriving;
-        if has < most {
-            return Ok(());
-        }
-        let name = &token.name;
-        let message =
-            format!("the token {name} has {has} unfinished uploads, and {most} are the most: finish some first");
-        Err(Refusal {
-            retry_after: Some(UPLOADS_RETRY_AFTER),
-            ..Refusal::over(Limit::UploadsPerToken, ErrorCode::TooMany, message)
-        })
+    /// Whether there is a limit of its own to its unfinished uploads. All who have no token share one where there are
+    /// tokens.
+    pub fn counts_uploads(&self) -> bool {
+        !matches!(self, Access::Everything)
     }
 
-    /// Whether there is a limit to what it may store.
-    pub fn has_quota(&self) -> bool {
-        matches!(self, Access::Token(token, _) if token.quota.is_some())
-    }
-
-    /// Takes `more` bytes out of its quota. Blocks on the disk.
-    ///
-    /// # Errors
-    /// They are too many, or the data folder cannot be read.
-    pub fn take(&self, data: &DataDir, more: u64) -> Result<(), Refusal> {
-        let Access::Token(token, usage) = self else { return Ok(()) };
-        let Some(quota) = token.quota.filter(|_| more > 0) else { return Ok(()) };
-        match usage.grant(data, &token.prefix, quota, more)? {
-            Ok(()) => Ok(()),
-            Err(used) => {
-                let place = match token.prefix.as_str() {
-                    "" => "in all",
-                    prefix => &format!("under {prefix}"),
-                };
-                let message = format!(
-                    "the token {} may push up to {quota} bytes ({}) {place}; {used} are there, and {more} more do not fit",
-                    token.name,
-                    show_size(quota)
-                );
-                Err(Refusal::over(Limit::Quota, ErrorCode::TooLarge, message))
-            }
-        }
+    /// The quota that what it adds has to fit into. None: there is none.
+    pub fn quota(&self) -> Option<Quota> {
+        let Access::Token(token) = self else { return None };
+        let quota = Quota { prefix: token.prefix.clone(), bytes: token.quota, files: token.max_files };
+        (quota.bytes.is_some() || quota.files.is_some()).then_some(quota)
     }
 }
 
@@ -199,8 +150,6 @@ pub struct Gate {
     allow_anonymous: bool,
     /// The token of who started this daemon for itself.
     owner: Option<SecretHash>,
-    usages: Mutex<HashMap<Prefix, Arc<Usage>>>,
-    arriving: Arriving,
     origins: Origins,
     turned_away: Mutex<TurnedAway>,
     /// When it was last logged that a proxy lets everybody in.
@@ -215,15 +164,13 @@ struct TurnedAway {
 }
 
 impl Gate {
-    /// The gate of a daemon on `data`, to which the files `arriving` come.
-    pub fn new(data: &DataDir, config: &Config, arriving: Arriving) -> Gate {
+    /// The gate of a daemon on `data`.
+    pub fn new(data: &DataDir, config: &Config) -> Gate {
         Gate {
             tokens: Watched::new(data.clone()),
             is_guarded: is_guarded(config),
             allow_anonymous: config.allow_anonymous,
             owner: config.owner,
-            usages: Mutex::default(),
-            arriving,
             origins: Origins::new(config),
             turned_away: Mutex::default(),
             warned: Mutex::default(),
@@ -259,7 +206,7 @@ impl Gate {
                 Err(refusal) => refusal,
             },
             (Some(tokens), Some(secret)) => match tokens.find(secret, now()) {
-                Some(token) => return Ok(Access::Token(Arc::new(token.clone()), self.usage(&token.prefix))),
+                Some(token) => return Ok(Access::Token(Arc::new(token.clone()))),
                 None => unauthorized(NO_TOKEN),
             },
             (None, Some(_)) => unauthorized(NO_TOKEN),
@@ -296,11 +243,6 @@ impl Gate {
             "a proxy forwarded a request, and there are no tokens: everybody who reaches the proxy may do everything. Make \
              tokens with `bigupd token new NAME`, or set trusted_proxies = {trusted} to let in this machine only"
         );
-    }
-
-    fn usage(&self, prefix: &Prefix) -> Arc<Usage> {
-        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(usages.entry(prefix.clone()).or_insert_with(|| Arc::new(Usage::new(self.arriving.clone()))))
     }
 
     fn log_turned_away(&self, peer: Option<Peer>, refusal: &Refusal) {
@@ -353,7 +295,7 @@ fn unauthorized(why: &str) -> Refusal {
 
 /// The token that a request carries (RFC 6750, section 2.1; the scheme in any case: RFC 9110, section 11.1). Other
 /// schemes are somebody else's, like a proxy's.
-fn presented(headers: &HeaderMap) -> Option<&str> {
+pub fn presented(headers: &HeaderMap) -> Option<&str> {
     headers.get_all(AUTHORIZATION).iter().find_map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -364,6 +306,7 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::config::TlsFiles;
+    use crate::tokens::Prefix;
     use bigup_core::plan::Plan;
     use warp::http::header::HeaderValue;
 
@@ -398,10 +341,10 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
             }
-            match Gate::new(&self.data, &self.config, Arriving::default()).enter(&headers, None, Does::Looks) {
+            match Gate::new(&self.data, &self.config).enter(&headers, None, Does::Looks) {
                 Ok(Access::Everything) => Ok("*".to_owned()),
                 Ok(Access::Anonymous) => Ok("?".to_owned()),
-                Ok(Access::Token(token, _)) => Ok(token.name.clone()),
+                Ok(Access::Token(token)) => Ok(token.name.clone()),
                 Err(refusal) => Err(refusal.status().as_u16()),
             }
         }
@@ -415,13 +358,14 @@ mod tests {
             prefix: Prefix::try_from(prefix.to_owned()).unwrap(),
             permissions: permissions.to_vec(),
             quota: None,
+            max_files: None,
             created: 0,
             expires: None,
         }
     }
 
     fn with(permissions: &[Permission], prefix: &str) -> Access {
-        Access::Token(Arc::new(token("t", permissions, prefix)), Arc::default())
+        Access::Token(Arc::new(token("t", permissions, prefix)))
     }
 
     fn name(text: &str) -> FileName {
@@ -450,12 +394,12 @@ mod tests {
     #[test]
     fn whom_a_proxy_asks_for_is_let_in_by_its_own_address_alone() {
         let f = Fixture::new();
-        let tls = TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("ca".into()) };
+        let tls = TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("ca".into()), client_crl: None };
         let certified = Config { listen: "0.0.0.0:8888".parse().unwrap(), tls: Some(tls), ..f.config.clone() };
         let by_socket = Config { listen: "unix:/s".parse().unwrap(), ..f.config.clone() };
         let open = Config { allow_anonymous: true, ..certified.clone() };
         let enters = |config: &Config, peer| {
-            Gate::new(&f.data, config, Arriving::default()).enter(&HeaderMap::new(), Some(peer), Does::Changes).is_ok()
+            Gate::new(&f.data, config).enter(&HeaderMap::new(), Some(peer), Does::Changes).is_ok()
         };
         let forwarded = |ip: &str| Peer::Forwarded(Some(ip.parse().unwrap()));
         for config in [&f.config, &certified, &by_socket] {

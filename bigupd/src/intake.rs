@@ -9,6 +9,7 @@ use crate::body::Body;
 use crate::memory::{self, BODIES};
 use crate::pace::Pace;
 use crate::reply::Refusal;
+use crate::shares::Share;
 use crate::uploads::Target;
 use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::wire::ErrorCode;
@@ -134,26 +135,25 @@ impl Work {
     }
 
     /// Begins to write `pieces`, once those before them are written.
-    async fn go_on(self, pieces: Vec<Bytes>) -> Result<Work, Refusal> {
-        let mut writer = self.rest().await?;
-        Ok(Work::Writes(tokio::task::spawn_blocking(move || {
+    async fn go_on(self, pieces: Vec<Bytes>, share: &Share) -> Result<Work, Refusal> {
+        let (mut writer, share) = (self.rest().await?, share.clone());
+        let write = move || {
             if writer.target.is_cancelled() {
                 // Sooner than with its last byte, which may take longer than its client can be told.
                 return Err(cancelled());
             }
             writer.write(&pieces)?;
             Ok(writer)
-        })))
+        };
+        Ok(Work::Writes(tokio::spawn(async move { share.run(write).await.map_err(io::Error::other)? })))
     }
-}
 
-impl Work {
     /// Writes what was gathered, since nothing more comes, and has its memory given back.
-    async fn stall(self, batch: &mut Batch) -> Result<Work, Refusal> {
+    async fn stall(self, batch: &mut Batch, share: &Share) -> Result<Work, Refusal> {
         if batch.len == 0 {
             return Ok(self);
         }
-        let writer = self.go_on(batch.take()).await?.rest().await?;
+        let writer = self.go_on(batch.take(), share).await?.rest().await?;
         memory::note_freed();
         Ok(Work::Rests(writer))
     }
@@ -184,7 +184,7 @@ impl Received {
 ///
 /// # Errors
 /// What came is not what was expected, or could not be stored; the file is gone then. The rest of the body is left in
-/// `body`.
+/// `body`. What blocks is done on `share`.
 pub async fn receive(
     body: &mut Body,
     target: Target,
@@ -192,6 +192,7 @@ pub async fn receive(
     offset: u64,
     expected: &Expected,
     mut pace: Pace,
+    share: &Share,
 ) -> Result<Received, Refusal> {
     let writer = Writer {
         target,
@@ -206,7 +207,7 @@ pub async fn receive(
         let piece = match timeout(STALLED_AFTER, next.as_mut()).await {
             Ok(piece) => piece,
             Err(_) => {
-                work = work.stall(&mut batch).await?;
+                work = work.stall(&mut batch, share).await?;
                 next.await
             }
         };
@@ -218,7 +219,7 @@ pub async fn receive(
         }
         batch.push(piece);
         if batch.len >= BODIES.batch_len(best) {
-            work = work.go_on(batch.take()).await?;
+            work = work.go_on(batch.take(), share).await?;
         }
     }
     if received != expected.len {

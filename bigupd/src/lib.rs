@@ -10,11 +10,13 @@
 //!   back; [`descriptors`] tells how many fit.
 //! - [`peer`] - where a request came from; [`forwarded`] - for whom a proxy asks.
 //! - [`host`] - the server that a request means; [`origins`] - which web pages may use the daemon.
-//! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`; [`quota`].
+//! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`.
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
-//! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
-//!   have no spool.
-//! - [`body`], [`intake`]: bytes from the body to the disk; [`fresh`] keeps open what just came.
+//! - [`uploads`] - what a request means for its upload.
+//! - [`grants`] - what was granted and is not on the disk yet; [`census`] - the unfinished uploads that are; [`quota`] - what
+//!   counts below a prefix; [`turns`] - counting, one for all who wait.
+//! - [`body`], [`intake`]: bytes from the body to the disk; [`fresh`] keeps open what just came; [`shares`] - the threads for
+//!   that and all else that may block.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`hooks`] - who is asked before an upload begins, and told of finished files.
 //! - [`look`] - looking after all uploads and info.ini.
@@ -25,7 +27,6 @@
 
 pub mod access;
 pub mod answers;
-pub mod arriving;
 pub mod body;
 pub mod census;
 pub mod check;
@@ -34,6 +35,7 @@ pub mod descriptors;
 pub mod expiry;
 pub mod forwarded;
 pub mod fresh;
+pub mod grants;
 pub mod hooks;
 pub mod host;
 pub mod intake;
@@ -56,12 +58,14 @@ pub mod seats;
 pub mod server;
 pub mod service;
 pub mod settings;
+pub mod shares;
 pub mod sockets;
 pub mod status;
 pub mod sweep;
 pub mod timed;
 pub mod tls;
 pub mod tokens;
+pub mod turns;
 pub mod uploads;
 pub mod watching;
 

@@ -52,8 +52,12 @@ pub async fn look_forever(uploads: Uploads, mergers: Mergers, news: News) {
         let look = move || {
             let mut looker = looker.lock().unwrap_or_else(PoisonError::into_inner);
             // First, since the metrics tell the time of a look as a whole.
-            if let Some(left) = Room::new(&uploads.data, uploads.config.reserve).left()? {
+            let room = Room::new(&uploads.data, uploads.config.reserve);
+            if let Some(left) = room.left()? {
                 uploads.metrics.room_left(left);
+            }
+            if let Some(left) = room.inodes_left()? {
+                uploads.metrics.inodes_left(left);
             }
             uploads.metrics.looked(looker.look(|name| mergers.ensure(name))?);
             Ok(())

@@ -8,7 +8,7 @@ use bigupd::operate::{cancel, pause};
 use bigupd::service;
 use bigupd::sockets::{Listen, Listeners, Passed};
 use bigupd::tls::Tls;
-use bigupd::{check, descriptors, memory, status, watching};
+use bigupd::{check, descriptors, memory, shares, status, watching};
 use clap::Parser;
 use nix::libc::SIGXFSZ;
 use nix::sys::resource::{Resource, getrlimit};
@@ -27,10 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The configuration is wrong: as clap's own code for a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
-/// Most threads for what waits on a disk. More such work waits for one of them.
-const DISK_THREADS: usize = 512;
-
-/// How long one of them waits for more work before it ends.
+/// How long a thread for what waits on a disk waits for more work before it ends.
 const THREAD_IDLE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -156,7 +153,7 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
 /// A thread for each processor, and others for what waits on a disk.
 fn runtime() -> io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().max_blocking_threads(DISK_THREADS).thread_keep_alive(THREAD_IDLE).build()
+    builder.enable_all().max_blocking_threads(shares::THREADS).thread_keep_alive(THREAD_IDLE).build()
 }
 
 /// Whether what is finished can be moved to where it belongs, as far as the data folder is there yet.
@@ -236,8 +233,10 @@ mod tests {
     #[test]
     fn the_document_tells_the_same_numbers() {
         let text = include_str!("../../docs/operations.md").replace("\n ", "");
-        assert!(
-            text.contains(&format!("at most {DISK_THREADS}. One without work ends after {} s", THREAD_IDLE.as_secs()))
-        );
+        assert!(text.contains(&format!(
+            "at most {}. One without work ends after {} s",
+            shares::THREADS,
+            THREAD_IDLE.as_secs()
+        )));
     }
 }

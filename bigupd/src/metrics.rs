@@ -232,6 +232,7 @@ struct Inner {
     completions_given_up: Counter,
     connections: Gauge,
     room_left: Gauge,
+    inodes_left: Gauge,
     last_look: Gauge<f64, AtomicU64>,
 }
 
@@ -350,6 +351,7 @@ impl Metrics {
             ),
             connections: shown(r, "connections_open", "Connections that are served", <_>::default()),
             room_left: shown(r, "room_left_bytes", "Bytes that uploads may still take on the disk", <_>::default()),
+            inodes_left: shown(r, "inodes_left", "Files that may still be made on the disk", <_>::default()),
             last_look: shown(
                 r,
                 "last_look_timestamp_seconds",
@@ -497,6 +499,11 @@ impl Metrics {
     /// So many bytes are left for uploads.
     pub fn room_left(&self, bytes: u64) {
         self.0.room_left.set(signed(bytes));
+    }
+
+    /// So many more files may be made for uploads.
+    pub fn inodes_left(&self, inodes: u64) {
+        self.0.inodes_left.set(signed(inodes));
     }
 }
 

@@ -1,114 +1,142 @@
-//! How much lies below a prefix, and whether more may.
+//! What counts against a quota, and how much of it there is.
 //!
-//! What counts is what is there: the bytes of all finished files below the prefix, whoever pushed them, and of all
-//! unfinished uploads, each with the size that its file will have. So it needs no books that could be wrong, and a file that
-//! somebody removes by hand counts no more.
+//! What counts is what is there: all finished files below a prefix, whoever pushed them, the folders that hold them, and all
+//! unfinished uploads, each with the size that its file will have. So it needs no books that could be wrong, and a file
+//! that somebody removes by hand counts no more. What is granted between two counts is [`crate::grants`]' part.
 //!
-//! Counting takes its time where there are many files, so a count holds for some seconds; what is granted meanwhile is
-//! added to it. Nothing is refused by such a sum: it is counted anew first. Another daemon's grants are seen by the next
-//! count.
+//! Whatever takes an inode counts as a block at least: a file of one byte, a folder, each slice of an upload. So a
+//! quota of bytes bounds inodes, too.
 
-use crate::arriving::Arriving;
+use crate::census::Listed;
 use crate::tokens::Prefix;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Context;
+use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
-use bigup_core::spool::{Holdings, Spool};
+use bigup_core::spool::Holdings;
+use std::collections::HashSet;
 use std::io;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 use walkdir::WalkDir;
 
-/// Shortest time for which a count holds.
-const COUNT_HOLDS: Duration = Duration::from_secs(5);
+/// Bytes that a file, a folder or a slice counts for at least: a block of most file systems.
+pub const BLOCK: u64 = 4096;
 
-/// A count holds this many times as long as it took, so that little of the time is spent on counting.
-const COUNT_SHARE: u32 = 20;
-
-/// What lies below one prefix, as far as known.
-#[derive(Debug, Default)]
-pub struct Usage {
-    known: Mutex<Option<Count>>,
-    arriving: Arriving,
+/// What is there, or is to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Bytes, where a file or a folder has a [`BLOCK`] at least.
+    pub bytes: u64,
+    /// Files and folders.
+    pub files: u64,
 }
 
-#[derive(Debug)]
-struct Count {
-    /// Bytes that were there.
-    found: u64,
-    /// Bytes granted since.
-    granted: u64,
-    /// When it is counted anew.
-    until: Instant,
-}
-
-impl Usage {
-    /// Nothing is known yet; `arriving` are files that come and have no spool.
-    pub fn new(arriving: Arriving) -> Usage {
-        Usage { known: Mutex::default(), arriving }
+impl Amount {
+    /// That of one file, or one unfinished upload, of this many bytes.
+    pub fn of_file(bytes: u64) -> Amount {
+        Amount { bytes: bytes.max(BLOCK), files: 1 }
     }
 
-    /// Grants `more` bytes below `prefix` if it has at most `quota` bytes with them; else says how many there are.
-    /// Blocks on the disk.
-    ///
-    /// # Errors
-    /// The data folder cannot be read.
-    pub fn grant(&self, data: &DataDir, prefix: &Prefix, quota: u64, more: u64) -> io::Result<Result<(), u64>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |count: &Count| count.found.saturating_add(count.granted).saturating_add(more) <= quota;
-        let may_stand = |count: &Count| Instant::now() < count.until && (fits(count) || count.granted == 0);
-        let mut count = match known.take().filter(may_stand) {
-            Some(count) => count,
-            None => Count::now(data, prefix, &self.arriving)?,
-        };
-        let granted = fits(&count);
-        if granted {
-            count.granted += more;
-        }
-        let found = count.found;
-        *known = Some(count);
-        Ok(if granted { Ok(()) } else { Err(found) })
+    /// That of so many folders.
+    pub fn of_folders(number: u64) -> Amount {
+        Amount { bytes: number.saturating_mul(BLOCK), files: number }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Amount) -> Amount {
+        Amount { bytes: self.bytes.saturating_add(other.bytes), files: self.files.saturating_add(other.files) }
+    }
+
+    /// What is left without `other`; nothing where that is more.
+    #[must_use]
+    pub fn minus(self, other: Amount) -> Amount {
+        Amount { bytes: self.bytes.saturating_sub(other.bytes), files: self.files.saturating_sub(other.files) }
     }
 }
 
-impl Count {
-    fn now(data: &DataDir, prefix: &Prefix, arriving: &Arriving) -> io::Result<Count> {
-        let began = Instant::now();
-        // In this order: a file that is finished meanwhile counts twice rather than not at all.
-        let found = arriving.bytes(|name| prefix.covers(name));
-        let found = found.saturating_add(unfinished(data, prefix)?).saturating_add(finished(data, prefix)?);
-        let until = Instant::now() + COUNT_HOLDS.max(began.elapsed() * COUNT_SHARE);
-        Ok(Count { found, granted: 0, until })
+/// The most that there may be below a prefix for whoever has this quota to add to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Where it counts.
+    pub prefix: Prefix,
+    /// Most bytes. None: any number.
+    pub bytes: Option<u64>,
+    /// Most files and folders. None: any number.
+    pub files: Option<u64>,
+}
+
+impl Quota {
+    /// Whether so much is within it.
+    pub fn allows(&self, amount: Amount) -> bool {
+        self.bytes.is_none_or(|most| amount.bytes <= most) && self.files.is_none_or(|most| amount.files <= most)
     }
 }
 
-fn unfinished(data: &DataDir, prefix: &Prefix) -> io::Result<u64> {
-    let mut bytes = 0_u64;
-    for spool in Spool::all(data)? {
-        // One that cannot be read, or has gone, holds nothing of use.
-        if let Ok(Some(upload)) = spool.upload()
-            && prefix.covers(upload.file_name.as_str())
-            && let Ok(holdings) = spool.holdings(&upload)
-        {
-            bytes = bytes.saturating_add(size_of(&upload.plan, &holdings));
-        }
-    }
-    Ok(bytes)
+/// Bytes that an unfinished upload counts for: the size of its file, or while that is not known of the slices that it
+/// holds. A slice counts as a [`BLOCK`] at least, since it may wait in a file of its own.
+pub fn bytes_of(plan: &Plan, holdings: &Holdings) -> u64 {
+    let blocks = |slices: u64| slices.saturating_mul(BLOCK);
+    let bytes = match plan.file_size {
+        Some(size) => size.max(blocks(plan.slice_num.unwrap_or(0))),
+        None => holdings.ranges().count().saturating_mul(plan.slice_size.unwrap_or(0).max(BLOCK)),
+    };
+    bytes.max(BLOCK)
 }
 
-fn finished(data: &DataDir, prefix: &Prefix) -> io::Result<u64> {
+/// The same of an upload that is to begin.
+pub fn bytes_at_begin(plan: &Plan) -> u64 {
+    bytes_of(plan, &Holdings { frontier: 0, waiting: vec![] })
+}
+
+/// How many of the folders that lead to `name` are there; those after them are to be made for it.
+pub fn folders_there(data: &DataDir, name: &FileName) -> u64 {
+    let mut path = data.files();
+    let folders = name.components().count() - 1;
+    let there = name.components().take(folders).take_while(|component| {
+        path.push(component);
+        // What cannot be told counts as there; making it will tell.
+        !matches!(path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound)
+    });
+    there.count() as u64
+}
+
+/// What lies below `prefix` of `data`, of whose unfinished uploads `listed` tells; that list must not be older than the call.
+/// Takes its time where there are many files.
+///
+/// # Errors
+/// The data folder cannot be read.
+pub fn count(data: &DataDir, prefix: &Prefix, listed: &Listed) -> io::Result<Amount> {
+    // In this order: a file that is finished meanwhile counts twice rather than not at all.
+    let unfinished = unfinished(data, prefix, listed);
+    Ok(unfinished.plus(finished(data, prefix)?))
+}
+
+fn unfinished(data: &DataDir, prefix: &Prefix, listed: &Listed) -> Amount {
+    let mut amount = Amount::default();
+    let mut folders = HashSet::new();
+    for upload in listed.uploads.iter().filter(|upload| prefix.covers(upload.name.as_str())) {
+        amount = amount.plus(Amount::of_file(upload.bytes));
+        let name = upload.name.as_str();
+        folders.extend(name.match_indices('/').map(|(end, _)| &name[..end]).filter(|folder| prefix.covers(folder)));
+    }
+    // Those that are not there will be made for them.
+    let to_be_made = |folder: &&&str| !data.files().join(folder).exists();
+    amount.plus(Amount::of_folders(folders.iter().filter(to_be_made).count() as u64))
+}
+
+fn finished(data: &DataDir, prefix: &Prefix) -> io::Result<Amount> {
     // Without the slash at the end, which would follow a link.
     let folder = data.files().join(prefix.as_str().trim_end_matches('/'));
-    let mut bytes = 0_u64;
-    for entry in WalkDir::new(&folder).follow_root_links(false) {
+    let mut amount = Amount::default();
+    for entry in WalkDir::new(&folder).follow_root_links(false).min_depth(1) {
         match entry.and_then(|entry| entry.metadata()) {
-            Ok(found) if found.is_file() => bytes = bytes.saturating_add(found.len()),
-            Ok(_) => {}
+            Ok(found) if found.is_file() => amount = amount.plus(Amount::of_file(found.len())),
+            Ok(_) => amount = amount.plus(Amount::of_folders(1)),
             Err(e) if is_gone(&e) => {}
             Err(e) => return Err(e).at("counting what is in", &folder),
         }
     }
-    Ok(bytes)
+    Ok(amount)
 }
 
 /// It was removed meanwhile, or there is no such folder.
@@ -117,25 +145,18 @@ fn is_gone(error: &walkdir::Error) -> bool {
     matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
 }
 
-/// What an unfinished upload counts for, in bytes: the size of its file, or of the slices that it holds while the size is
-/// not known.
-pub fn size_of(plan: &Plan, holdings: &Holdings) -> u64 {
-    let held = || holdings.ranges().count().saturating_mul(plan.slice_size.unwrap_or(0));
-    plan.file_size.unwrap_or_else(held)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::name::FileName;
+    use crate::census::Census;
     use bigup_core::room::Room;
-    use bigup_core::spool::Upload;
+    use bigup_core::spool::{Spool, Upload};
     use std::fs;
 
     fn data() -> (tempfile::TempDir, DataDir) {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
-        for (name, len) in [("a/x", 100), ("a/b/y", 20), ("ab", 3), ("c", 4000)] {
+        for (name, len) in [("a/x", 10_000), ("a/b/y", 20), ("ab", 3), ("c", 400_000)] {
             let path = data.files().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, vec![0; len]).unwrap();
@@ -148,69 +169,71 @@ mod tests {
         assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
     }
 
-    fn found(data: &DataDir, prefix: &Prefix) -> u64 {
-        Count::now(data, prefix, &Arriving::default()).unwrap().found
+    fn found(data: &DataDir, prefix: &str) -> (u64, u64) {
+        let prefix = Prefix::try_from(prefix.to_owned()).unwrap();
+        let amount = count(data, &prefix, &Census::default().look(data).unwrap()).unwrap();
+        (amount.bytes, amount.files)
     }
 
     #[test]
-    fn files_and_uploads_below_the_prefix_count() {
+    fn files_folders_and_uploads_below_the_prefix_count_a_block_each_at_least() {
         let (_dir, data) = data();
-        let prefix: Prefix = "a/".parse().unwrap();
-        assert_eq!((found(&data, &prefix), found(&data, &Prefix::default())), (120, 4123));
+        // x, and b and y in it.
+        let in_a = 10_000 + 2 * BLOCK;
+        assert_eq!(found(&data, "a/"), (in_a, 3));
+        assert_eq!(found(&data, ""), (in_a + BLOCK + BLOCK + 400_000, 6));
         for nothing in ["nothing/", "ab/x/"] {
-            assert_eq!(found(&data, &nothing.parse().unwrap()), 0);
+            assert_eq!(found(&data, nothing), (0, 0));
         }
-        begin(&data, "a/z", Plan::new(None, Some(10), Some(1000)).unwrap());
-        begin(&data, "abc", Plan::new(None, Some(10), Some(70_000)).unwrap());
-        begin(&data, "a/open", Plan::new(None, Some(10), None).unwrap());
-        assert_eq!(found(&data, &prefix), 1120);
+        begin(&data, "a/z", Plan::new(None, Some(10_000), Some(100_000)).unwrap());
+        begin(&data, "abc", Plan::new(None, Some(10_000), Some(70_000)).unwrap());
+        begin(&data, "a/open", Plan::new(None, Some(5000), None).unwrap());
+        assert_eq!(found(&data, "a/"), (in_a + 100_000 + BLOCK, 5));
         let open = data.tmp().join("a%2Fopen");
-        fs::write(open.join("0"), [0; 10]).unwrap();
-        fs::write(open.join("5"), [0; 10]).unwrap();
-        assert_eq!(found(&data, &prefix), 1140);
-        assert_eq!(found(&data, &Prefix::default()), 75_143);
+        fs::write(open.join("0"), [0; 5000]).unwrap();
+        fs::write(open.join("5"), [0; 5000]).unwrap();
+        assert_eq!(found(&data, "a/"), (in_a + 100_000 + 10_000, 5));
+    }
+
+    #[test]
+    fn folders_that_an_upload_will_need_count_once() {
+        let (_dir, data) = data();
+        let plan = Plan::new(None, Some(10_000), Some(20_000)).unwrap();
+        let (bytes, files) = found(&data, "a/");
+        for name in ["a/b/new/er/1", "a/b/new/er/2", "a/b/new/3"] {
+            begin(&data, name, plan);
+        }
+        assert_eq!(found(&data, "a/"), (bytes + 60_000 + 2 * BLOCK, files + 5));
+        for (name, there) in [("a/b/new/er/1", 2), ("x", 0), ("a/y", 1), ("n/o/n/e", 0)] {
+            assert_eq!(folders_there(&data, &FileName::new(name).unwrap()), there, "{name}");
+        }
+    }
+
+    #[test]
+    fn slices_count_a_block_each_however_small_they_are() {
+        let none = Holdings { frontier: 0, waiting: vec![] };
+        let bytes = |slice, size| bytes_of(&Plan::new(None, Some(slice), Some(size)).unwrap(), &none);
+        assert_eq!((bytes(1, 1000), bytes(1 << 20, 10 << 20), bytes(10, 0)), (1000 * BLOCK, 10 << 20, BLOCK));
+        let open = Plan::new(None, Some(1), None).unwrap();
+        assert_eq!(bytes_of(&open, &Holdings { frontier: 2, waiting: vec![7] }), 3 * BLOCK);
     }
 
     #[test]
     fn links_are_not_followed() {
         let (_dir, data) = data();
+        let (bytes, files) = found(&data, "a/");
         std::os::unix::fs::symlink(data.files().join("c"), data.files().join("a/link")).unwrap();
         std::os::unix::fs::symlink(data.files(), data.files().join("a/all")).unwrap();
-        assert_eq!(found(&data, &"a/".parse().unwrap()), 120);
+        assert_eq!(found(&data, "a/"), (bytes + 2 * BLOCK, files + 2));
         std::os::unix::fs::symlink(data.files(), data.files().join("d")).unwrap();
-        assert_eq!(found(&data, &"d/".parse().unwrap()), 0);
-    }
-
-    #[test]
-    fn what_is_granted_counts_at_once_and_what_is_removed_counts_no_more() {
-        let (_dir, data) = data();
-        let (usage, prefix) = (Usage::default(), "a/".parse().unwrap());
-        let grant = |more| usage.grant(&data, &prefix, 200, more).unwrap();
-        assert_eq!(grant(50), Ok(()));
-        begin(&data, "a/z", Plan::new(None, Some(10), Some(50)).unwrap());
-        assert_eq!((grant(30), grant(31)), (Ok(()), Err(170)), "of the 30 nothing is there: they count no more");
-        assert_eq!((grant(30), grant(0)), (Ok(()), Ok(())));
-        fs::remove_file(data.files().join("a/x")).unwrap();
-        assert_eq!(grant(130), Ok(()));
-    }
-
-    #[test]
-    fn what_arrives_without_a_spool_counts() {
-        let (_dir, data) = data();
-        let arriving = Arriving::default();
-        let (usage, prefix) = (Usage::new(arriving.clone()), "a/".parse().unwrap());
-        let grant = |more| usage.grant(&data, &prefix, 200, more).unwrap();
-        let counted = [arriving.count("a/z", 50, None), arriving.count("b", 1000, None)];
-        assert_eq!((grant(30), grant(1)), (Ok(()), Ok(())));
-        assert_eq!(grant(60), Err(170));
-        drop(counted);
-        let usage = Usage::new(arriving);
-        assert_eq!(usage.grant(&data, &prefix, 200, 60).unwrap(), Ok(()));
+        assert_eq!(found(&data, "d/"), (0, 0));
     }
 
     #[test]
     fn nothing_overflows() {
-        let (_dir, data) = data();
-        assert_eq!(Usage::default().grant(&data, &Prefix::default(), u64::MAX - 1, u64::MAX).unwrap(), Err(4123));
+        let much = Amount { bytes: u64::MAX, files: u64::MAX };
+        assert_eq!((much.plus(much), much.minus(much)), (much, Amount::default()));
+        let plan = Plan::new(None, None, Some(u64::MAX >> 1)).unwrap_or_default();
+        assert!(bytes_of(&plan, &Holdings { frontier: 0, waiting: vec![] }) >= BLOCK);
     }
 }

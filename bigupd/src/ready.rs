@@ -1,6 +1,6 @@
 //! Whether the daemon can take uploads, for whoever sends clients to it.
 //!
-//! The checks touch the disk, which may be slow or hang. So they run on a thread that may block, one run at a time however
+//! The checks touch the disk, which may be slow or hang. So they run on a thread of their own, one run at a time however
 //! many ask, and an answer is given in time without them; what was found is good for a moment. Strangers may ask: what is
 //! said names no file and no path.
 
@@ -13,8 +13,7 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, oneshot, watch};
 
 /// How long what was found is good: a flood of questions costs as much as one a second.
 const GOOD_FOR: Duration = Duration::from_secs(1);
@@ -73,7 +72,7 @@ type Check = Arc<dyn Fn() -> Checks + Send + Sync>;
 /// What is known, and who is finding out more.
 #[derive(Default)]
 struct State {
-    at_work: Option<JoinHandle<Checks>>,
+    at_work: Option<oneshot::Receiver<Checks>>,
     known: Option<(Instant, Checks)>,
 }
 
@@ -115,11 +114,11 @@ impl Readiness {
         // One that hangs is waited for again, not joined by another.
         let mut at_work = state.at_work.take().unwrap_or_else(|| {
             let check = Arc::clone(&self.check);
-            tokio::task::spawn_blocking(move || check())
+            on_its_own_thread(move || check())
         });
         let checks = match tokio::time::timeout(self.time_limit, &mut at_work).await {
             Ok(Ok(checks)) => checks,
-            // A panic there was reported where it happened.
+            // A panic there was reported where it happened, as was that there is no thread.
             Ok(Err(_)) => Checks::all("the check failed: see the daemon's log"),
             Err(_) => {
                 state.at_work = Some(at_work);
@@ -131,6 +130,17 @@ impl Readiness {
         state.known = Some((Instant::now(), checks.clone()));
         checks
     }
+}
+
+/// Runs `check` on a thread that no request can have taken. Where none can be started the result says that it failed.
+fn on_its_own_thread(check: impl FnOnce() -> Checks + Send + 'static) -> oneshot::Receiver<Checks> {
+    let (tell, told) = oneshot::channel();
+    // Nobody may wait for it any more.
+    let started = std::thread::Builder::new().name("ready".to_owned()).spawn(move || drop(tell.send(check())));
+    if let Err(e) = started {
+        log::error!("no thread can be started to look at the data folder: {e}");
+    }
+    told
 }
 
 fn log_change(before: Option<&Checks>, now: &Checks) {
@@ -153,10 +163,15 @@ fn check(data: &DataDir, room: &Room) -> Checks {
         }
     };
     let full = "nothing is left beside the reserve: make room on the disk of the data folder";
+    let no_inodes = "no inodes are left beside the reserve: remove files on the disk of the data folder";
+    let room_left = || {
+        let inodes = room.inodes_left()?.is_some_and(|left| left == 0).then_some(no_inodes);
+        Ok(room.left()?.filter(|left| *left == 0).map(|_| full).or(inodes))
+    };
     let held = "somebody holds the lock on info.ini and does not give it back: see which process has the file open";
     Checks {
         data_folder: said("the data folder cannot be written to", look_at_folder(data)),
-        room: said("how much room is left cannot be told", room.left().map(|left| (left == Some(0)).then_some(full))),
+        room: said("how much room is left cannot be told", room_left()),
         lock: said("info.ini cannot be locked", lock_once(data).map(|could| (!could).then_some(held))),
         running: OK.to_owned(),
     }

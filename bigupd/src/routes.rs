@@ -4,7 +4,7 @@
 //! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
 //! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
 
-use crate::access::{Access, Gate};
+use crate::access::{Access, Gate, presented};
 use crate::answers::Answers;
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
 use crate::config::Limits;
@@ -18,6 +18,7 @@ use crate::params::{AnswerForm, BeginAsk, Params};
 use crate::peer::Peer;
 use crate::reply::{Refusal, Reply, json};
 use crate::seats::{Seat, Seats};
+use crate::shares::{Share, Shares, Whose};
 use crate::tokens::{Permission, redacted};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
 use crate::watching::{ALLOWED, Question, Watching, question};
@@ -75,6 +76,9 @@ pub struct App {
     /// Whom trusted proxies ask for, each request being a connection of theirs.
     visitors: Seats,
     stopping: watch::Receiver<bool>,
+    shares: Shares,
+    /// That of who sent the request at hand.
+    share: Share,
 }
 
 impl App {
@@ -87,10 +91,28 @@ impl App {
         watching: Watching,
         stopping: watch::Receiver<bool>,
     ) -> App {
-        let gate = Arc::new(Gate::new(&uploads.data, &uploads.config, uploads.arriving.clone()));
+        let gate = Arc::new(Gate::new(&uploads.data, &uploads.config));
         let answers = Answers::new(&uploads.config.limits);
         let visitors = Seats::new(&Limits { connections: u64::MAX, ..uploads.config.limits.clone() });
-        App { gate, uploads, mergers, answers, news, watching, visitors, stopping }
+        let shares = Shares::default();
+        let share = shares.of(Whose::Unknown);
+        App { gate, uploads, mergers, answers, news, watching, visitors, stopping, shares, share }
+    }
+}
+
+impl App {
+    /// The same for a request with these headers: what blocks is done on the share of who sent it.
+    fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
+        let share = self.shares.of(Whose::of(presented(headers), ip_of(peer)));
+        App { share, ..self }
+    }
+
+    /// Runs what blocks on the disk where it may.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.share.run(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
     }
 }
 
@@ -120,6 +142,7 @@ async fn elsewhere(
     peer: Option<Peer>,
     body: RawBody,
 ) -> Reply {
+    let app = app.for_request(&headers, peer);
     let route = question.map_or(Route::Other, Question::route);
     let sharing = app.gate.origins().sharing(&headers);
     let answering = async {
@@ -158,7 +181,7 @@ async fn native(
     let sharing = app.gate.origins().sharing(&headers);
     let answering = async {
         match app.visitor(peer, &headers) {
-            Ok((peer, _seat)) => answer(app, method, headers, query, peer, body).await,
+            Ok((peer, _seat)) => answer(app.for_request(&headers, peer), method, headers, query, peer, body).await,
             Err(refusal) => app.answer_after(&headers, body, Err(refusal)).await,
         }
     };
@@ -211,7 +234,7 @@ impl App {
     /// What the sender of a request may do, before anything else of it is looked at.
     async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Does) -> Result<Access, Refusal> {
         let (gate, headers) = (Arc::clone(&self.gate), headers.clone());
-        blocking(move || gate.enter(&headers, peer, does)).await
+        self.blocking(move || gate.enter(&headers, peer, does)).await
     }
 
     /// Who sent a request that came by a connection of `peer`, and its seat where `peer` is a proxy that tells.
@@ -283,7 +306,7 @@ impl App {
         loop {
             let mut some_end = std::pin::pin!(self.mergers.some_end());
             let (uploads, asked) = (self.uploads.clone(), ask.clone());
-            let standing = blocking(move || {
+            let standing = self.blocking(move || {
                 // If it was finished while we waited that must not begin another one, be it to replace this.
                 if waited
                     && let Some(finished @ Standing::Finished { .. }) =
@@ -321,7 +344,7 @@ impl App {
     async fn ensure_merger(&self, name: &FileName) -> Result<(), Refusal> {
         // On this runtime, since it starts a process and a task that waits for it.
         let (mergers, name) = (self.mergers.clone(), name.clone());
-        blocking(move || {
+        self.blocking(move || {
             mergers.ensure(&name);
             Ok(())
         })
@@ -330,7 +353,7 @@ impl App {
 
     async fn peek(&self, params: Params) -> Result<Reply, Refusal> {
         let (uploads, answers) = (self.uploads.clone(), self.answers.clone());
-        blocking(move || {
+        self.blocking(move || {
             if !params.has_file_name() {
                 let by = params.by().clone();
                 by.check(&[Permission::Read], None)?;
@@ -364,7 +387,7 @@ impl App {
     async fn post(&self, headers: HeaderMap, peer: Option<Peer>, query: String, body: RawBody) -> Reply {
         // All that comes before the body at once, since each change of threads costs as much as most of it.
         let (app, asking) = (self.clone(), headers.clone());
-        let asked = blocking(move || {
+        let asked = self.blocking(move || {
             let by = app.gate.enter(&asking, peer, Does::Changes)?;
             let (ask, expected) = slice_ask(by, peer, &asking, &query)?;
             let admission = app.uploads.admit(&ask).inspect_err(|refusal| log_refused(&ask, refusal))?;
@@ -390,7 +413,7 @@ impl App {
         let stored = match received.and_then(|received| check_form(&expected, &body, at_end).map(|()| received)) {
             Ok(received) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());
-                blocking(move || {
+                self.blocking(move || {
                     let (target, digests) = received.finish()?;
                     uploads.commit(&asked, target, &digests)
                 })
@@ -419,7 +442,7 @@ impl App {
     ) -> Result<Received, Refusal> {
         let mut body = Body::new(raw, content_type, self.body_timeout()).await?;
         let pace = Pace::new(&self.uploads.config.limits);
-        let received = receive(&mut body, target, kinds, offset, expected, pace).await?;
+        let received = receive(&mut body, target, kinds, offset, expected, pace, &self.share).await?;
         body.finish(self.body_timeout()).await?;
         Ok(received)
     }
@@ -451,7 +474,7 @@ impl App {
         loop {
             let (uploads, name, slice_id) = (self.uploads.clone(), ask.name.clone(), ask.slice_id);
             // What cannot be told keeps nobody waiting.
-            let lag = blocking(move || uploads.lag(&name, slice_id)).await.unwrap_or(0);
+            let lag = self.blocking(move || uploads.lag(&name, slice_id)).await.unwrap_or(0);
             if lag <= most || *self.stopping.borrow() || tokio::time::Instant::now() >= deadline {
                 return;
             }
@@ -468,7 +491,7 @@ impl App {
             return json(StatusCode::OK, &answer);
         }
         let (app, name) = (self.clone(), ask.name.clone());
-        let due = blocking(move || {
+        let due = self.blocking(move || {
             let standing = app.uploads.peek(&name, None)?;
             Ok(matches!(standing, Some(Standing::Unfinished(unfinished)) if unfinished.is_merger_due()))
         });
@@ -477,12 +500,6 @@ impl App {
         }
         json(StatusCode::OK, &answer)
     }
-}
-
-/// Runs what blocks on the disk where it may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
 }
 
 fn log_refused(ask: &SliceAsk, refusal: &Refusal) {

@@ -88,7 +88,7 @@ impl Drop for Seat {
 
 /// Whom an address stands for: an IPv4 address for itself, however it is written, an IPv6 address for its /64, of which
 /// one host has all (RFC 4291, section 2.5.4).
-fn peer(address: IpAddr) -> IpAddr {
+pub fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
         v4 => v4,

@@ -6,8 +6,8 @@
 
 use crate::config::Limits;
 use crate::descriptors;
-use crate::lingering::{self, Lingering};
 use crate::host::Host;
+use crate::lingering::{self, Lingering};
 use crate::memory;
 use crate::metrics::{Limit, Metrics};
 use crate::peer::Peer;

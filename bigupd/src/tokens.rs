@@ -162,6 +162,9 @@ pub struct Token {
     pub permissions: Vec<Permission>,
     /// Most bytes, finished and unfinished, that it may fill its prefix up to. None: any.
     pub quota: Option<u64>,
+    /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. None: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_files: Option<u64>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
     /// When it ends, in seconds since 1970. None: never.
@@ -388,6 +391,7 @@ mod tests {
             prefix: "a/b".parse().unwrap(),
             permissions: vec![Permission::Push],
             quota: None,
+            max_files: None,
             created: 1,
             expires,
         }

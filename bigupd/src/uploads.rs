@@ -12,10 +12,9 @@
 //! - `show` - who only looks; `limits` - what is too much; `refusals` - why not.
 
 use crate::access::Access;
-use crate::arriving::{Arriving, Counted};
-use crate::census::Census;
 use crate::config::Config;
 use crate::fresh::Fresh;
+use crate::grants::{Grant, Grants};
 use crate::hooks::begin::Doorkeeper;
 use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
@@ -55,8 +54,6 @@ pub struct Uploads {
     pub data: DataDir,
     /// Settings.
     pub config: Arc<Config>,
-    /// Files that come in one request and have no spool.
-    pub arriving: Arriving,
     /// Slices that just came.
     pub fresh: Fresh,
     /// What is counted of them.
@@ -64,7 +61,7 @@ pub struct Uploads {
     /// Is told of files that are finished here.
     pub completions: Completions,
     doorkeeper: Option<Doorkeeper>,
-    census: Arc<Census>,
+    grants: Grants,
     /// The file system turned out not to give names to files without one.
     without_drafts: Arc<AtomicBool>,
 }
@@ -151,10 +148,10 @@ pub enum Admission {
 
 /// Where a slice goes.
 pub enum Target {
-    /// Into the spool.
-    Spool(Arrival),
+    /// Into the spool. It counts beside what that holds where the upload counts by what it holds.
+    Spool(Arrival, Option<Grant>),
     /// Into a file without a name, which it is the whole of. It counts as an upload until then.
-    Draft(Draft, Counted),
+    Draft(Draft, Grant),
     /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell whether
     /// it is the same.
     Compare(Digest),
@@ -163,13 +160,13 @@ pub enum Target {
 impl Target {
     /// Whether the upload that it is for was cancelled. A file that comes in one request has none.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self, Target::Spool(arrival) if arrival.is_cancelled())
+        matches!(self, Target::Spool(arrival, _) if arrival.is_cancelled())
     }
 
     /// The file to write to; None where the slice is only compared.
     pub fn file(&self) -> Option<&File> {
         match self {
-            Target::Spool(arrival) => Some(arrival.file()),
+            Target::Spool(arrival, _) => Some(arrival.file()),
             Target::Draft(draft, _) => Some(draft.file()),
             Target::Compare(_) => None,
         }
@@ -192,10 +189,11 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, fresh, completions, census, without_drafts) = Default::default();
+        let (fresh, completions, without_drafts) = Default::default();
+        let grants = Grants::new(data.clone());
         let metrics = Metrics::new();
         let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
-        Uploads { data, config, arriving, fresh, metrics, completions, doorkeeper, census, without_drafts }
+        Uploads { data, config, fresh, metrics, completions, doorkeeper, grants, without_drafts }
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.

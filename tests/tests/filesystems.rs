@@ -2,9 +2,10 @@
 //! Needs root, and the programs of xfsprogs, btrfs-progs and e2fsprogs.
 
 use bigup_tests::daemon::{Daemon, list};
-use bigup_tests::http::{Answer, Server};
+use bigup_tests::http::{Answer, Server, raw};
 use bigup_tests::mount::{Bind, Mount};
 use bigup_tests::{data, http, process::eventually, programs};
+use nix::sys::statvfs::statvfs;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -180,7 +181,7 @@ fn a_file_system_without_inodes_left_says_so() {
     let made = (0..30).take_while(|i| fs::write(fillers.join(i.to_string()), "").is_ok()).count();
     assert!(made < 30, "there is always an inode left");
     let refused = post(&server, name, &content, 1).expect(507);
-    assert!(refused.body["error"] == "no_space" && refused.message().contains("24 inodes"), "{refused:?}");
+    assert!(refused.body["error"] == "no_space" && refused.message().contains("of the 24"), "{refused:?}");
     fs::remove_dir_all(&fillers).expect("it is there");
     push(&daemon, name, &content);
 }
@@ -277,4 +278,43 @@ fn what_is_mounted_while_a_daemon_runs_makes_it_not_ready_and_blocks_what_is_who
     let anew = format!("file_name=f&slice_size={SLICE_SIZE}&file_size={}&replace=1", content.len());
     server.get(&anew).expect(200);
     wait_for_exact(&daemon, "f", &content);
+}
+
+#[test]
+fn as_large_a_part_of_the_inodes_stays_free_as_of_the_bytes() {
+    let mount = Mount::in_memory("tmpfs", "size=64m,nr_inodes=400");
+    let daemon = Daemon::with_data(&mount.path().join("data"), &["--reserve", "16M"]);
+    let (server, left) = (daemon.server(), || statvfs(&mount.path()).expect("it is mounted").files_available());
+    let (one, small) =
+        ("file_name=a&slice_size=1000&file_size=4000", "file_name=b&slice_id=0&slice_num=1&slice_size=1");
+    let fillers = mount.path().join("fillers");
+    fs::create_dir(&fillers).expect("there is an inode left");
+    for i in 0.. {
+        if left() <= 104 {
+            break;
+        }
+        fs::write(fillers.join(i.to_string()), "").expect("there is an inode left");
+    }
+    for refused in [server.get(one).expect(507), server.post(small, b"x").expect(507)] {
+        for part in ["8 inodes", "of the 400", "of which 100 stay free", "remove"] {
+            assert!(refused.message().contains(part), "{part}: {refused:?}");
+        }
+    }
+    for i in 0..8 {
+        fs::write(fillers.join(format!("more{i}")), "").expect("there is an inode left");
+    }
+    eventually("it is not ready", || {
+        let answer = raw(
+            daemon.url(),
+            b"GET /readyz HTTP/1.1
+Host: localhost
+Connection: close
+
+",
+        );
+        answer.starts_with("HTTP/1.1 503") && answer.contains("no inodes are left")
+    });
+    fs::remove_dir_all(&fillers).expect("it is there");
+    server.get(one).expect(200);
+    server.post(small, b"x").expect(200);
 }

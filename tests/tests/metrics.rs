@@ -278,14 +278,14 @@ fn new_token(data: &Path, name: &str, arguments: &[&str]) -> String {
 #[test]
 fn each_limit_of_tokens_and_of_room_counts_for_itself() {
     let watched = Watched::with(&["--max-uploads-per-token", "1"]);
-    let token = new_token(&watched.daemon.data(), "bounded", &["--quota", "5000"]);
+    let token = new_token(&watched.daemon.data(), "bounded", &["--quota", "20000"]);
     let server = watched.server().with_token(&token);
     server.get("file_name=a&slice_size=1000&file_size=4000").expect(200);
     refused_once(&watched, "uploads_per_token", || {
         drop(server.get("file_name=b&slice_size=10&file_size=40").expect(429));
     });
     let watched = Watched::with(&[]);
-    let token = new_token(&watched.daemon.data(), "bounded", &["--quota", "5000"]);
+    let token = new_token(&watched.daemon.data(), "bounded", &["--quota", "20000"]);
     let server = watched.server().with_token(&token);
     server.get("file_name=a&slice_size=1000&file_size=4000").expect(200);
     refused_once(&watched, "quota", || drop(server.get("file_name=b&slice_size=1000&file_size=4000").expect(413)));

@@ -1,14 +1,23 @@
 //! Tokens, by the real programs: who gets in, what they may, what a refusal tells, and that a token is kept nowhere.
 
+use bigup_core::data_dir::DataDir;
+use bigup_core::name::FileName;
+use bigup_core::plan::Plan;
+use bigup_core::room::Room;
+use bigup_core::spool::{Spool, Upload};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Answer, Server, connect, post_head, raw, read_answer};
 use bigup_tests::process::{eventually, kill_9};
 use bigup_tests::{data, docs, programs};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Barrier;
+
+const KIB: usize = 1 << 10;
 
 /// More than the buffers of a loopback connection hold.
 const BIG: usize = 20 << 20;
@@ -347,63 +356,211 @@ fn the_client_pushes_shows_and_verifies_with_a_token() {
 fn a_quota_bounds_what_lies_below_the_prefix_whoever_put_it_there() {
     let daemon = Daemon::start();
     let all = with_token(&daemon, "all", &[]);
-    put(&all, "a/others", &[1; 30], "").expect(200);
+    put(&all, "a/others", &[1; 30 * KIB], "").expect(200);
     put(&all, "b/others", &[1; 5000], "").expect(200);
-    let mut bounded = with_token(&daemon, "bounded", &["--prefix", "a", "--quota", "100"]);
-    put(&bounded, "a/own", &[2; 40], "").expect(200);
-    let begin = |server: &Server, size: u64| server.get(&format!("file_name=a/u&slice_size=10&file_size={size}"));
-    let refused = begin(&bounded, 31).expect(413);
+    let mut bounded = with_token(&daemon, "bounded", &["--prefix", "a", "--quota", "100K"]);
+    put(&bounded, "a/own", &[2; 40 * KIB], "").expect(200);
+    let begin = |server: &Server, size: usize| server.get(&format!("file_name=a/u&slice_size=10240&file_size={size}"));
+    let refused = begin(&bounded, 31 * KIB).expect(413);
     assert_eq!(refused.body["error"], "too_large");
-    for part in ["bounded", "100 bytes", "under a/", "70 are there", "31 more"] {
+    for part in ["bounded", "102400 bytes", "under a/", "71680 are there", "31744 more"] {
         assert!(refused.message().contains(part), "{part}: {refused:?}");
     }
     assert_eq!(daemon.spools(), [""; 0]);
-    put(&bounded, "a/more", &[3; 31], "").expect(413);
-    begin(&bounded, 30).expect(200);
+    put(&bounded, "a/more", &[3; 31 * KIB], "").expect(413);
+    begin(&bounded, 30 * KIB).expect(200);
     put(&bounded, "a/more", &[3; 1], "").expect(413);
     // An upload that has begun counts once, also to a daemon that knows nothing of it yet.
     let another = daemon.another();
-    bounded = another.server().with_token(&new_token(&daemon.data(), "same", &["--prefix", "a", "--quota", "100"]));
-    begin(&bounded, 30).expect(200);
+    bounded = another.server().with_token(&new_token(&daemon.data(), "same", &["--prefix", "a", "--quota", "100K"]));
+    begin(&bounded, 30 * KIB).expect(200);
     put(&bounded, "a/more", &[3; 1], "").expect(413);
     for id in 0..3 {
-        bounded.post(&format!("file_name=a/u&slice_id={id}&slice_size=10"), &[4; 10]).expect(200);
+        bounded.post(&format!("file_name=a/u&slice_id={id}&slice_size=10240"), &[4; 10 * KIB]).expect(200);
     }
     eventually("the file is finished", || daemon.finished("a/u").exists());
     put(&bounded, "a/more", &[3; 1], "").expect(413);
     // Who has no quota is not bounded; what is removed counts no more within seconds.
     std::fs::remove_file(daemon.finished("a/u")).unwrap();
-    eventually("there is room again", || put(&bounded, "a/more", &[3; 30], "").status == 200);
+    eventually("there is room again", || put(&bounded, "a/more", &[3; 30 * KIB], "").status == 200);
     put(&all, "a/others2", &[1; 1000], "").expect(200);
 }
 
 #[test]
 fn a_quota_bounds_uploads_of_unknown_size_slice_by_slice() {
     let daemon = Daemon::with(&["--takeover-after", "0"]);
-    let server = with_token(&daemon, "t", &["--prefix", "a", "--quota", "35"]);
+    let server = with_token(&daemon, "t", &["--prefix", "a", "--quota", "35K"]);
     let slice = |name: &str, id: u64, len: usize| {
         server.post(&format!("file_name={name}&slice_id={id}&slice_size={len}"), &vec![id as u8; len])
     };
-    server.get("file_name=a/open&slice_size=10").expect(200);
+    server.get("file_name=a/open&slice_size=10240").expect(200);
     for id in 0..3 {
-        slice("a/open", id, 10).expect(200);
+        slice("a/open", id, 10 * KIB).expect(200);
     }
-    assert!(slice("a/open", 3, 10).expect(413).message().contains("30 are there, and 10 more"));
+    assert!(slice("a/open", 3, 10 * KIB).expect(413).message().contains("30720 are there, and 10240 more"));
     // Telling the size takes nothing that was not taken before, unless it is larger.
-    server.get("file_name=a/open&slice_size=10&file_size=36").expect(413);
-    server.get("file_name=a/open&slice_size=10&file_size=30").expect(200);
+    server.get("file_name=a/open&slice_size=10240&file_size=36864").expect(413);
+    server.get("file_name=a/open&slice_size=10240&file_size=30720").expect(200);
     eventually("the file is finished", || daemon.finished("a/open").exists());
     std::fs::remove_file(daemon.finished("a/open")).unwrap();
     eventually("there is room again", || {
         server.get("file_name=a/n&slice_num=100").expect(200);
-        slice("a/n", 0, 10).status == 200
+        slice("a/n", 0, 10 * KIB).status == 200
     });
-    // The last slice tells the size of the whole.
-    assert!(slice("a/n", 99, 5).expect(413).message().contains("985 more"));
-    slice("a/n", 1, 10).expect(200);
+    // The last slice tells the size of the whole, of which it was granted already.
+    assert!(slice("a/n", 99, 5 * KIB).expect(413).message().contains("1003520 more"));
+    slice("a/n", 1, 10 * KIB).expect(200);
     // Nor does an upload grow beyond it by being taken over.
-    server.get("file_name=a/n&slice_size=10&file_size=36&source=x").expect(413);
-    server.get("file_name=a/n&slice_size=10&file_size=35&source=x").expect(200);
+    server.get("file_name=a/n&slice_size=10240&file_size=36864&source=x").expect(413);
+    server.get("file_name=a/n&slice_size=10240&file_size=35840&source=x").expect(200);
+}
+
+/// Does `work` so many times at the same moment; how often it came to true.
+fn at_once(times: usize, work: impl Fn(usize) -> bool + Sync) -> usize {
+    let gate = Barrier::new(times);
+    let run = |i| {
+        gate.wait();
+        work(i)
+    };
+    std::thread::scope(|scope| {
+        let (run, mut threads) = (&run, vec![]);
+        threads.extend((0..times).map(|i| scope.spawn(move || run(i))));
+        threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|is| *is).count()
+    })
+}
+
+#[test]
+fn of_what_is_asked_for_at_once_no_more_is_granted_than_one_after_the_other() {
+    let daemon = Daemon::with(&["--max-uploads-per-token", "5"]);
+    for round in 0..3 {
+        let folder = format!("r{round}");
+        let server = with_token(&daemon, &folder, &["--prefix", &folder, "--quota", "1M"]);
+        // Each on a connection of its own.
+        let begin = |i: usize, size: usize| {
+            let query = format!("file_name={folder}/{i}&slice_size=65536&file_size={size}");
+            Server::clone(&server).get(&query).status == 200
+        };
+        let granted = at_once(24, |i| begin(i, 400 << 10));
+        assert!((1..=2).contains(&granted), "{granted} of 400 KiB were granted of 1 MiB");
+        let granted = granted + (24..30).filter(|i| begin(*i, 400 << 10)).count();
+        assert_eq!(granted, 2, "at once and afterwards");
+        let granted = granted + at_once(24, |i| begin(100 + i, 1));
+        assert!((3..=5).contains(&granted), "{granted} uploads of a token that may have 5");
+        let granted = granted + (200..206).filter(|i| begin(*i, 1)).count();
+        assert_eq!(granted, 5, "at once and afterwards");
+    }
+}
+
+#[test]
+fn slices_of_unknown_size_that_come_at_once_stay_within_the_quota_and_so_do_small_files() {
+    let daemon = Daemon::start();
+    for round in 0..3 {
+        let folder = format!("r{round}");
+        let server = with_token(&daemon, &folder, &["--prefix", &folder, "--quota", "290K"]);
+        server.get(&format!("file_name={folder}/open&slice_size=102400")).expect(200);
+        let slice = |i: usize| {
+            let query = format!("file_name={folder}/open&slice_id={i}&slice_size=102400");
+            Server::clone(&server).post(&query, &[i as u8; 100 * KIB]).status == 200
+        };
+        let stored = at_once(16, slice);
+        assert!((1..=2).contains(&stored), "{stored} slices of 100 KiB beside an upload, of 290 KiB");
+        let small = at_once(16, |i| put(&server, &format!("{folder}/{i}"), &[1; 90 * KIB], "").status == 200);
+        let kept = small * 90 + stored * 100;
+        assert!(kept <= 290, "{kept} KiB");
+    }
+}
+
+#[test]
+fn every_file_and_folder_counts() {
+    let daemon = Daemon::start();
+    let one_byte = with_token(&daemon, "one", &["--prefix", "a", "--quota", "1"]);
+    for nothing in ["file_name=a/f&slice_num=0", "file_name=a/b/c/d/f&slice_num=0"] {
+        let refused = one_byte.get(nothing).expect(413);
+        assert!(
+            refused.message().contains("0 are there") && refused.message().contains("more do not fit"),
+            "{refused:?}"
+        );
+    }
+    put(&one_byte, "a/f", b"1", "").expect(413);
+    // A slice may wait in a file of its own.
+    let some = with_token(&daemon, "some", &["--prefix", "b", "--quota", "1M"]);
+    some.get("file_name=b/f&slice_size=1&file_size=1000").expect(413);
+    some.get("file_name=b/f&slice_size=4096&file_size=100000").expect(200);
+    let few = with_token(&daemon, "few", &["--prefix", "c", "--max-files", "4"]);
+    put(&few, "c/d/e", b"1", "").expect(200);
+    few.get("file_name=c/d/f&slice_size=10&file_size=25").expect(200);
+    let refused = put(&few, "c/g/h", b"1", "").expect(413);
+    for part in ["few", "4 files and folders under c/", "3 are there", "2 more do not fit"] {
+        assert!(refused.message().contains(part), "{part}: {refused:?}");
+    }
+    put(&few, "c/d/h", b"1", "").expect(200);
+    put(&few, "c/d/i", b"1", "").expect(413);
+    std::fs::remove_dir_all(daemon.finished("c")).unwrap();
+    eventually("there may be another", || put(&few, "c/i", b"1", "").status == 200);
+}
+
+#[test]
+fn requests_of_one_token_that_all_hang_keep_no_other_waiting() {
+    // More than the daemon has threads for what may wait for a disk.
+    const MANY: usize = 1500;
+    let (_, files) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, files, files).unwrap();
+    let daemon = Daemon::with(&["--max-connections-per-address", "0"]);
+    let token = new_token(&daemon.data(), "one", &[]);
+    let (one, other) = (daemon.server().with_token(&token), with_token(&daemon, "other", &[]));
+    let query = "file_name=hangs&slice_size=10&file_size=25";
+    one.get(query).expect(200);
+    // As a disk does that does not answer.
+    let held = std::fs::File::open(daemon.data().join("tmp/hangs/digests")).unwrap();
+    held.lock().unwrap();
+    let head =
+        format!("GET /big_file_upload?{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let ask = |_| {
+        let mut stream = connect(daemon.url());
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let mut asked: Vec<_> = (0..MANY).map(ask).collect();
+    for i in 0..20 {
+        put(&other, &format!("f{i}"), b"1", "").expect(200);
+        other.get("file_name=f0&peek=1").expect(200);
+    }
+    let ready = raw(daemon.url(), b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    drop(held);
+    for stream in &mut asked {
+        assert!(read_answer(stream).starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[test]
+fn a_name_has_so_many_folders_and_older_ones_with_more_stay_of_use() {
+    let daemon = Daemon::start();
+    let (server, name) = (daemon.server(), |components| vec!["d"; components].join("/"));
+    let refused = server.get(&format!("file_name={}&slice_size=10&file_size=25", name(65))).expect(400);
+    assert!(refused.message().contains("65 components") && refused.message().contains("64"), "{refused:?}");
+    put(&server, &name(65), b"1", "").expect(400);
+    assert_eq!((daemon.spools(), std::fs::read_dir(daemon.data().join("files")).unwrap().count()), (vec![], 0));
+    put(&server, &name(64), b"1", "").expect(200);
+    // As an older daemon left them.
+    let deep = daemon.finished(&name(70));
+    std::fs::remove_file(daemon.finished(&name(64))).unwrap();
+    std::fs::create_dir_all(deep.parent().unwrap()).unwrap();
+    std::fs::write(&deep, b"1").unwrap();
+    server.get(&format!("file_name={}&peek=1", name(70))).expect(200);
+    let (data, old) = (DataDir::open(&daemon.data()).unwrap(), FileName::new(&format!("e/{}", name(79))).unwrap());
+    let upload = Upload::begin(old, Plan::new(None, Some(10), Some(20)).unwrap(), None);
+    assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
+    for id in 0..2 {
+        server
+            .post(&format!("file_name={}&slice_id={id}&slice_size=10", format!("e/{}", name(79))), &[1; 10])
+            .expect(200);
+    }
+    eventually("it is finished", || daemon.finished(&format!("e/{}", name(79))).exists());
+    let old = Upload { file_name: FileName::new(&format!("e/{}", name(89))).unwrap(), ..upload };
+    assert!(Spool::create(&data, &old, &Room::new(&data, 0)).unwrap());
+    let cancelled = bigupd(&daemon.data(), &["cancel", &format!("e/{}", name(89))]);
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
 }
 
 #[test]

@@ -68,6 +68,9 @@ struct New {
     /// Most bytes below the prefix, finished and unfinished, that it may push up to, like 100G [default: any]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     quota: Option<u64>,
+    /// Most files and folders below the prefix, unfinished uploads among them, that it may push up to [default: any number]
+    #[arg(long, value_name = "NUMBER")]
+    max_files: Option<u64>,
     /// When it ends: after a time, like 30d, or at a moment in UTC, like 2030-01-31 or 2030-01-31T12:00:00Z
     /// [default: never]
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
@@ -123,6 +126,7 @@ impl New {
             prefix: self.prefix.unwrap_or_default(),
             permissions,
             quota: self.quota,
+            max_files: self.max_files,
             created: now(),
             expires: self.expires,
         };

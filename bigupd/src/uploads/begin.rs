@@ -3,7 +3,7 @@
 use super::refusals::{cannot_be_finished, in_the_way, no_room};
 use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
 use crate::access::Access;
-use crate::census::Census;
+use crate::grants::{Grant, What};
 use crate::params::BeginAsk;
 use crate::quota;
 use crate::reply::{Refusal, against_upload};
@@ -76,21 +76,22 @@ impl Uploads {
                 return Ok(finished);
             }
             self.check_reach(&ask.name)?;
+            ask.name.check_new()?;
             self.check_not_cancelled(&spool, &ask.name, ask.source.as_deref())?;
-            ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
             if let Some(asking) = doorkeeper.take() {
+                // Nobody is asked about what may not begin anyway.
+                let _granted = self.take(&ask.by, &ask.name, What::TakeOver)?;
                 asking.admit(ask)?;
                 // That took its time, in which others may have come and gone.
                 continue;
             }
-            ask.by.take(&self.data, ask.plan.file_size.unwrap_or(0))?;
+            let granted = self.take(&ask.by, &ask.name, What::Upload(quota::bytes_at_begin(&ask.plan)))?;
             let upload = Upload {
                 token: ask.by.token().map(str::to_owned),
                 replace: ask.replace,
                 file_digest: ask.file_digest,
                 ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
-            self.check_number_of_uploads(Census::admit)?;
             // Somebody else may create it first; the next round goes on with theirs.
             match Spool::create(&self.data, &upload, &self.room()) {
                 Err(e) if spool.path().exists() => {
@@ -98,6 +99,7 @@ impl Uploads {
                 }
                 created => {
                     if created.map_err(|e| no_room(e, ask.name.as_str()))? {
+                        granted.landed();
                         self.metrics.upload_begun();
                     }
                 }
@@ -183,8 +185,10 @@ impl Uploads {
             // Where what was promised turned out wrong, another comparison is the way out.
             Some(why) if !said_anew && !old.needs_comparison() => Err(cannot_be_finished(&ask.name, why)),
             _ => {
-                self.take_growth(&ask.by, locked, &upload.plan)?;
-                Ok(locked.save(Upload { blocked: None, ..upload })?)
+                let growth = self.take_growth(&ask.by, locked, &upload.plan)?;
+                locked.save(Upload { blocked: None, ..upload })?;
+                growth.into_iter().for_each(Grant::landed);
+                Ok(())
             }
         }
     }
@@ -207,7 +211,9 @@ impl Uploads {
                     dropped => dropped?,
                 }
             }
+            let growth = self.take_growth(&ask.by, locked, &plan)?;
             let is_cut = locked.recut(plan, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
+            growth.filter(|_| is_cut).into_iter().for_each(Grant::landed);
             log::debug!(upload = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
         Ok(())
@@ -232,10 +238,9 @@ impl Uploads {
         let shared = Plan::new(by_number, slice_size, ask.plan.file_size).map_err(against_upload)?;
         let keep = old.plan.common_slices(&shared);
         let plan = if keep > 0 { shared } else { ask.plan };
-        if old.token.as_deref() != ask.by.token() {
-            ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
-        }
-        self.take_growth(&ask.by, locked, &plan)?;
+        let is_anothers = old.token.as_deref() != ask.by.token();
+        let granted = is_anothers.then(|| self.take(&ask.by, name, What::TakeOver)).transpose()?;
+        let growth = self.take_growth(&ask.by, locked, &plan)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
         locked.reserve(&self.room(), &plan).map_err(|e| no_room(e, name.as_str()))?;
@@ -260,19 +265,23 @@ impl Uploads {
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.
         locked.save(upload)?;
+        [granted, growth].into_iter().flatten().for_each(Grant::landed);
         Ok(())
     }
 
-    /// Takes out of the asker's quota what an upload will count for more if `plan` becomes known of it. What it holds
-    /// while its size is not known was taken slice by slice.
-    pub(super) fn take_growth(&self, by: &Access, locked: &LockedSpool, plan: &Plan) -> Result<(), Refusal> {
+    /// Takes out of quotas what an upload will count for more if `plan` becomes known of it. What it holds while its size is
+    /// not known was taken slice by slice. None: it is nothing.
+    pub(super) fn take_growth(&self, by: &Access, locked: &LockedSpool, plan: &Plan) -> Result<Option<Grant>, Refusal> {
         let known = locked.upload().plan;
-        if !by.has_quota() || plan.file_size == known.file_size {
-            return Ok(());
+        if (plan.file_size, plan.slice_num) == (known.file_size, known.slice_num) {
+            return Ok(None);
         }
         let holdings = locked.holdings()?;
-        let more = quota::size_of(plan, &holdings).saturating_sub(quota::size_of(&known, &holdings));
-        by.take(&self.data, more)
+        let more = quota::bytes_of(plan, &holdings).saturating_sub(quota::bytes_of(&known, &holdings));
+        if more == 0 {
+            return Ok(None);
+        }
+        self.take(by, &locked.upload().file_name, What::Growth(more)).map(Some)
     }
 
     /// Whether `source` may begin an upload, there being none of its: not a moment after that was cancelled.

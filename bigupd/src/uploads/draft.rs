@@ -2,6 +2,7 @@
 
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_room};
 use super::{SliceAsk, Stored, Target, Uploads};
+use crate::grants::{Grant, What};
 use crate::params::BeginAsk;
 use crate::reply::Refusal;
 use bigup_core::digest::{Digest, DigestKind};
@@ -34,14 +35,12 @@ impl Uploads {
             return Ok(None);
         }
         self.check_reach(&ask.name)?;
+        ask.name.check_new()?;
         self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
-        ask.by.check_uploads(&self.data, &self.arriving, self.config.limits.uploads_per_token)?;
-        ask.by.take(&self.data, ask.len)?;
-        let counted = self.arriving.count(ask.name.as_str(), ask.len, ask.by.token());
-        self.check_number_of_uploads(|census, data, most| census.has_room(data, most.saturating_add(1)))?;
+        let granted = self.take(&ask.by, &ask.name, What::Draft(ask.len))?;
         let draft = Draft::new(&self.data, ask.len, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
-        Ok(draft.map(|draft| Target::Draft(draft, counted)))
+        Ok(draft.map(|draft| Target::Draft(draft, granted)))
     }
 
     /// Whether there is an upload of this name, or what looks like one.
@@ -51,7 +50,13 @@ impl Uploads {
     }
 
     /// Publishes a file that arrived whole, with this digest.
-    pub(super) fn finish(&self, ask: &SliceAsk, draft: Draft, digest: Digest) -> Result<Stored, Refusal> {
+    pub(super) fn finish(
+        &self,
+        ask: &SliceAsk,
+        draft: Draft,
+        granted: Grant,
+        digest: Digest,
+    ) -> Result<Stored, Refusal> {
         let begin = ask.begin.as_ref();
         if let Some(promised) = begin.and_then(|begin| begin.file_digest).filter(|promised| *promised != digest) {
             let why = format!("the whole file has the digest {digest}, not {promised} as promised; push it again");
@@ -64,6 +69,7 @@ impl Uploads {
         let began = Instant::now();
         match draft.publish(&self.data, &ask.name, &Stamp { digest, source: ask.source.clone() }) {
             Ok(()) => {
+                granted.landed();
                 self.metrics.upload_begun();
                 self.metrics.slice_received(ask.len);
                 self.metrics.upload_finished(ask.len, began.elapsed());

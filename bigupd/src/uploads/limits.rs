@@ -1,16 +1,21 @@
 //! What of an upload is too much, and how many of them there may be.
 
 use super::Uploads;
-use crate::census::Census;
+use crate::access::Access;
+use crate::grants::{Ask, Grant, Over, What};
 use crate::metrics::Limit;
+use crate::quota::{Amount, Quota};
 use crate::reply::Refusal;
-use bigup_core::data_dir::DataDir;
+use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
+use bigup_core::units::show_size;
 use bigup_core::wire::ErrorCode;
-use std::io;
 
 /// Seconds after which an upload that was one too many may be begun again.
 const FULL_RETRY_AFTER: u64 = 5;
+
+/// Seconds after which a token that has too many uploads may ask again: some of them may be finished by then.
+const OF_TOKEN_RETRY_AFTER: u64 = 10;
 
 impl Uploads {
     /// Whether what is known of an upload is within the limits.
@@ -41,19 +46,67 @@ impl Uploads {
         Err(Refusal::over(limit, ErrorCode::TooLarge, message))
     }
 
-    /// Whether one more upload may begin.
-    pub(super) fn check_number_of_uploads(
-        &self,
-        admit: impl Fn(&Census, &DataDir, u64) -> io::Result<bool>,
-    ) -> Result<(), Refusal> {
-        let most = self.config.limits.uploads;
-        if admit(&self.census, &self.data, most.saturating_sub(self.arriving.number()))? {
-            return Ok(());
-        }
-        let message = format!("{most} uploads are unfinished, and no more are possible: try again later");
-        Err(Refusal {
-            retry_after: Some(FULL_RETRY_AFTER),
-            ..Refusal::over(Limit::Uploads, ErrorCode::Overloaded, message)
+    /// Lets `by` add this to what is there of `name`. It counts for as long as the result lives, and once that has
+    /// [landed](Grant::landed) by what is on the disk. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It is too much, or the data folder cannot be read.
+    pub(super) fn take(&self, by: &Access, name: &FileName, what: What) -> Result<Grant, Refusal> {
+        let limits = &self.config.limits;
+        let quota = by.quota();
+        let ask = Ask {
+            name,
+            token: by.token(),
+            what,
+            most_uploads: limits.uploads,
+            most_of_token: by.counts_uploads().then_some(limits.uploads_per_token),
+            quota: quota.as_ref(),
+        };
+        self.grants.take(&ask)?.map_err(|over| match (over, &quota) {
+            (Over::Quota(there, more), Some(quota)) => over_quota(by, quota, there, more),
+            (Over::OfToken(has), _) => too_many_of(by, has, limits.uploads_per_token),
+            (Over::Uploads | Over::Quota(..), _) => too_many(limits.uploads),
         })
     }
+}
+
+fn too_many(most: u64) -> Refusal {
+    let message = format!("{most} uploads are unfinished, and no more are possible: try again later");
+    Refusal { retry_after: Some(FULL_RETRY_AFTER), ..Refusal::over(Limit::Uploads, ErrorCode::Overloaded, message) }
+}
+
+fn too_many_of(by: &Access, has: u64, most: u64) -> Refusal {
+    let who = who(by);
+    let message = format!("{who} {has} unfinished uploads, and {most} are the most: finish some first");
+    Refusal {
+        retry_after: Some(OF_TOKEN_RETRY_AFTER),
+        ..Refusal::over(Limit::UploadsPerToken, ErrorCode::TooMany, message)
+    }
+}
+
+fn who(by: &Access) -> String {
+    by.token().map_or("those without a token have".to_owned(), |token| format!("the token {token} has"))
+}
+
+fn over_quota(by: &Access, quota: &Quota, there: Amount, more: Amount) -> Refusal {
+    let whose = by.token().map_or("without a token you".to_owned(), |token| format!("the token {token}"));
+    let place = match quota.prefix.as_str() {
+        "" => "in all",
+        prefix => &format!("under {prefix}"),
+    };
+    let message = match quota.bytes.filter(|most| there.bytes.saturating_add(more.bytes) > *most) {
+        Some(most) => format!(
+            "{whose} may push up to {most} bytes ({}) {place}; {} are there, and {} more do not fit",
+            show_size(most),
+            there.bytes,
+            more.bytes
+        ),
+        None => format!(
+            "{whose} may push up to {} files and folders {place}; {} are there, and {} more do not fit",
+            quota.files.unwrap_or(u64::MAX),
+            there.files,
+            more.files
+        ),
+    };
+    Refusal::over(Limit::Quota, ErrorCode::TooLarge, message)
 }

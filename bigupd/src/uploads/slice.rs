@@ -4,6 +4,7 @@ use super::begin::check_not_paused;
 use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
 use super::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use crate::config::SliceAck;
+use crate::grants::{Grant, What};
 use crate::metrics::Synced;
 use crate::params::BeginAsk;
 use crate::reply::{Refusal, against_upload};
@@ -55,12 +56,11 @@ impl Uploads {
             }
             kinds.push(digest.kind);
         }
-        if locked.upload().plan.file_size.is_none() {
-            ask.by.take(&self.data, ask.len)?;
-        }
+        let counts_by_slices = locked.upload().plan.file_size.is_none();
+        let granted = counts_by_slices.then(|| self.take(&ask.by, &ask.name, What::Slice(ask.len))).transpose()?;
         let arrival = locked.arrival(ask.slice_id, ask.len, &plan, &self.room());
         let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
-        Ok(Admission::Take { target: Target::Spool(arrival), kinds, offset })
+        Ok(Admission::Take { target: Target::Spool(arrival, granted), kinds, offset })
     }
 
     /// Stores a slice that arrived whole; `digests` are of what arrived, of the kinds that were asked for.
@@ -69,9 +69,9 @@ impl Uploads {
     /// Refused; nothing changed then.
     pub fn commit(&self, ask: &SliceAsk, target: Target, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
         self.check_told(ask, digests)?;
-        let mut arrival = match target {
-            Target::Spool(arrival) => arrival,
-            Target::Draft(draft, _counted) => return self.finish(ask, draft, digests[0].digest),
+        let (mut arrival, granted) = match target {
+            Target::Spool(arrival, granted) => (arrival, granted),
+            Target::Draft(draft, granted) => return self.finish(ask, draft, granted, digests[0].digest),
             Target::Compare(finished) => {
                 let differs = digests.iter().find(|d| d.kind == DigestKind::Hash && d.digest != finished);
                 return differs.map_or(Ok(Stored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
@@ -79,13 +79,14 @@ impl Uploads {
         };
         let spool = Spool::of(&self.data, &ask.name);
         let Some(mut locked) = self.lock(&spool)? else { return self.finished_meanwhile(ask, digests) };
-        if let Ok(plan) = locked.upload().plan.learn(ask.slice_id, ask.len) {
-            self.take_growth(&ask.by, &locked, &plan)?;
-        }
+        let plan = locked.upload().plan.learn(ask.slice_id, ask.len).ok();
+        let growth = plan.map(|plan| self.take_growth(&ask.by, &locked, &plan)).transpose()?.flatten();
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
             drop(locked);
             return self.keep_promise(ask).map(|()| Stored::Held);
         }
+        // In this order: with its size known the upload counts no more by its slices.
+        [growth, granted].into_iter().flatten().for_each(Grant::landed);
         self.metrics.slice_received(ask.len);
         let is_only_slice = locked.upload().plan.slice_num == Some(1);
         let may_merge = ask.slice_id <= locked.frontier()?;
@@ -195,7 +196,7 @@ impl Uploads {
             RoomError::Full { .. } => true,
             // The file system has less than it told.
             RoomError::Io(e) => matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
-            RoomError::NoInodes(_) => false,
+            RoomError::NoInodes { .. } => false,
         };
         let may_pass = is_full && self.is_room_coming_back();
         let refusal = no_room(error, &format!("slice {} of {}", ask.slice_id, ask.name));
