@@ -160,6 +160,21 @@ fn of_slices_from_another_boot_only_those_that_survived_are_synced() {
     std::fs::remove_dir_all(f.spool.path()).unwrap();
     assert!(f.spool.sync_slice(0).unwrap(), "it was published meanwhile");
 }
+
+/// Its content went before it was to be synced, and the kernel may have forgotten why.
+#[test]
+fn a_slice_that_nobody_has_open_is_compared_once_it_is_synced() {
+    let f = fixture(Some(3), Some(1024));
+    let digests = [digest(DigestKind::ChainingValue, 1024, &[2; 1024])];
+    f.commit(1, &[2; 1024], &digests).unwrap();
+    std::fs::write(f.spool.slice_path(1), [0; 1024]).unwrap();
+    assert!(!f.spool.sync_slice(1).unwrap());
+    assert_eq!(f.held(), Vec::<u64>::new());
+    f.commit(1, &[2; 1024], &digests).unwrap();
+    assert!(f.spool.sync_slice(1).unwrap());
+    assert_eq!(f.held(), [1]);
+}
+
 /// Makes the spool, and what is in it, look untouched for an hour.
 fn age(f: &Fixture) {
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);

@@ -97,7 +97,7 @@ fn assert_goes_through(daemon: &Daemon, name: &str) {
 fn in_the_place_of_an_uploads_files() {
     let daemon = daemon();
     let outside = Outside::new();
-    for (i, file) in ["upload.json", "digests", "merged", "merger.lock", "2", "0"].into_iter().enumerate() {
+    for (i, file) in ["upload.json", "digests", "merged", "merger.lock", "hash", "2", "0"].into_iter().enumerate() {
         for (j, what) in ALL.into_iter().enumerate() {
             let name = format!("f{i}{j}");
             let place = daemon.data().join("tmp").join(&name).join(file);

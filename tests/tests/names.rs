@@ -49,6 +49,7 @@ fn good_names() -> Vec<String> {
         "a+b",
         "upload.json",
         "merger.lock/merged",
+        "hash",
         "0",
         "CON",
         "right\u{202e}left\u{200b}zero",

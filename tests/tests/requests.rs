@@ -48,7 +48,7 @@ fn hash(content: &[u8]) -> String {
 /// What is in the spool of `name`, but for what a merger adds.
 fn spool_files(daemon: &Daemon, name: &str) -> Vec<String> {
     let mut names = list(&daemon.data().join("tmp").join(name));
-    names.retain(|name| !["merger.lock", "merged"].contains(&name.as_str()));
+    names.retain(|name| !["merger.lock", "merged", "hash"].contains(&name.as_str()));
     names
 }
 
