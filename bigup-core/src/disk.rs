@@ -293,9 +293,11 @@ impl Place {
     /// As the system gives them.
     pub fn of(file: &File) -> io::Result<Place> {
         let wanted = rustix::fs::StatxFlags::MNT_ID;
-        let told = rustix::fs::statx(file, "", rustix::fs::AtFlags::EMPTY_PATH, wanted);
-        // Where statx(2) is not allowed, as in some sandboxes, devices must do.
-        let told = told.ok().filter(|told| told.stx_mask & wanted.bits() != 0);
+        let told = match rustix::fs::statx(file, "", rustix::fs::AtFlags::EMPTY_PATH, wanted) {
+            // An old kernel, or a sandbox that does not let it through: devices must do.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => None,
+            told => Some(told?).filter(|told| told.stx_mask & wanted.bits() != 0),
+        };
         Ok(Place { device: file.metadata()?.dev(), mount: told.map_or(0, |told| told.stx_mnt_id) })
     }
 

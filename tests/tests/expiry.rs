@@ -104,7 +104,7 @@ fn an_upload_of_which_nothing_came_goes_sooner_and_may_be_begun_anew() {
     stuck.write_all(&http::post_head(&query, &[&format!("Content-Length: {SLICE}")])).unwrap();
     eventually("the slice is arriving", || daemon.spool_has_part("arriving"));
     eventually("it is gone", || !exists(&daemon, "begun"));
-    assert!(daemon.log().contains("begun: the upload is removed with the"), "it is told");
+    eventually("it is told", || daemon.log().contains("begun: the upload is removed with the"));
     // Another one goes in the same way, after the same looks at those that stay.
     begin(&daemon, "next");
     eventually("it is gone, too", || !exists(&daemon, "next"));
