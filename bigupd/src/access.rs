@@ -9,12 +9,15 @@
 use crate::config::Config;
 use crate::quota::Quota;
 use crate::reply::Refusal;
+use crate::shares::Whose;
+use crate::tokens::uses;
 use crate::tokens::{Permission, SecretHash, Token, Tokens, Watched, now};
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::FileName;
 use bigup_core::spool::Upload;
 use bigup_core::wire::ErrorCode;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use warp::http::header::{AUTHORIZATION, HeaderMap};
@@ -151,6 +154,10 @@ pub struct Gate {
     allow_anonymous: bool,
     /// The token of who started this daemon for itself.
     owner: Option<SecretHash>,
+    /// Tokens were in force at the last request.
+    in_force: AtomicBool,
+    /// Which tokens let somebody in.
+    pub uses: uses::Seen,
     turned_away: Mutex<TurnedAway>,
 }
 
@@ -169,6 +176,8 @@ impl Gate {
             is_open: config.allow_anonymous || is_guarded(config),
             allow_anonymous: config.allow_anonymous,
             owner: config.owner,
+            in_force: AtomicBool::new(false),
+            uses: uses::Seen::default(),
             turned_away: Mutex::default(),
         }
     }
@@ -188,10 +197,14 @@ impl Gate {
             .tokens
             .now()
             .map_err(|_| Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"))?;
+        self.in_force.store(tokens.is_some(), Ordering::Relaxed);
         let refusal = match (tokens, secret) {
             (None, _) if self.is_open => return Ok(Access::Everything),
             (Some(tokens), Some(secret)) => match tokens.find(secret, now()) {
-                Some(token) => return Ok(Access::Token(Arc::new(token.clone()))),
+                Some(token) => {
+                    self.uses.note(token);
+                    return Ok(Access::Token(Arc::new(token.clone())));
+                }
                 None => unauthorized(NO_TOKEN),
             },
             (None, Some(_)) => unauthorized(NO_TOKEN),
@@ -200,6 +213,13 @@ impl Gate {
         };
         self.log_turned_away(peer, &refusal);
         Err(refusal)
+    }
+
+    /// Whose share of what there is the work for a request with these headers takes. Reads nothing.
+    pub fn whose(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Whose {
+        // Where secrets count for nothing anybody could make up new ones.
+        let secret = presented(headers).filter(|_| self.in_force.load(Ordering::Relaxed));
+        Whose::of(secret, address)
     }
 
     fn log_turned_away(&self, peer: Option<Peer>, refusal: &Refusal) {
@@ -252,7 +272,7 @@ fn unauthorized(why: &str) -> Refusal {
 
 /// The token that a request carries (RFC 6750, section 2.1; the scheme in any case: RFC 9110, section 11.1). Other
 /// schemes are somebody else's, like a proxy's.
-pub fn presented(headers: &HeaderMap) -> Option<&str> {
+fn presented(headers: &HeaderMap) -> Option<&str> {
     headers.get_all(AUTHORIZATION).iter().find_map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

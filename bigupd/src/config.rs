@@ -165,6 +165,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// Whoever has no token is let in, wherever the daemon listens.
     pub allow_anonymous: bool,
+    /// Most bytes that all files may take for who has no token to push more. None: any number.
+    pub anonymous_quota: Option<u64>,
     /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
     pub owner: Option<SecretHash>,
     /// The merge worker's program.
@@ -270,6 +272,7 @@ impl Config {
             listen: from.get("listen", parse_address),
             metrics_listen: from.some("metrics_listen", parse_address),
             allow_anonymous: from.get("allow_anonymous", parse_switch),
+            anonymous_quota: from.some("anonymous_quota", parse_size),
             owner: None,
             merger: from.path("merger").unwrap_or_else(merger_beside),
             merger_idle: from.get("merger_idle", parse_duration),

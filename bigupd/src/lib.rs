@@ -100,7 +100,7 @@ pub async fn run(
     let memory = tokio::spawn(memory::give_back_forever());
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
-        data,
+        data.clone(),
         config.hooks.clone(),
         uploads.completions.clone(),
         mergers.clone(),
@@ -110,7 +110,10 @@ pub async fn run(
     ));
     let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
     let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), metrics.clone()));
-    let routes = routes::routes(App::new(uploads, mergers.clone(), news, watching, is_stopping));
+    let app = App::new(uploads, mergers.clone(), news, watching, is_stopping);
+    let (uses, used_in) = (app.token_uses(), data.clone());
+    let noting = tokio::spawn(uses.clone().write_forever(data.clone()));
+    let routes = routes::routes(app);
     let (looks, reports) = (looker.abort_handle(), reporter.abort_handle());
     let stop = async {
         stop.await;
@@ -124,6 +127,10 @@ pub async fn run(
     server::serve(listeners, tls, routes, &config.limits, metrics, stop, config.stop_grace).await;
     // Hooks at work have had their grace by then, or nearly so. A panic there was reported where it happened.
     let _ = teller.await;
+    noting.abort();
+    if let Ok(Err(e)) = tokio::task::spawn_blocking(move || uses.write(&used_in)).await {
+        log::warn!("when tokens were used cannot be written down: {e}");
+    }
     sweeper.abort();
     memory.abort();
     watched.abort();
