@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/info.ini       see crate::info_ini
 //! DATA/tokens.json    who may do what, once there are tokens; only bigupd reads and writes it
+//! DATA/token-uses.json when tokens were used last; only bigupd reads and writes it
 //! DATA/tmp/<upload>/  one unfinished upload: its spool, see crate::spool
 //! DATA/tmp/.…         spools being made or removed; never looked into
 //! DATA/files/<name>   finished files, see crate::store

@@ -16,12 +16,16 @@ use crate::origins::{Does, Origins};
 use crate::peer::Peer;
 use crate::quota::Quota;
 use crate::reply::Refusal;
+use crate::shares::Whose;
+use crate::tokens::uses;
 use crate::tokens::{Permission, SecretHash, Token, Tokens, Watched, now};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::is_passing;
 use bigup_core::name::FileName;
 use bigup_core::spool::Upload;
 use bigup_core::wire::ErrorCode;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use warp::http::header::{AUTHORIZATION, HeaderMap};
@@ -151,6 +155,10 @@ pub struct Gate {
     /// The token of who started this daemon for itself.
     owner: Option<SecretHash>,
     origins: Origins,
+    /// Tokens were in force at the last request.
+    in_force: AtomicBool,
+    /// Which tokens let somebody in.
+    pub uses: uses::Seen,
     turned_away: Mutex<TurnedAway>,
     /// When it was last logged that a proxy lets everybody in.
     warned: Mutex<Option<Instant>>,
@@ -172,6 +180,8 @@ impl Gate {
             allow_anonymous: config.allow_anonymous,
             owner: config.owner,
             origins: Origins::new(config),
+            in_force: AtomicBool::new(false),
+            uses: uses::Seen::default(),
             turned_away: Mutex::default(),
             warned: Mutex::default(),
         }
@@ -197,6 +207,7 @@ impl Gate {
             true => e.into(),
             false => Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"),
         })?;
+        self.in_force.store(tokens.is_some(), Ordering::Relaxed);
         let refusal = match (tokens, secret) {
             (None, _) if self.lets_in(peer) => match self.origins.check(headers, does) {
                 Ok(()) => {
@@ -206,7 +217,10 @@ impl Gate {
                 Err(refusal) => refusal,
             },
             (Some(tokens), Some(secret)) => match tokens.find(secret, now()) {
-                Some(token) => return Ok(Access::Token(Arc::new(token.clone()))),
+                Some(token) => {
+                    self.uses.note(token);
+                    return Ok(Access::Token(Arc::new(token.clone())));
+                }
                 None => unauthorized(NO_TOKEN),
             },
             (None, Some(_)) => unauthorized(NO_TOKEN),
@@ -243,6 +257,13 @@ impl Gate {
             "a proxy forwarded a request, and there are no tokens: everybody who reaches the proxy may do everything. Make \
              tokens with `bigupd token new NAME`, or set trusted_proxies = {trusted} to let in this machine only"
         );
+    }
+
+    /// Whose share of what there is the work for a request with these headers takes. Reads nothing.
+    pub fn whose(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Whose {
+        // Where secrets count for nothing anybody could make up new ones.
+        let secret = presented(headers).filter(|_| self.in_force.load(Ordering::Relaxed));
+        Whose::of(secret, address)
     }
 
     fn log_turned_away(&self, peer: Option<Peer>, refusal: &Refusal) {
@@ -295,7 +316,7 @@ fn unauthorized(why: &str) -> Refusal {
 
 /// The token that a request carries (RFC 6750, section 2.1; the scheme in any case: RFC 9110, section 11.1). Other
 /// schemes are somebody else's, like a proxy's.
-pub fn presented(headers: &HeaderMap) -> Option<&str> {
+fn presented(headers: &HeaderMap) -> Option<&str> {
     headers.get_all(AUTHORIZATION).iter().find_map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

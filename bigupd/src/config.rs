@@ -181,6 +181,8 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// Names of this server beside those that it has by itself.
     pub allowed_hosts: Vec<Host>,
+    /// Most bytes that all files may take for who has no token to push more. None: any number.
+    pub anonymous_quota: Option<u64>,
     /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
     pub owner: Option<SecretHash>,
     /// The merge worker's program.
@@ -295,6 +297,7 @@ impl Config {
             allow_anonymous: from.get("allow_anonymous", parse_switch),
             allowed_origins: from.some("allowed_origins", AllowedOrigins::parse).unwrap_or_default(),
             allowed_hosts: from.some("allowed_hosts", parse_hosts).unwrap_or_default(),
+            anonymous_quota: from.some("anonymous_quota", parse_size),
             owner: None,
             merger: from.path("merger").unwrap_or_else(merger_beside),
             merger_idle: from.get("merger_idle", parse_duration),

@@ -114,7 +114,7 @@ pub async fn run(
     let fresh = tokio::spawn(fresh::let_go_forever(uploads.fresh.clone()));
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
-        data,
+        data.clone(),
         config.hooks.clone(),
         uploads.completions.clone(),
         mergers.clone(),
@@ -125,7 +125,10 @@ pub async fn run(
     let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
     let origins = Origins::new(config);
     let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), origins, metrics.clone()));
-    let routes = routes::routes(App::new(uploads, mergers.clone(), news, watching, is_stopping));
+    let app = App::new(uploads, mergers.clone(), news, watching, is_stopping);
+    let (uses, used_in) = (app.token_uses(), data.clone());
+    let noting = tokio::spawn(uses.clone().write_forever(data.clone()));
+    let routes = routes::routes(app);
     let (looks, reports) = (looker.abort_handle(), reporter.abort_handle());
     let stop = async {
         stop.await;
@@ -139,6 +142,10 @@ pub async fn run(
     server::serve(listeners, tls, routes, &config.limits, metrics, stop, config.stop_grace).await;
     // Hooks at work have had their grace by then, or nearly so. A panic there was reported where it happened.
     let _ = teller.await;
+    noting.abort();
+    if let Ok(Err(e)) = tokio::task::spawn_blocking(move || uses.write(&used_in)).await {
+        log::warn!("when tokens were used cannot be written down: {e}");
+    }
     sweeper.abort();
     memory.abort();
     fresh.abort();

@@ -4,7 +4,7 @@
 //! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
 //! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
 
-use crate::access::{Access, Gate, presented};
+use crate::access::{Access, Gate};
 use crate::answers::Answers;
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
 use crate::config::Limits;
@@ -19,7 +19,7 @@ use crate::peer::Peer;
 use crate::reply::{Refusal, Reply, json};
 use crate::seats::{Seat, Seats};
 use crate::shares::{Share, Shares, Whose};
-use crate::tokens::{Permission, redacted};
+use crate::tokens::{Permission, redacted, uses};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
 use crate::watching::{ALLOWED, Question, Watching, question};
 use bigup_core::digest::{DigestKind, SliceDigest};
@@ -101,9 +101,14 @@ impl App {
 }
 
 impl App {
+    /// Which tokens let somebody in.
+    pub fn token_uses(&self) -> uses::Seen {
+        self.gate.uses.clone()
+    }
+
     /// The same for a request with these headers: what blocks is done on the share of who sent it.
     fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
-        let share = self.shares.of(Whose::of(presented(headers), ip_of(peer)));
+        let share = self.shares.of(self.gate.whose(headers, ip_of(peer)));
         App { share, ..self }
     }
 

@@ -152,6 +152,15 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Serving,
     },
     Setting {
+        key: "anonymous_quota",
+        value: "SIZE",
+        default: None,
+        example: "100G",
+        help: "Who has no token may push as long as all files together, finished and unfinished, take at most so much; a file, \
+               a folder and a slice count as 4096 bytes at least",
+        topic: Topic::Serving,
+    },
+    Setting {
         key: "allowed_origins",
         value: "ORIGINS",
         default: None,
@@ -313,7 +322,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "N",
         default: Some("1000"),
         example: "50",
-        help: "Most unfinished uploads of one token",
+        help: "Most unfinished uploads of one token; where there are tokens, all who have none count as one",
         topic: Topic::Limits,
     },
     Setting {

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub mod command;
+pub mod uses;
 
 /// What every token begins with, so that people and programs that look for leaked secrets recognise one.
 pub const SECRET_PREFIX: &str = "bigup_";

@@ -548,18 +548,17 @@ fn a_name_has_so_many_folders_and_older_ones_with_more_stay_of_use() {
     std::fs::create_dir_all(deep.parent().unwrap()).unwrap();
     std::fs::write(&deep, b"1").unwrap();
     server.get(&format!("file_name={}&peek=1", name(70))).expect(200);
-    let (data, old) = (DataDir::open(&daemon.data()).unwrap(), FileName::new(&format!("e/{}", name(79))).unwrap());
+    let old_name = |components| format!("e/{}", name(components));
+    let (data, old) = (DataDir::open(&daemon.data()).unwrap(), FileName::new(&old_name(79)).unwrap());
     let upload = Upload::begin(old, Plan::new(None, Some(10), Some(20)).unwrap(), None);
     assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
     for id in 0..2 {
-        server
-            .post(&format!("file_name={}&slice_id={id}&slice_size=10", format!("e/{}", name(79))), &[1; 10])
-            .expect(200);
+        server.post(&format!("file_name={}&slice_id={id}&slice_size=10", old_name(79)), &[1; 10]).expect(200);
     }
-    eventually("it is finished", || daemon.finished(&format!("e/{}", name(79))).exists());
-    let old = Upload { file_name: FileName::new(&format!("e/{}", name(89))).unwrap(), ..upload };
+    eventually("it is finished", || daemon.finished(&old_name(79)).exists());
+    let old = Upload { file_name: FileName::new(&old_name(89)).unwrap(), ..upload };
     assert!(Spool::create(&data, &old, &Room::new(&data, 0)).unwrap());
-    let cancelled = bigupd(&daemon.data(), &["cancel", &format!("e/{}", name(89))]);
+    let cancelled = bigupd(&daemon.data(), &["cancel", &old_name(89)]);
     assert!(cancelled.status.success(), "{}", said(&cancelled));
 }
 
@@ -642,6 +641,29 @@ fn where_anybody_is_let_in_tokens_still_protect_what_is_theirs() {
         assert!(answer.message().contains("to replace"), "{answer:?}");
     }
     slice(&replacer, "f").expect(200);
+}
+
+#[test]
+fn who_has_no_token_has_a_quota_and_a_number() {
+    let settings = ["--allow-anonymous", "yes", "--anonymous-quota", "100K", "--max-uploads-per-token", "2"];
+    let daemon = Daemon::with(&settings);
+    let anybody = daemon.server();
+    put(&anybody, "a", &[1; 60 * KIB], "").expect(200);
+    let refused = put(&anybody, "b", &[1; 60 * KIB], "").expect(413);
+    for part in ["without a token", "102400 bytes", "in all", "61440 are there"] {
+        assert!(refused.message().contains(part), "{part}: {refused:?}");
+    }
+    // Where there are tokens as well.
+    let known = with_token(&daemon, "known", &[]);
+    put(&anybody, "b", &[1; 60 * KIB], "").expect(413);
+    put(&known, "b", &[1; 20 * KIB], "").expect(200);
+    let begin = |server: &Server, name: &str| server.get(&format!("file_name={name}&slice_size=10&file_size=10"));
+    for name in ["c", "d"] {
+        begin(&anybody, name).expect(200);
+    }
+    let refused = begin(&anybody, "e").expect(429);
+    assert!(refused.message().contains("without a token have 2 unfinished uploads"), "{refused:?}");
+    begin(&known, "e").expect(200);
 }
 
 #[test]
@@ -739,11 +761,9 @@ fn tokens_are_listed_without_their_secrets_and_have_names_of_their_own() {
     let list = String::from_utf8(bigupd(&data, &["token", "list"]).stdout).unwrap();
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines.len(), 3, "{list}");
-    assert_eq!((&lines[1][..3], lines[1][5]), (&["one", "push,read", "-"][..], "never"));
-    assert_eq!(
-        (&lines[2][..5], lines[2][6]),
-        (&["two", "push,read", "a/b/", "10.0", "GiB"][..], "2100-01-31T00:00:00Z")
-    );
+    assert_eq!((&lines[1][..5], &lines[1][6..]), (&["one", "push,read", "-", "-", "-"][..], &["never", "-"][..]));
+    let two = ["two", "push,read", "a/b/", "0", "B", "of", "10.0", "GiB", "-"];
+    assert_eq!((&lines[2][..9], &lines[2][10..]), (&two[..], &["2100-01-31T00:00:00Z", "-"][..]));
     let json: Value = serde_json::from_slice(&bigupd(&data, &["token", "list", "--json"]).stdout).unwrap();
     assert_eq!((&json["tokens"][1]["name"], &json["tokens"][1]["quota"]), (&"two".into(), &(10_u64 << 30).into()));
     assert_eq!((&json["tokens"][1]["expired"], &json["tokens"][0]["expires"]), (&false.into(), &Value::Null));
@@ -751,6 +771,29 @@ fn tokens_are_listed_without_their_secrets_and_have_names_of_their_own() {
     assert_eq!(bigupd(&data, &["token", "revoke", "one"]).status.code(), Some(1));
     let missing = bigupd(&folder.path().join("nothing"), &["token", "list"]);
     assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+}
+
+#[test]
+fn the_list_tells_what_of_a_quota_is_used_and_when_a_token_was_used_last() {
+    let mut daemon = Daemon::start();
+    let used = with_token(&daemon, "used", &["--prefix", "a", "--quota", "1M", "--max-files", "9"]);
+    new_token(&daemon.data(), "idle", &["--prefix", "b", "--quota", "1M"]);
+    put(&used, "a/f", &[1; 100 * KIB], "").expect(200);
+    used.get("file_name=a/b/u&slice_size=65536&file_size=204800").expect(200);
+    // Written down once a minute, and when the daemon ends.
+    daemon.stop();
+    let json: Value = serde_json::from_slice(&bigupd(&daemon.data(), &["token", "list", "--json"]).stdout).unwrap();
+    let (of_used, of_idle) = (&json["tokens"][0], &json["tokens"][1]);
+    assert_eq!(of_used["used"], serde_json::json!({ "bytes": 300 * KIB + 4096, "files": 3 }));
+    assert_eq!(of_used["max_files"], 9);
+    assert!(of_used["last_used"].as_str().is_some_and(|last| last >= of_used["created"].as_str().unwrap()), "{json}");
+    assert_eq!((&of_idle["used"]["bytes"], &of_idle["last_used"]), (&0.into(), &Value::Null));
+    let list = String::from_utf8(bigupd(&daemon.data(), &["token", "list"]).stdout).unwrap();
+    assert!(list.contains("304 KiB of 1.00 MiB") && list.contains("3 of 9"), "{list}");
+    revoke(&daemon.data(), "used");
+    new_token(&daemon.data(), "unused", &[]);
+    let uses = std::fs::metadata(daemon.data().join("token-uses.json")).unwrap();
+    assert_eq!(uses.mode() & 0o7777, 0o600);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! `bigupd token`: making, listing and revoking tokens. Daemons see what changed at their next request.
 
+use super::uses::Uses;
 use super::{Permission, Prefix, SecretHash, Token, Tokens, check_name, new_secret, now};
+use crate::census::Census;
 use crate::owner;
+use crate::quota::{self, Amount};
 use anyhow::{Context, bail};
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::quoted;
@@ -18,7 +21,8 @@ Exit codes:
   2  the command line or the configuration makes no sense
 
 Files:
-  DATA/tokens.json   hashes of the tokens, and what each may; never the tokens themselves
+  DATA/tokens.json       hashes of the tokens, and what each may; never the tokens themselves
+  DATA/token-uses.json   when each was used last, written by daemons once a minute
 
 Examples:
   bigupd token new alice --prefix alice/ > alice.token   a token for what is below a folder
@@ -38,7 +42,7 @@ enum Action {
     /// Make a token and print it: this once, since only its hash is stored
     #[command(after_help = AFTER_HELP)]
     New(New),
-    /// Show the tokens, without their secrets
+    /// Show the tokens, without their secrets: what each may, how much of its quota is used, when it was used last
     #[command(after_help = AFTER_HELP)]
     List {
         /// One JSON object
@@ -155,17 +159,36 @@ fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
     print(&format!("token {name} is revoked"))
 }
 
+/// A token, and what is known of it beside.
+struct Listed<'a> {
+    token: &'a Token,
+    /// What is there below its prefix. None: it has no quota, or that cannot be counted.
+    used: Option<Amount>,
+    /// When it was used last, in seconds since 1970. None: never, as far as is known.
+    last_used: Option<u64>,
+}
+
 fn list(data: &DataDir, json: bool) -> anyhow::Result<()> {
     let tokens = Tokens::read(data)?.unwrap_or_default();
+    let uses = Uses::read(data);
+    let used = |token: &Token| {
+        if token.quota.is_none() && token.max_files.is_none() {
+            return None;
+        }
+        let counted = Census::default().look(data).and_then(|uploads| quota::count(data, &token.prefix, &uploads));
+        counted.inspect_err(|e| eprintln!("what the token {} has used cannot be counted: {e}", token.name)).ok()
+    };
+    let listed = tokens.iter().map(|token| Listed { token, used: used(token), last_used: uses.last(token) });
+    let listed: Vec<Listed<'_>> = listed.collect();
     if json {
-        let list: Vec<Value> = tokens.iter().map(as_json).collect();
+        let list: Vec<Value> = listed.iter().map(as_json).collect();
         return print(&json!({ "tokens": list }).to_string());
     }
     if tokens.is_empty() {
         eprintln!("no tokens");
         return Ok(());
     }
-    print(&table(&tokens))
+    print(&table(&listed))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -176,32 +199,38 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-fn as_json(token: &Token) -> Value {
+fn as_json(listed: &Listed<'_>) -> Value {
+    let Listed { token, used, last_used } = listed;
     json!({
         "name": token.name,
         "permissions": token.permissions,
         "prefix": token.prefix,
         "quota": token.quota,
+        "max_files": token.max_files,
+        "used": used.map(|used| json!({ "bytes": used.bytes, "files": used.files })),
         "created": show_moment(token.created),
         "expires": token.expires.map(show_moment),
         "expired": token.is_expired(now()),
+        "last_used": last_used.map(show_moment),
     })
 }
 
 /// The tokens in aligned columns.
-fn table(tokens: &Tokens) -> String {
-    let header = ["NAME", "PERMISSIONS", "PREFIX", "QUOTA", "CREATED", "EXPIRES"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(header).chain(tokens.iter().map(row)).collect();
+fn table(listed: &[Listed<'_>]) -> String {
+    let header =
+        ["NAME", "PERMISSIONS", "PREFIX", "QUOTA", "FILES", "CREATED", "EXPIRES", "LAST USED"].map(str::to_owned);
+    let rows: Vec<[String; 8]> = std::iter::once(header).chain(listed.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let line = |row: &[String; 6]| {
+    let widths: Vec<usize> = (0..8).map(width).collect();
+    let line = |row: &[String; 8]| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn row(token: &Token) -> [String; 6] {
+fn row(listed: &Listed<'_>) -> [String; 8] {
+    let Listed { token, used, last_used } = listed;
     let permissions: Vec<String> = token.permissions.iter().map(Permission::to_string).collect();
     let prefix = match token.prefix.as_str() {
         "" => "-".to_owned(),
@@ -212,8 +241,14 @@ fn row(token: &Token) -> [String; 6] {
         Some(moment) if token.is_expired(now()) => format!("{} (over)", show_moment(moment)),
         Some(moment) => show_moment(moment),
     };
-    let quota = token.quota.map_or("-".to_owned(), show_size);
-    [token.name.clone(), permissions.join(","), prefix, quota, show_moment(token.created), expires]
+    let of = |used: Option<String>, most: Option<String>| match most {
+        None => "-".to_owned(),
+        Some(most) => format!("{} of {most}", used.unwrap_or("?".to_owned())),
+    };
+    let quota = of(used.map(|used| show_size(used.bytes)), token.quota.map(show_size));
+    let files = of(used.map(|used| used.files.to_string()), token.max_files.map(|most| most.to_string()));
+    let last_used = last_used.map_or("-".to_owned(), show_moment);
+    [token.name.clone(), permissions.join(","), prefix, quota, files, show_moment(token.created), expires, last_used]
 }
 
 /// `2030-01-31T12:00:00Z`.

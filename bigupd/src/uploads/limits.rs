@@ -53,7 +53,9 @@ impl Uploads {
     /// It is too much, or the data folder cannot be read.
     pub(super) fn take(&self, by: &Access, name: &FileName, what: What) -> Result<Grant, Refusal> {
         let limits = &self.config.limits;
-        let quota = by.quota();
+        let anonymous = || Quota { bytes: self.config.anonymous_quota, ..Quota::default() };
+        let quota =
+            by.quota().or_else(|| (by.token().is_none() && self.config.anonymous_quota.is_some()).then(anonymous));
         let ask = Ask {
             name,
             token: by.token(),
