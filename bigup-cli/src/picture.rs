@@ -112,7 +112,8 @@ impl Progress {
     fn rate(&self, now: Instant) -> Option<f64> {
         let (time, moved) = *self.samples.front()?;
         let passed = now.saturating_duration_since(time);
-        (passed >= FIRST_RATE).then(|| (self.moved - moved) as f64 / passed.as_secs_f64())
+        // Before anything is stored there is none to tell: slices are on their way all the same.
+        (passed >= FIRST_RATE && self.moved > 0).then(|| (self.moved - moved) as f64 / passed.as_secs_f64())
     }
 
     /// How long the rest takes at the rate of late. None: nobody can tell.
@@ -322,7 +323,7 @@ mod tests {
     fn a_rate_is_that_of_late() {
         let now = Instant::now();
         let mut progress = Progress::new(0, Some(10_000), now);
-        assert_eq!(progress.rate(now), None);
+        assert_eq!((progress.rate(now), progress.rate(now + Duration::from_secs(5))), (None, None));
         for second in 1..=20 {
             progress.moved(100, now + Duration::from_secs(second));
         }
