@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 mod cancel;
 mod checks;
+mod done;
 mod records;
 mod rest;
 mod upload;
@@ -41,6 +42,7 @@ mod upload;
 pub use cancel::{CANCELLED, TOLD_FOR};
 use checks::is_as_recorded;
 pub use checks::{hash_range, merged_is_right, slice_is_right};
+pub use done::{DONE_TOLD_FOR, FINISHED};
 pub use records::{Publication, Record, Records};
 pub use rest::{Expired, is_older};
 pub use upload::Upload;

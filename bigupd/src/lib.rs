@@ -11,6 +11,7 @@
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload; [`census`] tells how many there are, [`arriving`] of those that
 //!   have no spool.
+//! - [`contents`] - what finished files hold whose digest is not certain.
 //! - [`body`], [`intake`]: bytes from the body to the disk.
 //! - [`mergers`] - starting and watching mergers.
 //! - [`hooks`] - who is asked before an upload begins, and told of finished files.
@@ -27,6 +28,7 @@ pub mod body;
 pub mod census;
 pub mod check;
 pub mod config;
+pub mod contents;
 pub mod expiry;
 pub mod hooks;
 pub mod intake;

@@ -4,7 +4,7 @@ use crate::expiry::{LOOKED, expire};
 use crate::metrics::{Failure, Metrics};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{Context, remove_folder};
-use bigup_core::spool::{CANCELLED, GONE, MAKING, Spool, TOLD_FOR, is_older};
+use bigup_core::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, is_older};
 use std::io;
 use std::time::Duration;
 
@@ -64,7 +64,8 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
         }
     }
     let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}")];
-    let moving = vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned()];
+    let moving =
+        vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned(), FINISHED.to_owned(), format!(".{FINISHED}")];
     let mut places = vec![(data.tmp(), moving), (data.root().to_owned(), replaced)];
     if data.completed().exists() {
         places.push((data.completed(), vec![GONE.to_owned()]));
@@ -73,10 +74,11 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
         for entry in std::fs::read_dir(&folder).at("listing", &folder)? {
             let path = entry.at("listing", &folder)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            // Marks are left on purpose, and go when they count no more.
+            let (is_mark, is_done) = (name.starts_with(CANCELLED), name.starts_with(FINISHED));
+            let age = if is_done { age.max(DONE_TOLD_FOR) } else { age };
             if prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) && is_older(&path, age) {
-                // One is left on purpose, and counts no more.
-                let is_mark = name.starts_with(CANCELLED);
-                if !is_mark {
+                if !is_mark && !is_done {
                     log::info!("removing {}, left by a process that died", path.display());
                 }
                 let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());

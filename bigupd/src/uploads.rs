@@ -15,6 +15,7 @@ use crate::access::{Access, Peer};
 use crate::arriving::{Arriving, Counted};
 use crate::census::Census;
 use crate::config::Config;
+use crate::contents::Contents;
 use crate::hooks::begin::Doorkeeper;
 use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
@@ -45,6 +46,9 @@ mod slice;
 /// How often a name is looked at again when uploads of it come and go in between.
 const ATTEMPTS: usize = 8;
 
+/// Seconds after which who waits for a finished file to be read may ask again.
+const READ_RETRY_AFTER: u64 = 2;
+
 /// The uploads of one data folder.
 #[derive(Clone, Debug)]
 pub struct Uploads {
@@ -58,6 +62,7 @@ pub struct Uploads {
     pub metrics: Metrics,
     /// Is told of files that are finished here.
     pub completions: Completions,
+    contents: Contents,
     doorkeeper: Option<Doorkeeper>,
     census: Arc<Census>,
     /// The file system turned out not to give names to files without one.
@@ -187,10 +192,10 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (arriving, completions, census, without_drafts) = Default::default();
+        let (arriving, completions, contents, census, without_drafts) = Default::default();
         let metrics = Metrics::new();
         let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
-        Uploads { data, config, arriving, metrics, completions, doorkeeper, census, without_drafts }
+        Uploads { data, config, arriving, metrics, completions, contents, doorkeeper, census, without_drafts }
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
@@ -231,6 +236,20 @@ impl Uploads {
             sync_entry(&self.data, name)?;
         }
         Ok(entry)
+    }
+
+    /// The same where the digest matters: a file whose digest is not certain is read.
+    fn look_into(&self, name: &FileName) -> Result<Entry, Refusal> {
+        let found = match self.look_up(name)? {
+            Entry::File(found) if found.stamp.is_none() => found,
+            entry => return Ok(entry),
+        };
+        let size = found.size;
+        let read = self.contents.read(&Arc::new(Store::new(&self.data)), name, found)?;
+        read.ok_or_else(|| {
+            let message = format!("the finished {name}, {size} bytes, is read to find out its digest: ask again");
+            Refusal { retry_after: Some(READ_RETRY_AFTER), ..Refusal::new(ErrorCode::Busy, message) }
+        })
     }
 
     fn lock(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
