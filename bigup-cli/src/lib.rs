@@ -4,7 +4,8 @@
 //! # Layout
 //! - [`args`] - the command line.
 //! - [`jobs`] - which files a command line stands for, and their names on the server.
-//! - [`source`], [`fingerprint`], [`lease`], [`stdin`] - what is read, and how a change under our hands is noticed.
+//! - [`source`], [`fingerprint`], [`lease`], [`stdin`], [`producer`] - what is read, and how a change under
+//!   our hands, or a failed command, is noticed.
 //! - [`slicing`] - how large slices are.
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
 //! - [`connect`] - TCP connections that notice a silent link; [`rate`] - a limit to what is sent a second.
@@ -40,6 +41,7 @@ pub mod lease;
 pub mod ledger;
 pub mod pipeline;
 pub mod pool;
+pub mod producer;
 pub mod push;
 pub mod query;
 pub mod rate;
@@ -65,7 +67,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-/// Runs the command until it ends or a signal ends it. The exit code is 0, or 1 for whatever went wrong.
+/// Runs the command until it ends or a signal ends it. The exit code is 0, or 1 for whatever went wrong; of `verify` see there.
 pub fn run(cli: Cli) -> ExitCode {
     let style = match &cli.command {
         Command::Push(args) => args.style(),
@@ -85,7 +87,7 @@ pub fn run(cli: Cli) -> ExitCode {
     thread::spawn(move || done.send(work(cli.command, &worker_report)));
     crossbeam_channel::select! {
         // No answer at all means that the worker panicked, and said so.
-        recv(ended) -> success => if success.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        recv(ended) -> code => code.unwrap_or(ExitCode::FAILURE),
         recv(signals) -> _ => {
             report.interrupted();
             ExitCode::FAILURE
@@ -93,15 +95,19 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// Runs the command; whether all went well.
-fn work(command: Command, report: &Report) -> bool {
-    let outcome = match command {
-        Command::Push(args) => push::run(&args, report),
-        Command::Status(args) => status::run(&args),
-        Command::Verify(args) => verify::run(&args),
+/// Runs the command, and gives its exit code.
+fn work(command: Command, report: &Report) -> ExitCode {
+    let (outcome, trouble) = match command {
+        Command::Push(args) => (push::run(&args, report).map(code), ExitCode::FAILURE),
+        Command::Status(args) => (status::run(&args).map(code), ExitCode::FAILURE),
+        Command::Verify(args) => (verify::run(&args, report), ExitCode::from(verify::TROUBLE)),
     };
     outcome.unwrap_or_else(|error| {
         report.failed(None, &format!("{error:#}"));
-        false
+        trouble
     })
+}
+
+fn code(is_well: bool) -> ExitCode {
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

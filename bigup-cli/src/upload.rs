@@ -216,7 +216,12 @@ impl Upload<'_> {
                     self.ledger.unsettle();
                     Some(self.open()?)
                 }
-                Ended::Sent | Ended::Finished => None,
+                // Somebody may move it away before we could ask for it.
+                Ended::Finished(Some(said)) => {
+                    let own = self.own_digest()?;
+                    return Ok(self.done(confirmed(Some(own), Some(said))?));
+                }
+                Ended::Sent | Ended::Finished(None) => None,
             };
             match opened {
                 Some(Opened::Finished(done)) => return Ok(done),
