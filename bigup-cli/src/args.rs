@@ -2,6 +2,7 @@
 
 use crate::address::masked;
 use crate::client::Client;
+use crate::jobs::Wanted;
 use crate::rate::MIN_RATE;
 use crate::report::{Style, eprint_line};
 use crate::retry::WhenFull;
@@ -42,6 +43,7 @@ const PUSH_EXAMPLES: &str = "
   bigup-cli push --url https://files.example.org --token-file alice.token --name alice/disk.img disk.img
   bigup-cli push photos videos   push two folders with all that is below them
   pg_dump db | bigup-cli push --name db.sql -   push what a program writes
+  bigup-cli push --name db.sql --command -- pg_dump db   the same, and store nothing if the program fails
   bigup-cli push --embedded /srv/bigup disk.img   push into a data folder of this machine";
 
 const STATUS_EXAMPLES: &str = "
@@ -50,7 +52,13 @@ const STATUS_EXAMPLES: &str = "
 
 const VERIFY_EXAMPLES: &str = "
   bigup-cli verify disk.img   compare with the finished file of the same name
-  bigup-cli verify --name alice/disk.img disk.img   with one of another name";
+  bigup-cli verify --name alice/disk.img disk.img   with one of another name
+  bigup-cli verify photos   all that is below a folder
+
+Exit codes of verify:
+  0  all are equal
+  1  the server has other content of one, only a part of it, or nothing
+  2  one could not be compared: it cannot be read, or the server does not answer";
 
 /// What stands below the options: what all commands have in common, and a command's own examples.
 fn after_help(examples: &str) -> String {
@@ -75,7 +83,7 @@ pub enum Command {
     /// Show unfinished uploads, or what the server has of one name
     #[command(after_help = after_help(STATUS_EXAMPLES))]
     Status(StatusArgs),
-    /// Compare a local file with the finished one on the server
+    /// Compare local files and folders with the finished ones on the server
     #[command(after_help = after_help(VERIFY_EXAMPLES))]
     Verify(VerifyArgs),
 }
@@ -112,7 +120,7 @@ pub struct Certificates {
 /// Arguments of `push`.
 #[derive(Args, Debug)]
 pub struct PushArgs {
-    /// Files, folders (with all that is below them), or - for standard input (needs --name)
+    /// Files, folders (with all that is below them), or - for standard input (needs --name); with --command its words
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -143,6 +151,10 @@ pub struct PushArgs {
     /// Replace finished files of the same name and other content
     #[arg(long)]
     pub replace: bool,
+    /// Run a command, whose words stand after --, and push what it writes to its standard output (needs --name). Nothing
+    /// becomes a finished file unless the command ends with 0, which no pipe can tell
+    #[arg(long)]
+    pub command: bool,
     /// Follow symbolic links inside folders
     #[arg(long)]
     pub follow_symlinks: bool,
@@ -176,15 +188,19 @@ pub struct StatusArgs {
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyArgs {
-    /// The local file
-    pub path: PathBuf,
-    /// Name on the server [default: the file's own]
+    /// Local files and folders (with all that is below them)
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Name on the server: of the one file, or in place of the one folder's name
     #[arg(long)]
     pub name: Option<String>,
+    /// Follow symbolic links inside folders
+    #[arg(long)]
+    pub follow_symlinks: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub server: Server,
-    /// The outcome as one JSON object
+    /// One JSON object a file, a line each
     #[arg(long)]
     pub json: bool,
 }
@@ -213,7 +229,10 @@ impl Cli {
         match &self.command {
             Command::Push(args) => args.check(),
             Command::Status(args) => args.name.as_deref().map_or(Ok(()), no_url),
-            Command::Verify(args) => no_url(&args.path.to_string_lossy()),
+            Command::Verify(args) if args.name.is_some() && args.paths.len() > 1 => {
+                Err("--name stands for one PATH; verify the others by themselves".to_owned())
+            }
+            Command::Verify(args) => args.paths.iter().try_for_each(|path| no_url(&path.to_string_lossy())),
         }
     }
 }
@@ -241,6 +260,9 @@ impl PushArgs {
     /// # Errors
     /// Says which do not.
     pub fn check(&self) -> Result<(), String> {
+        if self.command {
+            return self.name.as_ref().map(drop).ok_or_else(|| "--command needs --name".to_owned());
+        }
         self.paths.iter().try_for_each(|path| no_url(&path.to_string_lossy()))?;
         let inputs = self.paths.iter().filter(|path| is_stdin(path)).count();
         match (&self.name, self.paths.len(), inputs) {
@@ -248,6 +270,17 @@ impl PushArgs {
             (_, _, 2..) => Err("standard input can be read only once".to_owned()),
             (None, _, 1) => Err("standard input (-) needs --name; push it by itself".to_owned()),
             _ => Ok(()),
+        }
+    }
+
+    /// What is to be pushed.
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            paths: &self.paths,
+            name: self.name.as_deref(),
+            follow_symlinks: self.follow_symlinks,
+            is_command: self.command,
+            data_dir: self.embedded.as_deref(),
         }
     }
 
@@ -335,6 +368,13 @@ mod tests {
         assert!(push(&["-"]).unwrap_err().contains("--name"));
         assert!(push(&["a", "-"]).unwrap_err().contains("--name"));
         assert!(push(&["-", "-"]).unwrap_err().contains("once"));
+    }
+
+    #[test]
+    fn a_command_needs_a_name_and_keeps_its_own_options() {
+        assert!(push(&["--command", "--", "a", "-b"]).unwrap_err().contains("--name"));
+        let words = push(&["--command", "--name", "x", "--", "a", "-b", "-", "-"]).unwrap().paths;
+        assert_eq!(words, ["a", "-b", "-", "-"].map(PathBuf::from));
     }
 
     #[test]

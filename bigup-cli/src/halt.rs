@@ -1,5 +1,6 @@
 //! How the reader and the senders of one round stop each other.
 
+use bigup_core::digest::Digest;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -13,8 +14,8 @@ pub type StopSignal = Receiver<Infallible>;
 pub enum Verdict {
     /// Something failed for good.
     Failed(anyhow::Error),
-    /// The server says that the file is finished: nothing more is needed.
-    Finished,
+    /// The server says that the file is finished, with this digest if it says so: nothing more is needed.
+    Finished(Option<Digest>),
     /// The server does not know the upload any more.
     Lost,
     /// Slices take too long on this line.
@@ -82,7 +83,7 @@ mod tests {
         let halt = Halt::new();
         assert!(!halt.is_raised() && !is_closed(halt.signal()));
         halt.raise(Verdict::Lost);
-        halt.raise(Verdict::Finished);
+        halt.raise(Verdict::Finished(None));
         assert!(halt.is_raised() && is_closed(halt.signal()));
         assert!(matches!(halt.into_verdict(), Some(Verdict::Lost)));
     }

@@ -1,6 +1,6 @@
 //! Which files a command line stands for, and their names on the server.
 
-use crate::args::{PushArgs, is_stdin};
+use crate::args::is_stdin;
 use anyhow::{Context, anyhow, bail};
 use bigup_core::name::FileName;
 use std::collections::HashMap;
@@ -15,6 +15,23 @@ pub enum Input {
     File(PathBuf),
     /// Standard input.
     Stdin,
+    /// What a command writes, which is a program and its arguments.
+    Command(Vec<PathBuf>),
+}
+
+/// What a command line says of files.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Files, folders, or `-`; of a command its words.
+    pub paths: &'a [PathBuf],
+    /// The name given.
+    pub name: Option<&'a str>,
+    /// Links inside folders are followed.
+    pub follow_symlinks: bool,
+    /// The paths are a command's words.
+    pub is_command: bool,
+    /// The data folder of a server of our own: nothing in it is pushed.
+    pub data_dir: Option<&'a Path>,
 }
 
 /// One file to be pushed.
@@ -40,11 +57,20 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Looks at all paths of `args`. What cannot be pushed is listed; it does not keep the rest from being pushed.
-    pub fn collect(args: &PushArgs) -> Jobs {
+    /// Looks at all that is `wanted`. What cannot be pushed is listed; it does not keep the rest from being pushed.
+    pub fn collect(wanted: &Wanted<'_>) -> Jobs {
         let mut jobs = Jobs::default();
-        for path in &args.paths {
-            if let Err(error) = jobs.add(path, args) {
+        if wanted.is_command {
+            match wanted.name.context("a command needs --name").and_then(|name| Ok(FileName::new(name)?)) {
+                Ok(name) => jobs.jobs.push(Job { input: Input::Command(wanted.paths.to_vec()), name }),
+                Err(error) => jobs.failures.push(("--command".to_owned(), format!("{error:#}"))),
+            }
+            return jobs;
+        }
+        // One that is not there yet has nothing in it.
+        let data_dir = wanted.data_dir.and_then(|dir| dir.canonicalize().ok());
+        for path in wanted.paths {
+            if let Err(error) = jobs.add(path, wanted, data_dir.as_deref()) {
                 jobs.failures.push((path.display().to_string(), format!("{error:#}")));
             }
         }
@@ -52,26 +78,39 @@ impl Jobs {
         jobs
     }
 
-    fn add(&mut self, path: &Path, args: &PushArgs) -> anyhow::Result<()> {
-        let given = args.name.as_deref();
+    fn add(&mut self, path: &Path, wanted: &Wanted<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
         if is_stdin(path) {
-            let name = FileName::new(given.context("standard input needs --name")?)?;
+            let name = FileName::new(wanted.name.context("standard input needs --name")?)?;
             self.jobs.push(Job { input: Input::Stdin, name });
             return Ok(());
         }
         let metadata = std::fs::metadata(path).context("cannot look at it")?;
-        let name = given.map_or_else(|| base_name(path), |name| Ok(name.to_owned()))?;
+        if let Some(data_dir) = data_dir
+            && path.canonicalize()?.starts_with(data_dir)
+        {
+            bail!("it lies in the data folder that it would be pushed to, {}", data_dir.display());
+        }
+        let name = wanted.name.map_or_else(|| base_name(path), |name| Ok(name.to_owned()))?;
         if metadata.is_dir() {
             self.folders = true;
-            self.add_folder(path, name.trim_end_matches('/'), args.follow_symlinks);
+            self.add_folder(path, name.trim_end_matches('/'), wanted.follow_symlinks, data_dir);
             return Ok(());
         }
         self.jobs.push(Job { input: Input::File(path.to_owned()), name: FileName::new(&name)? });
         Ok(())
     }
 
-    fn add_folder(&mut self, folder: &Path, prefix: &str, follow: bool) {
-        for entry in WalkDir::new(folder).follow_links(follow).sort_by_file_name() {
+    fn add_folder(&mut self, folder: &Path, prefix: &str, follow: bool, data_dir: Option<&Path>) {
+        let mut walk = WalkDir::new(folder).follow_links(follow).sort_by_file_name().into_iter();
+        while let Some(entry) = walk.next() {
+            if let (Ok(entry), Some(data_dir)) = (&entry, data_dir)
+                && entry.file_type().is_dir()
+                && entry.path().canonicalize().is_ok_and(|path| path == data_dir)
+            {
+                self.notes.push(format!("skipped {}: the data folder of this push", entry.path().display()));
+                walk.skip_current_dir();
+                continue;
+            }
             let result = match &entry {
                 Ok(entry) => self.add_entry(folder, prefix, entry),
                 Err(error) => Err(anyhow!(in_words(error))),
@@ -135,6 +174,7 @@ impl Job {
         match &self.input {
             Input::File(path) => path.display().to_string(),
             Input::Stdin => "-".to_owned(),
+            Input::Command(_) => "--command".to_owned(),
         }
     }
 }
@@ -174,7 +214,7 @@ mod tests {
 
     fn collect(args: &[&str]) -> Jobs {
         match Cli::try_parse_from([&["bigup-cli", "push"], args].concat()).unwrap().command {
-            Command::Push(args) => Jobs::collect(&args),
+            Command::Push(args) => Jobs::collect(&args.wanted()),
             other => panic!("{other:?}"),
         }
     }
@@ -200,6 +240,22 @@ mod tests {
         assert_eq!(names(&collect(&[&format!("{top}/")])), ["top/b", "top/sub/a"]);
         assert_eq!(names(&collect(&[&format!("{top}/sub/..")])), ["top/b", "top/sub/a"]);
         assert_eq!(names(&collect(&[top, "--name", "x/y"])), ["x/y/b", "x/y/sub/a"]);
+    }
+
+    #[test]
+    fn the_data_folder_of_the_push_is_none_of_what_is_pushed() {
+        let dir = folder();
+        let top = dir.path().join("top");
+        let (top, data) = (top.to_str().unwrap(), top.join("sub"));
+        let data = data.to_str().unwrap();
+        let jobs = collect(&[top, "--embedded", data]);
+        assert_eq!(names(&jobs), ["top/b"]);
+        assert!(jobs.notes[0].contains("data folder") && jobs.failures.is_empty(), "{jobs:?}");
+        for inside in [data, &format!("{data}/a"), &format!("{data}/../sub")] {
+            let jobs = collect(&[inside, "--embedded", data]);
+            assert!(jobs.jobs.is_empty() && jobs.failures[0].1.contains("data folder"), "{jobs:?}");
+        }
+        assert_eq!(names(&collect(&[top, "--embedded", &format!("{data}/not/there")])), ["top/b", "top/sub/a"]);
     }
 
     #[test]

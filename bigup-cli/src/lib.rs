@@ -4,7 +4,8 @@
 //! # Layout
 //! - [`args`] - the command line.
 //! - [`jobs`] - which files a command line stands for, and their names on the server.
-//! - [`source`], [`fingerprint`], [`lease`], [`stdin`] - what is read, and how a change under our hands is noticed.
+//! - [`source`], [`fingerprint`], [`lease`], [`stdin`], [`producer`] - what is read, and how a change under
+//!   our hands, or a failed command, is noticed.
 //! - [`slicing`] - how large slices are.
 //! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
 //! - [`address`], [`proxy`] - where the server is, and what stands before it.
@@ -45,6 +46,7 @@ pub mod ledger;
 pub mod picture;
 pub mod pipeline;
 pub mod pool;
+pub mod producer;
 pub mod proxy;
 pub mod push;
 pub mod query;
@@ -71,7 +73,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-/// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong.
+/// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong; of `verify`
+/// see there.
 pub fn run(cli: Cli) -> ExitCode {
     let style = match &cli.command {
         Command::Push(args) => args.style(),
@@ -91,7 +94,7 @@ pub fn run(cli: Cli) -> ExitCode {
     thread::spawn(move || done.send(work(cli.command, &worker_report)));
     crossbeam_channel::select! {
         // No answer at all means that the worker panicked, and said so.
-        recv(ended) -> success => exit_code(success.unwrap_or(false)),
+        recv(ended) -> code => code.unwrap_or(ExitCode::FAILURE),
         recv(signals) -> signal => {
             report.interrupted();
             signal.map_or(ExitCode::FAILURE, signals::die_by)
@@ -99,24 +102,24 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// The exit code of a command that ended by itself: output that did not arrive is no success.
-fn exit_code(success: bool) -> ExitCode {
+/// Runs the command, and gives its exit code: output that did not arrive is no success.
+fn work(command: Command, report: &Report) -> ExitCode {
+    let (outcome, trouble) = match command {
+        Command::Push(args) => (push::run(&args, report).map(code), ExitCode::FAILURE),
+        Command::Status(args) => (status::run(&args).map(code), ExitCode::FAILURE),
+        Command::Verify(args) => (verify::run(&args, report), ExitCode::from(verify::TROUBLE)),
+    };
+    let code = outcome.unwrap_or_else(|error| {
+        report.failed(None, &format!("{error:#}"));
+        trouble
+    });
     if let Err(error) = report::output_arrived() {
         report::eprint_line(&format!("error: cannot write to standard output: {error}"));
-        return ExitCode::FAILURE;
+        return trouble;
     }
-    if success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    code
 }
 
-/// Runs the command; whether all went well.
-fn work(command: Command, report: &Report) -> bool {
-    let outcome = match command {
-        Command::Push(args) => push::run(&args, report),
-        Command::Status(args) => status::run(&args),
-        Command::Verify(args) => verify::run(&args),
-    };
-    outcome.unwrap_or_else(|error| {
-        report.failed(None, &format!("{error:#}"));
-        false
-    })
+fn code(is_well: bool) -> ExitCode {
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -13,6 +13,7 @@ use crate::ledger::Ledger;
 use crate::pool::Pool;
 use crate::remote::{Remote, Sending};
 use anyhow::{anyhow, bail};
+use bigup_core::digest::Digest;
 use bigup_core::plan::Plan;
 use bigup_core::wire::ErrorCode;
 use crossbeam_channel::{Receiver, Sender};
@@ -38,8 +39,8 @@ pub struct Work<'a> {
 pub enum Ended {
     /// All slices are stored.
     Sent,
-    /// The server says that the file is finished; some slices may not have been sent.
-    Finished,
+    /// The server says that the file is finished, with this digest if it says so; some slices may not have been sent.
+    Finished(Option<Digest>),
     /// The server does not know the upload any more.
     Lost,
     /// Nothing was stored, since slices take too long on this line. This size, in bytes, would not.
@@ -85,7 +86,7 @@ pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: &Lanes) -> 
     drop(round);
     match halt.into_verdict() {
         None => Ok(Ended::Sent),
-        Some(Verdict::Finished) => Ok(Ended::Finished),
+        Some(Verdict::Finished(digest)) => Ok(Ended::Finished(digest)),
         Some(Verdict::Lost) => Ok(Ended::Lost),
         Some(Verdict::TooSlow) => Ok(Ended::TooSlow(work.gauge.fitting(senders))),
         Some(Verdict::Failed(error)) => Err(error),
@@ -159,7 +160,9 @@ impl Round<'_> {
         let sending = Sending { id, offset: work.plan.offset_of(id), digest: own, bytes };
         let answer = if held { None } else { Some(work.remote.put(&sending, self.halt.signal(), &watch)) };
         let verdict = match answer.transpose() {
-            Ok(answer) => answer.filter(|answer| answer.is_uploaded == 1).map(|_| Verdict::Finished),
+            Ok(answer) => answer
+                .filter(|answer| answer.is_uploaded == 1)
+                .map(|answer| Verdict::Finished(answer.file_digest.and_then(|digest| digest.parse().ok()))),
             Err(CallError::Stopped) => return Ok(work.gauge.is_too_slow().then_some(Verdict::TooSlow)),
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(Verdict::Lost)),
             Err(error) => return Err(explained(work, id, &error)),

@@ -10,6 +10,7 @@ use crate::descriptors;
 use crate::embedded::Daemon;
 use crate::jobs::{Input, Job, Jobs};
 use crate::lanes::Lanes;
+use crate::producer::Producer;
 use crate::report::{FileReport, Report};
 use crate::retry::Patience;
 use crate::source::LocalFile;
@@ -33,7 +34,7 @@ const BYTES_AT_A_TIME: u64 = 12 * MIB;
 /// # Errors
 /// What keeps every file from being pushed.
 pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
-    let jobs = Jobs::collect(args);
+    let jobs = Jobs::collect(&args.wanted());
     jobs.notes.iter().for_each(|note| report.note(note));
     jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
@@ -173,6 +174,7 @@ impl Push<'_> {
         match &job.input {
             Input::File(path) => upload::push(&cx, &job.name, &LocalFile::open(path)?),
             Input::Stdin => stdin::push(&cx, &job.name, std::io::stdin().lock()),
+            Input::Command(words) => stdin::push(&cx, &job.name, Producer::start(words)?),
         }
     }
 

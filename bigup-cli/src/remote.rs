@@ -92,6 +92,15 @@ impl Remote<'_> {
         }
     }
 
+    /// Asks how a finished file of the digest that we know stands; the server reads it where it does not know.
+    ///
+    /// # Errors
+    /// Refused, or no answer.
+    pub fn examine(&self) -> Result<UploadAnswer, CallError> {
+        let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
+        self.get(&query.with_known(param::FILE_DIGEST, self.file_digest))
+    }
+
     /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.
     ///
     /// # Errors

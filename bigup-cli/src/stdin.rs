@@ -1,4 +1,4 @@
-//! Standard input: a file of unknown length that is read once, from end to end.
+//! Standard input, or what a command writes: a file of unknown length that is read once, from end to end.
 //!
 //! What fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
 //! told when the input has ended, before its last slice is sent, which may be a shorter one.
@@ -83,7 +83,7 @@ fn begun<'a, R: Read>(
         remote.recut = false;
     }
     if answer.is_uploaded == 1 {
-        return compared(&answer, input);
+        return compared(remote, &answer, input);
     }
     let plan = plan_of(&answer, &remote)?;
     remote.slice_size = plan.slice_size.context("the server did not say how large slices are")?;
@@ -113,7 +113,7 @@ fn open<'a>(cx: &Context<'a>, remote: &mut Remote<'a>) -> anyhow::Result<UploadA
 }
 
 /// A finished file stands there: all is well if the input has the same content.
-fn compared<R: Read>(answer: &UploadAnswer, mut input: ReadAhead<R>) -> anyhow::Result<Done> {
+fn compared<R: Read>(mut remote: Remote<'_>, answer: &UploadAnswer, mut input: ReadAhead<R>) -> anyhow::Result<Done> {
     let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
     let (mut bytes, mut file_size) = (vec![0; 1 << 20], 0);
     loop {
@@ -125,13 +125,29 @@ fn compared<R: Read>(answer: &UploadAnswer, mut input: ReadAhead<R>) -> anyhow::
         }
     }
     let own = hasher.finish().digest;
-    match answer.digest() {
+    let said = match answer.digest() {
+        None => examined(&mut remote, file_size, own)?,
+        said => said,
+    };
+    match said {
         Some(said) if said == own => Ok(Done { file_size, file_digest: Some(own), already: true, at_once: false }),
         Some(said) => bail!(
             "a finished file of this name has other content: digest {said}, the input's is {own}; \
              --replace replaces it"
         ),
         None => bail!("a finished file of this name exists, of unknown digest; --replace replaces it"),
+    }
+}
+
+/// The digest of the finished file, which the server reads to find out.
+fn examined(remote: &mut Remote<'_>, file_size: u64, own: Digest) -> anyhow::Result<Option<Digest>> {
+    (remote.file_size, remote.file_digest) = (Some(file_size), Some(own));
+    let mut rival = Rival::default();
+    loop {
+        match remote.examine() {
+            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, &error)?,
+            answer => return Ok(answer?.digest()),
+        }
     }
 }
 
@@ -152,7 +168,8 @@ fn send<'a, R: Read>(
     // What was read cannot be read again to be cut anew.
     let gauge = Gauge::new(false);
     let work = Work { remote: &remote, plan, held: &digests, ledger: &ledger, gauge: &gauge };
-    if pipeline::run(&work, &mut feed, &pool, cx.lanes)? == Ended::Lost {
+    let ended = pipeline::run(&work, &mut feed, &pool, cx.lanes)?;
+    if ended == Ended::Lost {
         bail!("the server does not know this upload any more; run the same command again");
     }
     if let Some(digest) = feed.digest() {
@@ -160,6 +177,11 @@ fn send<'a, R: Read>(
     }
     let plan = Plan::new(None, plan.slice_size, Some(feed.total))?;
     let own = ledger.file_digest(&plan);
+    if let (Ended::Finished(Some(said)), Some(own), true) = (ended, own, feed.ended) {
+        // Somebody may move it away before we could ask for it.
+        let file_digest = confirmed(Some(own), Some(said))?;
+        return Ok(Done { file_size: feed.total, file_digest, already: false, at_once: false });
+    }
     remote.file_size = Some(feed.total);
     remote.file_digest = own.filter(|_| answer.compare);
     finish(&remote, &plan, own)
@@ -242,7 +264,9 @@ fn read_full(input: &mut impl Read, bytes: &mut [u8]) -> anyhow::Result<usize> {
 }
 
 fn failed(error: io::Error) -> anyhow::Error {
-    anyhow::Error::new(error).context("cannot read standard input")
+    // What the end of a command was says it all.
+    let context = if error.kind() == ErrorKind::Other { "nothing was stored" } else { "cannot read the input" };
+    anyhow::Error::new(error).context(context)
 }
 
 impl<'a, R: Read> StreamFeed<'a, R> {

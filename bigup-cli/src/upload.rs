@@ -225,7 +225,12 @@ impl Upload<'_> {
                         Some(self.recut(not_too_many(slice_size, self.source.size()))?)
                     }
                     Ended::Lost => Some(self.begin_anew()?),
-                    Ended::Sent | Ended::Finished => None,
+                    // Somebody may move it away before we could ask for it.
+                    Ended::Finished(Some(said)) => {
+                        let own = self.own_digest()?;
+                        return Ok(self.done(confirmed(Some(own), Some(said))?));
+                    }
+                    Ended::Sent | Ended::Finished(None) => None,
                 },
             };
             match opened {

@@ -226,7 +226,12 @@ impl<'a> Sections<'a> {
         let (mut begins, mut at) = (vec![], 0);
         for line in text.split_inclusive('\n') {
             if let Some(rest) = line.trim_start().strip_prefix('[') {
-                let (title, _) = rest.split_once(']').ok_or_else(|| format!("a title without end: {}", line.trim()))?;
+                let (title, tail) =
+                    rest.split_once(']').ok_or_else(|| format!("a title without end: {}", line.trim()))?;
+                // For rust-ini it is the first part of the next key, which may be lines further down; others pass over it.
+                if !tail.trim().is_empty() && !tail.trim_start().starts_with([';', '#']) {
+                    return Err(format!("text behind a title: {}", line.trim()));
+                }
                 begins.push((at, title.trim()));
             }
             at += line.len();
@@ -451,7 +456,7 @@ mod tests {
 
     #[test]
     fn garbage_is_kept_aside_and_rebuilt_from_the_spools() {
-        for garbage in [&b"no key here"[..], b"\xff\xfe\0", b"[abc.txt\nx", &[0; 100]] {
+        for garbage in [&b"no key here"[..], b"\xff\xfe\0", b"[abc.txt\nx", b"[x]y\n\nz = 1\n", &[0; 100]] {
             let f = Fixture::new();
             let (one, _two) = (f.begin("abc.txt"), f.begin("d/e f.bin"));
             fs::write(f.data.info_ini(), garbage).unwrap();

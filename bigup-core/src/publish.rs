@@ -9,17 +9,18 @@
 //! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
 //!                                                       `merged`, or one that is the finished file by another name: the
 //!                                                       next merger goes on with 4
-//! 4  section removed, spool renamed away and deleted    a hidden folder, swept later
+//! 4  section removed, the mark for its client made      the same
+//! 5  spool renamed away and deleted                     a hidden folder, swept later
 //! ```
-//! Where notices are left (crate::notice) step 4 renames the spool to `completed/` instead. So there is the spool or the
-//! notice at every instant, and a power cut that takes the rename back leaves step 4 to be done again: the hook is told at
+//! Where notices are left (crate::notice) step 5 renames the spool to `completed/` instead. So there is the spool or the
+//! notice at every instant, and a power cut that takes the rename back leaves it to be done again: the hook is told at
 //! least once, and no further sync is needed.
 //!
 //! The file counts as finished once the spool is gone, which is after all syncs.
 
 use crate::data_dir::DataDir;
 use crate::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
-use crate::disk::{self, BootId, Context};
+use crate::disk::{self, BootId, Context, Seen};
 use crate::info_ini::{self, InfoIni};
 use crate::name::{FileName, printable};
 use crate::notice;
@@ -28,7 +29,7 @@ use crate::room;
 use crate::spool::{
     LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range, is_as_it_came, slice_is_right,
 };
-use crate::store::{self, Claim, Entry, Opened, Stamp, Store, StoreError};
+use crate::store::{self, Claim, Entry, Finished, Opened, Stamp, Store, StoreError};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -58,7 +59,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
     if let Some(publication) = moved_already(data, spool, &locked)? {
         finish_moved(data, &locked, publication)?;
-        end(data, locked)?;
+        end(data, locked, publication.digest)?;
         return Ok(Outcome::Published(publication.digest));
     }
     if must_be_checked(spool, &locked)? {
@@ -88,12 +89,13 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     };
     // Mostly on disk by now; what is not yet must not keep others waiting for the lock.
     merged.sync_data().at("syncing", &merged_path)?;
+    let read = read_what_is_there(data, &upload)?;
 
     if let Some(promised) = upload.file_digest.filter(|promised| *promised != digest) {
         return refuse_content(spool, &upload, &merged, digest, promised);
     }
     let Some(mut locked) = lock_unchanged(spool, &upload)? else { return Ok(Outcome::NotYet) };
-    match in_the_way(data, &upload, digest)? {
+    match in_the_way(data, &upload, digest, read.as_ref())? {
         InTheWay::Nothing => {}
         InTheWay::TheSameFile => {
             // Whoever put it there may not be done with that.
@@ -103,7 +105,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
                 // A notice tells the digest by it.
                 record(&locked, &merged, &merged_path, digest)?;
             }
-            end(data, locked)?;
+            end(data, locked, digest)?;
             return Ok(Outcome::Published(digest));
         }
         InTheWay::Other(what) => return block(&mut locked, what),
@@ -113,6 +115,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(&merged, &merged_path, slice_size, &leaves);
     }
+    Store::new(data).give_to_group(&merged, &upload.file_name);
     record(&locked, &merged, &merged_path, digest)?;
     merged.sync_all().at("syncing", &merged_path)?;
     match Store::new(data).publish(&merged_path, &upload.file_name, upload.replace) {
@@ -122,7 +125,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         Err(StoreError::Io(e)) => return Err(e),
     }
     info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
-    end(data, locked)?;
+    end(data, locked, digest)?;
     Ok(Outcome::Published(digest))
 }
 
@@ -133,8 +136,12 @@ fn record(locked: &LockedSpool, merged: &File, merged_path: &Path, digest: Diges
     locked.records().0.sync_data().at("syncing the digests beside", merged_path)
 }
 
-/// The spool of a finished file goes.
-fn end(data: &DataDir, locked: LockedSpool) -> io::Result<()> {
+/// The spool of a finished file, of this digest, goes; its source may ask for it a while longer.
+fn end(data: &DataDir, locked: LockedSpool, digest: Digest) -> io::Result<()> {
+    let upload = locked.upload();
+    if let (Some(source), Some(size)) = (&upload.source, upload.plan.file_size) {
+        Spool::of(data, &upload.file_name).mark_finished(source, digest, size);
+    }
     if data.leaves_notices() { notice::leave(data, locked) } else { locked.remove() }
 }
 
@@ -218,7 +225,7 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
         let path = store.path_of(name);
         let known = store::claim(&file, &file.metadata().at("looking at", &path)?)?;
         // Room that was reserved under the name in the spool, after both names came back, changed its times.
-        if known == Claim::Changed && hash_whole(&file)? == publication.digest {
+        if matches!(known, Claim::Changed { .. }) && hash_whole(&file)? == publication.digest {
             let source = locked.upload().source.clone();
             store::stamp(&file, &path, &Stamp { digest: publication.digest, source })?;
             file.sync_all().at("syncing", &path)?;
@@ -296,8 +303,29 @@ enum InTheWay {
     Other(String),
 }
 
-fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest) -> io::Result<InTheWay> {
-    Ok(match Store::new(data).lookup(&upload.file_name)? {
+/// Reads a finished file of this name that may have the same content and does not tell, which would be in the way. It takes
+/// its time, so nobody may wait for a lock meanwhile.
+fn read_what_is_there(data: &DataDir, upload: &Upload) -> io::Result<Option<(Seen, Stamp)>> {
+    let store = Store::new(data);
+    match store.lookup(&upload.file_name)? {
+        Entry::File(found) if !upload.replace && found.stamp.is_none() && Some(found.size) == upload.plan.file_size => {
+        }
+        _ => return Ok(None),
+    }
+    let Entry::File(Finished { stamp: Some(stamp), .. }) = store.confirm(&upload.file_name)? else { return Ok(None) };
+    Ok(Seen::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stamp)))
+}
+
+/// What is in the way of an upload, of this digest; `read` is what was read of it.
+fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest, read: Option<&(Seen, Stamp)>) -> io::Result<InTheWay> {
+    let mut entry = Store::new(data).lookup(&upload.file_name)?;
+    if let (Entry::File(found), Some(read)) = (&mut entry, read)
+        && found.stamp.is_none()
+        && Seen::of(&Store::new(data).path_of(&upload.file_name))? == Some(read.0)
+    {
+        found.stamp = Some(read.1.clone());
+    }
+    Ok(match entry {
         Entry::Nothing => InTheWay::Nothing,
         Entry::File(found) if found.stamp.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
         Entry::File(_) if upload.replace => InTheWay::Nothing,

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 
 mod cancel;
 mod checks;
+mod done;
 mod records;
 mod rest;
 mod upload;
@@ -43,6 +44,7 @@ mod whole;
 pub use cancel::{CANCELLED, TOLD_FOR};
 use checks::is_as_recorded;
 pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
+pub use done::{DONE_TOLD_FOR, FINISHED};
 pub use records::{Publication, Record, Records};
 pub use rest::{Expired, Idle, is_older, remove_if_left};
 pub use upload::Upload;

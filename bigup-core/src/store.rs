@@ -3,12 +3,18 @@
 //! Paths below `files/` are walked component by component and never through a symlink, so a link that somebody placed
 //! inside leads nowhere. A finished file carries its digest in an extended attribute, tied to its size and time of
 //! change: a file that was changed or put there by hand simply has no known digest.
+//!
+//! The time of the last write can be set back by whoever wrote. So another attribute, the seal, tells up to which time of
+//! change of anything, which nobody can set back, the digest is certain. A file whose seal does not hold (its mode was
+//! changed, a link to it made, it was restored, or power failed before the seal reached the disk) is read once when
+//! somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 
 use crate::data_dir::DataDir;
-use crate::digest::{Digest, Leaves};
+use crate::digest::{Digest, DigestKind, Leaves, SliceHasher};
 use crate::disk::{Context, Place};
 use crate::joint::JointSyncs;
 use crate::name::FileName;
+use crate::spool::{MAKING, hash_range};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
@@ -35,6 +41,15 @@ const LEAVES_ATTRIBUTE: &str = "user.bigup.leaves";
 
 /// How often a file is given its name while folders there come and go.
 const ATTEMPTS: usize = 100;
+/// Longest part of a name that every file system has, in bytes, where its characters are usual ones: that of eCryptfs.
+const USUAL_LEN: usize = 143;
+
+/// Until when the digest of the stamp is certain: a time of change (ctime) in nanoseconds since 1970, as decimal digits.
+const SEAL: &str = "user.bigup.seal";
+
+/// How much later than it was seen the time of change may be that setting the seal gives, one attempt after the other, in
+/// nanoseconds. A change in that time goes unnoticed.
+const SEAL_MARGINS: [i128; 3] = [1_000_000, 20_000_000, 100_000_000];
 
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +67,8 @@ pub enum Entry {
 pub struct Finished {
     /// Its size, in bytes.
     pub size: u64,
-    /// What is known of its content. None: it was put there or changed by somebody else, or the file system keeps no
-    /// extended attributes.
+    /// What is known of its content for certain. None: it was put there or changed by somebody else, that cannot be ruled
+    /// out, or the file system keeps no extended attributes. [`Store::confirm`] finds out.
     pub stamp: Option<Stamp>,
 }
 
@@ -72,7 +87,12 @@ pub enum Claim {
     /// Nothing: it was put there by somebody else, or the file system keeps no extended attributes.
     Nothing,
     /// It was changed since it was published, so nothing is known of what it must be.
-    Changed,
+    Changed {
+        /// What it was.
+        stamp: Stamp,
+        /// Bytes that it had.
+        size: u64,
+    },
     /// It was not changed since, and what it must be is this; its size, in bytes, too.
     Was {
         /// Its stamp.
@@ -189,6 +209,60 @@ impl Store {
         StoreError::InTheWay(seen.unwrap_or_else(|| elsewhere(name, name.components().count() - 1)))
     }
 
+    /// What stands under `name`, whose content is read where it is not known for certain; what it is is written down then,
+    /// where that is possible. Takes as long as reading the file does.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn confirm(&self, name: &FileName) -> io::Result<Entry> {
+        let (entry, path) = (self.lookup(name)?, self.path_of(name));
+        let Entry::File(Finished { stamp: None, .. }) = &entry else { return Ok(entry) };
+        let Opened::File(file) = self.open(name)? else { return Ok(entry) };
+        let before = file.metadata().at("looking at", &path)?;
+        let digest = hash_range(&file, 0, before.len(), SliceHasher::new(DigestKind::Hash, 0)).at("reading", &path)?;
+        let after = file.metadata().at("looking at", &path)?;
+        if (before.len(), changed(&before)) != (after.len(), changed(&after)) {
+            return Ok(Entry::File(Finished { size: after.len(), stamp: None }));
+        }
+        let digest = digest.digest;
+        let source = match claim(&file, &after).at("reading the digest of", &path)? {
+            Claim::Was { stamp, .. } if stamp.digest == digest => stamp.source,
+            _ => None,
+        };
+        let known = Stamp { digest, source };
+        // It may be another user's, or lie on a file system that is only to be read.
+        match stamp(&file, &path, &known) {
+            Ok(()) => seal(&file, &path),
+            Err(e) => log::debug!("what it was found to be is not written down: {e}"),
+        }
+        Ok(Entry::File(Finished { size: after.len(), stamp: Some(known) }))
+    }
+
+    /// Gives `file`, which is about to become `name`, to the group of the folder that it goes to, where that folder says so
+    /// (setgid, inode(7)): files made there would belong to it. Where this process may not do that, the file keeps its
+    /// group; that is logged.
+    pub(crate) fn give_to_group(&self, file: &File, name: &FileName) {
+        let given = self.deepest_folder_of(name).and_then(|folder| {
+            let found = file.metadata()?;
+            let is_shared = folder.mode() & Mode::S_ISGID.bits() != 0 && folder.gid() != found.gid();
+            if is_shared { std::os::unix::fs::fchown(file, None, Some(folder.gid())) } else { Ok(()) }
+        });
+        if let Err(e) = given {
+            log::warn!("{name} does not get the group of its folder: {e}");
+        }
+    }
+
+    /// The innermost folder on the way to `name` that is there. Those made below it get its group, if it is setgid.
+    fn deepest_folder_of(&self, name: &FileName) -> io::Result<Metadata> {
+        let deepest = RefCell::new(std::fs::metadata(&self.files)?);
+        // Where the walk ends early is the deepest one.
+        let _ = self.walk(name, |folder, _| {
+            *deepest.borrow_mut() = folder.metadata()?;
+            Ok(())
+        });
+        Ok(deepest.into_inner())
+    }
+
     /// Opens what stands under `name`, for reading.
     ///
     /// # Errors
@@ -260,7 +334,10 @@ impl Store {
     /// [`StoreError::Exists`] unless `replace`; then the old file was readable until the new one took its place.
     pub fn publish(&self, from: &Path, name: &FileName, replace: bool) -> Result<(), StoreError> {
         let here = File::open(from.parent().unwrap_or(Path::new("."))).at("opening the folder of", from)?;
-        self.take(&here, from.file_name().unwrap_or_default(), name, replace)
+        let file = crate::disk::open_regular(from)?;
+        self.take(&here, from.file_name().unwrap_or_default(), name, replace)?;
+        seal(&file, &self.path_of(name));
+        Ok(())
     }
 
     /// Moves `from_name` of the folder `here` under `name`, as [`Store::publish`] does.
@@ -347,7 +424,9 @@ impl Store {
         if !keeps_order(file).at("looking at the file system of", &path)? {
             file.sync_all().at("syncing", &path)?;
         }
-        self.sync_entry(name)
+        self.sync_entry(name)?;
+        seal(file, &path);
+        Ok(())
     }
 
     /// Makes the entry of a file that stands under `name` durable, and those of its folders up to `files/`: whoever put it
@@ -551,6 +630,73 @@ pub fn stamp(file: &File, path: &Path, stamp: &Stamp) -> io::Result<()> {
     }
 }
 
+/// Says that the stamp of `file` is certain as of now. It is not synced: where it is lost the file is read when somebody
+/// asks. Nor is it an error where it cannot be set.
+fn seal(file: &File, path: &Path) {
+    let sealed: io::Result<bool> = (|| {
+        if file.get_xattr(ATTRIBUTE)?.is_none() {
+            return Ok(true);
+        }
+        for margin in SEAL_MARGINS {
+            let until = changed(&file.metadata()?) + margin;
+            file.set_xattr(SEAL, until.to_string().as_bytes())?;
+            if changed(&file.metadata()?) <= until {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })();
+    match sealed {
+        Ok(true) => {}
+        Ok(false) => log::debug!("{}: changes too often to be sealed", path.display()),
+        Err(e) => log::debug!("{}: cannot be sealed: {e}", path.display()),
+    }
+}
+
+/// Whether nothing about `file` changed since it was sealed; `found` are its metadata of now.
+fn is_sealed(file: &File, found: &Metadata) -> io::Result<bool> {
+    let until = file.get_xattr(SEAL)?.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
+    Ok(until.is_some_and(|until: i128| changed(found) <= until))
+}
+
+/// The time of the last change of anything, in nanoseconds since 1970.
+fn changed(found: &Metadata) -> i128 {
+    i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec())
+}
+
+/// Whether the file system of `data` can have files of this name. Says why not. Only names that are unusual are tried, in a
+/// folder of their own.
+///
+/// # Errors
+/// As the system gives them.
+pub fn is_possible(data: &DataDir, name: &FileName) -> io::Result<Result<(), String>> {
+    let is_usual = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_plain = |part: &str| part.len() <= USUAL_LEN && part.chars().all(is_usual) && !part.ends_with('.');
+    let mut parts = name.components().filter(|part| !is_plain(part)).peekable();
+    if parts.peek().is_none() {
+        return Ok(Ok(()));
+    }
+    let trial = data.tmp().join(format!("{MAKING}{}", crate::disk::random_suffix()));
+    std::fs::create_dir(&trial).at("creating", &trial)?;
+    let tried = parts.try_for_each(|part| {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::open(&trial.join(part), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+            // One that differs by case only from another part of the name is there already.
+            Ok(_) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err((part, e)),
+        }
+    });
+    crate::disk::remove_folder(&trial)?;
+    match tried {
+        Ok(()) => Ok(Ok(())),
+        Err((part, Errno::EINVAL | Errno::EILSEQ | Errno::ENAMETOOLONG | Errno::ENOENT)) => {
+            let part = crate::name::printable(part);
+            Ok(Err(format!("the server's file system has no files of the name {part}: use another, by --name")))
+        }
+        Err((_, e)) => Err(e).at("trying a name in", &trial),
+    }
+}
+
 /// Keeps the digests of the leaves of `file`, a stamped one, on the file itself, with the size of the slices that it came
 /// in. Where there is no room for them damage in it can be found and not located; that is no error.
 pub fn keep_leaves(file: &File, path: &Path, slice_size: u64, leaves: &Leaves) {
@@ -585,15 +731,18 @@ pub fn claim(file: &File, found: &Metadata) -> io::Result<Claim> {
     let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
     Ok(match known {
         None => Claim::Nothing,
-        Some((_, stored)) if stored.modified != (found.mtime(), found.mtime_nsec()) => Claim::Changed,
-        Some((digest, stored)) => Claim::Was { stamp: Stamp { digest, source: stored.source }, size: stored.size },
+        Some((digest, Stored { source, size, modified, .. })) => {
+            let stamp = Stamp { digest, source };
+            let is_changed = modified != (found.mtime(), found.mtime_nsec());
+            if is_changed { Claim::Changed { stamp, size } } else { Claim::Was { stamp, size } }
+        }
     })
 }
 
 /// The stamp of a file, if it has one that holds.
 fn read_stamp(file: &File, found: &Metadata) -> io::Result<Option<Stamp>> {
     Ok(match claim(file, found)? {
-        Claim::Was { stamp, size } if size == found.len() => Some(stamp),
+        Claim::Was { stamp, size } if size == found.len() && is_sealed(file, found)? => Some(stamp),
         _ => None,
     })
 }
@@ -660,6 +809,60 @@ mod tests {
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         let Entry::File(found) = f.store.lookup(&name("x")).unwrap() else { panic!("no file") };
         assert_eq!(found.stamp, None);
+    }
+
+    #[test]
+    fn a_file_changed_with_its_old_time_is_not_known_until_it_is_read() {
+        let f = Fixture::new();
+        let from = f.source("text");
+        let known = Stamp { digest: crate::digest::of_bytes(b"text"), source: Some("s".to_owned()) };
+        stamp(&crate::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        f.store.publish(&from, &name("x"), false).unwrap();
+        let stamp_of = |entry| match entry {
+            Entry::File(found) => found.stamp,
+            other => panic!("{other:?}"),
+        };
+        let path = f.files().join("x");
+        let set_back = |text: &str| {
+            let time = fs::metadata(&path).unwrap().modified().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            fs::write(&path, text).unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        };
+        set_back("text");
+        assert_eq!(stamp_of(f.store.lookup(&name("x")).unwrap()), None);
+        assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(known.clone()));
+        assert_eq!(stamp_of(f.store.lookup(&name("x")).unwrap()), Some(known), "it was sealed anew");
+        set_back("else");
+        let other = Stamp { digest: crate::digest::of_bytes(b"else"), source: None };
+        assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(other));
+    }
+
+    #[test]
+    fn what_comes_into_a_setgid_folder_gets_its_group() {
+        let f = Fixture::new();
+        let group = fs::metadata(f.files()).unwrap().gid() + 1;
+        if std::os::unix::fs::chown(f.files(), None, Some(group)).is_err() {
+            // Only an administrator can.
+            return;
+        }
+        fs::set_permissions(f.files(), std::os::unix::fs::PermissionsExt::from_mode(0o2775)).unwrap();
+        let from = f.source("x");
+        for inner in ["x", "a/b"] {
+            f.store.give_to_group(&crate::disk::open_regular(&from).unwrap(), &name(inner));
+            assert_eq!(fs::metadata(&from).unwrap().gid(), group, "{inner}");
+            std::os::unix::fs::chown(&from, None, Some(group - 1)).unwrap();
+        }
+    }
+
+    #[test]
+    fn names_that_the_file_system_has_are_possible_and_nothing_is_left_of_trying() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        for possible in ["a/b.c", "12:30 *?", &"x".repeat(200), "é/É/a."] {
+            assert_eq!(is_possible(&data, &name(possible)).unwrap(), Ok(()), "{possible}");
+        }
+        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0);
     }
 
     #[test]

@@ -27,7 +27,7 @@ const MERGER_LEAVES: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\
 A finished file without a digest (put there or changed by hand, or on a file system without extended attributes) counts \
-as not known.
+as not known: it is named, with what it was where that is known, and changes no exit code.
 
 Exit codes:
   0  all is well, or was made so
@@ -171,6 +171,13 @@ impl<'a> Check<'a> {
         for finding in findings {
             self.say(&finding.text(kind, name, repair), &finding.json(kind, name, repair));
         }
+    }
+
+    /// Tells of what stands in `files/` and cannot be compared with anything, and what is known of it.
+    fn unknown(&mut self, name: &str, what: &str) {
+        self.tally.unknown += 1;
+        let text = format!("not known: file {}: {}", printable(name), printable(what));
+        self.say(&text, &serde_json::json!({"event": "unknown", "kind": "file", "name": name, "what": what}));
     }
 
     fn failed(&mut self, kind: &str, name: &str, why: &str) {

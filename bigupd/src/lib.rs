@@ -15,6 +15,7 @@
 //! - [`uploads`] - what a request means for its upload.
 //! - [`grants`] - what was granted and is not on the disk yet; [`census`] - the unfinished uploads that are; [`quota`] - what
 //!   counts below a prefix; [`turns`] - counting, one for all who wait.
+//! - [`contents`] - what finished files hold whose digest is not certain.
 //! - [`body`], [`intake`]: bytes from the body to the disk; [`fresh`] keeps open what just came; [`shares`] - the threads for
 //!   that and all else that may block.
 //! - [`mergers`] - starting and watching mergers.
@@ -31,6 +32,7 @@ pub mod body;
 pub mod census;
 pub mod check;
 pub mod config;
+pub mod contents;
 pub mod descriptors;
 pub mod expiry;
 pub mod forwarded;

@@ -22,7 +22,7 @@ use crate::shares::{Share, Shares, Whose};
 use crate::tokens::{Permission, redacted, uses};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
 use crate::watching::{ALLOWED, Question, Watching, question};
-use bigup_core::digest::{DigestKind, SliceDigest};
+use bigup_core::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::name::FileName;
 use bigup_core::ranges::SliceRanges;
 use bigup_core::spool::Spool;
@@ -307,7 +307,7 @@ impl App {
     /// Begins or goes on, sees to a merger, and waits for the end if that was asked for and can be expected.
     async fn begin_and_wait(&self, ask: BeginAsk, form: AnswerForm) -> Result<Standing, Refusal> {
         let deadline = tokio::time::Instant::now() + form.wait;
-        let mut waited = false;
+        let (mut waited, waits) = (false, !form.wait.is_zero());
         loop {
             let mut some_end = std::pin::pin!(self.mergers.some_end());
             let (uploads, asked) = (self.uploads.clone(), ask.clone());
@@ -319,7 +319,7 @@ impl App {
                 {
                     return Ok(finished);
                 }
-                uploads.begin(&asked)
+                if waits { uploads.begin_and_wait(&asked) } else { uploads.begin(&asked) }
             });
             let standing = standing.await?;
             waited = true;
@@ -369,7 +369,13 @@ impl App {
             if params.switch(param::LEAVE)? {
                 uploads.leave(&params.name_to_push()?, params.source()?.as_deref())?;
             }
-            let Some(standing) = uploads.peek(&name, params.source()?.as_deref())? else {
+            // Who names a digest wants to know whether it is this one.
+            let source = params.source()?;
+            let standing = match params.value::<Digest>(param::FILE_DIGEST)? {
+                Some(_) => uploads.examine(&name, source.as_deref())?,
+                None => uploads.peek(&name, source.as_deref())?,
+            };
+            let Some(standing) = standing else {
                 let message = format!("nothing is known of {name}: neither an upload nor a finished file");
                 return Err(Refusal::new(ErrorCode::NoUpload, message));
             };
@@ -488,7 +494,7 @@ impl App {
     }
 
     /// A slice that was there already. It may be one whose upload waits for a merger, the last attempt having failed.
-    async fn held(&self, ask: &SliceAsk, finished: Option<bigup_core::digest::Digest>) -> Reply {
+    async fn held(&self, ask: &SliceAsk, finished: Option<Digest>) -> Reply {
         let mut answer = SliceAnswer { held: true, ..slice_answer(ask) };
         if let Some(digest) = finished {
             answer.is_uploaded = 1;

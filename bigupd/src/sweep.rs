@@ -4,7 +4,7 @@ use crate::expiry::{LOOKED, Times, expire};
 use crate::metrics::{Failure, Metrics};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Context;
-use bigup_core::spool::{CANCELLED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
+use bigup_core::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
 use std::io;
 use std::time::Duration;
 
@@ -64,7 +64,8 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
         }
     }
     let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}")];
-    let moving = vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned()];
+    let moving =
+        vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned(), FINISHED.to_owned(), format!(".{FINISHED}")];
     let mut places = vec![(data.tmp(), moving), (data.root().to_owned(), replaced)];
     if data.completed().exists() {
         places.push((data.completed(), vec![GONE.to_owned()]));
@@ -76,11 +77,12 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
             if !prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) {
                 continue;
             }
-            match remove_if_left(&path, age) {
-                Ok(false) => {}
-                // One is left on purpose, and counts no more.
+            // Marks are left on purpose, and go when they count no more.
+            let is_done = name.starts_with(FINISHED);
+            match remove_if_left(&path, if is_done { age.max(DONE_TOLD_FOR) } else { age }) {
                 Ok(true) if name.starts_with(CANCELLED) => marks += 1,
-                Ok(true) => log::info!("removed {}, left by a process that died", path.display()),
+                Ok(removed) if is_done || !removed => {}
+                Ok(_) => log::info!("removed {}, left by a process that died", path.display()),
                 Err(e) => log::warn!("{e}"),
             }
         }

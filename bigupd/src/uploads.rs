@@ -13,6 +13,7 @@
 
 use crate::access::Access;
 use crate::config::Config;
+use crate::contents::Contents;
 use crate::fresh::Fresh;
 use crate::grants::{Grant, Grants};
 use crate::hooks::begin::Doorkeeper;
@@ -47,6 +48,9 @@ mod slice;
 /// How often a name is looked at again when uploads of it come and go in between.
 const ATTEMPTS: usize = 8;
 
+/// Seconds after which who waits for a finished file to be read may ask again.
+const READ_RETRY_AFTER: u64 = 2;
+
 /// The uploads of one data folder.
 #[derive(Clone, Debug)]
 pub struct Uploads {
@@ -60,6 +64,7 @@ pub struct Uploads {
     pub metrics: Metrics,
     /// Is told of files that are finished here.
     pub completions: Completions,
+    contents: Contents,
     doorkeeper: Option<Doorkeeper>,
     grants: Grants,
     /// The file system turned out not to give names to files without one.
@@ -189,11 +194,11 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`.
     pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
-        let (fresh, completions, without_drafts) = Default::default();
+        let (fresh, completions, contents, without_drafts) = Default::default();
         let grants = Grants::new(data.clone());
         let metrics = Metrics::new();
         let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
-        Uploads { data, config, fresh, metrics, completions, doorkeeper, grants, without_drafts }
+        Uploads { data, config, fresh, metrics, completions, contents, doorkeeper, grants, without_drafts }
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
@@ -240,6 +245,20 @@ impl Uploads {
     fn check_reach(&self, name: &FileName) -> Result<(), Refusal> {
         let why = Store::new(&self.data).out_of_reach(name)?;
         why.map_or(Ok(()), |why| Err(cannot_be_finished(name, &why)))
+    }
+
+    /// The same where the digest matters: a file whose digest is not certain is read.
+    fn look_into(&self, name: &FileName) -> Result<Entry, Refusal> {
+        let found = match self.look_up(name)? {
+            Entry::File(found) if found.stamp.is_none() => found,
+            entry => return Ok(entry),
+        };
+        let size = found.size;
+        let read = self.contents.read(&Arc::new(Store::new(&self.data)), name, found)?;
+        read.ok_or_else(|| {
+            let message = format!("the finished {name}, {size} bytes, is read to find out its digest: ask again");
+            Refusal { retry_after: Some(READ_RETRY_AFTER), ..Refusal::new(ErrorCode::Busy, message) }
+        })
     }
 
     fn lock(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {

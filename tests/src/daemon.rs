@@ -175,9 +175,9 @@ impl Daemon {
         list(&self.data().join("tmp").join(name)).iter().any(|entry| entry.ends_with(".part"))
     }
 
-    /// What is in `tmp/`.
+    /// What is in `tmp/`, but for the marks of finished files, which stay there for a while.
     pub fn spools(&self) -> Vec<String> {
-        list(&self.data().join("tmp"))
+        list(&self.data().join("tmp")).into_iter().filter(|name| !name.contains(".finished-")).collect()
     }
 
     /// What it and its mergers logged.

@@ -287,6 +287,12 @@ fn files_of_unknown_content_are_counted_and_those_that_lost_their_end_are_damage
     }
     let said = check(&daemon.data(), &[]).expect(3);
     assert_eq!((&said.summary()["unknown"], &said.summary()["files"]), (&2.into(), &3.into()));
+    let text = command(&daemon.data(), &[]).output().unwrap();
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let told = |name: &str| text.lines().find(|line| line.starts_with(&format!("not known: file {name}: ")));
+    let edited = told("edited").expect("it is named");
+    assert!(edited.contains(&blake3::hash(b"abcde").to_string()) && edited.contains("5 bytes"), "{edited}");
+    assert!(told("by hand").is_some_and(|line| line.contains("no digest") && line.contains("1 bytes")), "{text}");
     let mut ranges: Vec<(String, String)> = said
         .damaged()
         .iter()

@@ -206,6 +206,203 @@ fn verify_and_status_tell_how_things_stand() {
     fail(command(&["status", "nothing-here"]), 1);
 }
 
+/// Runs `bigup-cli verify` with these arguments.
+fn verify(daemon: &Daemon, arguments: &[&str]) -> Command {
+    let mut command = programs::cli();
+    command.arg("verify").args(["--url", daemon.url()]).args(arguments);
+    command
+}
+
+/// Changes the first byte of a file, and puts its time of the last write back.
+fn change_slyly(path: &Path) {
+    use std::os::unix::fs::FileExt;
+    // Of another tick of the file system's clock.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let (found, mut byte) = (file.metadata().unwrap(), [0]);
+    file.read_exact_at(&mut byte, 0).unwrap();
+    file.write_all_at(&[!byte[0]], 0).unwrap();
+    file.set_modified(found.modified().unwrap()).unwrap();
+}
+
+#[test]
+fn verify_takes_folders_and_tells_what_differs_from_what_cannot_be_compared() {
+    let daemon = Daemon::start();
+    let tree = daemon.scratch().join("tree");
+    let files = [("a", 10), ("sub/b", 2 << 20)].map(|(name, len)| data::file(&tree, name, len, len));
+    succeed(push(&daemon, &[text(&tree)]));
+    let out = succeed(verify(&daemon, &[text(&tree)]));
+    assert!(out.contains("tree/a: equal") && out.contains("tree/sub/b: equal") && out.contains("2 files"), "{out}");
+    std::fs::write(tree.join("new"), "x").unwrap();
+    let said = fail(verify(&daemon, &[text(&tree)]), 1);
+    assert!(said.contains("tree/new: not on the server") && said.contains("tree/a: equal"), "{said}");
+    std::fs::remove_file(tree.join("new")).unwrap();
+    data::file(&tree, "a", 11, 10);
+    let said = fail(verify(&daemon, &[text(&tree), "--json"]), 1);
+    let equal = |line: &str| serde_json::from_str::<Value>(line).unwrap()["equal"].as_bool().unwrap();
+    assert_eq!(said.lines().map(equal).collect::<Vec<_>>(), [false, true], "{said}");
+    // What cannot be compared counts for more than what differs.
+    let said = fail(verify(&daemon, &[text(&tree), "/nonexistent/x"]), 2);
+    assert!(said.contains("DIFFERS") && said.contains("/nonexistent/x"), "{said}");
+    let mut nowhere = programs::cli();
+    nowhere.args(["verify", text(&files[1]), "--url", "http://127.0.0.1:1"]);
+    fail(nowhere, 2);
+    fail(verify(&daemon, &[text(&files[0]), text(&files[1]), "--name", "x"]), 2);
+}
+
+#[test]
+fn a_finished_file_that_was_changed_with_its_old_time_is_not_called_equal() {
+    let daemon = Daemon::start();
+    for len in [100, 3 << 20] {
+        let (name, file) = (format!("f{len}"), data::file(&daemon.scratch(), &format!("f{len}"), len, len));
+        succeed(push(&daemon, &[text(&file), "--slice-size", "1M"]));
+        change_slyly(&daemon.finished(&name));
+        let said = fail(verify(&daemon, &[text(&file)]), 1);
+        assert!(said.contains("DIFFERS"), "{said}");
+        let said = fail(push(&daemon, &[text(&file)]), 1);
+        assert!(said.contains(&data::digest(&daemon.finished(&name))) && said.contains("--replace"), "{said}");
+        succeed(push(&daemon, &[text(&file), "--replace"]));
+        assert!(data::same(&file, &daemon.finished(&name)));
+    }
+}
+
+#[test]
+fn a_file_whose_digest_was_lost_is_read_where_it_is_and_not_sent_again() {
+    let daemon = Daemon::start();
+    for len in [100, 3 << 20] {
+        let (name, file) = (format!("f{len}"), data::file(&daemon.scratch(), &format!("f{len}"), len, len));
+        for input in [text(&file), "-"] {
+            // As by a restore without extended attributes.
+            std::fs::copy(&file, daemon.finished(&name)).unwrap();
+            let mut command = push(&daemon, &[input, "--name", &name, "--slice-size", "64K", "--json"]);
+            command.stdin(std::fs::File::open(&file).unwrap());
+            let out = succeed(command);
+            assert!(out.contains("\"bytes_sent\":0"), "{input}: {out}");
+            std::fs::remove_file(daemon.finished(&name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn other_attributes_of_a_source_do_not_fail_its_push_and_other_bytes_do() {
+    let daemon = Daemon::start();
+    for is_changed in [false, true] {
+        let name = format!("f{is_changed}");
+        let file = data::file(&daemon.scratch(), &name, 1, 6 << 20);
+        let mut command = push(&daemon, &[text(&file), "--slice-size", "256K", "--limit-rate", "4M", "--quiet"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("slices are stored", || daemon.log().matches(&format!("{name}: slice ")).count() > 2);
+        if is_changed {
+            change_slyly(&file);
+        } else {
+            std::fs::hard_link(&file, daemon.scratch().join("link")).unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.success(), !is_changed, "{said}");
+        if is_changed {
+            assert!(said.contains("reads differently"), "{said}");
+            assert!(!daemon.finished(&name).exists());
+        } else {
+            assert!(data::same(&file, &daemon.finished(&name)));
+        }
+    }
+}
+
+#[test]
+fn a_finished_file_that_is_moved_away_at_once_was_stored_all_the_same() {
+    let daemon = Daemon::with(&["--merger-idle", "300ms"]);
+    let moved = daemon.scratch().join("moved");
+    std::fs::create_dir_all(&moved).unwrap();
+    let (files, done) = (daemon.data().join("files"), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in list(&files) {
+                    std::fs::rename(files.join(&name), moved.join(&name)).unwrap();
+                }
+            }
+        });
+        let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for (name, len) in [("small", 5), ("one", 3 << 20), ("many", 9 << 20)] {
+                let file = data::file(&daemon.scratch(), name, len, len);
+                let slice_size = if name == "many" { "1M" } else { "8M" };
+                let out = succeed(push(&daemon, &[text(&file), "--slice-size", slice_size, "--json"]));
+                assert!(out.contains(&format!("\"bytes_sent\":{len}")), "{out}");
+                assert!(data::same(&file, &moved.join(name)), "{name}");
+            }
+        }));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        pushed.unwrap_or_else(|why| std::panic::resume_unwind(why));
+    });
+    daemon.eventually_clean();
+    // A new push is one: nothing of it is there.
+    let file = daemon.scratch().join("many");
+    succeed(push(&daemon, &[text(&file), "--slice-size", "1M"]));
+    assert!(data::same(&file, &daemon.finished("many")));
+}
+
+#[test]
+fn the_output_of_a_command_is_stored_only_if_that_succeeds() {
+    let daemon = Daemon::start();
+    for len in [0, 10, 300_000] {
+        for code in [0, 3] {
+            let (name, script) = (format!("f{len}-{code}"), format!("head -c {len} /dev/zero; exit {code}"));
+            let words = ["--slice-size", "64K", "--name", &name, "--command", "--", "sh", "-c", &script];
+            if code == 0 {
+                succeed(push(&daemon, &words));
+                assert_eq!(std::fs::read(daemon.finished(&name)).unwrap(), vec![0; len], "{len}");
+            } else {
+                let said = fail(push(&daemon, &words), 1);
+                assert!(said.contains("the command ended with") && said.contains('3'), "{said}");
+                assert!(!daemon.finished(&name).exists());
+            }
+        }
+    }
+    let said = fail(push(&daemon, &["--name", "x", "--command", "--", "/nonexistent/x"]), 1);
+    assert!(said.contains("/nonexistent/x"), "{said}");
+}
+
+#[test]
+fn a_file_of_proc_is_pushed_as_its_message_says() {
+    let daemon = Daemon::start();
+    let said = fail(push(&daemon, &["/proc/version"]), 1);
+    let advice = said.split("push what it says: ").nth(1).expect("there is advice").trim();
+    let words = advice.strip_prefix("bigup-cli push --name NAME - < ").expect("it is a command");
+    let mut command = push(&daemon, &["--name", "NAME", "-"]);
+    command.stdin(std::fs::File::open(words).unwrap());
+    succeed(command);
+    assert_eq!(std::fs::read(daemon.finished("NAME")).unwrap(), std::fs::read("/proc/version").unwrap());
+}
+
+#[test]
+fn a_data_folder_within_what_is_pushed_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    data::file(folder.path(), "a", 1, 300_000);
+    for _ in 0..3 {
+        let mut command = programs::cli();
+        command.current_dir(folder.path()).args(["push", "--embedded", "data", ".", "--name", "all"]);
+        succeed(command);
+    }
+    assert_eq!(list(&folder.path().join("data/files/all")), ["a"]);
+}
+
+#[test]
+fn files_larger_than_the_daemon_may_write_are_refused_and_end_nobody() {
+    let limit = ["sh", "-c", "ulimit -f 4096; exec \"$@\"", "sh"].map(str::to_owned).to_vec();
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::launched(limit, &folder.path().join("data"), &[]);
+    let file = data::file(&daemon.scratch(), "f", 1, 6 << 20);
+    let said = fail(push(&daemon, &[text(&file)]), 1);
+    // POSIX counts in 512 bytes (ulimit), shells in 1024 too.
+    assert!(said.contains("too large: at most 2097152") || said.contains("too large: at most 4194304"), "{said}");
+    let mut command = push(&daemon, &["-", "--name", "g", "--slice-size", "64K"]);
+    command.stdin(std::fs::File::open(&file).unwrap());
+    fail(command, 1);
+    let small = data::file(&daemon.scratch(), "small", 2, 100_000);
+    succeed(push(&daemon, &[text(&small)]));
+}
+
 #[test]
 fn usage_errors_are_told_apart() {
     let daemon = Daemon::start();

@@ -37,13 +37,18 @@ impl Spool {
 
     /// The place of the mark. Its name is of one length, and tells nothing of a source.
     pub(super) fn mark_of(&self, source: Option<&str>) -> PathBuf {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.folder.as_bytes());
-        // No folder's name has a NUL, and no source is a single one.
-        hasher.update(b"\0").update(source.unwrap_or("\0").as_bytes());
-        let hash = hasher.finalize().to_hex();
-        self.path.with_file_name(format!("{CANCELLED}{}", &hash[..32]))
+        mark_path(self, CANCELLED, source)
     }
+}
+
+/// The place of a mark of one source's upload in `spool`, whose name begins with `prefix`.
+pub(super) fn mark_path(spool: &Spool, prefix: &str, source: Option<&str>) -> PathBuf {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(spool.folder.as_bytes());
+    // No folder's name has a NUL, and no source is a single one.
+    hasher.update(b"\0").update(source.unwrap_or("\0").as_bytes());
+    let hash = hasher.finalize().to_hex();
+    spool.path.with_file_name(format!("{prefix}{}", &hash[..32]))
 }
 
 impl LockedSpool {

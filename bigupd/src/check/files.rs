@@ -7,9 +7,10 @@ use bigup_core::name::{FileName, MAX_NAME_LEN, printable};
 use bigup_core::spool::hash_range;
 use bigup_core::store::{self, Claim, Opened, Stamp, Store};
 use bigup_core::unpublish::{Damaged, Unpublished, unpublish};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 use walkdir::WalkDir;
 
 /// A file that can be checked.
@@ -20,6 +21,14 @@ struct Stamped {
     size: u64,
     /// The size of the slices in which it came, and its leaves.
     leaves: Option<(u64, Leaves)>,
+}
+
+/// What is found under a name.
+enum Look {
+    Stamped(Stamped),
+    /// It cannot be compared; says why, and what is known of it.
+    Unknown(String),
+    Gone,
 }
 
 impl Check<'_> {
@@ -45,14 +54,25 @@ impl Check<'_> {
     }
 
     fn check_entry(&mut self, files: &Path, path: &Path, is_file: bool, unseen: &mut Vec<FileName>) {
-        let name = path.strip_prefix(files).ok().and_then(|path| FileName::new(path.to_str()?).ok());
-        let Some(name) = name.filter(|name| self.is_asked_for(name.as_str(), unseen) && is_file) else {
-            self.tally.unknown += 1;
-            return;
+        let below = path.strip_prefix(files).unwrap_or(path).to_string_lossy();
+        let Ok(name) = path
+            .strip_prefix(files)
+            .map_err(|_| ())
+            .and_then(|path| FileName::new(path.to_str().ok_or(())?).map_err(|_| ()))
+        else {
+            return self.unknown(&below, "bigup gives no file such a name");
         };
+        if !self.is_asked_for(name.as_str(), unseen) {
+            return;
+        }
+        if !is_file {
+            return self.unknown(name.as_str(), "no regular file");
+        }
         match open(&Store::new(&self.data), &name) {
-            Ok(Some(stamped)) => self.check_file(&name, &stamped),
-            Ok(None) => self.tally.unknown += 1,
+            Ok(Look::Stamped(stamped)) => self.check_file(&name, &stamped),
+            Ok(Look::Unknown(what)) => self.unknown(name.as_str(), &what),
+            // A robot may have taken it.
+            Ok(Look::Gone) => {}
             Err(e) => self.failed("file", name.as_str(), &e.to_string()),
         }
     }
@@ -62,10 +82,7 @@ impl Check<'_> {
         // Whoever changed it while it was read changed its time too.
         match stamped.file.metadata().and_then(|found| store::claim(&stamped.file, &found)) {
             Ok(Claim::Was { stamp, .. }) if stamp == stamped.stamp => {}
-            _ => {
-                self.tally.unknown += 1;
-                return;
-            }
+            _ => return self.unknown(name.as_str(), "it changed while it was read"),
         }
         self.tally.files += 1;
         self.tally.bytes += stamped.size;
@@ -98,15 +115,33 @@ impl Check<'_> {
     }
 }
 
-/// Opens a file of known content. None: its content is not known, or it is gone.
-fn open(store: &Store, name: &FileName) -> io::Result<Option<Stamped>> {
-    let Opened::File(file) = store.open(name)? else { return Ok(None) };
-    match store::claim(&file, &file.metadata()?)? {
-        Claim::Nothing | Claim::Changed => Ok(None),
+/// Opens a file, to be compared with what is known of it.
+fn open(store: &Store, name: &FileName) -> io::Result<Look> {
+    let Opened::File(file) = store.open(name)? else { return Ok(Look::Gone) };
+    let found = file.metadata()?;
+    Ok(match store::claim(&file, &found)? {
+        Claim::Nothing => Look::Unknown(format!(
+            "no digest is kept on it: it was put there by somebody else, or restored without extended attributes; {} \
+             bytes, last written to at {}",
+            found.len(),
+            time_of(&found)
+        )),
+        Claim::Changed { stamp, size } => Look::Unknown(format!(
+            "changed since it was published: then {size} bytes of the digest {}; now {} bytes, last written to at {}",
+            stamp.digest,
+            found.len(),
+            time_of(&found)
+        )),
         Claim::Was { stamp, size } => {
-            Ok(Some(Stamped { leaves: store::read_leaves(&file, stamp.digest), file, stamp, size }))
+            Look::Stamped(Stamped { leaves: store::read_leaves(&file, stamp.digest), file, stamp, size })
         }
-    }
+    })
+}
+
+/// When a file was last written to, for people (RFC 3339, UTC).
+fn time_of(found: &Metadata) -> String {
+    let when = found.modified().unwrap_or(UNIX_EPOCH);
+    humantime::format_rfc3339_seconds(when.max(UNIX_EPOCH)).to_string()
 }
 
 impl Stamped {

@@ -11,7 +11,7 @@ use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved};
 use bigup_core::spool::{LockedSpool, Spool, TOLD_FOR, Upload};
-use bigup_core::store::Entry;
+use bigup_core::store::{self, Entry};
 use bigup_core::wire::ErrorCode;
 use std::io;
 use std::time::Duration;
@@ -25,7 +25,20 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn begin(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
-        let standing = self.begin_or_go_on(ask)?;
+        self.begin_for(ask, false)
+    }
+
+    /// The same for one who waits for the end of what it sent: if the file was finished a while ago that is the end, even if
+    /// somebody has moved it away since.
+    ///
+    /// # Errors
+    /// Refused; nothing changed then.
+    pub fn begin_and_wait(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+        self.begin_for(ask, true)
+    }
+
+    fn begin_for(&self, ask: &BeginAsk, waits: bool) -> Result<Standing, Refusal> {
+        let standing = self.begin_or_go_on(ask, waits)?;
         if let Standing::Unfinished(unfinished) = &standing
             && unfinished.is_part_held()
         {
@@ -34,7 +47,7 @@ impl Uploads {
         Ok(standing)
     }
 
-    pub(super) fn begin_or_go_on(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+    pub(super) fn begin_or_go_on(&self, ask: &BeginAsk, waits: bool) -> Result<Standing, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
         let mut doorkeeper = self.doorkeeper.as_ref();
@@ -75,6 +88,9 @@ impl Uploads {
             if let Some(finished) = self.look_for_finished(ask)? {
                 return Ok(finished);
             }
+            if waits && let Some(finished) = self.look_for_moved(&spool, ask)? {
+                return Ok(finished);
+            }
             self.check_reach(&ask.name)?;
             ask.name.check_new()?;
             self.check_not_cancelled(&spool, &ask.name, ask.source.as_deref())?;
@@ -84,6 +100,9 @@ impl Uploads {
                 asking.admit(ask)?;
                 // That took its time, in which others may have come and gone.
                 continue;
+            }
+            if let Err(why) = store::is_possible(&self.data, &ask.name)? {
+                return Err(Refusal::new(ErrorCode::BadName, why));
             }
             let granted = self.take(&ask.by, &ask.name, What::Upload(quota::bytes_at_begin(&ask.plan)))?;
             let upload = Upload {
@@ -101,6 +120,8 @@ impl Uploads {
                     if created.map_err(|e| no_room(e, ask.name.as_str()))? {
                         granted.landed();
                         self.metrics.upload_begun();
+                        // What became of another upload of this source is not the end of this one.
+                        ask.source.iter().for_each(|source| spool.forget_finished(source));
                     }
                 }
             }
@@ -108,9 +129,28 @@ impl Uploads {
         Err(self.restless(&ask.name))
     }
 
+    /// The end of what the asker sent, where the finished file is not there any more.
+    fn look_for_moved(&self, spool: &Spool, ask: &BeginAsk) -> Result<Option<Standing>, Refusal> {
+        let Some(source) = &ask.source else { return Ok(None) };
+        // Nothing is sent of an empty file, so who asks for one begins it.
+        let found = spool.finished(source)?.filter(|(digest, size)| {
+            *size > 0
+                && ask.plan.file_size.is_none_or(|wanted| wanted == *size)
+                && ask.file_digest.is_none_or(|wanted| wanted == *digest)
+        });
+        Ok(found.map(|(digest, file_size)| Standing::Finished { file_size, digest: Some(digest), same_source: true }))
+    }
+
     /// What the finished file of this name means for a push. None: it may begin.
     fn look_for_finished(&self, ask: &BeginAsk) -> Result<Option<Standing>, Refusal> {
-        let found = match self.look_up(&ask.name)? {
+        let mut entry = self.look_up(&ask.name)?;
+        if let Entry::File(found) = &entry
+            && ask.file_digest.is_some()
+            && ask.plan.file_size.is_none_or(|size| size == found.size)
+        {
+            entry = self.look_into(&ask.name)?;
+        }
+        let found = match entry {
             Entry::Nothing => return Ok(None),
             Entry::Other(what) => return Err(in_the_way(&what)),
             Entry::File(found) => found,
@@ -120,9 +160,10 @@ impl Uploads {
             (Some(digest), _) if stamped.is_some_and(|s| s.digest == digest) => None,
             (Some(digest), _) => Some(match stamped {
                 Some(stamp) => format!("its digest is {}, yours {digest}", stamp.digest),
-                None => {
-                    format!("its digest is not known (it was not uploaded here, or changed since), yours is {digest}")
+                None if ask.plan.file_size.is_some_and(|size| size != found.size) => {
+                    format!("it has {} bytes, yours {}", found.size, ask.plan.file_size.unwrap_or(0))
                 }
+                None => format!("it changes while it is read, yours is {digest}"),
             }),
             (None, Some(size)) if size != found.size => Some(format!("it has {} bytes, yours {size}", found.size)),
             (None, _) => None,

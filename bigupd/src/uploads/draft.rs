@@ -11,7 +11,6 @@ use bigup_core::name::FileName;
 use bigup_core::spool::Spool;
 use bigup_core::store::{Entry, Finished, Stamp, Store, StoreError};
 use bigup_core::units::MIB;
-use bigup_core::wire::ErrorCode;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -93,10 +92,8 @@ impl Uploads {
             // Asked again it is one that is to be replaced.
             Entry::File(_) if ask.begin.as_ref().is_some_and(|begin| begin.replace) => Err(self.restless(&ask.name)),
             Entry::File(Finished { stamp: Some(stamp), .. }) => Err(exists_with(ask, stamp.digest, digest)),
-            Entry::File(Finished { stamp: None, .. }) => {
-                let message = format!("{} exists, of unknown digest; push with --replace to replace it", ask.name);
-                Err(Refusal::new(ErrorCode::Exists, message))
-            }
+            // Asked again the finished one is read.
+            Entry::File(Finished { stamp: None, .. }) => Err(self.restless(&ask.name)),
             Entry::Other(what) => Err(in_the_way(&what)),
             Entry::Nothing => Err(self.restless(&ask.name)),
         }

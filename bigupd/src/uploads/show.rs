@@ -20,6 +20,23 @@ impl Uploads {
     /// # Errors
     /// The data folder cannot be read.
     pub fn peek(&self, name: &FileName, source: Option<&str>) -> Result<Option<Standing>, Refusal> {
+        self.peek_by(name, source, || self.look_up(name))
+    }
+
+    /// The same for one to whom the digest matters: a finished file whose digest is not known for certain is read.
+    ///
+    /// # Errors
+    /// The data folder cannot be read, or a large file is being read: then it is to be asked again.
+    pub fn examine(&self, name: &FileName, source: Option<&str>) -> Result<Option<Standing>, Refusal> {
+        self.peek_by(name, source, || self.look_into(name))
+    }
+
+    fn peek_by(
+        &self,
+        name: &FileName,
+        source: Option<&str>,
+        look: impl FnOnce() -> Result<Entry, Refusal>,
+    ) -> Result<Option<Standing>, Refusal> {
         let spool = Spool::of(&self.data, name);
         if let Some(upload) = spool.upload()? {
             match spool.holdings(&upload) {
@@ -29,7 +46,7 @@ impl Uploads {
                 Err(e) => return Err(e.into()),
             }
         }
-        Ok(match self.look_up(name)? {
+        Ok(match look()? {
             Entry::File(found) => Some(finished(&found, source)),
             Entry::Nothing | Entry::Other(_) => None,
         })

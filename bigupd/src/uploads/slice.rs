@@ -8,7 +8,7 @@ use crate::grants::{Grant, What};
 use crate::metrics::Synced;
 use crate::params::BeginAsk;
 use crate::reply::{Refusal, against_upload};
-use bigup_core::digest::{DigestKind, SliceDigest};
+use bigup_core::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::publish::Outcome;
 use bigup_core::room::RoomError;
 use bigup_core::spool::{Place, Spool};
@@ -118,7 +118,10 @@ impl Uploads {
     /// The upload went while the slice arrived: somebody else may have finished it with the same content.
     fn finished_meanwhile(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
         let Entry::File(Finished { stamp: Some(stamp), .. }) = self.look_up(&ask.name)? else {
-            return Err(self.no_upload_of(ask)?);
+            return match self.moved(ask)? {
+                Some(digest) => Ok(Stored::Finished(digest)),
+                None => Err(self.no_upload_of(ask)?),
+            };
         };
         let is_only = ask.begin.as_ref().is_some_and(|begin| begin.plan.slice_num == Some(1));
         let same_content = is_only && digests.iter().any(|d| d.kind == DigestKind::Hash && d.digest == stamp.digest);
@@ -142,7 +145,7 @@ impl Uploads {
         if is_only && let Some(target) = self.draft(begin, ask)? {
             return Ok(Some(Admission::Take { target, kinds, offset: 0 }));
         }
-        match self.begin_or_go_on(&BeginAsk { file_digest, ..begin.clone() })? {
+        match self.begin_or_go_on(&BeginAsk { file_digest, ..begin.clone() }, false)? {
             Standing::Unfinished(_) => Ok(None),
             Standing::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
                 Ok(Some(Admission::Held(digest)))
@@ -171,8 +174,17 @@ impl Uploads {
                 let message = format!("{} is finished; begin anew (GET) to replace it", ask.name);
                 Err(Refusal::new(ErrorCode::Exists, message))
             }
-            Entry::Nothing | Entry::Other(_) => Err(self.no_upload_of(ask)?),
+            Entry::Nothing | Entry::Other(_) => match self.moved(ask)? {
+                Some(digest) => Ok(Admission::Held(Some(digest))),
+                None => Err(self.no_upload_of(ask)?),
+            },
         }
+    }
+
+    /// The digest of the file that the sender's upload became a while ago, which somebody has moved away since.
+    fn moved(&self, ask: &SliceAsk) -> Result<Option<Digest>, Refusal> {
+        let Some(source) = &ask.source else { return Ok(None) };
+        Ok(Spool::of(&self.data, &ask.name).finished(source)?.map(|(digest, _)| digest))
     }
 
     /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
