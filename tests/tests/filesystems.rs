@@ -264,7 +264,7 @@ fn what_is_mounted_while_a_daemon_runs_makes_it_not_ready_and_blocks_what_is_who
     let daemon = Daemon::with(&["--merger-idle", "1s"]);
     let (server, content) = (daemon.server(), data::bytes(8, SLICE_SIZE + 1));
     let ready = |status: u16| {
-        http::raw(daemon.url(), b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        http::raw(daemon.url(), b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .starts_with(&format!("HTTP/1.1 {status}"))
     };
     begin(&server, "f", &content).expect(200);

@@ -217,9 +217,9 @@ fn a_request_that_finds_no_descriptor_is_told_to_come_back() {
     // No further descriptor is as low as that: those that are open stay so.
     allow("3:");
     let requests = [
-        b"GET /big_file_upload?file_name=a&slice_num=2&slice_size=3 HTTP/1.1\r\nHost: t\r\n\r\n".to_vec(),
-        b"GET /big_file_upload?file_name=b&slice_num=2&slice_size=3 HTTP/1.1\r\nHost: t\r\n\r\n".to_vec(),
-        b"GET /big_file_upload?file_name=a&peek=1 HTTP/1.1\r\nHost: t\r\n\r\n".to_vec(),
+        b"GET /big_file_upload?file_name=a&slice_num=2&slice_size=3 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"GET /big_file_upload?file_name=b&slice_num=2&slice_size=3 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"GET /big_file_upload?file_name=a&peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
         [post_head("file_name=a&slice_id=0&slice_size=3", &["Content-Length: 3"]), b"abc".to_vec()].concat(),
         [post_head("file_name=c&slice_id=0&slice_num=1&slice_size=3", &["Content-Length: 3"]), b"abc".to_vec()]
             .concat(),

@@ -1160,7 +1160,7 @@ fn a_client_that_closes_its_side_after_the_request_is_answered() {
         stream.read_to_string(&mut text).unwrap();
         text
     };
-    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n").into_bytes();
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
     for round in 0..3 {
         for target in ["/healthz", "/big_file_upload?peek=1", "/big_file_upload?file_name=b&slice_num=3"] {
             assert!(exchange(&get(target)).starts_with("HTTP/1.1 200"), "{target}");
