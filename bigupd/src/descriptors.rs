@@ -2,13 +2,13 @@
 //!
 //! # What they suffice for
 //! Of all descriptors that the system allows some are for other things than connections, at most half of them:
-//! - [`OWN`] for the daemon itself and for what looks after its uploads;
+//! - `OWN` for the daemon itself and for what looks after its uploads;
 //! - two for each merger at work: its pipe, and the descriptor by which its end is waited for;
-//! - [`HOOKS`] for programs of hooks, where there are any;
+//! - `HOOKS` for programs of hooks, where there are any;
 //! - as many as [`refusals`] for connections that are refused, and as many again for those that are read on after their last
 //!   answer.
 //!
-//! Of the rest each connection gets [`A_CONNECTION`]: its socket, the file of the slice that arrives, and what a request opens
+//! Of the rest each connection gets `A_CONNECTION`: its socket, the file of the slice that arrives, and what a request opens
 //! for a moment. More than that may be open for an instant; then requests are told to come back.
 #![allow(unsafe_code)]
 
