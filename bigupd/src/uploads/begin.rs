@@ -39,7 +39,7 @@ impl Uploads {
         let spool = Spool::of(&self.data, &ask.name);
         let mut doorkeeper = self.doorkeeper.as_ref();
         for _ in 0..ATTEMPTS {
-            if let Some(locked) = self.lock(&spool)? {
+            if let Some(locked) = self.lock_to_begin(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
                     drop(locked);
                     self.publish_now(&spool, &ask.name)?;

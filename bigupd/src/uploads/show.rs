@@ -1,7 +1,7 @@
 //! How uploads stand, for who only looks.
 
 use super::refusals::no_upload;
-use super::{Standing, Unfinished, Uploads, finished};
+use super::{Standing, Unfinished, Uploads, finished, unusable};
 use crate::metrics::Limit;
 use crate::reply::Refusal;
 use bigup_core::digest::SliceDigest;
@@ -21,7 +21,7 @@ impl Uploads {
     /// The data folder cannot be read.
     pub fn peek(&self, name: &FileName, source: Option<&str>) -> Result<Option<Standing>, Refusal> {
         let spool = Spool::of(&self.data, name);
-        if let Some(upload) = spool.upload()? {
+        if let Some(upload) = spool.upload().map_err(|e| unusable(&spool, e))? {
             match spool.holdings(&upload) {
                 Ok(holdings) => return Ok(Some(Standing::Unfinished(Box::new(Unfinished { upload, holdings })))),
                 // Finished in between.
