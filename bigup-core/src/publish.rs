@@ -303,9 +303,8 @@ fn refuse_content(locked: &mut LockedSpool, merged: &File, is: Digest, promised:
         }
         locked.records().0.sync_all()?;
     }
-    // What was promised is forgotten only where it must be given anew after a comparison.
-    let file_digest = locked.upload().file_digest.filter(|_| !locked.upload().taken_over);
-    let upload = Upload { file_digest, ..locked.upload().clone() };
+    // Whoever pushes it again compares what is held, sends what differs, and promises anew.
+    let upload = Upload { taken_over: true, file_digest: None, ..locked.upload().clone() };
     let why = format!("the whole file has the digest {is}, not {promised} as promised; push it again");
     block_as(locked, upload, why)
 }

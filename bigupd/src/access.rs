@@ -18,7 +18,7 @@ use bigup_core::spool::{Spool, Upload};
 use bigup_core::units::show_size;
 use bigup_core::wire::ErrorCode;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use warp::http::header::{AUTHORIZATION, HeaderMap};
@@ -107,6 +107,12 @@ impl Access {
             Access::Everything | Access::Anonymous => None,
             Access::Token(token, _) => Some(&token.name),
         }
+    }
+
+    /// Who asks from `peer`, told apart from others by address and token. None: the address is not known.
+    pub fn client(&self, peer: Option<IpAddr>) -> Option<String> {
+        let token = self.token().map(|token| format!(" {token}")).unwrap_or_default();
+        peer.map(|address| format!("{address}{token}"))
     }
 
     /// Whether it may take `upload` over, whose name it may push.

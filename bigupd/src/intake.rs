@@ -14,11 +14,15 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Bytes written and digested at once, of small slices and of large ones: enough that a switch of threads costs little, few
 /// enough to stay in the cache. Small slices come by the dozen over long lines, and wait in memory while a batch fills.
 const BATCH_LEN: std::ops::RangeInclusive<u64> = (128 << 10)..=(1 << 20);
+
+/// Longest time that bytes wait for a batch to fill: by those written everybody sees that a slow client is at work.
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// Batches of a slice.
 const BATCHES: u64 = 8;
@@ -140,6 +144,7 @@ pub async fn receive(
     };
     let mut work = Work::Rests(Box::new(writer));
     let (mut batch, mut batch_len, mut received) = (vec![], 0, 0);
+    let mut written = Instant::now();
     let full = (expected.len / BATCHES).clamp(*BATCH_LEN.start(), *BATCH_LEN.end());
     while let Some(piece) = body.next(&mut pace).await? {
         received += piece.len() as u64;
@@ -149,9 +154,9 @@ pub async fn receive(
         }
         batch_len += piece.len() as u64;
         batch.push(piece);
-        if batch_len >= full {
+        if batch_len >= full || written.elapsed() >= BATCH_TIME {
             work = work.go_on(std::mem::take(&mut batch)).await?;
-            batch_len = 0;
+            (batch_len, written) = (0, Instant::now());
         }
     }
     if received != expected.len {

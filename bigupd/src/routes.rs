@@ -40,6 +40,9 @@ const DIGEST_LEN: u64 = 80;
 /// What makes a GET one that only looks ([`param::PEEK`]).
 const PEEKS: &str = "peek=1";
 
+/// How often to note that a client is heard of whose request is at work.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
+
 /// How often to look for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -242,11 +245,15 @@ impl App {
             let (uploads, asked) = (self.uploads.clone(), ask.clone());
             let standing = blocking(move || {
                 // If it was finished while we waited that must not begin another one, be it to replace this.
-                if waited
-                    && let Some(finished @ Standing::Finished { .. }) =
-                        uploads.peek(&asked.name, asked.source.as_deref())?
-                {
-                    return Ok(finished);
+                if waited {
+                    match uploads.peek(&asked.name, asked.source.as_deref())? {
+                        Some(finished @ Standing::Finished { .. }) => return Ok(finished),
+                        // To begin again would be to try again, and again.
+                        Some(Standing::Unfinished(unfinished)) if unfinished.upload.blocked.is_some() => {
+                            return Err(uploads.refusal_of_blocked(&unfinished.upload)?);
+                        }
+                        _ => {}
+                    }
                 }
                 uploads.begin(&asked)
             });
@@ -261,16 +268,21 @@ impl App {
                 return Ok(standing);
             }
             let spool = Spool::of(&self.uploads.data, &ask.name);
-            loop {
-                if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
-                    return Ok(standing);
+            let ends = async {
+                loop {
+                    if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
+                        return false;
+                    }
+                    // Ends early with any merger of ours; looks by itself for those of other daemons.
+                    let next = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
+                    let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
+                    if ended || !spool.path().exists() {
+                        return true;
+                    }
                 }
-                // Ends early with any merger of ours; looks by itself for those of other daemons.
-                let next = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
-                let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
-                if ended || !spool.path().exists() {
-                    break;
-                }
+            };
+            if !alive(spool.clone(), ends).await {
+                return Ok(standing);
             }
         }
     }
@@ -341,11 +353,11 @@ impl App {
         let stored = match received {
             Ok(received) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());
-                blocking(move || {
+                let storing = blocking(move || {
                     let (target, digests) = received.finish()?;
                     uploads.commit(&asked, target, &digests)
-                })
-                .await
+                });
+                alive(Spool::of(&self.uploads.data, &ask.name), storing).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -427,6 +439,21 @@ impl App {
             let _ = self.ensure_merger(&ask.name).await;
         }
         json(StatusCode::OK, &answer)
+    }
+}
+
+/// Waits for `work` on a request of the client whose upload is in `spool`: meanwhile it is heard of.
+async fn alive<T>(spool: Spool, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(SIGN_OF_LIFE_EVERY, work.as_mut()).await {
+            Ok(done) => return done,
+            Err(_) => {
+                let spool = spool.clone();
+                // A file of one request has no spool.
+                drop(tokio::task::spawn_blocking(move || spool.sign_of_life()));
+            }
+        }
     }
 }
 

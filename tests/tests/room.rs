@@ -167,8 +167,10 @@ fn big_is_refused_small_goes_through(disk: &Disk) {
         succeed(&disk.push(path, &["--slice-size", "4M"]).output().unwrap());
         disk.assert_stored(path);
     }
-    let request =
-        format!("GET /big_file_upload?file_name=x&slice_size=1024&file_size={} HTTP/1.1\r\nHost: x\r\n\r\n", 64 * MIB);
+    let request = format!(
+        "GET /big_file_upload?file_name=x&slice_size=1024&file_size={}&source=test HTTP/1.1\r\nHost: x\r\n\r\n",
+        64 * MIB
+    );
     let head = http::raw(disk.daemon.url(), request.as_bytes()).to_lowercase();
     assert!(head.starts_with("http/1.1 507") && !head.contains("retry-after"), "{head}");
     disk.daemon.eventually_clean();

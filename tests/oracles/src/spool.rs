@@ -131,6 +131,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
         file_digest: None,
         replace: false,
         recut: false,
+        by_size: false,
         peer: None,
     };
     let _ = uploads.begin(&ask);
