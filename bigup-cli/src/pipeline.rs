@@ -78,9 +78,11 @@ pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: &Lanes) -> 
     let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size());
     let most = lanes.most(work.plan.slice_size.unwrap_or(0));
     let round = Round { work, lanes, most, slices, pool, halt: &halt, at_work: AtomicUsize::new(0) };
-    thread::scope(|scope| {
-        round.fit(scope);
-        read_all(feed, queue, pool, &halt);
+    work.remote.heard(|| {
+        thread::scope(|scope| {
+            round.fit(scope);
+            read_all(feed, queue, pool, &halt);
+        });
     });
     let senders = round.senders();
     drop(round);

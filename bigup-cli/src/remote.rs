@@ -8,6 +8,16 @@ use crate::retry::Patience;
 use bigup_core::digest::{Digest, SliceDigest};
 use bigup_core::name::FileName;
 use bigup_core::wire::{ErrorCode, SliceAnswer, UploadAnswer, param};
+use crossbeam_channel::RecvTimeoutError;
+use std::thread;
+use std::time::Duration;
+
+/// Longest time in which the server hears nothing of a push at work: a third of that after which it may let another one go on
+/// with the upload.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How often to look whether that time is over.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// One upload as we ask the server about it. Shared by the senders.
 #[derive(Clone)]
@@ -99,6 +109,32 @@ impl Remote<'_> {
     pub fn examine(&self) -> Result<UploadAnswer, CallError> {
         let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
         self.get(&query.with_known(param::FILE_DIGEST, self.file_digest))
+    }
+
+    /// Does `work`, in which nothing may be asked or sent for long. The server hears of us all the same, so that it does not
+    /// take this push for one that ended.
+    pub fn heard<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (done, ended) = crossbeam_channel::bounded::<()>(0);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    if self.patience.is_quiet_for(QUIET) {
+                        self.show_life();
+                    }
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
+    }
+
+    /// Looks at the upload, as its source. Whatever comes of it, what matters is found out by others.
+    fn show_life(&self) {
+        let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
+        let query = query.with(param::SOURCE, &self.source);
+        let once = || Ok(self.client.get(&query).is_ok());
+        let _ = self.patience.call(self.report, &crossbeam_channel::never(), None, once);
     }
 
     /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.

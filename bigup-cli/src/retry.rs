@@ -31,12 +31,31 @@ pub struct Patience {
     retry_for: Duration,
     when_full: WhenFull,
     last_success: Mutex<Instant>,
+    calls: Mutex<Calls>,
+}
+
+/// Requests, with all their repetitions.
+struct Calls {
+    at_work: usize,
+    last_end: Instant,
 }
 
 impl Patience {
     /// Allows `retries` repetitions of a request, and `retry_for` without any success.
     pub fn new(retries: u32, retry_for: Duration, when_full: WhenFull) -> Patience {
-        Patience { retries, retry_for, when_full, last_success: Mutex::new(Instant::now()) }
+        let (last_success, calls) = (Mutex::new(Instant::now()), Calls { at_work: 0, last_end: Instant::now() });
+        Patience { retries, retry_for, when_full, last_success, calls: Mutex::new(calls) }
+    }
+
+    /// Whether the server has heard nothing for `time`.
+    pub fn is_quiet_for(&self, time: Duration) -> bool {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.at_work == 0 && calls.last_end.elapsed() >= time
+    }
+
+    fn count(&self, change: impl FnOnce(usize) -> usize) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        *calls = Calls { at_work: change(calls.at_work), last_end: Instant::now() };
     }
 
     /// Something got better.
@@ -103,6 +122,19 @@ impl Patience {
     /// # Errors
     /// The failure that does not pass, or that attempts ran out, with the last failure.
     pub fn call<T>(
+        &self,
+        report: &FileReport<'_>,
+        stop: &StopSignal,
+        slice_id: Option<u64>,
+        call: impl FnMut() -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        self.count(|at_work| at_work + 1);
+        let result = self.repeat(report, stop, slice_id, call);
+        self.count(|at_work| at_work.saturating_sub(1));
+        result
+    }
+
+    fn repeat<T>(
         &self,
         report: &FileReport<'_>,
         stop: &StopSignal,

@@ -404,7 +404,7 @@ impl Upload<'_> {
         if let Some(digest) = self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
             return Ok(digest);
         }
-        let digest = hash_all(self.source)?;
+        let digest = self.remote.heard(|| hash_all(self.source))?;
         self.ledger.set_whole(digest);
         Ok(digest)
     }

@@ -4,6 +4,9 @@ mod common;
 
 use bigup_core::digest::of_bytes;
 use common::{Mock, bytes};
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 const K: usize = 1024;
 const PUSH: [&str; 6] = ["push", "-", "--name", "a", "--slice-size", "1K"];
@@ -85,4 +88,28 @@ fn a_finished_file_is_compared_with_the_input() {
     assert_eq!(mock.finished("a"), Some(data));
     mock.run_with_input(&[&PUSH[..], &["--replace"]].concat(), &other).ok();
     assert_eq!(mock.finished("a"), Some(other));
+}
+
+#[test]
+fn a_push_whose_input_pauses_is_heard_of() {
+    let (mock, data) = (Mock::new(), bytes(3 * K));
+    let mut command = mock.command(&PUSH);
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(&data[..2 * K + 1]).unwrap();
+    input.flush().unwrap();
+    let is_sign = |source: &str| {
+        let peeks = mock.requests().into_iter().filter(|request| request.get("peek") == Some("1"));
+        peeks.into_iter().any(|request| request.get("source") == Some(source))
+    };
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let is_heard = || mock.requests().first().and_then(|first| first.get("source")).is_some_and(is_sign);
+    while !is_heard() {
+        assert!(Instant::now() < deadline, "nothing is heard: {:?}", mock.requests());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    input.write_all(&data[2 * K + 1..]).unwrap();
+    drop(input);
+    assert!(client.wait().unwrap().success());
+    assert_eq!(mock.finished("a"), Some(data));
 }

@@ -358,9 +358,8 @@ fn refuse_content(spool: &Spool, upload: &Upload, merged: &File, is: Digest, pro
         return Ok(Outcome::NotYet);
     }
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
-    // What was promised is forgotten only where it must be given anew after a comparison.
-    let file_digest = upload.file_digest.filter(|_| !upload.taken_over);
-    let upload = Upload { file_digest, ..upload.clone() };
+    // Whoever pushes it again compares what is held, sends what differs, and promises anew.
+    let upload = Upload { taken_over: true, file_digest: None, ..upload.clone() };
     let why = format!("the whole file has the digest {is}, not {promised} as promised; push it again");
     block_as(&mut locked, upload, why)
 }

@@ -47,7 +47,7 @@ pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
 pub use done::{DONE_TOLD_FOR, FINISHED};
 pub use records::{Publication, Record, Records};
 pub use rest::{Expired, Idle, is_older, remove_if_left};
-pub use upload::Upload;
+pub use upload::{OtherVersion, Upload};
 pub use whole::WholeHash;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";
@@ -242,8 +242,8 @@ impl Spool {
     /// What the upload is. None: there is no such spool.
     ///
     /// # Errors
-    /// It is unreadable ([`io::ErrorKind::InvalidData`]), something else stands in its place
-    /// ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
+    /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands in its
+    /// place ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
     pub fn upload(&self) -> io::Result<Option<Upload>> {
         if !self.is_there()? {
             return Ok(None);
@@ -258,6 +258,10 @@ impl Spool {
             }
             Err(e) => return Err(e),
         };
+        if let Some(is) = Upload::other_version(&bytes) {
+            let other = OtherVersion { folder: self.folder.clone(), is };
+            return Err(io::Error::new(io::ErrorKind::Unsupported, other));
+        }
         let upload = Upload::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
         let upload = upload.at("reading", &path)?;
         if upload.file_name.spool_folder() != self.folder {

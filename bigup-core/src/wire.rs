@@ -37,7 +37,8 @@ pub mod param {
     pub const SLICE_ID: &str = "slice_id";
     /// POST: the slice's digest, as [`crate::digest::SliceDigest`] shows it.
     pub const SLICE_DIGEST: &str = "slice_digest";
-    /// What the client's source is, opaque to the server: two equal ones stand for the same bytes.
+    /// What the client's source is, opaque to the server: two equal ones stand for the same bytes. Whoever begins several
+    /// slices names it, or `file_digest`, unless no other parameters are there than the oldest client knows.
     pub const SOURCE: &str = "source";
     /// The BLAKE3 digest that the whole file must have.
     pub const FILE_DIGEST: &str = "file_digest";
@@ -48,7 +49,8 @@ pub mod param {
     /// GET: seconds to wait for the file to be finished before answering, at most [`super::MAX_WAIT_SECS`]. While slices
     /// are missing there is nothing to wait for, and the answer comes at once.
     pub const WAIT: &str = "wait";
-    /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads.
+    /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads. With the `source`
+    /// of the upload it shows that its client is alive.
     pub const PEEK: &str = "peek";
     /// GET with `peek`, switch: the client named by `source`, whose upload it is, has given up: another one may go on with it
     /// at once.
@@ -67,7 +69,8 @@ pub struct UploadAnswer {
     pub file_name: String,
     /// HTTP status, 200.
     pub status: u16,
-    /// 1: the file stands in `files/`, whole, checked and synced. 0: not yet.
+    /// 1: a file of this name stands in `files/`, whole, checked and synced; whether it is the asker's `same_source` and
+    /// `file_digest` tell. 0: not yet.
     pub is_uploaded: u8,
     /// Ids of the held slices; all of them once the file is finished. Absent where ranges were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,7 +203,7 @@ pub enum ErrorCode {
     Conflict,
     /// 409: another push is at work on this name; ask again later.
     Busy,
-    /// 409: a finished file of this name and other content exists.
+    /// 409: a finished file of this name exists, of other content, or of which it cannot be told.
     Exists,
     /// 410: the upload was cancelled on the server, and cannot be begun anew for a moment.
     Cancelled,

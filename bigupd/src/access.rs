@@ -105,6 +105,12 @@ impl Access {
         }
     }
 
+    /// Who asks from `peer`, told apart from others by address and token. None: the address is not known.
+    pub fn client(&self, peer: Option<IpAddr>) -> Option<String> {
+        let token = self.token().map(|token| format!(" {token}")).unwrap_or_default();
+        peer.map(|address| format!("{address}{token}"))
+    }
+
     /// Whether it may take `upload` over, whose name it may push.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{self, Context, Durability};
 use bigup_core::info_ini::InfoIni;
 use bigup_core::name::printable;
-use bigup_core::spool::{Expired, Idle, Spool};
+use bigup_core::spool::{Expired, Idle, OtherVersion, Spool};
 use bigup_core::units::show_size;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -99,7 +99,11 @@ pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()>
         return Ok(());
     }
     for spool in Spool::all(data)? {
-        let upload = spool.upload().ok().flatten();
+        let upload = match spool.upload() {
+            // Whether it is paused, or at work, its own program knows.
+            Err(e) if OtherVersion::of(&e).is_some() => continue,
+            read => read.ok().flatten(),
+        };
         // One that is resumed has all its time again, since that changes its folder.
         if upload.as_ref().is_some_and(|upload| upload.paused) {
             continue;

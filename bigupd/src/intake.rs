@@ -18,13 +18,16 @@ use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Bytes written and digested at once, of small slices and of large ones: enough that a switch of threads costs little, few
 /// enough to stay in the cache. Small slices come by the dozen over long lines, and wait in memory while a batch fills.
 const BATCH_LEN: std::ops::RangeInclusive<u64> = (128 << 10)..=(1 << 20);
+
+/// Longest time that bytes wait for a batch to fill: by those written everybody sees that a slow client is at work.
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// Batches of a slice.
 const BATCHES: u64 = 8;
@@ -201,6 +204,7 @@ pub async fn receive(
     };
     let mut work = Work::Rests(Box::new(writer));
     let (mut batch, mut received) = (Batch::default(), 0);
+    let mut written = Instant::now();
     let best = (expected.len / BATCHES).clamp(*BATCH_LEN.start(), *BATCH_LEN.end());
     loop {
         let mut next = pin!(body.next(&mut pace));
@@ -218,8 +222,9 @@ pub async fn receive(
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
         batch.push(piece);
-        if batch.len >= BODIES.batch_len(best) {
+        if batch.len >= BODIES.batch_len(best) || written.elapsed() >= BATCH_TIME {
             work = work.go_on(batch.take(), share).await?;
+            written = Instant::now();
         }
     }
     if received != expected.len {

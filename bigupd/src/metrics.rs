@@ -107,7 +107,7 @@ labels! {
         Expired = "expired",
         /// An operator ended it (`bigupd cancel`).
         Cancelled = "cancelled",
-        /// What lay on disk was beyond use and was removed.
+        /// What lay on disk could not be read, and was moved to `damaged/`.
         Unreadable = "unreadable",
     }
 }

@@ -40,8 +40,18 @@ pub struct BeginAsk {
     pub recut: bool,
     /// With `recut`: drop what the upload holds first.
     pub discard: bool,
+    /// A finished file of which no more is known than that its size is what was told may pass for the asker's, who compares
+    /// it, or is the oldest client, which cannot.
+    pub by_size: bool,
     /// Where the request came from, where known.
     pub peer: Option<IpAddr>,
+}
+
+impl BeginAsk {
+    /// Who asks, of clients that name no source. None: a source is named, or nothing is known.
+    pub fn client(&self) -> Option<String> {
+        if self.source.is_some() { None } else { self.by.client(self.peer) }
+    }
 }
 
 /// How a GET is to be answered.
@@ -177,7 +187,10 @@ impl Params {
         if slice_num.is_none() && slice_size.is_none() && self.has_file_name() {
             return Err(bad(format!("{} is missing (or {})", param::SLICE_NUM, param::SLICE_SIZE)));
         }
-        self.begin_by(Plan::new(slice_num, slice_size, self.number(param::FILE_SIZE)?))
+        let ask = self.begin_by(Plan::new(slice_num, slice_size, self.number(param::FILE_SIZE)?))?;
+        let is_oldest = self.map.keys().all(|name| [param::FILE_NAME, param::SLICE_NUM].contains(&name.as_str()));
+        self.check_named(&ask, is_oldest)?;
+        Ok(BeginAsk { by_size: is_oldest, ..ask })
     }
 
     /// What a POST asks that begins the upload too, by slice `slice_id` of `len` bytes. Its `slice_size` is that of the
@@ -187,7 +200,24 @@ impl Params {
     /// Something is missing or makes no sense.
     pub fn begin_with_slice(&self, slice_id: u64, len: u64) -> Result<BeginAsk, Refusal> {
         let plan = Plan::new(self.number(param::SLICE_NUM)?, None, self.number(param::FILE_SIZE)?);
-        self.begin_by(plan.and_then(|plan| plan.learn(slice_id, len)))
+        let ask = self.begin_by(plan.and_then(|plan| plan.learn(slice_id, len)))?;
+        self.check_named(&ask, false)?;
+        Ok(ask)
+    }
+
+    /// Whether it is said whose bytes these are, where others could send slices too. The oldest client cannot say it.
+    fn check_named(&self, ask: &BeginAsk, is_oldest: bool) -> Result<(), Refusal> {
+        let is_named = ask.source.is_some() || ask.file_digest.is_some();
+        if is_oldest || is_named || matches!(ask.plan.slice_num, Some(0 | 1)) {
+            return Ok(());
+        }
+        let message = format!(
+            "whose slices these are is not said: add {}, the same to each request of this file (one that says which bytes \
+             these are, like a path, size and time), or {}, the file's BLAKE3",
+            param::SOURCE,
+            param::FILE_DIGEST
+        );
+        Err(bad(message))
     }
 
     fn begin_by(&self, plan: Result<Plan, PlanError>) -> Result<BeginAsk, Refusal> {
@@ -204,6 +234,7 @@ impl Params {
             replace,
             recut: self.switch(param::RECUT)?,
             discard: self.switch(param::DISCARD)?,
+            by_size: true,
             peer: None,
         })
     }

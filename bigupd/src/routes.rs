@@ -52,6 +52,8 @@ const PEEKS: &str = "peek=1";
 
 /// Parameters of a request that only looks.
 const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
+/// How often to note that a client is heard of whose request is at work.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often to look for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -313,11 +315,15 @@ impl App {
             let (uploads, asked) = (self.uploads.clone(), ask.clone());
             let standing = self.blocking(move || {
                 // If it was finished while we waited that must not begin another one, be it to replace this.
-                if waited
-                    && let Some(finished @ Standing::Finished { .. }) =
-                        uploads.peek(&asked.name, asked.source.as_deref())?
-                {
-                    return Ok(finished);
+                if waited {
+                    match uploads.peek(&asked.name, asked.source.as_deref())? {
+                        Some(finished @ Standing::Finished { .. }) => return Ok(finished),
+                        // To begin again would be to try again, and again.
+                        Some(Standing::Unfinished(unfinished)) if unfinished.upload.blocked.is_some() => {
+                            return Err(uploads.refusal_of_blocked(&unfinished.upload)?);
+                        }
+                        _ => {}
+                    }
                 }
                 if waits { uploads.begin_and_wait(&asked) } else { uploads.begin(&asked) }
             });
@@ -332,16 +338,21 @@ impl App {
                 return Ok(standing);
             }
             let spool = Spool::of(&self.uploads.data, &ask.name);
-            loop {
-                if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
-                    return Ok(standing);
+            let ends = async {
+                loop {
+                    if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
+                        return false;
+                    }
+                    // Ends early with any merger of ours; looks by itself for those of other daemons.
+                    let next = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
+                    let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
+                    if ended || !spool.path().exists() {
+                        return true;
+                    }
                 }
-                // Ends early with any merger of ours; looks by itself for those of other daemons.
-                let next = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
-                let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
-                if ended || !spool.path().exists() {
-                    break;
-                }
+            };
+            if !alive(spool.clone(), ends).await {
+                return Ok(standing);
             }
         }
     }
@@ -366,15 +377,16 @@ impl App {
                 return answers.make(size, || ListAnswer { status: 200, uploads });
             }
             let (name, form) = (params.name_to_show()?, params.form()?);
-            if params.switch(param::LEAVE)? {
-                uploads.leave(&params.name_to_push()?, params.source()?.as_deref())?;
-            }
             // Who names a digest wants to know whether it is this one.
             let source = params.source()?;
             let standing = match params.value::<Digest>(param::FILE_DIGEST)? {
                 Some(_) => uploads.examine(&name, source.as_deref())?,
                 None => uploads.peek(&name, source.as_deref())?,
             };
+            // After it has shown its life by that look.
+            if params.switch(param::LEAVE)? {
+                uploads.leave(&params.name_to_push()?, source.as_deref())?;
+            }
             let Some(standing) = standing else {
                 let message = format!("nothing is known of {name}: neither an upload nor a finished file");
                 return Err(Refusal::new(ErrorCode::NoUpload, message));
@@ -424,11 +436,11 @@ impl App {
         let stored = match received.and_then(|received| check_form(&expected, &body, at_end).map(|()| received)) {
             Ok(received) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());
-                self.blocking(move || {
+                let storing = self.blocking(move || {
                     let (target, digests) = received.finish()?;
                     uploads.commit(&asked, target, &digests)
-                })
-                .await
+                });
+                alive(Spool::of(&self.uploads.data, &ask.name), storing).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -510,6 +522,21 @@ impl App {
             let _ = self.ensure_merger(&ask.name).await;
         }
         json(StatusCode::OK, &answer)
+    }
+}
+
+/// Waits for `work` on a request of the client whose upload is in `spool`: meanwhile it is heard of.
+async fn alive<T>(spool: Spool, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(SIGN_OF_LIFE_EVERY, work.as_mut()).await {
+            Ok(done) => return done,
+            Err(_) => {
+                let spool = spool.clone();
+                // A file of one request has no spool.
+                drop(tokio::task::spawn_blocking(move || spool.sign_of_life()));
+            }
+        }
     }
 }
 

@@ -279,7 +279,8 @@ pub const SETTINGS: &[Setting] = &[
         // More than a pause between two slices, less than people wait.
         default: Some("15s"),
         example: "1m",
-        help: "A push that has been silent this long may be taken over by another one of other content",
+        help: "A push of which nothing was heard for so long may be taken over by another one of other content; one that only \
+               waits for the server to finish its file is not",
         topic: Topic::Uploads,
     },
     Setting {

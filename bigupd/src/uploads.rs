@@ -28,7 +28,7 @@ use bigup_core::draft::Draft;
 use bigup_core::name::FileName;
 use bigup_core::publish::{Outcome, publish, sync_entry};
 use bigup_core::room::Room;
-use bigup_core::spool::{Arrival, Holdings, LockedSpool, Spool, Upload};
+use bigup_core::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, Upload};
 use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::ErrorCode;
 use refusals::cannot_be_finished;
@@ -36,7 +36,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 mod begin;
 mod draft;
@@ -261,21 +261,35 @@ impl Uploads {
         })
     }
 
+    /// Locks the spool. None: there is none, or none that can be read, which whoever begins moves out of the way.
     fn lock(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
         match spool.lock() {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                log::error!("the upload in {} is beyond use and removed: {e}", spool.path().display());
-                spool.remove_unreadable()?;
-                self.metrics.upload_failed(Failure::Unreadable);
+                log::error!("an unfinished upload cannot be used: {e}");
                 Ok(None)
             }
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                log::error!("{e}");
-                let message = format!("something that is no folder stands at tmp/{}: remove it", spool.folder());
-                Err(Refusal::new(ErrorCode::Conflict, message))
-            }
-            locked => Ok(locked?),
+            locked => locked.map_err(|e| unusable(spool, e)),
         }
+    }
+
+    /// Locks the spool of an upload that is to begin, or to go on. One that cannot be read is moved to `damaged/` first.
+    fn lock_to_begin(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
+        match spool.lock() {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => self.set_aside(spool, &e).map(|()| None),
+            locked => locked.map_err(|e| unusable(spool, e)),
+        }
+    }
+
+    fn set_aside(&self, spool: &Spool, why: &io::Error) -> Result<(), Refusal> {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let aside = self.data.aside(&now)?;
+        if spool.set_aside_if_unreadable(&aside)? {
+            let kept = aside.tmp().join(spool.folder());
+            log::error!("an unfinished upload cannot be used, and is moved to {}: {why}", kept.display());
+            self.metrics.upload_failed(Failure::Unreadable);
+        }
+        // Else it is readable by now, or whoever works on it leaves soon: the next look tells.
+        Ok(())
     }
 
     fn room(&self) -> Room {
@@ -285,6 +299,30 @@ impl Uploads {
     fn restless(&self, name: &FileName) -> Refusal {
         let message = format!("uploads of {name} come and go too fast; ask again");
         Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
+    }
+}
+
+/// Why the spool of an upload is left alone.
+fn unusable(spool: &Spool, error: io::Error) -> Refusal {
+    if let Some(other) = OtherVersion::of(&error) {
+        log::error!("{other}");
+        return Refusal::new(
+            ErrorCode::Conflict,
+            format!("{other}; push to a server of that version, or use another name"),
+        );
+    }
+    match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            log::error!("{error}");
+            let message = format!("something that is no folder stands at tmp/{}: remove it", spool.folder());
+            Refusal::new(ErrorCode::Conflict, message)
+        }
+        io::ErrorKind::InvalidData => {
+            log::error!("an unfinished upload cannot be used: {error}");
+            let message = "the unfinished upload cannot be read; the next push moves it to damaged/ and begins anew";
+            Refusal::new(ErrorCode::Conflict, message)
+        }
+        _ => error.into(),
     }
 }
 

@@ -8,7 +8,7 @@ use bigup_core::plan::Plan;
 use bigup_core::spool::{Publication, Record, Spool, Upload};
 use bigup_core::store::{self, Stamp};
 use bigup_core::wire::ErrorCode;
-use bigupd::access::Access;
+use bigupd::access::{Access, Peer};
 use bigupd::config::{Config, SliceAck};
 use bigupd::params::BeginAsk;
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Uploads};
@@ -37,6 +37,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
         replace: false,
         peer: None,
         recut: false,
+        by_size: false,
     }
 }
 
@@ -178,4 +179,263 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
     assert_eq!(send(&uploads).unwrap(), Stored::Waits);
     assert_eq!(send(&uploads).unwrap(), Stored::Held);
     assert_eq!(fs::read(spool.slice_path(1)).unwrap(), [7; 1024]);
+}
+
+#[test]
+fn an_upload_of_another_version_is_left_alone_by_whatever_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    let asked = ask(Some("s"), 3000);
+    uploads.begin(&asked).unwrap();
+    let spool = Spool::of(&uploads.data, &asked.name);
+    fs::write(spool.slice_path(1), [7; 1024]).unwrap();
+    fs::write(spool.path().join("1.left.part"), "what only its own program knows").unwrap();
+    let json = spool.path().join("upload.json");
+    let right = fs::read_to_string(&json).unwrap();
+    fs::write(&json, right.replace("\"version\": 1", "\"version\": 2")).unwrap();
+    for who in ["s", "other"] {
+        let refused = uploads.begin(&ask(Some(who), 3000)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Conflict);
+        assert!(refused.message.contains("version 2") && refused.message.contains("version 1"), "{}", refused.message);
+    }
+    assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("version 2"));
+    assert!(uploads.digests(&asked.name, 0, 9).unwrap_err().message.contains("version 2"));
+    bigupd::sweep::clean(&uploads.data, Duration::ZERO).unwrap();
+    bigupd::expiry::expire(&uploads.data, Duration::ZERO, &uploads.metrics).unwrap();
+    assert!(spool.path().join("1.left.part").exists());
+    fs::write(&json, right).unwrap();
+    let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
+    assert_eq!(unfinished.holdings.waiting, [1]);
+}
+
+#[test]
+fn an_upload_that_cannot_be_read_is_kept_aside_by_who_begins_and_by_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    let asked = ask(Some("s"), 3000);
+    uploads.begin(&asked).unwrap();
+    let spool = Spool::of(&uploads.data, &asked.name);
+    fs::write(spool.slice_path(1), [7; 1024]).unwrap();
+    fs::write(spool.path().join("upload.json"), "garbage").unwrap();
+    assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("damaged/"));
+    assert_eq!(uploads.digests(&asked.name, 0, 9).unwrap_err().code, ErrorCode::NoUpload);
+    assert!(spool.slice_path(1).exists());
+    let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
+    assert_eq!(unfinished.holdings.waiting, [0; 0]);
+    let damaged = fs::read_dir(folder.path().join("damaged")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read(damaged.join("tmp/f/1")).unwrap(), [7; 1024]);
+    assert_eq!(fs::read(damaged.join("tmp/f/upload.json")).unwrap(), b"garbage");
+}
+
+/// The uploads of a folder in which nobody takes over what was heard of in the last hour.
+fn patient(folder: &tempfile::TempDir) -> Uploads {
+    let mut uploads = uploads(folder);
+    let config = Config { takeover_after: Duration::from_secs(3600), ..(*uploads.config).clone() };
+    uploads.config = Arc::new(config);
+    uploads
+}
+
+/// Makes all that there is of an upload look as if nobody had been heard of for a day.
+fn fall_silent(spool: &Spool) {
+    let day_ago = std::time::SystemTime::now() - Duration::from_secs(86_400);
+    let entries = fs::read_dir(spool.path()).unwrap().map(|entry| entry.unwrap().path());
+    for path in entries.chain([spool.path().to_owned()]) {
+        fs::File::open(path).unwrap().set_modified(day_ago).unwrap();
+    }
+}
+
+/// Sends these slices of 1024 bytes, or what is left of the file, from this source.
+fn send(uploads: &Uploads, source: Option<&str>, ids: impl IntoIterator<Item = u64>, content: &[u8]) {
+    for slice_id in ids {
+        let part = content.chunks(1024).nth(slice_id as usize).unwrap();
+        let asked = slice_of(source, slice_id, part.len());
+        let Admission::Take { target, kinds, offset } = uploads.admit(&asked).unwrap() else { continue };
+        target.file().unwrap().write_all(part).unwrap();
+        let digests = kinds.iter().map(|kind| {
+            let mut hasher = SliceHasher::new(*kind, offset);
+            hasher.update(part);
+            hasher.finish()
+        });
+        uploads.commit(&asked, target, &digests.collect::<Vec<_>>()).unwrap();
+    }
+}
+
+fn slice_of(source: Option<&str>, slice_id: u64, len: usize) -> SliceAsk {
+    SliceAsk {
+        by: Access::Everything,
+        peer: None,
+        name: FileName::new("f").unwrap(),
+        slice_id,
+        len: len as u64,
+        digest: None,
+        offset: None,
+        source: source.map(str::to_owned),
+        begin: None,
+    }
+}
+
+fn code(uploads: &Uploads, ask: &BeginAsk) -> Option<ErrorCode> {
+    uploads.begin(ask).err().map(|refusal| refusal.code)
+}
+
+#[test]
+fn whatever_is_heard_of_the_owner_keeps_an_upload_from_being_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = patient(&folder);
+    let (owner, other) = (ask(Some("owner"), 3000), ask(Some("other"), 2500));
+    uploads.begin(&owner).unwrap();
+    send(&uploads, Some("owner"), [1], &[7; 3000]);
+    let spool = Spool::of(&uploads.data, &owner.name);
+    let held = SliceAsk {
+        digest: spool.lock().unwrap().unwrap().records().get(1).unwrap().map(|r| r.digest),
+        ..slice_of(Some("owner"), 1, 1024)
+    };
+    let arriving = std::cell::RefCell::new(vec![]);
+    let signs: [(&str, &dyn Fn()); 4] = [
+        ("begins", &|| drop(uploads.begin(&owner).unwrap())),
+        ("looks, naming its source", &|| drop(uploads.peek(&owner.name, Some("owner")).unwrap())),
+        ("sends what is held", &|| assert!(matches!(uploads.admit(&held), Ok(Admission::Held(_))))),
+        ("sends a slice of which no byte came", &|| {
+            let Ok(Admission::Take { target, .. }) = uploads.admit(&slice_of(Some("owner"), 0, 1024)) else { panic!() };
+            arriving.borrow_mut().push(target);
+        }),
+    ];
+    for (how, sign) in signs {
+        fall_silent(&spool);
+        sign();
+        assert_eq!(code(&uploads, &other), Some(ErrorCode::Busy), "the owner {how}");
+        fall_silent(&spool);
+        // Neither of these is heard of the owner.
+        uploads.peek(&owner.name, None).unwrap();
+        uploads.peek(&owner.name, Some("other")).unwrap();
+        assert!(spool.silent().unwrap() > Duration::from_secs(3600), "{how}");
+    }
+    assert_eq!(code(&uploads, &other), None, "and is silent");
+    assert_eq!(uploads.begin(&owner).unwrap_err().code, ErrorCode::Busy, "now it is the other's");
+}
+
+#[test]
+fn an_upload_that_only_waits_for_its_end_is_not_taken_over_unless_merging_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    let owner = ask(Some("owner"), 3000);
+    uploads.begin(&owner).unwrap();
+    send(&uploads, Some("owner"), 0..3, &[7; 3000]);
+    let spool = Spool::of(&uploads.data, &owner.name);
+    let other = ask(Some("other"), 2500);
+    fall_silent(&spool);
+    let refusal = uploads.begin(&other).unwrap_err();
+    assert!(refusal.code == ErrorCode::Busy && refusal.message.contains("being finished"), "{}", refusal.message);
+    let mut locked = spool.lock().unwrap().unwrap();
+    let failing = Upload { last_error: Some("the disk is broken".to_owned()), ..locked.upload().clone() };
+    locked.save(failing).unwrap();
+    drop(locked);
+    let merger = spool.try_merger_lock().unwrap();
+    assert_eq!(code(&uploads, &other), Some(ErrorCode::Busy), "one more merger tries it");
+    drop(merger);
+    assert_eq!(code(&uploads, &other), None);
+}
+
+#[test]
+fn a_block_is_lifted_with_what_was_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    let asked = BeginAsk { name: FileName::new("c/d").unwrap(), ..ask(Some("s"), 3000) };
+    let in_the_way = uploads.data.files().join("c");
+    uploads.begin(&asked).unwrap();
+    let spool = Spool::of(&uploads.data, &asked.name);
+    let block = || {
+        let mut locked = spool.lock().unwrap().unwrap();
+        let blocked = Upload { blocked: Some("something was in the way".to_owned()), ..locked.upload().clone() };
+        locked.save(blocked).unwrap();
+    };
+    block();
+    fs::write(&in_the_way, "a file where a folder is to be").unwrap();
+    let refusal = uploads.begin(&asked).unwrap_err();
+    assert!(refusal.code == ErrorCode::Conflict && refusal.message.contains("move that away"), "{}", refusal.message);
+    fs::remove_file(&in_the_way).unwrap();
+    assert_eq!(code(&uploads, &asked), None, "it was moved away");
+    block();
+    fs::create_dir(&in_the_way).unwrap();
+    fs::write(in_the_way.join("d"), "another file").unwrap();
+    let refusal = uploads.begin(&asked).unwrap_err();
+    assert!(refusal.code == ErrorCode::Exists && refusal.message.contains("--replace"), "{}", refusal.message);
+    assert!(!refusal.message.contains(folder.path().to_str().unwrap()), "{}", refusal.message);
+    assert_eq!(code(&uploads, &BeginAsk { replace: true, ..asked }), None, "it is to be replaced");
+}
+
+#[test]
+fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
+    for (most, old, left, new) in [
+        // (max_slices, slice size and bytes of what was left, and of what is pushed)
+        (1_000_000, 1, 10, (8 << 20, 3 << 20)),
+        (1_000_000, 1024, 10_240, (8 << 20, 2 << 30)),
+        (100, 1024, 10_240, (1 << 20, 50 << 20)),
+        // Few bytes are not worth many requests.
+        (1_000_000, 1, 10, (900_000, 900_000)),
+    ] {
+        for (from, says_size) in [("other", true), ("owner", false)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut uploads = uploads(&folder);
+            let plan = Plan::new(None, Some(old), says_size.then_some(left)).unwrap();
+            let owner = BeginAsk { plan, ..ask(Some("owner"), 0) };
+            uploads.begin(&owner).unwrap();
+            let spool = Spool::of(&uploads.data, &owner.name);
+            fs::write(spool.slice_path(0), vec![1; old as usize]).unwrap();
+            let mut config = (*uploads.config).clone();
+            config.limits.slices = most;
+            uploads.config = Arc::new(config);
+            let wanted = Plan::new(None, Some(new.0), Some(new.1)).unwrap();
+            let asked = BeginAsk { plan: wanted, ..ask(Some(from), 0) };
+            let begun = uploads.begin(&asked);
+            if from == "owner" && new.1 == 900_000 {
+                let Ok(Standing::Unfinished(kept)) = begun else { panic!("{begun:?}") };
+                assert_eq!(kept.upload.plan.slice_size, Some(1), "its own slices stay");
+                continue;
+            }
+            let Ok(Standing::Unfinished(begun)) = begun else { panic!("{most} {old} {from}: {begun:?}") };
+            assert_eq!((begun.upload.plan, begun.holdings.ranges().count()), (wanted, 0), "{most} {old} {from}");
+            assert!(!begun.upload.taken_over);
+        }
+    }
+}
+
+#[test]
+fn of_an_upload_that_holds_nothing_the_cut_is_that_of_who_takes_it_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = uploads(&folder);
+    uploads.begin(&BeginAsk { plan: Plan::new(None, Some(10), Some(3000)).unwrap(), ..ask(Some("one"), 0) }).unwrap();
+    let Standing::Unfinished(begun) = uploads.begin(&ask(Some("two"), 3000)).unwrap() else {
+        panic!("it is not finished")
+    };
+    assert_eq!(begun.upload.plan.slice_size, Some(1024));
+}
+
+#[test]
+fn clients_that_name_no_source_are_told_apart_by_their_addresses_while_the_first_is_heard_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = patient(&folder);
+    let from = |address: &str| BeginAsk { peer: Some(address.parse().unwrap()), ..ask(None, 3000) };
+    let slice_from = |address: &str| SliceAsk {
+        peer: Some(Peer(format!("{address}:9").parse().unwrap())),
+        ..slice_of(None, 0, 1024)
+    };
+    let takes = |address| matches!(uploads.admit(&slice_from(address)), Ok(Admission::Take { .. }));
+    let (one, two) = ("10.0.0.1", "10.0.0.2");
+    uploads.begin(&from(one)).unwrap();
+    assert_eq!((code(&uploads, &from(two)), code(&uploads, &from(one))), (Some(ErrorCode::Busy), None));
+    let Ok(Admission::Take { target, kinds, offset }) = uploads.admit(&slice_from(one)) else {
+        panic!("it is its own")
+    };
+    assert!(takes(one) && !takes(two));
+    fall_silent(&Spool::of(&uploads.data, &from(one).name));
+    assert!(!takes(two), "it is to ask first");
+    assert_eq!(code(&uploads, &from(two)), None);
+    assert!(takes(two) && !takes(one));
+    // What was let in before must not come between those of the other one.
+    target.file().unwrap().write_all(&[7; 1024]).unwrap();
+    let mut hasher = SliceHasher::new(kinds[0], offset);
+    hasher.update(&[7; 1024]);
+    let late = uploads.commit(&slice_from(one), target, &[hasher.finish()]);
+    assert_eq!(late.unwrap_err().code, ErrorCode::Conflict);
 }

@@ -57,18 +57,29 @@ pub struct Server {
     agent: ureq::Agent,
     url: String,
     token: Option<String>,
+    is_oldest: bool,
 }
 
 impl Server {
     /// The endpoint below `url`.
     pub fn new(url: &str) -> Server {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_TIME));
-        Server { agent: config.build().into(), url: format!("{url}/big_file_upload"), token: None }
+        Server { agent: config.build().into(), url: format!("{url}/big_file_upload"), token: None, is_oldest: false }
     }
 
     /// The same, with a token that goes with every request.
     pub fn with_token(self, token: &str) -> Server {
         Server { token: Some(token.to_owned()), ..self }
+    }
+
+    /// The same, as the oldest clients ask, which cannot say whose slices they send: queries go as they are.
+    pub fn as_oldest(self) -> Server {
+        Server { is_oldest: true, ..self }
+    }
+
+    fn target(&self, query: &str) -> String {
+        let query = if self.is_oldest { query.to_owned() } else { sourced(query) };
+        format!("{}?{query}", self.url)
     }
 
     fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
@@ -92,7 +103,7 @@ impl Server {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_TIME));
         // Connections stay open, however long a test takes from one request to the next.
         let config = config.tls_config(tls).max_idle_age(Duration::from_secs(3600));
-        Server { agent: config.build().into(), url: format!("{url}/big_file_upload"), token: None }
+        Server { agent: config.build().into(), url: format!("{url}/big_file_upload"), token: None, is_oldest: false }
     }
 
     /// A GET with these parameters, already encoded.
@@ -105,19 +116,18 @@ impl Server {
     /// # Errors
     /// There is no answer.
     pub fn try_get(&self, query: &str) -> Result<Answer, ureq::Error> {
-        self.authorized(self.agent.get(format!("{}?{query}", self.url))).call().map(read)
+        self.authorized(self.agent.get(self.target(query))).call().map(read)
     }
 
     /// A POST of a raw body with these parameters, already encoded.
     pub fn post(&self, query: &str, body: &[u8]) -> Answer {
-        let request =
-            self.authorized(self.agent.post(format!("{}?{query}", self.url))).content_type("application/octet-stream");
+        let request = self.authorized(self.agent.post(self.target(query))).content_type("application/octet-stream");
         read(request.send(body).unwrap_or_else(|e| panic!("POST {query}: {e}")))
     }
 
     /// A POST with one more header.
     pub fn post_with(&self, query: &str, header: (&str, &str), body: &[u8]) -> Answer {
-        let request = self.authorized(self.agent.post(format!("{}?{query}", self.url))).header(header.0, header.1);
+        let request = self.authorized(self.agent.post(self.target(query))).header(header.0, header.1);
         read(request.send(body).unwrap_or_else(|e| panic!("POST {query}: {e}")))
     }
 }
@@ -183,8 +193,18 @@ pub fn read_answer(stream: &mut TcpStream) -> String {
     }
 }
 
-/// The head of a POST to the endpoint, to be sent over a plain connection. `headers` are whole lines without an end.
+/// `query` with a source, as clients name one, where it is about an upload of several slices and names none.
+pub fn sourced(query: &str) -> String {
+    let is_left = |part: &str| {
+        matches!(part, "peek=1" | "slice_num=0" | "slice_num=1") || part.starts_with("source=") || part.is_empty()
+    };
+    if query.split('&').any(is_left) { query.to_owned() } else { format!("{query}&source=test") }
+}
+
+/// The head of a POST to the endpoint, to be sent over a plain connection. `headers` are whole lines without an end. A source
+/// is named as by [`sourced`].
 pub fn post_head(query: &str, headers: &[&str]) -> Vec<u8> {
+    let query = sourced(query);
     let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     format!("POST /big_file_upload?{query} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n").into_bytes()
 }

@@ -255,8 +255,12 @@ fn without_leaves_or_source_a_damaged_file_is_found_and_sent_whole() {
     }
     eventually("the file is finished", || daemon.finished("odd").exists());
     for (id, slice) in content.chunks(16384).enumerate() {
-        daemon.server().get("file_name=plain&slice_size=16384&file_size=30000").expect(200);
-        daemon.server().post(&format!("file_name=plain&slice_id={id}&slice_size={}", slice.len()), slice).expect(200);
+        daemon.server().as_oldest().get("file_name=plain&slice_num=2").expect(200);
+        daemon
+            .server()
+            .as_oldest()
+            .post(&format!("file_name=plain&slice_id={id}&slice_size={}", slice.len()), slice)
+            .expect(200);
     }
     eventually("the file is finished", || daemon.finished("plain").exists());
     flip(&daemon.finished("odd"), 3);

@@ -49,7 +49,7 @@ fn an_abandoned_upload_goes_and_those_at_work_stay() {
     let merger = spool_of(&daemon, "merged").try_merger_lock().unwrap().unwrap();
     let mut stuck = http::connect(daemon.url());
     let head = format!(
-        "POST /big_file_upload?file_name=arriving&slice_id=2&slice_size={SLICE} HTTP/1.1\r\nHost: localhost\r\n\
+        "POST /big_file_upload?file_name=arriving&slice_id=2&slice_size={SLICE}&source=test HTTP/1.1\r\nHost: localhost\r\n\
          Content-Length: {SLICE}\r\n\r\nx"
     );
     stuck.write_all(head.as_bytes()).unwrap();

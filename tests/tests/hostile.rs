@@ -128,7 +128,7 @@ fn bodies_of_doubtful_length_are_refused_and_what_follows_is_no_request() {
     let endless = slice_1(&["Content-Length: 18446744073709551615"], SMUGGLED.as_bytes());
     assert_eq!(target.statuses("longest", &endless), [431]);
     let old =
-        b"POST /big_file_upload?file_name=a&slice_id=1&slice_size=10 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        b"POST /big_file_upload?file_name=a&slice_id=1&slice_size=10&source=test HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(target.statuses("HTTP/1.0", &[old, chunked, SMUGGLED.as_bytes()].concat()), [400]);
     target.unharmed("doubtful length");
 }
@@ -410,9 +410,11 @@ fn digests_that_are_none_are_refused_wherever_they_stand() {
     for digest in odd {
         for line in [
             format!("GET /big_file_upload?file_name=b&slice_num=1&file_digest={digest}"),
-            format!("POST /big_file_upload?file_name=a&slice_id=1&slice_size=10&slice_digest=hash:{digest}"),
-            format!("POST /big_file_upload?file_name=a&slice_id=1&slice_size=10&slice_digest=cv:{digest}"),
-            format!("POST /big_file_upload?file_name=a&slice_id=1&slice_size=10&slice_digest={digest}"),
+            format!(
+                "POST /big_file_upload?file_name=a&slice_id=1&slice_size=10&source=test&slice_digest=hash:{digest}"
+            ),
+            format!("POST /big_file_upload?file_name=a&slice_id=1&slice_size=10&source=test&slice_digest=cv:{digest}"),
+            format!("POST /big_file_upload?file_name=a&slice_id=1&slice_size=10&source=test&slice_digest={digest}"),
             format!("GET /big_file_upload?file_name=a&peek=1&digests={digest}-x"),
         ] {
             let case: String = line.chars().take(120).collect();

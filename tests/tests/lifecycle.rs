@@ -58,7 +58,7 @@ fn a_slice_on_its_way_finishes_after_sigterm_and_new_connections_are_refused() {
     let mut daemon = Daemon::start();
     daemon.server().get("file_name=f&slice_num=2").expect(200);
     let mut stream = http::connect(daemon.url());
-    let head = "POST /big_file_upload?file_name=f&slice_id=0&slice_size=1000 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n";
+    let head = "POST /big_file_upload?file_name=f&slice_id=0&slice_size=1000&source=test HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&[1; 500]).unwrap();
     eventually("the slice arrives", || daemon.spool_has_part("f"));

@@ -327,7 +327,7 @@ fn a_head_has_its_time_and_an_idle_connection_another() {
 #[test]
 fn a_body_that_trickles_is_given_up_with_both_numbers() {
     let daemon = Daemon::with(&["--body-timeout", "1s", "--min-body-rate", "1000"]);
-    daemon.server().get("file_name=a&slice_num=1&file_size=100000").expect(200);
+    daemon.server().get("file_name=a&slice_num=1&file_size=100000&source=test").expect(200);
     let mut stream = connect(daemon.url());
     stream.write_all(&post_head("file_name=a&slice_id=0&slice_size=100000", &["Content-Length: 100000"])).unwrap();
     let mut trickle = stream.try_clone().unwrap();
@@ -367,7 +367,9 @@ fn an_answer_that_nobody_reads_does_not_hold_its_connection() {
     let daemon = with_a_finished_file(&["--body-timeout", "1s"]);
     let mut stream = connect(daemon.url());
     stream
-        .write_all(b"GET /big_file_upload?file_name=a&slice_num=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .write_all(
+            b"GET /big_file_upload?file_name=a&slice_num=1000000&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
         .unwrap();
     let mut start = [0; 15];
     stream.read_exact(&mut start).unwrap();

@@ -218,7 +218,7 @@ fn each_limit_of_sizes_and_numbers_counts_for_itself() {
     refused_once(&watched, "answer_size", || drop(watched.server().get("file_name=a&slice_num=1000000").expect(413)));
     watched.eventually(&[("request_duration_seconds_count{route=\"begin\",status=\"413\"}", 1.0)]);
     // Answers that nobody reads take the room of others.
-    let ask = b"GET /big_file_upload?file_name=a&slice_num=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let ask = b"GET /big_file_upload?file_name=a&slice_num=100000&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut unread = vec![];
     refused_once(&watched, "answers", || {
         while Scrape::of(&watched.url).get("refused_total{limit=\"answers\"}") < 1.0 {
@@ -252,7 +252,9 @@ fn each_limit_of_connections_and_times_counts_for_itself() {
     refused_once(&watched, "reading", || {
         let mut stream = connect(watched.daemon.url());
         stream
-            .write_all(b"GET /big_file_upload?file_name=b&slice_num=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .write_all(
+                b"GET /big_file_upload?file_name=b&slice_num=1000000&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            )
             .unwrap();
         eventually("it is given up", || Scrape::of(&watched.url).get("refused_total{limit=\"reading\"}") > 0.0);
     });

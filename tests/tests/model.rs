@@ -33,6 +33,9 @@ const NAME: &str = "file.bin";
 /// Cases without `PROPTEST_CASES`: some ten seconds.
 const CASES: u32 = 96;
 
+/// Bytes that must be held for each slice that an upload has more by its own cut than by that of who takes it over.
+const WORTH_A_SLICE: u64 = 4 << 10;
+
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/model.txt");
 
 // --- what is drawn
@@ -361,7 +364,10 @@ impl Model {
         let (replace, promise) = (upload.replace || ask.replace, ask.file_digest.or(upload.promise));
         let said_anew = (replace, promise) != (upload.replace, upload.promise);
         if upload.blocked && !said_anew && !upload.needs_comparison() {
-            return Err(ErrorCode::Conflict);
+            let is_other = |finished: &Finished| promise != Some(digest::of_bytes(&finished.content));
+            if !replace && self.finished.as_ref().is_some_and(is_other) {
+                return Err(ErrorCode::Exists);
+            }
         }
         (upload.plan, upload.replace, upload.promise, upload.blocked) = (plan, replace, promise, false);
         upload.drop_what_does_not_fit();
@@ -379,10 +385,15 @@ impl Model {
         if !silent {
             return Err(ErrorCode::Busy);
         }
+        if upload.is_whole() && !upload.needs_comparison() && !upload.blocked {
+            return Err(ErrorCode::Busy);
+        }
         let slice_size = upload.plan.slice_size.or(ask.plan.slice_size);
         let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
         let shared = Plan::new(by_number, slice_size, ask.plan.file_size).map_err(code)?;
-        let keep = upload.plan.common_slices(&shared);
+        let more = shared.slice_num.unwrap_or(0).saturating_sub(ask.plan.slice_num.unwrap_or(u64::MAX));
+        let is_worth_it = !upload.held.is_empty() && upload.content().len() as u64 >= more * WORTH_A_SLICE;
+        let keep = if is_worth_it { upload.plan.common_slices(&shared) } else { 0 };
         let plan = if keep > 0 { shared } else { ask.plan };
         upload.held.retain(|id, _| *id < keep);
         let taken_over = !upload.held.is_empty();
@@ -444,8 +455,8 @@ impl Model {
         let content = upload.content();
         let digest = digest::of_bytes(&content);
         if upload.promise.is_some_and(|promise| promise != digest) {
-            upload.blocked = true;
-            upload.promise = upload.promise.filter(|_| !upload.taken_over);
+            // It is to be compared, and promised anew.
+            (upload.blocked, upload.taken_over, upload.promise) = (true, true, None);
             return Publishing::Blocked;
         }
         match &self.finished {
@@ -539,6 +550,7 @@ impl World {
             replace,
             recut,
             discard: false,
+            by_size: true,
             peer: None,
         }
     }

@@ -457,5 +457,5 @@ fn the_message_of_a_blocked_upload_steers_no_terminal() {
     post(&server, name, 1, b"4567").expect(200);
     let section = FileName::new(name).unwrap().section_title();
     eventually("the upload is blocked", || daemon.info(&section, "last_error").is_some());
-    assert_refused("blocked", &begin(&server, name), 409, "conflict");
+    assert_refused("blocked", &begin(&server, name), 409, "exists");
 }

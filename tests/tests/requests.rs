@@ -9,8 +9,10 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{Dice, bytes};
 use bigup_tests::http::{Answer, connect, post_head, raw, read_answer, read_head};
 use bigup_tests::process::eventually;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect as connect_socket, socket};
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,9 +33,13 @@ fn assert_refused(case: &str, answer: &Answer, status: u16, error: &str, says: &
     }
 }
 
-/// Query of a slice of the upload `a`.
+/// Query of a slice of the upload `a`, from the source that begins it.
 fn slice(id: u64, len: usize) -> String {
-    format!("file_name=a&slice_id={id}&slice_size={len}")
+    slice_from("test", id, len)
+}
+
+fn slice_from(source: &str, id: u64, len: usize) -> String {
+    format!("file_name=a&slice_id={id}&slice_size={len}&source={source}")
 }
 
 /// The slices of a file of this content, with their ids.
@@ -184,7 +190,7 @@ fn numbers_that_contradict_the_upload_are_refused_and_it_stays_as_it_was() {
         ("file_name=a&slice_num=4", &["slice_num", "3", "4"][..]),
         ("file_name=a&slice_num=3&file_size=26", &["file_size", "25", "26"]),
         ("file_name=a&slice_size=10&file_size=26", &["file_size", "25", "26"]),
-        ("file_name=a&slice_num=0", &["0"]),
+        ("file_name=a&slice_num=0&source=test", &["0"]),
     ] {
         assert_refused(query, &server.get(query), 409, "conflict", says);
     }
@@ -309,14 +315,17 @@ fn only_the_source_that_began_sends_slices() {
     let daemon = Daemon::start();
     let server = daemon.server();
     server.get(&format!("{BEGIN_A}&source=one")).expect(200);
-    for source in ["", "&source=two"] {
-        let query = slice(0, 10) + source;
-        assert_refused(&query, &server.post(&query, &[0; 10]), 409, "conflict", &["another push"]);
+    let oldest = daemon.server().as_oldest();
+    for answer in [
+        oldest.post("file_name=a&slice_id=0&slice_size=10", &[0; 10]),
+        server.post(&slice_from("two", 0, 10), &[0; 10]),
+    ] {
+        assert_refused("POST", &answer, 409, "conflict", &["another push"]);
     }
     assert_refused("GET", &server.get(&format!("{BEGIN_A}&source=two")), 409, "busy", &["another push of a"]);
-    assert_refused("GET", &server.get(BEGIN_A), 409, "conflict", &["another client"]);
+    assert_refused("GET", &oldest.get("file_name=a&slice_num=3"), 409, "conflict", &["another client"]);
     eventually_no_slices(&daemon);
-    server.post(&(slice(0, 10) + "&source=one"), &[0; 10]).expect(200);
+    server.post(&slice_from("one", 0, 10), &[0; 10]).expect(200);
 }
 
 #[test]
@@ -326,15 +335,18 @@ fn a_slice_of_a_finished_file_is_refused_but_for_its_own_source() {
     let content = bytes(4, 25);
     server.get(&format!("{BEGIN_A}&source=me")).expect(200);
     for (id, part) in slices(&content, 10) {
-        server.post(&(slice(id, part.len()) + "&source=me"), part).expect(200);
+        server.post(&slice_from("me", id, part.len()), part).expect(200);
     }
     eventually_finished(&daemon, "a", &content);
     daemon.eventually_clean();
-    for source in ["", "&source=other"] {
-        let query = slice(0, 10) + source;
-        assert_refused(&query, &server.post(&query, &[0; 10]), 409, "exists", &["a is finished"]);
+    let oldest = daemon.server().as_oldest();
+    for answer in [
+        oldest.post("file_name=a&slice_id=0&slice_size=10", &[0; 10]),
+        server.post(&slice_from("other", 0, 10), &[0; 10]),
+    ] {
+        assert_refused("POST", &answer, 409, "exists", &["a is finished"]);
     }
-    let again = server.post(&(slice(0, 10) + "&source=me"), &content[..10]).expect(200);
+    let again = server.post(&slice_from("me", 0, 10), &content[..10]).expect(200);
     assert_eq!((&again.body["held"], &again.body["is_uploaded"]), (&true.into(), &1.into()));
     assert_eq!(daemon.spools(), [""; 0]);
     eventually_finished(&daemon, "a", &content);
@@ -654,7 +666,7 @@ fn other_content_without_any_digest_is_not_answered_as_if_it_were_stored() {
 fn a_last_slice_that_comes_first_with_the_number_of_slices_does_not_set_the_slice_size() {
     let daemon = Daemon::start();
     let server = daemon.server();
-    server.post("file_name=a&slice_num=2&slice_id=1&slice_size=3", b"abc").expect(200);
+    server.post("file_name=a&slice_num=2&slice_id=1&slice_size=3&source=test", b"abc").expect(200);
     server.post("file_name=a&slice_num=2&slice_id=0&slice_size=10", b"0123456789").expect(200);
     eventually_finished(&daemon, "a", b"0123456789abc");
 }
@@ -763,7 +775,7 @@ fn an_upload_that_another_file_blocks_says_so_and_goes_on_with_replace() {
     let server = daemon.server();
     let content = send_all_and_be_blocked(&daemon);
     assert!(daemon.info("a", "last_error").unwrap().contains("exists"));
-    assert_refused("GET", &server.get(BEGIN_A), 409, "conflict", &["a cannot be finished", "exists", "--replace"]);
+    assert_refused("GET", &server.get(BEGIN_A), 409, "exists", &["a cannot be finished", "exists", "--replace"]);
     let peeked = server.get("file_name=a&peek=1").expect(200);
     assert!(peeked.body["last_error"].as_str().unwrap().contains("exists"), "{peeked:?}");
     assert_eq!(std::fs::read(daemon.finished("a")).unwrap(), b"by hand");
@@ -789,9 +801,7 @@ fn a_body_that_stalls_is_given_up_and_leaves_nothing() {
     let daemon = Daemon::with(&["--body-timeout", "300ms"]);
     daemon.server().get(BEGIN_A).expect(200);
     let mut stream = connect(daemon.url());
-    let head =
-        format!("POST /big_file_upload?{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n", slice(0, 10));
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&post_head(&slice(0, 10), &["Content-Length: 10"])).unwrap();
     stream.write_all(b"01234").unwrap();
     let answer = read_answer(&mut stream);
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"timeout\""), "{answer}");
@@ -969,7 +979,7 @@ fn whoever_sends_all_of_a_refused_body_reads_the_answer() {
         ("other length", format!("POST /big_file_upload?{}", slice(1, BIG - 1)), 400, "bad_request"),
         ("unknown upload", format!("POST /big_file_upload?{}", slice(0, BIG).replace("=a", "=b")), 404, "no_upload"),
         ("digest conflict", format!("POST /big_file_upload?{other}"), 409, "conflict"),
-        ("other source", format!("POST /big_file_upload?{}&source=x", slice(1, BIG)), 409, "conflict"),
+        ("other source", format!("POST /big_file_upload?{}", slice_from("x", 1, BIG)), 409, "conflict"),
         ("slice too long", format!("POST /big_file_upload?{}", slice(0, BIG).replace("=a", "=small")), 409, "conflict"),
         ("beyond the end", format!("POST /big_file_upload?{}", slice(2, BIG)), 400, "bad_request"),
         ("other path", "POST /elsewhere".to_owned(), 404, "not_found"),
@@ -1103,7 +1113,9 @@ fn a_connection_cut_within_a_body_leaves_nothing() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let daemon = Daemon::start();
-    let get = |name: &str| format!("GET /big_file_upload?file_name={name}&slice_num=2 HTTP/1.1\r\nHost: localhost\r\n");
+    let get = |name: &str| {
+        format!("GET /big_file_upload?file_name={name}&slice_num=2&source=test HTTP/1.1\r\nHost: localhost\r\n")
+    };
     let posted = [&post_head("file_name=one&slice_id=0&slice_size=3", &["Content-Length: 3"])[..], b"abc"].concat();
     let last = format!("{}Connection: close\r\n\r\n", get("two"));
     let mut stream = connect(daemon.url());
@@ -1186,4 +1198,73 @@ fn a_client_that_closes_its_side_after_the_request_is_answered() {
         [post_head("file_name=h&slice_id=0&slice_num=1&slice_size=10", &["Content-Length: 10"]), b"half".to_vec()];
     assert_refused("half a body", &Answer::parse(&exchange(&half.concat())), 400, "damaged", &["broke off"]);
     assert!(!daemon.finished("h").exists());
+}
+
+#[test]
+fn whoever_begins_several_slices_says_whose_they_are_unless_it_is_the_oldest_client() {
+    let daemon = Daemon::start();
+    let server = daemon.server().as_oldest();
+    for query in [
+        BEGIN_A,
+        "file_name=a&slice_size=10",
+        "file_name=a&slice_num=3&ranges=1",
+        "file_name=a&slice_num=3&wait=1",
+        "file_name=a&slice_num=3&anything=new",
+    ] {
+        assert_refused(query, &server.get(query), 400, "bad_request", &["source", "file_digest"]);
+    }
+    let query = "file_name=a&slice_id=0&slice_size=10&slice_num=3";
+    assert_refused(query, &server.post(query, &[0; 10]), 400, "bad_request", &["source", "file_digest"]);
+    assert_eq!(daemon.spools(), [""; 0]);
+    // As the message says.
+    let digest = blake3::hash(b"x");
+    for (name, named) in [("one", "source=s".to_owned()), ("two", format!("file_digest={digest}"))] {
+        server.get(&format!("file_name={name}&slice_num=3&slice_size=10&{named}")).expect(200);
+    }
+    for query in ["file_name=three&slice_num=3", "file_name=four&slice_num=1&file_size=5"] {
+        server.get(query).expect(200);
+    }
+}
+
+#[test]
+fn a_finished_file_of_the_same_length_does_not_pass_for_that_of_who_names_nothing() {
+    let daemon = Daemon::start();
+    let server = daemon.server().as_oldest();
+    let content = bytes(6, 3000);
+    server.post(&whole("f", 3000), &content).expect(200);
+    let query = "file_name=f&slice_num=1&file_size=3000";
+    assert_refused(query, &server.get(query), 409, "exists", &["file_digest", "source", "--replace"]);
+    let digest = blake3::hash(&content);
+    assert_eq!(server.get(&format!("{query}&file_digest={digest}")).expect(200).body["is_uploaded"], 1);
+    let other = server.get(&format!("{query}&source=x")).expect(200);
+    assert_eq!((&other.body["is_uploaded"], &other.body["same_source"]), (&1.into(), &serde_json::Value::Null));
+    // The oldest client knows no better.
+    assert_eq!(server.get("file_name=f&slice_num=1").expect(200).body["is_uploaded"], 1);
+    assert_eq!(server.get(&format!("{query}&replace=1")).expect(200).body["is_uploaded"], 0);
+}
+
+#[test]
+fn two_of_the_oldest_clients_at_two_addresses_do_not_fill_one_upload_together() {
+    let daemon = Daemon::start();
+    let ask = |from: &str, request: &str, body: &[u8]| {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+        let address = |text: &str| SockaddrIn::from(text.parse::<SocketAddrV4>().unwrap());
+        bind(socket.as_raw_fd(), &address(&format!("{from}:0"))).unwrap();
+        connect_socket(socket.as_raw_fd(), &address(bigup_tests::http::address(daemon.url()))).unwrap();
+        let mut stream = TcpStream::from(socket);
+        let length = body.len();
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        Answer::parse(&read_answer(&mut stream))
+    };
+    let begin = |from| ask(from, "GET /big_file_upload?file_name=a&slice_num=2", b"");
+    let send = |from, id: u64, content: &[u8]| {
+        ask(from, &format!("POST /big_file_upload?file_name=a&slice_id={id}&slice_size=4"), content)
+    };
+    begin("127.0.0.1").expect(200);
+    send("127.0.0.1", 0, b"mine").expect(200);
+    assert_refused("GET", &begin("127.0.0.2"), 409, "busy", &["another push of a"]);
+    assert_refused("POST", &send("127.0.0.2", 1, b"ours"), 409, "conflict", &["another push"]);
+    send("127.0.0.1", 1, b"mine").expect(200);
+    eventually_finished(&daemon, "a", b"minemine");
 }

@@ -275,10 +275,11 @@ fn what_the_seeds_client_left_is_compared_and_gone_on_with() {
         let file = data::file(&daemon.scratch(), "left", len, len);
         let content = std::fs::read(&file).unwrap();
         let slices: Vec<&[u8]> = content.chunks(slice).collect();
-        daemon.server().get(&format!("file_name=f&slice_num={}", slices.len())).expect(200);
+        let server = daemon.server().as_oldest();
+        server.get(&format!("file_name=f&slice_num={}", slices.len())).expect(200);
         for (id, other) in [(0, false), (2, false), (3, true)] {
             let bytes = if other { vec![9; slice] } else { slices[id].to_vec() };
-            daemon.server().post(&format!("file_name=f&slice_id={id}&slice_size={slice}"), &bytes).expect(200);
+            server.post(&format!("file_name=f&slice_id={id}&slice_size={slice}"), &bytes).expect(200);
         }
         let done = done(&push(&daemon, &file, &[]).output().unwrap());
         assert_eq!(done["bytes_sent"].as_u64().unwrap(), len - 2 * slice as u64, "{done}");

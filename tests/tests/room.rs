@@ -173,7 +173,7 @@ fn big_is_refused_small_goes_through(disk: &Disk) {
         disk.assert_stored(path);
     }
     let request = format!(
-        "GET /big_file_upload?file_name=x&slice_size=1024&file_size={} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /big_file_upload?file_name=x&slice_size=1024&file_size={}&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n",
         64 * MIB
     );
     let head = http::raw(disk.daemon.url(), request.as_bytes()).to_lowercase();

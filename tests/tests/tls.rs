@@ -511,7 +511,9 @@ fn the_certificate_of_the_readme_serves_our_client_and_curl() {
         let curl = |query: &str, more: &[&str]| -> Value {
             let mut curl = Command::new("curl");
             curl.args(["--silent", "--show-error", "--tls-max", version, &format!("--tlsv{version}")]).args(more);
-            curl.arg("--cacert").arg(&certificate.cert).arg(format!("{}/big_file_upload?{query}", daemon.url()));
+            curl.arg("--cacert")
+                .arg(&certificate.cert)
+                .arg(format!("{}/big_file_upload?{query}&source=curl", daemon.url()));
             serde_json::from_str(&succeed(&mut curl)).unwrap()
         };
         let name = format!("curl-{version}");

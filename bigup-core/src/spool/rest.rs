@@ -1,8 +1,11 @@
 //! Spools that nobody works on: how long they have been idle, what is left in them and beside them, and their end.
 
-use super::{DIGESTS, MERGER_LOCK, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
+use super::{DIGESTS, MERGER_LOCK, OtherVersion, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
 use crate::data_dir::DataDir;
 use crate::disk::{self, Context, FileLock};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,26 +54,41 @@ impl Spool {
         Ok(SystemTime::now().duration_since(last).unwrap_or_default())
     }
 
-    /// Notes that the client whose upload this is has given up, or that it is back: whoever else waits for its silence need
-    /// not while it has left. That is told by the time of change of `upload.json`, which all daemons see: it is 1970 where the
-    /// client has left. So what saves the upload anew takes it back, too. Nothing is synced.
+    /// Notes that the client whose upload this is has given up, so that whoever else waits for its silence need not. That is
+    /// told by the time of change of `upload.json`, which all daemons see: it is 1970 then. So a sign of life, or what saves
+    /// the upload anew, takes it back. Nothing is synced.
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
-    pub fn set_left(&self, has_left: bool) -> io::Result<()> {
+    pub fn set_left(&self) -> io::Result<()> {
         let path = self.path.join(UPLOAD_JSON);
-        let time = if has_left { UNIX_EPOCH } else { SystemTime::now() };
-        File::open(&path).and_then(|file| file.set_modified(time)).at("noting who left in", &path)
+        File::open(&path).and_then(|file| file.set_modified(UNIX_EPOCH)).at("noting who left in", &path)
     }
 
-    /// Whether the client whose upload this is has given up.
+    /// Notes that the client whose upload this is has been heard of: by the time of change of `upload.json`, which every daemon
+    /// sees, and which wakes nobody who watches the folder. Nothing is synced.
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
-    pub fn has_left(&self) -> io::Result<bool> {
+    pub fn sign_of_life(&self) -> io::Result<()> {
+        let (path, now) = (self.path.join(UPLOAD_JSON), TimeSpec::UTIME_NOW);
+        utimensat(AT_FDCWD, &path, &now, &now, UtimensatFlags::NoFollowSymlink)
+            .map_err(io::Error::from)
+            .at("touching", &path)
+    }
+
+    /// How long ago anything was heard of the client whose upload this is; zero where clocks disagree, for ever where it has
+    /// given up.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn silent(&self) -> io::Result<Duration> {
         let path = self.path.join(UPLOAD_JSON);
-        let changed = std::fs::symlink_metadata(&path).and_then(|found| found.modified()).at("looking at", &path)?;
-        Ok(changed == UNIX_EPOCH)
+        let heard = std::fs::symlink_metadata(&path).and_then(|found| found.modified()).at("looking at", &path)?;
+        if heard == UNIX_EPOCH {
+            return Ok(Duration::MAX);
+        }
+        Ok(self.idle()?.min(SystemTime::now().duration_since(heard).unwrap_or_default()))
     }
 
     /// Bytes of slices that are arriving: those that are being written, as far as they came.
@@ -105,7 +123,11 @@ impl Spool {
             let path = entry.at("listing", &self.path)?.path();
             let is_temporary = path.extension().is_some_and(|extension| extension == "tmp");
             // What has such a name and is a folder is none of ours.
-            if (is_part(&path) || is_temporary) && !is_folder(&path) {
+            if (is_part(&path) || is_temporary) && !is_folder(&path) && is_older(&path, age) {
+                if self.upload().is_err_and(|e| OtherVersion::of(&e).is_some()) {
+                    // Whoever made it knows what its files mean.
+                    return Ok(());
+                }
                 match remove_if_left(&path, age) {
                     Ok(true) => log::info!("removed {}, left by a process that died", path.display()),
                     Ok(false) => {}
@@ -161,6 +183,21 @@ impl Spool {
         let is_folder = std::fs::symlink_metadata(&self.path).at("looking at", &self.path)?.is_dir();
         let at_rest = if is_folder { self.at_rest()? } else { None };
         if is_folder && at_rest.is_none() {
+            return Ok(false);
+        }
+        std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;
+        Ok(true)
+    }
+
+    /// Moves a spool whose `upload.json` cannot be read into `tmp/` of `aside`, with all that it holds. False: somebody works
+    /// on it, or it can be read after all.
+    ///
+    /// # Errors
+    /// As the system gives them; it is where it was.
+    pub fn set_aside_if_unreadable(&self, aside: &DataDir) -> io::Result<bool> {
+        let Some(_at_rest) = self.at_rest()? else { return Ok(false) };
+        // Somebody else may have moved it, and a third one have begun anew here, before this lock was taken.
+        if !self.upload().is_err_and(|e| e.kind() == io::ErrorKind::InvalidData) {
             return Ok(false);
         }
         std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;

@@ -9,6 +9,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Format of `upload.json` that this version writes and reads.
 const VERSION: u32 = 1;
 
+/// An upload that another version of the program made, and that is left as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the upload in tmp/{folder} was made by another version of bigup: its upload.json is of version {is}, this program \
+     reads version {VERSION}"
+)]
+pub struct OtherVersion {
+    pub(super) folder: String,
+    pub(super) is: u64,
+}
+
+impl OtherVersion {
+    /// What an error that came of reading a spool says of another version. None: it is about something else.
+    pub fn of(error: &std::io::Error) -> Option<&OtherVersion> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
 /// What an upload is: enough, with the slices and digests beside it, to rebuild its section of info.ini.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
@@ -18,6 +36,8 @@ pub struct Upload {
     pub plan: Plan,
     /// Whose bytes these are: the one source that may write. None for clients that name none.
     pub source: Option<String>,
+    /// Who sends where no source is named: an address, and the name of a token. None: a source is named, or it is not known.
+    pub client: Option<String>,
     /// Name of the token by which it was begun, or taken over. None: without one.
     pub token: Option<String>,
     /// A finished file of this name is replaced at publication.
@@ -46,6 +66,8 @@ struct Stored {
     #[serde(flatten)]
     plan: Plan,
     source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
     #[serde(default)]
     token: Option<String>,
     replace: bool,
@@ -66,6 +88,7 @@ impl Upload {
             file_name,
             plan,
             source,
+            client: None,
             token: None,
             replace: false,
             taken_over: false,
@@ -94,6 +117,7 @@ impl Upload {
             file_name: self.file_name.as_str().to_owned(),
             plan: self.plan,
             source: self.source.clone(),
+            client: self.client.clone(),
             token: self.token.clone(),
             replace: self.replace,
             taken_over: self.taken_over,
@@ -106,6 +130,16 @@ impl Upload {
         let mut bytes = serde_json::to_vec_pretty(&stored).expect("strings and numbers always serialise");
         bytes.push(b'\n');
         bytes
+    }
+
+    /// The version that the content of an `upload.json` says it is of, where this program reads another one.
+    pub(super) fn other_version(bytes: &[u8]) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u64,
+        }
+        let found: Versioned = serde_json::from_slice(bytes).ok()?;
+        Some(found.version).filter(|version| *version != u64::from(VERSION))
     }
 
     /// Reads the content of `upload.json`.
@@ -123,6 +157,7 @@ impl Upload {
             file_name: FileName::new(&stored.file_name).map_err(|e| e.to_string())?,
             plan,
             source: stored.source,
+            client: stored.client,
             token: stored.token,
             replace: stored.replace,
             taken_over: stored.taken_over,
@@ -150,7 +185,8 @@ mod tests {
         let upload = Upload { file_digest: Some(Digest([7; 32])), taken_over: true, token, paused: true, ..upload() };
         assert_eq!(Upload::from_json(&upload.to_json()), Ok(upload));
         let open = Upload::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
-        let learned = Upload { plan: open.plan.learn(2, 4).unwrap(), ..open };
+        let client = Some("10.0.0.1 t".to_owned());
+        let learned = Upload { plan: open.plan.learn(2, 4).unwrap(), client, ..open };
         assert_eq!(Upload::from_json(&learned.to_json()), Ok(learned));
     }
 
@@ -167,6 +203,15 @@ mod tests {
         let text = String::from_utf8(upload().to_json()).unwrap();
         assert!(!text.contains("paused"), "{text}");
         assert!(!Upload::from_json(text.as_bytes()).unwrap().paused);
+    }
+
+    #[test]
+    fn another_version_is_told_from_what_cannot_be_read() {
+        let text = String::from_utf8(upload().to_json()).unwrap();
+        let newer = text.replace("\"version\": 1", "\"version\": 2").replace("slice_size", "cut");
+        for (text, version) in [(&newer[..], Some(2)), (&text, None), ("{}", None), ("", None), (&newer[1..], None)] {
+            assert_eq!(Upload::other_version(text.as_bytes()), version, "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bigup_core::info_ini::InfoIni;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::ranges::SliceRanges;
-use bigup_core::spool::{Holdings, MergerLock, Records, Spool, Upload, merged_is_right, slice_is_right};
+use bigup_core::spool::{Holdings, MergerLock, OtherVersion, Records, Spool, Upload, merged_is_right, slice_is_right};
 use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
@@ -39,6 +39,12 @@ impl Check<'_> {
             let readable = match read(&spool) {
                 Ok(Some(readable)) => readable,
                 Ok(None) => continue,
+                Err(why) if OtherVersion::of(&why).is_some() => {
+                    if self.is_folder_asked_for(&spool, unseen) {
+                        self.failed("upload", spool.folder(), &why.to_string());
+                    }
+                    continue;
+                }
                 Err(why) => {
                     if self.is_folder_asked_for(&spool, unseen) {
                         self.unusable(&spool, &why.to_string());

@@ -81,7 +81,10 @@ pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Don
 }
 
 /// Takes the merger's lock of a spool from whoever has it, in good time.
-fn take_from_merger(spool: &Spool, wait: Duration) -> io::Result<MergerLock> {
+///
+/// # Errors
+/// It is not given up, there is no such spool, or as the system gives them.
+pub fn take_from_merger(spool: &Spool, wait: Duration) -> io::Result<MergerLock> {
     let deadline = Instant::now() + wait;
     let mut told = None;
     loop {

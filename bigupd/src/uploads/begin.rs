@@ -4,6 +4,7 @@ use super::refusals::{cannot_be_finished, in_the_way, no_room};
 use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
 use crate::access::Access;
 use crate::grants::{Grant, What};
+use crate::operate::cancel::take_from_merger;
 use crate::params::BeginAsk;
 use crate::quota;
 use crate::reply::{Refusal, against_upload};
@@ -11,13 +12,23 @@ use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved};
 use bigup_core::spool::{LockedSpool, Spool, TOLD_FOR, Upload};
-use bigup_core::store::{self, Entry};
+use bigup_core::store::{self, Entry, Finished, Store};
 use bigup_core::wire::ErrorCode;
 use std::io;
 use std::time::Duration;
 
 /// Seconds after which the client of a paused upload may ask again: soon enough after it is resumed.
 const PAUSED_RETRY_AFTER: u64 = 5;
+
+/// Longest time, in seconds, after which who waits for another push is to ask again.
+const BUSY_RETRY_AFTER: u64 = 3;
+
+/// How long a merger may take to leave an upload of which something is to go; longer than the sync of a batch mostly takes.
+const MERGER_LEAVES: Duration = Duration::from_secs(5);
+
+/// Bytes that must be held for each slice that an upload has more by its old cut than by that of who takes it over, or it is
+/// cut anew: a request costs about as much as sending them.
+const WORTH_A_SLICE: u64 = 4 << 10;
 
 impl Uploads {
     /// Begins an upload or goes on with it, or says that the file is finished.
@@ -50,9 +61,9 @@ impl Uploads {
     pub(super) fn begin_or_go_on(&self, ask: &BeginAsk, waits: bool) -> Result<Standing, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
-        let mut doorkeeper = self.doorkeeper.as_ref();
+        let (mut doorkeeper, mut is_merger_told) = (self.doorkeeper.as_ref(), false);
         for _ in 0..ATTEMPTS {
-            if let Some(locked) = self.lock(&spool)? {
+            if let Some(locked) = self.lock_to_begin(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
                     drop(locked);
                     self.publish_now(&spool, &ask.name)?;
@@ -60,17 +71,24 @@ impl Uploads {
                 }
                 check_not_paused(locked.upload())?;
                 self.check_reach(&ask.name)?;
-                let is_takeover = locked.upload().source != ask.source;
                 if let Some(asking) = doorkeeper
-                    && is_takeover
-                    && silence(&spool)? >= self.config.takeover_after
+                    && locked.upload().source != ask.source
+                    && self.silence_of_owner(&spool, &locked, ask)?.is_ok()
                 {
                     drop(locked);
                     asking.admit(ask)?;
                     doorkeeper = None;
                     continue;
                 }
-                let unfinished = self.go_on(&spool, locked, ask)?;
+                let unfinished = match self.go_on(&spool, locked, ask) {
+                    Err(refusal) if !is_merger_told && refusal == merger_at_work(&ask.name) => {
+                        // Mostly it waits for slices that will not come any more.
+                        is_merger_told = true;
+                        drop(take_from_merger(&spool, MERGER_LEAVES));
+                        continue;
+                    }
+                    gone_on => gone_on?,
+                };
                 if unfinished.upload.plan.slice_num != Some(0) {
                     return Ok(Standing::Unfinished(Box::new(unfinished)));
                 }
@@ -109,6 +127,7 @@ impl Uploads {
                 token: ask.by.token().map(str::to_owned),
                 replace: ask.replace,
                 file_digest: ask.file_digest,
+                client: ask.client(),
                 ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
             // Somebody else may create it first; the next round goes on with theirs.
@@ -178,6 +197,16 @@ impl Uploads {
                 let standing = finished(&found, ask.source.as_deref());
                 let certain =
                     ask.file_digest.is_some() || matches!(standing, Standing::Finished { same_source: true, .. });
+                // Two empty files are the same.
+                let is_empty = found.size == 0 && ask.plan.file_size == Some(0);
+                if !ask.by_size && !ask.replace && ask.source.is_none() && !certain && !is_empty {
+                    let message = format!(
+                        "{} exists, and whether it is yours cannot be told: name its digest (file_digest) or your source; \
+                         push with --replace to replace it",
+                        ask.name
+                    );
+                    return Err(Refusal::new(ErrorCode::Exists, message));
+                }
                 Ok((certain || !ask.replace).then_some(standing))
             }
         }
@@ -186,10 +215,11 @@ impl Uploads {
     fn go_on(&self, spool: &Spool, mut locked: LockedSpool, ask: &BeginAsk) -> Result<Unfinished, Refusal> {
         if locked.upload().source == ask.source {
             ask.by.check_go_on(locked.upload())?;
-            self.resume(spool, &mut locked, ask)?;
-            if spool.has_left()? {
-                spool.set_left(false)?;
+            if !is_sender(locked.upload(), ask.source.as_deref(), ask.client().as_deref()) {
+                self.silence_of_owner(spool, &locked, ask)??;
             }
+            self.resume(spool, &mut locked, ask)?;
+            show_life(spool);
             // What was told only now is reserved where it can be; without, each slice that has no room is refused.
             if let Err(e) = locked.reserve(&self.room(), &locked.upload().plan) {
                 log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
@@ -207,6 +237,12 @@ impl Uploads {
         if ask.recut {
             self.recut(spool, locked, ask)?;
         }
+        if self.is_cut_in_vain(&locked.upload().plan, &ask.plan) {
+            let growth = self.cut_off(spool, locked, 0, &ask.plan, ask)?;
+            let upload = Upload { plan: ask.plan, taken_over: false, ..locked.upload().clone() };
+            locked.save(upload)?;
+            growth.into_iter().for_each(Grant::landed);
+        }
         let old = locked.upload();
         // An upload that knows its slice size keeps it, whatever the client would like.
         let wish = match (old.plan.slice_size, ask.plan.slice_size) {
@@ -219,19 +255,65 @@ impl Uploads {
             plan: old.plan.bind(&wish).map_err(against_upload)?,
             replace: old.replace || ask.replace,
             file_digest: ask.file_digest.or(old.file_digest),
+            client: ask.client().or_else(|| old.client.clone()),
             ..old.clone()
         };
         let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
-        match &old.blocked {
-            // Where what was promised turned out wrong, another comparison is the way out.
-            Some(why) if !said_anew && !old.needs_comparison() => Err(cannot_be_finished(&ask.name, why)),
-            _ => {
-                let growth = self.take_growth(&ask.by, locked, &upload.plan)?;
-                locked.save(Upload { blocked: None, ..upload })?;
-                growth.into_iter().for_each(Grant::landed);
-                Ok(())
-            }
+        // Where what was promised turned out wrong, another comparison is the way out.
+        if old.blocked.is_some()
+            && !said_anew
+            && !old.needs_comparison()
+            && let Some(refusal) = self.what_blocks(&upload)?
+        {
+            return Err(refusal);
         }
+        let growth = self.take_growth(&ask.by, locked, &upload.plan)?;
+        locked.save(Upload { blocked: None, ..upload })?;
+        growth.into_iter().for_each(Grant::landed);
+        Ok(())
+    }
+
+    /// Whether an upload cut by `old` can never be completed as who asks for `wish` says that the file is, while another cut
+    /// could. What it holds is worth less than a file that cannot be pushed.
+    fn is_cut_in_vain(&self, old: &Plan, wish: &Plan) -> bool {
+        let (Some(has), Some(would_like)) = (old.slice_size, wish.slice_size) else { return false };
+        let file_size = wish.file_size.filter(|size| old.file_size.is_none_or(|known| known == *size));
+        has != would_like && file_size.is_some() && !self.is_possible(Plan::new(None, Some(has), file_size).ok())
+    }
+
+    fn is_possible(&self, plan: Option<Plan>) -> bool {
+        plan.is_some_and(|plan| self.check_plan(&plan).is_ok())
+    }
+
+    /// Why a file cannot be published under its name as things stand, of an upload that is blocked. None: whatever was in the
+    /// way is not any more, so that it is worth another try.
+    fn what_blocks(&self, upload: &Upload) -> Result<Option<Refusal>, Refusal> {
+        let name = &upload.file_name;
+        let is_same = |found: &Finished| found.stamp.as_ref().is_some_and(|s| Some(s.digest) == upload.file_digest);
+        Ok(match Store::new(&self.data).lookup(name)? {
+            Entry::Nothing => None,
+            Entry::File(found) if upload.replace || is_same(&found) => None,
+            Entry::File(_) => {
+                let message = format!(
+                    "{name} cannot be finished: a file of that name exists, with other content; push with --replace to \
+                     replace it"
+                );
+                Some(Refusal::new(ErrorCode::Exists, message))
+            }
+            Entry::Other(what) => {
+                let why = format!("{what}; move that away and push again, or use another name");
+                Some(cannot_be_finished(name, &why))
+            }
+        })
+    }
+
+    /// How the client of an upload that cannot be finished is told so.
+    ///
+    /// # Errors
+    /// `files/` cannot be read.
+    pub fn refusal_of_blocked(&self, upload: &Upload) -> Result<Refusal, Refusal> {
+        let why = upload.blocked.as_deref().unwrap_or_default();
+        Ok(self.what_blocks(upload)?.unwrap_or_else(|| cannot_be_finished(&upload.file_name, why)))
     }
 
     /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless that is
@@ -248,7 +330,7 @@ impl Uploads {
                 // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
                 let merger = spool.try_merger_lock()?;
                 match locked.keep_first(0, &plan, merger.as_ref()) {
-                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(being_merged(&ask.name)),
+                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(merger_at_work(&ask.name)),
                     dropped => dropped?,
                 }
             }
@@ -260,40 +342,83 @@ impl Uploads {
         Ok(())
     }
 
+    /// For how long the client whose upload this is has been silent, if that is long enough for another one to go on with it;
+    /// else why it is not.
+    fn silence_of_owner(
+        &self,
+        spool: &Spool,
+        locked: &LockedSpool,
+        ask: &BeginAsk,
+    ) -> Result<Result<Duration, Refusal>, Refusal> {
+        let (upload, silent) = (locked.upload(), spool.silent()?);
+        if silent < self.config.takeover_after {
+            return Ok(Err(still_at_work(upload, ask, silent, self.config.takeover_after)));
+        }
+        let unfinished = Unfinished { holdings: locked.holdings()?, upload: upload.clone() };
+        // All that its client has to do is done. Where merging fails for good another one may do better.
+        let is_ending = unfinished.is_all_held() && upload.may_be_published();
+        if is_ending && (upload.last_error.is_none() || spool.merger()?.is_some()) {
+            return Ok(Err(being_finished(&ask.name)));
+        }
+        Ok(Ok(silent))
+    }
+
+    /// Makes sure that an upload can go on by the plan `next`, of which it keeps the first `keep` slices. What that takes out
+    /// of quotas, until it is saved.
+    fn cut_off(
+        &self,
+        spool: &Spool,
+        locked: &LockedSpool,
+        keep: u64,
+        next: &Plan,
+        ask: &BeginAsk,
+    ) -> Result<Option<Grant>, Refusal> {
+        let name = &ask.name;
+        let growth = self.take_growth(&ask.by, locked, next)?;
+        // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
+        let merger = spool.try_merger_lock()?;
+        locked.reserve(&self.room(), next).map_err(|e| no_room(e, name.as_str()))?;
+        match locked.keep_first(keep, next, merger.as_ref()) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(merger_at_work(name)),
+            kept => Ok(kept.map(|()| growth)?),
+        }
+    }
+
+    /// By which plan another source goes on with an upload of `old`, and how many of its slices stay.
+    fn shared_plan(&self, spool: &Spool, locked: &LockedSpool, ask: &BeginAsk) -> Result<(Plan, u64), Refusal> {
+        let (old, holdings) = (locked.upload(), locked.holdings()?);
+        let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
+        // The number of slices counts where nothing else is said; else it follows.
+        let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
+        let shared = Plan::new(by_number, slice_size, ask.plan.file_size).ok();
+        let Some(shared) = shared.filter(|plan| self.is_possible(Some(*plan))) else { return Ok((ask.plan, 0)) };
+        let more = shared.slice_num.unwrap_or(0).saturating_sub(ask.plan.slice_num.unwrap_or(u64::MAX));
+        let held = spool.bytes(old, &holdings)?.held;
+        let is_worth_it = holdings.ranges().count() > 0 && held >= more.saturating_mul(WORTH_A_SLICE);
+        match old.plan.common_slices(&shared) {
+            keep if keep > 0 && is_worth_it => Ok((shared, keep)),
+            _ => Ok((ask.plan, 0)),
+        }
+    }
+
     /// Another source goes on with an upload that fell silent.
     fn take_over(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
-        let old = locked.upload().clone();
-        let idle = silence(spool)?;
         let name = &ask.name;
         if ask.source.is_none() {
             let message =
                 format!("another client's push of {name} is unfinished; finish it there, or use another name");
             return Err(Refusal::new(ErrorCode::Conflict, message));
         }
-        if idle < self.config.takeover_after {
-            return Err(still_at_work(&old, ask, idle, self.config.takeover_after));
-        }
-        let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
-        // The number of slices counts where nothing else is said; else it follows.
-        let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
-        let shared = Plan::new(by_number, slice_size, ask.plan.file_size).map_err(against_upload)?;
-        let keep = old.plan.common_slices(&shared);
-        let plan = if keep > 0 { shared } else { ask.plan };
-        let is_anothers = old.token.as_deref() != ask.by.token();
+        let silent = self.silence_of_owner(spool, locked, ask)??;
+        let (plan, keep) = self.shared_plan(spool, locked, ask)?;
+        let is_anothers = locked.upload().token.as_deref() != ask.by.token();
         let granted = is_anothers.then(|| self.take(&ask.by, name, What::TakeOver)).transpose()?;
-        let growth = self.take_growth(&ask.by, locked, &plan)?;
-        // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
-        let merger = spool.try_merger_lock()?;
-        locked.reserve(&self.room(), &plan).map_err(|e| no_room(e, name.as_str()))?;
-        match locked.keep_first(keep, &plan, merger.as_ref()) {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(being_merged(name)),
-            kept => kept?,
-        }
+        let growth = self.cut_off(spool, locked, keep, &plan, ask)?;
         let holdings = locked.holdings()?;
         log::info!(
             upload = name.as_str();
             "{name}: another source goes on after {} s of silence; {} slices are to be compared",
-            spool.idle()?.as_secs(),
+            spool.idle()?.as_secs().min(silent.as_secs()),
             holdings.ranges().count()
         );
         let taken_over = holdings.ranges().count() > 0;
@@ -342,16 +467,6 @@ impl Uploads {
     }
 }
 
-/// For how long the client of an upload has not been heard of: for ever where it has given up.
-fn silence(spool: &Spool) -> io::Result<Duration> {
-    if spool.has_left()? { Ok(Duration::MAX) } else { spool.idle() }
-}
-
-fn being_merged(name: &FileName) -> Refusal {
-    let message = format!("{name} is being merged; ask again in a moment");
-    Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
-}
-
 /// Whether the other push differs is for the asker to find out: it may be its own, interrupted a moment ago.
 fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: Duration) -> Refusal {
     let sizes = match (old.plan.file_size, ask.plan.file_size) {
@@ -364,7 +479,34 @@ fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: D
         ask.name,
         idle.as_secs()
     );
-    Refusal { retry_after: Some(left.min(3)), ..Refusal::new(ErrorCode::Busy, message) }
+    Refusal { retry_after: Some(left.min(BUSY_RETRY_AFTER)), ..Refusal::new(ErrorCode::Busy, message) }
+}
+
+/// Something of an upload is to go, which a merger may be about to append.
+fn merger_at_work(name: &FileName) -> Refusal {
+    let message = format!("{name} is being merged; ask again in a moment");
+    Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
+}
+
+/// The client of an upload has done all it has to.
+fn being_finished(name: &FileName) -> Refusal {
+    let message = format!("another push of {name} has sent everything, and the file is being finished: ask again then");
+    Refusal { retry_after: Some(BUSY_RETRY_AFTER), ..Refusal::new(ErrorCode::Busy, message) }
+}
+
+/// Whether who names this source, or none and is this client, may send slices of an upload. Of clients that name none those
+/// of different addresses or tokens are told apart, where slices of two could come together.
+pub(super) fn is_sender(upload: &Upload, source: Option<&str>, client: Option<&str>) -> bool {
+    let is_same_client = upload.client.as_deref().zip(client).is_none_or(|(one, other)| one == other);
+    let is_whole = matches!(upload.plan.slice_num, Some(0 | 1));
+    upload.source.as_deref() == source && (source.is_some() || is_same_client || is_whole)
+}
+
+/// Notes that the client of an upload is heard of. Where that cannot be noted the upload may be taken over sooner.
+pub(super) fn show_life(spool: &Spool) {
+    if let Err(e) = spool.sign_of_life() {
+        log::debug!("{e}");
+    }
 }
 
 /// While an upload is paused nothing of it is taken. What arrives already may end.

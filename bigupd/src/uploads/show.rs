@@ -1,7 +1,8 @@
 //! How uploads stand, for who only looks.
 
+use super::begin::show_life;
 use super::refusals::no_upload;
-use super::{Standing, Unfinished, Uploads, finished};
+use super::{Standing, Unfinished, Uploads, finished, unusable};
 use crate::metrics::Limit;
 use crate::reply::Refusal;
 use bigup_core::digest::SliceDigest;
@@ -15,7 +16,8 @@ use std::io;
 const LISTED_LEN: usize = 256;
 
 impl Uploads {
-    /// How a name stands, changing nothing. None: nothing is known of it.
+    /// How a name stands, changing nothing. None: nothing is known of it. Who names the source of an upload shows that it
+    /// is alive.
     ///
     /// # Errors
     /// The data folder cannot be read.
@@ -38,9 +40,14 @@ impl Uploads {
         look: impl FnOnce() -> Result<Entry, Refusal>,
     ) -> Result<Option<Standing>, Refusal> {
         let spool = Spool::of(&self.data, name);
-        if let Some(upload) = spool.upload()? {
+        if let Some(upload) = spool.upload().map_err(|e| unusable(&spool, e))? {
             match spool.holdings(&upload) {
-                Ok(holdings) => return Ok(Some(Standing::Unfinished(Box::new(Unfinished { upload, holdings })))),
+                Ok(holdings) => {
+                    if source.is_some() && upload.source.as_deref() == source {
+                        show_life(&spool);
+                    }
+                    return Ok(Some(Standing::Unfinished(Box::new(Unfinished { upload, holdings }))));
+                }
                 // Finished in between.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e.into()),
@@ -61,7 +68,7 @@ impl Uploads {
         match self.lock(&spool)? {
             Some(locked) if source.is_some() && locked.upload().source.as_deref() == source => {
                 log::debug!(upload = name.as_str(); "{name}: its client has given up");
-                Ok(spool.set_left(true)?)
+                Ok(spool.set_left()?)
             }
             _ => Ok(()),
         }

@@ -1,17 +1,18 @@
 //! What becomes of a slice: before its body is read, and once it came whole.
 
-use super::begin::check_not_paused;
+use super::begin::{check_not_paused, is_sender, show_life};
 use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
 use super::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use crate::config::SliceAck;
 use crate::grants::{Grant, What};
 use crate::metrics::Synced;
 use crate::params::BeginAsk;
+use crate::peer::Peer;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::publish::Outcome;
 use bigup_core::room::RoomError;
-use bigup_core::spool::{Place, Spool};
+use bigup_core::spool::{Place, SliceError, Spool, Upload};
 use bigup_core::store::{Entry, Finished};
 use bigup_core::wire::ErrorCode;
 use std::io::ErrorKind;
@@ -37,10 +38,12 @@ impl Uploads {
         let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
+        check_sender(locked.upload(), ask)?;
         locked.check_offset(ask.slice_id, ask.offset)?;
         let given: Vec<SliceDigest> = ask.digest.into_iter().collect();
         if locked.place(ask.slice_id, ask.len, ask.source.as_deref(), &given)? == Place::Held {
             drop(locked);
+            show_life(&spool);
             return self.keep_promise(ask).map(|()| Admission::Held(None));
         }
         let mut kinds = locked.digest_kinds(ask.slice_id, ask.len)?;
@@ -79,6 +82,7 @@ impl Uploads {
         };
         let spool = Spool::of(&self.data, &ask.name);
         let Some(mut locked) = self.lock(&spool)? else { return self.finished_meanwhile(ask, digests) };
+        check_sender(locked.upload(), ask)?;
         let plan = locked.upload().plan.learn(ask.slice_id, ask.len).ok();
         let growth = plan.map(|plan| self.take_growth(&ask.by, &locked, &plan)).transpose()?.flatten();
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
@@ -219,4 +223,11 @@ impl Uploads {
     fn is_room_coming_back(&self) -> bool {
         Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(|spool| spool.moved_within(STILL_MERGING)))
     }
+}
+
+/// Whether a slice comes from who sends this upload; of clients that name a source its place tells.
+fn check_sender(upload: &Upload, ask: &SliceAsk) -> Result<(), Refusal> {
+    let client = ask.by.client(ask.peer.and_then(Peer::ip));
+    let is_other = ask.source.is_none() && !is_sender(upload, None, client.as_deref());
+    if is_other { Err(SliceError::OtherSource.into()) } else { Ok(()) }
 }

@@ -132,6 +132,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
         replace: false,
         recut: false,
         discard: false,
+        by_size: false,
         peer: None,
     };
     let _ = uploads.begin(&ask);
