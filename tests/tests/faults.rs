@@ -396,7 +396,7 @@ const SLICE_SIZE: usize = 8192;
 
 fn begin(lane: &Lane, content: &[u8]) -> bigup_tests::http::Answer {
     let slice_num = content.len().div_ceil(SLICE_SIZE);
-    let query = format!("slice_num={slice_num}&slice_size={SLICE_SIZE}&file_size={}", content.len());
+    let query = format!("slice_num={slice_num}&slice_size={SLICE_SIZE}&file_size={}&source=test", content.len());
     lane.daemon.server().get(&format!("file_name=f&{query}"))
 }
 
@@ -485,7 +485,7 @@ fn a_single_slice_whose_sync_failed_is_asked_for_again() {
     begin(&lane, &content).expect(200);
     let fault = Fault { kinds: kind::SYNC, only: "/0", effect: Effect::LosesLater, ..ERROR };
     lane.faults.arm(&fault, 1);
-    let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
+    let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000&source=test";
     let server = lane.daemon.server();
     assert_eq!(server.post(query, &content).expect(500).body["error"], "internal");
     assert_eq!(begin(&lane, &content).expect(200).held(), Vec::<u64>::new());
@@ -871,7 +871,7 @@ fn an_upload_that_is_finished_but_not_removed_is_finished() {
     // Only an upload that has begun takes a spool.
     begin(&lane, &content).expect(200);
     lane.faults.arm(&Fault { kinds: kind::REMOVE, only: "/upload.json", ..ERROR }, 1);
-    let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000";
+    let query = "file_name=f&slice_id=0&slice_num=1&slice_size=5000&file_size=5000&source=test";
     assert_eq!(lane.daemon.server().post(query, &content).expect(200).body["is_uploaded"], 1);
     assert!(lane.faults.hits() == 1 && list(&lane.daemon.data().join("tmp"))[0].starts_with(".gone-"));
     lane.assert_finished(&lane.daemon.finished("f"), &content);
