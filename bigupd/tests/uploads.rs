@@ -41,6 +41,28 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
 }
 
 #[test]
+fn a_client_that_left_keeps_nobody_waiting_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataDir::create(folder.path()).unwrap();
+    let takeover_after = Duration::from_secs(3600);
+    let config = Config { takeover_after, ..Config::defaults(folder.path().to_owned()) };
+    let uploads = Uploads::new(data, Arc::new(config));
+    let (first, second) = (ask(Some("first"), 5000), ask(Some("second"), 5000));
+    uploads.begin(&first).unwrap();
+    assert!(uploads.begin(&second).is_err(), "the first is at work");
+    // Another one's word does not count.
+    uploads.leave(&first.name, Some("second")).unwrap();
+    uploads.leave(&first.name, None).unwrap();
+    assert!(uploads.begin(&second).is_err());
+    uploads.leave(&first.name, Some("first")).unwrap();
+    uploads.begin(&first).unwrap();
+    assert!(uploads.begin(&second).is_err(), "the first is back");
+    uploads.leave(&first.name, Some("first")).unwrap();
+    uploads.begin(&second).unwrap();
+    assert!(uploads.begin(&first).is_err(), "it is the second one's");
+}
+
+#[test]
 fn an_upload_that_was_published_and_not_cleaned_up_is_finished_and_not_taken_over() {
     for old_name in [None, Some("0"), Some("merged")] {
         published_and_not_cleaned_up(old_name);
