@@ -538,6 +538,7 @@ impl World {
             file_digest,
             replace,
             recut,
+            discard: false,
             peer: None,
         }
     }
