@@ -83,7 +83,7 @@ pub enum RoomError {
 }
 
 fn beside_it(bytes: u64) -> String {
-    if bytes == 0 { String::new() } else { format!(", {} for a slice beside", show_size(bytes)) }
+    if bytes == 0 { String::new() } else { format!(", with {} for a slice beside,", show_size(bytes)) }
 }
 
 /// The room of a data folder.

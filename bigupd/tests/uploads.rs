@@ -8,9 +8,10 @@ use bigup_core::plan::Plan;
 use bigup_core::spool::{Publication, Record, Spool, Upload};
 use bigup_core::store::{self, Stamp};
 use bigup_core::wire::ErrorCode;
-use bigupd::access::{Access, Peer};
+use bigupd::access::Access;
 use bigupd::config::{Config, SliceAck};
 use bigupd::params::BeginAsk;
+use bigupd::peer::Peer;
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Uploads};
 use std::fs;
 use std::io::Write;
@@ -39,6 +40,28 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
         recut: false,
         by_size: false,
     }
+}
+
+#[test]
+fn a_client_that_left_keeps_nobody_waiting_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataDir::create(folder.path()).unwrap();
+    let takeover_after = Duration::from_secs(3600);
+    let config = Config { takeover_after, ..Config::defaults(folder.path().to_owned()) };
+    let uploads = Uploads::new(data, Arc::new(config));
+    let (first, second) = (ask(Some("first"), 5000), ask(Some("second"), 5000));
+    uploads.begin(&first).unwrap();
+    assert!(uploads.begin(&second).is_err(), "the first is at work");
+    // Another one's word does not count.
+    uploads.leave(&first.name, Some("second")).unwrap();
+    uploads.leave(&first.name, None).unwrap();
+    assert!(uploads.begin(&second).is_err());
+    uploads.leave(&first.name, Some("first")).unwrap();
+    uploads.begin(&first).unwrap();
+    assert!(uploads.begin(&second).is_err(), "the first is back");
+    uploads.leave(&first.name, Some("first")).unwrap();
+    uploads.begin(&second).unwrap();
+    assert!(uploads.begin(&first).is_err(), "it is the second one's");
 }
 
 #[test]
@@ -201,7 +224,8 @@ fn an_upload_of_another_version_is_left_alone_by_whatever_is_asked() {
     assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("version 2"));
     assert!(uploads.digests(&asked.name, 0, 9).unwrap_err().message.contains("version 2"));
     bigupd::sweep::clean(&uploads.data, Duration::ZERO).unwrap();
-    bigupd::expiry::expire(&uploads.data, Duration::ZERO, &uploads.metrics).unwrap();
+    let times = bigupd::expiry::Times { any: Some(Duration::ZERO), begun: Some(Duration::ZERO) };
+    bigupd::expiry::expire(&uploads.data, times, &uploads.metrics).unwrap();
     assert!(spool.path().join("1.left.part").exists());
     fs::write(&json, right).unwrap();
     let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
@@ -417,7 +441,7 @@ fn clients_that_name_no_source_are_told_apart_by_their_addresses_while_the_first
     let uploads = patient(&folder);
     let from = |address: &str| BeginAsk { peer: Some(address.parse().unwrap()), ..ask(None, 3000) };
     let slice_from = |address: &str| SliceAsk {
-        peer: Some(Peer(format!("{address}:9").parse().unwrap())),
+        peer: Some(Peer::Tcp(format!("{address}:9").parse().unwrap())),
         ..slice_of(None, 0, 1024)
     };
     let takes = |address| matches!(uploads.admit(&slice_from(address)), Ok(Admission::Take { .. }));

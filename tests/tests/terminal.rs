@@ -5,13 +5,14 @@ use bigup_core::name::steers;
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::encoded;
 use bigup_tests::process::eventually;
-use bigup_tests::programs;
+use bigup_tests::{data, programs};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// Moves the cursor (in 7 and 8 bits), rings, sets a title, turns the direction of text, cannot be seen, ends the line.
@@ -212,6 +213,45 @@ fn nothing_makes_the_daemon_log_steer_a_terminal() {
     let log = daemon.log();
     assert!(!log.chars().any(|c| c != '\n' && steers(c)), "{log:?}");
     assert!(log.lines().all(|line| line.starts_with('[')), "a line each: {log}");
+}
+
+#[test]
+fn the_bar_says_why_nothing_moves_and_goes_with_ctrl_c() {
+    let mut daemon = Daemon::start();
+    let file = data::file(&daemon.scratch(), "big.iso", 1, 40 << 20);
+    // script(1) gives it a terminal, of which this is the size.
+    let push = format!(
+        "stty cols 80 rows 24; exec {} push --url {} --limit-rate 4M --slice-size 1M {}",
+        programs::path("bigup-cli").display(),
+        daemon.url(),
+        file.display()
+    );
+    let mut script = Command::new("script");
+    script.args(["-qefc", &push, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    let (mut out, shown) = (script.stdout.take().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&shown);
+    let reader = thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(len @ 1..) = out.read(&mut bytes) {
+            seen.lock().unwrap().extend_from_slice(&bytes[..len]);
+        }
+    });
+    let shown = || String::from_utf8_lossy(&shown.lock().unwrap()).into_owned();
+    eventually("rate and time left are shown", || shown().contains("MiB/s, ") && shown().contains(" left"));
+    daemon.kill_9();
+    eventually("the reason is shown", || shown().contains("% ") && shown().contains(", trying 9m"));
+    script.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    // A shell's number for SIGINT.
+    assert_eq!(script.wait().unwrap().code(), Some(130), "{}", shown());
+    reader.join().unwrap();
+    let shown = shown();
+    let (drawn, end) = shown.rsplit_once("\u{1b}[2K").unwrap();
+    assert!(end.starts_with("interrupted: "), "{end:?}");
+    for line in drawn.split(['\r', '\n']) {
+        let line = line.replace("\u{1b}[2K", "").replace("^C", "");
+        assert!(line.chars().count() <= 77, "{line:?}");
+    }
 }
 
 #[test]
