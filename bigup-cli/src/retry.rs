@@ -97,8 +97,8 @@ impl Patience {
                 retry_after.is_some() || self.when_full == WhenFull::Wait
             }
             CallError::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
-            // Too much in this request for whoever stands between us: it stays so.
-            CallError::Foreign { status: 413 | 414 | 431, .. } => false,
+            // Too much in this request for whoever stands between us, or a proxy that does not know us: it stays so.
+            CallError::Foreign { status: 407 | 413 | 414 | 431, .. } => false,
             // Gateways have numbers of their own for what passes.
             CallError::Foreign { status: 408 | 425 | 429 | 500..=599, .. } => true,
             // A router or a captive portal that speaks in the place of a server which was there a moment ago.
