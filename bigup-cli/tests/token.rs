@@ -116,8 +116,8 @@ fn a_token_does_not_follow_a_redirection() {
     let mock = Mock::with_hook(move |_, _| Some(Reply::Redirect(format!("{to}/big_file_upload?file_name=a"))));
     let (_dir, path) = file("a", b"content");
     let (_token_dir, token) = file("token", b"bigup_1\n");
-    for args in [&["push", &path, "--retries", "0"][..], &["status"], &["verify", &path]] {
-        mock.run(&[args, &["--token-file", &token]].concat()).failed("307");
+    for (args, code) in [(&["push", &path, "--retries", "0"][..], 1), (&["status"], 1), (&["verify", &path], 2)] {
+        mock.run(&[args, &["--token-file", &token]].concat()).failed_with(code, "307");
     }
     assert_eq!(other.requests().len(), 0);
 }

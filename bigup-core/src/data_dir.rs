@@ -21,11 +21,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+/// Permissions of what is finished (chmod(2)). None: what the process's umask leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// Of finished files.
+    pub file: Option<u32>,
+    /// Of folders that are made for them.
+    pub dir: Option<u32>,
+}
+
 /// A data folder, shared by any number of daemons and mergers.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     root: PathBuf,
     leaves_notices: bool,
+    modes: Modes,
     /// What this process syncs in it for several at once.
     pub(crate) syncs: Arc<JointSyncs>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
@@ -35,7 +45,7 @@ pub struct DataDir {
 impl DataDir {
     fn at(root: &Path) -> DataDir {
         let (syncs, uncounted) = Default::default();
-        DataDir { root: root.to_owned(), leaves_notices: false, syncs, uncounted }
+        DataDir { root: root.to_owned(), leaves_notices: false, modes: Modes::default(), syncs, uncounted }
     }
 
     /// Takes `root` as a data folder and creates what is missing of it.
@@ -78,9 +88,25 @@ impl DataDir {
         Ok(DataDir { leaves_notices: true, ..self })
     }
 
+    /// The same, where finished files and their folders get these permissions.
+    pub fn with_modes(self, modes: Modes) -> DataDir {
+        DataDir { modes, ..self }
+    }
+
+    /// Permissions of finished files and their folders.
+    pub fn modes(&self) -> Modes {
+        self.modes
+    }
+
     /// Whether each file that is finished leaves a notice.
     pub fn leaves_notices(&self) -> bool {
         self.leaves_notices
+    }
+
+    /// An error's text with paths as they are below this folder: clients are told of it, and where the folder lies is not
+    /// their business.
+    pub fn without_root(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.root.display()), "")
     }
 
     /// The folder itself.

@@ -62,7 +62,7 @@ impl Draft {
     /// this way. Else as the system gives them; then the file is not there, or was not told to anybody.
     pub fn publish(self, data: &DataDir, name: &FileName, stamp: &Stamp) -> Result<(), StoreError> {
         store::stamp(&self.file, &self.tmp, stamp)?;
-        Store::new(data).give_to_group(&self.file, name);
+        Store::new(data).give_permissions(&self.file, name)?;
         // A sync that failed has nothing to be tried again with: the file goes.
         self.file.sync_all().at("syncing what arrived in", &self.tmp)?;
         Store::new(data).link(&self.file, name)

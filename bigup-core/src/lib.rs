@@ -23,8 +23,9 @@
 //! - [`event`] - what a merger tells whoever started it.
 //! - [`unpublish`] - the step back, for a file that turned out to be damaged.
 //! - [`disk`] - atomic replacement, syncing and copying of files.
-//! - [`logging`] - what the programs log.
+//! - [`logging`] - what the programs log; [`audit`] - the lines about uploads that ended.
 
+pub mod audit;
 pub mod data_dir;
 pub mod digest;
 pub mod disk;

@@ -18,11 +18,12 @@
 //!
 //! The file counts as finished once the spool is gone, which is after all syncs.
 
+use crate::audit;
 use crate::data_dir::DataDir;
 use crate::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
 use crate::disk::{self, BootId, Context, Seen};
 use crate::info_ini::{self, InfoIni};
-use crate::name::{FileName, printable};
+use crate::name::FileName;
 use crate::notice;
 use crate::plan::Plan;
 use crate::room;
@@ -59,7 +60,8 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
     if let Some(publication) = moved_already(data, spool, &locked)? {
         finish_moved(data, &locked, publication)?;
-        end(data, locked, publication.digest)?;
+        let kind = kind_of(locked.upload().replace);
+        end(data, locked, publication.digest, kind)?;
         return Ok(Outcome::Published(publication.digest));
     }
     if must_be_checked(spool, &locked)? {
@@ -105,7 +107,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
                 // A notice tells the digest by it.
                 record(&locked, &merged, &merged_path, digest)?;
             }
-            end(data, locked, digest)?;
+            end(data, locked, digest, audit::Kind::Finished)?;
             return Ok(Outcome::Published(digest));
         }
         InTheWay::Other(what) => return block(&mut locked, what),
@@ -115,18 +117,23 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(&merged, &merged_path, slice_size, &leaves);
     }
-    Store::new(data).give_to_group(&merged, &upload.file_name);
+    Store::new(data).give_permissions(&merged, &upload.file_name)?;
     record(&locked, &merged, &merged_path, digest)?;
     merged.sync_all().at("syncing", &merged_path)?;
+    let replaces = upload.replace && matches!(Store::new(data).lookup(&upload.file_name)?, Entry::File(_));
     match Store::new(data).publish(&merged_path, &upload.file_name, upload.replace) {
         Ok(()) => {}
-        Err(StoreError::Exists) => return block(&mut locked, exists(data, &upload)),
+        Err(StoreError::Exists) => return block(&mut locked, exists(&upload)),
         Err(StoreError::InTheWay(what)) => return block(&mut locked, what),
         Err(StoreError::Io(e)) => return Err(e),
     }
     info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
-    end(data, locked, digest)?;
+    end(data, locked, digest, kind_of(replaces))?;
     Ok(Outcome::Published(digest))
+}
+
+fn kind_of(replaces: bool) -> audit::Kind {
+    if replaces { audit::Kind::Replaced } else { audit::Kind::Finished }
 }
 
 /// Writes down, for good, that the merged file, of this digest, is about to become the finished one.
@@ -137,8 +144,9 @@ fn record(locked: &LockedSpool, merged: &File, merged_path: &Path, digest: Diges
 }
 
 /// The spool of a finished file, of this digest, goes; its source may ask for it a while longer.
-fn end(data: &DataDir, locked: LockedSpool, digest: Digest) -> io::Result<()> {
+fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::Kind) -> io::Result<()> {
     let upload = locked.upload();
+    audit::Line::of(kind, upload, Some(digest)).log();
     if let (Some(source), Some(size)) = (&upload.source, upload.plan.file_size) {
         Spool::of(data, &upload.file_name).mark_finished(source, digest, size);
     }
@@ -329,14 +337,13 @@ fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest, read: Option<&(Se
         Entry::Nothing => InTheWay::Nothing,
         Entry::File(found) if found.stamp.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
         Entry::File(_) if upload.replace => InTheWay::Nothing,
-        Entry::File(_) => InTheWay::Other(exists(data, upload)),
+        Entry::File(_) => InTheWay::Other(exists(upload)),
         Entry::Other(what) => InTheWay::Other(what),
     })
 }
 
-fn exists(data: &DataDir, upload: &Upload) -> String {
-    let path = Store::new(data).path_of(&upload.file_name).display().to_string();
-    format!("{} exists with other content; push with --replace to replace it", printable(&path))
+fn exists(upload: &Upload) -> String {
+    format!("{} exists with other content; push with --replace to replace it", upload.file_name)
 }
 
 fn block(locked: &mut LockedSpool, why: String) -> io::Result<Outcome> {

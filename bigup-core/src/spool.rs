@@ -41,7 +41,7 @@ mod rest;
 mod upload;
 mod whole;
 
-pub use cancel::{CANCELLED, TOLD_FOR};
+pub use cancel::{CANCELLED, TOLD_FOR, cancelled_upload};
 use checks::is_as_recorded;
 pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
 pub use done::{DONE_TOLD_FOR, FINISHED};

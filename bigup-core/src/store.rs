@@ -9,7 +9,7 @@
 //! changed, a link to it made, it was restored, or power failed before the seal reached the disk) is read once when
 //! somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, Modes};
 use crate::digest::{Digest, DigestKind, Leaves, SliceHasher};
 use crate::disk::{Context, Place};
 use crate::joint::JointSyncs;
@@ -18,16 +18,16 @@ use crate::spool::{MAKING, hash_range};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat, mkdirat};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xattr::FileExt;
@@ -148,12 +148,13 @@ pub struct Store {
     /// Where files come from.
     tmp: PathBuf,
     syncs: Arc<JointSyncs>,
+    modes: Modes,
 }
 
 impl Store {
     /// The store of `data`.
     pub fn new(data: &DataDir) -> Store {
-        Store { files: data.files(), tmp: data.tmp(), syncs: Arc::clone(&data.syncs) }
+        Store { files: data.files(), tmp: data.tmp(), syncs: Arc::clone(&data.syncs), modes: data.modes() }
     }
 
     /// Where a finished file of this name is; for messages.
@@ -241,7 +242,7 @@ impl Store {
     /// Gives `file`, which is about to become `name`, to the group of the folder that it goes to, where that folder says so
     /// (setgid, inode(7)): files made there would belong to it. Where this process may not do that, the file keeps its
     /// group; that is logged.
-    pub(crate) fn give_to_group(&self, file: &File, name: &FileName) {
+    fn give_to_group(&self, file: &File, name: &FileName) {
         let given = self.deepest_folder_of(name).and_then(|folder| {
             let found = file.metadata()?;
             let is_shared = folder.mode() & Mode::S_ISGID.bits() != 0 && folder.gid() != found.gid();
@@ -250,6 +251,17 @@ impl Store {
         if let Err(e) = given {
             log::warn!("{name} does not get the group of its folder: {e}");
         }
+    }
+
+    /// Gives `file`, which is about to become `name`, the group and the mode that finished files have there. The mode comes last,
+    /// since another group takes set-id bits away (chown(2)).
+    ///
+    /// # Errors
+    /// The mode cannot be set.
+    pub(crate) fn give_permissions(&self, file: &File, name: &FileName) -> io::Result<()> {
+        self.give_to_group(file, name);
+        let Some(mode) = self.modes.file else { return Ok(()) };
+        file.set_permissions(Permissions::from_mode(mode)).at("setting the mode of", &self.path_of(name))
     }
 
     /// The innermost folder on the way to `name` that is there. Those made below it get its group, if it is setgid.
@@ -476,6 +488,10 @@ impl Store {
                 Ok(()) => {}
                 Err(Errno::EEXIST) => return Ok(()),
                 Err(e) => return Err(e).at("creating the folder of", &self.path_of(name)).map_err(StoreError::Io),
+            }
+            if let Some(mode) = self.modes.dir {
+                let made = fchmodat(folder, component, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink);
+                made.at("setting the mode of the folder of", &self.path_of(name))?;
             }
             if let Err(e) = folder.sync_all() {
                 // Whoever comes next would find it there and take it for durable.

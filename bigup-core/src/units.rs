@@ -86,9 +86,27 @@ fn shown(bytes: u64, round: impl Fn(f64, usize) -> f64) -> String {
     format!("{:.decimals$} {}", round(value, decimals), UNITS[unit])
 }
 
+/// Permissions in octal, like `640`, up to `7777` (chmod(2)).
+///
+/// # Errors
+/// Says that it is none.
+pub fn parse_mode(text: &str) -> Result<u32, String> {
+    let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o7777);
+    mode.ok_or_else(|| format!("{} is no mode in octal, like 640", crate::name::quoted(text)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!((parse_mode("640"), parse_mode("02775"), parse_mode("0")), (Ok(0o640), Ok(0o2775), Ok(0)));
+        for bad in ["", "8", "rw-r-----", "10000", "+640", "0o640", "-1", "000640"] {
+            assert!(parse_mode(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_are_read() {

@@ -1,6 +1,7 @@
 //! The command line.
 
 use bigup_core::name::FileName;
+use bigup_core::units::parse_mode;
 use clap::Parser;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +52,12 @@ pub struct Arguments {
     /// (on_complete).
     #[arg(long)]
     pub leave_notice: bool,
+    /// Permissions of the finished file, in octal [default: what the umask leaves].
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub file_mode: Option<u32>,
+    /// Permissions of folders that are made for it, in octal [default: what the umask leaves].
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub dir_mode: Option<u32>,
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub mod wait;
 pub use events::Events;
 pub use wait::Stop;
 
-use bigup_core::data_dir::DataDir;
+use bigup_core::data_dir::{DataDir, Modes};
 use bigup_core::digest::Digest;
 use bigup_core::event;
 use bigup_core::info_ini::{self, InfoIni};
@@ -52,6 +52,8 @@ pub struct Config {
     pub events: Events,
     /// A finished file leaves a notice, of which a hook is told.
     pub leave_notice: bool,
+    /// Permissions of what is finished.
+    pub modes: Modes,
 }
 
 /// How a merger ended.
@@ -78,6 +80,7 @@ pub enum Ended {
 /// is there.
 pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
     let data = DataDir::open(&config.data_dir)?;
+    let data = data.with_modes(config.modes);
     let data = if config.leave_notice { data.leaving_notices()? } else { data };
     let spool = Spool::of(&data, &config.file_name);
     loop {
@@ -87,7 +90,7 @@ pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
         };
         let ended = work(config, &data, &spool, &lock, stop);
         drop(lock);
-        note_error(&spool, &ended);
+        note_error(&data, &spool, &ended);
         if matches!(ended, Ok(Ended::Idle)) && has_work(&spool)? {
             // It came between the last look and the release of the lock, when nobody would have started another merger.
             continue;
@@ -215,10 +218,10 @@ fn has_work(spool: &Spool) -> io::Result<bool> {
 }
 
 /// Writes down why merging failed, or that it no longer does. Trouble with that is logged: the first error matters more.
-fn note_error(spool: &Spool, ended: &io::Result<Ended>) {
+fn note_error(data: &DataDir, spool: &Spool, ended: &io::Result<Ended>) {
     let last_error = ended.as_ref().err().map(|error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL_FILE_SYSTEM.to_owned(),
-        _ => error.to_string(),
+        _ => data.without_root(&error.to_string()),
     });
     let noted = spool.lock().and_then(|locked| match locked {
         Some(mut locked) => {

@@ -1,5 +1,6 @@
 //! `bigup-merger`: merges the slices of one upload and publishes the file. Usually started by bigupd.
 
+use bigup_core::data_dir::Modes;
 use bigup_core::event::{Event, How};
 use bigup_merger::args::Arguments;
 use bigup_merger::{Config, Ended, Events, Stop, run};
@@ -19,8 +20,9 @@ fn main() -> ExitCode {
     let name = arguments.file_name.clone();
     // Without standard output there is nobody to tell.
     let events = if arguments.events { Events::on_stdout().unwrap_or_default() } else { Events::untold() };
-    let Arguments { data_dir, file_name, idle, leave_notice, .. } = arguments;
-    let config = Config { data_dir, file_name, idle, leave_notice, events: events.clone() };
+    let Arguments { data_dir, file_name, idle, leave_notice, file_mode, dir_mode, .. } = arguments;
+    let modes = Modes { file: file_mode, dir: dir_mode };
+    let config = Config { data_dir, file_name, idle, leave_notice, modes, events: events.clone() };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));
     if let Some(how) = ended.as_ref().ok().and_then(told) {
         events.tell(Event::Ended { how });

@@ -1,7 +1,7 @@
 //! Merging and going on after a death: `run` in-process on spools in every state that a killed merger, a killed daemon
 //! or a power cut can leave. Whatever happened, what is published is exact, and what is missing is asked for again.
 
-use bigup_core::data_dir::DataDir;
+use bigup_core::data_dir::{DataDir, Modes};
 use bigup_core::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::disk::{BootId, notes_failed_writes};
 use bigup_core::name::FileName;
@@ -138,6 +138,7 @@ impl Bench {
             file_name: self.name.clone(),
             idle,
             leave_notice: false,
+            modes: Modes::default(),
             events: Events::untold(),
         };
         run(&config, &Stop::never())
@@ -531,7 +532,8 @@ fn another_file_of_the_name_blocks_until_it_may_be_replaced() {
 #[test]
 fn a_folder_of_the_name_blocks_even_replacement() {
     let bench = Bench::new(1000, 2500);
-    fs::create_dir_all(bench.finished_path().join("in the way")).unwrap();
+    fs::create_dir_all(bench.finished_path()).unwrap();
+    fs::write(bench.finished_path().join("in the way"), "").unwrap();
     bench.change(|upload| Upload { replace: true, ..upload });
     bench.put(0..3);
     let Ended::Blocked(why) = bench.merge() else { panic!("not blocked") };

@@ -4,12 +4,14 @@
 //! | asked | tokens.json | no tokens.json |
 //! | --- | --- | --- |
 //! | with a token | what it may, under its prefix; 401 if it is none | as without |
+//! | with a client certificate whose name a token has | what that token may | as without |
 //! | without | 401; with `allow_anonymous` see [`Access::Anonymous`] | everything where only this machine, or holders of a client's certificate, get through; with `allow_anonymous` for all; else 401 |
 //!
 //! Where no token counted, the page of somebody else is let in nowhere ([`crate::origins`]): 403. And whom a trusted proxy
 //! asks for got through to that proxy, not to us. So it is this machine's only by its own address, and has shown no
 //! certificate.
 
+use crate::client_certificate::ClientCertificate;
 use crate::config::Config;
 use crate::forwarded::is_forwarded;
 use crate::origins::{Does, Origins};
@@ -198,11 +200,18 @@ impl Gate {
         &self.origins
     }
 
-    /// What the sender of a request with these headers may do, which `does` something. Blocks on the disk.
+    /// What the sender of a request with these headers, and this certificate, may do, which `does` something. Blocks on the
+    /// disk.
     ///
     /// # Errors
     /// Nothing, or the tokens cannot be read.
-    pub fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Does) -> Result<Access, Refusal> {
+    pub fn enter(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+        certificate: Option<&ClientCertificate>,
+        does: Does,
+    ) -> Result<Access, Refusal> {
         let secret = presented(headers);
         if let Some(secret) = secret
             && self.owner == Some(SecretHash::of(secret))
@@ -214,7 +223,9 @@ impl Gate {
             false => Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"),
         })?;
         self.in_force.store(tokens.is_some(), Ordering::Relaxed);
-        let refusal = match (tokens, secret) {
+        let certified =
+            certificate.zip(tokens.as_ref()).and_then(|(shown, tokens)| tokens.find_certified(shown, now()));
+        let refusal = match (&tokens, secret) {
             (None, _) if self.lets_in(peer) => match self.origins.check(headers, does) {
                 Ok(()) => {
                     self.warn_of_proxy(headers, peer);
@@ -230,6 +241,15 @@ impl Gate {
                 None => unauthorized(NO_TOKEN),
             },
             (None, Some(_)) => unauthorized(NO_TOKEN),
+            // A browser shows it for the page of anybody.
+            (Some(_), None) if certified.is_some() => match (self.origins.check(headers, does), certified) {
+                (Ok(()), Some(token)) => {
+                    self.uses.note(token);
+                    return Ok(Access::Token(Arc::new(token.clone())));
+                }
+                (Err(refusal), _) => refusal,
+                (Ok(()), None) => unauthorized("a token is needed here"),
+            },
             (Some(_), None) if self.allow_anonymous => match self.origins.check(headers, does) {
                 Ok(()) => return Ok(Access::Anonymous),
                 Err(refusal) => refusal,
@@ -368,7 +388,7 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
             }
-            match Gate::new(&self.data, &self.config).enter(&headers, None, Does::Looks) {
+            match Gate::new(&self.data, &self.config).enter(&headers, None, None, Does::Looks) {
                 Ok(Access::Everything) => Ok("*".to_owned()),
                 Ok(Access::Anonymous) => Ok("?".to_owned()),
                 Ok(Access::Token(token)) => Ok(token.name.clone()),
@@ -381,7 +401,8 @@ mod tests {
     fn token(name: &str, permissions: &[Permission], prefix: &str) -> Token {
         Token {
             name: name.to_owned(),
-            hash: SecretHash::of(name),
+            hash: Some(SecretHash::of(name)),
+            certificate: None,
             prefix: Prefix::try_from(prefix.to_owned()).unwrap(),
             permissions: permissions.to_vec(),
             quota: None,
@@ -426,7 +447,7 @@ mod tests {
         let by_socket = Config { listen: "unix:/s".parse().unwrap(), ..f.config.clone() };
         let open = Config { allow_anonymous: true, ..certified.clone() };
         let enters = |config: &Config, peer| {
-            Gate::new(&f.data, config).enter(&HeaderMap::new(), Some(peer), Does::Changes).is_ok()
+            Gate::new(&f.data, config).enter(&HeaderMap::new(), Some(peer), None, Does::Changes).is_ok()
         };
         let forwarded = |ip: &str| Peer::Forwarded(Some(ip.parse().unwrap()));
         for config in [&f.config, &certified, &by_socket] {

@@ -8,9 +8,10 @@ use crate::settings::{self, Given, SETTINGS, Setting};
 use crate::sockets::Listen;
 use crate::tokens::{self, SecretHash};
 use crate::{check, operate, status};
+use bigup_core::data_dir::Modes;
 use bigup_core::name::quoted;
 use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
-use bigup_core::units::{MIB, parse_duration, parse_size};
+use bigup_core::units::{MIB, parse_duration, parse_mode, parse_size};
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -195,6 +196,8 @@ pub struct Config {
     pub stop_grace: Duration,
     /// What a slice's 200 promises.
     pub slice_ack: SliceAck,
+    /// Permissions of what is finished.
+    pub modes: Modes,
     /// Bytes that uploads leave free on the disk.
     pub reserve: u64,
     /// An unfinished upload goes this long after its last byte. None: never.
@@ -292,7 +295,7 @@ impl Config {
         Config {
             data_dir,
             listen: from.get("listen", |text| text.parse()),
-            listen_mode: from.get("listen_mode", parse_socket_mode),
+            listen_mode: from.get("listen_mode", parse_mode),
             metrics_listen: from.some("metrics_listen", parse_address),
             allow_anonymous: from.get("allow_anonymous", parse_switch),
             allowed_origins: from.some("allowed_origins", AllowedOrigins::parse).unwrap_or_default(),
@@ -305,6 +308,7 @@ impl Config {
             stop_grace: from.get("stop_grace", parse_duration),
             slice_ack: from.get("slice_ack", parse_slice_ack),
             reserve: from.get("reserve", parse_size),
+            modes: Modes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
             expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
             begin_expire_after: Some(from.get("begin_expire_after", parse_duration)).filter(|time| !time.is_zero()),
             tls: from.tls(),
@@ -383,11 +387,6 @@ fn read_file(path: &PathBuf) -> Result<Vec<(String, String)>, String> {
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{} is no address with a port, like 127.0.0.1:8888 or [::1]:8888", quoted(text)))
-}
-
-fn parse_socket_mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-    mode.ok_or_else(|| format!("{} is no mode in octal, like 660", quoted(text)))
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {

@@ -12,6 +12,7 @@
 
 use crate::config::Config;
 use crate::metrics::{Failure, Metrics};
+use bigup_core::audit::{Kind, Line};
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::{self, Context, Durability};
 use bigup_core::info_ini::InfoIni;
@@ -117,6 +118,7 @@ pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()>
                 let (time, size) = (shown(gone.idle), show_size(gone.bytes));
                 log::warn!(upload = named; "{name}: the upload is removed with the {size} that it held: nothing came for {time}");
                 if let Some(upload) = upload {
+                    Line::of(Kind::Expired, &upload, None).log();
                     InfoIni::new(data).remove(&upload.file_name)?;
                 }
             }

@@ -10,6 +10,7 @@
 //!   back; [`descriptors`] tells how many fit.
 //! - [`peer`] - where a request came from; [`forwarded`] - for whom a proxy asks.
 //! - [`host`] - the server that a request means; [`origins`] - which web pages may use the daemon.
+//! - [`client_certificate`] - the names in what a client showed.
 //! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`.
 //! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
 //! - [`uploads`] - what a request means for its upload.
@@ -31,6 +32,7 @@ pub mod answers;
 pub mod body;
 pub mod census;
 pub mod check;
+pub mod client_certificate;
 pub mod config;
 pub mod contents;
 pub mod descriptors;

@@ -122,7 +122,7 @@ fn fit_file_size(limits: &mut Limits) {
 fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     memory::keep_some();
     memory::BODIES.limit(config.limits.body_memory);
-    let data = DataDir::create(&config.data_dir)?;
+    let data = DataDir::create(&config.data_dir)?.with_modes(config.modes);
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
     warn_of_mounts(&data);
     let runtime = runtime().context("starting threads")?;

@@ -251,6 +251,10 @@ impl Mergers {
         if self.inner.uploads.data.leaves_notices() {
             command.arg("--leave-notice");
         }
+        let modes = self.inner.uploads.data.modes();
+        for (flag, mode) in [("--file-mode", modes.file), ("--dir-mode", modes.dir)] {
+            command.args(mode.map(|mode| format!("{flag}={mode:o}")));
+        }
         service::forget_in(&mut command);
         descriptors::as_at_start(&mut command);
         // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.

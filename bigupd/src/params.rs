@@ -45,6 +45,8 @@ pub struct BeginAsk {
     pub by_size: bool,
     /// Where the request came from, where known.
     pub peer: Option<IpAddr>,
+    /// Name in the client certificate that was shown. None: none was.
+    pub certificate: Option<String>,
 }
 
 impl BeginAsk {
@@ -236,6 +238,7 @@ impl Params {
             discard: self.switch(param::DISCARD)?,
             by_size: true,
             peer: None,
+            certificate: None,
         })
     }
 

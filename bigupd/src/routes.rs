@@ -7,6 +7,7 @@
 use crate::access::{Access, Gate};
 use crate::answers::Answers;
 use crate::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
+use crate::client_certificate::ClientCertificate;
 use crate::config::Limits;
 use crate::intake::{Expected, Received, check_sha256, parse_content_digest, receive};
 use crate::look::News;
@@ -81,6 +82,8 @@ pub struct App {
     shares: Shares,
     /// That of who sent the request at hand.
     share: Share,
+    /// What they showed in the handshake. None: no certificate, or a proxy's.
+    certificate: Option<ClientCertificate>,
 }
 
 impl App {
@@ -98,7 +101,7 @@ impl App {
         let visitors = Seats::new(&Limits { connections: u64::MAX, ..uploads.config.limits.clone() });
         let shares = Shares::default();
         let share = shares.of(Whose::Unknown);
-        App { gate, uploads, mergers, answers, news, watching, visitors, stopping, shares, share }
+        App { gate, uploads, mergers, answers, news, watching, visitors, stopping, shares, share, certificate: None }
     }
 }
 
@@ -111,7 +114,14 @@ impl App {
     /// The same for a request with these headers: what blocks is done on the share of who sent it.
     fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
         let share = self.shares.of(self.gate.whose(headers, ip_of(peer)));
-        App { share, ..self }
+        // Whom a proxy asks for has shown nothing to us.
+        let certificate = self.certificate.filter(|_| !matches!(peer, Some(Peer::Forwarded(_))));
+        App { share, certificate, ..self }
+    }
+
+    /// The name in the certificate that was shown.
+    fn shown_name(&self) -> Option<String> {
+        self.certificate.as_ref().map(|certificate| certificate.name().to_owned())
     }
 
     /// Runs what blocks on the disk where it may.
@@ -125,7 +135,7 @@ impl App {
 
 /// All routes of the daemon.
 pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
-    let with_app = warp::any().map(move || app.clone());
+    let with_app = warp::ext::optional().map(move |certificate| App { certificate, ..app.clone() });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let body = warp::body::stream().map(raw_body);
     let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
@@ -240,8 +250,8 @@ async fn answer(
 impl App {
     /// What the sender of a request may do, before anything else of it is looked at.
     async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Does) -> Result<Access, Refusal> {
-        let (gate, headers) = (Arc::clone(&self.gate), headers.clone());
-        self.blocking(move || gate.enter(&headers, peer, does)).await
+        let (gate, headers, certificate) = (Arc::clone(&self.gate), headers.clone(), self.certificate.clone());
+        self.blocking(move || gate.enter(&headers, peer, certificate.as_ref(), does)).await
     }
 
     /// Who sent a request that came by a connection of `peer`, and its seat where `peer` is a proxy that tells.
@@ -299,7 +309,8 @@ impl App {
         if params.switch(param::PEEK)? {
             return self.peek(params).await;
         }
-        let (ask, form) = (BeginAsk { peer: ip_of(peer), ..params.begin()? }, params.form()?);
+        let (peer, certificate) = (ip_of(peer), self.shown_name());
+        let (ask, form) = (BeginAsk { peer, certificate, ..params.begin()? }, params.form()?);
         let standing = self.begin_and_wait(ask.clone(), form).await?;
         let held = held(&standing, ask.plan.slice_num);
         let size = self.answers.size_with(&held, form.ranges)?;
@@ -411,8 +422,9 @@ impl App {
         // All that comes before the body at once, since each change of threads costs as much as most of it.
         let (app, asking) = (self.clone(), headers.clone());
         let asked = self.blocking(move || {
-            let by = app.gate.enter(&asking, peer, Does::Changes)?;
-            let (ask, expected) = slice_ask(by, peer, &asking, &query)?;
+            let by = app.gate.enter(&asking, peer, app.certificate.as_ref(), Does::Changes)?;
+            let (mut ask, expected) = slice_ask(by, peer, &asking, &query)?;
+            ask.begin.iter_mut().for_each(|begin| begin.certificate = app.shown_name());
             let admission = app.uploads.admit(&ask).inspect_err(|refusal| log_refused(&ask, refusal))?;
             Ok((ask, expected, admission))
         });
@@ -476,7 +488,6 @@ impl App {
         let mut answer = slice_answer(ask);
         match stored {
             Stored::Finished(digest) => {
-                log::info!(upload, peer; "{}: stored, verified and published, digest {digest}", ask.name);
                 answer.is_uploaded = 1;
                 answer.file_digest = Some(digest.to_string());
             }

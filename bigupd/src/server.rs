@@ -4,6 +4,7 @@
 //! takes an answer under way with it (RFC 9112, section 9.6). So a connection one too many is served like any other, by a
 //! service that only says no; and a connection is closed for writing first, then read until its client closes it too.
 
+use crate::client_certificate::ClientCertificate;
 use crate::config::Limits;
 use crate::descriptors;
 use crate::host::Host;
@@ -186,7 +187,15 @@ async fn serve_connection<V>(
         () = stop_asked_long_ago(&mut stopping) => return,
     };
     match accepted {
-        Ok(stream) => Box::pin(converse(stream, service, &manners, place, stopping)).await,
+        Ok(stream) => {
+            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let certificate = ClientCertificate::first_of(chain);
+            let service = service_fn(|mut request: Request<Incoming>| {
+                certificate.iter().cloned().for_each(|shown| drop(request.extensions_mut().insert(shown)));
+                service.call(request)
+            });
+            Box::pin(converse(stream, service, &manners, place, stopping)).await;
+        }
         Err(e) => log::debug!("a connection ended in its handshake: {e}"),
     }
 }

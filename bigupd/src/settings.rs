@@ -239,6 +239,22 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Tls,
     },
     Setting {
+        key: "file_mode",
+        value: "MODE",
+        default: None,
+        example: "640",
+        help: "Permissions of finished files, in octal; without it what the daemon's umask leaves",
+        topic: Topic::Uploads,
+    },
+    Setting {
+        key: "dir_mode",
+        value: "MODE",
+        default: None,
+        example: "2750",
+        help: "Permissions of folders that are made for finished files, in octal; without it what the daemon's umask leaves",
+        topic: Topic::Uploads,
+    },
+    Setting {
         key: "slice_ack",
         value: "WRITTEN|SYNCED",
         default: Some("written"),

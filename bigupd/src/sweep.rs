@@ -2,9 +2,12 @@
 
 use crate::expiry::{LOOKED, Times, expire};
 use crate::metrics::{Failure, Metrics};
+use bigup_core::audit::Line;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Context;
-use bigup_core::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
+use bigup_core::spool::{
+    CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, cancelled_upload, remove_if_left,
+};
 use std::io;
 use std::time::Duration;
 
@@ -79,8 +82,13 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
             }
             // Marks are left on purpose, and go when they count no more.
             let is_done = name.starts_with(FINISHED);
+            // The line is this daemon's, since the command that cancels logs nowhere.
+            let cancelled = if name.starts_with(CANCELLED) { cancelled_upload(&path) } else { None };
             match remove_if_left(&path, if is_done { age.max(DONE_TOLD_FOR) } else { age }) {
-                Ok(true) if name.starts_with(CANCELLED) => marks += 1,
+                Ok(true) if name.starts_with(CANCELLED) => {
+                    cancelled.iter().for_each(Line::log);
+                    marks += 1;
+                }
                 Ok(removed) if is_done || !removed => {}
                 Ok(_) => log::info!("removed {}, left by a process that died", path.display()),
                 Err(e) => log::warn!("{e}"),

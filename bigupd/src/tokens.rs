@@ -8,6 +8,7 @@
 //! The file is replaced by rename under a lock on the data folder. As long as it exists tokens are in force. One that
 //! cannot be read is an error, and never the same as none.
 
+use crate::client_certificate::ClientCertificate;
 use bigup_core::data_dir::DataDir;
 use bigup_core::digest::Digest;
 use bigup_core::disk::{Context, read_small, replace_private_file};
@@ -155,8 +156,12 @@ pub fn redacted(text: &str) -> String {
 pub struct Token {
     /// What people call it; visible ASCII.
     pub name: String,
-    /// The hash of the secret.
-    pub hash: SecretHash,
+    /// The hash of the secret. None: there is none, and only a certificate counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<SecretHash>,
+    /// A name in client certificates: whoever shows one that is issued for it needs no secret. None: no certificate counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// The names that it is for.
     pub prefix: Prefix,
     /// What may be done with these.
@@ -270,8 +275,14 @@ impl Tokens {
     pub fn find(&self, secret: &str, now: u64) -> Option<&Token> {
         let hash = SecretHash::of(secret);
         // All of them, whichever it is.
-        let found = self.tokens.iter().filter(|token| token.hash == hash).fold(None, |_, token| Some(token));
+        let found = self.tokens.iter().filter(|token| token.hash == Some(hash)).fold(None, |_, token| Some(token));
         found.filter(|token| !token.is_expired(now))
+    }
+
+    /// The first token that counts for who shows `certificate`, unless it has ended.
+    pub fn find_certified(&self, certificate: &ClientCertificate, now: u64) -> Option<&Token> {
+        let counts = |token: &&Token| token.certificate.as_ref().is_some_and(|name| certificate.is_for(name));
+        self.tokens.iter().filter(|token| !token.is_expired(now)).find(counts)
     }
 
     /// All tokens, by age.
@@ -388,7 +399,8 @@ mod tests {
     fn token(name: &str, secret: &str, expires: Option<u64>) -> Token {
         Token {
             name: name.to_owned(),
-            hash: SecretHash::of(secret),
+            hash: Some(SecretHash::of(secret)),
+            certificate: None,
             prefix: "a/b".parse().unwrap(),
             permissions: vec![Permission::Push],
             quota: None,

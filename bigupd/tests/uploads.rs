@@ -37,6 +37,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
         file_digest: None,
         replace: false,
         peer: None,
+        certificate: None,
         recut: false,
         by_size: false,
     }

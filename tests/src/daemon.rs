@@ -205,8 +205,16 @@ impl Daemon {
     /// # Panics
     /// It does not end, or not with exit code 0.
     pub fn stop(&mut self) {
+        signal(self.pid(), Signal::SIGTERM);
+        self.ended_well();
+    }
+
+    /// Waits for its end, after it was told to stop.
+    ///
+    /// # Panics
+    /// It does not end, or not with exit code 0.
+    pub fn ended_well(&mut self) {
         let mut child = self.running.take().expect("the daemon runs");
-        signal(child.id(), Signal::SIGTERM);
         let mut ended = None;
         eventually("bigupd ends after SIGTERM", || {
             ended = child.try_wait().expect("it was started");

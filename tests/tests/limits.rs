@@ -217,8 +217,10 @@ fn a_request_that_finds_no_descriptor_is_told_to_come_back() {
     // No further descriptor is as low as that: those that are open stay so.
     allow("3:");
     let requests = [
-        b"GET /big_file_upload?file_name=a&slice_num=2&slice_size=3 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
-        b"GET /big_file_upload?file_name=b&slice_num=2&slice_size=3 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"GET /big_file_upload?file_name=a&slice_num=2&slice_size=3&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            .to_vec(),
+        b"GET /big_file_upload?file_name=b&slice_num=2&slice_size=3&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            .to_vec(),
         b"GET /big_file_upload?file_name=a&peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
         [post_head("file_name=a&slice_id=0&slice_size=3", &["Content-Length: 3"]), b"abc".to_vec()].concat(),
         [post_head("file_name=c&slice_id=0&slice_num=1&slice_size=3", &["Content-Length: 3"]), b"abc".to_vec()]
@@ -240,7 +242,7 @@ fn a_request_that_finds_no_descriptor_is_told_to_come_back() {
 #[test]
 fn who_lingers_has_no_place_among_connections() {
     let daemon = Daemon::with(&["--max-connections", "1", "--body-timeout", "300ms"]);
-    daemon.server().get("file_name=a&slice_num=1&file_size=100").expect(200);
+    daemon.server().get("file_name=a&slice_num=1&file_size=100&source=test").expect(200);
     let mut silent = vec![];
     for _ in 0..10 {
         let mut stream = connect(daemon.url());

@@ -5,7 +5,7 @@
 //!
 //! `PROPTEST_CASES` sets the number of cases.
 
-use bigup_core::data_dir::DataDir;
+use bigup_core::data_dir::{DataDir, Modes};
 use bigup_core::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher};
 use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
@@ -552,6 +552,7 @@ impl World {
             discard: false,
             by_size: true,
             peer: None,
+            certificate: None,
         }
     }
 
@@ -655,7 +656,7 @@ impl World {
     fn merge(&mut self) {
         let (data_dir, file_name) = (self.dir.path().to_owned(), self.name.clone());
         let (idle, events) = (Duration::from_millis(1), Events::untold());
-        let config = Config { data_dir, file_name, idle, leave_notice: false, events };
+        let config = Config { data_dir, file_name, idle, leave_notice: false, modes: Modes::default(), events };
         let had_upload = self.model.upload.is_some();
         let expected = match self.model.publish() {
             Publishing::Published(digest) => Ended::Published(digest),

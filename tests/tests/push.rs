@@ -437,3 +437,23 @@ fn processes_with(text: &str) -> Vec<String> {
     };
     list(Path::new("/proc")).into_iter().filter(|name| name.parse::<u32>().is_ok()).filter(named).collect()
 }
+
+#[test]
+fn finished_files_and_their_folders_have_the_modes_that_are_set() {
+    use std::os::unix::fs::PermissionsExt;
+    let daemon = Daemon::with(&["--file-mode", "640", "--dir-mode", "2750"]);
+    for (size, name) in [(5, "new/small"), (3 << 20, "also/new/large")] {
+        let file = data::file(&daemon.scratch(), "f", 1, size);
+        let mut push = programs::cli();
+        push.args(["push", "--url", daemon.url(), "--slice-size", "1M", "--name", name]).arg(&file);
+        assert!(push.output().unwrap().status.success());
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        let finished = daemon.finished(name);
+        assert_eq!((mode(&finished), mode(finished.parent().unwrap())), (0o640, 0o2750), "{name}");
+        assert!(data::same(&file, &finished));
+        // What it is known to be is not lost by that.
+        let verify =
+            programs::cli().args(["verify", "--url", daemon.url(), "--name", name]).arg(&file).output().unwrap();
+        assert!(verify.status.success(), "{verify:?}");
+    }
+}

@@ -259,6 +259,49 @@ fn a_revoked_client_certificate_is_refused_also_where_the_list_comes_later() {
 }
 
 #[test]
+fn a_client_certificate_has_the_rights_of_the_token_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let clients = Authority::new(folder.path(), "clients");
+    let (lab, host, other) =
+        (clients.issue("lab 7", &[]), clients.issue("x", &["pc.lab"]), clients.issue("o", &["pc"]));
+    let setting = setting(&["--tls-client-ca", text(&clients.file)]);
+    let data = setting.daemon.data();
+    for (name, certificate) in [("lab", "lab 7"), ("pc", "pc.lab")] {
+        let prefix = format!("{name}/");
+        let arguments = ["token", "new", name, "--certificate", certificate, "--prefix", &prefix, "--data-dir"];
+        let made = bigupd(&[&arguments[..], &[text(&data)]].concat());
+        assert!(made.status.success() && made.stdout.is_empty(), "{made:?}");
+    }
+    let twice = bigupd(&["token", "new", "again", "--certificate", "lab 7", "--data-dir", text(&data)]);
+    assert_says(&String::from_utf8_lossy(&twice.stderr), &["the token lab has that certificate already"]);
+    let file = data::file(folder.path(), "f", 2, 3 << 20);
+    let push = |Certificate { cert, key, .. }: &Certificate, name: &str| {
+        let mut cli = setting.cli("push", &setting.authority.file);
+        cli.arg("--client-cert").arg(cert).arg("--client-key").arg(key).arg(&file);
+        cli.args(["--name", name, "--slice-size", "1M", "--retry-for", RETRY_FOR]);
+        run(&mut cli)
+    };
+    for (certificate, name) in [(&lab, "lab/f"), (&host, "pc/f")] {
+        let pushed = push(certificate, name);
+        assert!(pushed.status.success(), "{pushed:?}");
+        assert!(data::same(&file, &setting.daemon.finished(name)));
+    }
+    let denied = |certificate, name, says: &str| {
+        let output = push(certificate, name);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_says(&String::from_utf8_lossy(&output.stderr), &[says]);
+    };
+    denied(&lab, "pc/g", "under lab/");
+    denied(&other, "lab/g", "a token is needed here");
+    eventually("the certificate is in the log", || {
+        let log = setting.daemon.log();
+        log.lines().any(|line| line.contains("finished lab/f") && line.contains("token=lab certificate=\"lab 7\""))
+    });
+    assert!(bigupd(&["token", "revoke", "lab", "--data-dir", text(&data)]).status.success());
+    denied(&lab, "lab/g", "a token is needed here");
+}
+
+#[test]
 fn mistakes_about_revocation_lists_are_told() {
     let setting = setting(&[]);
     let (ca, data) = (text(&setting.authority.file), text(&setting.path("data")).to_owned());

@@ -860,3 +860,64 @@ fn the_example_in_the_readme_works() {
     assert!(done, "{said}");
     assert!(data::same(&file, &data.join("files/alice/disk.img")));
 }
+
+#[test]
+fn who_pushed_what_is_in_the_log_of_whoever_finished_it() {
+    let mut daemon = Daemon::with(&["--merger-idle", "100ms"]);
+    let alice = with_token(&daemon, "alice", &["--prefix", "alice/", "--permissions", "push,read,replace"]);
+    let (small, large) = (data::bytes(1, 5), data::bytes(2, 3 << 20));
+    put(&alice, "alice/small", &small, "").expect(200);
+    put(&alice, "alice/small", b"other", "&replace=1").expect(200);
+    let token = new_token(&daemon.data(), "bob", &["--quota", "10M"]);
+    let file = data::file(&daemon.scratch(), "large", 2, 3 << 20);
+    let pushed = run(push(&daemon, &token, &[text(&file), "--slice-size", "1M"]));
+    assert!(pushed.0, "{}", pushed.1);
+    put(&alice, "bob/x", b"x", "").expect(403);
+    let quota = daemon.server().with_token(&token).get("file_name=y&slice_size=1024&file_size=104857600&source=s");
+    quota.expect(413);
+    let has = |parts: &[&str]| daemon.log().lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    let digest = |content: &[u8]| format!("digest={}", blake3::hash(content));
+    for parts in [
+        &["finished alice/small: size=5", &digest(&small), "token=alice", "peer=127.0.0.1", "seconds="][..],
+        &["replaced alice/small: size=5", &digest(b"other"), "token=alice"],
+        &["finished large: size=3145728", &digest(&large), "token=bob", "peer=127.0.0.1"],
+        &["refused y: size=104857600", "token=bob", "reason=", "may push up to"],
+    ] {
+        eventually(&format!("{parts:?} is in the log"), || has(parts));
+    }
+    assert!(!daemon.log().contains("refused bob/x"), "what a token may not even ask for is not an upload");
+
+    alice.get("file_name=alice/z&slice_size=1024&file_size=4096&source=s").expect(200);
+    assert!(bigupd(&daemon.data(), &["cancel", "alice/z"]).status.success());
+    let tmp = daemon.data().join("tmp");
+    for mark in std::fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().path()) {
+        if mark.to_string_lossy().contains(".cancelled-") {
+            let mark = std::fs::File::options().write(true).open(mark).unwrap();
+            mark.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(61)).unwrap();
+        }
+    }
+    daemon.stop();
+    daemon.run();
+    eventually("the cancelled one is in the log", || {
+        daemon.log().lines().any(|line| line.contains("cancelled alice/z: size=4096 token=alice peer=127.0.0.1"))
+    });
+}
+
+#[test]
+fn a_token_can_be_written_to_a_file_of_its_own() {
+    let daemon = Daemon::start();
+    let file = daemon.scratch().join("alice.token");
+    assert_eq!(new_token(&daemon.data(), "alice", &["--output", text(&file)]), "", "it is shown nowhere else");
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    let mut push = programs::cli();
+    push.args(["push", "--url", daemon.url(), "--token-file", text(&file), "/etc/hostname"]);
+    let (is_well, told) = run(push);
+    assert!(is_well, "{told}");
+    let before = std::fs::read(&file).unwrap();
+    let output = bigupd(&daemon.data(), &["token", "new", "bob", "--output", text(&file)]);
+    assert!(!output.status.success() && said(&output).contains("File exists"), "{output:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    let other = daemon.scratch().join("other.token");
+    let output = bigupd(&daemon.data(), &["token", "new", "alice", "--output", text(&other)]);
+    assert!(!output.status.success() && said(&output).contains("already") && !other.exists(), "{output:?}");
+}

@@ -193,7 +193,12 @@ impl Run {
 
     #[track_caller]
     pub fn failed(self, says: &str) -> Run {
-        assert_eq!(self.code(), 1, "stdout: {}\nstderr: {}", self.out(), self.err());
+        self.failed_with(1, says)
+    }
+
+    /// The same with this exit code.
+    pub fn failed_with(self, code: i32, says: &str) -> Run {
+        assert_eq!(self.code(), code, "stdout: {}\nstderr: {}", self.out(), self.err());
         assert!(self.err().contains(says), "{says:?} is not in: {}", self.err());
         self
     }

@@ -11,6 +11,7 @@
 //! time of its last change, and is swept then.
 
 use super::{LockedSpool, MergerLock, Spool, delete, take_away};
+use crate::audit::{Kind, Line};
 use crate::data_dir::DataDir;
 use crate::disk::{self, Context, FileLock};
 use crate::info_ini::{self, InfoIni};
@@ -20,6 +21,9 @@ use std::time::{Duration, SystemTime};
 
 /// What names of marks begin with.
 pub const CANCELLED: &str = ".cancelled-";
+
+/// Largest mark that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
+const MAX_MARK: u64 = 64 << 10;
 
 /// How long the source of an upload that was cancelled is told so, and cannot begin it anew: longer than a client at work
 /// takes to its next request.
@@ -60,7 +64,7 @@ impl LockedSpool {
     /// As the system gives them. It is still there unless only the folder could not be synced.
     pub fn cancel(self, data: &DataDir, _merger: &MergerLock) -> io::Result<()> {
         let spool = &self.spool;
-        make_mark(&spool.mark_of(self.upload.source.as_deref()), self.upload.file_name.as_str())?;
+        make_mark(&spool.mark_of(self.upload.source.as_deref()), &Line::of(Kind::Cancelled, &self.upload, None))?;
         let gone = take_away(&spool.path)?;
         disk::sync_dir(&data.tmp())?;
         info_ini::tolerate(&self.upload.file_name, InfoIni::new(data).remove(&self.upload.file_name));
@@ -78,12 +82,17 @@ pub(super) fn age_of(mark: &Path) -> io::Result<Option<Duration>> {
     }
 }
 
-/// Makes the mark, or makes one that is there already count anew. Its content is for people.
-fn make_mark(mark: &Path, name: &str) -> io::Result<()> {
+/// The line of the audit log that a mark is to leave, for whoever removes the mark. None: it cannot be read.
+pub fn cancelled_upload(mark: &Path) -> Option<Line> {
+    serde_json::from_slice(&disk::read_small(mark, MAX_MARK).ok()?).ok()
+}
+
+/// Makes the mark, or makes one that is there already count anew. Its content is for the audit log.
+fn make_mark(mark: &Path, line: &Line) -> io::Result<()> {
     // A sweep may be about to remove one that counts no more.
     let lock = FileLock::wait(mark)?;
     let mut file = lock.file();
-    let text = serde_json::json!({ "cancelled": name }).to_string() + "\n";
+    let text = serde_json::to_string(line).expect("strings always serialise") + "\n";
     let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all());
     written.at("writing", mark)
 }

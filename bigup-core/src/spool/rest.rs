@@ -6,7 +6,6 @@ use crate::disk::{self, Context, FileLock};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -61,8 +60,7 @@ impl Spool {
     /// # Errors
     /// There is no such spool, or as the system gives them.
     pub fn set_left(&self) -> io::Result<()> {
-        let path = self.path.join(UPLOAD_JSON);
-        File::open(&path).and_then(|file| file.set_modified(UNIX_EPOCH)).at("noting who left in", &path)
+        self.touch(&TimeSpec::new(0, 0))
     }
 
     /// Notes that the client whose upload this is has been heard of: by the time of change of `upload.json`, which every daemon
@@ -71,10 +69,13 @@ impl Spool {
     /// # Errors
     /// There is no such spool, or as the system gives them.
     pub fn sign_of_life(&self) -> io::Result<()> {
-        let (path, now) = (self.path.join(UPLOAD_JSON), TimeSpec::UTIME_NOW);
-        utimensat(AT_FDCWD, &path, &now, &now, UtimensatFlags::NoFollowSymlink)
-            .map_err(io::Error::from)
-            .at("touching", &path)
+        self.touch(&TimeSpec::UTIME_NOW)
+    }
+
+    fn touch(&self, time: &TimeSpec) -> io::Result<()> {
+        let path = self.path.join(UPLOAD_JSON);
+        let touched = utimensat(AT_FDCWD, &path, time, time, UtimensatFlags::NoFollowSymlink);
+        touched.map_err(io::Error::from).at("touching", &path)
     }
 
     /// How long ago anything was heard of the client whose upload this is; zero where clocks disagree, for ever where it has

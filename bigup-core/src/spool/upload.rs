@@ -40,6 +40,10 @@ pub struct Upload {
     pub client: Option<String>,
     /// Name of the token by which it was begun, or taken over. None: without one.
     pub token: Option<String>,
+    /// Name in the client certificate that was shown then. None: none was.
+    pub certificate: Option<String>,
+    /// Address from which it was begun, or taken over. None: not known.
+    pub peer: Option<String>,
     /// A finished file of this name is replaced at publication.
     pub replace: bool,
     /// Another source began this upload. What it left is of unknown content until the present one has compared it and
@@ -70,6 +74,10 @@ struct Stored {
     client: Option<String>,
     #[serde(default)]
     token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
     replace: bool,
     taken_over: bool,
     file_digest: Option<String>,
@@ -90,6 +98,8 @@ impl Upload {
             source,
             client: None,
             token: None,
+            certificate: None,
+            peer: None,
             replace: false,
             taken_over: false,
             file_digest: None,
@@ -119,6 +129,8 @@ impl Upload {
             source: self.source.clone(),
             client: self.client.clone(),
             token: self.token.clone(),
+            certificate: self.certificate.clone(),
+            peer: self.peer.clone(),
             replace: self.replace,
             taken_over: self.taken_over,
             file_digest: self.file_digest.map(|d| d.to_string()),
@@ -159,6 +171,8 @@ impl Upload {
             source: stored.source,
             client: stored.client,
             token: stored.token,
+            certificate: stored.certificate,
+            peer: stored.peer,
             replace: stored.replace,
             taken_over: stored.taken_over,
             file_digest: stored.file_digest.map(|text| text.parse()).transpose()?,

@@ -10,8 +10,10 @@ use bigup_core::data_dir::DataDir;
 use bigup_core::name::quoted;
 use bigup_core::units::{parse_duration, parse_size, parse_u64, show_size};
 use serde_json::{Value, json};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const AFTER_HELP: &str = "\
@@ -25,7 +27,8 @@ Files:
   DATA/token-uses.json   when each was used last, written by daemons once a minute
 
 Examples:
-  bigupd token new alice --prefix alice/ > alice.token   a token for what is below a folder
+  bigupd token new alice --prefix alice/ --output alice.token   a token for what is below a folder
+  bigupd token new lab --certificate lab.example.org   the rights of who shows a certificate
   bigupd token list   what there is
   bigupd token revoke alice   from now on nobody is let in by it";
 
@@ -79,6 +82,13 @@ struct New {
     /// [default: never]
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
     expires: Option<u64>,
+    /// Write the token to this new file, which only you can read, in place of standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// No secret: who shows a client certificate (tls_client_ca) issued for this name has the rights. It is the common name, or
+    /// a host name, e-mail address or URI in subjectAltName
+    #[arg(long, value_name = "NAME", conflicts_with = "output")]
+    certificate: Option<String>,
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -111,7 +121,11 @@ impl Arguments {
     /// Says what is in the way; nothing changed then.
     pub fn run(self, data_dir: &Path) -> anyhow::Result<()> {
         match self.action {
-            Action::New(new) => new.run(&owner::create(data_dir)?),
+            Action::New(new) => {
+                // As who runs this, before root goes on as the folder's owner.
+                let output = new.output.as_deref().map(create_private).transpose()?;
+                new.run(&owner::create(data_dir)?, output)
+            }
             Action::List { json } => list(&DataDir::open(data_dir)?, json),
             Action::Revoke { name } => revoke(&owner::open(data_dir)?, &name),
         }
@@ -119,14 +133,15 @@ impl Arguments {
 }
 
 impl New {
-    fn run(self, data: &DataDir) -> anyhow::Result<()> {
-        let secret = new_secret();
+    fn run(self, data: &DataDir, output: Option<File>) -> anyhow::Result<()> {
+        let secret = self.certificate.is_none().then(new_secret);
         let mut permissions = self.permissions;
         permissions.sort_unstable();
         permissions.dedup();
         let token = Token {
             name: self.name,
-            hash: SecretHash::of(&secret),
+            hash: secret.as_deref().map(SecretHash::of),
+            certificate: self.certificate,
             prefix: self.prefix.unwrap_or_default(),
             permissions,
             quota: self.quota,
@@ -135,18 +150,41 @@ impl New {
             expires: self.expires,
         };
         let (name, rights) = (token.name.clone(), token.rights());
-        Tokens::update(data, |tokens| {
+        let added = Tokens::update(data, |tokens| {
+            if let Some(other) =
+                tokens.iter().find(|other| other.certificate.is_some() && other.certificate == token.certificate)
+            {
+                bail!("the token {} has that certificate already: revoke it first", other.name);
+            }
             if !tokens.add(token) {
                 bail!("there is a token {name} already: revoke it first, or take another name");
             }
             Ok(())
-        })?;
-        // The secret alone on standard output, so that it can go into a file.
-        let shown = writeln!(io::stdout(), "{secret}").and_then(|()| io::stdout().flush());
+        });
+        if let (Err(_), Some(path)) = (&added, &self.output) {
+            // It is empty, and this is not the error to tell.
+            let _ = std::fs::remove_file(path);
+        }
+        added?;
+        let Some(secret) = secret else {
+            eprintln!("token {name}: {rights}; by certificate");
+            return Ok(());
+        };
+        // The secret alone, so that what it is written to is a token file.
+        let shown = match output {
+            Some(mut file) => writeln!(file, "{secret}").and_then(|()| file.sync_all()),
+            None => writeln!(io::stdout(), "{secret}").and_then(|()| io::stdout().flush()),
+        };
         shown.with_context(|| format!("the token {name} is made but could not be shown: revoke it"))?;
         eprintln!("token {name}: {rights}; it is shown this once and not stored");
         Ok(())
     }
+}
+
+/// A new file that nobody else can read.
+fn create_private(path: &Path) -> anyhow::Result<File> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    created.with_context(|| format!("the token cannot be written to {}", path.display()))
 }
 
 fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
@@ -205,6 +243,7 @@ fn as_json(listed: &Listed<'_>) -> Value {
         "name": token.name,
         "permissions": token.permissions,
         "prefix": token.prefix,
+        "certificate": token.certificate,
         "quota": token.quota,
         "max_files": token.max_files,
         "used": used.map(|used| json!({ "bytes": used.bytes, "files": used.files })),

@@ -128,7 +128,8 @@ mod tests {
     fn token(name: &str, created: u64) -> Token {
         Token {
             name: name.to_owned(),
-            hash: SecretHash::of(name),
+            hash: Some(SecretHash::of(name)),
+            certificate: None,
             prefix: Prefix::default(),
             permissions: vec![Permission::Push],
             quota: None,

@@ -8,6 +8,7 @@ use crate::operate::cancel::take_from_merger;
 use crate::params::BeginAsk;
 use crate::quota;
 use crate::reply::{Refusal, against_upload};
+use bigup_core::audit::{Kind, Line};
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
 use bigup_core::publish::{Outcome, is_moved};
@@ -49,7 +50,7 @@ impl Uploads {
     }
 
     fn begin_for(&self, ask: &BeginAsk, waits: bool) -> Result<Standing, Refusal> {
-        let standing = self.begin_or_go_on(ask, waits)?;
+        let standing = self.begin_or_go_on(ask, waits).inspect_err(|refusal| note_refused(ask, refusal))?;
         if let Standing::Unfinished(unfinished) = &standing
             && unfinished.is_part_held()
         {
@@ -125,6 +126,8 @@ impl Uploads {
             let granted = self.take(&ask.by, &ask.name, What::Upload(quota::bytes_at_begin(&ask.plan)))?;
             let upload = Upload {
                 token: ask.by.token().map(str::to_owned),
+                certificate: ask.certificate.clone(),
+                peer: ask.peer.map(|peer| peer.to_string()),
                 replace: ask.replace,
                 file_digest: ask.file_digest,
                 client: ask.client(),
@@ -424,6 +427,8 @@ impl Uploads {
         let taken_over = holdings.ranges().count() > 0;
         let upload = Upload {
             token: ask.by.token().map(str::to_owned),
+            certificate: ask.certificate.clone(),
+            peer: ask.peer.map(|peer| peer.to_string()),
             replace: ask.replace,
             taken_over,
             file_digest: if taken_over { None } else { ask.file_digest },
@@ -464,6 +469,21 @@ impl Uploads {
             ago.as_secs()
         );
         Err(Refusal { retry_after: Some(left), ..Refusal::new(ErrorCode::Cancelled, message) })
+    }
+}
+
+/// Leaves a line in the audit log about an upload that may not begin as things stand. Whoever is only told to come back is
+/// not refused.
+pub(super) fn note_refused(ask: &BeginAsk, refusal: &Refusal) {
+    if refusal.retry_after.is_none() {
+        Line::new(Kind::Refused, &ask.name)
+            .with("size", ask.plan.file_size)
+            .with("digest", ask.file_digest)
+            .with("token", ask.by.token())
+            .with("certificate", ask.certificate.as_ref())
+            .with("peer", ask.peer)
+            .with("reason", Some(&refusal.message))
+            .log();
     }
 }
 

@@ -5,6 +5,7 @@ use super::{SliceAsk, Stored, Target, Uploads};
 use crate::grants::{Grant, What};
 use crate::params::BeginAsk;
 use crate::reply::Refusal;
+use bigup_core::audit::{Kind, Line};
 use bigup_core::digest::{Digest, DigestKind};
 use bigup_core::draft::Draft;
 use bigup_core::name::FileName;
@@ -72,6 +73,15 @@ impl Uploads {
                 self.metrics.upload_begun();
                 self.metrics.slice_received(ask.len);
                 self.metrics.upload_finished(ask.len, began.elapsed());
+                let begin = ask.begin.as_ref();
+                Line::new(Kind::Finished, &ask.name)
+                    .with("size", Some(ask.len))
+                    .with("digest", Some(digest))
+                    .with("token", ask.by.token())
+                    .with("certificate", begin.and_then(|begin| begin.certificate.as_ref()))
+                    .with("peer", begin.and_then(|begin| begin.peer))
+                    .with("seconds", Some(began.elapsed().as_secs()))
+                    .log();
                 Ok(Stored::Finished(digest))
             }
             Err(StoreError::Exists) => self.finished_before(ask, digest),

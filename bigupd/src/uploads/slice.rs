@@ -1,6 +1,6 @@
 //! What becomes of a slice: before its body is read, and once it came whole.
 
-use super::begin::{check_not_paused, is_sender, show_life};
+use super::begin::{check_not_paused, is_sender, note_refused, show_life};
 use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
 use super::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use crate::config::SliceAck;
@@ -28,6 +28,14 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn admit(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
+        self.admit_slice(ask).inspect_err(|refusal| {
+            if let Some(begin) = &ask.begin {
+                note_refused(begin, refusal);
+            }
+        })
+    }
+
+    fn admit_slice(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
         self.check_sizes(Some(ask.len), None, None)?;
         if let Some(begin) = &ask.begin
             && let Some(admission) = self.begin_with_slice(begin, ask)?
@@ -157,6 +165,13 @@ impl Uploads {
             Standing::Finished { digest: Some(digest), .. } if is_only => {
                 Ok(Some(Admission::Take { target: Target::Compare(digest), kinds, offset: 0 }))
             }
+            // Where the digest is not certain only reading the file tells.
+            Standing::Finished { digest: None, .. } if is_only => match self.look_into(&ask.name)? {
+                Entry::File(Finished { stamp: Some(stamp), .. }) => {
+                    Ok(Some(Admission::Take { target: Target::Compare(stamp.digest), kinds, offset: 0 }))
+                }
+                _ => Err(self.restless(&ask.name)),
+            },
             Standing::Finished { .. } => {
                 let message = format!("{} exists: name the digest of yours, or push with --replace", ask.name);
                 Err(Refusal::new(ErrorCode::Exists, message))

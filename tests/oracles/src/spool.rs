@@ -14,7 +14,7 @@
 //!
 //! Beside it lies an upload in order, which nothing of this may hinder.
 
-use bigup_core::data_dir::DataDir;
+use bigup_core::data_dir::{DataDir, Modes};
 use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
@@ -105,6 +105,7 @@ pub fn check(data: &[u8]) {
         idle: Duration::ZERO,
         events: Events::untold(),
         leave_notice: false,
+        modes: Modes::default(),
     };
     if let (Ok(Ended::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published
@@ -134,6 +135,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
         discard: false,
         by_size: false,
         peer: None,
+        certificate: None,
     };
     let _ = uploads.begin(&ask);
     for slice_id in [0, 1, MAX_SLICES - 1, u64::MAX] {

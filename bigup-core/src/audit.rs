@@ -1,0 +1,145 @@
+//! The audit log: a line for each upload that ended, and for each that was refused. It tells who put which bytes where.
+//!
+//! A line is `KIND NAME: key=value …`, at level info, with the target `audit`. The journal has the same keys as fields.
+//!
+//! | key | journal | |
+//! | --- | --- | --- |
+//! | `size` | `SIZE` | bytes of the file |
+//! | `digest` | `DIGEST` | BLAKE3 of the file |
+//! | `token` | `TOKEN` | name of the token by which the upload was begun or taken over |
+//! | `certificate` | `CERTIFICATE` | name in the client certificate that was shown then |
+//! | `peer` | `PEER` | address from which it was begun or taken over; behind a trusted proxy that of the client |
+//! | `seconds` | `SECONDS` | time from its begin to its end |
+//! | `reason` | `REASON` | why it was refused |
+//!
+//! A key is left out where its value is not known. The fields `UPLOAD` and `AUDIT` have the name and the kind.
+//!
+//! The line of a finished file is written once its publication is durable, and before its spool goes. A kill in between has
+//! it written again by whoever cleans up: it is never lost, and may come twice.
+
+use crate::digest::Digest;
+use crate::name::FileName;
+use crate::spool::Upload;
+use log::{Level, Record};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Target of the lines, for a filter like `BIGUP_LOG=info,audit=off`.
+pub const TARGET: &str = "audit";
+
+/// How an upload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A new file is finished.
+    Finished,
+    /// A finished file was replaced.
+    Replaced,
+    /// An operator removed the upload.
+    Cancelled,
+    /// It was removed since nothing came for long.
+    Expired,
+    /// It was not let begin.
+    Refused,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Finished => "finished",
+            Kind::Replaced => "replaced",
+            Kind::Cancelled => "cancelled",
+            Kind::Expired => "expired",
+            Kind::Refused => "refused",
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    kind: Kind,
+    name: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Line {
+    /// A line that tells of nothing but the name.
+    pub fn new(kind: Kind, name: &FileName) -> Line {
+        Line { kind, name: name.as_str().to_owned(), fields: vec![] }
+    }
+
+    /// The line about the end of `upload`, now; with the digest of the file where it is known.
+    pub fn of(kind: Kind, upload: &Upload, digest: Option<Digest>) -> Line {
+        let begun = UNIX_EPOCH + Duration::from_secs(upload.begun);
+        Line::new(kind, &upload.file_name)
+            .with("size", upload.plan.file_size)
+            .with("digest", digest)
+            .with("token", upload.token.as_ref())
+            .with("certificate", upload.certificate.as_ref())
+            .with("peer", upload.peer.as_ref())
+            .with("seconds", SystemTime::now().duration_since(begun).ok().map(|time| time.as_secs()))
+    }
+
+    /// The same with one more key. None: its value is not known.
+    pub fn with(mut self, key: &str, value: Option<impl fmt::Display>) -> Line {
+        self.fields.extend(value.map(|value| (key.to_owned(), value.to_string())));
+        self
+    }
+
+    /// Writes the line.
+    pub fn log(&self) {
+        let mut pairs = vec![("audit", self.kind.as_str()), ("upload", self.name.as_str())];
+        pairs.extend(self.fields.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let mut record = Record::builder();
+        record.level(Level::Info).target(TARGET).key_values(&pairs);
+        log::logger().log(&record.args(format_args!("{self}")).build());
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}:", self.kind.as_str(), as_one_word(&self.name))?;
+        self.fields.iter().try_for_each(|(key, value)| write!(f, " {key}={}", as_one_word(value)))
+    }
+}
+
+/// In quotes where it has spaces, quotes or the like, so that it ends where it seems to.
+fn as_one_word(value: &str) -> Cow<'_, str> {
+    let is_plain = !value.is_empty() && value.chars().all(|c| c.is_alphanumeric() || "-_./@:".contains(c));
+    if is_plain { value.into() } else { format!("{value:?}").into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    #[test]
+    fn a_line_has_what_is_known_and_nothing_can_fake_a_key() {
+        let line = Line::new(Kind::Replaced, &FileName::new("a/b size=2").unwrap())
+            .with("size", Some(7))
+            .with("digest", None::<Digest>)
+            .with("certificate", Some("x size=1"))
+            .with("peer", Some("2001:db8::1"));
+        let text = r#"replaced "a/b size=2": size=7 certificate="x size=1" peer=2001:db8::1"#;
+        assert_eq!(line.to_string(), text);
+        let read: Line = serde_json::from_str(&serde_json::to_string(&line).unwrap()).unwrap();
+        assert_eq!(read, line);
+    }
+
+    #[test]
+    fn an_upload_tells_who_began_it() {
+        let plan = Plan::new(None, Some(10), Some(25)).unwrap();
+        let upload = Upload {
+            token: Some("alice".to_owned()),
+            peer: Some("192.0.2.1".to_owned()),
+            ..Upload::begin(FileName::new("f").unwrap(), plan, None)
+        };
+        let text = Line::of(Kind::Finished, &upload, Some(Digest([1; 32]))).to_string();
+        assert!(text.starts_with("finished f: size=25 digest=0101"), "{text}");
+        assert!(text.contains(" token=alice peer=192.0.2.1 seconds="), "{text}");
+    }
+}
