@@ -125,6 +125,9 @@ struct Stored {
 /// How folders are opened.
 const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
+/// How often a file is read that changes meanwhile.
+const CONFIRM_ATTEMPTS: u32 = 3;
+
 /// Most folders that are looked through for something in them.
 const MAX_HOLLOW: u32 = 64;
 
@@ -216,6 +219,17 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn confirm(&self, name: &FileName) -> io::Result<Entry> {
+        for _ in 1..CONFIRM_ATTEMPTS {
+            match self.confirm_once(name)? {
+                // Mostly whoever published it was about to seal it.
+                Entry::File(Finished { stamp: None, .. }) => {}
+                known => return Ok(known),
+            }
+        }
+        self.confirm_once(name)
+    }
+
+    fn confirm_once(&self, name: &FileName) -> io::Result<Entry> {
         let (entry, path) = (self.lookup(name)?, self.path_of(name));
         let Entry::File(Finished { stamp: None, .. }) = &entry else { return Ok(entry) };
         let Opened::File(file) = self.open(name)? else { return Ok(entry) };
@@ -226,13 +240,13 @@ impl Store {
             return Ok(Entry::File(Finished { size: after.len(), stamp: None }));
         }
         let digest = digest.digest;
-        let source = match claim(&file, &after).at("reading the digest of", &path)? {
-            Claim::Was { stamp, .. } if stamp.digest == digest => stamp.source,
-            _ => None,
+        let (known, is_written) = match claim(&file, &after).at("reading the digest of", &path)? {
+            // To write it again would only move the time of change, for others who do the same.
+            Claim::Was { stamp, size } if stamp.digest == digest => (stamp, size == after.len()),
+            _ => (Stamp { digest, source: None }, false),
         };
-        let known = Stamp { digest, source };
         // It may be another user's, or lie on a file system that is only to be read.
-        match stamp(&file, &path, &known) {
+        match if is_written { Ok(()) } else { stamp(&file, &path, &known) } {
             Ok(()) => seal(&file, &path),
             Err(e) => log::debug!("what it was found to be is not written down: {e}"),
         }

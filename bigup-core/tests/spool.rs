@@ -132,7 +132,8 @@ fn a_slice_is_refused_before_any_of_it_is_stored_where_too_little_would_stay_fre
     let f = fixture(Some(3), Some(1024));
     let locked = f.spool.lock().unwrap().unwrap();
     let refused = locked.arrival(0, 1024, &locked.upload().plan, &Room::new(&f.data, 1 << 60));
-    let message = refused.err().expect("nobody has that much").to_string();
+    let Err(refused) = refused else { panic!("nobody has that much") };
+    let message = refused.to_string();
     assert!(message.contains("1.00 EiB stay free"), "{message}");
     assert_eq!(f.parts(), 0);
 }

@@ -552,7 +552,8 @@ mod tests {
             let mistakes = parse(&[&["--data-dir", "/d"], part].concat()).settle(&nothing).unwrap_err();
             assert!(mistakes[0].contains("both tls_cert and tls_key"), "{mistakes:?}");
         }
-        let all = ["--data-dir", "/d", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"];
+        let all =
+            ["--data-dir", "/d", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a", "--tls-client-crl", "r"];
         let (config, _) = parse(&all).settle(&nothing).unwrap();
         let files =
             TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()), client_crl: Some("r".into()) };

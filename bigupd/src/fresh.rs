@@ -54,7 +54,7 @@ impl Fresh {
     }
 
     /// Lets go those whose time is over or whose names are gone. Whether any is left. May block.
-    fn let_go(&self) -> bool {
+    pub fn let_go(&self) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let is_kept = |when: &Instant, arrival: &Arrival| {
             when.elapsed() < KEPT_FOR && arrival.file().metadata().is_ok_and(|found| found.nlink() > 0)

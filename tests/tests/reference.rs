@@ -128,7 +128,7 @@ fn bash_completes_commands_and_options() {
     assert_eq!(complete("bigup-cli", &["push", "--when-full", ""]), ["stop", "wait"]);
     assert_eq!(complete("bigupd", &["token", "n"]), ["new"]);
     assert_eq!(complete("bigupd", &["--max-up"]), ["--max-uploads", "--max-uploads-per-token"]);
-    assert_eq!(complete("bigup-merger", &["--fi"]), ["--file-name"]);
+    assert_eq!(complete("bigup-merger", &["--file-n"]), ["--file-name"]);
 }
 
 #[test]
@@ -143,5 +143,5 @@ fn fish_completes_commands_and_options() {
     };
     assert_eq!(complete("bigup-cli", "bigup-cli pu"), ["push"]);
     assert_eq!(complete("bigupd", "bigupd token n"), ["new"]);
-    assert_eq!(complete("bigup-merger", "bigup-merger --fi"), ["--file-name"]);
+    assert_eq!(complete("bigup-merger", "bigup-merger --file-n"), ["--file-name"]);
 }

@@ -508,7 +508,7 @@ fn requests_of_one_token_that_all_hang_keep_no_other_waiting() {
     let daemon = Daemon::with(&["--max-connections-per-address", "0"]);
     let token = new_token(&daemon.data(), "one", &[]);
     let (one, other) = (daemon.server().with_token(&token), with_token(&daemon, "other", &[]));
-    let query = "file_name=hangs&slice_size=10&file_size=25";
+    let query = "file_name=hangs&slice_size=10&file_size=25&source=test";
     one.get(query).expect(200);
     // As a disk does that does not answer.
     let held = std::fs::File::open(daemon.data().join("tmp/hangs/digests")).unwrap();
@@ -550,7 +550,7 @@ fn a_name_has_so_many_folders_and_older_ones_with_more_stay_of_use() {
     server.get(&format!("file_name={}&peek=1", name(70))).expect(200);
     let old_name = |components| format!("e/{}", name(components));
     let (data, old) = (DataDir::open(&daemon.data()).unwrap(), FileName::new(&old_name(79)).unwrap());
-    let upload = Upload::begin(old, Plan::new(None, Some(10), Some(20)).unwrap(), None);
+    let upload = Upload::begin(old, Plan::new(None, Some(10), Some(20)).unwrap(), Some("test".to_owned()));
     assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
     for id in 0..2 {
         server.post(&format!("file_name={}&slice_id={id}&slice_size=10", old_name(79)), &[1; 10]).expect(200);

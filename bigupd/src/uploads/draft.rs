@@ -97,12 +97,12 @@ impl Uploads {
 
     /// Another request gave the name to something while this file, with this digest, came.
     fn finished_before(&self, ask: &SliceAsk, digest: Digest) -> Result<Stored, Refusal> {
-        match self.look_up(&ask.name)? {
+        // Whoever put it there may not have come to seal it.
+        match self.look_into(&ask.name)? {
             Entry::File(Finished { stamp: Some(stamp), .. }) if stamp.digest == digest => Ok(Stored::Finished(digest)),
             // Asked again it is one that is to be replaced.
             Entry::File(_) if ask.begin.as_ref().is_some_and(|begin| begin.replace) => Err(self.restless(&ask.name)),
             Entry::File(Finished { stamp: Some(stamp), .. }) => Err(exists_with(ask, stamp.digest, digest)),
-            // Asked again the finished one is read.
             Entry::File(Finished { stamp: None, .. }) => Err(self.restless(&ask.name)),
             Entry::Other(what) => Err(in_the_way(&what)),
             Entry::Nothing => Err(self.restless(&ask.name)),
