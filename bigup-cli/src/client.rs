@@ -10,7 +10,7 @@ use crate::rate::Limit;
 use crate::tls;
 use crate::token::Token;
 use bigup_core::name::printable;
-use bigup_core::wire::{ErrorAnswer, ErrorCode, SliceAnswer};
+use bigup_core::wire::{CLIENT_HEADER, ErrorAnswer, ErrorCode, SliceAnswer};
 use serde_json::Value;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -265,6 +265,7 @@ impl Client {
     }
 
     fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        let request = request.header(CLIENT_HEADER, concat!("bigup-cli/", env!("CARGO_PKG_VERSION")));
         match &self.authorization {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,

@@ -7,6 +7,10 @@ use crate::digest::Digest;
 use crate::ranges::SliceRanges;
 use serde::{Deserialize, Serialize};
 
+/// Header by which a client says that no web page sent a request: no page can send one whose name begins with `Sec-` (Fetch
+/// Standard, forbidden request-header). Its value names the client.
+pub const CLIENT_HEADER: &str = "sec-bigup-client";
+
 /// Path of the endpoint, below the server's root.
 pub const PATH: &str = "big_file_upload";
 

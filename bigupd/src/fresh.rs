@@ -2,7 +2,7 @@
 //! without comparing it with its digest ([`bigup_core::spool::is_as_it_came`]).
 //!
 //! They are let go once their names are gone, so that their blocks become free and nobody writes them back; and after
-//! [`KEPT_FOR`], or when too many came since. Whoever merges them then reads them, which costs time and nothing else.
+//! 10 s, or when too many came since. Whoever merges them then reads them, which costs time and nothing else.
 
 use bigup_core::spool::Arrival;
 use nix::sys::resource::{Resource, getrlimit};

@@ -20,7 +20,7 @@ use crate::host::{Host, Origin};
 use crate::reply::{Refusal, Reply, no_content};
 use bigup_core::data_dir::DataDir;
 use bigup_core::name::{printable, quoted};
-use bigup_core::wire::ErrorCode;
+use bigup_core::wire::{CLIENT_HEADER, ErrorCode};
 use warp::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderMap, HeaderName,
@@ -126,7 +126,8 @@ impl Origins {
     /// 403, and which setting would let it pass.
     pub fn check(&self, headers: &HeaderMap, does: Does) -> Result<(), Refusal> {
         let host = one(headers, HOST)?.map(|text| Host::parse(text).ok_or_else(|| foreign_host(text))).transpose()?;
-        if let Some(host) = &host {
+        // Whatever the name: no page has it stand for this server's address, since no page sent this.
+        if let Some(host) = host.as_ref().filter(|_| !headers.contains_key(CLIENT_HEADER)) {
             self.check_host(host)?;
         }
         if let Some(text) = one(headers, ORIGIN)? {
@@ -358,6 +359,10 @@ mod tests {
             assert!(message.contains(host) && message.contains("allowed_hosts"), "{message}");
         }
         assert_eq!(refused(&origins, &[]), None, "HTTP/1.0 has none");
+        // No page can say that.
+        let (host, client) = (("host", "evil.example"), (CLIENT_HEADER, "bigup-cli/1"));
+        assert_eq!(refused(&origins, &[host, client]), None);
+        assert!(refused(&origins, &[host, client, ("origin", "http://other.example")]).is_some());
     }
 
     #[test]
