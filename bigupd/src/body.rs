@@ -157,12 +157,13 @@ impl Body {
     }
 }
 
-/// Reads and forgets `raw`, up to `limit` bytes and for half a minute at most. Whether its end was reached.
-pub async fn drain(mut raw: RawBody, limit: u64) -> bool {
+/// Reads and forgets `raw`, up to `limit` bytes, for half a minute at most, and until nothing comes for `silence`. Whether its
+/// end was reached.
+pub async fn drain(mut raw: RawBody, limit: u64, silence: Duration) -> bool {
     let deadline = Instant::now() + DRAIN_TIME;
     let mut left = limit;
     loop {
-        match timeout_at(deadline, raw.next()).await {
+        match timeout_at(deadline.min(Instant::now() + silence), raw.next()).await {
             Ok(Some(Ok(piece))) => left = left.saturating_sub(piece.len() as u64),
             // It ends after it broke, too.
             Ok(None) => return !raw.0.lock().unwrap_or_else(PoisonError::into_inner).broken,
@@ -352,7 +353,10 @@ mod tests {
     #[tokio::test]
     async fn draining_ends_at_its_limit() {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"0123456789")));
-        assert!(!drain(raw_body(endless), 1000).await);
-        assert!(drain(pieces(b"short", 2), 1000).await);
+        assert!(!drain(raw_body(endless), 1000, DRAIN_TIME).await);
+        assert!(drain(pieces(b"short", 2), 1000, DRAIN_TIME).await);
+        // Who stalls has its connection no longer than for a body that is wanted.
+        let stalled = futures_util::stream::pending::<Result<Bytes, warp::Error>>();
+        assert!(!drain(raw_body(stalled), 1000, Duration::from_millis(1)).await);
     }
 }

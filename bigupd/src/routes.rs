@@ -295,7 +295,7 @@ impl App {
 
     /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. Whether it is gone.
     async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
-        !headers.contains_key(EXPECT) && drain(body, self.drain_limit()).await
+        !headers.contains_key(EXPECT) && drain(body, self.drain_limit(), self.body_timeout()).await
     }
 
     /// The reply to a request whose body is not wanted, given once that is gone.
@@ -444,7 +444,7 @@ impl App {
         let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
         // Whatever is left of the body, an epilogue of a form or what follows a mistake. Of one that stalled nothing is.
         let stalled = matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout);
-        let at_end = !stalled && drain(body.clone(), self.drain_limit()).await;
+        let at_end = !stalled && drain(body.clone(), self.drain_limit(), self.body_timeout()).await;
         let stored = match received.and_then(|received| check_form(&expected, &body, at_end).map(|()| received)) {
             Ok(received) => {
                 let (uploads, asked) = (self.uploads.clone(), ask.clone());
