@@ -223,6 +223,8 @@ impl Gate {
             false => Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"),
         })?;
         self.in_force.store(tokens.is_some(), Ordering::Relaxed);
+        // Whom a proxy asks for has shown nothing to us.
+        let certificate = certificate.filter(|_| !matches!(peer, Some(Peer::Forwarded(_))));
         let certified =
             certificate.zip(tokens.as_ref()).and_then(|(shown, tokens)| tokens.find_certified(shown, now()));
         let refusal = match (&tokens, secret) {

@@ -33,6 +33,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use warp::Filter;
 use warp::http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue,
@@ -539,14 +540,17 @@ impl App {
 /// Waits for `work` on a request of the client whose upload is in `spool`: meanwhile it is heard of.
 async fn alive<T>(spool: Spool, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
+    let mut last: Option<JoinHandle<_>> = None;
     loop {
         match tokio::time::timeout(SIGN_OF_LIFE_EVERY, work.as_mut()).await {
             Ok(done) => return done,
-            Err(_) => {
+            // While the disk hangs one thread is enough.
+            Err(_) if last.as_ref().is_none_or(JoinHandle::is_finished) => {
                 let spool = spool.clone();
                 // A file of one request has no spool.
-                drop(tokio::task::spawn_blocking(move || spool.sign_of_life()));
+                last = Some(tokio::task::spawn_blocking(move || spool.sign_of_life()));
             }
+            Err(_) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::expiry::{LOOKED, Times, expire};
 use crate::metrics::{Failure, Metrics};
+use crate::tokens::uses::USES;
 use bigup_core::audit::Line;
 use bigup_core::data_dir::DataDir;
 use bigup_core::disk::Context;
@@ -66,7 +67,7 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
             log::warn!("{e}");
         }
     }
-    let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}")];
+    let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}"), format!(".{USES}")];
     let moving =
         vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned(), FINISHED.to_owned(), format!(".{FINISHED}")];
     let mut places = vec![(data.tmp(), moving), (data.root().to_owned(), replaced)];

@@ -283,7 +283,12 @@ impl Uploads {
     fn set_aside(&self, spool: &Spool, why: &io::Error) -> Result<(), Refusal> {
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let aside = self.data.aside(&now)?;
-        if spool.set_aside_if_unreadable(&aside)? {
+        let is_moved = match spool.set_aside_if_unreadable(&aside) {
+            // Another request has moved it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            moved => moved?,
+        };
+        if is_moved {
             let kept = aside.tmp().join(spool.folder());
             log::error!("an unfinished upload cannot be used, and is moved to {}: {why}", kept.display());
             self.metrics.upload_failed(Failure::Unreadable);

@@ -421,6 +421,10 @@ REPLACE ssize_t fgetxattr(int fd, const char *name, void *value, size_t len) {
 REPLACE int fchown(int fd, uid_t owner, gid_t group) { return CALL(SYS_fchown, fd, owner, group); }
 REPLACE int fchmod(int fd, mode_t mode) { return CALL(SYS_fchmod, fd, mode); }
 REPLACE int chmod(const char *path, mode_t mode) { return CALL(SYS_fchmodat, AT_FDCWD, path, mode); }
+REPLACE int fchmodat(int dir, const char *path, mode_t mode, int flags) {
+    (void)flags; // The system call has none.
+    return CALL(SYS_fchmodat, dir, path, mode);
+}
 REPLACE int utimensat(int dir, const char *path, const struct timespec times[2], int flags) {
     return CALL(SYS_utimensat, dir, path, times, flags);
 }

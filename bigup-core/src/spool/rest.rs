@@ -176,14 +176,15 @@ impl Spool {
     }
 
     /// Moves a spool that cannot be used, or what stands in its place, into `tmp/` of `aside`, if nobody works on it. False:
-    /// somebody does.
+    /// somebody does, or it can be used after all.
     ///
     /// # Errors
     /// As the system gives them; it is where it was.
     pub fn set_aside(&self, aside: &DataDir) -> io::Result<bool> {
         let is_folder = std::fs::symlink_metadata(&self.path).at("looking at", &self.path)?.is_dir();
         let at_rest = if is_folder { self.at_rest()? } else { None };
-        if is_folder && at_rest.is_none() {
+        // Somebody else may have moved it, and a third one have begun anew here, before this lock was taken.
+        if is_folder && (at_rest.is_none() || matches!(self.upload(), Ok(Some(_)))) {
             return Ok(false);
         }
         std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;

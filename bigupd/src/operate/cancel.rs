@@ -48,7 +48,12 @@ pub struct Arguments {
 
 /// Cancels the uploads, and says how it went.
 pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
-    each(&config.data_dir, &arguments.names, |data, name| cancel(data, name, arguments.wait))
+    each(&config.data_dir, &arguments.names, |data, name| {
+        // What turns out to be finished is still to be told of.
+        let data = data.clone();
+        let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
+        cancel(&data, name, arguments.wait)
+    })
 }
 
 /// Cancels the upload of `name`; a merger has so long to leave.

@@ -133,6 +133,8 @@ impl Uploads {
                 client: ask.client(),
                 ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
+            // What became of another upload of this source is not the end of this one.
+            ask.source.iter().for_each(|source| spool.forget_finished(source));
             // Somebody else may create it first; the next round goes on with theirs.
             match Spool::create(&self.data, &upload, &self.room()) {
                 Err(e) if spool.path().exists() => {
@@ -142,8 +144,6 @@ impl Uploads {
                     if created.map_err(|e| no_room(e, ask.name.as_str()))? {
                         granted.landed();
                         self.metrics.upload_begun();
-                        // What became of another upload of this source is not the end of this one.
-                        ask.source.iter().for_each(|source| spool.forget_finished(source));
                     }
                 }
             }
@@ -296,6 +296,8 @@ impl Uploads {
         Ok(match Store::new(&self.data).lookup(name)? {
             Entry::Nothing => None,
             Entry::File(found) if upload.replace || is_same(&found) => None,
+            // Publication reads it, and finds out.
+            Entry::File(found) if found.stamp.is_none() && Some(found.size) == upload.plan.file_size => None,
             Entry::File(_) => {
                 let message = format!(
                     "{name} cannot be finished: a file of that name exists, with other content; push with --replace to \

@@ -28,17 +28,10 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn admit(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
-        self.admit_slice(ask).inspect_err(|refusal| {
-            if let Some(begin) = &ask.begin {
-                note_refused(begin, refusal);
-            }
-        })
-    }
-
-    fn admit_slice(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
         self.check_sizes(Some(ask.len), None, None)?;
         if let Some(begin) = &ask.begin
-            && let Some(admission) = self.begin_with_slice(begin, ask)?
+            && let Some(admission) =
+                self.begin_with_slice(begin, ask).inspect_err(|refusal| note_refused(begin, refusal))?
         {
             return Ok(admission);
         }
@@ -195,6 +188,10 @@ impl Uploads {
                 if stamp.source.is_some() && stamp.source == ask.source =>
             {
                 Ok(Admission::Held(Some(stamp.digest)))
+            }
+            // Somebody may have touched it, so that what it is is not certain; what the upload became is.
+            Entry::File(Finished { stamp: None, .. }) if let Some(digest) = self.moved(ask)? => {
+                Ok(Admission::Held(Some(digest)))
             }
             Entry::File(_) => {
                 // It may be one that a cancelled upload was to replace.
