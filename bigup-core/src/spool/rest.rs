@@ -184,7 +184,8 @@ impl Spool {
         let is_folder = std::fs::symlink_metadata(&self.path).at("looking at", &self.path)?.is_dir();
         let at_rest = if is_folder { self.at_rest()? } else { None };
         // Somebody else may have moved it, and a third one have begun anew here, before this lock was taken.
-        if is_folder && (at_rest.is_none() || matches!(self.upload(), Ok(Some(_)))) {
+        let is_usable = || matches!(self.upload(), Ok(Some(_))) && is_file(&self.path.join(DIGESTS));
+        if is_folder && (at_rest.is_none() || is_usable()) {
             return Ok(false);
         }
         std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;
