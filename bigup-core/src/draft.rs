@@ -5,7 +5,7 @@
 //! ```text
 //! 1  a file without a name, in which room is reserved (O_TMPFILE, open(2)); its bytes go there
 //!                                                nothing: the file system frees it, after a power cut when it is mounted
-//! 2  stamped, group and mode set, synced          the same
+//! 2  stamped, group and mode set, synced         the same
 //! 3  linked into files/, where nothing has that name    the finished file; a power cut leaves it or nothing
 //! 4  its folder synced, and all above it         the finished file
 //!    sealed                                      the same; without the seal it is read when somebody asks for its digest
