@@ -8,7 +8,7 @@
 //! DATA/tmp/.…         spools being made or removed; never looked into
 //! DATA/files/<name>   finished files, see crate::store
 //! DATA/completed/<…>/ finished files that a hook is still to be told of, see crate::notice
-//! DATA/damaged/<time>/ what a repair moved out of the way, as in a data folder
+//! DATA/damaged/<time>/ what a repair, or a begin, moved out of the way, as in a data folder
 //! ```
 
 use crate::disk::{Context, Place};

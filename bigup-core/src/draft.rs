@@ -5,9 +5,10 @@
 //! ```text
 //! 1  a file without a name, in which room is reserved (O_TMPFILE, open(2)); its bytes go there
 //!                                                nothing: the file system frees it, after a power cut when it is mounted
-//! 2  stamped and synced                          the same
+//! 2  stamped, group and mode set, synced         the same
 //! 3  linked into files/, where nothing has that name    the finished file; a power cut leaves it or nothing
 //! 4  its folder synced, and all above it         the finished file
+//!    sealed                                      the same; without the seal it is read when somebody asks for its digest
 //! ```
 //! Only after 4 anybody is told; who finds the file before that syncs its folders, too, before saying anything of it. A
 //! link replaces nothing, so of two such files with one name the first is the one.

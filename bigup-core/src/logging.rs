@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `UPLOAD` | name of the file, as it is |
 //! | `SLICE` | id of the slice |
-//! | `PEER` | address and port that the request came from |
+//! | `PEER` | address that the request came from, with its port where that is known |
 //!
 //! Places in the program give them as key and value of [`log`]'s macros: `upload`, `slice`, `peer`.
 

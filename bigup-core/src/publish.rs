@@ -4,12 +4,16 @@
 //! # What is on disk, and what a kill there leaves
 //! ```text
 //! 1  merged synced, digest computed and compared        spool as before: done again by the next merger
-//! 2  merged stamped and freed of what is reserved       the same
-//!    beyond its end, publication recorded, both synced
+//! 2  merged freed of what is reserved beyond its end,   the same
+//!    stamped, given its group and mode, publication
+//!    recorded, both synced
 //! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
 //!                                                       `merged`, or one that is the finished file by another name: the
 //!                                                       next merger goes on with 4
-//! 4  section removed, the mark for its client made      the same
+//!    sealed                                             the same; without the seal the file is read when somebody asks
+//!                                                       for its digest
+//! 4  section removed, line of the audit log written,    the same; the line may come twice
+//!    the mark for its client made
 //! 5  spool renamed away and deleted                     a hidden folder, swept later
 //! ```
 //! Where notices are left (crate::notice) step 5 renames the spool to `completed/` instead. So there is the spool or the

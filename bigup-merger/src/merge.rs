@@ -3,9 +3,13 @@
 //! # The order of things, and what a kill leaves
 //! ```text
 //! 1  slices appended to merged            merged longer by whole slices and a part of one; all slice files still there
+//!    each known to be what came, or       the same; a wrong one is cut off, and asked for again
+//!    compared
 //! 2  merged and digests synced            the same, for good
 //! 3  synced frontier recorded             as before; not on disk before the next sync, until then it lags
 //!    slice files unlinked, oldest first   merged as before; some slice files left, which are merged again
+//!    hash replaced, where digests do not  an older one, which is as true: less is spared
+//!    join
 //! 4  frontier in info.ini                 it lags behind merged
 //! ```
 //! Steps 2 to 4, a checkpoint, come every [`CHECKPOINT_BYTES`] or [`CHECKPOINT_TIME`], so that most slice files are

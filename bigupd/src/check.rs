@@ -36,7 +36,7 @@ Exit codes:
   3  damage was found and left
 
 Files:
-  DATA/damaged/TIME/   what a repair moved out of the way; never used or removed by bigup
+  DATA/damaged/TIME/   what a repair, or a push, moved out of the way; never used or removed by bigup
 
 Examples:
   bigupd check   check all that is stored

@@ -87,8 +87,8 @@ pub enum Command {
     Check(check::Arguments),
     /// Make, list and revoke tokens, by which clients are let in
     ///
-    /// As long as there is a list of tokens, be it empty, every request needs one. Daemons see what changed at their next
-    /// request.
+    /// As long as there is a list of tokens, be it empty, every request needs one, or a client certificate that has the
+    /// rights of one. Daemons see what changed at their next request.
     Token(tokens::command::Arguments),
     /// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
     ///

@@ -250,7 +250,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "dir_mode",
         value: "MODE",
         default: None,
-        example: "2750",
+        example: "750",
         help: "Permissions of folders that are made for finished files, in octal; without it what the daemon's umask leaves",
         topic: Topic::Uploads,
     },
@@ -286,7 +286,7 @@ pub const SETTINGS: &[Setting] = &[
         // A pipe's first byte may take its time; nobody's work is lost.
         default: Some("1h"),
         example: "1d",
-        help: "An unfinished upload of which nothing has come is removed this long after it began; 0: like any other",
+        help: "An unfinished upload that holds nothing is removed once nothing of it came for this time; 0: like any other",
         topic: Topic::Uploads,
     },
     Setting {

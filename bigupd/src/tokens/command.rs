@@ -42,7 +42,7 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand, Clone, Debug)]
 enum Action {
-    /// Make a token and print it: this once, since only its hash is stored
+    /// Make a token and print it: this once, since only its hash is stored. With --certificate there is no secret
     #[command(after_help = AFTER_HELP)]
     New(New),
     /// Show the tokens, without their secrets: what each may, how much of its quota is used, when it was used last

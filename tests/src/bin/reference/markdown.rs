@@ -31,7 +31,7 @@ fn of_command(page: &Page, parent: Option<&Command>) -> String {
     let about = command.get_long_about().or_else(|| command.get_about()).map(ToString::to_string).unwrap_or_default();
     let usage = command.clone().render_usage().to_string();
     let mut text = format!("\n{level} {}\n{}\n\n```\n{usage}\n```\n", page.call(), escaped(&about));
-    text += &options(command, parent.is_none());
+    text += &options(command, page.call() == "bigupd");
     let known = parent.map(sections::of).unwrap_or_default();
     for section in sections::of(command).iter().filter(|section| !known.contains(section)) {
         text += &of_section(section);
@@ -39,11 +39,11 @@ fn of_command(page: &Page, parent: Option<&Command>) -> String {
     text
 }
 
-/// A table of the command's arguments, without those that every command has.
-fn options(command: &Command, is_program: bool) -> String {
+/// A table of the command's arguments, without those that every command has. The daemon's settings stand elsewhere.
+fn options(command: &Command, is_daemon: bool) -> String {
     let is_shown = |arg: &&Arg| {
         let is_common = matches!(arg.get_id().as_str(), "help" | "version");
-        let is_elsewhere = is_program && settings::find(arg.get_id().as_str()).is_some();
+        let is_elsewhere = is_daemon && settings::find(arg.get_id().as_str()).is_some();
         !arg.is_hide_set() && !is_common && !is_elsewhere
     };
     let rows: Vec<String> = command.get_arguments().filter(is_shown).map(row).collect();
