@@ -69,16 +69,7 @@ impl Uploads {
         }
         let counts_by_slices = locked.upload().plan.file_size.is_none();
         let granted = counts_by_slices.then(|| self.take(&ask.by, &ask.name, What::Slice(ask.len))).transpose()?;
-        let room = self.room();
-        let arrival = locked.arrival(ask.slice_id, ask.len, &plan, &room).or_else(|error| {
-            // Slices that are merged have their room until they are let go.
-            self.fresh.let_go();
-            if matches!(error, RoomError::Full { .. }) {
-                locked.arrival(ask.slice_id, ask.len, &plan, &room)
-            } else {
-                Err(error)
-            }
-        });
+        let arrival = self.with_room(|room| locked.arrival(ask.slice_id, ask.len, &plan, room));
         let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
         Ok(Admission::Take { target: Target::Spool(arrival, granted), kinds, offset })
     }
