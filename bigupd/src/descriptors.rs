@@ -6,13 +6,15 @@
 //! - two for each merger at work: its pipe, and the descriptor by which its end is waited for;
 //! - `HOOKS` for programs of hooks, where there are any;
 //! - as many as [`refusals`] for connections that are refused, and as many again for those that are read on after their last
-//!   answer.
+//!   answer;
+//! - as many as [`crate::fresh`] keeps open of slices that just came.
 //!
 //! Of the rest each connection gets `A_CONNECTION`: its socket, the file of the slice that arrives, and what a request opens
 //! for a moment. More than that may be open for an instant; then requests are told to come back.
 #![allow(unsafe_code)]
 
 use crate::config::Config;
+use crate::fresh;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
@@ -73,7 +75,7 @@ pub fn fit(config: &mut Config) {
 /// How many connections so many descriptors suffice for; see the head of this file.
 fn connections_for(files: u64, config: &Config) -> u64 {
     let has_hooks = config.hooks.on_begin.is_some() || config.hooks.on_complete.is_some();
-    let others = OWN + if has_hooks { HOOKS } else { 0 } + 2 * refusals_for(files);
+    let others = OWN + if has_hooks { HOOKS } else { 0 } + 2 * refusals_for(files) + fresh::most_of(files);
     let others = others.saturating_add(config.limits.mergers.saturating_mul(2)).min(files / 2);
     ((files - others) / A_CONNECTION).max(1)
 }
@@ -109,13 +111,13 @@ mod tests {
     #[test]
     fn connections_leave_descriptors_for_other_things() {
         let fit = |files| connections_for(files, &config());
-        assert_eq!([0, 64, 256, 1024, 65536].map(fit), [1, 10, 48, 272, 21648]);
+        assert_eq!([0, 64, 256, 1024, 65536].map(fit), [1, 10, 42, 250, 21562]);
         let mut with_hooks = config();
         with_hooks.hooks.on_begin = Some(Hook::Program("/bin/sh".into()));
-        assert_eq!(connections_for(1024, &with_hooks), 252);
+        assert_eq!(connections_for(1024, &with_hooks), 230);
         with_hooks.limits.mergers = u64::MAX;
         assert_eq!(connections_for(1024, &with_hooks), 170, "never more than half is for others");
-        assert_eq!(connections_for(u64::MAX, &config()), (u64::MAX - 592) / 3);
+        assert_eq!(connections_for(u64::MAX, &config()), (u64::MAX - 848) / 3);
     }
 
     /// The formula and the examples of docs/operations.md.

@@ -24,6 +24,11 @@ const MOST: u64 = 256;
 /// Of the descriptors that the daemon may have, the part that is used for this.
 const SHARE: u64 = 16;
 
+/// How many files are kept open at most where there may be so many descriptors.
+pub fn most_of(descriptors: u64) -> u64 {
+    (descriptors / SHARE).min(MOST)
+}
+
 /// The files kept open.
 #[derive(Clone, Debug)]
 pub struct Fresh {
@@ -35,7 +40,7 @@ pub struct Fresh {
 impl Default for Fresh {
     fn default() -> Fresh {
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-        let most = usize::try_from((files / SHARE).min(MOST)).unwrap_or(0);
+        let most = usize::try_from(most_of(files)).unwrap_or(0);
         Fresh { kept: Arc::default(), most, came: Arc::default() }
     }
 }

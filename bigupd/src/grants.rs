@@ -13,6 +13,8 @@
 //! ```
 //! What lands while a count is at work may be seen by it and counts as landed too: once too much rather than not at all.
 //! So nothing is refused by a sum in which something landed; it is counted anew first, once for all who wait for that.
+//! Nor is anything refused for good because of what is at work: that may be the same request, sent before over a connection
+//! that broke, and it may be on the disk and counted there already. Whoever asks is to come back.
 //! No lock is held meanwhile. Another daemon's grants are seen by the next count.
 
 use crate::census::{Census, Listed};
@@ -79,6 +81,8 @@ pub enum Over {
     OfToken(u64),
     /// The quota: so much is there, and so much was asked for.
     Quota(Amount, Amount),
+    /// The quota, because of what others are adding: it would fit without that.
+    QuotaForNow,
 }
 
 /// The grants of a daemon. Copies share them.
@@ -274,6 +278,14 @@ impl Entry {
         }
     }
 
+    /// The same where nothing else is at work: then it is not shared with slices.
+    fn below_by_itself(&self, prefix: &Prefix) -> Amount {
+        match self.what {
+            What::Growth(bytes) => Amount { bytes, files: 0 },
+            _ => self.below(prefix),
+        }
+    }
+
     /// All places in which it counts, and for how much.
     fn places(&self, book: &Book) -> Vec<(Place, Amount)> {
         let one = Amount { bytes: 0, files: 1 };
@@ -353,7 +365,14 @@ impl Book {
         }
         let has_landed = self.tallies.get(&place).is_some_and(|tally| tally.landed != Amount::default());
         let stands = found.began >= asked || !has_landed;
-        Some(if stands { Verdict::Over(Over::Quota(there, more)) } else { Verdict::CountBelow })
+        if !stands {
+            return Some(Verdict::CountBelow);
+        }
+        // What is at work may be the same request, sent before, and may be on the disk and counted there already.
+        let tally = self.tallies.get(&place);
+        let at_rest = found.what.plus(tally.map_or(Amount::default(), |tally| tally.landed));
+        let passes = quota.allows(at_rest.plus(entry.below_by_itself(&quota.prefix)));
+        Some(Verdict::Over(if passes { Over::QuotaForNow } else { Over::Quota(there, more) }))
     }
 
     fn sum(&self, place: &Place, found: Amount) -> Amount {
@@ -511,12 +530,36 @@ mod tests {
     fn a_grant_counts_until_it_is_dropped_and_then_by_what_is_on_the_disk() {
         let f = Fixture::new(2 * UNIT);
         let first = f.take("a/x", What::Upload(UNIT)).unwrap();
-        assert_over(f.take("a/y", What::Upload(UNIT + 1)), UNIT, UNIT + 1);
+        assert_eq!(f.take("a/y", What::Upload(UNIT + 1)).unwrap_err(), Over::QuotaForNow);
+        assert_over(f.take("a/y", What::Upload(2 * UNIT + 1)), UNIT, 2 * UNIT + 1);
         drop(first);
         let whole = f.take("a/y", What::Upload(2 * UNIT)).unwrap();
         f.begin("a/y", 2 * UNIT);
         whole.landed();
         assert_over(f.take("a/z", What::Draft(1)), 2 * UNIT, BLOCK);
+    }
+
+    #[test]
+    fn nothing_is_refused_for_good_because_of_its_own_twin() {
+        let f = Fixture::new(3 * UNIT);
+        // Sent again while the first one is at work.
+        let first = f.take("a/x", What::Upload(2 * UNIT)).unwrap();
+        assert_eq!(f.take("a/x", What::Upload(2 * UNIT)).unwrap_err(), Over::QuotaForNow);
+        // A count finds it on the disk, and the grant is still at work.
+        f.begin("a/x", 2 * UNIT);
+        f.grants.book().below.clear();
+        assert_eq!(f.take("a/y", What::Draft(UNIT)).unwrap_err(), Over::QuotaForNow);
+        first.landed();
+        drop(f.take("a/y", What::Draft(UNIT)).unwrap());
+    }
+
+    #[test]
+    fn an_upload_that_tells_too_large_a_size_is_refused_for_good_also_by_its_last_slice() {
+        let f = Fixture::new(4 * UNIT);
+        f.take("a/y", What::Draft(2 * UNIT)).unwrap().landed();
+        std::fs::write(f.data.files().join("a/y"), vec![0; 2 * UNIT as usize]).unwrap();
+        let _slice = f.take("a/x", What::Slice(UNIT)).unwrap();
+        assert_over(f.take("a/x", What::Growth(3 * UNIT)), 3 * UNIT, 2 * UNIT);
     }
 
     #[test]
@@ -553,7 +596,7 @@ mod tests {
         let before = f.other("a/x", What::Upload(UNIT)).unwrap();
         let own = f.take("a/y", What::Upload(BLOCK)).unwrap();
         let after = f.other("a/z", What::Draft(UNIT)).unwrap();
-        assert_over(f.take("a/w", What::Slice(1)), 2 * UNIT + BLOCK, BLOCK);
+        assert_eq!(f.take("a/w", What::Slice(1)).unwrap_err(), Over::QuotaForNow);
         drop((before, own));
         drop(f.take("a/w", What::Slice(1)).unwrap());
         after.landed();
@@ -593,7 +636,7 @@ mod tests {
         let slices: Vec<Grant> = (0..3).map(|_| f.take("a/x", What::Slice(UNIT)).unwrap()).collect();
         assert_over(f.take("a/x", What::Growth(4 * UNIT + 1)), 3 * UNIT, UNIT + 1);
         let growth = f.take("a/x", What::Growth(4 * UNIT)).unwrap();
-        assert_over(f.take("a/y", What::Draft(1)), 4 * UNIT, BLOCK);
+        assert_eq!(f.take("a/y", What::Draft(1)).unwrap_err(), Over::QuotaForNow);
         growth.landed();
         drop(slices);
         let below = Place::Below("a".parse().unwrap());

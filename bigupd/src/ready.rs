@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Mutex, oneshot, watch};
 
 /// How long what was found is good: a flood of questions costs as much as one a second.
@@ -72,8 +73,27 @@ type Check = Arc<dyn Fn() -> Checks + Send + Sync>;
 /// What is known, and who is finding out more.
 #[derive(Default)]
 struct State {
-    at_work: Option<oneshot::Receiver<Checks>>,
+    at_work: Option<oneshot::Receiver<(Instant, Checks)>>,
     known: Option<(Instant, Checks)>,
+}
+
+impl State {
+    /// Hears of a check that ended while nobody waited for it.
+    fn hear(&mut self) {
+        let ended = self.at_work.as_mut().map(oneshot::Receiver::try_recv);
+        if matches!(ended, None | Some(Err(TryRecvError::Empty))) {
+            return;
+        }
+        self.at_work = None;
+        if let Some(Ok((when, checks))) = ended {
+            self.know(when, checks);
+        }
+    }
+
+    fn know(&mut self, when: Instant, checks: Checks) {
+        log_change(self.known.as_ref().map(|(_, before)| before), &checks);
+        self.known = Some((when, checks));
+    }
 }
 
 /// Tells whether the daemon is ready.
@@ -108,35 +128,40 @@ impl Readiness {
     async fn checks(&self) -> Checks {
         // Whoever asks meanwhile waits here, and then finds what is known.
         let mut state = self.state.lock().await;
+        state.hear();
         if let Some((_, checks)) = state.known.as_ref().filter(|(when, _)| when.elapsed() < GOOD_FOR) {
             return checks.clone();
         }
-        // One that hangs is waited for again, not joined by another.
-        let mut at_work = state.at_work.take().unwrap_or_else(|| {
+        // One that hangs is waited for again, not joined by another: also where who asked is gone.
+        let at_work = state.at_work.get_or_insert_with(|| {
             let check = Arc::clone(&self.check);
             on_its_own_thread(move || check())
         });
-        let checks = match tokio::time::timeout(self.time_limit, &mut at_work).await {
-            Ok(Ok(checks)) => checks,
-            // A panic there was reported where it happened, as was that there is no thread.
-            Ok(Err(_)) => Checks::all("the check failed: see the daemon's log"),
+        let checks = match tokio::time::timeout(self.time_limit, at_work).await {
+            Ok(ended) => {
+                state.at_work = None;
+                // A panic there was reported where it happened, as was that there is no thread.
+                ended.map_or_else(|_| Checks::all("the check failed: see the daemon's log"), |(_, checks)| checks)
+            }
             Err(_) => {
-                state.at_work = Some(at_work);
                 let limit = self.time_limit.as_secs_f64();
                 Checks::all(&format!("the disk did not answer within {limit} s: see whether it hangs or is overloaded"))
             }
         };
-        log_change(state.known.as_ref().map(|(_, before)| before), &checks);
-        state.known = Some((Instant::now(), checks.clone()));
+        state.know(Instant::now(), checks.clone());
         checks
     }
 }
 
-/// Runs `check` on a thread that no request can have taken. Where none can be started the result says that it failed.
-fn on_its_own_thread(check: impl FnOnce() -> Checks + Send + 'static) -> oneshot::Receiver<Checks> {
+/// Runs `check` on a thread that no request can have taken, and tells when it ended. Where none can be started the result says that it failed.
+fn on_its_own_thread(check: impl FnOnce() -> Checks + Send + 'static) -> oneshot::Receiver<(Instant, Checks)> {
     let (tell, told) = oneshot::channel();
     // Nobody may wait for it any more.
-    let started = std::thread::Builder::new().name("ready".to_owned()).spawn(move || drop(tell.send(check())));
+    let run = move || {
+        let checks = check();
+        drop(tell.send((Instant::now(), checks)));
+    };
+    let started = std::thread::Builder::new().name("ready".to_owned()).spawn(run);
     if let Err(e) = started {
         log::error!("no thread can be started to look at the data folder: {e}");
     }
@@ -279,6 +304,27 @@ mod tests {
         barrier.wait();
         tokio::time::sleep(GOOD_FOR).await;
         assert!(readiness.now().await.ready);
+    }
+
+    #[tokio::test]
+    async fn a_check_goes_on_for_the_next_who_asks_where_the_first_is_gone() {
+        let checks = Arc::new(AtomicUsize::new(0));
+        let (counted, barrier) = (Arc::clone(&checks), Arc::new(Barrier::new(2)));
+        let gate = Arc::clone(&barrier);
+        let check = move || {
+            if counted.fetch_add(1, Ordering::Relaxed) == 0 {
+                gate.wait();
+            }
+            Checks::all(OK)
+        };
+        let (_stopping, is_stopping) = watch::channel(false);
+        let readiness = Readiness::by(Arc::new(check), Duration::from_secs(60), is_stopping);
+        for _ in 0..5 {
+            assert!(tokio::time::timeout(Duration::from_millis(10), readiness.now()).await.is_err());
+        }
+        barrier.wait();
+        assert!(readiness.now().await.ready);
+        assert_eq!(checks.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ use bigup_core::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::draft::Draft;
 use bigup_core::name::FileName;
 use bigup_core::publish::{Outcome, publish, sync_entry};
-use bigup_core::room::Room;
+use bigup_core::room::{Room, RoomError};
 use bigup_core::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, Upload};
 use bigup_core::store::{Entry, Finished, Store};
 use bigup_core::wire::ErrorCode;
@@ -299,6 +299,23 @@ impl Uploads {
 
     fn room(&self) -> Room {
         Room::new(&self.data, self.config.reserve)
+    }
+
+    /// What `take` takes of the room. Where there is none it is tried once more without the slices that are merged: they have
+    /// theirs until they are let go.
+    fn with_room<T>(&self, mut take: impl FnMut(&Room) -> Result<T, RoomError>) -> Result<T, RoomError> {
+        let room = self.room();
+        take(&room).or_else(|error| {
+            let is_full = match &error {
+                RoomError::Full { .. } | RoomError::NoInodes { .. } => true,
+                RoomError::Io(e) => matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+            };
+            if !is_full {
+                return Err(error);
+            }
+            self.fresh.let_go();
+            take(&room)
+        })
     }
 
     fn restless(&self, name: &FileName) -> Refusal {

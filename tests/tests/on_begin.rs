@@ -98,6 +98,16 @@ fn only_what_begins_is_asked_about() {
     begin("one").expect(409);
 }
 
+/// Nor is about what does not fit anyway.
+#[test]
+fn what_is_over_a_limit_is_not_asked_about() {
+    let (daemon, place) = asking("echo $1 >> DIR/asked", &["--max-uploads", "1"]);
+    let begin = |name: &str| daemon.server().get(&format!("file_name={name}&slice_size=8192&file_size=20000"));
+    begin("one").expect(200);
+    begin("two").expect(503);
+    assert_eq!(lines(&place.join("asked")), ["one"]);
+}
+
 /// 75, a signal, no program at all: none of them is a no.
 #[test]
 fn without_an_answer_the_client_is_told_to_come_back() {

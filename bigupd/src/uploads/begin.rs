@@ -113,17 +113,21 @@ impl Uploads {
             self.check_reach(&ask.name)?;
             ask.name.check_new()?;
             self.check_not_cancelled(&spool, &ask.name, ask.source.as_deref())?;
+            if let Err(why) = store::is_possible(&self.data, &ask.name)? {
+                return Err(Refusal::new(ErrorCode::BadName, why));
+            }
+            let granted = match self.take(&ask.by, &ask.name, What::Upload(quota::bytes_at_begin(&ask.plan))) {
+                // Another request began it, which this one goes on with; what it counts for may be what left no room.
+                Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
+                taken => taken?,
+            };
             if let Some(asking) = doorkeeper.take() {
-                // Nobody is asked about what may not begin anyway.
-                let _granted = self.take(&ask.by, &ask.name, What::TakeOver)?;
+                // Nobody is asked about what may not begin anyway; and nothing is taken while it is asked about.
+                drop(granted);
                 asking.admit(ask)?;
                 // That took its time, in which others may have come and gone.
                 continue;
             }
-            if let Err(why) = store::is_possible(&self.data, &ask.name)? {
-                return Err(Refusal::new(ErrorCode::BadName, why));
-            }
-            let granted = self.take(&ask.by, &ask.name, What::Upload(quota::bytes_at_begin(&ask.plan)))?;
             let upload = Upload {
                 token: ask.by.token().map(str::to_owned),
                 certificate: ask.certificate.clone(),
@@ -136,7 +140,7 @@ impl Uploads {
             // What became of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
             // Somebody else may create it first; the next round goes on with theirs.
-            match Spool::create(&self.data, &upload, &self.room()) {
+            match self.with_room(|room| Spool::create(&self.data, &upload, room)) {
                 Err(e) if spool.path().exists() => {
                     log::debug!(upload = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
                 }
@@ -224,7 +228,7 @@ impl Uploads {
             self.resume(spool, &mut locked, ask)?;
             show_life(spool);
             // What was told only now is reserved where it can be; without, each slice that has no room is refused.
-            if let Err(e) = locked.reserve(&self.room(), &locked.upload().plan) {
+            if let Err(e) = self.with_room(|room| locked.reserve(room, &locked.upload().plan)) {
                 log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
             }
         } else {
@@ -331,6 +335,8 @@ impl Uploads {
         let is_several = plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
         if is_several && old.slice_size.is_some() && old.slice_num != Some(0) && plan != old {
             self.check_plan(&plan)?;
+            // Before anything is dropped: it may be refused.
+            let growth = self.take_growth(&ask.by, locked, &plan)?;
             if ask.discard {
                 // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
                 let merger = spool.try_merger_lock()?;
@@ -339,8 +345,7 @@ impl Uploads {
                     dropped => dropped?,
                 }
             }
-            let growth = self.take_growth(&ask.by, locked, &plan)?;
-            let is_cut = locked.recut(plan, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
+            let is_cut = self.with_room(|room| locked.recut(plan, room)).map_err(|e| no_room(e, ask.name.as_str()))?;
             growth.filter(|_| is_cut).into_iter().for_each(Grant::landed);
             log::debug!(upload = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
@@ -382,7 +387,7 @@ impl Uploads {
         let growth = self.take_growth(&ask.by, locked, next)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
-        locked.reserve(&self.room(), next).map_err(|e| no_room(e, name.as_str()))?;
+        self.with_room(|room| locked.reserve(room, next)).map_err(|e| no_room(e, name.as_str()))?;
         match locked.keep_first(keep, next, merger.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(merger_at_work(name)),
             kept => Ok(kept.map(|()| growth)?),

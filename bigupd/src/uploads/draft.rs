@@ -38,8 +38,15 @@ impl Uploads {
         ask.name.check_new()?;
         self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
-        let granted = self.take(&ask.by, &ask.name, What::Draft(ask.len))?;
-        let draft = Draft::new(&self.data, ask.len, &self.room()).map_err(|e| no_room(e, ask.name.as_str()))?;
+        let granted = match self.take(&ask.by, &ask.name, What::Draft(ask.len)) {
+            // Another request made it, and what it counts for may be what left no room: see what is there.
+            Err(_) if self.has_spool(&ask.name) || Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing => {
+                return Ok(None);
+            }
+            taken => taken?,
+        };
+        let draft =
+            self.with_room(|room| Draft::new(&self.data, ask.len, room)).map_err(|e| no_room(e, ask.name.as_str()))?;
         Ok(draft.map(|draft| Target::Draft(draft, granted)))
     }
 
@@ -91,7 +98,11 @@ impl Uploads {
                 self.without_drafts.store(true, Ordering::Relaxed);
                 Err(self.restless(&ask.name))
             }
-            Err(StoreError::Io(e)) => Err(e.into()),
+            Err(StoreError::Io(e)) => {
+                // It has its name, where only a sync after that failed. Else the next count finds nothing.
+                granted.landed();
+                Err(e.into())
+            }
         }
     }
 

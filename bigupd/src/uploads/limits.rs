@@ -17,6 +17,10 @@ const FULL_RETRY_AFTER: u64 = 5;
 /// Seconds after which a token that has too many uploads may ask again: some of them may be finished by then.
 const OF_TOKEN_RETRY_AFTER: u64 = 10;
 
+/// Seconds after which who has no quota left beside what others add may ask again: what they add is on the disk by then, or
+/// given up.
+const QUOTA_RETRY_AFTER: u64 = 1;
+
 impl Uploads {
     /// Whether what is known of an upload is within the limits.
     pub(super) fn check_plan(&self, plan: &Plan) -> Result<(), Refusal> {
@@ -66,6 +70,7 @@ impl Uploads {
         };
         self.grants.take(&ask)?.map_err(|over| match (over, &quota) {
             (Over::Quota(there, more), Some(quota)) => over_quota(by, quota, there, more),
+            (Over::QuotaForNow, _) => over_quota_for_now(name),
             (Over::OfToken(has), _) => too_many_of(by, has, limits.uploads_per_token),
             (Over::Uploads | Over::Quota(..), _) => too_many(limits.uploads),
         })
@@ -88,6 +93,11 @@ fn too_many_of(by: &Access, has: u64, most: u64) -> Refusal {
 
 fn who(by: &Access) -> String {
     by.token().map_or("those without a token have".to_owned(), |token| format!("the token {token} has"))
+}
+
+fn over_quota_for_now(name: &FileName) -> Refusal {
+    let message = format!("{name} does not fit into the quota beside what other requests are adding to it: ask again");
+    Refusal { retry_after: Some(QUOTA_RETRY_AFTER), ..Refusal::over(Limit::Quota, ErrorCode::TooMany, message) }
 }
 
 fn over_quota(by: &Access, quota: &Quota, there: Amount, more: Amount) -> Refusal {

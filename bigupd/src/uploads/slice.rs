@@ -35,6 +35,11 @@ impl Uploads {
         {
             return Ok(admission);
         }
+        self.admit_to_upload(ask, None)
+    }
+
+    /// The same of a slice of an upload that has begun. `granted`: it was let into the quota, where it counts there.
+    fn admit_to_upload(&self, ask: &SliceAsk, granted: Option<Grant>) -> Result<Admission, Refusal> {
         let spool = Spool::of(&self.data, &ask.name);
         let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
         check_not_paused(locked.upload())?;
@@ -61,17 +66,14 @@ impl Uploads {
             kinds.push(digest.kind);
         }
         let counts_by_slices = locked.upload().plan.file_size.is_none();
-        let granted = counts_by_slices.then(|| self.take(&ask.by, &ask.name, What::Slice(ask.len))).transpose()?;
-        let room = self.room();
-        let arrival = locked.arrival(ask.slice_id, ask.len, &plan, &room).or_else(|error| {
-            // Slices that are merged have their room until they are let go.
-            self.fresh.let_go();
-            if matches!(error, RoomError::Full { .. }) {
-                locked.arrival(ask.slice_id, ask.len, &plan, &room)
-            } else {
-                Err(error)
-            }
-        });
+        if counts_by_slices && granted.is_none() {
+            // That may count all that is there, for which nobody is to wait who needs the spool.
+            drop(locked);
+            let granted = self.take(&ask.by, &ask.name, What::Slice(ask.len))?;
+            return self.admit_to_upload(ask, Some(granted));
+        }
+        let granted = granted.filter(|_| counts_by_slices);
+        let arrival = self.with_room(|room| locked.arrival(ask.slice_id, ask.len, &plan, room));
         let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
         Ok(Admission::Take { target: Target::Spool(arrival, granted), kinds, offset })
     }
