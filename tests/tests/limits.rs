@@ -175,7 +175,7 @@ fn a_daemon_out_of_file_descriptors_goes_on_when_there_are_some_again() {
 /// All that there is room for have a slice arriving, and others come and go: nothing runs out.
 #[test]
 fn connections_that_fit_may_all_send_slices_at_once() {
-    const CONNECTIONS: usize = 48;
+    const CONNECTIONS: usize = 42;
     let folder = tempfile::tempdir().unwrap();
     let launcher = ["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""].map(str::to_owned).to_vec();
     let daemon = Daemon::launched(launcher, &folder.path().join("data"), &[]);
