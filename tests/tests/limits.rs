@@ -142,7 +142,13 @@ fn connections_fit_the_file_descriptors_that_are_allowed() {
     // More than there are descriptors for: they wait, or are refused, and nothing breaks.
     let beyond: Vec<TcpStream> = (0..60).map(|_| connect(&url)).collect();
     drop((beyond, taken));
-    eventually("it serves again", || ask().1.starts_with("HTTP/1.1 200"));
+    eventually("it serves again", || {
+        // As long as those that are gone are still being looked at, it may be cut off.
+        let (mut stream, mut text) = (connect(&url), String::new());
+        let head = b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let is_read = stream.write_all(head).and_then(|()| stream.read_to_string(&mut text)).is_ok();
+        is_read && text.starts_with("HTTP/1.1 200")
+    });
     daemon.stop();
     let log = daemon.log();
     let warning = "max_connections is 16384, but 64 open files are allowed (LimitNOFILE, ulimit -Hn): 10 it is";
@@ -175,7 +181,7 @@ fn a_daemon_out_of_file_descriptors_goes_on_when_there_are_some_again() {
 /// All that there is room for have a slice arriving, and others come and go: nothing runs out.
 #[test]
 fn connections_that_fit_may_all_send_slices_at_once() {
-    const CONNECTIONS: usize = 48;
+    const CONNECTIONS: usize = 42;
     let folder = tempfile::tempdir().unwrap();
     let launcher = ["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""].map(str::to_owned).to_vec();
     let daemon = Daemon::launched(launcher, &folder.path().join("data"), &[]);
