@@ -44,10 +44,12 @@ fn two_thousand_idle_connections_are_held_in_little_memory_and_a_push_works_besi
         }
     }
     std::thread::sleep(REST);
-    // What hyper keeps for those that sent a body would be 300 MiB alone.
-    let memory = memory(daemon.pid()).unwrap();
-    println!("{} connections: {} KiB", connections.len(), memory >> 10);
-    assert!(memory < 150 << 20, "{} connections take {memory} bytes", connections.len());
+    // What hyper keeps for those that sent a body would be 300 MiB alone. What became free goes back a moment later.
+    eventually("they take little memory", || {
+        let memory = memory(daemon.pid()).unwrap();
+        println!("{} connections: {} KiB", connections.len(), memory >> 10);
+        memory < 150 << 20
+    });
     let file = data::file(&daemon.scratch(), "beside", 1, 20 << 20);
     let pushed = programs::cli().args(["push", "--url", daemon.url()]).arg(&file).output().unwrap();
     assert!(pushed.status.success(), "{pushed:?}");
