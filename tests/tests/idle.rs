@@ -2,6 +2,7 @@
 
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{connect, post_head, read_answer};
+use bigup_tests::process::eventually;
 use bigup_tests::usage::{descriptors, memory};
 use bigup_tests::{data, programs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
