@@ -270,6 +270,11 @@ pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8]
     Ok(())
 }
 
+/// Whether a read failed since the disk cannot give back what was written: it has less, or the device fails (EIO, read(2)).
+pub fn is_lost(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::EIO as i32)
+}
+
 /// Lets the kernel forget the `len` bytes at `offset` of `file` that it keeps in memory (posix_fadvise(2)): for whoever
 /// reads much more than anybody will read again soon.
 pub fn forget_cached(file: &File, offset: u64, len: u64) {

@@ -40,6 +40,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// How often a file is tried to be given its name while files of that name come and go.
+const NAMING_ATTEMPTS: u32 = 5;
+
 /// What came of an attempt to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -95,13 +98,32 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     };
     // Mostly on disk by now; what is not yet must not keep others waiting for the lock.
     merged.sync_data().at("syncing", &merged_path)?;
-    let read = read_what_is_there(data, &upload)?;
-
     if let Some(promised) = upload.file_digest.filter(|promised| *promised != digest) {
         return refuse_content(spool, &upload, &merged, digest, promised);
     }
+    for _ in 0..NAMING_ATTEMPTS {
+        if let Some(outcome) = give_name(data, spool, &upload, &merged, digest, leaves.as_ref())? {
+            return Ok(outcome);
+        }
+    }
     let Some(mut locked) = lock_unchanged(spool, &upload)? else { return Ok(Outcome::NotYet) };
-    match in_the_way(data, &upload, digest, read.as_ref())? {
+    block(&mut locked, exists(&upload))
+}
+
+/// Gives the merged file, which is synced and has this digest, its name in `files/`. None: a file of this name appeared
+/// meanwhile, and is to be looked at first: it may be this very one.
+fn give_name(
+    data: &DataDir,
+    spool: &Spool,
+    upload: &Upload,
+    merged: &File,
+    digest: Digest,
+    leaves: Option<&Leaves>,
+) -> io::Result<Option<Outcome>> {
+    let merged_path = spool.merged_path();
+    let read = read_what_is_there(data, upload)?;
+    let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Some(Outcome::NotYet)) };
+    match in_the_way(data, upload, digest, read.as_ref())? {
         InTheWay::Nothing => {}
         InTheWay::TheSameFile => {
             // Whoever put it there may not be done with that.
@@ -109,31 +131,32 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
             info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
             if data.leaves_notices() {
                 // A notice tells the digest by it.
-                record(&locked, &merged, &merged_path, digest)?;
+                record(&locked, merged, &merged_path, digest)?;
             }
             end(data, locked, digest, audit::Kind::Finished)?;
-            return Ok(Outcome::Published(digest));
+            return Ok(Some(Outcome::Published(digest)));
         }
-        InTheWay::Other(what) => return block(&mut locked, what),
+        InTheWay::Unread => return Ok(None),
+        InTheWay::Other(what) => return block(&mut locked, what).map(Some),
     }
-    room::give_back_rest(&merged).at("cutting", &merged_path)?;
-    store::stamp(&merged, &merged_path, &Stamp { digest, source: upload.source.clone() })?;
+    room::give_back_rest(merged).at("cutting", &merged_path)?;
+    store::stamp(merged, &merged_path, &Stamp { digest, source: upload.source.clone() })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
-        store::keep_leaves(&merged, &merged_path, slice_size, &leaves);
+        store::keep_leaves(merged, &merged_path, slice_size, leaves);
     }
-    Store::new(data).give_permissions(&merged, &upload.file_name)?;
-    record(&locked, &merged, &merged_path, digest)?;
+    Store::new(data).give_permissions(merged, &upload.file_name)?;
+    record(&locked, merged, &merged_path, digest)?;
     merged.sync_all().at("syncing", &merged_path)?;
     let replaces = upload.replace && matches!(Store::new(data).lookup(&upload.file_name)?, Entry::File(_));
     match Store::new(data).publish(&merged_path, &upload.file_name, upload.replace) {
         Ok(()) => {}
-        Err(StoreError::Exists) => return block(&mut locked, exists(&upload)),
-        Err(StoreError::InTheWay(what)) => return block(&mut locked, what),
+        Err(StoreError::Exists) => return Ok(None),
+        Err(StoreError::InTheWay(what)) => return block(&mut locked, what).map(Some),
         Err(StoreError::Io(e)) => return Err(e),
     }
     info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
     end(data, locked, digest, kind_of(replaces))?;
-    Ok(Outcome::Published(digest))
+    Ok(Some(Outcome::Published(digest)))
 }
 
 fn kind_of(replaces: bool) -> audit::Kind {
@@ -312,6 +335,8 @@ fn learn_size(spool: &Spool, locked: &mut LockedSpool) -> io::Result<Option<Stri
 enum InTheWay {
     Nothing,
     TheSameFile,
+    /// A file of the same size whose content is not known.
+    Unread,
     Other(String),
 }
 
@@ -320,12 +345,16 @@ enum InTheWay {
 fn read_what_is_there(data: &DataDir, upload: &Upload) -> io::Result<Option<(Seen, Stamp)>> {
     let store = Store::new(data);
     match store.lookup(&upload.file_name)? {
-        Entry::File(found) if !upload.replace && found.stamp.is_none() && Some(found.size) == upload.plan.file_size => {
-        }
+        Entry::File(found) if !upload.replace && may_be_the_same(upload, &found) => {}
         _ => return Ok(None),
     }
     let Entry::File(Finished { stamp: Some(stamp), .. }) = store.confirm(&upload.file_name)? else { return Ok(None) };
     Ok(Seen::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stamp)))
+}
+
+/// Whether a finished file has the size of the upload and does not tell its content.
+fn may_be_the_same(upload: &Upload, found: &Finished) -> bool {
+    found.stamp.is_none() && Some(found.size) == upload.plan.file_size
 }
 
 /// What is in the way of an upload, of this digest; `read` is what was read of it.
@@ -341,6 +370,7 @@ fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest, read: Option<&(Se
         Entry::Nothing => InTheWay::Nothing,
         Entry::File(found) if found.stamp.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
         Entry::File(_) if upload.replace => InTheWay::Nothing,
+        Entry::File(found) if may_be_the_same(upload, &found) => InTheWay::Unread,
         Entry::File(_) => InTheWay::Other(exists(upload)),
         Entry::Other(what) => InTheWay::Other(what),
     })
@@ -376,12 +406,17 @@ fn refuse_content(spool: &Spool, upload: &Upload, merged: &File, is: Digest, pro
 }
 
 /// Records of each slice what the merged file has in its place. Reading takes its time, so each is recorded under a lock of
-/// its own; a kill leaves some of them recorded, which is as true. False: the upload changed meanwhile.
+/// its own; a kill leaves some of them recorded, which is as true. False: the upload changed meanwhile, or was cut where the
+/// disk cannot give it back.
 fn record_anew(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<bool> {
     let plan = upload.plan;
     for slice_id in 0..plan.slice_num.unwrap_or(0) {
         let (offset, len) = extent(&plan, slice_id);
-        let digest = hash_range(merged, offset, len, SliceHasher::new(digest::kind_of(&plan, slice_id), offset))?;
+        let hasher = SliceHasher::new(digest::kind_of(&plan, slice_id), offset);
+        let digest = match hash_range(merged, offset, len, hasher) {
+            Err(e) if disk::is_lost(&e) => return cut_damaged(spool, merged, slice_id).map(|_| false),
+            hashed => hashed?,
+        };
         let Some(locked) = lock_unchanged(spool, upload)? else { return Ok(false) };
         locked.records().put(slice_id, &Record { digest, len, boot: BootId::current() })?;
     }
@@ -409,7 +444,7 @@ pub fn damaged_since_merged(slice_id: u64) -> io::Error {
 }
 
 /// The digest of the complete merged file, from the digests of its slices where these are enough, and of its leaves where
-/// slices are subtrees; or the slice that is not what its record says, if one was read.
+/// slices are subtrees; or the slice that is not what its record says, or that the disk cannot give back, if one was read.
 fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Result<(Digest, Option<Leaves>), u64>> {
     let digests = spool.open_digests()?;
     let records = Records(&digests);
@@ -418,7 +453,7 @@ fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Result
         let only = if slice_num == 1 && !upload.taken_over { records.get(0)? } else { None };
         return match only {
             Some(record) if record.digest.kind == DigestKind::Hash => Ok(Ok((record.digest.digest, None))),
-            _ => Ok(Ok((hash_whole(merged)?, None))),
+            _ => hash_slices(merged, &upload.plan).map(|hashed| hashed.map(|digest| (digest, None))),
         };
     };
     let (mut join, mut damaged) = (LeafJoin::new(slice_size, slice_num), None);
@@ -444,15 +479,19 @@ fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Result
     Ok(Ok((leaves.root().expect("there are at least two slices"), Some(leaves))))
 }
 
-/// The chaining value of a merged slice, which is read for it. None: it is not what its record says, if there is one.
+/// The chaining value of a merged slice, which is read for it. None: it is not what its record says, if there is one, or the
+/// disk cannot give it back.
 fn chaining_value(merged: &File, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<Option<Digest>> {
     let (offset, len) = extent(plan, slice_id);
     let mut hasher = SliceHasher::new(DigestKind::ChainingValue, offset);
     let mut recorded = record.map(|record| SliceHasher::new(record.digest.kind, offset));
-    disk::read_range(merged, offset, len, |bytes| {
+    let read = disk::read_range(merged, offset, len, |bytes| {
         hasher.update(bytes);
         recorded.iter_mut().for_each(|recorded| recorded.update(bytes));
-    })?;
+    });
+    if let Err(e) = read {
+        return if disk::is_lost(&e) { Ok(None) } else { Err(e) };
+    }
     let is_right = record.zip(recorded).is_none_or(|(record, is)| is.finish() == record.digest);
     Ok(is_right.then(|| hasher.finish().digest))
 }
@@ -461,6 +500,19 @@ fn chaining_value(merged: &File, plan: &Plan, slice_id: u64, record: Option<Reco
 fn extent(plan: &Plan, slice_id: u64) -> (u64, u64) {
     let known = "a complete upload knows its sizes";
     (plan.offset_of(slice_id).expect(known), plan.len_of(slice_id).expect(known))
+}
+
+/// The hash of a complete merged file; or the slice that the disk cannot give back.
+fn hash_slices(merged: &File, plan: &Plan) -> io::Result<Result<Digest, u64>> {
+    let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+    for slice_id in 0..plan.slice_num.unwrap_or(0) {
+        let (offset, len) = extent(plan, slice_id);
+        match disk::read_range(merged, offset, len, |bytes| hasher.update(bytes)) {
+            Err(e) if disk::is_lost(&e) => return Ok(Err(slice_id)),
+            read => read?,
+        }
+    }
+    Ok(Ok(hasher.finish().digest))
 }
 
 fn hash_whole(merged: &File) -> io::Result<Digest> {

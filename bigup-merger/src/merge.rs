@@ -39,7 +39,6 @@ use bigup_core::room;
 use bigup_core::spool::{
     LockedSpool, Record, Records, Spool, Upload, WholeHash, is_as_it_came, merged_is_right, slice_is_right,
 };
-use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -481,8 +480,7 @@ impl<'a> Merge<'a> {
         });
         if let Err(e) = read {
             // As wherever it is compared, what the disk cannot give back is not right.
-            let is_lost = e.kind() == io::ErrorKind::UnexpectedEof || e.raw_os_error() == Some(Errno::EIO as i32);
-            return if is_lost { Ok(false) } else { Err(e) };
+            return if disk::is_lost(&e) { Ok(false) } else { Err(e) };
         }
         whole.end_slice(record.as_ref());
         Ok(record.zip(hasher).is_none_or(|(record, is)| is.finish() == record.digest))

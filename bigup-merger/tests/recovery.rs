@@ -1192,3 +1192,24 @@ fn a_digest_is_what_b3sum_prints() {
     let expected = Digest(*blake3::hash(&bench.content).as_bytes());
     assert_eq!(bench.merge(), Ended::Published(expected));
 }
+
+/// It may come between any two steps of publication, which takes some milliseconds.
+#[test]
+fn the_same_file_put_there_by_hand_during_publication_is_the_finished_file() {
+    for round in 0..40 {
+        let bench = Bench::new(1024, 4 * 1024);
+        bench.put(0..4);
+        let by_hand = bench.dir.path().join("by_hand");
+        fs::write(&by_hand, &bench.content).unwrap();
+        fs::create_dir_all(bench.finished_path().parent().unwrap()).unwrap();
+        let ended = std::thread::scope(|threads| {
+            threads.spawn(|| {
+                std::thread::sleep(Duration::from_micros(250 * round));
+                // Where the upload was faster its file has the name.
+                let _ = fs::hard_link(&by_hand, bench.finished_path());
+            });
+            bench.merge_for(LONG)
+        });
+        bench.assert_finished(ended, &bench.content);
+    }
+}

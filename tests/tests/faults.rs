@@ -732,6 +732,36 @@ fn a_slice_that_cannot_be_read_is_asked_for_again() {
     eventually_finished(&lane, &content);
 }
 
+/// After a take-over all of the merged file is read before it is published.
+#[test]
+fn a_merged_slice_that_cannot_be_read_after_a_takeover_is_asked_for_again() {
+    for slice_size in [SLICE_SIZE, 8000] {
+        let lane = Lane::new();
+        let (server, content) = (lane.daemon.server(), data::bytes(4, 3 * slice_size));
+        let begin = |source| format!("file_name=f&slice_size={slice_size}&file_size={}&source={source}", content.len());
+        let post = |source, slice_id: usize| {
+            let query = format!("file_name=f&slice_id={slice_id}&slice_size={slice_size}&source={source}");
+            server.post(&query, &content[slice_id * slice_size..][..slice_size]).expect(200);
+        };
+        server.get(&begin("one")).expect(200);
+        [0, 1].into_iter().for_each(|slice_id| post("one", slice_id));
+        let merged = spool(&lane).join("merged");
+        eventually("they are merged", || merged.metadata().is_ok_and(|found| found.len() == 2 * slice_size as u64));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(server.get(&begin("two")).expect(200).body["compare"], true);
+        post("two", 2);
+        lane.faults.arm(&Fault { kinds: kind::READ, only: "/merged", period: 1, ..ERROR }, 1);
+        let promise = format!("{}&file_digest={}", begin("two"), blake3::hash(&content));
+        eventually("slice 0 is asked for", || !server.get(&promise).expect(200).held().contains(&0));
+        assert!(lane.faults.hits() > 0, "nobody read it");
+        lane.faults.lift();
+        (0..3).for_each(|slice_id| post("two", slice_id));
+        eventually("the file is finished", || server.get(&promise).body["is_uploaded"] == 1);
+        lane.assert_finished(&lane.daemon.finished("f"), &content);
+        lane.eventually_clean();
+    }
+}
+
 /// An upload is removed where its file is gone from the spool; an error must not pass for that.
 #[test]
 fn a_merged_file_that_cannot_be_looked_at_is_not_taken_for_a_published_one() {

@@ -5,7 +5,6 @@ use crate::digest::{SliceDigest, SliceHasher};
 use crate::disk::{self, Context, Copier};
 use crate::plan::Plan;
 use crate::room;
-use nix::errno::Errno;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -82,8 +81,7 @@ pub(super) fn is_as_recorded(
     let hasher = SliceHasher::new(record.digest.kind, plan.offset_of(slice_id).unwrap_or(0));
     match hash_range(file, from, record.len, hasher) {
         Ok(digest) => Ok(digest == record.digest),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) if e.raw_os_error() == Some(Errno::EIO as i32) => {
+        Err(e) if disk::is_lost(&e) => {
             log::error!("slice {slice_id} cannot be read: {e}");
             Ok(false)
         }
