@@ -826,7 +826,8 @@ impl LockedSpool {
         match given.iter().find(|g| g.kind == record.digest.kind) {
             None => Ok(Place::Wanted),
             Some(given) if *given == record.digest => Ok(Place::Held),
-            Some(_) if self.upload.needs_comparison() => Ok(Place::Wanted),
+            // What is held may be another source's, and publication reads all of it.
+            Some(_) if self.upload.taken_over => Ok(Place::Wanted),
             Some(given) => Err(SliceError::Content { slice_id, held: record.digest, given: *given }),
         }
     }

@@ -1,7 +1,7 @@
 //! The spool at its own interface: what is held after each step, and what is refused.
 
 use bigup_core::data_dir::DataDir;
-use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
+use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher, of_bytes};
 use bigup_core::disk::BootId;
 use bigup_core::name::FileName;
 use bigup_core::plan::Plan;
@@ -81,6 +81,21 @@ fn other_content_and_other_sources_are_refused() {
     assert!(matches!(differs, Err(SliceError::Content { slice_id: 0, .. })));
     let locked = f.spool.lock().unwrap().unwrap();
     assert!(matches!(locked.place(1, 10, Some("other"), &[]), Err(SliceError::OtherSource)));
+}
+
+/// A promise that was broken makes all that is held doubtful; who promises anew as it sends is not to be refused for what is
+/// held.
+#[test]
+fn other_content_takes_the_place_of_what_a_takeover_left_in_doubt() {
+    let f = fixture(Some(3), None);
+    f.commit(0, &[1; 10], &[digest(DigestKind::Hash, 0, &[1; 10])]).unwrap();
+    let mut locked = f.spool.lock().unwrap().unwrap();
+    let file_digest = Some(of_bytes(&[2; 30]));
+    locked.save(Upload { taken_over: true, file_digest, ..locked.upload().clone() }).unwrap();
+    drop(locked);
+    let placed = f.commit(0, &[2; 10], &[digest(DigestKind::Hash, 0, &[2; 10])]);
+    assert_eq!(placed.unwrap(), Place::Wanted);
+    assert_eq!(std::fs::read(f.spool.slice_path(0)).unwrap(), [2; 10]);
 }
 
 #[test]

@@ -436,7 +436,7 @@ impl Model {
             Some(_) if is_damaged => return Put::Refused(&[ErrorCode::Conflict, ErrorCode::Damaged]),
             None if is_damaged => return Put::Refused(&[ErrorCode::Damaged]),
             Some(held) if held == bytes => return Put::Taken,
-            Some(_) if !upload.needs_comparison() => return Put::Refused(&[ErrorCode::Conflict]),
+            Some(_) if !upload.taken_over => return Put::Refused(&[ErrorCode::Conflict]),
             _ => {}
         }
         upload.plan = plan;

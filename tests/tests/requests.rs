@@ -626,6 +626,19 @@ fn a_small_file_is_finished_in_one_request() {
     daemon.eventually_clean();
 }
 
+/// Above 1 MiB what came is held, beside a promise that it broke.
+#[test]
+fn a_file_of_one_request_that_broke_its_promise_is_finished_by_another_request() {
+    let daemon = Daemon::start();
+    let server = daemon.server();
+    let (wrong, right) = (bytes(1, 2 << 20), bytes(2, 2 << 20));
+    let query = format!("{}&file_digest={}", whole("f", right.len()), blake3::hash(&right));
+    assert_refused("wrong", &server.post(&query, &wrong), 409, "conflict", &["not", "as promised", "push it again"]);
+    server.post(&query, &right).expect(200);
+    eventually_finished(&daemon, "f", &right);
+    daemon.eventually_clean();
+}
+
 #[test]
 fn other_content_does_not_take_the_place_of_a_finished_file() {
     let daemon = Daemon::start();
