@@ -246,7 +246,7 @@ impl Store {
             _ => (Stamp { digest, source: None }, false),
         };
         // It may be another user's, or lie on a file system that is only to be read.
-        match if is_written { Ok(()) } else { stamp(&file, &path, &known) } {
+        match if is_written { Ok(()) } else { stamp_as(&file, &path, &known, &after) } {
             Ok(()) => seal(&file, &path),
             Err(e) => log::debug!("what it was found to be is not written down: {e}"),
         }
@@ -643,7 +643,12 @@ fn move_if_free(here: &File, from: &OsStr, folder: &File, to: &str) -> nix::Resu
 /// # Errors
 /// As the system gives them.
 pub fn stamp(file: &File, path: &Path, stamp: &Stamp) -> io::Result<()> {
-    let found = file.metadata().at("looking at", path)?;
+    stamp_as(file, path, stamp, &file.metadata().at("looking at", path)?)
+}
+
+/// The same where what `file` holds was read while its metadata were `found`: the stamp does not hold if it was written to
+/// since.
+fn stamp_as(file: &File, path: &Path, stamp: &Stamp, found: &Metadata) -> io::Result<()> {
     let stored = Stored {
         digest: stamp.digest.to_string(),
         source: stamp.source.clone(),
@@ -866,6 +871,21 @@ mod tests {
         set_back("else");
         let other = Stamp { digest: crate::digest::of_bytes(b"else"), source: None };
         assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(other));
+    }
+
+    #[test]
+    fn a_file_written_to_between_its_reading_and_its_stamp_is_not_known() {
+        let f = Fixture::new();
+        let path = f.files().join("x");
+        fs::write(&path, "text").unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let read_at = file.metadata().unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let read = Stamp { digest: crate::digest::of_bytes(b"text"), source: None };
+        stamp_as(&file, &path, &read, &read_at).unwrap();
+        seal(&file, &path);
+        let Entry::File(found) = f.store.lookup(&name("x")).unwrap() else { panic!("no file") };
+        assert_eq!(found.stamp, None);
     }
 
     #[test]
