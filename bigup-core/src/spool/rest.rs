@@ -181,15 +181,7 @@ impl Spool {
     /// # Errors
     /// As the system gives them; it is where it was.
     pub fn set_aside(&self, aside: &DataDir) -> io::Result<bool> {
-        let is_folder = std::fs::symlink_metadata(&self.path).at("looking at", &self.path)?.is_dir();
-        let at_rest = if is_folder { self.at_rest()? } else { None };
-        // Somebody else may have moved it, and a third one have begun anew here, before this lock was taken.
-        let is_usable = || matches!(self.upload(), Ok(Some(_))) && is_file(&self.path.join(DIGESTS));
-        if is_folder && (at_rest.is_none() || is_usable()) {
-            return Ok(false);
-        }
-        std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;
-        Ok(true)
+        self.set_aside_if(aside, || !(matches!(self.upload(), Ok(Some(_))) && is_file(&self.path.join(DIGESTS))))
     }
 
     /// Moves a spool whose `upload.json` cannot be read into `tmp/` of `aside`, with all that it holds. False: somebody works
@@ -198,9 +190,15 @@ impl Spool {
     /// # Errors
     /// As the system gives them; it is where it was.
     pub fn set_aside_if_unreadable(&self, aside: &DataDir) -> io::Result<bool> {
-        let Some(_at_rest) = self.at_rest()? else { return Ok(false) };
+        self.set_aside_if(aside, || self.upload().is_err_and(|e| e.kind() == io::ErrorKind::InvalidData))
+    }
+
+    fn set_aside_if(&self, aside: &DataDir, is_unusable: impl FnOnce() -> bool) -> io::Result<bool> {
+        // On what is no folder nobody can work.
+        let is_folder = std::fs::symlink_metadata(&self.path).at("looking at", &self.path)?.is_dir();
+        let at_rest = if is_folder { self.at_rest()? } else { None };
         // Somebody else may have moved it, and a third one have begun anew here, before this lock was taken.
-        if !self.upload().is_err_and(|e| e.kind() == io::ErrorKind::InvalidData) {
+        if (is_folder && at_rest.is_none()) || !is_unusable() {
             return Ok(false);
         }
         std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;
