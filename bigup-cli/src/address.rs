@@ -1,7 +1,7 @@
 //! The server's address: `--url`, checked before anything is sent, and shown without what should stay secret.
 
-use bigup_core::name::printable;
-use bigup_core::wire;
+use bigup_core::protocol::name::printable;
+use bigup_core::protocol::native;
 use std::net::IpAddr;
 use ureq::http::Uri;
 
@@ -71,8 +71,8 @@ impl Endpoint {
             }
         };
         let base = url.trim_end_matches('/');
-        let base = base.strip_suffix(wire::PATH).unwrap_or(base).trim_end_matches('/');
-        Ok(Endpoint { url: format!("{base}/{}", wire::PATH), host: host.to_ascii_lowercase(), port, is_tls })
+        let base = base.strip_suffix(native::PATH).unwrap_or(base).trim_end_matches('/');
+        Ok(Endpoint { url: format!("{base}/{}", native::PATH), host: host.to_ascii_lowercase(), port, is_tls })
     }
 
     /// The URL that requests go to, without a query.

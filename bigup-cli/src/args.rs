@@ -7,7 +7,7 @@ use crate::rate::MIN_RATE;
 use crate::report::{Style, eprint_line};
 use crate::retry::WhenFull;
 use crate::token::Token;
-use bigup_core::units::{parse_duration, parse_size};
+use bigup_core::protocol::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::ErrorKind::BrokenPipe;
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn the_default_slice_sizes_are_told() {
         use crate::slicing::{DEFAULT_SLICE_SIZE, FAR_SLICE_SIZE, slice_size_for};
-        use bigup_core::units::MIB;
+        use bigup_core::protocol::units::MIB;
         let help = Cli::command().find_subcommand_mut("push").unwrap().render_long_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let told = |text: &str| assert!(help.contains(text), "{text:?} is not in: {help}");

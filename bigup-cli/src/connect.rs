@@ -16,7 +16,7 @@
 //!
 //! On other systems neither is set, and the time-outs of [`crate::client`] for one read and one write have to do.
 
-use bigup_core::name::printable;
+use bigup_core::protocol::name::printable;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -2,7 +2,7 @@
 
 use crate::token::Token;
 use anyhow::{Context, bail};
-use bigup_core::name::FileName;
+use bigup_core::protocol::name::FileName;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -101,7 +101,7 @@ fn program() -> PathBuf {
 
 /// What is known of a daemon that did not start as it should.
 fn last_words(mut child: Child, line: &str) -> String {
-    let said = bigup_core::name::printable(line.trim_end());
+    let said = bigup_core::protocol::name::printable(line.trim_end());
     match child.wait() {
         Ok(status) if said.is_empty() => format!("it ended with {status}"),
         Ok(status) => format!("it said {said:?} and ended with {status}"),

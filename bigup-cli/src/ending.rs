@@ -2,10 +2,10 @@
 
 use crate::remote::Remote;
 use anyhow::{anyhow, bail};
-use bigup_core::digest::Digest;
-use bigup_core::name::printable;
-use bigup_core::plan::Plan;
-use bigup_core::wire::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::name::printable;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,8 +100,8 @@ fn tell(remote: &Remote<'_>, before: Option<&UploadAnswer>, now: &UploadAnswer) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::digest::of_bytes;
-    use bigup_core::ranges::SliceRanges;
+    use bigup_core::protocol::digest::of_bytes;
+    use bigup_core::protocol::ranges::SliceRanges;
 
     fn holding(end: u64, slice_size: Option<u64>) -> UploadAnswer {
         UploadAnswer { slice_ranges_uploaded: Some(SliceRanges::up_to(end)), slice_size, ..UploadAnswer::default() }

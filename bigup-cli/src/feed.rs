@@ -6,8 +6,8 @@ use crate::pool::Pool;
 use crate::remote::Remote;
 use crate::source::{Source, read_pieces, reads_differently};
 use anyhow::Context;
-use bigup_core::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher, is_subtree_size};
-use bigup_core::plan::Plan;
+use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher, is_subtree_size};
+use bigup_core::protocol::plan::Plan;
 
 /// Bytes that are read and digested at once: few enough to be in the processor's cache for the second of the two.
 const PIECE_LEN: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! How fast the slices of a round leave, before the first of them is stored: on a line so slow that a slice takes long,
 //! losing the connection would cost as much again.
 
-use bigup_core::units::MIB;
+use bigup_core::protocol::units::MIB;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

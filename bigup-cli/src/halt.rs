@@ -1,6 +1,6 @@
 //! How the reader and the senders of one round stop each other.
 
-use bigup_core::digest::Digest;
+use bigup_core::protocol::digest::Digest;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};

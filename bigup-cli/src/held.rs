@@ -2,10 +2,10 @@
 
 use crate::client::CallError;
 use crate::remote::Remote;
-use bigup_core::digest::{SliceDigest, SliceHasher};
-use bigup_core::plan::Plan;
-use bigup_core::ranges::SliceRanges;
-use bigup_core::wire::{ErrorCode, MAX_DIGESTS};
+use bigup_core::protocol::digest::{SliceDigest, SliceHasher};
+use bigup_core::protocol::plan::Plan;
+use bigup_core::protocol::ranges::SliceRanges;
+use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS};
 use std::collections::HashMap;
 
 /// Digests of held slices, by their ids.
@@ -72,7 +72,7 @@ fn pages(ids: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::digest::{DigestKind, of_slice};
+    use bigup_core::protocol::digest::{DigestKind, of_slice};
 
     #[test]
     fn pages_hold_as_much_as_an_answer_and_no_more() {

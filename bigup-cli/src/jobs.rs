@@ -2,7 +2,7 @@
 
 use crate::args::is_stdin;
 use anyhow::{Context, anyhow, bail};
-use bigup_core::name::FileName;
+use bigup_core::protocol::name::FileName;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! How many senders work side by side, how many slices wait for them, and how much memory that may take.
 
 use crate::width::{MOST, Width};
-use bigup_core::units::MIB;
+use bigup_core::protocol::units::MIB;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

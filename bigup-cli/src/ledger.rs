@@ -1,7 +1,7 @@
 //! The digests of our own slices, and the file's digest that they join to.
 
-use bigup_core::digest::{Digest, DigestKind, SliceDigest, TreeJoin, is_subtree_size};
-use bigup_core::plan::Plan;
+use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest, TreeJoin, is_subtree_size};
+use bigup_core::protocol::plan::Plan;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What we know of our slices. Shared by the senders.
@@ -89,7 +89,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::digest::{of_bytes, of_slice};
+    use bigup_core::protocol::digest::{of_bytes, of_slice};
 
     fn filled(bytes: &[u8], slice_size: usize) -> (Ledger, Plan) {
         let plan = Plan::new(None, Some(slice_size as u64), Some(bytes.len() as u64)).unwrap();

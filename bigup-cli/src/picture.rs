@@ -4,8 +4,8 @@
 //! sizes, then the end of the name. While nothing moves the reason stands in place of rate and time, with how long the push
 //! goes on trying.
 
-use bigup_core::name::printable;
-use bigup_core::units::show_size;
+use bigup_core::protocol::name::printable;
+use bigup_core::protocol::units::show_size;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use unicode_width::UnicodeWidthChar;
@@ -244,7 +244,7 @@ pub fn short_time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::units::MIB;
+    use bigup_core::protocol::units::MIB;
 
     /// A file of which the half was there, at 20 MiB/s for the last 5 s.
     fn at_work(name: &str, now: Instant) -> FileLine {
@@ -311,7 +311,7 @@ mod tests {
                 for width in 0..200 {
                     for line in picture.lines(width, now) {
                         assert!(columns(&line) <= width.saturating_sub(FREE).max(5), "{width}: {line:?}");
-                        assert!(!line.chars().any(bigup_core::name::steers), "{line:?}");
+                        assert!(!line.chars().any(bigup_core::protocol::name::steers), "{line:?}");
                     }
                 }
                 picture = Picture { all: None, waiting: None, ..picture };

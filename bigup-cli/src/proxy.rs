@@ -5,7 +5,7 @@
 
 use crate::address::{Endpoint, host_and_port, masked, port_number};
 use anyhow::{Context, bail};
-use bigup_core::name::printable;
+use bigup_core::protocol::name::printable;
 use std::net::IpAddr;
 use ureq::Proxy;
 use ureq::http::Uri;

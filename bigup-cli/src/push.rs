@@ -18,7 +18,7 @@ use crate::tally::count;
 use crate::upload::{self, Context};
 use crate::width::MOST;
 use crate::{stdin, tally};
-use bigup_core::units::{MIB, show_size};
+use bigup_core::protocol::units::{MIB, show_size};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;

@@ -8,8 +8,8 @@ use crate::bar::Bar;
 use crate::client::CallError;
 use crate::picture::{AllLine, FileLine, Picture, Progress, Waiting, short_time};
 use crate::tally::{Done, Tally};
-use bigup_core::name::{FileName, printable, printable_json};
-use bigup_core::plan::Plan;
+use bigup_core::protocol::name::{FileName, printable, printable_json};
+use bigup_core::protocol::plan::Plan;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -467,7 +467,7 @@ mod tests {
     fn json_steers_no_terminal_and_means_the_same() {
         let value = json!({"a\u{9b}2J": "é\u{1b}[2J\n\u{202e}\u{e0041}\\\""});
         let line = json_line(&value);
-        assert!(!line.chars().any(bigup_core::name::steers), "{line:?}");
+        assert!(!line.chars().any(bigup_core::protocol::name::steers), "{line:?}");
         assert!(line.contains("é") && line.contains(r"\udb40\udc41"), "{line}");
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
     }

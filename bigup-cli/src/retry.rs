@@ -3,7 +3,7 @@
 use crate::client::CallError;
 use crate::halt::{StopSignal, sleep};
 use crate::report::FileReport;
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::native::ErrorCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -193,7 +193,7 @@ fn random() -> u32 {
 mod tests {
     use super::*;
     use crate::report::{Report, Style};
-    use bigup_core::name::FileName;
+    use bigup_core::protocol::name::FileName;
     use std::cell::Cell;
 
     fn refused(status: u16, code: ErrorCode, retry_after: Option<u64>) -> CallError {

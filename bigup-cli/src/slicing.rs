@@ -1,8 +1,8 @@
 //! How large the slices are that we ask for. The server's answer decides.
 
 use crate::width::MOST;
-use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
-use bigup_core::units::{MIB, show_size};
+use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
+use bigup_core::protocol::units::{MIB, show_size};
 
 /// Slice size where none was asked for, in bytes: large enough that a request is no overhead, small enough that what a
 /// broken connection loses is sent again in a moment.

@@ -6,7 +6,7 @@
 
 use crate::fingerprint::{self, Fingerprint, Settled};
 use anyhow::{Context, anyhow, bail};
-use bigup_core::digest::{Digest, DigestKind, SliceHasher};
+use bigup_core::protocol::digest::{Digest, DigestKind, SliceHasher};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -310,7 +310,7 @@ mod tests {
         std::fs::hard_link(&path, dir.path().join("b")).unwrap();
         source.check_name().unwrap();
         assert_eq!(source.doubts(), 1);
-        assert_eq!(hash_all(&source).unwrap(), bigup_core::digest::of_bytes(b"one"));
+        assert_eq!(hash_all(&source).unwrap(), bigup_core::protocol::digest::of_bytes(b"one"));
         assert_eq!(source.doubts(), 1);
     }
 
@@ -363,7 +363,7 @@ mod tests {
     fn the_hash_is_the_plain_one() {
         let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
         let source = Memory::new(bytes.clone());
-        assert_eq!(hash_all(&source).unwrap(), bigup_core::digest::of_bytes(&bytes));
-        assert_eq!(hash_all(&Memory::new(vec![])).unwrap(), bigup_core::digest::of_bytes(b""));
+        assert_eq!(hash_all(&source).unwrap(), bigup_core::protocol::digest::of_bytes(&bytes));
+        assert_eq!(hash_all(&Memory::new(vec![])).unwrap(), bigup_core::protocol::digest::of_bytes(b""));
     }
 }

@@ -1,9 +1,9 @@
 //! What was sent and held of one file, in numbers and words. No I/O.
 
-use bigup_core::digest::Digest;
-use bigup_core::name::FileName;
-use bigup_core::plan::Plan;
-use bigup_core::units::show_size;
+use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::protocol::units::show_size;
 use std::time::Duration;
 
 /// Counts of one file's push.

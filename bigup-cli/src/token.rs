@@ -52,7 +52,7 @@ impl Token {
     pub fn random() -> anyhow::Result<Token> {
         let mut bits = [0; 32];
         getrandom::fill(&mut bits).context("cannot make a token")?;
-        Ok(Token(bigup_core::digest::Digest(bits).to_string()))
+        Ok(Token(bigup_core::protocol::digest::Digest(bits).to_string()))
     }
 
     /// `text` without space around it, if that can be a token: visible ASCII (RFC 6750, section 2.1, allows less).

@@ -20,11 +20,11 @@ use crate::slicing::{not_too_many, slice_size_for};
 use crate::source::{Source, hash_all, reads_differently};
 use crate::tally::Done;
 use anyhow::{Context as _, anyhow, bail};
-use bigup_core::digest::{Digest, of_bytes, of_slice};
-use bigup_core::name::{FileName, printable};
-use bigup_core::plan::Plan;
-use bigup_core::units::{MIB, show_size};
-use bigup_core::wire::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::digest::{Digest, of_bytes, of_slice};
+use bigup_core::protocol::name::{FileName, printable};
+use bigup_core::protocol::plan::Plan;
+use bigup_core::protocol::units::{MIB, show_size};
+use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
 
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
 const SMALL: u64 = MIB;

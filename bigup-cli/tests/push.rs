@@ -2,7 +2,7 @@
 
 mod common;
 
-use bigup_core::digest::of_bytes;
+use bigup_core::protocol::digest::of_bytes;
 use common::{Mock, bytes, file};
 
 const K: usize = 1024;

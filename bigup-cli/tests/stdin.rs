@@ -2,7 +2,7 @@
 
 mod common;
 
-use bigup_core::digest::of_bytes;
+use bigup_core::protocol::digest::of_bytes;
 use common::{Mock, bytes};
 use std::io::Write;
 use std::process::Stdio;

@@ -12,7 +12,7 @@
 //!
 //! Places in the program give them as key and value of [`log`]'s macros: `upload`, `slice`, `peer`.
 
-use crate::name::{FileName, printable};
+use crate::protocol::name::{FileName, printable};
 use env_logger::{Builder, Env, Logger};
 use log::{Log, Metadata, Record};
 use std::io::{self, Write};

@@ -1,12 +1,12 @@
 //! The spool at its own interface: what is held after each step, and what is refused.
 
-use bigup_core::data_dir::DataDir;
-use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher, of_bytes};
-use bigup_core::disk::BootId;
-use bigup_core::name::FileName;
-use bigup_core::plan::Plan;
-use bigup_core::room::Room;
-use bigup_core::spool::{Idle, Place, Publication, Record, Records, SliceError, Spool, Upload};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher, of_bytes};
+use bigup_core::storage::disk::BootId;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::space::Room;
+use bigup_core::storage::spool::{Idle, Place, Publication, Record, Records, SliceError, Spool, Upload};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
@@ -324,7 +324,7 @@ fn looking_at_an_upload_is_no_sign_of_life() {
     drop(f.spool.lock().unwrap());
     drop(f.spool.try_merger_lock().unwrap());
     f.spool.sweep(Duration::from_secs(1)).unwrap();
-    bigup_core::info_ini::InfoIni::new(&f.data).refresh_all(&[upload.file_name]).unwrap();
+    bigup_core::storage::info_ini::InfoIni::new(&f.data).refresh_all(&[upload.file_name]).unwrap();
     assert!(f.spool.idle().unwrap() >= Duration::from_secs(3599));
 }
 

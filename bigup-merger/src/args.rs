@@ -1,7 +1,7 @@
 //! The command line.
 
-use bigup_core::name::FileName;
-use bigup_core::units::parse_mode;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::units::parse_mode;
 use clap::Parser;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = |name: &str| FileName::new(name))]
     pub file_name: FileName,
     /// Leave after this time without a new slice.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = bigup_core::units::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = bigup_core::protocol::units::parse_duration)]
     pub idle: Duration,
     /// Tell on standard output what is done: a line of JSON for each checkpoint, publication, and the end.
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! Telling whoever started the merger what it does. That one may stop reading, or die: merging never waits for it.
 
-use bigup_core::event::Event;
+use bigup_core::merger_events::Event;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Write};
@@ -52,7 +52,7 @@ fn write_if_taken(mut pipe: &File, line: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::event::How;
+    use bigup_core::merger_events::How;
     use std::io::Read;
     use std::os::fd::OwnedFd;
 

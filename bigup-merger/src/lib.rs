@@ -21,15 +21,15 @@ pub mod wait;
 pub use events::Events;
 pub use wait::Stop;
 
-use bigup_core::data_dir::{DataDir, Modes};
-use bigup_core::digest::Digest;
-use bigup_core::event;
-use bigup_core::info_ini::{self, InfoIni};
-use bigup_core::name::FileName;
-use bigup_core::publish::{Outcome, publish};
-use bigup_core::room::FULL_FILE_SYSTEM;
-use bigup_core::spool::{MergerLock, Spool, Upload};
-use bigup_core::store::{Entry, Store};
+use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::protocol::digest::Digest;
+use bigup_core::merger_events;
+use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::finish::publish::{Outcome, publish};
+use bigup_core::storage::space::FULL_FILE_SYSTEM;
+use bigup_core::storage::spool::{MergerLock, Spool, Upload};
+use bigup_core::storage::store::{Entry, Store};
 use merge::Merge;
 use std::io;
 use std::path::PathBuf;
@@ -200,7 +200,7 @@ fn publish_and_tell(
         && let Ok(Entry::File(finished)) = Store::new(data).lookup(&config.file_name)
     {
         let seconds = began.elapsed().as_secs_f64();
-        config.events.tell(event::Event::Published { bytes: finished.size, seconds });
+        config.events.tell(merger_events::Event::Published { bytes: finished.size, seconds });
     }
     Ok(outcome)
 }

@@ -28,15 +28,15 @@ use crate::Stop;
 use crate::events::Events;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
-use bigup_core::data_dir::DataDir;
-use bigup_core::digest::{self, Digest, SliceHasher};
-use bigup_core::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
-use bigup_core::event::Event;
-use bigup_core::info_ini::{self, InfoIni};
-use bigup_core::name::FileName;
-use bigup_core::publish::{damaged_since_merged, must_be_hashed};
-use bigup_core::room;
-use bigup_core::spool::{
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::digest::{self, Digest, SliceHasher};
+use bigup_core::storage::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
+use bigup_core::merger_events::Event;
+use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::finish::publish::{damaged_since_merged, must_be_hashed};
+use bigup_core::storage::space;
+use bigup_core::storage::spool::{
     LockedSpool, Record, Records, Spool, Upload, WholeHash, is_as_it_came, merged_is_right, slice_is_right,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -320,7 +320,7 @@ impl<'a> Merge<'a> {
             locked.distrust(*slice_id)?;
         }
         let first = end_of_kept(self.frontier, &lost);
-        room::cut(&self.merged, self.upload.plan.offset_of(first).unwrap_or(0), &self.upload.plan)?;
+        space::cut(&self.merged, self.upload.plan.offset_of(first).unwrap_or(0), &self.upload.plan)?;
         locked.note_cut(first)
     }
 
@@ -489,7 +489,7 @@ impl<'a> Merge<'a> {
     /// Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
     fn cut_part(&self, slice_id: u64, offset: u64) {
         if slice_id == self.frontier {
-            let _ = room::cut(&self.merged, offset, &self.upload.plan);
+            let _ = space::cut(&self.merged, offset, &self.upload.plan);
         }
     }
 

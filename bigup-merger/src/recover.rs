@@ -6,10 +6,10 @@
 //! is checked: a slice against its digest, to be merged again; where it is gone or wrong, what was merged of it; where
 //! neither is right, the merged file is cut there and the slice is asked for again.
 
-use bigup_core::disk::{self, BootId, Context};
-use bigup_core::plan::Plan;
-use bigup_core::room;
-use bigup_core::spool::{Record, Records, Spool, Upload, merged_is_right, slice_is_right};
+use bigup_core::storage::disk::{self, BootId, Context};
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::space;
+use bigup_core::storage::spool::{Record, Records, Spool, Upload, merged_is_right, slice_is_right};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -65,7 +65,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     // Also drops a slice that was being appended when its merger was killed.
     let len = merged.metadata().at("looking at", &merged_path)?.len();
     let end = if upload.plan.slice_num == Some(frontier) { len } else { upload.plan.offset_of(frontier).unwrap_or(0) };
-    room::cut(&merged, end, &upload.plan).at("cutting", &merged_path)?;
+    space::cut(&merged, end, &upload.plan).at("cutting", &merged_path)?;
     if let Some(slice_id) = damaged {
         // The cut comes first, for good: without its file a slice below the frontier would count as merged and synced.
         merged.sync_all().at("syncing", &merged_path)?;

@@ -21,11 +21,11 @@ use crate::reply::Refusal;
 use crate::shares::Whose;
 use crate::tokens::uses;
 use crate::tokens::{Permission, SecretHash, Token, Tokens, Watched, now};
-use bigup_core::data_dir::DataDir;
-use bigup_core::disk::is_passing;
-use bigup_core::name::FileName;
-use bigup_core::spool::Upload;
-use bigup_core::wire::ErrorCode;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::is_passing;
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::spool::Upload;
+use bigup_core::protocol::native::ErrorCode;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
     use crate::config::TlsFiles;
     use crate::tokens::Prefix;
-    use bigup_core::plan::Plan;
+    use bigup_core::protocol::plan::Plan;
     use warp::http::header::HeaderValue;
 
     const ALL: [Permission; 4] = [Permission::Push, Permission::Read, Permission::Replace, Permission::Admin];

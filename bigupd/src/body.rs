@@ -5,7 +5,7 @@ use crate::metrics::Limit;
 use crate::pace::Pace;
 use crate::reply::Refusal;
 use crate::server::MAX_BUFFER;
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::native::ErrorCode;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use sha2::{Digest as _, Sha256};
@@ -265,7 +265,7 @@ fn bad_form(error: multer::Error) -> Refusal {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    let text = bigup_core::name::printable(&text);
+    let text = bigup_core::protocol::name::printable(&text);
     Refusal::new(ErrorCode::BadRequest, format!("the multipart form cannot be read: {text}"))
 }
 

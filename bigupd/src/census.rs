@@ -5,10 +5,10 @@
 //! look costs one stat(2) for each upload that rests. What is remembered decides nothing else.
 
 use crate::quota;
-use bigup_core::data_dir::DataDir;
-use bigup_core::disk::Seen;
-use bigup_core::name::FileName;
-use bigup_core::spool::Spool;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::Seen;
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::spool::Spool;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,9 +86,9 @@ fn read(spool: &Spool) -> Option<Known> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::plan::Plan;
-    use bigup_core::room::Room;
-    use bigup_core::spool::Upload;
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::Upload;
     use std::fs;
     use std::time::Instant;
 

@@ -8,10 +8,10 @@ use crate::settings::{self, Given, SETTINGS, Setting};
 use crate::sockets::Listen;
 use crate::tokens::{self, SecretHash};
 use crate::{check, operate, status};
-use bigup_core::data_dir::Modes;
-use bigup_core::name::quoted;
-use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES};
-use bigup_core::units::{MIB, parse_duration, parse_mode, parse_size};
+use bigup_core::storage::data_dir::Modes;
+use bigup_core::protocol::name::quoted;
+use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
+use bigup_core::protocol::units::{MIB, parse_duration, parse_mode, parse_size};
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -420,7 +420,7 @@ fn some_time(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_count(text: &str) -> Result<u64, String> {
-    bigup_core::units::parse_u64(text).ok_or_else(|| format!("{} is not a whole number", quoted(text)))
+    bigup_core::protocol::units::parse_u64(text).ok_or_else(|| format!("{} is not a whole number", quoted(text)))
 }
 
 fn at_least_one(text: &str) -> Result<u64, String> {

@@ -6,8 +6,8 @@
 
 use crate::peer::Peer;
 use crate::reply::Refusal;
-use bigup_core::name::quoted;
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::name::quoted;
+use bigup_core::protocol::native::ErrorCode;
 use std::net::{IpAddr, SocketAddr};
 use warp::http::header::{FORWARDED, HeaderMap, HeaderName};
 

@@ -1,10 +1,10 @@
 //! Slices that came a short time ago, whose files are kept open: as long as they are, a merger knows that it reads what came,
-//! without comparing it with its digest ([`bigup_core::spool::is_as_it_came`]).
+//! without comparing it with its digest ([`bigup_core::storage::spool::is_as_it_came`]).
 //!
 //! They are let go once their names are gone, so that their blocks become free and nobody writes them back; and after
 //! 10 s, or when too many came since. Whoever merges them then reads them, which costs time and nothing else.
 
-use bigup_core::spool::Arrival;
+use bigup_core::storage::spool::Arrival;
 use nix::sys::resource::{Resource, getrlimit};
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
@@ -89,11 +89,11 @@ pub async fn let_go_forever(fresh: Fresh) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::data_dir::DataDir;
-    use bigup_core::name::FileName;
-    use bigup_core::plan::Plan;
-    use bigup_core::room::Room;
-    use bigup_core::spool::{Spool, Upload};
+    use bigup_core::storage::data_dir::DataDir;
+    use bigup_core::protocol::name::FileName;
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::{Spool, Upload};
 
     #[test]
     fn what_has_no_name_is_let_go_and_so_are_the_oldest_of_too_many() {

@@ -21,8 +21,8 @@ use crate::census::{Census, Listed};
 use crate::quota::{self, Amount, Quota};
 use crate::tokens::Prefix;
 use crate::turns::Turns;
-use bigup_core::data_dir::DataDir;
-use bigup_core::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::name::FileName;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -467,9 +467,9 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::quota::BLOCK;
-    use bigup_core::plan::Plan;
-    use bigup_core::room::Room;
-    use bigup_core::spool::{Spool, Upload};
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::{Spool, Upload};
     use std::fs;
     use std::sync::Barrier;
 

@@ -12,7 +12,7 @@ pub mod signature;
 pub mod web;
 
 use crate::metrics::{self, HookAnswer, Metrics};
-use bigup_core::name::{FileName, printable, quoted};
+use bigup_core::protocol::name::{FileName, printable, quoted};
 use nix::unistd::{AccessFlags, eaccess};
 use serde_json::{Map, Value};
 use signature::Secret;

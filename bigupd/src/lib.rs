@@ -73,7 +73,7 @@ pub mod turns;
 pub mod uploads;
 pub mod watching;
 
-use bigup_core::data_dir::DataDir;
+use bigup_core::storage::data_dir::DataDir;
 use config::{Config, Limits};
 use expiry::Times;
 use look::News;

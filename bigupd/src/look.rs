@@ -9,12 +9,12 @@
 use crate::mergers::Mergers;
 use crate::metrics::Looked;
 use crate::uploads::Uploads;
-use bigup_core::data_dir::DataDir;
-use bigup_core::disk::Seen;
-use bigup_core::info_ini::{InfoIni, Section, Sections};
-use bigup_core::name::{FileName, printable};
-use bigup_core::room::Room;
-use bigup_core::spool::{Holdings, Spool, Upload};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::Seen;
+use bigup_core::storage::info_ini::{InfoIni, Section, Sections};
+use bigup_core::protocol::name::{FileName, printable};
+use bigup_core::storage::space::Room;
+use bigup_core::storage::spool::{Holdings, Spool, Upload};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -273,8 +273,8 @@ fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::plan::Plan;
-    use bigup_core::room::Room;
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::space::Room;
     use std::fs;
 
     struct Fixture {

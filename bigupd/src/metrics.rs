@@ -5,7 +5,7 @@
 //! of known labels are there from the start, with 0.
 
 use crate::reply::Reply;
-use bigup_core::event::{Event, time};
+use bigup_core::merger_events::{Event, time};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -547,7 +547,7 @@ impl Drop for Counted {
 mod tests {
     use super::*;
     use crate::reply::Refusal;
-    use bigup_core::wire::ErrorCode;
+    use bigup_core::protocol::native::ErrorCode;
 
     #[track_caller]
     fn assert_has(metrics: &Metrics, lines: &[&str]) {

@@ -1,7 +1,7 @@
 //! Who changes a data folder by hand: the user to whom it belongs, as whom the daemon runs. What another user left there
 //! the daemon might be unable to read or to change. So root goes on as that user, and nobody else may.
 
-use bigup_core::data_dir::DataDir;
+use bigup_core::storage::data_dir::DataDir;
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 use std::io;
 use std::os::unix::fs::MetadataExt;

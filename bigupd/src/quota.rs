@@ -9,11 +9,11 @@
 
 use crate::census::Listed;
 use crate::tokens::Prefix;
-use bigup_core::data_dir::DataDir;
-use bigup_core::disk::Context;
-use bigup_core::name::FileName;
-use bigup_core::plan::Plan;
-use bigup_core::spool::Holdings;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::Context;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::spool::Holdings;
 use std::collections::HashSet;
 use std::io;
 use walkdir::WalkDir;
@@ -149,8 +149,8 @@ fn is_gone(error: &walkdir::Error) -> bool {
 mod tests {
     use super::*;
     use crate::census::Census;
-    use bigup_core::room::Room;
-    use bigup_core::spool::{Spool, Upload};
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::{Spool, Upload};
     use std::fs;
 
     fn data() -> (tempfile::TempDir, DataDir) {

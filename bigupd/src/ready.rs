@@ -5,10 +5,10 @@
 //! said names no file and no path.
 
 use crate::uploads::Uploads;
-use bigup_core::data_dir::DataDir;
-use bigup_core::disk::{self, Context, FileLock};
-use bigup_core::room::Room;
-use bigup_core::spool::MAKING;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::{self, Context, FileLock};
+use bigup_core::storage::space::Room;
+use bigup_core::storage::spool::MAKING;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -23,11 +23,11 @@ use crate::shares::{Share, Shares, Whose};
 use crate::tokens::{Permission, redacted, uses};
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
 use crate::watching::{ALLOWED, Question, Watching, question};
-use bigup_core::digest::{Digest, DigestKind, SliceDigest};
-use bigup_core::name::FileName;
-use bigup_core::ranges::SliceRanges;
-use bigup_core::spool::Spool;
-use bigup_core::wire::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
+use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::ranges::SliceRanges;
+use bigup_core::storage::spool::Spool;
+use bigup_core::protocol::native::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -231,7 +231,7 @@ async fn answer(
     peer: Option<Peer>,
     body: RawBody,
 ) -> Reply {
-    log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::name::printable(&query)));
+    log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::protocol::name::printable(&query)));
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
     }
@@ -617,7 +617,7 @@ fn check_content_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     match coding.filter(|coding| !coding.is_empty()).find(|coding| !coding.eq_ignore_ascii_case("identity")) {
         None => Ok(()),
         Some(coding) => {
-            let coding = bigup_core::name::quoted(coding);
+            let coding = bigup_core::protocol::name::quoted(coding);
             let message = format!("Content-Encoding {coding} is not spoken here: send the slice's own bytes");
             Err(Refusal::new(ErrorCode::Unsupported, message))
         }
@@ -627,7 +627,7 @@ fn check_content_coding(headers: &HeaderMap) -> Result<(), Refusal> {
 /// A raw body's length is told twice; they must agree. That of a form says nothing of its field's.
 fn check_content_length(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    match text(CONTENT_LENGTH).and_then(bigup_core::units::parse_u64) {
+    match text(CONTENT_LENGTH).and_then(bigup_core::protocol::units::parse_u64) {
         Some(content_length) if !is_form(headers) && content_length != len => {
             let message = format!("slice_size is {len}, but the body has {content_length} bytes");
             Err(Refusal::new(ErrorCode::BadRequest, message))

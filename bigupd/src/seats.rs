@@ -3,7 +3,7 @@
 use crate::config::Limits;
 use crate::metrics::Limit;
 use crate::reply::Refusal;
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::native::ErrorCode;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

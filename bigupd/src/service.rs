@@ -10,8 +10,8 @@
 //! than all that it may take.
 
 use crate::mergers::Mergers;
-use bigup_core::data_dir::DataDir;
-use bigup_core::spool::Spool;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::spool::Spool;
 use sd_notify::NotifyState;
 use std::path::Path;
 use std::time::Duration;

@@ -76,7 +76,7 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Listen, String> {
         let Some(path) = text.strip_prefix("unix:") else {
             return text.parse().map(Listen::Tcp).map_err(|_| {
-                let text = bigup_core::name::quoted(text);
+                let text = bigup_core::protocol::name::quoted(text);
                 format!("{text} is no address with a port, like 127.0.0.1:8888 or [::1]:8888, and not unix:PATH")
             });
         };
@@ -84,7 +84,7 @@ impl FromStr for Listen {
         match (path.starts_with('/'), path.len()) {
             (true, len) if len <= most => Ok(Listen::Unix(path.into())),
             (true, len) => Err(format!("the path of a socket has at most {most} bytes, and this one has {len}")),
-            (false, _) => Err(format!("{} is no absolute path", bigup_core::name::quoted(path))),
+            (false, _) => Err(format!("{} is no absolute path", bigup_core::protocol::name::quoted(path))),
         }
     }
 }

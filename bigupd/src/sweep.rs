@@ -3,10 +3,10 @@
 use crate::expiry::{LOOKED, Times, expire};
 use crate::metrics::{Failure, Metrics};
 use crate::tokens::uses::USES;
-use bigup_core::audit::Line;
-use bigup_core::data_dir::DataDir;
-use bigup_core::disk::Context;
-use bigup_core::spool::{
+use bigup_core::storage::audit::Line;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::Context;
+use bigup_core::storage::spool::{
     CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, cancelled_upload, remove_if_left,
 };
 use std::io;
@@ -102,11 +102,11 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::disk::FileLock;
-    use bigup_core::name::FileName;
-    use bigup_core::plan::Plan;
-    use bigup_core::room::Room;
-    use bigup_core::spool::Upload;
+    use bigup_core::storage::disk::FileLock;
+    use bigup_core::protocol::name::FileName;
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::Upload;
     use std::fs;
 
     #[test]

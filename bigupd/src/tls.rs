@@ -5,7 +5,7 @@ use crate::lingering;
 use crate::reply::Refusal;
 use crate::sockets::Socket;
 use bigup_core::pem;
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::native::ErrorCode;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

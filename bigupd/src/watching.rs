@@ -7,7 +7,7 @@ use crate::metrics::{CONTENT_TYPE, Metrics, Route};
 use crate::origins::{Does, Origins};
 use crate::ready::Readiness;
 use crate::reply::{Refusal, Reply, json, keep_nowhere, no_content};
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::native::ErrorCode;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 //!
 //! Where all operations count, two of the four uploads are tried at one n in three; `BIGUP_FAULT_STEP=1` tries all.
 
-use bigup_core::disk::forget_cached;
+use bigup_core::storage::disk::forget_cached;
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::faults::{Effect, Fault, Faults, kind, library, program};
 use bigup_tests::http::Server;

@@ -5,13 +5,13 @@
 //!
 //! `PROPTEST_CASES` sets the number of cases.
 
-use bigup_core::data_dir::{DataDir, Modes};
-use bigup_core::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher};
-use bigup_core::disk::BootId;
-use bigup_core::name::FileName;
-use bigup_core::plan::{Plan, PlanError};
-use bigup_core::spool::{FINISHED, Record, Spool};
-use bigup_core::wire::ErrorCode;
+use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher};
+use bigup_core::storage::disk::BootId;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::{Plan, PlanError};
+use bigup_core::storage::spool::{FINISHED, Record, Spool};
+use bigup_core::protocol::native::ErrorCode;
 use bigup_merger::{Config, Ended, Events, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
@@ -705,7 +705,7 @@ impl World {
     /// The file stands in `files/` already, and its spool is still there.
     fn was_renamed(&self) -> bool {
         let digests = self.spool().open_digests().expect("the spool is there");
-        let recorded = bigup_core::spool::Records(&digests).publication().expect("it can be read");
+        let recorded = bigup_core::storage::spool::Records(&digests).publication().expect("it can be read");
         recorded.is_some() && !self.spool().merged_path().exists()
     }
 

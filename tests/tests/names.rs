@@ -1,7 +1,7 @@
 //! File names: good ones are kept to the letter, bad ones are refused with a reason, and nothing that a name or a link
 //! placed by somebody says leads out of the data folder.
 
-use bigup_core::name::{FileName, printable};
+use bigup_core::protocol::name::{FileName, printable};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::bytes;
 use bigup_tests::http::{Answer, Server, encoded};

@@ -1,9 +1,9 @@
 //! What operators do by `bigupd status`, `cancel`, `pause` and `resume`, beside the real daemons, mergers and clients, and
 //! without them.
 
-use bigup_core::data_dir::DataDir;
-use bigup_core::name::{FileName, steers};
-use bigup_core::spool::{CANCELLED, Spool, Upload};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::name::{FileName, steers};
+use bigup_core::storage::spool::{CANCELLED, Spool, Upload};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::http::{Answer, encoded};
@@ -555,7 +555,7 @@ fn what_is_whole_is_finished_although_it_is_paused() {
     let mut arrival = spool.arrival(0).unwrap();
     std::io::Write::write_all(&mut arrival.file(), &[0; SLICE]).unwrap();
     let mut locked = spool.lock().unwrap().unwrap();
-    let digest = bigup_core::digest::of_slice(&locked.upload().plan, 0, &[0; SLICE]);
+    let digest = bigup_core::protocol::digest::of_slice(&locked.upload().plan, 0, &[0; SLICE]);
     locked.commit(&mut arrival, SLICE as u64, Some("s"), &[digest]).unwrap();
     drop(locked);
     daemon.run();

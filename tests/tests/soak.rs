@@ -4,7 +4,7 @@
 //!
 //! `BIGUP_SOAK_SECONDS` sets how long pushes are begun, `BIGUP_SEED` what is drawn.
 
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::process::{PATIENCE, eventually, kill_9, signal};

@@ -1,7 +1,7 @@
 //! What people and programs get to see steers no terminal and fakes no line, whatever a server, a disk or a command line
 //! says; and JSON stays JSON, with the same meaning.
 
-use bigup_core::name::steers;
+use bigup_core::protocol::name::steers;
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::encoded;
 use bigup_tests::process::eventually;

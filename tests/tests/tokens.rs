@@ -1,10 +1,10 @@
 //! Tokens, by the real programs: who gets in, what they may, what a refusal tells, and that a token is kept nowhere.
 
-use bigup_core::data_dir::DataDir;
-use bigup_core::name::FileName;
-use bigup_core::plan::Plan;
-use bigup_core::room::Room;
-use bigup_core::spool::{Spool, Upload};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::space::Room;
+use bigup_core::storage::spool::{Spool, Upload};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Answer, Server, connect, post_head, raw, read_answer, read_head};
 use bigup_tests::process::{eventually, kill_9};

@@ -1,6 +1,6 @@
 //! `on_complete`: somebody is told of each finished file, at least once, whatever dies.
 //!
-//! What is to be told lies on the disk, as notices (`bigup_core::notice`), and so does how often it failed. Nothing here is
+//! What is to be told lies on the disk, as notices (`bigup_core::storage::finish::completion`), and so does how often it failed. Nothing here is
 //! more than a view of that. Several daemons may look at one folder: a notice is told by whoever holds its lock.
 //!
 //! Notices are begun with in the order in which the files were finished. Of one name a later one waits until the earlier
@@ -9,9 +9,9 @@
 use super::{Answer, Caller, HookSettings, Question, Stop};
 use crate::mergers::Mergers;
 use crate::metrics::{self, Metrics};
-use bigup_core::data_dir::DataDir;
-use bigup_core::name::FileName;
-use bigup_core::notice::{Completion, LockedNotice, Notice, Trials};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::finish::completion::{Completion, LockedNotice, Notice, Trials};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
@@ -298,10 +298,10 @@ fn pause_after(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::plan::Plan;
-    use bigup_core::publish::publish;
-    use bigup_core::room::Room;
-    use bigup_core::spool::{Spool, Upload};
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::finish::publish::publish;
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::{Spool, Upload};
 
     #[test]
     fn pauses_double_from_1_s_to_5_min() {

@@ -6,7 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bigup_core::name::printable;
+use bigup_core::protocol::name::printable;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 

@@ -1,17 +1,17 @@
 //! `bigupd cancel`: removes unfinished uploads at once, whoever is at work on them.
 //!
 //! A merger at work is told to leave, which it does between two slices; then its lock and that of the spool are taken, so
-//! that nobody is publishing, and the upload goes ([`bigup_core::spool::LockedSpool::cancel`]). A daemon that starts
+//! that nobody is publishing, and the upload goes ([`bigup_core::storage::spool::LockedSpool::cancel`]). A daemon that starts
 //! another merger meanwhile sees that one told to leave, too.
 
 use super::{Done, each, finished, no_upload};
 use crate::config::Config;
-use bigup_core::data_dir::DataDir;
-use bigup_core::info_ini::{self, InfoIni};
-use bigup_core::name::FileName;
-use bigup_core::publish::{is_moved, publish};
-use bigup_core::spool::{MERGER_LOCK, MergerLock, Spool};
-use bigup_core::units::{parse_duration, show_size};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::finish::publish::{is_moved, publish};
+use bigup_core::storage::spool::{MERGER_LOCK, MergerLock, Spool};
+use bigup_core::protocol::units::{parse_duration, show_size};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;

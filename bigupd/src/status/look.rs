@@ -1,9 +1,9 @@
 //! One look at unfinished uploads: what of each is held, and what came since another look.
 
 use super::Sort;
-use bigup_core::data_dir::DataDir;
-use bigup_core::name::FileName;
-use bigup_core::spool::Spool;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::spool::Spool;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io;
@@ -236,8 +236,8 @@ fn read(spool: &Spool, now: u64) -> io::Result<Option<Upload>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::plan::Plan;
-    use bigup_core::room::Room;
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::space::Room;
 
     fn look(uploads: &[(&str, u64, u64)]) -> Look {
         let upload = |(name, bytes_held, idle_seconds): &(&str, u64, u64)| Upload {
@@ -282,7 +282,7 @@ mod tests {
             ("counted", Plan::new(Some(3), None, None)),
         ] {
             let name = FileName::new(name).unwrap();
-            let upload = bigup_core::spool::Upload::begin(name.clone(), plan.unwrap(), None);
+            let upload = bigup_core::storage::spool::Upload::begin(name.clone(), plan.unwrap(), None);
             assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
             let spool = Spool::of(&data, &name);
             std::fs::write(spool.slice_path(2), [0; 5]).unwrap();

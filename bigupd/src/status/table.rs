@@ -1,8 +1,8 @@
 //! A look at uploads as a table: columns that are aligned, names last and cut to the width of a terminal.
 
 use super::look::{Look, Total, Upload};
-use bigup_core::name::printable;
-use bigup_core::units::show_size;
+use bigup_core::protocol::name::printable;
+use bigup_core::protocol::units::show_size;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 const HEADER: [&str; 8] = ["SIZE", "HELD", "MERGED", "RATE", "MERGER", "AGE", "IDLE", "NAME"];

@@ -6,9 +6,9 @@ use crate::census::Census;
 use crate::owner;
 use crate::quota::{self, Amount};
 use anyhow::{Context, bail};
-use bigup_core::data_dir::DataDir;
-use bigup_core::name::quoted;
-use bigup_core::units::{parse_duration, parse_size, parse_u64, show_size};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::protocol::name::quoted;
+use bigup_core::protocol::units::{parse_duration, parse_size, parse_u64, show_size};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -190,7 +190,7 @@ fn create_private(path: &Path) -> anyhow::Result<File> {
 fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
     Tokens::update(data, |tokens| {
         if !tokens.remove(name) {
-            bail!("there is no token {}", bigup_core::name::printable(name));
+            bail!("there is no token {}", bigup_core::protocol::name::printable(name));
         }
         Ok(())
     })?;
@@ -273,7 +273,7 @@ fn row(listed: &Listed<'_>) -> [String; 8] {
     let permissions: Vec<String> = token.permissions.iter().map(Permission::to_string).collect();
     let prefix = match token.prefix.as_str() {
         "" => "-".to_owned(),
-        prefix => bigup_core::name::printable(prefix),
+        prefix => bigup_core::protocol::name::printable(prefix),
     };
     let expires = match token.expires {
         None => "never".to_owned(),

@@ -4,8 +4,8 @@
 //! the time when it was made, so that one of the same name begins anew. Several daemons keep the latest time of all.
 
 use super::{Token, Tokens, now};
-use bigup_core::data_dir::DataDir;
-use bigup_core::disk::{Context, read_small, replace_private_file};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::{Context, read_small, replace_private_file};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

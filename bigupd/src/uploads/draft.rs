@@ -1,17 +1,17 @@
-//! A small file that comes whole in one request, and needs no spool ([`bigup_core::draft`]).
+//! A small file that comes whole in one request, and needs no spool ([`bigup_core::storage::finish::single_request`]).
 
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_room};
 use super::{SliceAsk, Stored, Target, Uploads};
 use crate::grants::{Grant, What};
 use crate::params::BeginAsk;
 use crate::reply::Refusal;
-use bigup_core::audit::{Kind, Line};
-use bigup_core::digest::{Digest, DigestKind};
-use bigup_core::draft::Draft;
-use bigup_core::name::FileName;
-use bigup_core::spool::Spool;
-use bigup_core::store::{Entry, Finished, Stamp, Store, StoreError};
-use bigup_core::units::MIB;
+use bigup_core::storage::audit::{Kind, Line};
+use bigup_core::protocol::digest::{Digest, DigestKind};
+use bigup_core::storage::finish::single_request::Draft;
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::spool::Spool;
+use bigup_core::storage::store::{Entry, Finished, Stamp, Store, StoreError};
+use bigup_core::protocol::units::MIB;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;

@@ -6,10 +6,10 @@ use crate::grants::{Ask, Grant, Over, What};
 use crate::metrics::Limit;
 use crate::quota::{Amount, Quota};
 use crate::reply::Refusal;
-use bigup_core::name::FileName;
-use bigup_core::plan::Plan;
-use bigup_core::units::show_size;
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::protocol::units::show_size;
+use bigup_core::protocol::native::ErrorCode;
 
 /// Seconds after which an upload that was one too many may be begun again.
 const FULL_RETRY_AFTER: u64 = 5;

@@ -3,10 +3,10 @@
 use super::SliceAsk;
 use crate::metrics::Limit;
 use crate::reply::Refusal;
-use bigup_core::digest::Digest;
-use bigup_core::name::FileName;
-use bigup_core::room::RoomError;
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::space::RoomError;
+use bigup_core::protocol::native::ErrorCode;
 
 /// There is no room for `what`, which goes to the log: its client knows what it sent.
 pub(super) fn no_room(error: RoomError, what: &str) -> Refusal {

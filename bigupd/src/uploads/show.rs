@@ -5,11 +5,11 @@ use super::refusals::no_upload;
 use super::{Standing, Unfinished, Uploads, finished, unusable};
 use crate::metrics::Limit;
 use crate::reply::Refusal;
-use bigup_core::digest::SliceDigest;
-use bigup_core::name::FileName;
-use bigup_core::spool::Spool;
-use bigup_core::store::Entry;
-use bigup_core::wire::{ErrorCode, UploadStatus};
+use bigup_core::protocol::digest::SliceDigest;
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::spool::Spool;
+use bigup_core::storage::store::Entry;
+use bigup_core::protocol::native::{ErrorCode, UploadStatus};
 use std::io;
 
 /// What the list of uploads takes of each, in bytes, beside its name and error; a bit more than it does.

@@ -1,7 +1,7 @@
 //! Bodies. The bytes are one that says how the body is cut into pieces, a line with the content type, and the body. The
 //! body is read as it is, in one piece and in many; and it is put into a form as its only field, which must give it back.
 
-use bigup_core::wire::ErrorCode;
+use bigup_core::protocol::native::ErrorCode;
 use bigupd::body::{Body, raw_body};
 use bigupd::config::Config;
 use bigupd::pace::Pace;

@@ -2,12 +2,12 @@
 //! stands in info.ini before these uploads are told in it.
 
 use crate::name::assert_harmless;
-use bigup_core::data_dir::DataDir;
-use bigup_core::info_ini::{InfoIni, key};
-use bigup_core::name::{FileName, printable};
-use bigup_core::plan::Plan;
-use bigup_core::room::Room;
-use bigup_core::spool::{Spool, Upload};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::info_ini::{InfoIni, key};
+use bigup_core::protocol::name::{FileName, printable};
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::space::Room;
+use bigup_core::storage::spool::{Spool, Upload};
 use bigupd::look::Looker;
 use ini::{Ini, ParseOption, Properties};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,9 @@
 //! What a spool says of itself. The bytes are taken for an upload.json, and for a file of records.
 
 use crate::plan::assert_sound;
-use bigup_core::digest::{Digest, DigestKind, SliceDigest};
-use bigup_core::disk::BootId;
-use bigup_core::spool::{Publication, Record, Records, Upload};
+use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::storage::disk::BootId;
+use bigup_core::storage::spool::{Publication, Record, Records, Upload};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;

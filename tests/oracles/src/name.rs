@@ -1,7 +1,7 @@
 //! File names. The bytes are two texts, split at the first newline: what is true of one name must be true of each, and
 //! two names must never be taken for each other.
 
-use bigup_core::name::{FileName, MAX_COMPONENT_LEN, MAX_NAME_LEN, printable};
+use bigup_core::protocol::name::{FileName, MAX_COMPONENT_LEN, MAX_NAME_LEN, printable};
 
 /// Longest folder name, in bytes: `NAME_MAX` of Linux (limits.h).
 const MAX_FOLDER_LEN: usize = 255;

@@ -2,7 +2,7 @@
 //! facts must be taken, whatever their order; what is known must be true; lies are refused or do no harm.
 
 use arbitrary::{Arbitrary, Unstructured};
-use bigup_core::plan::{MAX_FILE_SIZE, MAX_SLICES, Plan, PlanError};
+use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES, Plan, PlanError};
 
 /// A file, cut into slices.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@
 use crate::name::assert_harmless;
 use crate::plan::assert_sound;
 use bigup_cli::query::Query;
-use bigup_core::digest::{Digest, SliceDigest};
-use bigup_core::wire::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
+use bigup_core::protocol::digest::{Digest, SliceDigest};
+use bigup_core::protocol::native::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigupd::access::Access;
 use bigupd::params::{BeginAsk, Params};
 use bigupd::reply::Refusal;
@@ -36,7 +36,7 @@ pub fn check(data: &[u8]) {
         assert!(form.wait.as_secs() <= MAX_WAIT_SECS);
     }
     if let Some((first, last)) = told(params.digests()).flatten() {
-        assert!(first <= last && last - first < MAX_DIGESTS && last < bigup_core::plan::MAX_SLICES);
+        assert!(first <= last && last - first < MAX_DIGESTS && last < bigup_core::protocol::plan::MAX_SLICES);
     }
     if let Some(ask) = told(params.begin()) {
         assert_sound(&ask.plan);
@@ -66,7 +66,7 @@ fn told<T>(result: Result<T, Refusal>) -> Option<T> {
 fn value_survives(text: &str) {
     let query = Query::new().with("x", 1).with(param::FILE_NAME, text).with("y", 2);
     let params = Params::parse(query.as_str(), Access::Everything).expect("the client's queries can be read");
-    match bigup_core::name::FileName::new(text) {
+    match bigup_core::protocol::name::FileName::new(text) {
         Ok(name) => assert_eq!(params.name_to_push(), Ok(name)),
         Err(why) => assert_eq!(params.name_to_push(), Err(why.into())),
     }

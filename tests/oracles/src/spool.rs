@@ -14,13 +14,13 @@
 //!
 //! Beside it lies an upload in order, which nothing of this may hinder.
 
-use bigup_core::data_dir::{DataDir, Modes};
-use bigup_core::digest::{DigestKind, SliceDigest, SliceHasher};
-use bigup_core::disk::BootId;
-use bigup_core::name::FileName;
-use bigup_core::plan::{MAX_SLICES, Plan};
-use bigup_core::room::Room;
-use bigup_core::spool::{Publication, Record, Records, Spool, Upload};
+use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
+use bigup_core::storage::disk::BootId;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::{MAX_SLICES, Plan};
+use bigup_core::storage::space::Room;
+use bigup_core::storage::spool::{Publication, Record, Records, Spool, Upload};
 use bigup_merger::{Ended, Events, Stop};
 use bigupd::access::Access;
 use bigupd::config::Config;
@@ -186,7 +186,7 @@ impl Folder {
             "boot" => Records(&self.digests()?).set_merge_boot(BootId::current()).ok()?,
             "publication" => {
                 let inode = std::fs::symlink_metadata(self.spool.join("merged")).map_or(7, |found| found.ino());
-                let digest = bigup_core::digest::of_bytes(b"");
+                let digest = bigup_core::protocol::digest::of_bytes(b"");
                 Records(&self.digests()?).set_publication(Some(Publication { inode, digest })).ok()?;
                 self.is_published = true;
             }
@@ -220,9 +220,9 @@ impl Folder {
         }
         let offset = if kind == DigestKind::ChainingValue { self.plan.offset_of(slice_id)? } else { 0 };
         let bytes = content(slice_id, len);
-        // What chaining values are defined for (bigup_core::digest::SliceHasher::new).
+        // What chaining values are defined for (bigup_core::protocol::digest::SliceHasher::new).
         let fits =
-            bigup_core::digest::is_subtree_size(self.plan.slice_size?) && self.plan.slice_size? >= len && len > 0;
+            bigup_core::protocol::digest::is_subtree_size(self.plan.slice_size?) && self.plan.slice_size? >= len && len > 0;
         if kind == DigestKind::ChainingValue && !fits {
             return None;
         }

@@ -6,7 +6,7 @@ use crate::peers::Peer;
 use crate::table::{Table, rate, seconds, size_name, spread, times};
 use crate::{Bench, Report};
 use anyhow::ensure;
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use bigup_tests::data;
 use std::path::{Path, PathBuf};
 

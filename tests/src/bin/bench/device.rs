@@ -6,7 +6,7 @@ use crate::peers::Peers;
 use crate::table::{Table, median, seconds, size_name};
 use crate::{Bench, Report};
 use anyhow::{Context, ensure};
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use bigup_tests::mount::Mount;
 use std::fs::File;
 use std::path::Path;

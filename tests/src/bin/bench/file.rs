@@ -5,7 +5,7 @@ use crate::peers::{GROUPS, Peer, Peers};
 use crate::table::{Table, median, rate, seconds, size_name, spread, times};
 use crate::{Bench, Report};
 use anyhow::{Context, ensure};
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use bigup_tests::data;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 use crate::peers::bigupd;
 use crate::table::Table;
 use crate::{Bench, Report};
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use bigup_tests::http::{connect, post_head, read_answer};
 use bigup_tests::usage::{memory, peak_memory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -1,6 +1,6 @@
 //! What figures were measured on: they mean nothing without it.
 
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use std::path::Path;
 use std::process::Command;
 

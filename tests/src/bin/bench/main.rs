@@ -25,7 +25,7 @@ mod uploads;
 mod wan;
 
 use anyhow::Context;
-use bigup_core::units::parse_size;
+use bigup_core::protocol::units::parse_size;
 use bigup_tests::data;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use crate::measure::{cost, files_below, read_once};
 use crate::table::{Table, seconds, spread, times};
 use crate::{Bench, Report};
 use anyhow::{Context, ensure};
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use bigup_tests::data;
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ use crate::measure::read_once;
 use crate::table::{Table, size_name};
 use crate::{Bench, Report};
 use anyhow::Context;
-use bigup_core::units::show_size;
+use bigup_core::protocol::units::show_size;
 use bigup_tests::process::{PATIENCE, kill_9, signal};
 use bigup_tests::programs;
 use bigup_tests::wan::{ADDRESS_B, Wan};

@@ -2,7 +2,7 @@
 //! of its own of that folder, and each of those has the drive write its cache; so whoever comes while a folder is being
 //! synced waits for the next sync of it, together with all others who came meanwhile.
 
-use crate::disk::again;
+use crate::storage::disk::again;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

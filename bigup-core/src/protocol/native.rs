@@ -3,8 +3,8 @@
 //! The seed's names and fields stand as they were; all else is optional. What the server sends is informational to a
 //! client but for `status`, `is_uploaded`, what is held and the digests.
 
-use crate::digest::Digest;
-use crate::ranges::SliceRanges;
+use crate::protocol::digest::Digest;
+use crate::protocol::ranges::SliceRanges;
 use serde::{Deserialize, Serialize};
 
 /// Header by which a client says that no web page sent a request: no page can send one whose name begins with `Sec-` (Fetch
@@ -39,7 +39,7 @@ pub mod param {
     pub const FILE_SIZE: &str = "file_size";
     /// POST: which slice, from 0.
     pub const SLICE_ID: &str = "slice_id";
-    /// POST: the slice's digest, as [`crate::digest::SliceDigest`] shows it.
+    /// POST: the slice's digest, as [`crate::protocol::digest::SliceDigest`] shows it.
     pub const SLICE_DIGEST: &str = "slice_digest";
     /// What the client's source is, opaque to the server: two equal ones stand for the same bytes. Whoever begins several
     /// slices names it, or `file_digest`, unless no other parameters are there than the oldest client knows.

@@ -13,11 +13,11 @@
 //! Only after 4 anybody is told; who finds the file before that syncs its folders, too, before saying anything of it. A
 //! link replaces nothing, so of two such files with one name the first is the one.
 
-use crate::data_dir::{self, DataDir};
-use crate::disk::Context;
-use crate::name::FileName;
-use crate::room::{self, Room, RoomError};
-use crate::store::{self, Stamp, Store, StoreError};
+use crate::storage::data_dir::{self, DataDir};
+use crate::storage::disk::Context;
+use crate::protocol::name::FileName;
+use crate::storage::space::{self, Room, RoomError};
+use crate::storage::store::{self, Stamp, Store, StoreError};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
@@ -47,7 +47,7 @@ impl Draft {
         let taking = room.lock()?;
         taking.look(len, 0)?;
         let Some(file) = create(&tmp)? else { return Ok(None) };
-        room::reserve(&file, 0, len).at("reserving room in", &tmp)?;
+        space::reserve(&file, 0, len).at("reserving room in", &tmp)?;
         Ok(Some(Draft { file, tmp }))
     }
 
@@ -95,8 +95,8 @@ fn can_be_linked() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::of_bytes;
-    use crate::store::Entry;
+    use crate::protocol::digest::of_bytes;
+    use crate::storage::store::Entry;
     use std::fs;
     use std::io::Write;
 

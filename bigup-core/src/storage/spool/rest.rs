@@ -1,8 +1,8 @@
 //! Spools that nobody works on: how long they have been idle, what is left in them and beside them, and their end.
 
 use super::{DIGESTS, MERGER_LOCK, OtherVersion, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
-use crate::data_dir::DataDir;
-use crate::disk::{self, Context, FileLock};
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::{self, Context, FileLock};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;

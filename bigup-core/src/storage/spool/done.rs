@@ -8,8 +8,8 @@
 
 use super::Spool;
 use super::cancel::mark_path;
-use crate::digest::Digest;
-use crate::disk::{self, Durability};
+use crate::protocol::digest::Digest;
+use crate::storage::disk::{self, Durability};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::time::{Duration, SystemTime};
@@ -76,9 +76,9 @@ impl Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_dir::DataDir;
-    use crate::digest::of_bytes;
-    use crate::name::FileName;
+    use crate::storage::data_dir::DataDir;
+    use crate::protocol::digest::of_bytes;
+    use crate::protocol::name::FileName;
 
     #[test]
     fn a_mark_is_of_one_source_and_counts_for_a_while() {

@@ -16,25 +16,25 @@
 //!    the mark for its client made
 //! 5  spool renamed away and deleted                     a hidden folder, swept later
 //! ```
-//! Where notices are left (crate::notice) step 5 renames the spool to `completed/` instead. So there is the spool or the
+//! Where notices are left (crate::storage::finish::completion) step 5 renames the spool to `completed/` instead. So there is the spool or the
 //! notice at every instant, and a power cut that takes the rename back leaves it to be done again: the hook is told at
 //! least once, and no further sync is needed.
 //!
 //! The file counts as finished once the spool is gone, which is after all syncs.
 
-use crate::audit;
-use crate::data_dir::DataDir;
-use crate::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
-use crate::disk::{self, BootId, Context, Seen};
-use crate::info_ini::{self, InfoIni};
-use crate::name::FileName;
-use crate::notice;
-use crate::plan::Plan;
-use crate::room;
-use crate::spool::{
+use crate::storage::audit;
+use crate::storage::data_dir::DataDir;
+use crate::protocol::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
+use crate::storage::disk::{self, BootId, Context, Seen};
+use crate::storage::info_ini::{self, InfoIni};
+use crate::protocol::name::FileName;
+use crate::storage::finish::completion;
+use crate::protocol::plan::Plan;
+use crate::storage::space;
+use crate::storage::spool::{
     LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range, is_as_it_came, slice_is_right,
 };
-use crate::store::{self, Claim, Entry, Finished, Opened, Stamp, Store, StoreError};
+use crate::storage::store::{self, Claim, Entry, Finished, Opened, Stamp, Store, StoreError};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -139,7 +139,7 @@ fn give_name(
         InTheWay::Unread => return Ok(None),
         InTheWay::Other(what) => return block(&mut locked, what).map(Some),
     }
-    room::give_back_rest(merged).at("cutting", &merged_path)?;
+    space::give_back_rest(merged).at("cutting", &merged_path)?;
     store::stamp(merged, &merged_path, &Stamp { digest, source: upload.source.clone() })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(merged, &merged_path, slice_size, leaves);
@@ -177,7 +177,7 @@ fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::Kind) -
     if let (Some(source), Some(size)) = (&upload.source, upload.plan.file_size) {
         Spool::of(data, &upload.file_name).mark_finished(source, digest, size);
     }
-    if data.leaves_notices() { notice::leave(data, locked) } else { locked.remove() }
+    if data.leaves_notices() { completion::leave(data, locked) } else { locked.remove() }
 }
 
 /// Whether a merged file is there that no merger has written or looked at under this kernel, so that one must look first what

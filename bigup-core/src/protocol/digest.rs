@@ -6,7 +6,7 @@
 //! bytes being read again. Slices of other lengths, slices whose offset is not known yet, and the only slice of a file
 //! carry the plain BLAKE3 *hash* of their bytes instead.
 
-use crate::plan::Plan;
+use crate::protocol::plan::Plan;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use std::fmt;
 use std::str::FromStr;

@@ -20,13 +20,13 @@
 //! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger has
 //! checked the rest.
 
-use crate::data_dir::{self, DataDir};
-use crate::digest::{self, DigestKind, SliceDigest};
-use crate::disk::{self, BootId, Context, Durability, FileLock};
-use crate::name::FileName;
-use crate::plan::{MAX_SLICES, Plan, PlanError};
-use crate::ranges::SliceRanges;
-use crate::room::{self, Room, RoomError};
+use crate::storage::data_dir::{self, DataDir};
+use crate::protocol::digest::{self, DigestKind, SliceDigest};
+use crate::storage::disk::{self, BootId, Context, Durability, FileLock};
+use crate::protocol::name::FileName;
+use crate::protocol::plan::{MAX_SLICES, Plan, PlanError};
+use crate::protocol::ranges::SliceRanges;
+use crate::storage::space::{self, Room, RoomError};
 use fs2::FileExt as _;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -550,7 +550,7 @@ impl Spool {
             let entry = entry.at("listing", &self.path)?;
             let name = entry.file_name();
             // `007`, `+7` and numbers of no slice are not ours, nor is a link or a folder of such a name.
-            let id = name.to_str().and_then(crate::units::parse_u64);
+            let id = name.to_str().and_then(crate::protocol::units::parse_u64);
             let id = id.filter(|id| *id < MAX_SLICES && *name == *id.to_string());
             ids.extend(id.filter(|_| entry.file_type().is_ok_and(|t| t.is_file())));
         }
@@ -991,7 +991,7 @@ impl LockedSpool {
     pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, room: &Room) -> Result<Arrival, RoomError> {
         let (frontier, merged) = (self.frontier()?, self.merged()?);
         let place = match &merged {
-            Some(merged) if slice_id >= frontier && !room::is_reserved(merged, plan)? => len,
+            Some(merged) if slice_id >= frontier && !space::is_reserved(merged, plan)? => len,
             _ => 0,
         };
         let needed = len.saturating_add(place);
@@ -1006,9 +1006,9 @@ impl LockedSpool {
         let mut arrival = self.spool.arrival(slice_id)?;
         arrival.offset = plan.offset_of(slice_id);
         arrival.mark = Some(self.spool.mark_of(self.upload.source.as_deref()));
-        room::reserve(&arrival.file, 0, len)?;
+        space::reserve(&arrival.file, 0, len)?;
         if let (Some(merged), Some(offset)) = (merged, plan.offset_of(slice_id)) {
-            room::reserve(&merged, offset, place)?;
+            space::reserve(&merged, offset, place)?;
         }
         Ok(arrival)
     }
@@ -1036,7 +1036,7 @@ impl LockedSpool {
         }
         if is_cut {
             let path = self.spool.merged_path();
-            room::cut(&disk::open_or_create(&path)?, end, next).at("cutting", &path)?;
+            space::cut(&disk::open_or_create(&path)?, end, next).at("cutting", &path)?;
             self.note_cut(keep)?;
         }
         dropped.into_iter().try_for_each(|slice_id| self.discard(slice_id))

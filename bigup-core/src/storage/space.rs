@@ -14,10 +14,10 @@
 //! last one, and makes one where that leaves too little. Slices that wait would else use up what stays free, and the room
 //! of the one they wait for.
 
-use crate::data_dir::DataDir;
-use crate::disk::{Context, FileLock};
-use crate::plan::Plan;
-use crate::units::{MIB, show_size, show_size_up};
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::{Context, FileLock};
+use crate::protocol::plan::Plan;
+use crate::protocol::units::{MIB, show_size, show_size_up};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
@@ -357,7 +357,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let plan = Plan::new(None, Some(MIB), Some(8 * MIB)).unwrap();
-        let merged = crate::disk::create_new(&data.tmp().join("merged")).unwrap();
+        let merged = crate::storage::disk::create_new(&data.tmp().join("merged")).unwrap();
         merged.set_len(2 * MIB + 5).unwrap();
         Room::new(&data, 0).reserve_for(&merged, &plan).unwrap();
         assert_eq!(merged.metadata().unwrap().len(), 2 * MIB + 5);

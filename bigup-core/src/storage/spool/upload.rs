@@ -1,8 +1,8 @@
 //! `upload.json`: what an upload is. Replaced by rename only, under the spool's lock.
 
-use crate::digest::Digest;
-use crate::name::FileName;
-use crate::plan::Plan;
+use crate::protocol::digest::Digest;
+use crate::protocol::name::FileName;
+use crate::protocol::plan::Plan;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 

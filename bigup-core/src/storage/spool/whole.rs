@@ -13,8 +13,8 @@
 //! slice that is replaced, not a power cut that brings an old one back. It counts where the records name these very digests.
 
 use super::{Record, Records, Spool};
-use crate::digest::{Digest, DigestKind, RunningHash};
-use crate::disk::{self, Context, Durability};
+use crate::protocol::digest::{Digest, DigestKind, RunningHash};
+use crate::storage::disk::{self, Context, Durability};
 use std::io;
 
 const HASH: &str = "hash";
@@ -149,8 +149,8 @@ impl Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::{SliceDigest, of_bytes};
-    use crate::disk::BootId;
+    use crate::protocol::digest::{SliceDigest, of_bytes};
+    use crate::storage::disk::BootId;
 
     fn record(bytes: &[u8]) -> Record {
         let digest = SliceDigest { kind: DigestKind::Hash, digest: of_bytes(bytes) };

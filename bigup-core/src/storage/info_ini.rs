@@ -9,10 +9,10 @@
 //!
 //! Keys that bigup does not know survive. Comments do not: rust-ini does not keep them.
 
-use crate::data_dir::DataDir;
-use crate::disk::{self, Context, Durability, FileLock};
-use crate::name::{FileName, printable};
-use crate::spool::{Holdings, Spool, Upload};
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::{self, Context, Durability, FileLock};
+use crate::protocol::name::{FileName, printable};
+use crate::storage::spool::{Holdings, Spool, Upload};
 use ini::{EscapePolicy, Ini, ParseOption, Properties, WriteOption};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -290,7 +290,7 @@ impl<'a> Section<'a> {
     /// is one it tells the frontier itself, when it has synced; then none up to the one in `holdings` is wrong.
     pub fn is_right(&self, upload: &Upload, holdings: &Holdings, merger: Option<u32>) -> bool {
         let Ok(ini) = parse(self.text) else { return false };
-        let told = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).and_then(crate::units::parse_u64);
+        let told = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).and_then(crate::protocol::units::parse_u64);
         let frontier = match (merger, told) {
             (Some(_), Some(told)) => told.min(holdings.frontier),
             _ => holdings.synced_frontier(),
@@ -380,8 +380,8 @@ fn show(ini: &Ini) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Plan;
-    use crate::room::Room;
+    use crate::protocol::plan::Plan;
+    use crate::storage::space::Room;
     use std::fs;
 
     struct Fixture {

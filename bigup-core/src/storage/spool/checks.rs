@@ -1,10 +1,10 @@
 //! Comparing what is held with what is recorded of it, and having it asked for again where it differs.
 
 use super::{LockedSpool, MergerLock, Record, Spool};
-use crate::digest::{SliceDigest, SliceHasher};
-use crate::disk::{self, Context, Copier};
-use crate::plan::Plan;
-use crate::room;
+use crate::protocol::digest::{SliceDigest, SliceHasher};
+use crate::storage::disk::{self, Context, Copier};
+use crate::protocol::plan::Plan;
+use crate::storage::space;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -117,7 +117,7 @@ impl LockedSpool {
         // For good, and first.
         self.note_cut(keep)?;
         let end = self.upload.plan.offset_of(keep).unwrap_or(0);
-        room::cut(merged, end, &self.upload.plan).at("cutting", &self.spool.merged_path())
+        space::cut(merged, end, &self.upload.plan).at("cutting", &self.spool.merged_path())
     }
 
     /// Whether the file of a waiting slice is not what its record says. What is said under the lock holds: slices come
@@ -182,14 +182,14 @@ impl Spool {
         drop(locked);
         let path = self.merged_path();
         let merged = disk::open_or_create(&path)?;
-        let was_reserved = room::is_reserved(&merged, &plan)?;
+        let was_reserved = space::is_reserved(&merged, &plan)?;
         let mut copier = Copier::new();
         let taken = (first..frontier).rev().try_for_each(|slice_id| {
             self.make_wait(&merged, &plan, slice_id, &mut copier)?;
             merged.set_len(plan.offset_of(slice_id).unwrap_or(0)).at("cutting", &path)
         });
         if was_reserved {
-            room::reserve_again(&merged, &plan);
+            space::reserve_again(&merged, &plan);
         }
         taken.map(|()| wrong)
     }

@@ -17,9 +17,9 @@
 //! The line of a finished file is written once its publication is durable, and before its spool goes. A kill in between has
 //! it written again by whoever cleans up: it is never lost, and may come twice.
 
-use crate::digest::Digest;
-use crate::name::FileName;
-use crate::spool::Upload;
+use crate::protocol::digest::Digest;
+use crate::protocol::name::FileName;
+use crate::storage::spool::Upload;
 use log::{Level, Record};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -115,7 +115,7 @@ fn as_one_word(value: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Plan;
+    use crate::protocol::plan::Plan;
 
     #[test]
     fn a_line_has_what_is_known_and_nothing_can_fake_a_key() {

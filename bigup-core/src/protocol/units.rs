@@ -1,6 +1,6 @@
 //! Sizes and times as people write them.
 
-use crate::name::quoted;
+use crate::protocol::name::quoted;
 use std::time::Duration;
 
 /// Bytes of a mebibyte.
@@ -93,7 +93,7 @@ fn shown(bytes: u64, round: impl Fn(f64, usize) -> f64) -> String {
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o7777);
-    mode.ok_or_else(|| format!("{} is no mode in octal, like 640", crate::name::quoted(text)))
+    mode.ok_or_else(|| format!("{} is no mode in octal, like 640", crate::protocol::name::quoted(text)))
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@
 //! finished. A notice appears by one rename, from `tmp/`, and goes by one: at every instant there is a spool or a notice
 //! until the hook has succeeded.
 
-use crate::data_dir::{self, DataDir};
-use crate::digest::Digest;
-use crate::disk::{self, Context, Durability, FileLock};
-use crate::name::FileName;
-use crate::spool::{DIGESTS, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, Upload, delete, take_away};
+use crate::storage::data_dir::{self, DataDir};
+use crate::protocol::digest::Digest;
+use crate::storage::disk::{self, Context, Durability, FileLock};
+use crate::protocol::name::FileName;
+use crate::storage::spool::{DIGESTS, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, Upload, delete, take_away};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -229,12 +229,12 @@ impl LockedNotice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::{DigestKind, SliceDigest, of_bytes};
-    use crate::plan::Plan;
-    use crate::publish::{Outcome, publish};
-    use crate::room::Room;
-    use crate::spool::{Publication, Spool};
-    use crate::store::Store;
+    use crate::protocol::digest::{DigestKind, SliceDigest, of_bytes};
+    use crate::protocol::plan::Plan;
+    use crate::storage::finish::publish::{Outcome, publish};
+    use crate::storage::space::Room;
+    use crate::storage::spool::{Publication, Spool};
+    use crate::storage::store::Store;
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::MetadataExt;

@@ -2,7 +2,7 @@
 //!
 //! Every error says what was being done and to which path ([`Context`]).
 
-use crate::name::printable;
+use crate::protocol::name::printable;
 use fs2::FileExt;
 use nix::dir::Dir;
 use nix::errno::Errno;

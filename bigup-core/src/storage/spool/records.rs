@@ -18,9 +18,9 @@
 //! A record may be there without its slice (a kill between the two, a slice found damaged later): that a slice is held
 //! is never read from here. A check that does not match means "nothing recorded", so a torn write loses one record.
 
-use crate::digest::{Digest, DigestKind, SliceDigest};
-use crate::disk::BootId;
-use crate::plan::MAX_SLICES;
+use crate::protocol::digest::{Digest, DigestKind, SliceDigest};
+use crate::storage::disk::BootId;
+use crate::protocol::plan::MAX_SLICES;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

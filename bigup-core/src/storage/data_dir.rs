@@ -1,18 +1,18 @@
 //! The folders of a data folder, and nothing of what is in them.
 //!
 //! ```text
-//! DATA/info.ini       see crate::info_ini
+//! DATA/info.ini       see crate::storage::info_ini
 //! DATA/tokens.json    who may do what, once there are tokens; only bigupd reads and writes it
 //! DATA/token-uses.json when tokens were used last; only bigupd reads and writes it
-//! DATA/tmp/<upload>/  one unfinished upload: its spool, see crate::spool
+//! DATA/tmp/<upload>/  one unfinished upload: its spool, see crate::storage::spool
 //! DATA/tmp/.…         spools being made or removed; never looked into
-//! DATA/files/<name>   finished files, see crate::store
-//! DATA/completed/<…>/ finished files that a hook is still to be told of, see crate::notice
+//! DATA/files/<name>   finished files, see crate::storage::store
+//! DATA/completed/<…>/ finished files that a hook is still to be told of, see crate::storage::finish::completion
 //! DATA/damaged/<time>/ what a repair, or a begin, moved out of the way, as in a data folder
 //! ```
 
-use crate::disk::{Context, Place};
-use crate::joint::JointSyncs;
+use crate::storage::disk::{Context, Place};
+use crate::storage::group_sync::JointSyncs;
 use nix::unistd::{AccessFlags, eaccess};
 use std::ffi::OsString;
 use std::io;
@@ -75,7 +75,7 @@ impl DataDir {
         Ok(data)
     }
 
-    /// The same, where each file that is finished leaves a [notice](crate::notice). All who publish into a data folder must
+    /// The same, where each file that is finished leaves a [notice](crate::storage::finish::completion). All who publish into a data folder must
     /// be of one mind about that.
     ///
     /// # Errors

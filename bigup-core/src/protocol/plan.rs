@@ -5,7 +5,7 @@
 //! far; it only ever grows, and whatever contradicts it is refused with both numbers.
 //!
 //! Offsets and lengths of slices are asked for here and computed nowhere else, so that a plan of unequal slices (a tus
-//! upload) would change this file and the frontier in [`crate::spool`], not what calls them.
+//! upload) would change this file and the frontier in [`crate::storage::spool`], not what calls them.
 
 use serde::{Deserialize, Serialize};
 

@@ -9,12 +9,12 @@
 //! changed, a link to it made, it was restored, or power failed before the seal reached the disk) is read once when
 //! somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 
-use crate::data_dir::{DataDir, Modes};
-use crate::digest::{Digest, DigestKind, Leaves, SliceHasher};
-use crate::disk::{Context, Place};
-use crate::joint::JointSyncs;
-use crate::name::FileName;
-use crate::spool::{MAKING, hash_range};
+use crate::storage::data_dir::{DataDir, Modes};
+use crate::protocol::digest::{Digest, DigestKind, Leaves, SliceHasher};
+use crate::storage::disk::{Context, Place};
+use crate::storage::group_sync::JointSyncs;
+use crate::protocol::name::FileName;
+use crate::storage::spool::{MAKING, hash_range};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
@@ -360,7 +360,7 @@ impl Store {
     /// [`StoreError::Exists`] unless `replace`; then the old file was readable until the new one took its place.
     pub fn publish(&self, from: &Path, name: &FileName, replace: bool) -> Result<(), StoreError> {
         let here = File::open(from.parent().unwrap_or(Path::new("."))).at("opening the folder of", from)?;
-        let file = crate::disk::open_regular(from)?;
+        let file = crate::storage::disk::open_regular(from)?;
         self.take(&here, from.file_name().unwrap_or_default(), name, replace)?;
         seal(&file, &self.path_of(name));
         Ok(())
@@ -534,7 +534,7 @@ impl Store {
                 Ok(fd) => File::from(fd),
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
                     let what = format!("{component} of {name} is a file or a symbolic link, not a folder");
-                    return Err(StoreError::InTheWay(crate::name::printable(&what)));
+                    return Err(StoreError::InTheWay(crate::protocol::name::printable(&what)));
                 }
                 Err(e) => return Err(e).at("opening the folder of", &self.path_of(name)).map_err(StoreError::Io),
             };
@@ -610,7 +610,7 @@ fn keeps_order(file: &File) -> io::Result<bool> {
 fn elsewhere(name: &FileName, depth: usize) -> String {
     let steps: String = name.components().take(depth).flat_map(|component| ["/", component]).collect();
     let outside = if depth > 0 { format!(", or use a name outside of files{steps}") } else { String::new() };
-    crate::name::printable(&format!(
+    crate::protocol::name::printable(&format!(
         "files{steps} in the server's data folder is on another mount (or subvolume, or project quota) than tmp, and no \
          file can be moved from there: mount one disk for the whole data folder{outside}"
     ))
@@ -711,7 +711,7 @@ pub fn is_possible(data: &DataDir, name: &FileName) -> io::Result<Result<(), Str
     if parts.peek().is_none() {
         return Ok(Ok(()));
     }
-    let trial = data.tmp().join(format!("{MAKING}{}", crate::disk::random_suffix()));
+    let trial = data.tmp().join(format!("{MAKING}{}", crate::storage::disk::random_suffix()));
     std::fs::create_dir(&trial).at("creating", &trial)?;
     let tried = parts.try_for_each(|part| {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -721,11 +721,11 @@ pub fn is_possible(data: &DataDir, name: &FileName) -> io::Result<Result<(), Str
             Err(e) => Err((part, e)),
         }
     });
-    crate::disk::remove_folder(&trial)?;
+    crate::storage::disk::remove_folder(&trial)?;
     match tried {
         Ok(()) => Ok(Ok(())),
         Err((part, Errno::EINVAL | Errno::EILSEQ | Errno::ENAMETOOLONG | Errno::ENOENT)) => {
-            let part = crate::name::printable(part);
+            let part = crate::protocol::name::printable(part);
             Ok(Err(format!("the server's file system has no files of the name {part}: use another, by --name")))
         }
         Err((_, e)) => Err(e).at("trying a name in", &trial),
@@ -824,9 +824,9 @@ mod tests {
         let f = Fixture::new();
         assert_eq!(f.store.lookup(&name("a/b/c")).unwrap(), Entry::Nothing);
         let from = f.source("text");
-        let digest = crate::digest::of_bytes(b"text");
+        let digest = crate::protocol::digest::of_bytes(b"text");
         let known = Stamp { digest, source: Some("s".to_owned()) };
-        stamp(&crate::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("a/b/c"), false).unwrap();
         assert_eq!(fs::read_to_string(f.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = f.store.lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
@@ -837,8 +837,8 @@ mod tests {
     fn a_changed_file_has_no_known_digest() {
         let f = Fixture::new();
         let from = f.source("text");
-        let known = Stamp { digest: crate::digest::of_bytes(b"text"), source: None };
-        stamp(&crate::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        let known = Stamp { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
+        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let file = fs::OpenOptions::new().write(true).open(f.files().join("x")).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -850,8 +850,8 @@ mod tests {
     fn a_file_changed_with_its_old_time_is_not_known_until_it_is_read() {
         let f = Fixture::new();
         let from = f.source("text");
-        let known = Stamp { digest: crate::digest::of_bytes(b"text"), source: Some("s".to_owned()) };
-        stamp(&crate::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        let known = Stamp { digest: crate::protocol::digest::of_bytes(b"text"), source: Some("s".to_owned()) };
+        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let stamp_of = |entry| match entry {
             Entry::File(found) => found.stamp,
@@ -869,7 +869,7 @@ mod tests {
         assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(known.clone()));
         assert_eq!(stamp_of(f.store.lookup(&name("x")).unwrap()), Some(known), "it was sealed anew");
         set_back("else");
-        let other = Stamp { digest: crate::digest::of_bytes(b"else"), source: None };
+        let other = Stamp { digest: crate::protocol::digest::of_bytes(b"else"), source: None };
         assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(other));
     }
 
@@ -881,7 +881,7 @@ mod tests {
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         let read_at = file.metadata().unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
-        let read = Stamp { digest: crate::digest::of_bytes(b"text"), source: None };
+        let read = Stamp { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
         stamp_as(&file, &path, &read, &read_at).unwrap();
         seal(&file, &path);
         let Entry::File(found) = f.store.lookup(&name("x")).unwrap() else { panic!("no file") };
@@ -899,7 +899,7 @@ mod tests {
         fs::set_permissions(f.files(), std::os::unix::fs::PermissionsExt::from_mode(0o2775)).unwrap();
         let from = f.source("x");
         for inner in ["x", "a/b"] {
-            f.store.give_to_group(&crate::disk::open_regular(&from).unwrap(), &name(inner));
+            f.store.give_to_group(&crate::storage::disk::open_regular(&from).unwrap(), &name(inner));
             assert_eq!(fs::metadata(&from).unwrap().gid(), group, "{inner}");
             std::os::unix::fs::chown(&from, None, Some(group - 1)).unwrap();
         }

@@ -10,15 +10,15 @@
 //! 3  the copy becomes `merged` of a spool, whole at once  all is done
 //! ```
 
-use crate::data_dir::DataDir;
-use crate::digest::{self, SliceHasher};
-use crate::disk::{self, Context, Copier, FileLock};
-use crate::info_ini::InfoIni;
-use crate::name::FileName;
-use crate::plan::Plan;
-use crate::room::{Room, RoomError};
-use crate::spool::{MAKING, Spool, Upload, hash_range};
-use crate::store::{Stamp, Store, StoreError};
+use crate::storage::data_dir::DataDir;
+use crate::protocol::digest::{self, SliceHasher};
+use crate::storage::disk::{self, Context, Copier, FileLock};
+use crate::storage::info_ini::InfoIni;
+use crate::protocol::name::FileName;
+use crate::protocol::plan::Plan;
+use crate::storage::space::{Room, RoomError};
+use crate::storage::spool::{MAKING, Spool, Upload, hash_range};
+use crate::storage::store::{Stamp, Store, StoreError};
 use std::fs::File;
 
 /// What came of it.

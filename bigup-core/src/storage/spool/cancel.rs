@@ -11,10 +11,10 @@
 //! time of its last change, and is swept then.
 
 use super::{LockedSpool, MergerLock, Spool, delete, take_away};
-use crate::audit::{Kind, Line};
-use crate::data_dir::DataDir;
-use crate::disk::{self, Context, FileLock};
-use crate::info_ini::{self, InfoIni};
+use crate::storage::audit::{Kind, Line};
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::{self, Context, FileLock};
+use crate::storage::info_ini::{self, InfoIni};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
