@@ -4,8 +4,8 @@ use crate::remote::Remote;
 use anyhow::{anyhow, bail};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::printable;
-use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::plan::Plan;
 use std::thread;
 use std::time::{Duration, Instant};
 

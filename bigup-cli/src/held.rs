@@ -3,9 +3,9 @@
 use crate::client::CallError;
 use crate::remote::Remote;
 use bigup_core::protocol::digest::{SliceDigest, SliceHasher};
+use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::ranges::SliceRanges;
-use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS};
 use std::collections::HashMap;
 
 /// Digests of held slices, by their ids.

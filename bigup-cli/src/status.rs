@@ -5,8 +5,8 @@ use crate::client::{CallError, Client};
 use crate::query::Query;
 use crate::report::{eprint_line, print_json, print_line};
 use bigup_core::protocol::name::{FileName, printable};
-use bigup_core::protocol::units::show_size;
 use bigup_core::protocol::native::{ErrorCode, ListAnswer, UploadAnswer, UploadStatus, param};
+use bigup_core::protocol::units::show_size;
 
 /// Shows all unfinished uploads, or one name; false where the server does not know the name.
 ///

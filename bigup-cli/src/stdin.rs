@@ -21,8 +21,8 @@ use crate::upload::{self, Context, plan_of};
 use anyhow::{Context as _, bail};
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use std::io::{self, ErrorKind, Read};
 
 /// An input of which the beginning was read already, and perhaps one byte more.

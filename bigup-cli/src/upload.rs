@@ -22,9 +22,9 @@ use crate::tally::Done;
 use anyhow::{Context as _, anyhow, bail};
 use bigup_core::protocol::digest::{Digest, of_bytes, of_slice};
 use bigup_core::protocol::name::{FileName, printable};
+use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::{MIB, show_size};
-use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
 
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
 const SMALL: u64 = MIB;

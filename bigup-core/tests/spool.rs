@@ -1,10 +1,10 @@
 //! The spool at its own interface: what is held after each step, and what is refused.
 
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher, of_bytes};
-use bigup_core::storage::disk::BootId;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::BootId;
 use bigup_core::storage::space::Room;
 use bigup_core::storage::spool::{Idle, Place, Publication, Record, Records, SliceError, Spool, Upload};
 use std::io::Write;

@@ -21,12 +21,12 @@ pub mod wait;
 pub use events::Events;
 pub use wait::Stop;
 
-use bigup_core::storage::data_dir::{DataDir, Modes};
-use bigup_core::protocol::digest::Digest;
 use bigup_core::merger_events;
-use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::{DataDir, Modes};
 use bigup_core::storage::finish::publish::{Outcome, publish};
+use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::{MergerLock, Spool, Upload};
 use bigup_core::storage::store::{Entry, Store};

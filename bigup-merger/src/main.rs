@@ -1,7 +1,7 @@
 //! `bigup-merger`: merges the slices of one upload and publishes the file. Usually started by bigupd.
 
-use bigup_core::storage::data_dir::Modes;
 use bigup_core::merger_events::{Event, How};
+use bigup_core::storage::data_dir::Modes;
 use bigup_merger::args::Arguments;
 use bigup_merger::{Config, Ended, Events, Stop, run};
 use clap::Parser;

@@ -28,13 +28,13 @@ use crate::Stop;
 use crate::events::Events;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
-use bigup_core::storage::data_dir::DataDir;
-use bigup_core::protocol::digest::{self, Digest, SliceHasher};
-use bigup_core::storage::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
 use bigup_core::merger_events::Event;
-use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::protocol::digest::{self, Digest, SliceHasher};
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
 use bigup_core::storage::finish::publish::{damaged_since_merged, must_be_hashed};
+use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space;
 use bigup_core::storage::spool::{
     LockedSpool, Record, Records, Spool, Upload, WholeHash, is_as_it_came, merged_is_right, slice_is_right,

@@ -6,8 +6,8 @@
 //! is checked: a slice against its digest, to be merged again; where it is gone or wrong, what was merged of it; where
 //! neither is right, the merged file is cut there and the slice is asked for again.
 
-use bigup_core::storage::disk::{self, BootId, Context};
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::disk::{self, BootId, Context};
 use bigup_core::storage::space;
 use bigup_core::storage::spool::{Record, Records, Spool, Upload, merged_is_right, slice_is_right};
 use std::collections::BTreeSet;

@@ -1,13 +1,15 @@
 //! Merging and going on after a death: `run` in-process on spools in every state that a killed merger, a killed daemon
 //! or a power cut can leave. Whatever happened, what is published is exact, and what is missing is asked for again.
 
-use bigup_core::storage::data_dir::{DataDir, Modes};
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceHasher};
-use bigup_core::storage::disk::{BootId, notes_failed_writes};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::storage::disk::{BootId, notes_failed_writes};
 use bigup_core::storage::space::Room;
-use bigup_core::storage::spool::{Arrival, FINISHED, Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload};
+use bigup_core::storage::spool::{
+    Arrival, FINISHED, Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload,
+};
 use bigup_core::storage::store::{self, Entry, Stamp, Store};
 use bigup_merger::merge::Merge;
 use bigup_merger::recover::recover;

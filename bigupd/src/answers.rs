@@ -3,8 +3,8 @@
 use crate::config::Limits;
 use crate::metrics::Limit;
 use crate::reply::{Refusal, Reply, json, json_bytes, json_text};
-use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::ranges::SliceRanges;
 use bytes::Bytes;
 use serde::Serialize;
 use std::sync::Arc;

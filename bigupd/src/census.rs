@@ -5,9 +5,9 @@
 //! look costs one stat(2) for each upload that rests. What is remembered decides nothing else.
 
 use crate::quota;
+use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::Seen;
-use bigup_core::protocol::name::FileName;
 use bigup_core::storage::spool::Spool;
 use std::collections::HashMap;
 use std::io;

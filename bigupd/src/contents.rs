@@ -4,10 +4,10 @@
 //! is told to come back. What was found is written down on the file, and remembered here for file systems that have no
 //! place for it. It is a memory that spares reading and nothing else: it is tied to the file's inode and time of change.
 
-use bigup_core::storage::disk::Seen;
 use bigup_core::protocol::name::FileName;
-use bigup_core::storage::store::{Entry, Finished, Stamp, Store};
 use bigup_core::protocol::units::MIB;
+use bigup_core::storage::disk::Seen;
+use bigup_core::storage::store::{Entry, Finished, Stamp, Store};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

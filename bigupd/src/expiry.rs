@@ -12,13 +12,13 @@
 
 use crate::config::Config;
 use crate::metrics::{Failure, Metrics};
+use bigup_core::protocol::name::printable;
+use bigup_core::protocol::units::show_size;
 use bigup_core::storage::audit::{Kind, Line};
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::{self, Context, Durability};
 use bigup_core::storage::info_ini::InfoIni;
-use bigup_core::protocol::name::printable;
 use bigup_core::storage::spool::{Expired, Idle, OtherVersion, Spool};
-use bigup_core::protocol::units::show_size;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

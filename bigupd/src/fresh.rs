@@ -89,9 +89,9 @@ pub async fn let_go_forever(fresh: Fresh) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::storage::data_dir::DataDir;
     use bigup_core::protocol::name::FileName;
     use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::data_dir::DataDir;
     use bigup_core::storage::space::Room;
     use bigup_core::storage::spool::{Spool, Upload};
 

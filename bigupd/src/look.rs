@@ -9,10 +9,10 @@
 use crate::mergers::Mergers;
 use crate::metrics::Looked;
 use crate::uploads::Uploads;
+use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::Seen;
 use bigup_core::storage::info_ini::{InfoIni, Section, Sections};
-use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::storage::space::Room;
 use bigup_core::storage::spool::{Holdings, Spool, Upload};
 use std::collections::HashMap;

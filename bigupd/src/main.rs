@@ -1,8 +1,8 @@
 //! `bigupd`: the bigup daemon.
 
 use anyhow::Context;
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::printable;
+use bigup_core::storage::data_dir::DataDir;
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
 use bigupd::operate::{cancel, pause};
 use bigupd::service;

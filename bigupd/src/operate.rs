@@ -2,8 +2,8 @@
 //! disturb none: all that is decided is decided by what they leave in the data folder.
 
 use crate::owner;
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::{FileName, printable};
+use bigup_core::storage::data_dir::DataDir;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;

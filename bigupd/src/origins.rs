@@ -18,9 +18,9 @@
 use crate::config::Config;
 use crate::host::{Host, Origin};
 use crate::reply::{Refusal, Reply, no_content};
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::{printable, quoted};
 use bigup_core::protocol::native::{CLIENT_HEADER, ErrorCode};
+use bigup_core::storage::data_dir::DataDir;
 use warp::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderMap, HeaderName,

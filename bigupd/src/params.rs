@@ -6,9 +6,9 @@ use crate::reply::{Refusal, within_request};
 use crate::tokens::Permission;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan, PlanError};
 use bigup_core::protocol::units::parse_u64;
-use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -80,7 +80,10 @@ impl Params {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);
             if map.contains_key(&name) {
-                return Err(bad(format!("the parameter {} is there twice", bigup_core::protocol::name::printable(&name))));
+                return Err(bad(format!(
+                    "the parameter {} is there twice",
+                    bigup_core::protocol::name::printable(&name)
+                )));
             }
             map.insert(name, value);
         }

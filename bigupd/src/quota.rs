@@ -9,10 +9,10 @@
 
 use crate::census::Listed;
 use crate::tokens::Prefix;
-use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::Context;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::Context;
 use bigup_core::storage::spool::Holdings;
 use std::collections::HashSet;
 use std::io;

@@ -1,12 +1,12 @@
 //! What goes back: JSON bodies, and refusals with their status.
 
 use crate::metrics::Limit;
-use bigup_core::storage::disk::is_passing;
 use bigup_core::protocol::name::NameError;
+use bigup_core::protocol::native::{ErrorAnswer, ErrorCode};
 use bigup_core::protocol::plan::PlanError;
+use bigup_core::storage::disk::is_passing;
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::SliceError;
-use bigup_core::protocol::native::{ErrorAnswer, ErrorCode};
 use bytes::Bytes;
 use serde::Serialize;
 use std::io;

@@ -25,9 +25,9 @@ use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, 
 use crate::watching::{ALLOWED, Question, Watching, question};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::Spool;
-use bigup_core::protocol::native::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::operate::EXIT_NO_UPLOAD;
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::{FileName, printable, printable_json};
 use bigup_core::protocol::units::parse_duration;
+use bigup_core::storage::data_dir::DataDir;
 use look::Look;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

@@ -102,9 +102,9 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::storage::disk::FileLock;
     use bigup_core::protocol::name::FileName;
     use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::disk::FileLock;
     use bigup_core::storage::space::Room;
     use bigup_core::storage::spool::Upload;
     use std::fs;

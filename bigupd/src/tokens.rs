@@ -9,10 +9,10 @@
 //! cannot be read is an error, and never the same as none.
 
 use crate::client_certificate::ClientCertificate;
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::digest::Digest;
-use bigup_core::storage::disk::{Context, read_small, replace_private_file};
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::{Context, read_small, replace_private_file};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{File, Metadata};

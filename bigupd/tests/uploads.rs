@@ -1,13 +1,13 @@
 //! Beginning an upload in states that only a kill at the right instant leaves behind, and of empty files.
 
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::digest::{DigestKind, SliceHasher, of_bytes};
-use bigup_core::storage::disk::BootId;
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::BootId;
 use bigup_core::storage::spool::{Publication, Record, Spool, Upload};
 use bigup_core::storage::store::{self, Stamp};
-use bigup_core::protocol::native::ErrorCode;
 use bigupd::access::Access;
 use bigupd::config::{Config, SliceAck};
 use bigupd::params::BeginAsk;

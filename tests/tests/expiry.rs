@@ -1,7 +1,7 @@
 //! Abandoned uploads go, those at work stay, and a clock that is set takes none of them. Needs libfaketime.
 
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
 use bigup_tests::daemon::Daemon;
 use bigup_tests::process::{eventually, within};
@@ -42,7 +42,8 @@ fn an_abandoned_upload_goes_and_those_at_work_stay() {
     // Blocked for good, and named as such.
     let blocked = spool_of(&daemon, "blocked");
     let mut locked = blocked.lock().unwrap().unwrap();
-    let upload = bigup_core::storage::spool::Upload { blocked: Some("in the way".to_owned()), ..locked.upload().clone() };
+    let upload =
+        bigup_core::storage::spool::Upload { blocked: Some("in the way".to_owned()), ..locked.upload().clone() };
     locked.save(upload).unwrap();
     drop(locked);
     // A merger at work, a slice that is stuck, and one that comes again and again.

@@ -5,13 +5,13 @@
 //!
 //! `PROPTEST_CASES` sets the number of cases.
 
-use bigup_core::storage::data_dir::{DataDir, Modes};
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher};
-use bigup_core::storage::disk::BootId;
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::plan::{Plan, PlanError};
-use bigup_core::storage::spool::{FINISHED, Record, Spool};
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::plan::{Plan, PlanError};
+use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::storage::disk::BootId;
+use bigup_core::storage::spool::{FINISHED, Record, Spool};
 use bigup_merger::{Config, Ended, Events, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};

@@ -1,8 +1,8 @@
 //! What operators do by `bigupd status`, `cancel`, `pause` and `resume`, beside the real daemons, mergers and clients, and
 //! without them.
 
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::{FileName, steers};
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::{CANCELLED, Spool, Upload};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};

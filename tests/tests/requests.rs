@@ -1,9 +1,9 @@
 //! Requests: bad ones change nothing and say what is wrong, good ones mean what the wire says, and whoever sends a
 //! whole body before reading gets to read the answer.
 
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::digest::{DigestKind, SliceHasher};
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{Dice, bytes};

@@ -1,8 +1,8 @@
 //! Tokens, by the real programs: who gets in, what they may, what a refusal tells, and that a token is kept nowhere.
 
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::space::Room;
 use bigup_core::storage::spool::{Spool, Upload};
 use bigup_tests::daemon::Daemon;

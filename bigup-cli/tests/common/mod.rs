@@ -4,9 +4,9 @@
 #![allow(dead_code, unreachable_pub)]
 
 use bigup_core::protocol::digest::{Digest, SliceDigest, of_bytes, of_slice};
+use bigup_core::protocol::native::{ListAnswer, SliceAnswer, UploadAnswer, UploadStatus};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::ranges::SliceRanges;
-use bigup_core::protocol::native::{ListAnswer, SliceAnswer, UploadAnswer, UploadStatus};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};

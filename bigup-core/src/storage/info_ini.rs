@@ -9,9 +9,9 @@
 //!
 //! Keys that bigup does not know survive. Comments do not: rust-ini does not keep them.
 
+use crate::protocol::name::{FileName, printable};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, Context, Durability, FileLock};
-use crate::protocol::name::{FileName, printable};
 use crate::storage::spool::{Holdings, Spool, Upload};
 use ini::{EscapePolicy, Ini, ParseOption, Properties, WriteOption};
 use std::borrow::Cow;

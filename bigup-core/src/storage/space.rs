@@ -14,10 +14,10 @@
 //! last one, and makes one where that leaves too little. Slices that wait would else use up what stays free, and the room
 //! of the one they wait for.
 
-use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{Context, FileLock};
 use crate::protocol::plan::Plan;
 use crate::protocol::units::{MIB, show_size, show_size_up};
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::{Context, FileLock};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};

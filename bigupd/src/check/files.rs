@@ -2,11 +2,11 @@
 
 use super::{Check, Finding, Repair};
 use bigup_core::protocol::digest::{Digest, DigestKind, Leaves, SliceHasher};
-use bigup_core::storage::disk::forget_cached;
 use bigup_core::protocol::name::{FileName, MAX_NAME_LEN, printable};
+use bigup_core::storage::disk::forget_cached;
+use bigup_core::storage::finish::unpublish::{Damaged, Unpublished, unpublish};
 use bigup_core::storage::spool::hash_range;
 use bigup_core::storage::store::{self, Claim, Opened, Stamp, Store};
-use bigup_core::storage::finish::unpublish::{Damaged, Unpublished, unpublish};
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,14 @@
 //! Unfinished uploads: every slice that is held against its record.
 
 use super::{Check, Finding, Repair};
-use bigup_core::storage::disk::{self, forget_cached};
-use bigup_core::storage::info_ini::InfoIni;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::ranges::SliceRanges;
-use bigup_core::storage::spool::{Holdings, MergerLock, OtherVersion, Records, Spool, Upload, merged_is_right, slice_is_right};
+use bigup_core::storage::disk::{self, forget_cached};
+use bigup_core::storage::info_ini::InfoIni;
+use bigup_core::storage::spool::{
+    Holdings, MergerLock, OtherVersion, Records, Spool, Upload, merged_is_right, slice_is_right,
+};
 use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};

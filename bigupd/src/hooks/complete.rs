@@ -9,8 +9,8 @@
 use super::{Answer, Caller, HookSettings, Question, Stop};
 use crate::mergers::Mergers;
 use crate::metrics::{self, Metrics};
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish::completion::{Completion, LockedNotice, Notice, Trials};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};

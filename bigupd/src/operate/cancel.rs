@@ -6,12 +6,12 @@
 
 use super::{Done, each, finished, no_upload};
 use crate::config::Config;
-use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::protocol::name::FileName;
-use bigup_core::storage::finish::publish::{is_moved, publish};
-use bigup_core::storage::spool::{MERGER_LOCK, MergerLock, Spool};
 use bigup_core::protocol::units::{parse_duration, show_size};
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::finish::publish::{is_moved, publish};
+use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::storage::spool::{MERGER_LOCK, MergerLock, Spool};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;

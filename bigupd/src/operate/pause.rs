@@ -3,10 +3,10 @@
 
 use super::{Done, each, finished, no_upload};
 use crate::config::Config;
-use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish::publish::is_moved;
+use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::spool::{Spool, Upload};
 use std::io;
 use std::process::ExitCode;

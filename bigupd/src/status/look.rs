@@ -1,8 +1,8 @@
 //! One look at unfinished uploads: what of each is held, and what came since another look.
 
 use super::Sort;
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
 use serde::Serialize;
 use std::collections::HashMap;

@@ -8,13 +8,13 @@ use crate::operate::cancel::take_from_merger;
 use crate::params::BeginAsk;
 use crate::quota;
 use crate::reply::{Refusal, against_upload};
-use bigup_core::storage::audit::{Kind, Line};
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::audit::{Kind, Line};
 use bigup_core::storage::finish::publish::{Outcome, is_moved};
 use bigup_core::storage::spool::{LockedSpool, Spool, TOLD_FOR, Upload};
 use bigup_core::storage::store::{self, Entry, Finished, Store};
-use bigup_core::protocol::native::ErrorCode;
 use std::io;
 use std::time::Duration;
 

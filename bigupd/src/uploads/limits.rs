@@ -7,9 +7,9 @@ use crate::metrics::Limit;
 use crate::quota::{Amount, Quota};
 use crate::reply::Refusal;
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::show_size;
-use bigup_core::protocol::native::ErrorCode;
 
 /// Seconds after which an upload that was one too many may be begun again.
 const FULL_RETRY_AFTER: u64 = 5;

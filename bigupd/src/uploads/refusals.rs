@@ -5,8 +5,8 @@ use crate::metrics::Limit;
 use crate::reply::Refusal;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
-use bigup_core::storage::space::RoomError;
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::space::RoomError;
 
 /// There is no room for `what`, which goes to the log: its client knows what it sent.
 pub(super) fn no_room(error: RoomError, what: &str) -> Refusal {

@@ -7,9 +7,9 @@ use crate::metrics::Limit;
 use crate::reply::Refusal;
 use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::{ErrorCode, UploadStatus};
 use bigup_core::storage::spool::Spool;
 use bigup_core::storage::store::Entry;
-use bigup_core::protocol::native::{ErrorCode, UploadStatus};
 use std::io;
 
 /// What the list of uploads takes of each, in bytes, beside its name and error; a bit more than it does.

@@ -10,11 +10,11 @@ use crate::params::BeginAsk;
 use crate::peer::Peer;
 use crate::reply::{Refusal, against_upload};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::publish::Outcome;
 use bigup_core::storage::space::RoomError;
 use bigup_core::storage::spool::{Place, SliceError, Spool, Upload};
 use bigup_core::storage::store::{Entry, Finished};
-use bigup_core::protocol::native::ErrorCode;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 

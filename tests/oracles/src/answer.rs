@@ -11,8 +11,8 @@ use bigup_cli::report::{Report, Style};
 use bigup_cli::retry::{Patience, WhenFull};
 use bigup_cli::upload::plan_of;
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::protocol::native::{ErrorAnswer, ListAnswer, SliceAnswer, UploadAnswer};
+use bigup_core::protocol::ranges::SliceRanges;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! What operators give the daemon. The bytes are its configuration file, a file of certificates and keys, and tokens.json.
 
-use bigup_core::storage::data_dir::DataDir;
 use bigup_core::pem::{certificates, private_key};
 use bigup_core::protocol::plan::MAX_SLICES;
 use bigup_core::protocol::units::MIB;
+use bigup_core::storage::data_dir::DataDir;
 use bigupd::config::{Arguments, TlsFiles};
 use bigupd::tls::Tls;
 use bigupd::tokens::{Tokens, check_name};

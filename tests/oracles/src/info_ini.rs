@@ -2,10 +2,10 @@
 //! stands in info.ini before these uploads are told in it.
 
 use crate::name::assert_harmless;
-use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::info_ini::{InfoIni, key};
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::info_ini::{InfoIni, key};
 use bigup_core::storage::space::Room;
 use bigup_core::storage::spool::{Spool, Upload};
 use bigupd::look::Looker;

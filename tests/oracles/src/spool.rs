@@ -14,11 +14,11 @@
 //!
 //! Beside it lies an upload in order, which nothing of this may hinder.
 
-use bigup_core::storage::data_dir::{DataDir, Modes};
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
-use bigup_core::storage::disk::BootId;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::{MAX_SLICES, Plan};
+use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::storage::disk::BootId;
 use bigup_core::storage::space::Room;
 use bigup_core::storage::spool::{Publication, Record, Records, Spool, Upload};
 use bigup_merger::{Ended, Events, Stop};
@@ -221,8 +221,9 @@ impl Folder {
         let offset = if kind == DigestKind::ChainingValue { self.plan.offset_of(slice_id)? } else { 0 };
         let bytes = content(slice_id, len);
         // What chaining values are defined for (bigup_core::protocol::digest::SliceHasher::new).
-        let fits =
-            bigup_core::protocol::digest::is_subtree_size(self.plan.slice_size?) && self.plan.slice_size? >= len && len > 0;
+        let fits = bigup_core::protocol::digest::is_subtree_size(self.plan.slice_size?)
+            && self.plan.slice_size? >= len
+            && len > 0;
         if kind == DigestKind::ChainingValue && !fits {
             return None;
         }

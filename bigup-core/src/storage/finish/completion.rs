@@ -11,10 +11,10 @@
 //! finished. A notice appears by one rename, from `tmp/`, and goes by one: at every instant there is a spool or a notice
 //! until the hook has succeeded.
 
-use crate::storage::data_dir::{self, DataDir};
 use crate::protocol::digest::Digest;
-use crate::storage::disk::{self, Context, Durability, FileLock};
 use crate::protocol::name::FileName;
+use crate::storage::data_dir::{self, DataDir};
+use crate::storage::disk::{self, Context, Durability, FileLock};
 use crate::storage::spool::{DIGESTS, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, Upload, delete, take_away};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};

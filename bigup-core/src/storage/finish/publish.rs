@@ -22,14 +22,14 @@
 //!
 //! The file counts as finished once the spool is gone, which is after all syncs.
 
+use crate::protocol::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
+use crate::protocol::name::FileName;
+use crate::protocol::plan::Plan;
 use crate::storage::audit;
 use crate::storage::data_dir::DataDir;
-use crate::protocol::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
 use crate::storage::disk::{self, BootId, Context, Seen};
-use crate::storage::info_ini::{self, InfoIni};
-use crate::protocol::name::FileName;
 use crate::storage::finish::completion;
-use crate::protocol::plan::Plan;
+use crate::storage::info_ini::{self, InfoIni};
 use crate::storage::space;
 use crate::storage::spool::{
     LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range, is_as_it_came, slice_is_right,

@@ -13,9 +13,9 @@
 //! Only after 4 anybody is told; who finds the file before that syncs its folders, too, before saying anything of it. A
 //! link replaces nothing, so of two such files with one name the first is the one.
 
+use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
 use crate::storage::disk::Context;
-use crate::protocol::name::FileName;
 use crate::storage::space::{self, Room, RoomError};
 use crate::storage::store::{self, Stamp, Store, StoreError};
 use nix::errno::Errno;

@@ -10,12 +10,12 @@
 //! 3  the copy becomes `merged` of a spool, whole at once  all is done
 //! ```
 
-use crate::storage::data_dir::DataDir;
 use crate::protocol::digest::{self, SliceHasher};
-use crate::storage::disk::{self, Context, Copier, FileLock};
-use crate::storage::info_ini::InfoIni;
 use crate::protocol::name::FileName;
 use crate::protocol::plan::Plan;
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::{self, Context, Copier, FileLock};
+use crate::storage::info_ini::InfoIni;
 use crate::storage::space::{Room, RoomError};
 use crate::storage::spool::{MAKING, Spool, Upload, hash_range};
 use crate::storage::store::{Stamp, Store, StoreError};

@@ -2,8 +2,8 @@
 
 use super::{LockedSpool, MergerLock, Record, Spool};
 use crate::protocol::digest::{SliceDigest, SliceHasher};
-use crate::storage::disk::{self, Context, Copier};
 use crate::protocol::plan::Plan;
+use crate::storage::disk::{self, Context, Copier};
 use crate::storage::space;
 use std::fs::File;
 use std::io;

@@ -76,9 +76,9 @@ impl Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::data_dir::DataDir;
     use crate::protocol::digest::of_bytes;
     use crate::protocol::name::FileName;
+    use crate::storage::data_dir::DataDir;
 
     #[test]
     fn a_mark_is_of_one_source_and_counts_for_a_while() {

@@ -19,8 +19,8 @@
 //! is never read from here. A check that does not match means "nothing recorded", so a torn write loses one record.
 
 use crate::protocol::digest::{Digest, DigestKind, SliceDigest};
-use crate::storage::disk::BootId;
 use crate::protocol::plan::MAX_SLICES;
+use crate::storage::disk::BootId;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

@@ -4,8 +4,8 @@
 use crate::measure::{clear, cost, read_once};
 use crate::table::{Table, median, seconds, size_name, times};
 use crate::{Bench, Report};
-use bigup_core::storage::disk::Copier;
 use bigup_core::protocol::units::MIB;
+use bigup_core::storage::disk::Copier;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use std::fs::File;

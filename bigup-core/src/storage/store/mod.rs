@@ -9,11 +9,11 @@
 //! changed, a link to it made, it was restored, or power failed before the seal reached the disk) is read once when
 //! somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 
-use crate::storage::data_dir::{DataDir, Modes};
 use crate::protocol::digest::{Digest, DigestKind, Leaves, SliceHasher};
+use crate::protocol::name::FileName;
+use crate::storage::data_dir::{DataDir, Modes};
 use crate::storage::disk::{Context, Place};
 use crate::storage::group_sync::JointSyncs;
-use crate::protocol::name::FileName;
 use crate::storage::spool::{MAKING, hash_range};
 use nix::dir::Dir;
 use nix::errno::Errno;

@@ -1,0 +1,73 @@
+//! A slice that is arriving.
+
+use super::cancel;
+use super::{PART_SUFFIX, Spool};
+use crate::storage::disk::{self, Context};
+use fs2::FileExt as _;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A slice arriving. Unless it is committed its file is removed on drop.
+#[derive(Debug)]
+pub struct Arrival {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) slice_id: u64,
+    /// Where it begins in the file, in bytes, as the upload was cut when it was let in. None: not known then.
+    pub(super) offset: Option<u64>,
+    /// Where it will be told if the upload is cancelled. None: nobody asks.
+    pub(super) mark: Option<PathBuf>,
+    pub(super) kept: bool,
+}
+
+impl Spool {
+    /// Opens a file for slice `slice_id` to arrive in.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn arrival(&self, slice_id: u64) -> io::Result<Arrival> {
+        let path = self.part_path(slice_id);
+        let file = disk::create_new(&path)?;
+        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false };
+        // Tells a sweep that somebody is still writing.
+        arrival.file.lock_exclusive().at("locking", &arrival.path)?;
+        Ok(arrival)
+    }
+
+    /// A new name for a file that is no slice yet, or none any more.
+    pub(super) fn part_path(&self, slice_id: u64) -> PathBuf {
+        self.path.join(format!("{slice_id}.{}{PART_SUFFIX}", disk::random_suffix()))
+    }
+}
+
+impl Arrival {
+    /// Where its bytes go.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The path of that file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the upload was cancelled since, in the last [`TOLD_FOR`].
+    pub fn is_cancelled(&self) -> bool {
+        let is_removed = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
+        // What cannot be told is found out with the last byte.
+        is_removed && self.mark.as_ref().is_some_and(|mark| cancel::age_of(mark).is_ok_and(|age| age.is_some()))
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(e) = std::fs::remove_file(&self.path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("removing {}: {e}", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Spools are made whole, in one step.
+
+use super::{DIGESTS, MAKING, MERGED, Record, Records, Spool, UPLOAD_JSON, Upload};
+use crate::protocol::digest::SliceDigest;
+use crate::storage::data_dir::{self, DataDir};
+use crate::storage::disk::{self, BootId, Context, Durability, FileLock};
+use crate::storage::space::{Room, RoomError};
+use std::io::ErrorKind;
+use std::path::Path;
+
+impl Spool {
+    /// Creates the spool of `upload`, whole at once. False: there is one already.
+    ///
+    /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
+    /// synced, in the same breath, unless a notice is to come of it. Where its size is known, `room` is reserved for all of it.
+    ///
+    /// # Errors
+    /// There is no room, or as the system gives them; nothing is there then.
+    pub fn create(data: &DataDir, upload: &Upload, room: &Room) -> Result<bool, RoomError> {
+        if let (Some(1), Some(size)) = (upload.plan.slice_num, upload.plan.file_size) {
+            // Its slice takes the room.
+            room.lock()?.look(size, 0)?;
+        }
+        Spool::create_filled(data, upload, |making, _| {
+            // The only slice of an upload takes its room itself, and becomes the merged file.
+            let is_joined = !matches!(upload.plan.slice_num, Some(0 | 1));
+            if is_joined { room.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
+        })
+    }
+
+    /// Creates the spool of `upload` with all its slices merged already: `merged`, a file in `tmp/`, becomes the merged
+    /// file, and `digests` are of what it has in the place of each slice. False: there is a spool already.
+    ///
+    /// # Errors
+    /// As the system gives them; nothing is there then, and `merged` may be gone.
+    pub fn create_merged(
+        data: &DataDir,
+        upload: &Upload,
+        merged: &Path,
+        digests: &[SliceDigest],
+    ) -> Result<bool, RoomError> {
+        Spool::create_filled(data, upload, |making, records| {
+            for (slice_id, digest) in (0..).zip(digests) {
+                let len = upload.plan.len_of(slice_id).unwrap_or(0);
+                records.put(slice_id, &Record { digest: *digest, len, boot: BootId::current() })?;
+            }
+            records.set_merge_boot(BootId::current())?;
+            Ok(std::fs::rename(merged, making.join(MERGED)).at("keeping", merged)?)
+        })
+    }
+
+    fn create_filled(
+        data: &DataDir,
+        upload: &Upload,
+        fill: impl FnOnce(&Path, &Records<'_>) -> Result<(), RoomError>,
+    ) -> Result<bool, RoomError> {
+        let spool = Spool::of(data, &upload.file_name);
+        let tmp = data.tmp();
+        data_dir::check_folder(&tmp)?;
+        let making = tmp.join(format!("{MAKING}{}", disk::random_suffix()));
+        let durability = match upload.plan.slice_num {
+            // A notice is made of what is on disk by then.
+            Some(0 | 1) if !data.leaves_notices() => Durability::Process,
+            _ => Durability::PowerCut,
+        };
+        let made = (|| -> Result<FileLock, RoomError> {
+            std::fs::create_dir(&making).at("creating the folder", &making)?;
+            // Making room may take minutes, and a sweep leaves alone what is locked.
+            let lock = FileLock::of_folder(&making)?;
+            let digests = disk::create_new(&making.join(DIGESTS))?;
+            Records(&digests).initialise().at("writing", &making.join(DIGESTS))?;
+            // Before upload.json, which syncs the folder.
+            fill(&making, &Records(&digests))?;
+            disk::replace_file(&making, UPLOAD_JSON, &upload.to_json(), durability)?;
+            Ok(lock)
+        })();
+        // A folder is renamed onto an empty one at most (rename(2)), and a spool is never empty.
+        match made.and_then(|lock| std::fs::rename(&making, &spool.path).map(|()| lock).map_err(RoomError::Io)) {
+            Ok(_lock) if durability == Durability::PowerCut => match disk::sync_dir(&tmp) {
+                Ok(()) => Ok(true),
+                Err(e) => {
+                    // Whoever comes next would find it there and take it for durable.
+                    let _ = spool.remove_path();
+                    Err(e.into())
+                }
+            },
+            Ok(_lock) => Ok(true),
+            Err(e) => {
+                // Swept later if this fails too.
+                let _ = disk::remove_folder(&making);
+                match e {
+                    RoomError::Io(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+                        Ok(false)
+                    }
+                    RoomError::Io(e) => Ok(Err(e).at("creating the spool", &spool.path)?),
+                    no_room => Err(no_room),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A spool under its lock, and what may change there.
+
+use super::{Arrival, Holdings, MergerLock, Records, Spool, UPLOAD_JSON, Upload};
+use crate::protocol::plan::Plan;
+use crate::storage::disk::{self, Context, Durability, FileLock};
+use crate::storage::space::{self, Room, RoomError};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// A spool under its lock.
+pub struct LockedSpool {
+    pub(super) spool: Spool,
+    pub(super) lock: FileLock,
+    pub(super) upload: Upload,
+}
+
+impl LockedSpool {
+    /// What the upload is.
+    pub fn upload(&self) -> &Upload {
+        &self.upload
+    }
+
+    /// What is recorded of its slices.
+    pub fn records(&self) -> Records<'_> {
+        Records(self.lock.file())
+    }
+
+    /// Changes what the upload is, for good: it survives a power cut once this returns. A file replaced without a sync may
+    /// come back empty after one, and this one is what makes sense of all others; it is replaced a few times an upload.
+    ///
+    /// # Errors
+    /// As the system gives them; it is what it was then.
+    pub fn save(&mut self, upload: Upload) -> io::Result<()> {
+        if upload == self.upload {
+            return Ok(());
+        }
+        if let Err(e) = disk::replace_file(&self.spool.path, UPLOAD_JSON, &upload.to_json(), Durability::PowerCut) {
+            // It may be there without being durable, and whoever asks again would find nothing left to save.
+            let old = self.upload.to_json();
+            let put_back = |durability| disk::replace_file(&self.spool.path, UPLOAD_JSON, &old, durability);
+            let _ = put_back(Durability::PowerCut).or_else(|_| put_back(Durability::Process));
+            return Err(e);
+        }
+        self.upload = upload;
+        Ok(())
+    }
+
+    /// What is held.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn holdings(&self) -> io::Result<Holdings> {
+        self.spool.holdings(&self.upload)
+    }
+
+    /// The frontier: how many slices the merged file holds.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn frontier(&self) -> io::Result<u64> {
+        self.spool.frontier(&self.upload)
+    }
+
+    /// Whether slice `slice_id` is held.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn is_held(&self, slice_id: u64) -> io::Result<bool> {
+        Ok(self.spool.has_slice(slice_id) || slice_id < self.frontier()?)
+    }
+
+    /// Cuts the upload anew into several slices, by `plan`, if nothing of it is held; `room` is what it may take. False:
+    /// something is held, or a merger may be looking for it.
+    ///
+    /// Slices that are arriving were let in by the old plan, and are refused when they are whole. A kill in between leaves
+    /// the old plan; where that is of a single slice, perhaps beside an empty merged file, it is merged like several.
+    ///
+    /// # Errors
+    /// There is no room, or as the system gives them; it is cut as it was then.
+    pub fn recut(&mut self, plan: Plan, room: &Room) -> Result<bool, RoomError> {
+        // Also what lies beyond the end that was told since, and counts for nothing as long as it does.
+        if self.spool.merged_len()?.is_some_and(|len| len > 0) || !self.spool.waiting()?.is_empty() {
+            return Ok(false);
+        }
+        // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
+        let Some(_merger) = self.spool.try_merger_lock()? else { return Ok(false) };
+        let is_single = self.upload.plan.slice_num == Some(1);
+        if is_single {
+            room.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, &plan)?;
+        }
+        self.save(Upload { plan, ..self.upload.clone() })?;
+        if is_single {
+            // Such a spool is made without syncs, since it is mostly published in the same breath.
+            self.spool.path.parent().map_or(Ok(()), disk::sync_dir)?;
+        }
+        Ok(true)
+    }
+
+    /// Reserves in `room` what an upload of this plan, whose size may have become known only now, still needs. It adds
+    /// blocks beyond the end of the merged file, which change neither its length nor anything that a merger does.
+    ///
+    /// # Errors
+    /// There is no room, or as the system gives them.
+    pub fn reserve(&self, room: &Room, plan: &Plan) -> Result<(), RoomError> {
+        self.merged()?.map_or(Ok(()), |merged| room.reserve_for(&merged, plan))
+    }
+
+    /// The merged file, to reserve room in it. None where there is none: the upload is of a single slice, or its file
+    /// stands in `files/` already, and must not seem to be here again.
+    fn merged(&self) -> io::Result<Option<File>> {
+        let path = self.spool.merged_path();
+        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        match File::options().read(true).write(true).custom_flags(flags).open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some).at("opening", &path),
+        }
+    }
+
+    /// Opens a file for slice `slice_id` of `len` bytes to arrive in, with room for all of it; and reserves its place in
+    /// the merged file, where all of that is not reserved yet, so that merging needs no room. `plan` is this upload's, with
+    /// what this slice tells.
+    ///
+    /// A slice beyond the next to be merged leaves room for that one: its room comes back with the merging, which that
+    /// of others may never come to. Where others took that room all the same, the one that merging waits for may use what
+    /// is to stay free: what it takes comes back, and so does what those take that wait for it.
+    ///
+    /// # Errors
+    /// There is no room, and nothing was changed; or as the system gives them.
+    pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, room: &Room) -> Result<Arrival, RoomError> {
+        let (frontier, merged) = (self.frontier()?, self.merged()?);
+        let place = match &merged {
+            Some(merged) if slice_id >= frontier && !space::is_reserved(merged, plan)? => len,
+            _ => 0,
+        };
+        let needed = len.saturating_add(place);
+        let beside = if slice_id > frontier { needed } else { 0 };
+        let taking = room.lock()?;
+        match taking.look(needed, beside) {
+            Err(RoomError::Full { .. }) if slice_id == frontier && self.is_stuck_at(frontier)? => {
+                taking.look_at_all(needed)?
+            }
+            looked => looked?,
+        }
+        let mut arrival = self.spool.arrival(slice_id)?;
+        arrival.offset = plan.offset_of(slice_id);
+        arrival.mark = Some(self.spool.mark_of(self.upload.source.as_deref()));
+        space::reserve(&arrival.file, 0, len)?;
+        if let (Some(merged), Some(offset)) = (merged, plan.offset_of(slice_id)) {
+            space::reserve(&merged, offset, place)?;
+        }
+        Ok(arrival)
+    }
+
+    /// Whether slices wait, or are arriving, and none of them can be merged before slice `frontier` is there. False while
+    /// that one is arriving: one at a time is enough.
+    fn is_stuck_at(&self, frontier: u64) -> io::Result<bool> {
+        let (waiting, arriving) = (self.spool.waiting()?, self.spool.arriving_ids()?);
+        let least = waiting.iter().chain(&arriving).min();
+        Ok(least.is_some_and(|least| *least > frontier))
+    }
+
+    /// Drops all slices from `keep` on, so that the upload can go on by another plan that shares the first `keep`.
+    /// Anything is dropped only with `merger` in hand: a merger at work may have opened a waiting slice and be about to
+    /// append it, and would take it for the one that comes in its place. Room stays reserved for the plan `next`.
+    ///
+    /// # Errors
+    /// As the system gives them. [`io::ErrorKind::ResourceBusy`]: something is to be dropped, and `merger` is None.
+    pub fn keep_first(&self, keep: u64, next: &Plan, merger: Option<&MergerLock>) -> io::Result<()> {
+        let end = self.upload.plan.offset_of(keep).unwrap_or(0);
+        let is_cut = self.spool.merged_len()?.is_some_and(|len| len > end);
+        let dropped: Vec<u64> = self.spool.waiting()?.into_iter().filter(|id| *id >= keep).collect();
+        if merger.is_none() && (is_cut || !dropped.is_empty()) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if is_cut {
+            let path = self.spool.merged_path();
+            space::cut(&disk::open_or_create(&path)?, end, next).at("cutting", &path)?;
+            self.note_cut(keep)?;
+        }
+        dropped.into_iter().try_for_each(|slice_id| self.discard(slice_id))
+    }
+
+    /// Notes, for good, that the merged file was cut to its first `keep` slices: what is appended now is not on disk yet.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn note_cut(&self, keep: u64) -> io::Result<()> {
+        let records = self.records();
+        if records.synced()? > keep {
+            records.set_synced(keep).and_then(|()| records.0.sync_data()).at("noting a cut in", &self.spool.path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the whole spool.
+    ///
+    /// It goes from sight by one rename; a kill or an error after it leaves at most a hidden folder that is swept later.
+    ///
+    /// # Errors
+    /// As the system gives them; it is still there then.
+    pub fn remove(self) -> io::Result<()> {
+        self.spool.remove_path()
+    }
+
+    /// Moves the whole spool to `path`. Whoever waits for its lock there gets it once `work` is done with it.
+    ///
+    /// # Errors
+    /// As the system gives them; it is still there then.
+    pub(crate) fn move_to(self, path: &Path, work: impl FnOnce(&Path)) -> io::Result<()> {
+        std::fs::rename(&self.spool.path, path).at("moving the spool to", path)?;
+        work(path);
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! The spool: one unfinished upload on disk, self-describing.
+//!
+//! ```text
+//! tmp/<upload>/upload.json       what the upload is (replaced by rename, under the lock)
+//!              digests           what is recorded of each slice; locked for every change of the spool
+//!              0 1 2 …           slices that are whole and checked, waiting to be merged
+//!              7.RANDOM.part     a slice arriving; locked by whoever writes it, removed when that fails
+//!              merged            the file so far: slices 0 up to the frontier, in order
+//!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
+//!              hash              how far the hash of the whole file is, where slices' digests do not join
+//! ```
+//!
+//! # Who may change what
+//! `merged` is changed by the holder of `merger.lock` only. All else changes under the lock on `digests`, which is held
+//! for microseconds. Locks are taken in the order `merger.lock`, `digests`, info.ini; none waits in the other direction.
+//!
+//! # What is held
+//! A slice is held if its file is there, or if it lies below the frontier. The frontier is read from the length of
+//! `merged`; no counter can disagree with it. Slices are appended first and unlinked after `merged` was synced. Under
+//! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger has
+//! checked the rest.
+
+use crate::protocol::name::FileName;
+use crate::storage::data_dir::{self, DataDir};
+use crate::storage::disk::{self, Context, FileLock};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+mod arrival;
+mod cancel;
+mod checks;
+mod commit;
+mod create;
+mod done;
+mod holdings;
+mod locked;
+mod merger_lock;
+mod records;
+mod rest;
+mod sync_slice;
+mod upload;
+mod whole;
+
+pub use arrival::Arrival;
+pub use cancel::{CANCELLED, TOLD_FOR, cancelled_upload};
+use checks::is_as_recorded;
+pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
+pub use commit::{Place, SliceError};
+pub use done::{DONE_TOLD_FOR, FINISHED};
+pub use holdings::{HeldBytes, Holdings};
+pub use locked::LockedSpool;
+pub use merger_lock::MergerLock;
+pub use records::{Publication, Record, Records};
+pub use rest::{Expired, Idle, is_older, remove_if_left};
+pub use upload::{OtherVersion, Upload};
+pub use whole::WholeHash;
+
+pub(crate) const UPLOAD_JSON: &str = "upload.json";
+pub(crate) const DIGESTS: &str = "digests";
+const MERGED: &str = "merged";
+
+/// The file in a spool that its merger has locked.
+pub const MERGER_LOCK: &str = "merger.lock";
+
+const PART_SUFFIX: &str = ".part";
+
+/// What names of spools being made begin with, and of files that become part of one. Who makes it has it locked.
+pub const MAKING: &str = ".new-";
+
+/// What names of spools being removed begin with.
+pub const GONE: &str = ".gone-";
+
+/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
+pub(crate) const MAX_UPLOAD_JSON: u64 = 64 << 10;
+
+/// The place of one upload; it need not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    folder: String,
+    path: PathBuf,
+}
+
+impl Spool {
+    /// The spool of the native upload of `name`.
+    pub fn of(data: &DataDir, name: &FileName) -> Spool {
+        Spool::in_folder(data, name.spool_folder())
+    }
+
+    fn in_folder(data: &DataDir, folder: String) -> Spool {
+        Spool { path: data.tmp().join(&folder), folder }
+    }
+
+    /// All spools of a data folder, in no order.
+    ///
+    /// # Errors
+    /// `tmp/` cannot be read.
+    pub fn all(data: &DataDir) -> io::Result<Vec<Spool>> {
+        Spool::list(data, true)
+    }
+
+    /// What stands in the places of spools and is no folder.
+    ///
+    /// # Errors
+    /// `tmp/` cannot be read.
+    pub fn strays(data: &DataDir) -> io::Result<Vec<Spool>> {
+        Spool::list(data, false)
+    }
+
+    fn list(data: &DataDir, folders: bool) -> io::Result<Vec<Spool>> {
+        let tmp = data.tmp();
+        data_dir::check_folder(&tmp)?;
+        let mut spools = vec![];
+        for entry in std::fs::read_dir(&tmp).at("listing", &tmp)? {
+            let entry = entry.at("listing", &tmp)?;
+            let is_dir = entry.file_type().at("looking at", &entry.path())?.is_dir();
+            match entry.file_name().into_string() {
+                Ok(folder) if is_dir == folders && !folder.starts_with('.') => {
+                    spools.push(Spool::in_folder(data, folder))
+                }
+                _ => {}
+            }
+        }
+        Ok(spools)
+    }
+
+    /// The folder's name, below `tmp/`.
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where slice `slice_id` waits to be merged.
+    pub fn slice_path(&self, slice_id: u64) -> PathBuf {
+        self.path.join(slice_id.to_string())
+    }
+
+    /// The file so far.
+    pub fn merged_path(&self) -> PathBuf {
+        self.path.join(MERGED)
+    }
+
+    /// Whether there is a spool. What is below a link that somebody put in its place is none of ours.
+    fn is_there(&self) -> io::Result<bool> {
+        data_dir::check_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(io::Error::from(io::ErrorKind::NotADirectory)).at("opening the spool", &self.path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).at("looking at", &self.path),
+        }
+    }
+
+    /// What the upload is. None: there is no such spool.
+    ///
+    /// # Errors
+    /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands in its
+    /// place ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
+    pub fn upload(&self) -> io::Result<Option<Upload>> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
+        let path = self.path.join(UPLOAD_JSON);
+        let bytes = match disk::read_small(&path, MAX_UPLOAD_JSON) {
+            Ok(bytes) => bytes,
+            // A folder without upload.json is no upload: one is made whole and goes as a whole.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.path.exists() => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string()));
+            }
+            Err(e) => return Err(e),
+        };
+        if let Some(is) = Upload::other_version(&bytes) {
+            let other = OtherVersion { folder: self.folder.clone(), is };
+            return Err(io::Error::new(io::ErrorKind::Unsupported, other));
+        }
+        let upload = Upload::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+        let upload = upload.at("reading", &path)?;
+        if upload.file_name.spool_folder() != self.folder {
+            // It was renamed by hand, or names that differ by case only are one to the file system.
+            return Err(io::Error::other(format!("it is the upload of {}", upload.file_name))).at("reading", &path);
+        }
+        Ok(Some(upload))
+    }
+
+    /// Locks the spool for a change. None: there is no such spool.
+    ///
+    /// # Errors
+    /// As for [`Spool::upload`].
+    pub fn lock(&self) -> io::Result<Option<LockedSpool>> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
+        let lock = match FileLock::wait(&self.path.join(DIGESTS)) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Ok(self.upload()?.map(|upload| LockedSpool { spool: self.clone(), lock, upload }))
+    }
+
+    /// The file of records, to read without the lock, to sync, or to write as the merger.
+    ///
+    /// # Errors
+    /// There is no such spool, or as the system gives them.
+    pub fn open_digests(&self) -> io::Result<File> {
+        disk::open_or_create(&self.path.join(DIGESTS))
+    }
+
+    /// The file of records, only to read.
+    ///
+    /// # Errors
+    /// There is none, or as the system gives them.
+    pub fn read_digests(&self) -> io::Result<File> {
+        disk::open_regular(&self.path.join(DIGESTS))
+    }
+}
+
+impl Spool {
+    /// Removes a spool that cannot be read, with all that is in it.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn remove_unreadable(&self) -> io::Result<()> {
+        let _lock = FileLock::wait(&self.path.join(DIGESTS))?;
+        self.remove_path()
+    }
+
+    fn remove_path(&self) -> io::Result<()> {
+        take_away(&self.path).map(|gone| delete(&gone))
+    }
+}
+
+/// Takes a spool, or what became of one, from sight, by one rename: a kill after it leaves a hidden folder, which is swept.
+/// Gives where it is now.
+pub(crate) fn take_away(path: &Path) -> io::Result<PathBuf> {
+    let gone = path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
+    std::fs::rename(path, &gone).at("removing", path).map(|()| gone)
+}
+
+/// Deletes what was taken from sight. What cannot be deleted is swept later.
+pub(crate) fn delete(gone: &Path) {
+    match disk::remove_folder(gone) {
+        // A sweep was faster.
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => log::warn!("to be swept later: {e}"),
+        Ok(()) => {}
+    }
+}
