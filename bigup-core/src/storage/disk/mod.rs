@@ -3,25 +3,28 @@
 //! Every error says what was being done and to which path ([`Context`]).
 
 use crate::protocol::name::printable;
-use fs2::FileExt;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, PosixFadviseAdvice, copy_file_range, openat, posix_fadvise, renameat};
+use nix::fcntl::{OFlag, PosixFadviseAdvice, openat, posix_fadvise, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use splice::Pipe;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+mod boot;
+mod copy;
+mod lock;
 mod reflink;
 mod splice;
 mod written;
 
+pub use boot::BootId;
+pub use copy::{Copier, CopyError, CopyMethod};
+pub use lock::{FileLock, is_locked, is_locked_exclusively};
 pub use written::{check_no_write_failed, notes_failed_writes};
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
@@ -347,311 +350,6 @@ impl Seen {
     }
 }
 
-/// An exclusive lock on the file that a path names, given back on drop.
-///
-/// flock(2) locks: one holder at a time among all processes and all openings, given back by the kernel when the holder
-/// dies.
-pub struct FileLock {
-    file: File,
-}
-
-impl FileLock {
-    /// Waits for the lock on the file that `path` names, which is created if need be.
-    ///
-    /// # Errors
-    /// The file cannot be opened (its folder may be gone) or locked.
-    pub fn wait(path: &Path) -> io::Result<FileLock> {
-        loop {
-            let file = open_or_create(path)?;
-            file.lock_exclusive().at("locking", path)?;
-            if let Some(lock) = FileLock::if_still_named(file, path)? {
-                return Ok(lock);
-            }
-        }
-    }
-
-    /// Takes the lock if it is free. None while somebody else has it.
-    ///
-    /// # Errors
-    /// As for [`FileLock::wait`].
-    pub fn try_now(path: &Path) -> io::Result<Option<FileLock>> {
-        loop {
-            let file = open_or_create(path)?;
-            match file.try_lock_exclusive() {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) => return Err(e).at("locking", path),
-            }
-            if let Some(lock) = FileLock::if_still_named(file, path)? {
-                return Ok(Some(lock));
-            }
-        }
-    }
-
-    /// Waits for the lock on the folder `path` itself, which is never replaced.
-    ///
-    /// # Errors
-    /// It cannot be opened or locked.
-    pub fn of_folder(path: &Path) -> io::Result<FileLock> {
-        FileLock::on(File::open(path).at("opening", path)?, path)
-    }
-
-    /// Waits for the lock on an open file or folder; `path` is for messages.
-    ///
-    /// # Errors
-    /// It cannot be locked.
-    pub fn on(file: File, path: &Path) -> io::Result<FileLock> {
-        file.lock_exclusive().at("locking", path)?;
-        Ok(FileLock { file })
-    }
-
-    /// Takes the lock on what stands at `path`, a file or a folder, if it is free. None while somebody else has it. A link
-    /// is not followed, and nothing is created.
-    ///
-    /// # Errors
-    /// It cannot be opened or locked.
-    pub fn try_on_what_is_there(path: &Path) -> io::Result<Option<FileLock>> {
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).at("opening", path)?;
-        match file.try_lock_exclusive() {
-            Ok(()) => Ok(Some(FileLock { file })),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) => Err(e).at("locking", path),
-        }
-    }
-
-    /// The lock, if `path` still names the file that was locked: it may have been replaced while we waited.
-    fn if_still_named(file: File, path: &Path) -> io::Result<Option<FileLock>> {
-        let lock = FileLock { file };
-        let locked = lock.file.metadata().at("looking at", path)?;
-        match std::fs::symlink_metadata(path) {
-            Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => Ok(Some(lock)),
-            Ok(_) => Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).at("looking at", path),
-        }
-    }
-
-    /// The locked file, open for reading and writing; a folder for reading only.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-}
-
-impl Drop for FileLock {
-    fn drop(&mut self) {
-        // Unlocking rather than only closing: a child just being started may hold a copy of the descriptor until it
-        // executes its program, and would keep the lock that long. An error would mean that it was not locked.
-        let _ = FileExt::unlock(&self.file);
-    }
-}
-
-/// Whether somebody holds the lock on an open file, at this instant.
-///
-/// # Errors
-/// As the system gives them.
-pub fn is_locked(file: &File) -> io::Result<bool> {
-    match file.try_lock_exclusive() {
-        // Explicitly, as a FileLock is.
-        Ok(()) => FileExt::unlock(file).map(|()| false),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(e) => Err(e),
-    }
-}
-
-/// Whether somebody holds an exclusive lock on an open file, at this instant. Unlike [`is_locked`] it never passes for such a
-/// lock itself, for whoever asks at the same time.
-///
-/// # Errors
-/// As the system gives them.
-pub fn is_locked_exclusively(file: &File) -> io::Result<bool> {
-    match FileExt::try_lock_shared(file) {
-        Ok(()) => FileExt::unlock(file).map(|()| false),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(e) => Err(e),
-    }
-}
-
-/// A running kernel, as far as what it holds in memory goes: data written under another one may not have reached the
-/// disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BootId(pub [u8; 8]);
-
-impl BootId {
-    /// No kernel: what has it is never trusted.
-    pub const NONE: BootId = BootId([0; 8]);
-
-    /// The kernel that runs now: the first 8 bytes of the BLAKE3 hash of /proc/sys/kernel/random/boot_id (random(4)).
-    /// Where that cannot be read it is a random one, so that nothing is trusted.
-    pub fn current() -> BootId {
-        static CURRENT: OnceLock<BootId> = OnceLock::new();
-        *CURRENT.get_or_init(|| {
-            let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|e| {
-                log::warn!("the kernel's boot id cannot be read ({e}): everything held will be checked by digest");
-                random_suffix().into_bytes()
-            });
-            let hash = blake3::hash(&text);
-            BootId(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
-        })
-    }
-}
-
-/// How bytes got from one file into another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CopyMethod {
-    /// FICLONERANGE (ioctl_ficlonerange(2)): both files share the blocks.
-    Reflink,
-    /// splice(2): the kernel copied.
-    Splice,
-    /// copy_file_range(2): the kernel copied, or the file system.
-    CopyFileRange,
-    /// Read and written.
-    ReadWrite,
-}
-
-impl fmt::Display for CopyMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CopyMethod::Reflink => "reflink",
-            CopyMethod::Splice => "splice",
-            CopyMethod::CopyFileRange => "copy_file_range",
-            CopyMethod::ReadWrite => "read and write",
-        })
-    }
-}
-
-/// Why a range was not copied.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// The source could not be written back (ioctl_ficlonerange(2), EIO), as before a failed sync of it: what it holds
-    /// may never reach the disk, and another attempt could succeed all the same.
-    #[error("writing it back: {0}")]
-    SourceLost(io::Error),
-    /// Anything else.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-impl From<CopyError> for io::Error {
-    fn from(error: CopyError) -> io::Error {
-        match error {
-            CopyError::SourceLost(cause) => io::Error::new(cause.kind(), CopyError::SourceLost(cause).to_string()),
-            CopyError::Io(cause) => cause,
-        }
-    }
-}
-
-/// Copies ranges between files by the best method that works, found out at run time and remembered.
-///
-/// Each method that the file system does not have is tried once. A reflink that fails for its alignment alone (EINVAL)
-/// is tried again with the next range.
-pub struct Copier {
-    reflink: bool,
-    splice: bool,
-    pipe: Option<Pipe>,
-    copy_file_range: bool,
-}
-
-impl Default for Copier {
-    fn default() -> Copier {
-        Copier::new()
-    }
-}
-
-impl Copier {
-    /// Begins with all methods.
-    pub fn new() -> Copier {
-        Copier { reflink: true, splice: true, pipe: None, copy_file_range: true }
-    }
-
-    /// Copies the first `len` bytes of `from` to `offset` of `to`; says which method did it.
-    ///
-    /// # Errors
-    /// `from` is shorter, or as the system gives them. Part of the range may be written.
-    pub fn copy(&mut self, from: &File, to: &File, offset: u64, len: u64) -> Result<CopyMethod, CopyError> {
-        self.copy_range((from, 0), (to, offset), len)
-    }
-
-    /// Copies `len` bytes from an offset of one file to an offset of another; says which method did it.
-    ///
-    /// # Errors
-    /// As for [`Copier::copy`].
-    pub fn copy_range(&mut self, from: (&File, u64), to: (&File, u64), len: u64) -> Result<CopyMethod, CopyError> {
-        if self.reflink {
-            match reflink::clone_range(from, to, len) {
-                Ok(()) => return Ok(CopyMethod::Reflink),
-                Err(Errno::EINVAL) => {}
-                Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EXDEV | Errno::ENOSYS | Errno::EPERM) => {
-                    self.reflink = false;
-                }
-                Err(Errno::EIO) => return Err(CopyError::SourceLost(Errno::EIO.into())),
-                Err(e) => return Err(io::Error::from(e).into()),
-            }
-        }
-        if self.splice {
-            match self.splice(from, to, len) {
-                Ok(()) => return Ok(CopyMethod::Splice),
-                Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) => self.splice = false,
-                Err(e) => return Err(failed(e)),
-            }
-        }
-        if self.copy_file_range {
-            match copy_in_kernel(from, to, len) {
-                Ok(()) => return Ok(CopyMethod::CopyFileRange),
-                Err(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
-                    self.copy_file_range = false;
-                }
-                Err(e) => return Err(failed(e)),
-            }
-        }
-        copy_by_hand(from, to, len)?;
-        Ok(CopyMethod::ReadWrite)
-    }
-
-    /// EOPNOTSUPP where the file system has a better way.
-    fn splice(&mut self, from: (&File, u64), to: (&File, u64), len: u64) -> nix::Result<()> {
-        let pipe = match self.pipe.take() {
-            Some(pipe) => pipe,
-            None if !splice::is_fit_for(to.0) => return Err(Errno::EOPNOTSUPP),
-            None => Pipe::new()?,
-        };
-        pipe.copy(from, to, len)?;
-        self.pipe = Some(pipe);
-        Ok(())
-    }
-}
-
-/// ENODATA means that the source is too short, which none of these calls says so.
-fn failed(error: Errno) -> CopyError {
-    match error {
-        Errno::ENODATA => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
-        error => io::Error::from(error).into(),
-    }
-}
-
-/// copy_file_range(2) until all is there. ENODATA (which the call itself never gives) means that `from` is too short.
-fn copy_in_kernel((from, from_offset): (&File, u64), (to, to_offset): (&File, u64), len: u64) -> nix::Result<()> {
-    let (mut at, mut to_at, end) = (from_offset as i64, to_offset as i64, from_offset + len);
-    while (at as u64) < end {
-        let left = usize::try_from(end - at as u64).unwrap_or(usize::MAX);
-        if copy_file_range(from, Some(&mut at), to, Some(&mut to_at), left)? == 0 {
-            return Err(Errno::ENODATA);
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand((from, from_offset): (&File, u64), (to, to_offset): (&File, u64), len: u64) -> io::Result<()> {
-    let (mut end, mut written) = (to_offset, Ok(()));
-    read_range(from, from_offset, len, |bytes| {
-        if written.is_ok() {
-            written = to.write_all_at(bytes, end);
-            end += bytes.len() as u64;
-        }
-    })?;
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -746,72 +444,5 @@ mod tests {
         assert!(before.is_older(Duration::from_millis(10)));
         fs::write(dir.path().join("new"), "").unwrap();
         assert_ne!(Seen::of(dir.path()).unwrap(), Some(before));
-    }
-
-    #[test]
-    fn a_lock_has_one_holder_and_follows_the_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let first = FileLock::try_now(&path).unwrap().unwrap();
-        assert!(FileLock::try_now(&path).unwrap().is_none());
-        // The holder replaces the file, as info.ini is: whoever comes now locks the new one.
-        replace_file(dir.path(), "lock", b"new", Durability::Process).unwrap();
-        let second = FileLock::try_now(&path).unwrap().unwrap();
-        drop(first);
-        assert!(FileLock::try_now(&path).unwrap().is_none());
-        drop(second);
-        assert!(FileLock::try_now(&path).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_lock_is_free_again_while_a_child_starts() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let lock = FileLock::try_now(&path).unwrap().unwrap();
-        let copy = lock.file().try_clone().unwrap();
-        drop(lock);
-        assert!(FileLock::try_now(&path).unwrap().is_some());
-        drop(copy);
-    }
-
-    #[test]
-    fn every_copy_method_gives_the_same_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let source: Vec<u8> = (0..700_001_u32).map(|i| (i % 253) as u8).collect();
-        let from_path = dir.path().join("from");
-        fs::write(&from_path, &source).unwrap();
-        for (reflink, splice, copy_file_range) in
-            [(true, true, true), (false, true, true), (false, false, true), (false, false, false)]
-        {
-            for len in [0, 1, 4096, source.len() as u64] {
-                let to = create_new(&dir.path().join(format!("{reflink}{splice}{copy_file_range}{len}"))).unwrap();
-                to.write_all_at(b"head", 0).unwrap();
-                let mut copier = Copier { reflink, splice, copy_file_range, pipe: None };
-                copier.copy(&open_regular(&from_path).unwrap(), &to, 4, len).unwrap();
-                let mut got = vec![0; len as usize];
-                to.read_exact_at(&mut got, 4).unwrap();
-                assert!(got == source[..len as usize]);
-                assert_eq!(to.metadata().unwrap().len(), 4 + len);
-            }
-        }
-    }
-
-    #[test]
-    fn copying_more_than_there_is_fails() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("from"), "short").unwrap();
-        let from = open_regular(&dir.path().join("from")).unwrap();
-        for (splice, copy_file_range) in [(true, true), (false, true), (false, false)] {
-            let to = create_new(&dir.path().join(format!("to{splice}{copy_file_range}"))).unwrap();
-            let mut copier = Copier { reflink: false, splice, copy_file_range, pipe: None };
-            let error = copier.copy(&from, &to, 0, 6).unwrap_err();
-            let error = io::Error::from(error);
-            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        }
-    }
-
-    #[test]
-    fn the_boot_id_stays_the_same() {
-        assert_eq!(BootId::current(), BootId::current());
     }
 }

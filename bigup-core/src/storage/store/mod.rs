@@ -9,47 +9,33 @@
 //! changed, a link to it made, it was restored, or power failed before the seal reached the disk) is read once when
 //! somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 
-use crate::protocol::digest::{Digest, DigestKind, Leaves, SliceHasher};
+use crate::protocol::digest::{DigestKind, SliceHasher};
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{DataDir, Modes};
 use crate::storage::disk::{Context, Place};
 use crate::storage::group_sync::JointSyncs;
-use crate::storage::spool::{MAKING, hash_range};
-use nix::dir::Dir;
+use crate::storage::spool::hash_range;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat, mkdirat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
-use serde::{Deserialize, Serialize};
-use std::cell::{Cell, RefCell};
+use nix::unistd::linkat;
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xattr::FileExt;
 
-/// Name of the extended attribute, in the user's namespace (xattr(7)).
-const ATTRIBUTE: &str = "user.bigup";
+mod digest_attribute;
+mod folder;
+mod possible_names;
 
-/// The same with the digests of the file's leaves: slice size and bytes of a leaf as 8 bytes each, little-endian, then
-/// 32 bytes a leaf. It is taken for true where they join to the digest of the stamp.
-const LEAVES_ATTRIBUTE: &str = "user.bigup.leaves";
-
-/// How often a file is given its name while folders there come and go.
-const ATTEMPTS: usize = 100;
-/// Longest part of a name that every file system has, in bytes, where its characters are usual ones: that of eCryptfs.
-const USUAL_LEN: usize = 143;
-
-/// Until when the digest of the stamp is certain: a time of change (ctime) in nanoseconds since 1970, as decimal digits.
-const SEAL: &str = "user.bigup.seal";
-
-/// How much later than it was seen the time of change may be that setting the seal gives, one attempt after the other, in
-/// nanoseconds. A change in that time goes unnoticed.
-const SEAL_MARGINS: [i128; 3] = [1_000_000, 20_000_000, 100_000_000];
+pub use digest_attribute::{Claim, Stamp, claim, keep_leaves, read_leaves, stamp};
+use digest_attribute::{changed, read_stamp, seal, stamp_as};
+use folder::{MAX_HOLLOW, is_hollow, last_component};
+pub use possible_names::is_possible;
 
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,36 +58,6 @@ pub struct Finished {
     pub stamp: Option<Stamp>,
 }
 
-/// What is known of a finished file's content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// BLAKE3 of the whole file.
-    pub digest: Digest,
-    /// The client's source that it came from, where it named one.
-    pub source: Option<String>,
-}
-
-/// What a file in `files/` says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// Nothing: it was put there by somebody else, or the file system keeps no extended attributes.
-    Nothing,
-    /// It was changed since it was published, so nothing is known of what it must be.
-    Changed {
-        /// What it was.
-        stamp: Stamp,
-        /// Bytes that it had.
-        size: u64,
-    },
-    /// It was not changed since, and what it must be is this; its size, in bytes, too.
-    Was {
-        /// Its stamp.
-        stamp: Stamp,
-        /// Bytes that it must have.
-        size: u64,
-    },
-}
-
 /// What is found under a name, opened.
 #[derive(Debug)]
 pub enum Opened {
@@ -113,23 +69,8 @@ pub enum Opened {
     Other(String),
 }
 
-/// The form of a stamp on disk. It holds for a file of this size and time of change only.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    digest: String,
-    source: Option<String>,
-    size: u64,
-    modified: (i64, i64),
-}
-
-/// How folders are opened.
-const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-
 /// How often a file is read that changes meanwhile.
 const CONFIRM_ATTEMPTS: u32 = 3;
-
-/// Most folders that are looked through for something in them.
-const MAX_HOLLOW: u32 = 64;
 
 /// Why a file was not published.
 #[derive(Debug, thiserror::Error)]
@@ -180,37 +121,6 @@ impl Store {
                 Entry::File(Finished { size: found.len(), stamp })
             }
         })
-    }
-
-    /// Why no file can be moved from `tmp/` to `name`: a folder on the way is on another mount. None: it can, as far as may
-    /// be seen beforehand.
-    ///
-    /// # Errors
-    /// As the system gives them.
-    pub fn out_of_reach(&self, name: &FileName) -> io::Result<Option<String>> {
-        let here = Place::of_folder(&self.tmp)?;
-        let (passed, found) = (Cell::new(0), Cell::new(None));
-        let walked = self.walk(name, |folder, _| {
-            if Place::of(folder).at("looking at the file system of", &self.path_of(name))? != here {
-                found.set(Some(passed.get()));
-                return Err(StoreError::Exists);
-            }
-            passed.set(passed.get() + 1);
-            Ok(())
-        });
-        match (found.get(), walked) {
-            (Some(depth), _) => Ok(Some(elsewhere(name, depth))),
-            // What is missing is made where the last folder is that is there; what else is in the way is found later.
-            (None, Err(StoreError::Io(e))) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            (None, _) => Ok(None),
-        }
-    }
-
-    /// A file could not be moved to `name` since that is somewhere else.
-    fn moved_nowhere(&self, name: &FileName) -> StoreError {
-        // Folders of another project quota cannot be told beforehand (xfs_quota(8)).
-        let seen = self.out_of_reach(name).ok().flatten();
-        StoreError::InTheWay(seen.unwrap_or_else(|| elsewhere(name, name.components().count() - 1)))
     }
 
     /// What stands under `name`, whose content is read where it is not known for certain; what it is is written down then,
@@ -276,17 +186,6 @@ impl Store {
         self.give_to_group(file, name);
         let Some(mode) = self.modes.file else { return Ok(()) };
         file.set_permissions(Permissions::from_mode(mode)).at("setting the mode of", &self.path_of(name))
-    }
-
-    /// The innermost folder on the way to `name` that is there. Those made below it get its group, if it is setgid.
-    fn deepest_folder_of(&self, name: &FileName) -> io::Result<Metadata> {
-        let deepest = RefCell::new(std::fs::metadata(&self.files)?);
-        // Where the walk ends early is the deepest one.
-        let _ = self.walk(name, |folder, _| {
-            *deepest.borrow_mut() = folder.metadata()?;
-            Ok(())
-        });
-        Ok(deepest.into_inner())
     }
 
     /// Opens what stands under `name`, for reading.
@@ -366,64 +265,6 @@ impl Store {
         Ok(())
     }
 
-    /// Moves `from_name` of the folder `here` under `name`, as [`Store::publish`] does.
-    fn take(&self, here: &File, from_name: &OsStr, name: &FileName, replace: bool) -> Result<(), StoreError> {
-        let to = last_component(name);
-        let moved = self.settle(name, |folder| {
-            if replace {
-                return renameat(here, from_name, folder, to);
-            }
-            match renameat2(here, from_name, folder, to, RenameFlags::RENAME_NOREPLACE) {
-                // The file system has no such rename.
-                Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, folder, to),
-                done => done,
-            }
-        })?;
-        match moved {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => return Err(StoreError::Exists),
-            Err(Errno::EISDIR | Errno::ENOTEMPTY) => {
-                return Err(StoreError::InTheWay(format!("{name} is a folder with finished files")));
-            }
-            Err(Errno::EXDEV) => return Err(self.moved_nowhere(name)),
-            Err(e) => return Err(e).at("publishing", &self.path_of(name)).map_err(StoreError::Io),
-        }
-        self.sync_entry(name)
-    }
-
-    /// Has `put` give a file the name `name` in its folder, and creates what is missing of that. Where folders with nothing
-    /// in them have that name they go, and `put` is tried again; so it is where its folder went as one of those. If it fails
-    /// the folders that were made for it go again, unless somebody else uses them by then.
-    fn settle(&self, name: &FileName, put: impl Fn(&File) -> nix::Result<()>) -> Result<nix::Result<()>, StoreError> {
-        let mut attempts = 1..ATTEMPTS;
-        loop {
-            let made = RefCell::default();
-            let (done, may_pass) = match self.make_folder_of(name, &made) {
-                Ok(folder) => {
-                    let done = put(&folder);
-                    let may_pass = match done {
-                        Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY) => {
-                            remove_hollow(&folder, last_component(name))
-                        }
-                        // Else what is to get the name is gone, and stays so.
-                        Err(Errno::ENOENT) => folder.metadata().is_ok_and(|found| found.nlink() == 0),
-                        _ => false,
-                    };
-                    (Ok(done), may_pass)
-                }
-                // A folder on the way went in the instant after it was made or found.
-                Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => (Err(StoreError::Io(e)), true),
-                Err(e) => (Err(e), false),
-            };
-            if !matches!(done, Ok(Ok(()))) {
-                self.remove_folders(name, &made.into_inner());
-            }
-            if !may_pass || attempts.next().is_none() {
-                return done;
-            }
-        }
-    }
-
     /// Gives `file`, which is synced and has no name, the name `name`; for good once this returns.
     ///
     /// # Errors
@@ -454,148 +295,6 @@ impl Store {
         seal(file, &path);
         Ok(())
     }
-
-    /// Makes the entry of a file that stands under `name` durable, and those of its folders up to `files/`: whoever put it
-    /// there, or made a folder, may not have lived to do it, or be about to.
-    ///
-    /// # Errors
-    /// As the system gives them.
-    pub fn sync_entry(&self, name: &FileName) -> Result<(), StoreError> {
-        let folders = name.as_str().rsplit_once('/').map_or("", |(folders, _)| folders);
-        let sync_all = || {
-            self.walk(name, |folder, _| Ok(folder.sync_all().at("syncing the folder of", &self.path_of(name))?))
-                .map(drop)
-        };
-        self.syncs.sync(folders, || {
-            sync_all().map_err(|error| match error {
-                StoreError::Io(e) => e,
-                in_the_way => io::Error::new(io::ErrorKind::NotADirectory, in_the_way.to_string()),
-            })
-        })?;
-        Ok(())
-    }
-
-    /// Opens the folder that `name` is in.
-    fn folder_of(&self, name: &FileName) -> Result<File, StoreError> {
-        self.walk(name, |_, _| Ok(()))
-    }
-
-    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are empty.
-    fn remove_folders(&self, name: &FileName, depths: &[usize]) {
-        for depth in depths.iter().rev() {
-            let folder: Vec<&str> = name.components().take(depth + 1).collect();
-            let Ok(folder) = FileName::new(&folder.join("/")) else { return };
-            let removed = self
-                .folder_of(&folder)
-                .map(|parent| unlinkat(&parent, last_component(&folder), UnlinkatFlags::RemoveDir));
-            // Those above have this one in them.
-            let Ok(Ok(())) = removed else { return };
-        }
-    }
-
-    /// Opens the folder that `name` is in, and creates what is missing; `made` learns which depths that were.
-    fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {
-        let depth = RefCell::new(0..);
-        self.walk(name, |folder, next| {
-            let (Some(component), Some(depth)) = (next, depth.borrow_mut().next()) else { return Ok(()) };
-            match mkdirat(folder, component, Mode::from_bits_truncate(0o777)) {
-                Ok(()) => {}
-                Err(Errno::EEXIST) => return Ok(()),
-                Err(e) => return Err(e).at("creating the folder of", &self.path_of(name)).map_err(StoreError::Io),
-            }
-            if let Some(mode) = self.modes.dir {
-                let made = fchmodat(folder, component, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink);
-                made.at("setting the mode of the folder of", &self.path_of(name))?;
-            }
-            if let Err(e) = folder.sync_all() {
-                // Whoever comes next would find it there and take it for durable.
-                let _ = unlinkat(folder, component, UnlinkatFlags::RemoveDir);
-                return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
-            }
-            made.borrow_mut().push(depth);
-            Ok(())
-        })
-    }
-
-    /// Opens the folders that lead to `name` one after the other, beginning with `files/`. Each is shown to `visit`, with
-    /// the name of the next one in it. Gives the last one.
-    fn walk(
-        &self,
-        name: &FileName,
-        visit: impl Fn(&File, Option<&str>) -> Result<(), StoreError>,
-    ) -> Result<File, StoreError> {
-        let mut folder =
-            nix::fcntl::open(&self.files, FOLDER, Mode::empty()).map(File::from).at("opening", &self.files)?;
-        let mut components: Vec<&str> = name.components().collect();
-        components.pop();
-        for component in components {
-            visit(&folder, Some(component))?;
-            folder = match openat(&folder, component, FOLDER, Mode::empty()) {
-                Ok(fd) => File::from(fd),
-                Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                    let what = format!("{component} of {name} is a file or a symbolic link, not a folder");
-                    return Err(StoreError::InTheWay(crate::protocol::name::printable(&what)));
-                }
-                Err(e) => return Err(e).at("opening the folder of", &self.path_of(name)).map_err(StoreError::Io),
-            };
-        }
-        visit(&folder, None)?;
-        Ok(folder)
-    }
-}
-
-/// Whether there is nothing in a folder, or only such folders; `left` is how many more may be looked through. False also
-/// where they are too many.
-fn is_hollow(folder: &File, left: &mut u32) -> nix::Result<bool> {
-    let mut inner = vec![];
-    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
-        let name = entry?.file_name().to_owned();
-        if name.as_c_str() != c"." && name.as_c_str() != c".." {
-            inner.push(name);
-        }
-        if inner.len() > *left as usize {
-            return Ok(false);
-        }
-    }
-    for name in inner {
-        *left = left.saturating_sub(1);
-        let is_hollow = match openat(folder, name.as_c_str(), FOLDER, Mode::empty()) {
-            Ok(inner) => *left > 0 && is_hollow(&inner.into(), left)?,
-            Err(Errno::ENOENT) => true,
-            Err(_) => false,
-        };
-        if !is_hollow {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Removes the folder `name` of `folder` if it is hollow. Nothing goes that is no empty folder at that instant: what comes
-/// into one meanwhile keeps it, and all above it. Whether it went.
-fn remove_hollow(folder: &File, name: &str) -> bool {
-    let is_removed = || -> nix::Result<bool> {
-        let found = File::from(openat(folder, name, FOLDER, Mode::empty())?);
-        if !is_hollow(&found, &mut { MAX_HOLLOW })? {
-            return Ok(false);
-        }
-        remove_inner(&found)?;
-        unlinkat(folder, name, UnlinkatFlags::RemoveDir).map(|()| true)
-    };
-    is_removed().unwrap_or(false)
-}
-
-/// Removes the folders in `folder`, hollow ones, from the innermost on.
-fn remove_inner(folder: &File) -> nix::Result<()> {
-    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            remove_inner(&openat(folder, name, FOLDER, Mode::empty())?.into())?;
-            unlinkat(folder, name, UnlinkatFlags::RemoveDir)?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether the file system keeps a journal in which a name that is on disk has all before it that was synced: there a sync
@@ -606,185 +305,11 @@ fn keeps_order(file: &File) -> io::Result<bool> {
     Ok([EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC].contains(&fstatfs(file)?.filesystem_type()))
 }
 
-/// Says that finished files cannot get into the folder of `name` that is so many steps below `files/`.
-fn elsewhere(name: &FileName, depth: usize) -> String {
-    let steps: String = name.components().take(depth).flat_map(|component| ["/", component]).collect();
-    let outside = if depth > 0 { format!(", or use a name outside of files{steps}") } else { String::new() };
-    crate::protocol::name::printable(&format!(
-        "files{steps} in the server's data folder is on another mount (or subvolume, or project quota) than tmp, and no \
-         file can be moved from there: mount one disk for the whole data folder{outside}"
-    ))
-}
-
-fn last_component(name: &FileName) -> &str {
-    name.components().last().expect("a name has at least one component")
-}
-
-/// A link does not replace either. Where there are none, what remains is to look first: uploads of one name never get here
-/// at once, since the lock of the merger is between them.
-fn move_if_free(here: &File, from: &OsStr, folder: &File, to: &str) -> nix::Result<()> {
-    match linkat(here, from, folder, to, AtFlags::empty()) {
-        Ok(()) => unlinkat(here, from, UnlinkatFlags::NoRemoveDir),
-        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
-            match fstatat(folder, to, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Ok(_) => Err(Errno::EEXIST),
-                Err(Errno::ENOENT) => renameat(here, from, folder, to),
-                Err(e) => Err(e),
-            }
-        }
-        Err(e) => Err(e),
-    }
-}
-
-/// Writes down what `file` holds, on the file itself. The caller syncs it, and changes its content no more.
-///
-/// Where the file system keeps no such attributes the digest will not be known later; that is logged and no error.
-///
-/// # Errors
-/// As the system gives them.
-pub fn stamp(file: &File, path: &Path, stamp: &Stamp) -> io::Result<()> {
-    stamp_as(file, path, stamp, &file.metadata().at("looking at", path)?)
-}
-
-/// The same where what `file` holds was read while its metadata were `found`: the stamp does not hold if it was written to
-/// since.
-fn stamp_as(file: &File, path: &Path, stamp: &Stamp, found: &Metadata) -> io::Result<()> {
-    let stored = Stored {
-        digest: stamp.digest.to_string(),
-        source: stamp.source.clone(),
-        size: found.len(),
-        modified: (found.mtime(), found.mtime_nsec()),
-    };
-    let value = serde_json::to_vec(&stored).expect("strings and numbers always serialise");
-    match file.set_xattr(ATTRIBUTE, &value) {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-            log::warn!("{}: no extended attributes here ({e}), so the digest is not kept", path.display());
-            Ok(())
-        }
-        done => done.at("writing down the digest of", path),
-    }
-}
-
-/// Says that the stamp of `file` is certain as of now. It is not synced: where it is lost the file is read when somebody
-/// asks. Nor is it an error where it cannot be set.
-fn seal(file: &File, path: &Path) {
-    let sealed: io::Result<bool> = (|| {
-        if file.get_xattr(ATTRIBUTE)?.is_none() {
-            return Ok(true);
-        }
-        for margin in SEAL_MARGINS {
-            let until = changed(&file.metadata()?) + margin;
-            file.set_xattr(SEAL, until.to_string().as_bytes())?;
-            if changed(&file.metadata()?) <= until {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    })();
-    match sealed {
-        Ok(true) => {}
-        Ok(false) => log::debug!("{}: changes too often to be sealed", path.display()),
-        Err(e) => log::debug!("{}: cannot be sealed: {e}", path.display()),
-    }
-}
-
-/// Whether nothing about `file` changed since it was sealed; `found` are its metadata of now.
-fn is_sealed(file: &File, found: &Metadata) -> io::Result<bool> {
-    let until = file.get_xattr(SEAL)?.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
-    Ok(until.is_some_and(|until: i128| changed(found) <= until))
-}
-
-/// The time of the last change of anything, in nanoseconds since 1970.
-fn changed(found: &Metadata) -> i128 {
-    i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec())
-}
-
-/// Whether the file system of `data` can have files of this name. Says why not. Only names that are unusual are tried, in a
-/// folder of their own.
-///
-/// # Errors
-/// As the system gives them.
-pub fn is_possible(data: &DataDir, name: &FileName) -> io::Result<Result<(), String>> {
-    let is_usual = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let is_plain = |part: &str| part.len() <= USUAL_LEN && part.chars().all(is_usual) && !part.ends_with('.');
-    let mut parts = name.components().filter(|part| !is_plain(part)).peekable();
-    if parts.peek().is_none() {
-        return Ok(Ok(()));
-    }
-    let trial = data.tmp().join(format!("{MAKING}{}", crate::storage::disk::random_suffix()));
-    std::fs::create_dir(&trial).at("creating", &trial)?;
-    let tried = parts.try_for_each(|part| {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match nix::fcntl::open(&trial.join(part), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-            // One that differs by case only from another part of the name is there already.
-            Ok(_) | Err(Errno::EEXIST) => Ok(()),
-            Err(e) => Err((part, e)),
-        }
-    });
-    crate::storage::disk::remove_folder(&trial)?;
-    match tried {
-        Ok(()) => Ok(Ok(())),
-        Err((part, Errno::EINVAL | Errno::EILSEQ | Errno::ENAMETOOLONG | Errno::ENOENT)) => {
-            let part = crate::protocol::name::printable(part);
-            Ok(Err(format!("the server's file system has no files of the name {part}: use another, by --name")))
-        }
-        Err((_, e)) => Err(e).at("trying a name in", &trial),
-    }
-}
-
-/// Keeps the digests of the leaves of `file`, a stamped one, on the file itself, with the size of the slices that it came
-/// in. Where there is no room for them damage in it can be found and not located; that is no error.
-pub fn keep_leaves(file: &File, path: &Path, slice_size: u64, leaves: &Leaves) {
-    let numbers = [slice_size, leaves.leaf_len].into_iter().flat_map(u64::to_le_bytes);
-    let value: Vec<u8> = numbers.chain(leaves.values.iter().flat_map(|value| value.0)).collect();
-    if let Err(e) = file.set_xattr(LEAVES_ATTRIBUTE, &value) {
-        log::debug!("{}: the digests of its parts are not kept: {e}", path.display());
-    }
-}
-
-/// The digests of the leaves of a file with this digest and the size of the slices that it came in, in bytes, where they
-/// were kept.
-pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
-    let value = file.get_xattr(LEAVES_ATTRIBUTE).ok()??;
-    let (slice_size, rest) = value.split_first_chunk()?;
-    let (leaf_len, rest) = rest.split_first_chunk()?;
-    let values = rest.as_chunks().0.iter().map(|value| Digest(*value)).collect();
-    let leaves = Leaves { leaf_len: u64::from_le_bytes(*leaf_len), values };
-    (leaves.root() == Some(digest)).then_some((u64::from_le_bytes(*slice_size), leaves))
-}
-
-/// What a file says of itself; `found` are its metadata of now.
-///
-/// # Errors
-/// It cannot be read, which says nothing.
-pub fn claim(file: &File, found: &Metadata) -> io::Result<Claim> {
-    let value = match file.get_xattr(ATTRIBUTE) {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
-        value => value?,
-    };
-    let stored: Option<Stored> = value.and_then(|value| serde_json::from_slice(&value).ok());
-    let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
-    Ok(match known {
-        None => Claim::Nothing,
-        Some((digest, Stored { source, size, modified, .. })) => {
-            let stamp = Stamp { digest, source };
-            let is_changed = modified != (found.mtime(), found.mtime_nsec());
-            if is_changed { Claim::Changed { stamp, size } } else { Claim::Was { stamp, size } }
-        }
-    })
-}
-
-/// The stamp of a file, if it has one that holds.
-fn read_stamp(file: &File, found: &Metadata) -> io::Result<Option<Stamp>> {
-    Ok(match claim(file, found)? {
-        Claim::Was { stamp, size } if size == found.len() && is_sealed(file, found)? => Some(stamp),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::renameat;
+    use std::cell::RefCell;
     use std::fs;
     use std::os::unix::fs::symlink;
 

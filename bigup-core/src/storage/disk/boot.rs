@@ -1,0 +1,38 @@
+//! Which boot of the kernel wrote something.
+
+use super::random_suffix;
+use std::sync::OnceLock;
+
+/// A running kernel, as far as what it holds in memory goes: data written under another one may not have reached the
+/// disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BootId(pub [u8; 8]);
+
+impl BootId {
+    /// No kernel: what has it is never trusted.
+    pub const NONE: BootId = BootId([0; 8]);
+
+    /// The kernel that runs now: the first 8 bytes of the BLAKE3 hash of /proc/sys/kernel/random/boot_id (random(4)).
+    /// Where that cannot be read it is a random one, so that nothing is trusted.
+    pub fn current() -> BootId {
+        static CURRENT: OnceLock<BootId> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|e| {
+                log::warn!("the kernel's boot id cannot be read ({e}): everything held will be checked by digest");
+                random_suffix().into_bytes()
+            });
+            let hash = blake3::hash(&text);
+            BootId(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_id_stays_the_same() {
+        assert_eq!(BootId::current(), BootId::current());
+    }
+}

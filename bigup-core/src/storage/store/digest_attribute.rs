@@ -1,0 +1,176 @@
+//! The digest of a finished file, kept on the file itself.
+
+use crate::protocol::digest::{Digest, Leaves};
+use crate::storage::disk::Context;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use xattr::FileExt;
+
+/// Name of the extended attribute, in the user's namespace (xattr(7)).
+const ATTRIBUTE: &str = "user.bigup";
+
+/// The same with the digests of the file's leaves: slice size and bytes of a leaf as 8 bytes each, little-endian, then
+/// 32 bytes a leaf. It is taken for true where they join to the digest of the stamp.
+const LEAVES_ATTRIBUTE: &str = "user.bigup.leaves";
+
+/// Until when the digest of the stamp is certain: a time of change (ctime) in nanoseconds since 1970, as decimal digits.
+const SEAL: &str = "user.bigup.seal";
+
+/// How much later than it was seen the time of change may be that setting the seal gives, one attempt after the other, in
+/// nanoseconds. A change in that time goes unnoticed.
+const SEAL_MARGINS: [i128; 3] = [1_000_000, 20_000_000, 100_000_000];
+
+/// What is known of a finished file's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// BLAKE3 of the whole file.
+    pub digest: Digest,
+    /// The client's source that it came from, where it named one.
+    pub source: Option<String>,
+}
+
+/// What a file in `files/` says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: it was put there by somebody else, or the file system keeps no extended attributes.
+    Nothing,
+    /// It was changed since it was published, so nothing is known of what it must be.
+    Changed {
+        /// What it was.
+        stamp: Stamp,
+        /// Bytes that it had.
+        size: u64,
+    },
+    /// It was not changed since, and what it must be is this; its size, in bytes, too.
+    Was {
+        /// Its stamp.
+        stamp: Stamp,
+        /// Bytes that it must have.
+        size: u64,
+    },
+}
+
+/// The form of a stamp on disk. It holds for a file of this size and time of change only.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    digest: String,
+    source: Option<String>,
+    size: u64,
+    modified: (i64, i64),
+}
+
+/// Writes down what `file` holds, on the file itself. The caller syncs it, and changes its content no more.
+///
+/// Where the file system keeps no such attributes the digest will not be known later; that is logged and no error.
+///
+/// # Errors
+/// As the system gives them.
+pub fn stamp(file: &File, path: &Path, stamp: &Stamp) -> io::Result<()> {
+    stamp_as(file, path, stamp, &file.metadata().at("looking at", path)?)
+}
+
+/// The same where what `file` holds was read while its metadata were `found`: the stamp does not hold if it was written to
+/// since.
+pub(super) fn stamp_as(file: &File, path: &Path, stamp: &Stamp, found: &Metadata) -> io::Result<()> {
+    let stored = Stored {
+        digest: stamp.digest.to_string(),
+        source: stamp.source.clone(),
+        size: found.len(),
+        modified: (found.mtime(), found.mtime_nsec()),
+    };
+    let value = serde_json::to_vec(&stored).expect("strings and numbers always serialise");
+    match file.set_xattr(ATTRIBUTE, &value) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+            log::warn!("{}: no extended attributes here ({e}), so the digest is not kept", path.display());
+            Ok(())
+        }
+        done => done.at("writing down the digest of", path),
+    }
+}
+
+/// Says that the stamp of `file` is certain as of now. It is not synced: where it is lost the file is read when somebody
+/// asks. Nor is it an error where it cannot be set.
+pub(super) fn seal(file: &File, path: &Path) {
+    let sealed: io::Result<bool> = (|| {
+        if file.get_xattr(ATTRIBUTE)?.is_none() {
+            return Ok(true);
+        }
+        for margin in SEAL_MARGINS {
+            let until = changed(&file.metadata()?) + margin;
+            file.set_xattr(SEAL, until.to_string().as_bytes())?;
+            if changed(&file.metadata()?) <= until {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })();
+    match sealed {
+        Ok(true) => {}
+        Ok(false) => log::debug!("{}: changes too often to be sealed", path.display()),
+        Err(e) => log::debug!("{}: cannot be sealed: {e}", path.display()),
+    }
+}
+
+/// Whether nothing about `file` changed since it was sealed; `found` are its metadata of now.
+fn is_sealed(file: &File, found: &Metadata) -> io::Result<bool> {
+    let until = file.get_xattr(SEAL)?.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
+    Ok(until.is_some_and(|until: i128| changed(found) <= until))
+}
+
+/// The time of the last change of anything, in nanoseconds since 1970.
+pub(super) fn changed(found: &Metadata) -> i128 {
+    i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec())
+}
+
+/// Keeps the digests of the leaves of `file`, a stamped one, on the file itself, with the size of the slices that it came
+/// in. Where there is no room for them damage in it can be found and not located; that is no error.
+pub fn keep_leaves(file: &File, path: &Path, slice_size: u64, leaves: &Leaves) {
+    let numbers = [slice_size, leaves.leaf_len].into_iter().flat_map(u64::to_le_bytes);
+    let value: Vec<u8> = numbers.chain(leaves.values.iter().flat_map(|value| value.0)).collect();
+    if let Err(e) = file.set_xattr(LEAVES_ATTRIBUTE, &value) {
+        log::debug!("{}: the digests of its parts are not kept: {e}", path.display());
+    }
+}
+
+/// The digests of the leaves of a file with this digest and the size of the slices that it came in, in bytes, where they
+/// were kept.
+pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
+    let value = file.get_xattr(LEAVES_ATTRIBUTE).ok()??;
+    let (slice_size, rest) = value.split_first_chunk()?;
+    let (leaf_len, rest) = rest.split_first_chunk()?;
+    let values = rest.as_chunks().0.iter().map(|value| Digest(*value)).collect();
+    let leaves = Leaves { leaf_len: u64::from_le_bytes(*leaf_len), values };
+    (leaves.root() == Some(digest)).then_some((u64::from_le_bytes(*slice_size), leaves))
+}
+
+/// What a file says of itself; `found` are its metadata of now.
+///
+/// # Errors
+/// It cannot be read, which says nothing.
+pub fn claim(file: &File, found: &Metadata) -> io::Result<Claim> {
+    let value = match file.get_xattr(ATTRIBUTE) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
+        value => value?,
+    };
+    let stored: Option<Stored> = value.and_then(|value| serde_json::from_slice(&value).ok());
+    let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
+    Ok(match known {
+        None => Claim::Nothing,
+        Some((digest, Stored { source, size, modified, .. })) => {
+            let stamp = Stamp { digest, source };
+            let is_changed = modified != (found.mtime(), found.mtime_nsec());
+            if is_changed { Claim::Changed { stamp, size } } else { Claim::Was { stamp, size } }
+        }
+    })
+}
+
+/// The stamp of a file, if it has one that holds.
+pub(super) fn read_stamp(file: &File, found: &Metadata) -> io::Result<Option<Stamp>> {
+    Ok(match claim(file, found)? {
+        Claim::Was { stamp, size } if size == found.len() && is_sealed(file, found)? => Some(stamp),
+        _ => None,
+    })
+}

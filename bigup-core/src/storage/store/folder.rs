@@ -1,0 +1,308 @@
+//! Walking to a name in `files/` component by component, never through a symlink, and making and removing folders there.
+
+use super::{Store, StoreError};
+use crate::protocol::name::FileName;
+use crate::storage::disk::{Context, Place};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// How folders are opened.
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Most folders that are looked through for something in them.
+pub(super) const MAX_HOLLOW: u32 = 64;
+
+/// How often a file is given its name while folders there come and go.
+const ATTEMPTS: usize = 100;
+
+impl Store {
+    /// Why no file can be moved from `tmp/` to `name`: a folder on the way is on another mount. None: it can, as far as may
+    /// be seen beforehand.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn out_of_reach(&self, name: &FileName) -> io::Result<Option<String>> {
+        let here = Place::of_folder(&self.tmp)?;
+        let (passed, found) = (Cell::new(0), Cell::new(None));
+        let walked = self.walk(name, |folder, _| {
+            if Place::of(folder).at("looking at the file system of", &self.path_of(name))? != here {
+                found.set(Some(passed.get()));
+                return Err(StoreError::Exists);
+            }
+            passed.set(passed.get() + 1);
+            Ok(())
+        });
+        match (found.get(), walked) {
+            (Some(depth), _) => Ok(Some(elsewhere(name, depth))),
+            // What is missing is made where the last folder is that is there; what else is in the way is found later.
+            (None, Err(StoreError::Io(e))) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// A file could not be moved to `name` since that is somewhere else.
+    pub(super) fn moved_nowhere(&self, name: &FileName) -> StoreError {
+        // Folders of another project quota cannot be told beforehand (xfs_quota(8)).
+        let seen = self.out_of_reach(name).ok().flatten();
+        StoreError::InTheWay(seen.unwrap_or_else(|| elsewhere(name, name.components().count() - 1)))
+    }
+
+    /// The innermost folder on the way to `name` that is there. Those made below it get its group, if it is setgid.
+    pub(super) fn deepest_folder_of(&self, name: &FileName) -> io::Result<Metadata> {
+        let deepest = RefCell::new(std::fs::metadata(&self.files)?);
+        // Where the walk ends early is the deepest one.
+        let _ = self.walk(name, |folder, _| {
+            *deepest.borrow_mut() = folder.metadata()?;
+            Ok(())
+        });
+        Ok(deepest.into_inner())
+    }
+
+    /// Moves `from_name` of the folder `here` under `name`, as [`Store::publish`] does.
+    pub(super) fn take(
+        &self,
+        here: &File,
+        from_name: &OsStr,
+        name: &FileName,
+        replace: bool,
+    ) -> Result<(), StoreError> {
+        let to = last_component(name);
+        let moved = self.settle(name, |folder| {
+            if replace {
+                return renameat(here, from_name, folder, to);
+            }
+            match renameat2(here, from_name, folder, to, RenameFlags::RENAME_NOREPLACE) {
+                // The file system has no such rename.
+                Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, folder, to),
+                done => done,
+            }
+        })?;
+        match moved {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => return Err(StoreError::Exists),
+            Err(Errno::EISDIR | Errno::ENOTEMPTY) => {
+                return Err(StoreError::InTheWay(format!("{name} is a folder with finished files")));
+            }
+            Err(Errno::EXDEV) => return Err(self.moved_nowhere(name)),
+            Err(e) => return Err(e).at("publishing", &self.path_of(name)).map_err(StoreError::Io),
+        }
+        self.sync_entry(name)
+    }
+
+    /// Has `put` give a file the name `name` in its folder, and creates what is missing of that. Where folders with nothing
+    /// in them have that name they go, and `put` is tried again; so it is where its folder went as one of those. If it fails
+    /// the folders that were made for it go again, unless somebody else uses them by then.
+    pub(super) fn settle(
+        &self,
+        name: &FileName,
+        put: impl Fn(&File) -> nix::Result<()>,
+    ) -> Result<nix::Result<()>, StoreError> {
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let made = RefCell::default();
+            let (done, may_pass) = match self.make_folder_of(name, &made) {
+                Ok(folder) => {
+                    let done = put(&folder);
+                    let may_pass = match done {
+                        Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY) => {
+                            remove_hollow(&folder, last_component(name))
+                        }
+                        // Else what is to get the name is gone, and stays so.
+                        Err(Errno::ENOENT) => folder.metadata().is_ok_and(|found| found.nlink() == 0),
+                        _ => false,
+                    };
+                    (Ok(done), may_pass)
+                }
+                // A folder on the way went in the instant after it was made or found.
+                Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => (Err(StoreError::Io(e)), true),
+                Err(e) => (Err(e), false),
+            };
+            if !matches!(done, Ok(Ok(()))) {
+                self.remove_folders(name, &made.into_inner());
+            }
+            if !may_pass || attempts.next().is_none() {
+                return done;
+            }
+        }
+    }
+
+    /// Makes the entry of a file that stands under `name` durable, and those of its folders up to `files/`: whoever put it
+    /// there, or made a folder, may not have lived to do it, or be about to.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn sync_entry(&self, name: &FileName) -> Result<(), StoreError> {
+        let folders = name.as_str().rsplit_once('/').map_or("", |(folders, _)| folders);
+        let sync_all = || {
+            self.walk(name, |folder, _| Ok(folder.sync_all().at("syncing the folder of", &self.path_of(name))?))
+                .map(drop)
+        };
+        self.syncs.sync(folders, || {
+            sync_all().map_err(|error| match error {
+                StoreError::Io(e) => e,
+                in_the_way => io::Error::new(io::ErrorKind::NotADirectory, in_the_way.to_string()),
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Opens the folder that `name` is in.
+    pub(super) fn folder_of(&self, name: &FileName) -> Result<File, StoreError> {
+        self.walk(name, |_, _| Ok(()))
+    }
+
+    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are empty.
+    fn remove_folders(&self, name: &FileName, depths: &[usize]) {
+        for depth in depths.iter().rev() {
+            let folder: Vec<&str> = name.components().take(depth + 1).collect();
+            let Ok(folder) = FileName::new(&folder.join("/")) else { return };
+            let removed = self
+                .folder_of(&folder)
+                .map(|parent| unlinkat(&parent, last_component(&folder), UnlinkatFlags::RemoveDir));
+            // Those above have this one in them.
+            let Ok(Ok(())) = removed else { return };
+        }
+    }
+
+    /// Opens the folder that `name` is in, and creates what is missing; `made` learns which depths that were.
+    fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {
+        let depth = RefCell::new(0..);
+        self.walk(name, |folder, next| {
+            let (Some(component), Some(depth)) = (next, depth.borrow_mut().next()) else { return Ok(()) };
+            match mkdirat(folder, component, Mode::from_bits_truncate(0o777)) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => return Ok(()),
+                Err(e) => return Err(e).at("creating the folder of", &self.path_of(name)).map_err(StoreError::Io),
+            }
+            if let Some(mode) = self.modes.dir {
+                let made = fchmodat(folder, component, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink);
+                made.at("setting the mode of the folder of", &self.path_of(name))?;
+            }
+            if let Err(e) = folder.sync_all() {
+                // Whoever comes next would find it there and take it for durable.
+                let _ = unlinkat(folder, component, UnlinkatFlags::RemoveDir);
+                return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
+            }
+            made.borrow_mut().push(depth);
+            Ok(())
+        })
+    }
+
+    /// Opens the folders that lead to `name` one after the other, beginning with `files/`. Each is shown to `visit`, with
+    /// the name of the next one in it. Gives the last one.
+    fn walk(
+        &self,
+        name: &FileName,
+        visit: impl Fn(&File, Option<&str>) -> Result<(), StoreError>,
+    ) -> Result<File, StoreError> {
+        let mut folder =
+            nix::fcntl::open(&self.files, FOLDER, Mode::empty()).map(File::from).at("opening", &self.files)?;
+        let mut components: Vec<&str> = name.components().collect();
+        components.pop();
+        for component in components {
+            visit(&folder, Some(component))?;
+            folder = match openat(&folder, component, FOLDER, Mode::empty()) {
+                Ok(fd) => File::from(fd),
+                Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                    let what = format!("{component} of {name} is a file or a symbolic link, not a folder");
+                    return Err(StoreError::InTheWay(crate::protocol::name::printable(&what)));
+                }
+                Err(e) => return Err(e).at("opening the folder of", &self.path_of(name)).map_err(StoreError::Io),
+            };
+        }
+        visit(&folder, None)?;
+        Ok(folder)
+    }
+}
+
+/// Whether there is nothing in a folder, or only such folders; `left` is how many more may be looked through. False also
+/// where they are too many.
+pub(super) fn is_hollow(folder: &File, left: &mut u32) -> nix::Result<bool> {
+    let mut inner = vec![];
+    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
+        let name = entry?.file_name().to_owned();
+        if name.as_c_str() != c"." && name.as_c_str() != c".." {
+            inner.push(name);
+        }
+        if inner.len() > *left as usize {
+            return Ok(false);
+        }
+    }
+    for name in inner {
+        *left = left.saturating_sub(1);
+        let is_hollow = match openat(folder, name.as_c_str(), FOLDER, Mode::empty()) {
+            Ok(inner) => *left > 0 && is_hollow(&inner.into(), left)?,
+            Err(Errno::ENOENT) => true,
+            Err(_) => false,
+        };
+        if !is_hollow {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes the folder `name` of `folder` if it is hollow. Nothing goes that is no empty folder at that instant: what comes
+/// into one meanwhile keeps it, and all above it. Whether it went.
+fn remove_hollow(folder: &File, name: &str) -> bool {
+    let is_removed = || -> nix::Result<bool> {
+        let found = File::from(openat(folder, name, FOLDER, Mode::empty())?);
+        if !is_hollow(&found, &mut { MAX_HOLLOW })? {
+            return Ok(false);
+        }
+        remove_inner(&found)?;
+        unlinkat(folder, name, UnlinkatFlags::RemoveDir).map(|()| true)
+    };
+    is_removed().unwrap_or(false)
+}
+
+/// Removes the folders in `folder`, hollow ones, from the innermost on.
+fn remove_inner(folder: &File) -> nix::Result<()> {
+    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            remove_inner(&openat(folder, name, FOLDER, Mode::empty())?.into())?;
+            unlinkat(folder, name, UnlinkatFlags::RemoveDir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Says that finished files cannot get into the folder of `name` that is so many steps below `files/`.
+fn elsewhere(name: &FileName, depth: usize) -> String {
+    let steps: String = name.components().take(depth).flat_map(|component| ["/", component]).collect();
+    let outside = if depth > 0 { format!(", or use a name outside of files{steps}") } else { String::new() };
+    crate::protocol::name::printable(&format!(
+        "files{steps} in the server's data folder is on another mount (or subvolume, or project quota) than tmp, and no \
+         file can be moved from there: mount one disk for the whole data folder{outside}"
+    ))
+}
+
+pub(super) fn last_component(name: &FileName) -> &str {
+    name.components().last().expect("a name has at least one component")
+}
+
+/// A link does not replace either. Where there are none, what remains is to look first: uploads of one name never get here
+/// at once, since the lock of the merger is between them.
+fn move_if_free(here: &File, from: &OsStr, folder: &File, to: &str) -> nix::Result<()> {
+    match linkat(here, from, folder, to, AtFlags::empty()) {
+        Ok(()) => unlinkat(here, from, UnlinkatFlags::NoRemoveDir),
+        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+            match fstatat(folder, to, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EEXIST),
+                Err(Errno::ENOENT) => renameat(here, from, folder, to),
+                Err(e) => Err(e),
+            }
+        }
+        Err(e) => Err(e),
+    }
+}
