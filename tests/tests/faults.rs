@@ -541,6 +541,26 @@ fn a_small_file_whose_folder_could_not_be_synced_is_told_only_after_another_sync
     }
 }
 
+/// Else its room in a quota could be given away twice, until the next count.
+#[test]
+fn a_small_file_whose_folder_could_not_be_synced_counts_against_the_quota() {
+    let lane = Lane::with(&["--anonymous-quota", "20000"]);
+    let (server, content) = (lane.daemon.server(), data::bytes(15, 12_000));
+    let post = |name: &str| {
+        let query = format!("file_name={name}&slice_id=0&slice_num=1&slice_size=12000&file_size=12000");
+        server.post(&query, &content)
+    };
+    lane.faults.arm(&Fault { kinds: kind::SYNC, only: "data/files", ..ERROR }, 1);
+    assert_eq!(post("f").expect(500).body["error"], "internal");
+    assert_eq!(lane.faults.hits(), 1);
+    assert!(fs::read(lane.daemon.finished("f")).expect("it is there") == content);
+    post("g").expect(413);
+    assert_eq!(post("f").expect(200).body["is_uploaded"], 1);
+    lane.assert_finished(&lane.daemon.finished("f"), &content);
+    fs::remove_file(lane.daemon.finished("f")).expect("it can be removed");
+    eventually("what is removed counts no more", || post("g").status == 200);
+}
+
 /// So a kill between the two leaves a line, or two.
 #[test]
 fn a_cancelled_upload_is_in_the_audit_log_before_its_mark_goes() {
