@@ -264,15 +264,23 @@ fn an_upload_goes_when_it_is_idle_and_nobody_works_on_it() {
     let f = fixture(Some(3), None);
     f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
     drop(f.spool.try_merger_lock().unwrap());
-    assert_eq!(f.spool.remove_if_idle(minute, Idle::WhateverIsHeld).unwrap(), None, "too young");
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::WhateverIsHeld, || panic!("it stays")).unwrap(), None, "too young");
     age(&f);
-    assert_eq!(f.spool.remove_if_idle(day, Idle::WhateverIsHeld).unwrap(), None, "too young");
+    assert_eq!(f.spool.remove_if_idle(day, Idle::WhateverIsHeld, || panic!("it stays")).unwrap(), None, "too young");
     let merger = f.spool.try_merger_lock().unwrap().unwrap();
-    assert_eq!(f.spool.remove_if_idle(minute, Idle::WhateverIsHeld).unwrap(), None, "a merger is at work");
+    assert_eq!(
+        f.spool.remove_if_idle(minute, Idle::WhateverIsHeld, || panic!("it stays")).unwrap(),
+        None,
+        "a merger is at work"
+    );
     drop(merger);
     let arrival = f.spool.arrival(2).unwrap();
     age(&f);
-    assert_eq!(f.spool.remove_if_idle(minute, Idle::WhateverIsHeld).unwrap(), None, "a slice arrives");
+    assert_eq!(
+        f.spool.remove_if_idle(minute, Idle::WhateverIsHeld, || panic!("it stays")).unwrap(),
+        None,
+        "a slice arrives"
+    );
     arrival.file().write_all(b"x").unwrap();
     std::mem::forget(arrival);
     assert!(f.spool.upload().unwrap().is_some());
@@ -283,22 +291,34 @@ fn an_upload_of_which_nothing_came_may_go_sooner() {
     let minute = Duration::from_secs(60);
     let f = fixture(Some(3), None);
     drop(f.spool.try_merger_lock().unwrap());
-    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "too young");
+    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld, || panic!("it stays")).unwrap(), None, "too young");
     f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
     age(&f);
-    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "a slice waits");
+    assert_eq!(
+        f.spool.remove_if_idle(minute, Idle::NothingHeld, || panic!("it stays")).unwrap(),
+        None,
+        "a slice waits"
+    );
     std::fs::rename(f.spool.slice_path(1), f.spool.merged_path()).unwrap();
     age(&f);
-    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "something is merged");
+    assert_eq!(
+        f.spool.remove_if_idle(minute, Idle::NothingHeld, || panic!("it stays")).unwrap(),
+        None,
+        "something is merged"
+    );
     std::fs::remove_file(f.spool.merged_path()).unwrap();
     let digests = f.spool.open_digests().unwrap();
     let publication = Publication { inode: 1, digest: digest(DigestKind::Hash, 0, &[7; 10]).digest };
     Records(&digests).set_publication(Some(publication)).unwrap();
     age(&f);
-    assert_eq!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap(), None, "its file is finished");
+    assert_eq!(
+        f.spool.remove_if_idle(minute, Idle::NothingHeld, || panic!("it stays")).unwrap(),
+        None,
+        "its file is finished"
+    );
     Records(&digests).set_publication(None).unwrap();
     age(&f);
-    assert!(f.spool.remove_if_idle(minute, Idle::NothingHeld).unwrap().is_some());
+    assert!(f.spool.remove_if_idle(minute, Idle::NothingHeld, || {}).unwrap().is_some());
     assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
 }
 
@@ -308,7 +328,14 @@ fn what_a_dead_process_left_keeps_no_upload_alive() {
     f.commit(1, &[7; 10], &[digest(DigestKind::Hash, 0, &[7; 10])]).unwrap();
     std::fs::write(f.spool.path().join("2.dead.part"), [0; 100]).unwrap();
     age(&f);
-    let gone = f.spool.remove_if_idle(Duration::from_secs(60), Idle::WhateverIsHeld).unwrap().expect("it is idle");
+    let mut told = 0;
+    let tell = || {
+        assert!(f.spool.upload().unwrap().is_some(), "a kill here leaves the upload");
+        told += 1;
+    };
+    let gone =
+        f.spool.remove_if_idle(Duration::from_secs(60), Idle::WhateverIsHeld, tell).unwrap().expect("it is idle");
+    assert_eq!(told, 1);
     assert!(gone.idle >= Duration::from_secs(3599) && gone.bytes > 110, "{gone:?}");
     assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
 }
@@ -346,7 +373,7 @@ fn hostile_things_in_a_spool_are_removed_themselves_and_not_followed() {
             std::thread::sleep(Duration::from_millis(5));
             age(&f);
             let age = if hostile.ends_with(".part") { Duration::from_millis(1) } else { Duration::from_secs(60) };
-            assert!(f.spool.remove_if_idle(age, Idle::WhateverIsHeld).unwrap().is_some(), "{hostile} {kind}");
+            assert!(f.spool.remove_if_idle(age, Idle::WhateverIsHeld, || {}).unwrap().is_some(), "{hostile} {kind}");
             assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 0);
         }
     }

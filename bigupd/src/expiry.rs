@@ -111,14 +111,14 @@ pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()>
         }
         let name = upload.as_ref().map_or_else(|| printable(spool.folder()), |upload| upload.file_name.to_string());
         let named = upload.as_ref().map_or(spool.folder(), |upload| upload.file_name.as_str());
-        match remove_if_over(&spool, over) {
+        let tell = || upload.iter().for_each(|upload| Line::of(Kind::Expired, upload, None).log());
+        match remove_if_over(&spool, over, tell) {
             Ok(None) => {}
             Ok(Some(gone)) => {
                 metrics.upload_failed(Failure::Expired);
                 let (time, size) = (shown(gone.idle), show_size(gone.bytes));
                 log::warn!(upload = named; "{name}: the upload is removed with the {size} that it held: nothing came for {time}");
-                if let Some(upload) = upload {
-                    Line::of(Kind::Expired, &upload, None).log();
+                if let Some(upload) = &upload {
                     InfoIni::new(data).remove(&upload.file_name)?;
                 }
             }
@@ -130,10 +130,11 @@ pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()>
     Ok(())
 }
 
-fn remove_if_over(spool: &Spool, over: Times) -> io::Result<Option<Expired>> {
-    let removed = over.any.map_or(Ok(None), |time| spool.remove_if_idle(time, Idle::WhateverIsHeld))?;
+/// Removes the upload if its time is over; `tell` is called just before.
+fn remove_if_over(spool: &Spool, over: Times, tell: impl Fn()) -> io::Result<Option<Expired>> {
+    let removed = over.any.map_or(Ok(None), |time| spool.remove_if_idle(time, Idle::WhateverIsHeld, &tell))?;
     match (removed, over.begun) {
-        (None, Some(time)) => spool.remove_if_idle(time, Idle::NothingHeld),
+        (None, Some(time)) => spool.remove_if_idle(time, Idle::NothingHeld, &tell),
         (removed, _) => Ok(removed),
     }
 }

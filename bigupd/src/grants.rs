@@ -85,6 +85,15 @@ pub enum Over {
     QuotaForNow,
 }
 
+/// What is to be counted before it can be told whether something fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Uncounted {
+    /// The unfinished uploads.
+    Uploads,
+    /// What lies below this prefix.
+    Below(Prefix),
+}
+
 /// The grants of a daemon. Copies share them.
 #[derive(Clone, Debug)]
 pub struct Grants(Arc<Inner>);
@@ -159,10 +168,8 @@ struct Book {
 enum Verdict {
     Granted(u64),
     Over(Over),
-    /// Nothing, before the uploads were counted anew.
-    CountUploads,
-    /// The same of what lies below the quota's prefix.
-    CountBelow,
+    /// Nothing, before this was counted anew.
+    Uncounted(Uncounted),
 }
 
 impl Grants {
@@ -178,23 +185,40 @@ impl Grants {
     /// The data folder cannot be read.
     pub fn take(&self, ask: &Ask<'_>) -> io::Result<Result<Grant, Over>> {
         let asked = Instant::now();
+        loop {
+            match self.take_counted(ask, asked) {
+                Ok(decided) => return Ok(decided),
+                Err(uncounted) => self.count(&uncounted, asked)?,
+            }
+        }
+    }
+
+    /// The same by what was counted, of one who asked first at the moment `asked`: nothing is waited for.
+    ///
+    /// # Errors
+    /// This is to be [counted](Grants::count) first. What was counted since `asked` is not told again.
+    pub fn take_counted(&self, ask: &Ask<'_>, asked: Instant) -> Result<Result<Grant, Over>, Uncounted> {
         // A slice's upload was granted its folders when it began.
         let folders_there = match ask.what {
             What::Upload(_) | What::Draft(_) => quota::folders_there(&self.0.data, ask.name),
             What::TakeOver | What::Slice(_) | What::Growth(_) => u64::MAX,
         };
-        loop {
-            let verdict = self.book().decide(ask, folders_there, asked);
-            match verdict {
-                Verdict::Granted(number) => return Ok(Ok(Grant { grants: self.clone(), number })),
-                Verdict::Over(over) => return Ok(Err(over)),
-                Verdict::CountUploads => self.count_uploads(asked)?,
-                Verdict::CountBelow => {
-                    if let Some(quota) = ask.quota {
-                        self.count_below(&quota.prefix, asked)?;
-                    }
-                }
-            }
+        let verdict = self.book().decide(ask, folders_there, asked);
+        match verdict {
+            Verdict::Granted(number) => Ok(Ok(Grant { grants: self.clone(), number })),
+            Verdict::Over(over) => Ok(Err(over)),
+            Verdict::Uncounted(what) => Err(what),
+        }
+    }
+
+    /// Counts this, unless somebody has counted it since the moment `asked`. Takes its time.
+    ///
+    /// # Errors
+    /// The data folder cannot be read.
+    pub fn count(&self, what: &Uncounted, asked: Instant) -> io::Result<()> {
+        match what {
+            Uncounted::Uploads => self.count_uploads(asked),
+            Uncounted::Below(prefix) => self.count_below(prefix, asked),
         }
     }
 
@@ -211,10 +235,7 @@ impl Grants {
     }
 
     fn count_below(&self, prefix: &Prefix, since: Instant) -> io::Result<()> {
-        let mut trees = self.0.trees.lock().unwrap_or_else(PoisonError::into_inner);
-        let turns = Arc::clone(trees.entry(prefix.clone()).or_default());
-        drop(trees);
-        turns.count_since(since, || {
+        self.turns(prefix).count_since(since, || {
             let began = Instant::now();
             let here = |place: &Place| matches!(place, Place::Below(below) if below == prefix);
             self.book().count_begins(here);
@@ -229,8 +250,36 @@ impl Grants {
         })
     }
 
+    fn turns(&self, prefix: &Prefix) -> Arc<Turns> {
+        let mut trees = self.0.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(trees.entry(prefix.clone()).or_default())
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Grants {
+    /// Does `work` while nobody else can count what lies below `prefix`, and no count of it is good any more. `work` may ask
+    /// whether somebody waits for one.
+    pub(crate) fn while_counting(&self, prefix: &Prefix, work: impl FnOnce(&dyn Fn() -> bool)) {
+        let turns = self.turns(prefix);
+        // Beside the one here and that in the table.
+        let is_waited_for = || Arc::strong_count(&turns) > 2;
+        self.forget_counts();
+        let count = || {
+            work(&is_waited_for);
+            // Nothing was counted.
+            Err(io::ErrorKind::Interrupted.into())
+        };
+        assert!(turns.count_since(Instant::now(), count).is_err());
+    }
+
+    /// No count is good any more.
+    pub(crate) fn forget_counts(&self) {
+        self.book().below.clear();
     }
 }
 
@@ -331,7 +380,7 @@ impl Book {
         }
         let now = Instant::now();
         let Some(found) = self.listed.as_ref().filter(|found| found.began >= asked || now < found.until) else {
-            return Some(Verdict::CountUploads);
+            return Some(Verdict::Uncounted(Uncounted::Uploads));
         };
         let own = Place::UploadsOf(entry.token.clone());
         let all = self.sum(&Place::Uploads, Amount { bytes: 0, files: found.what.number }).files;
@@ -345,7 +394,7 @@ impl Book {
             return None;
         };
         let stands = found.began >= asked || now < found.began + UPLOADS_HOLD_WHEN_FULL;
-        Some(if stands { Verdict::Over(over) } else { Verdict::CountUploads })
+        Some(if stands { Verdict::Over(over) } else { Verdict::Uncounted(Uncounted::Uploads) })
     }
 
     /// None: it is within the quota.
@@ -358,7 +407,8 @@ impl Book {
         let now = Instant::now();
         let place = Place::Below(quota.prefix.clone());
         let found = self.below.get(&quota.prefix).filter(|found| found.began >= asked || now < found.until);
-        let Some(found) = found else { return Some(Verdict::CountBelow) };
+        let uncounted = || Some(Verdict::Uncounted(Uncounted::Below(quota.prefix.clone())));
+        let Some(found) = found else { return uncounted() };
         let there = self.sum(&place, found.what);
         if quota.allows(there.plus(more)) {
             return None;
@@ -366,7 +416,7 @@ impl Book {
         let has_landed = self.tallies.get(&place).is_some_and(|tally| tally.landed != Amount::default());
         let stands = found.began >= asked || !has_landed;
         if !stands {
-            return Some(Verdict::CountBelow);
+            return uncounted();
         }
         // What is at work may be the same request, sent before, and may be on the disk and counted there already.
         let tally = self.tallies.get(&place);

@@ -83,13 +83,12 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
             }
             // Marks are left on purpose, and go when they count no more.
             let is_done = name.starts_with(FINISHED);
-            // The line is this daemon's, since the command that cancels logs nowhere.
-            let cancelled = if name.starts_with(CANCELLED) { cancelled_upload(&path) } else { None };
-            match remove_if_left(&path, if is_done { age.max(DONE_TOLD_FOR) } else { age }) {
-                Ok(true) if name.starts_with(CANCELLED) => {
-                    cancelled.iter().for_each(Line::log);
-                    marks += 1;
-                }
+            let is_cancelled = name.starts_with(CANCELLED);
+            // The line is this daemon's, since the command that cancels logs nowhere. It comes first: a kill in between leaves
+            // the mark, and the next sweep writes the line again.
+            let tell = || cancelled_upload(&path).filter(|_| is_cancelled).iter().for_each(Line::log);
+            match remove_if_left(&path, if is_done { age.max(DONE_TOLD_FOR) } else { age }, tell) {
+                Ok(true) if is_cancelled => marks += 1,
                 Ok(removed) if is_done || !removed => {}
                 Ok(_) => log::info!("removed {}, left by a process that died", path.display()),
                 Err(e) => log::warn!("{e}"),

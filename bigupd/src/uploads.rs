@@ -44,6 +44,8 @@ mod limits;
 mod refusals;
 mod show;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 /// How often a name is looked at again when uploads of it come and go in between.
 const ATTEMPTS: usize = 8;

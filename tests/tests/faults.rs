@@ -8,6 +8,7 @@
 //! Where all operations count, two of the four uploads are tried at one n in three; `BIGUP_FAULT_STEP=1` tries all.
 
 use bigup_core::storage::disk::forget_cached;
+use bigup_core::storage::spool::{CANCELLED, TOLD_FOR};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::faults::{Effect, Fault, Faults, kind, library, program};
 use bigup_tests::http::Server;
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Data folders that are worked on at once: mostly each waits for somebody's pause.
 const LANES: usize = 12;
@@ -538,6 +539,54 @@ fn a_small_file_whose_folder_could_not_be_synced_is_told_only_after_another_sync
             lane.assert_finished(&finished, &content);
         }
     }
+}
+
+/// Else its room in a quota could be given away twice, until the next count.
+#[test]
+fn a_small_file_whose_folder_could_not_be_synced_counts_against_the_quota() {
+    let lane = Lane::with(&["--anonymous-quota", "20000"]);
+    let (server, content) = (lane.daemon.server(), data::bytes(15, 12_000));
+    let post = |name: &str| {
+        let query = format!("file_name={name}&slice_id=0&slice_num=1&slice_size=12000&file_size=12000");
+        server.post(&query, &content)
+    };
+    lane.faults.arm(&Fault { kinds: kind::SYNC, only: "data/files", ..ERROR }, 1);
+    assert_eq!(post("f").expect(500).body["error"], "internal");
+    assert_eq!(lane.faults.hits(), 1);
+    assert!(fs::read(lane.daemon.finished("f")).expect("it is there") == content);
+    post("g").expect(413);
+    assert_eq!(post("f").expect(200).body["is_uploaded"], 1);
+    lane.assert_finished(&lane.daemon.finished("f"), &content);
+    fs::remove_file(lane.daemon.finished("f")).expect("it can be removed");
+    eventually("what is removed counts no more", || post("g").status == 200);
+}
+
+/// So a kill between the two leaves a line, or two.
+#[test]
+fn a_cancelled_upload_is_in_the_audit_log_before_its_mark_goes() {
+    let mut lane = Lane::new();
+    begin(&lane, &data::bytes(16, 2 * SLICE_SIZE)).expect(200);
+    let mut cancel = Command::new(programs::path("bigupd"));
+    let cancelled = cancel.args(["cancel", "f", "--data-dir"]).arg(lane.daemon.data()).output().expect("it can be run");
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
+    let tmp = lane.daemon.data().join("tmp");
+    let name = list(&tmp).into_iter().find(|name| name.starts_with(CANCELLED)).expect("it leaves a mark");
+    let mark = tmp.join(&name);
+    let file = fs::File::options().write(true).open(&mark).expect("it is there");
+    file.set_modified(SystemTime::now() - TOLD_FOR - Duration::from_secs(1)).expect("it is ours");
+
+    let lines = |lane: &Lane| lane.daemon.log().matches("cancelled f: size=16384").count();
+    lane.daemon.kill_9();
+    lane.faults.arm(&Fault { kinds: kind::REMOVE, only: name.leak(), period: 1, ..ERROR }, 1);
+    lane.daemon.run();
+    eventually("it is told", || lines(&lane) == 1);
+    eventually("its removal fails", || lane.faults.hits() > 0);
+    assert!(mark.exists());
+    lane.daemon.kill_9();
+    lane.faults.lift();
+    lane.daemon.run();
+    eventually("it goes", || !mark.exists());
+    eventually("it is told again", || lines(&lane) == 2);
 }
 
 /// Its 200 promises that it survives a power cut.

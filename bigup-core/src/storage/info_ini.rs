@@ -361,13 +361,17 @@ fn one_line(text: &str) -> String {
 /// Reads a piece of info.ini that another one may follow: one that would take the next title for a part of its own last
 /// key or value is none.
 fn parse(text: &str) -> Result<Ini, String> {
-    const NEXT: &str = "\u{7f}";
+    // A title that is not there already.
+    let mut next = "\u{7f}".to_owned();
+    while text.contains(&next) {
+        next.push('\u{7f}');
+    }
     let verbatim = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
     // A backslash at the end of a line makes rust-ini join the next one to it, a title maybe, whatever the options say.
-    let text = format!("{}\n[{NEXT}]\nx = 1\n", text.replace("\\\n", "\\ \n"));
+    let text = format!("{}\n[{next}]\nx = 1\n", text.replace("\\\n", "\\ \n"));
     let mut ini = Ini::load_from_str_opt(&text, verbatim).map_err(|e| e.to_string())?;
-    let next = ini.delete(Some(NEXT)).is_some_and(|next| next.get("x") == Some("1"));
-    if next { Ok(ini) } else { Err("its last line has no end".to_owned()) }
+    let is_next_found = ini.delete(Some(next)).is_some_and(|next| next.get("x") == Some("1"));
+    if is_next_found { Ok(ini) } else { Err("its last line has no end".to_owned()) }
 }
 
 fn show(ini: &Ini) -> String {
@@ -527,6 +531,11 @@ mod tests {
         f.refresh(&upload, 1);
         assert_eq!(f.get("abc.txt", "slice_num").unwrap(), "3");
         assert!(f.data.root().join(BROKEN).exists());
+        // By whatever title a section is told to end, another may have that.
+        for title in ["other", "\u{7f}", "\u{7f}\u{7f}"] {
+            assert!(parse(&format!("[{title}]\nx = 1\nkey")).is_err(), "{title:?}");
+            assert!(parse(&format!("[{title}]\nx = 1\nkey = 2")).is_ok(), "{title:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Beginning an upload, going on with it, and taking over another source's.
 
+use super::limits::Stop;
 use super::refusals::{cannot_be_finished, in_the_way, no_room};
 use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
 use crate::access::Access;
@@ -16,7 +17,7 @@ use bigup_core::storage::finish::publish::{Outcome, is_moved};
 use bigup_core::storage::spool::{LockedSpool, Spool, TOLD_FOR, Upload};
 use bigup_core::storage::store::{self, Entry, Finished, Store};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Seconds after which the client of a paused upload may ask again: soon enough after it is resumed.
 const PAUSED_RETRY_AFTER: u64 = 5;
@@ -63,6 +64,7 @@ impl Uploads {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
         let (mut doorkeeper, mut is_merger_told) = (self.doorkeeper.as_ref(), false);
+        let mut asked = Instant::now();
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock_to_begin(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
@@ -78,17 +80,23 @@ impl Uploads {
                 {
                     drop(locked);
                     asking.admit(ask)?;
-                    doorkeeper = None;
+                    // What was counted before that, which took its time, is old.
+                    (doorkeeper, asked) = (None, Instant::now());
                     continue;
                 }
-                let unfinished = match self.go_on(&spool, locked, ask) {
-                    Err(refusal) if !is_merger_told && refusal == merger_at_work(&ask.name) => {
+                let unfinished = match self.go_on(&spool, locked, ask, asked) {
+                    Err(Stop::Uncounted(what)) => {
+                        self.grants.count(&what, asked)?;
+                        continue;
+                    }
+                    Err(Stop::Refused(refusal)) if !is_merger_told && refusal == merger_at_work(&ask.name) => {
                         // Mostly it waits for slices that will not come any more.
                         is_merger_told = true;
                         drop(take_from_merger(&spool, MERGER_LEAVES));
                         continue;
                     }
-                    gone_on => gone_on?,
+                    Err(Stop::Refused(refusal)) => return Err(refusal),
+                    Ok(gone_on) => gone_on,
                 };
                 if unfinished.upload.plan.slice_num != Some(0) {
                     return Ok(Standing::Unfinished(Box::new(unfinished)));
@@ -219,13 +227,19 @@ impl Uploads {
         }
     }
 
-    fn go_on(&self, spool: &Spool, mut locked: LockedSpool, ask: &BeginAsk) -> Result<Unfinished, Refusal> {
+    fn go_on(
+        &self,
+        spool: &Spool,
+        mut locked: LockedSpool,
+        ask: &BeginAsk,
+        asked: Instant,
+    ) -> Result<Unfinished, Stop> {
         if locked.upload().source == ask.source {
             ask.by.check_go_on(locked.upload())?;
             if !is_sender(locked.upload(), ask.source.as_deref(), ask.client().as_deref()) {
                 self.silence_of_owner(spool, &locked, ask)??;
             }
-            self.resume(spool, &mut locked, ask)?;
+            self.resume(spool, &mut locked, ask, asked)?;
             show_life(spool);
             // What was told only now is reserved where it can be; without, each slice that has no room is refused.
             if let Err(e) = self.with_room(|room| locked.reserve(room, &locked.upload().plan)) {
@@ -234,18 +248,18 @@ impl Uploads {
         } else {
             self.check_not_cancelled(spool, &ask.name, ask.source.as_deref())?;
             ask.by.check_take_over(locked.upload())?;
-            self.take_over(spool, &mut locked, ask)?;
+            self.take_over(spool, &mut locked, ask, asked)?;
         }
         Ok(Unfinished { holdings: locked.holdings()?, upload: locked.upload().clone() })
     }
 
     /// The source that began an upload goes on with it.
-    fn resume(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+    fn resume(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk, asked: Instant) -> Result<(), Stop> {
         if ask.recut {
-            self.recut(spool, locked, ask)?;
+            self.recut(spool, locked, ask, asked)?;
         }
         if self.is_cut_in_vain(&locked.upload().plan, &ask.plan) {
-            let growth = self.cut_off(spool, locked, 0, &ask.plan, ask)?;
+            let growth = self.cut_off(spool, locked, 0, &ask.plan, ask, asked)?;
             let upload = Upload { plan: ask.plan, taken_over: false, ..locked.upload().clone() };
             locked.save(upload)?;
             growth.into_iter().for_each(Grant::landed);
@@ -272,9 +286,9 @@ impl Uploads {
             && !old.needs_comparison()
             && let Some(refusal) = self.what_blocks(&upload)?
         {
-            return Err(refusal);
+            return Err(refusal.into());
         }
-        let growth = self.take_growth(&ask.by, locked, &upload.plan)?;
+        let growth = self.take_growth(&ask.by, locked, &upload.plan, asked)?;
         locked.save(Upload { blocked: None, ..upload })?;
         growth.into_iter().for_each(Grant::landed);
         Ok(())
@@ -327,7 +341,7 @@ impl Uploads {
 
     /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless that is
     /// to be dropped.
-    fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+    fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk, asked: Instant) -> Result<(), Stop> {
         let old = locked.upload().plan;
         // What else the asker knows is learned afterwards, as ever.
         let plan = Plan::new(None, ask.plan.slice_size, old.file_size).map_err(against_upload)?;
@@ -336,12 +350,12 @@ impl Uploads {
         if is_several && old.slice_size.is_some() && old.slice_num != Some(0) && plan != old {
             self.check_plan(&plan)?;
             // Before anything is dropped: it may be refused.
-            let growth = self.take_growth(&ask.by, locked, &plan)?;
+            let growth = self.take_growth(&ask.by, locked, &plan, asked)?;
             if ask.discard {
                 // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
                 let merger = spool.try_merger_lock()?;
                 match locked.keep_first(0, &plan, merger.as_ref()) {
-                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(merger_at_work(&ask.name)),
+                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(merger_at_work(&ask.name).into()),
                     dropped => dropped?,
                 }
             }
@@ -382,14 +396,15 @@ impl Uploads {
         keep: u64,
         next: &Plan,
         ask: &BeginAsk,
-    ) -> Result<Option<Grant>, Refusal> {
+        asked: Instant,
+    ) -> Result<Option<Grant>, Stop> {
         let name = &ask.name;
-        let growth = self.take_growth(&ask.by, locked, next)?;
+        let growth = self.take_growth(&ask.by, locked, next, asked)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
         self.with_room(|room| locked.reserve(room, next)).map_err(|e| no_room(e, name.as_str()))?;
         match locked.keep_first(keep, next, merger.as_ref()) {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(merger_at_work(name)),
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(merger_at_work(name).into()),
             kept => Ok(kept.map(|()| growth)?),
         }
     }
@@ -412,18 +427,18 @@ impl Uploads {
     }
 
     /// Another source goes on with an upload that fell silent.
-    fn take_over(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk) -> Result<(), Refusal> {
+    fn take_over(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk, asked: Instant) -> Result<(), Stop> {
         let name = &ask.name;
         if ask.source.is_none() {
             let message =
                 format!("another client's push of {name} is unfinished; finish it there, or use another name");
-            return Err(Refusal::new(ErrorCode::Conflict, message));
+            return Err(Refusal::new(ErrorCode::Conflict, message).into());
         }
         let silent = self.silence_of_owner(spool, locked, ask)??;
         let (plan, keep) = self.shared_plan(spool, locked, ask)?;
         let is_anothers = locked.upload().token.as_deref() != ask.by.token();
-        let granted = is_anothers.then(|| self.take(&ask.by, name, What::TakeOver)).transpose()?;
-        let growth = self.cut_off(spool, locked, keep, &plan, ask)?;
+        let granted = is_anothers.then(|| self.take_locked(&ask.by, name, What::TakeOver, asked)).transpose()?;
+        let growth = self.cut_off(spool, locked, keep, &plan, ask, asked)?;
         let holdings = locked.holdings()?;
         log::info!(
             upload = name.as_str();
@@ -449,7 +464,13 @@ impl Uploads {
 
     /// Takes out of quotas what an upload will count for more if `plan` becomes known of it. What it holds while its size is
     /// not known was taken slice by slice. None: it is nothing.
-    pub(super) fn take_growth(&self, by: &Access, locked: &LockedSpool, plan: &Plan) -> Result<Option<Grant>, Refusal> {
+    pub(super) fn take_growth(
+        &self,
+        by: &Access,
+        locked: &LockedSpool,
+        plan: &Plan,
+        asked: Instant,
+    ) -> Result<Option<Grant>, Stop> {
         let known = locked.upload().plan;
         if (plan.file_size, plan.slice_num) == (known.file_size, known.slice_num) {
             return Ok(None);
@@ -459,7 +480,7 @@ impl Uploads {
         if more == 0 {
             return Ok(None);
         }
-        self.take(by, &locked.upload().file_name, What::Growth(more)).map(Some)
+        self.take_locked(by, &locked.upload().file_name, What::Growth(more), asked).map(Some)
     }
 
     /// Whether `source` may begin an upload, there being none of its: not a moment after that was cancelled.

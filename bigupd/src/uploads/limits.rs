@@ -1,8 +1,8 @@
 //! What of an upload is too much, and how many of them there may be.
 
-use super::Uploads;
+use super::{ATTEMPTS, Uploads};
 use crate::access::Access;
-use crate::grants::{Ask, Grant, Over, What};
+use crate::grants::{Ask, Grant, Over, Uncounted, What};
 use crate::metrics::Limit;
 use crate::quota::{Amount, Quota};
 use crate::reply::Refusal;
@@ -10,6 +10,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::show_size;
+use std::time::Instant;
 
 /// Seconds after which an upload that was one too many may be begun again.
 const FULL_RETRY_AFTER: u64 = 5;
@@ -56,24 +57,82 @@ impl Uploads {
     /// # Errors
     /// It is too much, or the data folder cannot be read.
     pub(super) fn take(&self, by: &Access, name: &FileName, what: What) -> Result<Grant, Refusal> {
-        let limits = &self.config.limits;
+        let quota = self.quota_of(by);
+        self.grants.take(&self.ask(by, quota.as_ref(), name, what))?.map_err(|over| self.over(by, quota, name, over))
+    }
+
+    /// The same for one who has the lock of the spool, and asked first at the moment `asked`. Does not count.
+    ///
+    /// # Errors
+    /// It is too much, or something is to be counted first.
+    pub(super) fn take_locked(&self, by: &Access, name: &FileName, what: What, asked: Instant) -> Result<Grant, Stop> {
+        let quota = self.quota_of(by);
+        let taken = self.grants.take_counted(&self.ask(by, quota.as_ref(), name, what), asked);
+        Ok(taken.map_err(Stop::Uncounted)?.map_err(|over| self.over(by, quota, name, over))?)
+    }
+
+    /// Does `work`, which takes the lock of a spool of `name` and gives it up, also where it stops because something is to be
+    /// counted. That is counted without the lock, and `work` done again. It is told when that was first asked.
+    ///
+    /// # Errors
+    /// Those of `work`, or the data folder cannot be read.
+    pub(super) fn counting<T>(
+        &self,
+        name: &FileName,
+        mut work: impl FnMut(Instant) -> Result<T, Stop>,
+    ) -> Result<T, Refusal> {
+        let asked = Instant::now();
+        for _ in 0..ATTEMPTS {
+            match work(asked) {
+                Err(Stop::Uncounted(what)) => self.grants.count(&what, asked)?,
+                Err(Stop::Refused(refusal)) => return Err(refusal),
+                Ok(done) => return Ok(done),
+            }
+        }
+        Err(self.restless(name))
+    }
+
+    fn quota_of(&self, by: &Access) -> Option<Quota> {
         let anonymous = || Quota { bytes: self.config.anonymous_quota, ..Quota::default() };
-        let quota =
-            by.quota().or_else(|| (by.token().is_none() && self.config.anonymous_quota.is_some()).then(anonymous));
-        let ask = Ask {
+        by.quota().or_else(|| (by.token().is_none() && self.config.anonymous_quota.is_some()).then(anonymous))
+    }
+
+    fn ask<'a>(&self, by: &'a Access, quota: Option<&'a Quota>, name: &'a FileName, what: What) -> Ask<'a> {
+        let limits = &self.config.limits;
+        Ask {
             name,
             token: by.token(),
             what,
             most_uploads: limits.uploads,
             most_of_token: by.counts_uploads().then_some(limits.uploads_per_token),
-            quota: quota.as_ref(),
-        };
-        self.grants.take(&ask)?.map_err(|over| match (over, &quota) {
+            quota,
+        }
+    }
+
+    fn over(&self, by: &Access, quota: Option<Quota>, name: &FileName, over: Over) -> Refusal {
+        let limits = &self.config.limits;
+        match (over, &quota) {
             (Over::Quota(there, more), Some(quota)) => over_quota(by, quota, there, more),
             (Over::QuotaForNow, _) => over_quota_for_now(name),
             (Over::OfToken(has), _) => too_many_of(by, has, limits.uploads_per_token),
             (Over::Uploads | Over::Quota(..), _) => too_many(limits.uploads),
-        })
+        }
+    }
+}
+
+/// Why what was begun under the lock of a spool did not come to its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It may not.
+    Refused(Refusal),
+    /// This is to be counted first, without the lock: counting may walk all that is there, for which nobody is to wait who
+    /// needs the spool. Begun again then, it goes on.
+    Uncounted(Uncounted),
+}
+
+impl<E: Into<Refusal>> From<E> for Stop {
+    fn from(error: E) -> Stop {
+        Stop::Refused(error.into())
     }
 }
 

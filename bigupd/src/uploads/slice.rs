@@ -1,6 +1,7 @@
 //! What becomes of a slice: before its body is read, and once it came whole.
 
 use super::begin::{check_not_paused, is_sender, note_refused, show_life};
+use super::limits::Stop;
 use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
 use super::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use crate::config::SliceAck;
@@ -13,7 +14,7 @@ use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::publish::Outcome;
 use bigup_core::storage::space::RoomError;
-use bigup_core::storage::spool::{Place, SliceError, Spool, Upload};
+use bigup_core::storage::spool::{LockedSpool, Place, SliceError, Spool, Upload};
 use bigup_core::storage::store::{Entry, Finished};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -35,13 +36,13 @@ impl Uploads {
         {
             return Ok(admission);
         }
-        self.admit_to_upload(ask, None)
+        self.counting(&ask.name, |asked| self.admit_to_upload(ask, asked))
     }
 
-    /// The same of a slice of an upload that has begun. `granted`: it was let into the quota, where it counts there.
-    fn admit_to_upload(&self, ask: &SliceAsk, granted: Option<Grant>) -> Result<Admission, Refusal> {
+    /// The same of a slice of an upload that has begun.
+    fn admit_to_upload(&self, ask: &SliceAsk, asked: Instant) -> Result<Admission, Stop> {
         let spool = Spool::of(&self.data, &ask.name);
-        let Some(locked) = self.lock(&spool)? else { return self.admit_without_upload(ask) };
+        let Some(locked) = self.lock(&spool)? else { return Ok(self.admit_without_upload(ask)?) };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
         check_sender(locked.upload(), ask)?;
@@ -50,7 +51,8 @@ impl Uploads {
         if locked.place(ask.slice_id, ask.len, ask.source.as_deref(), &given)? == Place::Held {
             drop(locked);
             show_life(&spool);
-            return self.keep_promise(ask).map(|()| Admission::Held(None));
+            self.keep_promise(ask)?;
+            return Ok(Admission::Held(None));
         }
         let mut kinds = locked.digest_kinds(ask.slice_id, ask.len)?;
         let plan = locked.upload().plan.learn(ask.slice_id, ask.len).map_err(against_upload)?;
@@ -61,18 +63,13 @@ impl Uploads {
         if let Some(digest) = ask.digest.filter(|d| !kinds.contains(&d.kind)) {
             if digest.kind == DigestKind::ChainingValue {
                 let message = "slice_digest is a chaining value, but slices of this upload are no subtrees: send hash:";
-                return Err(Refusal::new(ErrorCode::BadRequest, message));
+                return Err(Refusal::new(ErrorCode::BadRequest, message).into());
             }
             kinds.push(digest.kind);
         }
         let counts_by_slices = locked.upload().plan.file_size.is_none();
-        if counts_by_slices && granted.is_none() {
-            // That may count all that is there, for which nobody is to wait who needs the spool.
-            drop(locked);
-            let granted = self.take(&ask.by, &ask.name, What::Slice(ask.len))?;
-            return self.admit_to_upload(ask, Some(granted));
-        }
-        let granted = granted.filter(|_| counts_by_slices);
+        let slice = counts_by_slices.then_some(What::Slice(ask.len));
+        let granted = slice.map(|slice| self.take_locked(&ask.by, &ask.name, slice, asked)).transpose()?;
         let arrival = self.with_room(|room| locked.arrival(ask.slice_id, ask.len, &plan, room));
         let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
         Ok(Admission::Take { target: Target::Spool(arrival, granted), kinds, offset })
@@ -93,10 +90,8 @@ impl Uploads {
             }
         };
         let spool = Spool::of(&self.data, &ask.name);
-        let Some(mut locked) = self.lock(&spool)? else { return self.finished_meanwhile(ask, digests) };
-        check_sender(locked.upload(), ask)?;
-        let plan = locked.upload().plan.learn(ask.slice_id, ask.len).ok();
-        let growth = plan.map(|plan| self.take_growth(&ask.by, &locked, &plan)).transpose()?.flatten();
+        let locked = self.counting(&ask.name, |asked| self.lock_to_commit(&spool, ask, asked))?;
+        let Some((mut locked, growth)) = locked else { return self.finished_meanwhile(ask, digests) };
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
             drop(locked);
             return self.keep_promise(ask).map(|()| Stored::Held);
@@ -118,6 +113,20 @@ impl Uploads {
         self.keep_promise(ask)?;
         self.fresh.keep(arrival);
         Ok(if may_merge { Stored::MergerDue } else { Stored::Waits })
+    }
+
+    /// Locks the spool for a slice that arrived whole; with what the upload counts for more by it. None: there is no upload.
+    fn lock_to_commit(
+        &self,
+        spool: &Spool,
+        ask: &SliceAsk,
+        asked: Instant,
+    ) -> Result<Option<(LockedSpool, Option<Grant>)>, Stop> {
+        let Some(locked) = self.lock(spool)? else { return Ok(None) };
+        check_sender(locked.upload(), ask)?;
+        let plan = locked.upload().plan.learn(ask.slice_id, ask.len).ok();
+        let growth = plan.map(|plan| self.take_growth(&ask.by, &locked, &plan, asked)).transpose()?.flatten();
+        Ok(Some((locked, growth)))
     }
 
     /// Whether a slice arrived with the digest that its client told.

@@ -8,7 +8,8 @@
 //! 4  the folder deleted                         no upload
 //! ```
 //! A mark is a file in `tmp/`, `.cancelled-HASH`, of one source's upload of one name. It counts for [`TOLD_FOR`] from the
-//! time of its last change, and is swept then.
+//! time of its last change, and is swept then. Whoever sweeps it writes its line of the audit log first, so a kill between the
+//! two has the line written twice. A kill between steps 1 and 2 has it written of an upload that stayed.
 
 use super::{LockedSpool, MergerLock, Spool, delete, take_away};
 use crate::storage::audit::{Kind, Line};

@@ -129,7 +129,7 @@ impl Spool {
                     // Whoever made it knows what its files mean.
                     return Ok(());
                 }
-                match remove_if_left(&path, age) {
+                match remove_if_left(&path, age, || {}) {
                     Ok(true) => log::info!("removed {}, left by a process that died", path.display()),
                     Ok(false) => {}
                     Err(e) => log::warn!("{e}"),
@@ -142,11 +142,12 @@ impl Spool {
     /// Removes the upload, if nothing has come for `age`, nobody works on it, and it is one of `which`. None: it stays.
     ///
     /// It goes from sight by one rename; a kill leaves at most a hidden folder that is swept later. Symlinks in it are
-    /// removed and not followed.
+    /// removed and not followed. `tell` is called just before that, so that whatever dies, no upload goes untold; a kill
+    /// in between, or an error, leaves an upload that was told of, and is told of again.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn remove_if_idle(&self, age: Duration, which: Idle) -> io::Result<Option<Expired>> {
+    pub fn remove_if_idle(&self, age: Duration, which: Idle, tell: impl FnOnce()) -> io::Result<Option<Expired>> {
         // Without locks first: most are at work, or young.
         let is_one = || Ok::<_, io::Error>(which == Idle::WhateverIsHeld || self.holds_nothing()?);
         if self.idle()? < age || !is_one()? {
@@ -159,8 +160,10 @@ impl Spool {
         }
         let found = self.entries()?.into_iter().filter_map(|path| std::fs::symlink_metadata(path).ok());
         let bytes = found.map(|found| found.len()).sum();
+        let expired = Expired { idle, bytes };
+        tell();
         self.remove_path()?;
-        Ok(Some(Expired { idle, bytes }))
+        Ok(Some(expired))
     }
 
     /// Whether nothing is held. False where that cannot be told, and where the file is in `files/` already.
@@ -238,9 +241,11 @@ pub fn is_older(path: &Path, age: Duration) -> bool {
 /// locked: who makes or uses what may look like a leftover holds a lock on it, however long that takes. False: it stays,
 /// or somebody else has removed it.
 ///
+/// `tell` is called just before it is removed, under its lock: a kill in between, or an error, leaves what was told of.
+///
 /// # Errors
 /// As the system gives them; part of a folder may be gone.
-pub fn remove_if_left(path: &Path, age: Duration) -> io::Result<bool> {
+pub fn remove_if_left(path: &Path, age: Duration, tell: impl FnOnce()) -> io::Result<bool> {
     if !is_older(path, age) {
         return Ok(false);
     }
@@ -253,6 +258,7 @@ pub fn remove_if_left(path: &Path, age: Duration) -> io::Result<bool> {
         if (is_lockable && lock.is_none()) || !is_older(path, age) {
             return Ok(false);
         }
+        tell();
         if found.is_dir() { disk::remove_folder(path) } else { std::fs::remove_file(path).at("removing", path) }
             .map(|()| true)
     })();
