@@ -6,9 +6,8 @@ use crate::tokens::uses::USES;
 use bigup_core::storage::audit::Line;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::Context;
-use bigup_core::storage::spool::{
-    CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, cancelled_upload, remove_if_left,
-};
+use bigup_core::storage::finish::cancel;
+use bigup_core::storage::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
 use std::io;
 use std::time::Duration;
 
@@ -86,7 +85,7 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
             let is_cancelled = name.starts_with(CANCELLED);
             // The line is this daemon's, since the command that cancels logs nowhere. It comes first: a kill in between leaves
             // the mark, and the next sweep writes the line again.
-            let tell = || cancelled_upload(&path).filter(|_| is_cancelled).iter().for_each(Line::log);
+            let tell = || cancel::cancelled_upload(&path).filter(|_| is_cancelled).iter().for_each(Line::log);
             match remove_if_left(&path, if is_done { age.max(DONE_TOLD_FOR) } else { age }, tell) {
                 Ok(true) if is_cancelled => marks += 1,
                 Ok(removed) if is_done || !removed => {}

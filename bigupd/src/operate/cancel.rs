@@ -9,6 +9,7 @@ use crate::config::Config;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::{parse_duration, show_size};
 use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::finish;
 use bigup_core::storage::finish::publish::{is_moved, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::spool::{MERGER_LOCK, MergerLock, Spool};
@@ -81,7 +82,7 @@ pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Don
         return Ok(finished());
     }
     let held = spool.bytes(locked.upload(), &locked.holdings()?)?.held;
-    locked.cancel(data, &merger)?;
+    finish::cancel::cancel(locked, data, &merger)?;
     Ok(Done::Done(format!("cancelled, with the {} that it held", show_size(held))))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It uses all other folders of [`storage`](crate::storage), and none of them uses it.
 
+pub mod cancel;
 pub mod completion;
 pub mod publish;
 pub mod single_request;

@@ -1,7 +1,6 @@
 //! A slice that is arriving.
 
-use super::cancel;
-use super::{PART_SUFFIX, Spool};
+use super::{PART_SUFFIX, Spool, marks};
 use crate::storage::disk::{self, Context};
 use fs2::FileExt as _;
 use std::fs::File;
@@ -57,7 +56,7 @@ impl Arrival {
     pub fn is_cancelled(&self) -> bool {
         let is_removed = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
         // What cannot be told is found out with the last byte.
-        is_removed && self.mark.as_ref().is_some_and(|mark| cancel::age_of(mark).is_ok_and(|age| age.is_some()))
+        is_removed && self.mark.as_ref().is_some_and(|mark| marks::age_of(mark).is_ok_and(|age| age.is_some()))
     }
 }
 

@@ -17,6 +17,11 @@ pub struct LockedSpool {
 }
 
 impl LockedSpool {
+    /// Where it is.
+    pub(crate) fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
     /// What the upload is.
     pub fn upload(&self) -> &Upload {
         &self.upload

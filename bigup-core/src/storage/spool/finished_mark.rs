@@ -7,7 +7,7 @@
 //! it sent: a new push of that name begins anew.
 
 use super::Spool;
-use super::cancel::mark_path;
+use super::marks::mark_path;
 use crate::protocol::digest::Digest;
 use crate::storage::disk::{self, Durability};
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,54 @@
+//! The end of an upload that an operator does not want, and the mark of it, by which its client learns that it ended.
+//!
+//! # What is on disk, and what a kill there leaves
+//! ```text
+//! 1  the mark made, synced                      an upload as before: the mark counts only where there is none
+//! 2  the spool renamed away, `tmp/` synced      no upload, and a hidden folder: swept
+//! 3  its section removed from info.ini          the same
+//! 4  the folder deleted                         no upload
+//! ```
+//! A mark is a file in `tmp/`, `.cancelled-HASH`, of one source's upload of one name. It counts for [`TOLD_FOR`](crate::storage::spool::TOLD_FOR) from the
+//! time of its last change, and is swept then. Whoever sweeps it writes its line of the audit log first, so a kill between the
+//! two has the line written twice. A kill between steps 1 and 2 has it written of an upload that stayed.
+
+use crate::storage::audit::{Kind, Line};
+use crate::storage::data_dir::DataDir;
+use crate::storage::disk::{self, Context, FileLock};
+use crate::storage::info_ini::{self, InfoIni};
+use crate::storage::spool::{LockedSpool, MergerLock, delete, take_away};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Largest mark that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
+const MAX_MARK: u64 = 64 << 10;
+
+/// Removes the upload, whatever it holds, and leaves the mark of it. Once this returns that survives a power cut.
+///
+/// Nobody may be about to publish it: `_merger` proves that.
+///
+/// # Errors
+/// As the system gives them. It is still there unless only the folder could not be synced.
+pub fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::Result<()> {
+    let (spool, upload) = (locked.spool(), locked.upload());
+    make_mark(&spool.mark_of(upload.source.as_deref()), &Line::of(Kind::Cancelled, upload, None))?;
+    let gone = take_away(spool.path())?;
+    disk::sync_dir(&data.tmp())?;
+    info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
+    delete(&gone);
+    Ok(())
+}
+
+/// The line of the audit log that a mark is to leave, for whoever removes the mark. None: it cannot be read.
+pub fn cancelled_upload(mark: &Path) -> Option<Line> {
+    serde_json::from_slice(&disk::read_small(mark, MAX_MARK).ok()?).ok()
+}
+
+/// Makes the mark, or makes one that is there already count anew. Its content is for the audit log.
+fn make_mark(mark: &Path, line: &Line) -> io::Result<()> {
+    // A sweep may be about to remove one that counts no more.
+    let lock = FileLock::wait(mark)?;
+    let mut file = lock.file();
+    let text = serde_json::to_string(line).expect("strings always serialise") + "\n";
+    let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all());
+    written.at("writing", mark)
+}
