@@ -224,7 +224,7 @@ impl Gate {
         })?;
         self.in_force.store(tokens.is_some(), Ordering::Relaxed);
         // Whom a proxy asks for has shown nothing to us.
-        let certificate = certificate.filter(|_| !matches!(peer, Some(Peer::Forwarded(_))));
+        let certificate = certificate.filter(|_| Peer::shows_its_own(peer));
         let certified =
             certificate.zip(tokens.as_ref()).and_then(|(shown, tokens)| tokens.find_certified(shown, now()));
         let refusal = match (&tokens, secret) {

@@ -24,6 +24,11 @@ impl Peer {
         }
     }
 
+    /// Whether a certificate that was shown on the connection is that of who asks, and not of the proxy that forwards.
+    pub fn shows_its_own(peer: Option<Peer>) -> bool {
+        !matches!(peer, Some(Peer::Forwarded(_)))
+    }
+
     /// `peer` for the log; empty where it is not known.
     pub fn shown(peer: Option<Peer>) -> String {
         peer.map_or_else(String::new, |peer| peer.to_string())

@@ -116,7 +116,7 @@ impl App {
     fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
         let share = self.shares.of(self.gate.whose(headers, ip_of(peer)));
         // Whom a proxy asks for has shown nothing to us.
-        let certificate = self.certificate.filter(|_| !matches!(peer, Some(Peer::Forwarded(_))));
+        let certificate = self.certificate.filter(|_| Peer::shows_its_own(peer));
         App { share, certificate, ..self }
     }
 

@@ -10,6 +10,7 @@
 //! - [`docs`] - commands that documents tell their readers to type.
 //! - [`faults`] - making the n-th file operation of the real programs fail.
 //! - [`hooks`] - programs and a server that are asked and told.
+//! - [`mapped`] - files that are mapped for writing.
 //! - [`mount`] - file systems of a test's own.
 //! - [`powercut`] - what a power cut leaves.
 //! - [`proxy`] - a bad network.
@@ -27,6 +28,7 @@ pub mod faults;
 pub mod gateway;
 pub mod hooks;
 pub mod http;
+pub mod mapped;
 pub mod mount;
 pub mod powercut;
 pub mod process;

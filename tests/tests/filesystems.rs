@@ -1,4 +1,5 @@
-//! Real file systems, mounted from sparse image files: how slices are merged on each, and what happens when one is full.
+//! Real file systems, mounted from sparse image files: how slices are merged on each, what happens when one is full, and
+//! when a source lies on one.
 //! Needs root, and the programs of xfsprogs, btrfs-progs and e2fsprogs.
 
 use bigup_tests::daemon::{Daemon, list};
@@ -7,8 +8,10 @@ use bigup_tests::mount::{Bind, Mount};
 use bigup_tests::{data, http, process::eventually, programs};
 use nix::sys::statvfs::statvfs;
 use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MIB: usize = 1 << 20;
 const SLICE_SIZE: usize = 8 * MIB;
@@ -320,4 +323,80 @@ Connection: close
     fs::remove_dir_all(&fillers).expect("it is there");
     server.get(one).expect(200);
     server.post(small, b"x").expect(200);
+}
+
+/// Writes `what` near both ends of a file right after its file system's clock moved, which keeps whole seconds: most of the
+/// second is left for what must be noticed in it.
+fn write_early_in_a_second(file: &Path, what: &[u8]) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later");
+    std::thread::sleep(Duration::from_millis(1020 - u64::from(now.subsec_millis())));
+    write_near_both_ends(file, what);
+    let found = fs::metadata(file).expect("it is there");
+    assert_eq!((found.mtime_nsec(), found.ctime_nsec()), (0, 0), "it keeps finer times");
+}
+
+fn write_near_both_ends(path: &Path, what: &[u8]) {
+    let file = fs::File::options().write(true).open(path).expect("it can be written");
+    let end = file.metadata().expect("it is open").len();
+    for offset in [100, end - 100] {
+        file.write_all_at(what, offset).expect("there is room");
+    }
+}
+
+fn client(daemon: &Daemon, file: &Path, arguments: &[&str]) -> Command {
+    let mut command = programs::cli();
+    command.arg("push").arg(file).args(["--url", daemon.url(), "--slice-size", "256K", "--quiet"]).args(arguments);
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// Whether a push succeeded, and what it said.
+fn ended(output: &Output) -> (bool, String) {
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// ext4 keeps whole seconds where its inodes have no room for more, as ext3 and HFS+ do.
+fn disk_of_whole_seconds() -> Mount {
+    Mount::new(&["mkfs.ext4", "-q", "-I", "128"], 64 << 20)
+}
+
+#[test]
+fn on_a_disk_of_whole_seconds_a_change_in_the_second_of_the_last_push_is_noticed() {
+    let (mount, daemon) = (disk_of_whole_seconds(), Daemon::start());
+    for len in [1000, 2 << 20] {
+        let name = format!("f{len}");
+        let file = data::file(&mount.path(), &name, 1, len);
+        write_early_in_a_second(&file, b"old");
+        let (pushed, said) = ended(&client(&daemon, &file, &[]).output().unwrap());
+        write_near_both_ends(&file, b"new");
+        assert!(pushed, "{said}");
+        assert!(!data::same(&file, &daemon.finished(&name)), "it was changed after all was stored");
+        let (pushed, said) = ended(&client(&daemon, &file, &[]).output().unwrap());
+        assert!(!pushed && said.contains("--replace"), "{said}");
+        let (pushed, said) = ended(&client(&daemon, &file, &["--replace"]).output().unwrap());
+        assert!(pushed && data::same(&file, &daemon.finished(&name)), "{said}");
+    }
+}
+
+#[test]
+fn on_a_disk_of_whole_seconds_a_change_in_the_second_in_which_a_push_began_is_never_mixed() {
+    let (mount, daemon) = (disk_of_whole_seconds(), Daemon::start());
+    let file = data::file(&mount.path(), "f", 1, 8 << 20);
+    write_early_in_a_second(&file, b"old");
+    let old = fs::read(&file).unwrap();
+    let mut child = client(&daemon, &file, &["--limit-rate", "4M"]).spawn().unwrap();
+    eventually("slices are stored", || {
+        daemon.log().matches("f: slice ").count() > 2 || child.try_wait().unwrap().is_some()
+    });
+    write_near_both_ends(&file, b"new");
+    let (pushed, said) = ended(&child.wait_with_output().unwrap());
+    // A slow machine may write only after all was read.
+    if pushed {
+        assert!(fs::read(daemon.finished("f")).unwrap() == old, "it never was like that");
+    } else {
+        assert!(said.contains("changed while it was being pushed"), "{said}");
+        assert!(!daemon.finished("f").exists());
+    }
+    let (pushed, said) = ended(&client(&daemon, &file, &["--replace"]).output().unwrap());
+    assert!(pushed && data::same(&file, &daemon.finished("f")), "{said}");
 }

@@ -34,7 +34,9 @@ impl Target {
         let a = list(&data.join("tmp/a")).into_iter().map(|name| format!("tmp/a/{name}"));
         let tmp = list(&data.join("tmp")).into_iter().map(|name| format!("tmp/{name}"));
         let files = list(&data.join("files")).into_iter().map(|name| format!("files/{name}"));
-        list(&data).into_iter().chain(tmp).chain(a).chain(files).collect()
+        // The daemon's own, which it writes when it comes to it.
+        let here = list(&data).into_iter().filter(|name| name != "expiry.json");
+        here.chain(tmp).chain(a).chain(files).collect()
     }
 
     /// Sends all of `request`, and only then reads until the daemon closes the connection; gives the statuses of the answers.

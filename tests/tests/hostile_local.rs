@@ -9,7 +9,7 @@ use bigup_tests::{data, programs};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const SLICE: usize = 1024;
@@ -260,18 +260,32 @@ fn a_file_system_that_turns_read_only_is_told_and_uploads_go_on_once_it_is_mende
     daemon.stop();
 }
 
+/// A folder that nobody can write to, not even root (chattr(1)), for as long as this lives.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn new(folder: PathBuf) -> Immutable {
+        run(Command::new("chattr").arg("+i").arg(&folder));
+        Immutable(folder)
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        run(Command::new("chattr").arg("-i").arg(&self.0));
+    }
+}
+
 #[test]
 fn a_folder_of_finished_files_that_cannot_be_written_to_is_told_and_mended() {
     let daemon = daemon();
-    let files = daemon.data().join("files");
-    // Root is stopped by that, too (chattr(1)).
-    run(Command::new("chattr").arg("+i").arg(&files));
+    let immutable = Immutable::new(daemon.data().join("files"));
     let small = daemon.server().post("file_name=small&slice_num=1&slice_id=0&slice_size=1", b"x");
     begin(&daemon, "f");
     let posted: Vec<u16> = (0..4).map(|slice_id| post(&daemon, "f", slice_id)).collect();
     eventually("the trouble is told", || daemon.info("f", "last_error").is_some());
     let (told, log) = (daemon.info("f", "last_error").unwrap(), daemon.log());
-    run(Command::new("chattr").arg("-i").arg(&files));
+    drop(immutable);
     // The small one is told to come back: what is said of the folder is what file systems say that cannot link it there.
     assert_eq!((small.status, &posted[..]), (409, &[200; 4][..]));
     assert!(told.contains("files/f") && log.contains("files/small"), "{told}");

@@ -2,6 +2,7 @@
 //! true.
 
 use bigup_tests::daemon::{Daemon, list};
+use bigup_tests::mapped::Mapped;
 use bigup_tests::process::eventually;
 use bigup_tests::{data, programs};
 use serde_json::Value;
@@ -306,6 +307,63 @@ fn other_attributes_of_a_source_do_not_fail_its_push_and_other_bytes_do() {
         } else {
             assert!(data::same(&file, &daemon.finished(&name)));
         }
+    }
+}
+
+/// A folder on the daemon's disk and one in memory, each with a name: there a map is noticed by different means.
+fn places(daemon: &Daemon, in_memory: &tempfile::TempDir) -> [(&'static str, std::path::PathBuf); 2] {
+    [("disk", daemon.scratch()), ("memory", in_memory.path().to_owned())]
+}
+
+#[test]
+fn what_was_written_through_a_memory_map_between_two_pushes_is_noticed() {
+    let (daemon, in_memory) = (Daemon::start(), tempfile::tempdir_in("/dev/shm").unwrap());
+    for (place, folder) in places(&daemon, &in_memory) {
+        for len in [100, 3 << 20] {
+            let name = format!("{place}{len}");
+            let file = data::file(&folder, &name, len, len);
+            let map = Mapped::new(&file);
+            // From here on the page is dirty, and writing to it again moves no time.
+            map.write(50, b"old");
+            succeed(push(&daemon, &[text(&file), "--slice-size", "1M"]));
+            assert!(data::same(&file, &daemon.finished(&name)), "{name}");
+            map.write(50, b"new");
+            let said = fail(push(&daemon, &[text(&file), "--slice-size", "1M"]), 1);
+            assert!(said.contains("--replace"), "{name}: {said}");
+            succeed(push(&daemon, &[text(&file), "--slice-size", "1M", "--replace"]));
+            assert!(data::same(&file, &daemon.finished(&name)), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_through_a_memory_map_during_a_push_is_never_mixed() {
+    const LEN: usize = 8 << 20;
+    let (daemon, in_memory) = (Daemon::start(), tempfile::tempdir_in("/dev/shm").unwrap());
+    for (place, folder) in places(&daemon, &in_memory) {
+        let file = data::file(&folder, place, 1, LEN as u64);
+        let map = Mapped::new(&file);
+        let write = |what: &[u8]| [100, LEN - 100].iter().for_each(|offset| map.write(*offset, what));
+        write(b"old");
+        let old = std::fs::read(&file).unwrap();
+        let mut command = push(&daemon, &[text(&file), "--slice-size", "256K", "--limit-rate", "2M", "--quiet"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        eventually("slices are stored", || {
+            let stored = daemon.log().matches(&format!("{place}: slice ")).count();
+            stored > 2 || child.try_wait().unwrap().is_some()
+        });
+        write(b"new");
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        // A slow machine may write only after all was read.
+        if output.status.success() {
+            assert!(std::fs::read(daemon.finished(place)).unwrap() == old, "{place}: it never was like that");
+        } else {
+            assert!(said.contains("changed while it was being pushed"), "{place}: {said}");
+            assert!(!daemon.finished(place).exists(), "{place}");
+        }
+        succeed(push(&daemon, &[text(&file), "--slice-size", "256K", "--replace"]));
+        assert!(data::same(&file, &daemon.finished(place)), "{place}");
     }
 }
 

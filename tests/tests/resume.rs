@@ -2,6 +2,7 @@
 //! pushes something else under the same name.
 
 use bigup_tests::daemon::Daemon;
+use bigup_tests::mapped::Mapped;
 use bigup_tests::process::{eventually, kill_9, signal, signal_program};
 use bigup_tests::{data, programs};
 use nix::sys::signal::Signal;
@@ -173,6 +174,23 @@ fn after_the_source_changed_only_differing_slices_are_sent_again() {
     assert!(sent <= LARGE - (before - 2) * SLICE, "{before} slices were held, {sent} bytes sent");
     assert_eq!(done["file_digest"], data::digest(&file));
     assert_stored(&daemon, &file);
+}
+
+#[test]
+fn what_was_written_through_a_memory_map_after_a_push_broke_off_is_sent_again() {
+    let (daemon, in_memory) = (daemon(), tempfile::tempdir_in("/dev/shm").unwrap());
+    for folder in [&daemon.scratch(), in_memory.path()] {
+        let file = data::file(folder, "mapped", 18, LARGE);
+        let map = Mapped::new(&file);
+        let write = |what: &[u8]| [3, 150].iter().for_each(|slice| map.write(slice * SLICE as usize, what));
+        // From here on these pages are dirty, and writing to them again moves no time.
+        write(b"old");
+        interrupted(&daemon, &file);
+        write(b"new");
+        done(&push(&daemon, &file, &[]).output().unwrap());
+        assert_stored(&daemon, &file);
+        std::fs::remove_file(daemon.finished("f")).unwrap();
+    }
 }
 
 #[test]
