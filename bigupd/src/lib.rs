@@ -3,92 +3,46 @@
 //! It keeps no state of uploads in memory: each request reads the data folder and leaves it such that the next one, of
 //! whichever daemon, can go on.
 //!
-//! - [`settings`] - the table of all settings; [`config`] - reading and checking them.
-//! - [`sockets`] - where connections come in; [`service`] - what is told to systemd.
-//! - [`server`] - connections; [`tls`] - their certificates and handshakes; [`seats`] counts them, [`timed`] and [`pace`]
-//!   limit their time; [`lingering`] reads on after the last answer; [`memory`] bounds what their bodies take, and gives it
-//!   back; [`descriptors`] tells how many fit.
-//! - [`peer`] - where a request came from; [`forwarded`] - for whom a proxy asks.
-//! - [`host`] - the server that a request means; [`origins`] - which web pages may use the daemon.
-//! - [`client_certificate`] - the names in what a client showed.
-//! - [`access`] - who asks and what they may do; [`tokens`] - the tokens, and `bigupd token`.
-//! - [`routes`] - requests and answers; [`params`] reads queries, [`reply`] makes answers, [`answers`] large ones.
+//! - [`net`] - connections; [`http`] - requests and responses, a folder for each protocol.
+//! - [`admission`] - who may do what, and how much.
 //! - [`uploads`] - what a request means for its upload.
-//! - [`grants`] - what was granted and is not on the disk yet; [`census`] - the unfinished uploads that are; [`quota`] - what
-//!   counts below a prefix; [`turns`] - counting, one for all who wait.
-//! - [`contents`] - what finished files hold whose digest is not certain.
-//! - [`body`], [`intake`]: bytes from the body to the disk; [`fresh`] keeps open what just came; [`shares`] - the threads for
-//!   that and all else that may block.
-//! - [`mergers`] - starting and watching mergers.
-//! - [`hooks`] - who is asked before an upload begins, and told of finished files.
-//! - [`look`] - looking after all uploads and info.ini.
-//! - [`metrics`] - what is counted; [`ready`] - whether uploads can be taken; [`watching`] answers who asks for either.
-//! - [`sweep`] - what is removed from time to time; [`expiry`] - the end of abandoned uploads.
-//! - [`check`] - `bigupd check`: comparing what is stored with its digests.
-//! - [`status`] - `bigupd status`; [`operate`] - `bigupd cancel`, `pause` and `resume`; [`owner`] - as whom they work.
+//! - [`mergers`] - starting and watching mergers; [`hooks`] - programs and URLs that are asked and told.
+//! - [`upkeep`] - what is done without being asked; [`commands`] - what operators run.
+//! - [`config`] - the settings; [`metrics`] - what is counted; [`readiness`] - whether uploads can be taken; [`systemd`] - what the
+//!   service manager is told; [`descriptors`] - how many files may be open.
 
-pub mod access;
-pub mod answers;
-pub mod body;
-pub mod census;
-pub mod check;
-pub mod client_certificate;
+pub mod admission;
+pub mod commands;
 pub mod config;
-pub mod contents;
 pub mod descriptors;
-pub mod expiry;
-pub mod forwarded;
-pub mod fresh;
-pub mod grants;
 pub mod hooks;
-pub mod host;
-pub mod intake;
-pub mod lingering;
-pub mod look;
-pub mod memory;
+pub mod http;
 pub mod mergers;
 pub mod metrics;
-pub mod operate;
-pub mod origins;
-pub mod owner;
-pub mod pace;
-pub mod params;
-pub mod peer;
-pub mod quota;
-pub mod ready;
-pub mod reply;
-pub mod routes;
-pub mod seats;
-pub mod server;
-pub mod service;
-pub mod settings;
-pub mod shares;
-pub mod sockets;
-pub mod status;
-pub mod sweep;
-pub mod timed;
-pub mod tls;
-pub mod tokens;
-pub mod turns;
+pub mod net;
+pub mod readiness;
+pub mod systemd;
+pub mod upkeep;
 pub mod uploads;
-pub mod watching;
 
+use admission::origins::Origins;
 use bigup_core::storage::data_dir::DataDir;
 use config::{Config, Limits};
-use expiry::Times;
-use look::News;
+use http::native::routes::{self, App};
+use http::probes::{self, Watching};
 use mergers::Mergers;
 use metrics::Metrics;
-use origins::Origins;
-use ready::Readiness;
-use routes::App;
-use sockets::Listeners;
+use net::listeners::Listeners;
+use net::tls::Tls;
+use net::{body_memory, server};
+use readiness::Readiness;
 use std::sync::Arc;
 use std::time::Duration;
-use tls::Tls;
 use tokio::sync::watch;
-use uploads::Uploads;
-use watching::Watching;
+use upkeep::expiry::Times;
+use upkeep::reconcile::{self, News};
+use upkeep::sweep;
+use uploads::{Uploads, fresh};
 
 /// Most connections of those who watch the daemon: more than anybody has of them.
 const MAX_WATCHERS: u64 = 256;
@@ -112,9 +66,9 @@ pub async fn run(
     let news = News::default();
     let metrics = uploads.metrics.clone();
     let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), Times::of(config), metrics.clone()));
-    let looker = tokio::spawn(look::look_forever(uploads.clone(), mergers.clone(), news.clone()));
-    let reporter = tokio::spawn(service::report_forever(urls, data.clone(), mergers.clone()));
-    let memory = tokio::spawn(memory::give_back_forever());
+    let looker = tokio::spawn(reconcile::look_forever(uploads.clone(), mergers.clone(), news.clone()));
+    let reporter = tokio::spawn(systemd::report_forever(urls, data.clone(), mergers.clone()));
+    let memory = tokio::spawn(body_memory::give_back_forever());
     let fresh = tokio::spawn(fresh::let_go_forever(uploads.fresh.clone()));
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
@@ -139,7 +93,7 @@ pub async fn run(
         // It would start mergers again.
         looks.abort();
         reports.abort();
-        service::stopping();
+        systemd::stopping();
         mergers.stop();
         stopping.send_replace(true);
     };
@@ -160,7 +114,7 @@ pub async fn run(
 async fn serve_watchers(listeners: Option<Listeners>, watching: Watching, origins: Origins, metrics: Metrics) {
     let Some(listeners) = listeners else { return };
     let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };
-    let (routes, never) = (watching::routes(watching, origins), std::future::pending());
+    let (routes, never) = (probes::routes(watching, origins), std::future::pending());
     server::serve(listeners, None, routes, &limits, metrics, never, Duration::ZERO).await;
 }
 

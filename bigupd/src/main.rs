@@ -3,12 +3,15 @@
 use anyhow::Context;
 use bigup_core::protocol::name::printable;
 use bigup_core::storage::data_dir::DataDir;
+use bigupd::admission::thread_shares;
+use bigupd::commands::{cancel, check, pause, status};
 use bigupd::config::{Arguments, Command, Config, Limits, Mode};
-use bigupd::operate::{cancel, pause};
-use bigupd::service;
-use bigupd::sockets::{Listen, Listeners, Passed};
-use bigupd::tls::Tls;
-use bigupd::{check, descriptors, memory, shares, status, watching};
+use bigupd::descriptors;
+use bigupd::http::probes;
+use bigupd::net::body_memory;
+use bigupd::net::listeners::{Listen, Listeners, Passed};
+use bigupd::net::tls::Tls;
+use bigupd::systemd;
 use clap::Parser;
 use nix::libc::SIGXFSZ;
 use nix::sys::resource::{Resource, getrlimit};
@@ -55,10 +58,12 @@ fn main() -> ExitCode {
         Err(mistake) => return refuse(&[mistake]),
     };
     listen_as_passed(&mut config, &passed);
-    if let Err(mistake) = bigupd::access::check_listen(&config).and_then(|()| bigupd::origins::check_any(&config)) {
+    if let Err(mistake) =
+        bigupd::admission::access::check_listen(&config).and_then(|()| bigupd::admission::origins::check_any(&config))
+    {
         return refuse(&[mistake]);
     }
-    config.metrics_listen.and_then(watching::warning).into_iter().for_each(|warning| log::warn!("{warning}"));
+    config.metrics_listen.and_then(probes::warning).into_iter().for_each(|warning| log::warn!("{warning}"));
     let hooks = config.hooks.mistakes();
     let tls = match config.tls.as_ref().map(Tls::load).transpose() {
         Ok(tls) if hooks.is_empty() => tls.map(Arc::new),
@@ -120,8 +125,8 @@ fn fit_file_size(limits: &mut Limits) {
 }
 
 fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
-    memory::keep_some();
-    memory::BODIES.limit(config.limits.body_memory);
+    body_memory::keep_some();
+    body_memory::BODIES.limit(config.limits.body_memory);
     let data = DataDir::create(&config.data_dir)?.with_modes(config.modes);
     let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
     warn_of_mounts(&data);
@@ -141,7 +146,7 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
         // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
         let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");
         log::info!("listening on {urls}, data in {}", data.root().display());
-        service::ready(&urls);
+        systemd::ready(&urls);
         bigupd::run(listeners, urls, data, config, tls, for_watchers, stop).await;
         Ok(())
     });
@@ -153,7 +158,7 @@ fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> 
 /// A thread for each processor, and others for what waits on a disk.
 fn runtime() -> io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().max_blocking_threads(shares::THREADS).thread_keep_alive(THREAD_IDLE).build()
+    builder.enable_all().max_blocking_threads(thread_shares::THREADS).thread_keep_alive(THREAD_IDLE).build()
 }
 
 /// Whether what is finished can be moved to where it belongs, as far as the data folder is there yet.
@@ -184,7 +189,7 @@ fn listen_for_watchers(address: SocketAddr) -> anyhow::Result<Listeners> {
 /// Reads certificates again at each SIGHUP. Without TLS there is nothing to read, and the signal ends nothing either.
 async fn reload_forever(mut hangup: Signal, tls: Option<Arc<Tls>>) {
     while hangup.recv().await.is_some() {
-        service::reloading(|| reload(tls.as_deref()));
+        systemd::reloading(|| reload(tls.as_deref()));
     }
 }
 
@@ -235,7 +240,7 @@ mod tests {
         let text = include_str!("../../docs/operations.md").replace("\n ", "");
         assert!(text.contains(&format!(
             "at most {}. One without work ends after {} s",
-            shares::THREADS,
+            thread_shares::THREADS,
             THREAD_IDLE.as_secs()
         )));
     }

@@ -11,7 +11,7 @@
 
 use crate::descriptors;
 use crate::metrics::{Failure, MergerEnd, Metrics};
-use crate::service;
+use crate::systemd;
 use crate::uploads::{Standing, Uploads};
 use bigup_core::merger_events::{Event, How};
 use bigup_core::protocol::name::FileName;
@@ -255,7 +255,7 @@ impl Mergers {
         for (flag, mode) in [("--file-mode", modes.file), ("--dir-mode", modes.dir)] {
             command.args(mode.map(|mode| format!("{flag}={mode:o}")));
         }
-        service::forget_in(&mut command);
+        systemd::forget_in(&mut command);
         descriptors::as_at_start(&mut command);
         // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.
         command.stdin(Stdio::null()).stdout(Stdio::piped());

@@ -4,7 +4,7 @@
 //! data folder, whoever works on it. No label has a value that a client could choose, so their number is bounded; series
 //! of known labels are there from the start, with 0.
 
-use crate::reply::Reply;
+use crate::http::reply::Reply;
 use bigup_core::merger_events::{Event, time};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
@@ -546,7 +546,7 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reply::Refusal;
+    use crate::http::reply::Refusal;
     use bigup_core::protocol::native::ErrorCode;
 
     #[track_caller]

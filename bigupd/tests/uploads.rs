@@ -8,10 +8,10 @@ use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::BootId;
 use bigup_core::storage::spool::{Publication, Record, Spool, Upload};
 use bigup_core::storage::store::{self, Stamp};
-use bigupd::access::Access;
+use bigupd::admission::access::Access;
 use bigupd::config::{Config, SliceAck};
-use bigupd::params::BeginAsk;
-use bigupd::peer::Peer;
+use bigupd::http::native::query::BeginAsk;
+use bigupd::net::peer::Peer;
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Uploads};
 use std::fs;
 use std::io::Write;
@@ -224,9 +224,9 @@ fn an_upload_of_another_version_is_left_alone_by_whatever_is_asked() {
     }
     assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("version 2"));
     assert!(uploads.digests(&asked.name, 0, 9).unwrap_err().message.contains("version 2"));
-    bigupd::sweep::clean(&uploads.data, Duration::ZERO).unwrap();
-    let times = bigupd::expiry::Times { any: Some(Duration::ZERO), begun: Some(Duration::ZERO) };
-    bigupd::expiry::expire(&uploads.data, times, &uploads.metrics).unwrap();
+    bigupd::upkeep::sweep::clean(&uploads.data, Duration::ZERO).unwrap();
+    let times = bigupd::upkeep::expiry::Times { any: Some(Duration::ZERO), begun: Some(Duration::ZERO) };
+    bigupd::upkeep::expiry::expire(&uploads.data, times, &uploads.metrics).unwrap();
     assert!(spool.path().join("1.left.part").exists());
     fs::write(&json, right).unwrap();
     let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };

@@ -15,10 +15,10 @@ use bigup_core::storage::spool::{FINISHED, Record, Spool};
 use bigup_merger::{Config, Ended, Events, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
-use bigupd::access::Access;
-use bigupd::operate::Done;
-use bigupd::params::BeginAsk;
-use bigupd::reply::{Refusal, against_upload};
+use bigupd::admission::access::Access;
+use bigupd::commands::Done;
+use bigupd::http::native::query::BeginAsk;
+use bigupd::http::reply::{Refusal, against_upload};
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
@@ -505,7 +505,7 @@ impl World {
             Op::KillMerger { after_micros } => self.kill_merger(Duration::from_micros(after_micros)),
             Op::Cancel => self.cancel(),
             Op::Clean => {
-                bigupd::sweep::clean(&self.data, Duration::ZERO).expect("leftovers can be removed");
+                bigupd::upkeep::sweep::clean(&self.data, Duration::ZERO).expect("leftovers can be removed");
                 self.model.cancelled.clear();
             }
             Op::Reboot => self.reboot(),
@@ -710,7 +710,7 @@ impl World {
     }
 
     fn cancel(&mut self) {
-        let done = bigupd::operate::cancel::cancel(&self.data, &self.name, Duration::ZERO).expect("nobody is at work");
+        let done = bigupd::commands::cancel::cancel(&self.data, &self.name, Duration::ZERO).expect("nobody is at work");
         match self.model.upload.take() {
             None => assert!(matches!(done, Done::NoUpload(_))),
             Some(upload) => {

@@ -302,7 +302,7 @@ fn a_push_whose_upload_is_cancelled_ends_and_may_begin_anew_a_minute_later() {
     assert!(data::same(&file, &daemon.finished("f")));
     assert_eq!(exit_code(&daemon.data(), &["cancel", "f"]), 4);
     assert!(data::same(&file, &daemon.finished("f")), "finished files are not touched");
-    bigupd::sweep::clean(&DataDir::open(&daemon.data()).unwrap(), Duration::from_secs(60)).unwrap();
+    bigupd::upkeep::sweep::clean(&DataDir::open(&daemon.data()).unwrap(), Duration::from_secs(60)).unwrap();
     assert_eq!(daemon.spools(), [""; 0], "marks are swept");
 }
 

@@ -4,7 +4,7 @@
 use bigup_tests::daemon::list;
 use bigup_tests::docs::root;
 use bigup_tests::programs;
-use bigupd::settings::SETTINGS;
+use bigupd::config::settings::SETTINGS;
 use std::process::{Command, Output};
 
 fn run(command: &mut Command) -> Output {

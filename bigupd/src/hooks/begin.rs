@@ -4,9 +4,9 @@
 //! asked about. What waits for an answer holds a thread, so there are bounds to how many may.
 
 use super::{Answer, Caller, HookSettings, Question, Stop};
+use crate::http::native::query::BeginAsk;
+use crate::http::reply::Refusal;
 use crate::metrics::{self, Limit, Metrics};
-use crate::params::BeginAsk;
-use crate::reply::Refusal;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::disk::random_suffix;

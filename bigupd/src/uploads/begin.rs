@@ -3,12 +3,12 @@
 use super::limits::Stop;
 use super::refusals::{cannot_be_finished, in_the_way, no_room};
 use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
-use crate::access::Access;
-use crate::grants::{Grant, What};
-use crate::operate::cancel::take_from_merger;
-use crate::params::BeginAsk;
-use crate::quota;
-use crate::reply::{Refusal, against_upload};
+use crate::admission::access::Access;
+use crate::admission::grants::{Grant, What};
+use crate::admission::quota;
+use crate::commands::cancel::take_from_merger;
+use crate::http::native::query::BeginAsk;
+use crate::http::reply::{Refusal, against_upload};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;

@@ -1,11 +1,11 @@
 //! What of an upload is too much, and how many of them there may be.
 
 use super::{ATTEMPTS, Uploads};
-use crate::access::Access;
-use crate::grants::{Ask, Grant, Over, Uncounted, What};
+use crate::admission::access::Access;
+use crate::admission::grants::{Ask, Grant, Over, Uncounted, What};
+use crate::admission::quota::{Amount, Quota};
+use crate::http::reply::Refusal;
 use crate::metrics::Limit;
-use crate::quota::{Amount, Quota};
-use crate::reply::Refusal;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;

@@ -1,6 +1,6 @@
 use super::*;
-use crate::quota::BLOCK;
-use crate::tokens::Prefix;
+use crate::admission::quota::BLOCK;
+use crate::admission::tokens::Prefix;
 use bigup_core::protocol::digest::SliceHasher;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;

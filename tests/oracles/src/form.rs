@@ -2,10 +2,10 @@
 //! body is read as it is, in one piece and in many; and it is put into a form as its only field, which must give it back.
 
 use bigup_core::protocol::native::ErrorCode;
-use bigupd::body::{Body, raw_body};
 use bigupd::config::Config;
-use bigupd::pace::Pace;
-use bigupd::reply::Refusal;
+use bigupd::http::body::{Body, raw_body};
+use bigupd::http::reply::Refusal;
+use bigupd::net::min_rate::Pace;
 use bytes::Bytes;
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::info_ini::{InfoIni, key};
 use bigup_core::storage::space::Room;
 use bigup_core::storage::spool::{Spool, Upload};
-use bigupd::look::Looker;
+use bigupd::upkeep::reconcile::Looker;
 use ini::{Ini, ParseOption, Properties};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

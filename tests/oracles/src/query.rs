@@ -6,9 +6,9 @@ use crate::plan::assert_sound;
 use bigup_cli::query::Query;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::native::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
-use bigupd::access::Access;
-use bigupd::params::{BeginAsk, Params};
-use bigupd::reply::Refusal;
+use bigupd::admission::access::Access;
+use bigupd::http::native::query::{BeginAsk, Params};
+use bigupd::http::reply::Refusal;
 
 /// Checks a query string.
 ///

@@ -4,7 +4,7 @@ use crate::name::assert_harmless;
 use base64::Engine;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::units::{parse_duration, parse_size, parse_u64, show_size};
-use bigupd::intake::parse_content_digest;
+use bigupd::http::receive::parse_content_digest;
 
 /// Checks a text.
 ///

@@ -2,7 +2,7 @@
 
 use crate::pages::Page;
 use crate::sections::{self, Entry, Section};
-use bigupd::settings::{SETTINGS, Setting};
+use bigupd::config::settings::{SETTINGS, Setting};
 use clap::Command;
 use clap_mangen::Man;
 use roff::{Inline, Roff, bold, italic, roman};

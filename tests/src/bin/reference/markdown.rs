@@ -2,7 +2,7 @@
 
 use crate::pages::{self, Page};
 use crate::sections::{self, Section};
-use bigupd::settings;
+use bigupd::config::settings;
 use clap::{Arg, Command};
 
 const HEAD: &str = "\

@@ -2,7 +2,7 @@
 //! [`crate::man`] from the texts here.
 
 use crate::markdown::{cell, escaped};
-use bigupd::settings::{SETTINGS, Setting, Topic};
+use bigupd::config::settings::{SETTINGS, Setting, Topic};
 
 /// What the package sets, in place of defaults.
 const OF_THE_PACKAGE: [(&str, &str); 1] = [("data_dir", "/var/lib/bigup")];

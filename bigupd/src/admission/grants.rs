@@ -1,0 +1,718 @@
+//! What was granted and is not on the disk yet.
+//!
+//! Limits count what is on the disk: unfinished uploads ([`crate::admission::upload_count`]), and what lies below a quota's prefix
+//! ([`crate::admission::quota`]). Between the look and the moment at which what was granted can be seen there others ask, too. So a
+//! [`Grant`] counts from the decision on, which is made under one lock, for as long as it lives; and what
+//! [landed](Grant::landed) on the disk counts until the next count, which sees it there.
+//!
+//! ```text
+//! at work    granted; a spool is being made, a slice or a small file arrives       counts
+//! landed     it is on the disk, and came there after the last count began          counts
+//! counted    a count that began later has seen it, or has not: it was removed      counts by that
+//! given up   the grant was dropped without having landed                           counts no more
+//! ```
+//! What lands while a count is at work may be seen by it and counts as landed too: once too much rather than not at all.
+//! So nothing is refused by a sum in which something landed; it is counted anew first, once for all who wait for that.
+//! Nor is anything refused for good because of what is at work: that may be the same request, sent before over a connection
+//! that broke, and it may be on the disk and counted there already. Whoever asks is to come back.
+//! No lock is held meanwhile. Another daemon's grants are seen by the next count.
+
+use crate::admission::quota::{self, Amount, Quota};
+use crate::admission::tokens::Prefix;
+use crate::admission::turns::Turns;
+use crate::admission::upload_count::{Census, Listed};
+use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a count of uploads is good while there is room: by as much may daemons that share a folder miss each other's.
+const UPLOADS_HOLD: Duration = Duration::from_secs(2);
+
+/// The same once there is none: so long may one that ended still count.
+const UPLOADS_HOLD_WHEN_FULL: Duration = Duration::from_millis(200);
+
+/// Shortest time for which a count of what lies below a prefix is good.
+const TREE_HOLDS: Duration = Duration::from_secs(5);
+
+/// It is good this many times as long as it took, so that little of the time is spent on counting.
+const TREE_HOLDS_TIMES: u32 = 20;
+
+/// What somebody asks to add.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// Name of the file.
+    pub name: &'a FileName,
+    /// The token that asks; None stands for all who have none.
+    pub token: Option<&'a str>,
+    /// What it is.
+    pub what: What,
+    /// Most unfinished uploads of all.
+    pub most_uploads: u64,
+    /// Most of those of the token. None: any number.
+    pub most_of_token: Option<u64>,
+    /// The quota that it has to fit into. None: there is none.
+    pub quota: Option<&'a Quota>,
+}
+
+/// What is to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An upload of a file of this many bytes, to be begun.
+    Upload(u64),
+    /// A file of this many bytes that comes in one request, and counts as an upload until then.
+    Draft(u64),
+    /// An upload that is there and is to be this token's.
+    TakeOver,
+    /// A slice of this many bytes of an upload that counts by what it holds.
+    Slice(u64),
+    /// So many bytes more than an upload has counted for, its slices at work being among them.
+    Growth(u64),
+}
+
+/// Why something does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// There are as many unfinished uploads as there may be.
+    Uploads,
+    /// The token has so many.
+    OfToken(u64),
+    /// The quota: so much is there, and so much was asked for.
+    Quota(Amount, Amount),
+    /// The quota, because of what others are adding: it would fit without that.
+    QuotaForNow,
+}
+
+/// What is to be counted before it can be told whether something fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Uncounted {
+    /// The unfinished uploads.
+    Uploads,
+    /// What lies below this prefix.
+    Below(Prefix),
+}
+
+/// The grants of a daemon. Copies share them.
+#[derive(Clone, Debug)]
+pub struct Grants(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    data: DataDir,
+    census: Census,
+    book: Mutex<Book>,
+    listing: Turns,
+    trees: Mutex<HashMap<Prefix, Arc<Turns>>>,
+}
+
+/// Something that was granted. Dropped, it counts no more.
+#[derive(Debug)]
+pub struct Grant {
+    grants: Grants,
+    number: u64,
+}
+
+/// Where something counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    /// Among all unfinished uploads.
+    Uploads,
+    /// Among those of a token; None: of all who have none.
+    UploadsOf(Option<String>),
+    /// Below a prefix that somebody has a quota for.
+    Below(Prefix),
+}
+
+/// What counts in one place; of uploads `files` is their number.
+#[derive(Debug, Default)]
+struct Tally {
+    at_work: Amount,
+    /// Since the count that stands began.
+    landed: Amount,
+    /// Since the one that is at work began.
+    landed_meanwhile: Amount,
+}
+
+/// What a count found.
+#[derive(Clone, Copy, Debug)]
+struct Found<T> {
+    what: T,
+    began: Instant,
+    /// Until when it is good.
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    /// Folders that were there; those after them are to be made.
+    folders_there: u64,
+    token: Option<String>,
+    what: What,
+    /// Bytes for which it counts while it is at work.
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    last: u64,
+    at_work: HashMap<u64, Entry>,
+    tallies: HashMap<Place, Tally>,
+    listed: Option<Found<Arc<Listed>>>,
+    below: HashMap<Prefix, Found<Amount>>,
+}
+
+/// What a look into the book says.
+enum Verdict {
+    Granted(u64),
+    Over(Over),
+    /// Nothing, before this was counted anew.
+    Uncounted(Uncounted),
+}
+
+impl Grants {
+    /// None yet, on `data`.
+    pub fn new(data: DataDir) -> Grants {
+        let (census, book, listing, trees) = Default::default();
+        Grants(Arc::new(Inner { data, census, book, listing, trees }))
+    }
+
+    /// Grants what is asked for, or says why not. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The data folder cannot be read.
+    pub fn take(&self, ask: &Ask<'_>) -> io::Result<Result<Grant, Over>> {
+        let asked = Instant::now();
+        loop {
+            match self.take_counted(ask, asked) {
+                Ok(decided) => return Ok(decided),
+                Err(uncounted) => self.count(&uncounted, asked)?,
+            }
+        }
+    }
+
+    /// The same by what was counted, of one who asked first at the moment `asked`: nothing is waited for.
+    ///
+    /// # Errors
+    /// This is to be [counted](Grants::count) first. What was counted since `asked` is not told again.
+    pub fn take_counted(&self, ask: &Ask<'_>, asked: Instant) -> Result<Result<Grant, Over>, Uncounted> {
+        // A slice's upload was granted its folders when it began.
+        let folders_there = match ask.what {
+            What::Upload(_) | What::Draft(_) => quota::folders_there(&self.0.data, ask.name),
+            What::TakeOver | What::Slice(_) | What::Growth(_) => u64::MAX,
+        };
+        let verdict = self.book().decide(ask, folders_there, asked);
+        match verdict {
+            Verdict::Granted(number) => Ok(Ok(Grant { grants: self.clone(), number })),
+            Verdict::Over(over) => Ok(Err(over)),
+            Verdict::Uncounted(what) => Err(what),
+        }
+    }
+
+    /// Counts this, unless somebody has counted it since the moment `asked`. Takes its time.
+    ///
+    /// # Errors
+    /// The data folder cannot be read.
+    pub fn count(&self, what: &Uncounted, asked: Instant) -> io::Result<()> {
+        match what {
+            Uncounted::Uploads => self.count_uploads(asked),
+            Uncounted::Below(prefix) => self.count_below(prefix, asked),
+        }
+    }
+
+    fn count_uploads(&self, since: Instant) -> io::Result<()> {
+        self.0.listing.count_since(since, || {
+            let began = Instant::now();
+            self.book().count_begins(|place| !matches!(place, Place::Below(_)));
+            let listed = Arc::new(self.0.census.look(&self.0.data)?);
+            let mut book = self.book();
+            book.count_ends(|place| !matches!(place, Place::Below(_)));
+            book.listed = Some(Found { what: listed, began, until: began + UPLOADS_HOLD });
+            Ok(())
+        })
+    }
+
+    fn count_below(&self, prefix: &Prefix, since: Instant) -> io::Result<()> {
+        self.turns(prefix).count_since(since, || {
+            let began = Instant::now();
+            let here = |place: &Place| matches!(place, Place::Below(below) if below == prefix);
+            self.book().count_begins(here);
+            self.count_uploads(began)?;
+            let listed = self.book().listed.as_ref().map(|found| Arc::clone(&found.what)).unwrap_or_default();
+            let what = quota::count(&self.0.data, prefix, &listed)?;
+            let mut book = self.book();
+            book.count_ends(here);
+            let until = Instant::now() + TREE_HOLDS.max(began.elapsed() * TREE_HOLDS_TIMES);
+            book.below.insert(prefix.clone(), Found { what, began, until });
+            Ok(())
+        })
+    }
+
+    fn turns(&self, prefix: &Prefix) -> Arc<Turns> {
+        let mut trees = self.0.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(trees.entry(prefix.clone()).or_default())
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Grants {
+    /// Does `work` while nobody else can count what lies below `prefix`, and no count of it is good any more. `work` may ask
+    /// whether somebody waits for one.
+    pub(crate) fn while_counting(&self, prefix: &Prefix, work: impl FnOnce(&dyn Fn() -> bool)) {
+        let turns = self.turns(prefix);
+        // Beside the one here and that in the table.
+        let is_waited_for = || Arc::strong_count(&turns) > 2;
+        self.forget_counts();
+        let count = || {
+            work(&is_waited_for);
+            // Nothing was counted.
+            Err(io::ErrorKind::Interrupted.into())
+        };
+        assert!(turns.count_since(Instant::now(), count).is_err());
+    }
+
+    /// No count is good any more.
+    pub(crate) fn forget_counts(&self) {
+        self.book().below.clear();
+    }
+}
+
+impl Grant {
+    /// It is on the disk now, and counts as what is there.
+    pub fn landed(self) {
+        self.grants.book().end(self.number, true);
+        // Its drop finds nothing left of it.
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.grants.book().end(self.number, false);
+    }
+}
+
+impl Entry {
+    fn new(ask: &Ask<'_>, folders_there: u64, bytes: u64) -> Entry {
+        let token = ask.token.map(str::to_owned);
+        Entry { name: ask.name.as_str().to_owned(), folders_there, token, what: ask.what, bytes }
+    }
+
+    /// What it is where it counts among uploads, in all and of the token.
+    fn as_upload(&self) -> (bool, bool) {
+        match self.what {
+            What::Upload(_) | What::Draft(_) => (true, true),
+            What::TakeOver => (false, true),
+            What::Slice(_) | What::Growth(_) => (false, false),
+        }
+    }
+
+    /// What it is below `prefix`, which covers its name.
+    fn below(&self, prefix: &Prefix) -> Amount {
+        match self.what {
+            What::Upload(_) | What::Draft(_) => {
+                let folders = self.name.matches('/').count() as u64;
+                let above = prefix.as_str().matches('/').count() as u64;
+                let to_be_made = folders.saturating_sub(above.max(self.folders_there));
+                Amount::of_file(self.bytes).plus(Amount::of_folders(to_be_made))
+            }
+            What::TakeOver => Amount::default(),
+            What::Slice(_) => Amount { files: 0, ..Amount::of_file(self.bytes) },
+            What::Growth(_) => Amount { bytes: self.bytes, files: 0 },
+        }
+    }
+
+    /// The same where nothing else is at work: then it is not shared with slices.
+    fn below_by_itself(&self, prefix: &Prefix) -> Amount {
+        match self.what {
+            What::Growth(bytes) => Amount { bytes, files: 0 },
+            _ => self.below(prefix),
+        }
+    }
+
+    /// All places in which it counts, and for how much.
+    fn places(&self, book: &Book) -> Vec<(Place, Amount)> {
+        let one = Amount { bytes: 0, files: 1 };
+        let (of_all, of_token) = self.as_upload();
+        let uploads = of_all.then_some((Place::Uploads, one));
+        let own = of_token.then(|| (Place::UploadsOf(self.token.clone()), one));
+        let below = prefixes(&self.name).filter_map(|prefix| {
+            let place = Place::Below(prefix.clone());
+            book.tallies.contains_key(&place).then(|| (place, self.below(&prefix)))
+        });
+        uploads.into_iter().chain(own).chain(below).collect()
+    }
+}
+
+/// All prefixes that cover a name.
+fn prefixes(name: &str) -> impl Iterator<Item = Prefix> {
+    let ends = name.match_indices('/').map(|(at, _)| at + 1);
+    // A folder of a name can always be a prefix.
+    [0].into_iter().chain(ends).filter_map(|end| Prefix::try_from(name[..end].to_owned()).ok())
+}
+
+impl Book {
+    fn decide(&mut self, ask: &Ask<'_>, folders_there: u64, asked: Instant) -> Verdict {
+        if let Some(quota) = ask.quota {
+            self.know(&quota.prefix);
+        }
+        let bytes = match ask.what {
+            What::Upload(bytes) | What::Draft(bytes) | What::Slice(bytes) => bytes,
+            What::TakeOver => 0,
+            What::Growth(bytes) => bytes.saturating_sub(self.slices_at_work(ask.name)),
+        };
+        let entry = Entry::new(ask, folders_there, bytes);
+        let verdict = self.decide_uploads(&entry, ask, asked).or_else(|| self.decide_quota(&entry, ask, asked));
+        verdict.unwrap_or_else(|| Verdict::Granted(self.begin(entry)))
+    }
+
+    /// None: it is within the limits for uploads.
+    fn decide_uploads(&self, entry: &Entry, ask: &Ask<'_>, asked: Instant) -> Option<Verdict> {
+        let (of_all, of_token) = entry.as_upload();
+        let (most, most_of_token) = (of_all.then_some(ask.most_uploads), ask.most_of_token.filter(|_| of_token));
+        if most.is_none() && most_of_token.is_none() {
+            return None;
+        }
+        let now = Instant::now();
+        let Some(found) = self.listed.as_ref().filter(|found| found.began >= asked || now < found.until) else {
+            return Some(Verdict::Uncounted(Uncounted::Uploads));
+        };
+        let own = Place::UploadsOf(entry.token.clone());
+        let all = self.sum(&Place::Uploads, Amount { bytes: 0, files: found.what.number }).files;
+        let of_token = found.what.number_of(entry.token.as_deref());
+        let of_token = self.sum(&own, Amount { bytes: 0, files: of_token }).files;
+        let over = if most.is_some_and(|most| all >= most) {
+            Over::Uploads
+        } else if most_of_token.is_some_and(|most| of_token >= most) {
+            Over::OfToken(of_token)
+        } else {
+            return None;
+        };
+        let stands = found.began >= asked || now < found.began + UPLOADS_HOLD_WHEN_FULL;
+        Some(if stands { Verdict::Over(over) } else { Verdict::Uncounted(Uncounted::Uploads) })
+    }
+
+    /// None: it is within the quota.
+    fn decide_quota(&self, entry: &Entry, ask: &Ask<'_>, asked: Instant) -> Option<Verdict> {
+        let quota = ask.quota.filter(|quota| quota.prefix.covers(&entry.name))?;
+        let more = entry.below(&quota.prefix);
+        if more == Amount::default() {
+            return None;
+        }
+        let now = Instant::now();
+        let place = Place::Below(quota.prefix.clone());
+        let found = self.below.get(&quota.prefix).filter(|found| found.began >= asked || now < found.until);
+        let uncounted = || Some(Verdict::Uncounted(Uncounted::Below(quota.prefix.clone())));
+        let Some(found) = found else { return uncounted() };
+        let there = self.sum(&place, found.what);
+        if quota.allows(there.plus(more)) {
+            return None;
+        }
+        let has_landed = self.tallies.get(&place).is_some_and(|tally| tally.landed != Amount::default());
+        let stands = found.began >= asked || !has_landed;
+        if !stands {
+            return uncounted();
+        }
+        // What is at work may be the same request, sent before, and may be on the disk and counted there already.
+        let tally = self.tallies.get(&place);
+        let at_rest = found.what.plus(tally.map_or(Amount::default(), |tally| tally.landed));
+        let passes = quota.allows(at_rest.plus(entry.below_by_itself(&quota.prefix)));
+        Some(Verdict::Over(if passes { Over::QuotaForNow } else { Over::Quota(there, more) }))
+    }
+
+    fn sum(&self, place: &Place, found: Amount) -> Amount {
+        self.tallies.get(place).map_or(found, |tally| found.plus(tally.landed).plus(tally.at_work))
+    }
+
+    /// From now on what counts below `prefix` is written down.
+    fn know(&mut self, prefix: &Prefix) {
+        let place = Place::Below(prefix.clone());
+        if self.tallies.contains_key(&place) {
+            return;
+        }
+        let below = self.at_work.values().filter(|entry| prefix.covers(&entry.name)).map(|entry| entry.below(prefix));
+        let at_work = below.fold(Amount::default(), Amount::plus);
+        self.tallies.insert(place, Tally { at_work, ..Tally::default() });
+    }
+
+    /// Bytes of the slices that are at work of an upload.
+    fn slices_at_work(&self, name: &FileName) -> u64 {
+        self.slices_of(name.as_str()).map(|entry| entry.bytes.max(quota::BLOCK)).sum()
+    }
+
+    fn slices_of(&self, name: &str) -> impl Iterator<Item = &Entry> {
+        self.at_work.values().filter(move |entry| entry.name == name && matches!(entry.what, What::Slice(_)))
+    }
+
+    fn begin(&mut self, entry: Entry) -> u64 {
+        for (place, amount) in entry.places(self) {
+            let tally = self.tallies.entry(place).or_default();
+            tally.at_work = tally.at_work.plus(amount);
+        }
+        self.last += 1;
+        self.at_work.insert(self.last, entry);
+        self.last
+    }
+
+    /// A grant is at work no more.
+    fn end(&mut self, number: u64, landed: bool) {
+        let Some(mut entry) = self.at_work.remove(&number) else { return };
+        for (place, amount) in entry.places(self) {
+            let tally = self.tallies.entry(place).or_default();
+            tally.at_work = tally.at_work.minus(amount);
+        }
+        if landed {
+            self.land(&mut entry);
+        }
+        // Of the many that come and go nothing is to be left.
+        self.tallies.retain(|place, tally| matches!(place, Place::Below(_)) || !tally.is_empty());
+    }
+
+    fn land(&mut self, entry: &mut Entry) {
+        if let What::Growth(all) = entry.what {
+            // The upload counts with its size now, and its slices at work are part of that.
+            entry.bytes = all;
+            let name = entry.name.clone();
+            let slices =
+                self.at_work.iter().filter(|(_, slice)| slice.name == name && matches!(slice.what, What::Slice(_)));
+            let numbers: Vec<u64> = slices.map(|(number, _)| *number).collect();
+            numbers.into_iter().for_each(|number| self.end(number, false));
+        }
+        for (place, amount) in entry.places(self) {
+            // A draft is no upload any more: its file is finished.
+            if matches!(entry.what, What::Draft(_)) && !matches!(place, Place::Below(_)) {
+                continue;
+            }
+            let tally = self.tallies.entry(place).or_default();
+            tally.landed = tally.landed.plus(amount);
+            tally.landed_meanwhile = tally.landed_meanwhile.plus(amount);
+        }
+    }
+
+    fn count_begins(&mut self, of: impl Fn(&Place) -> bool) {
+        for (_, tally) in self.tallies.iter_mut().filter(|(place, _)| of(place)) {
+            tally.landed_meanwhile = Amount::default();
+        }
+    }
+
+    fn count_ends(&mut self, of: impl Fn(&Place) -> bool) {
+        for (_, tally) in self.tallies.iter_mut().filter(|(place, _)| of(place)) {
+            tally.landed = std::mem::take(&mut tally.landed_meanwhile);
+        }
+    }
+}
+
+impl Tally {
+    fn is_empty(&self) -> bool {
+        [self.at_work, self.landed, self.landed_meanwhile].iter().all(|amount| *amount == Amount::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::quota::BLOCK;
+    use bigup_core::protocol::plan::Plan;
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::{Spool, Upload};
+    use std::fs;
+    use std::sync::Barrier;
+
+    const UNIT: u64 = 10 * BLOCK;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        data: DataDir,
+        grants: Grants,
+        quota: Quota,
+    }
+
+    impl Fixture {
+        fn new(quota: u64) -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::create(dir.path()).unwrap();
+            fs::create_dir(data.files().join("a")).unwrap();
+            let quota = Quota { prefix: "a".parse().unwrap(), bytes: Some(quota), files: None };
+            Fixture { _dir: dir, grants: Grants::new(data.clone()), data, quota }
+        }
+
+        fn take(&self, name: &str, what: What) -> Result<Grant, Over> {
+            let name = FileName::new(name).unwrap();
+            let ask = Ask {
+                name: &name,
+                token: Some("t"),
+                what,
+                most_uploads: 5,
+                most_of_token: Some(4),
+                quota: Some(&self.quota),
+            };
+            self.grants.take(&ask).unwrap()
+        }
+
+        fn other(&self, name: &str, what: What) -> Result<Grant, Over> {
+            let name = FileName::new(name).unwrap();
+            let ask = Ask { name: &name, token: None, what, most_uploads: 5, most_of_token: None, quota: None };
+            self.grants.take(&ask).unwrap()
+        }
+
+        fn begin(&self, name: &str, size: u64) {
+            let plan = Plan::new(None, Some(BLOCK), Some(size)).unwrap();
+            let upload =
+                Upload { token: Some("t".to_owned()), ..Upload::begin(FileName::new(name).unwrap(), plan, None) };
+            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
+        }
+    }
+
+    #[track_caller]
+    fn assert_over(taken: Result<Grant, Over>, there: u64, more: u64) {
+        match taken {
+            Err(Over::Quota(is, was_asked)) => assert_eq!((is.bytes, was_asked.bytes), (there, more)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_grant_counts_until_it_is_dropped_and_then_by_what_is_on_the_disk() {
+        let f = Fixture::new(2 * UNIT);
+        let first = f.take("a/x", What::Upload(UNIT)).unwrap();
+        assert_eq!(f.take("a/y", What::Upload(UNIT + 1)).unwrap_err(), Over::QuotaForNow);
+        assert_over(f.take("a/y", What::Upload(2 * UNIT + 1)), UNIT, 2 * UNIT + 1);
+        drop(first);
+        let whole = f.take("a/y", What::Upload(2 * UNIT)).unwrap();
+        f.begin("a/y", 2 * UNIT);
+        whole.landed();
+        assert_over(f.take("a/z", What::Draft(1)), 2 * UNIT, BLOCK);
+    }
+
+    #[test]
+    fn nothing_is_refused_for_good_because_of_its_own_twin() {
+        let f = Fixture::new(3 * UNIT);
+        // Sent again while the first one is at work.
+        let first = f.take("a/x", What::Upload(2 * UNIT)).unwrap();
+        assert_eq!(f.take("a/x", What::Upload(2 * UNIT)).unwrap_err(), Over::QuotaForNow);
+        // A count finds it on the disk, and the grant is still at work.
+        f.begin("a/x", 2 * UNIT);
+        f.grants.book().below.clear();
+        assert_eq!(f.take("a/y", What::Draft(UNIT)).unwrap_err(), Over::QuotaForNow);
+        first.landed();
+        drop(f.take("a/y", What::Draft(UNIT)).unwrap());
+    }
+
+    #[test]
+    fn an_upload_that_tells_too_large_a_size_is_refused_for_good_also_by_its_last_slice() {
+        let f = Fixture::new(4 * UNIT);
+        f.take("a/y", What::Draft(2 * UNIT)).unwrap().landed();
+        std::fs::write(f.data.files().join("a/y"), vec![0; 2 * UNIT as usize]).unwrap();
+        let _slice = f.take("a/x", What::Slice(UNIT)).unwrap();
+        assert_over(f.take("a/x", What::Growth(3 * UNIT)), 3 * UNIT, 2 * UNIT);
+    }
+
+    #[test]
+    fn nothing_is_refused_by_a_sum_of_what_landed() {
+        let f = Fixture::new(2 * UNIT);
+        // Landed, and gone by the hand of somebody else.
+        f.take("a/x", What::Draft(2 * UNIT)).unwrap().landed();
+        drop(f.take("a/y", What::Draft(2 * UNIT)).unwrap());
+    }
+
+    #[test]
+    fn of_many_at_once_as_many_are_granted_as_fit() {
+        for _ in 0..20 {
+            let f = Fixture::new(2 * UNIT);
+            let gate = Barrier::new(16);
+            let granted: Vec<Grant> = std::thread::scope(|scope| {
+                let ask = |i| {
+                    let (f, gate) = (&f, &gate);
+                    scope.spawn(move || {
+                        gate.wait();
+                        f.take(&format!("a/{i}"), What::Upload(UNIT)).ok()
+                    })
+                };
+                let asked: Vec<_> = (0..16).map(ask).collect();
+                asked.into_iter().filter_map(|asked| asked.join().unwrap()).collect()
+            });
+            assert_eq!(granted.len(), 2);
+        }
+    }
+
+    #[test]
+    fn whoever_has_no_quota_counts_in_those_of_others() {
+        let f = Fixture::new(2 * UNIT);
+        let before = f.other("a/x", What::Upload(UNIT)).unwrap();
+        let own = f.take("a/y", What::Upload(BLOCK)).unwrap();
+        let after = f.other("a/z", What::Draft(UNIT)).unwrap();
+        assert_eq!(f.take("a/w", What::Slice(1)).unwrap_err(), Over::QuotaForNow);
+        drop((before, own));
+        drop(f.take("a/w", What::Slice(1)).unwrap());
+        after.landed();
+        f.other("b/a/x", What::Upload(100 * UNIT)).unwrap().landed();
+        drop(f.take("a/w", What::Draft(2 * UNIT)).unwrap());
+    }
+
+    #[test]
+    fn uploads_count_in_all_and_of_each_token() {
+        let f = Fixture::new(u64::MAX);
+        for i in 0..3 {
+            let grant = f.take(&format!("a/{i}"), What::Upload(1)).unwrap();
+            f.begin(&format!("a/{i}"), 1);
+            grant.landed();
+        }
+        let draft = f.take("a/d", What::Draft(1)).unwrap();
+        assert_eq!(f.take("a/e", What::Upload(1)).unwrap_err(), Over::OfToken(4));
+        assert_eq!(f.take("a/e", What::TakeOver).unwrap_err(), Over::OfToken(4));
+        let other = f.other("e", What::Upload(1)).unwrap();
+        assert_eq!(f.other("f", What::Draft(1)).unwrap_err(), Over::Uploads);
+        draft.landed();
+        drop(f.take("a/e", What::Upload(1)).unwrap());
+        drop(f.take("a/e", What::TakeOver).unwrap());
+        drop(other);
+        // Another daemon began it, which is seen within seconds.
+        f.begin("late", 1);
+        let deadline = Instant::now() + 60 * UPLOADS_HOLD;
+        while f.take("a/0", What::TakeOver).is_ok() {
+            assert!(Instant::now() < deadline, "it is not seen");
+            std::thread::sleep(UPLOADS_HOLD_WHEN_FULL);
+        }
+    }
+
+    #[test]
+    fn an_upload_whose_size_is_told_counts_with_that_and_no_more_with_its_slices() {
+        let f = Fixture::new(4 * UNIT);
+        let slices: Vec<Grant> = (0..3).map(|_| f.take("a/x", What::Slice(UNIT)).unwrap()).collect();
+        assert_over(f.take("a/x", What::Growth(4 * UNIT + 1)), 3 * UNIT, UNIT + 1);
+        let growth = f.take("a/x", What::Growth(4 * UNIT)).unwrap();
+        assert_eq!(f.take("a/y", What::Draft(1)).unwrap_err(), Over::QuotaForNow);
+        growth.landed();
+        drop(slices);
+        let below = Place::Below("a".parse().unwrap());
+        let book = f.grants.book();
+        assert_eq!((book.tallies[&below].landed.bytes, book.tallies[&below].at_work.bytes), (4 * UNIT, 0));
+    }
+
+    #[test]
+    fn folders_to_be_made_count_below_the_prefix_only() {
+        let f = Fixture::new(3 * BLOCK);
+        assert_over(f.take("a/b/c/d/e", What::Draft(0)), 0, 4 * BLOCK);
+        fs::create_dir(f.data.files().join("a/b")).unwrap();
+        f.take("a/b/c", What::Draft(0)).unwrap().landed();
+        assert_over(f.take("a/b/d/e/f", What::Upload(0)), BLOCK, 3 * BLOCK);
+        let deep = Fixture { quota: Quota { prefix: "n/m".parse().unwrap(), bytes: None, files: Some(2) }, ..f };
+        drop(deep.take("n/m/o/p", What::Draft(1)).unwrap());
+        assert!(matches!(deep.take("n/m/o/q/p", What::Draft(1)), Err(Over::Quota(_, Amount { files: 3, .. }))));
+    }
+
+    #[test]
+    fn nothing_is_left_of_grants_that_are_over() {
+        let f = Fixture::new(UNIT);
+        f.take("a/x", What::Draft(1)).unwrap().landed();
+        drop(f.take("a/y", What::Upload(1)).unwrap());
+        let book = f.grants.book();
+        assert!(book.at_work.is_empty());
+        assert_eq!(book.tallies.keys().collect::<Vec<_>>(), [&Place::Below("a".parse().unwrap())]);
+    }
+}

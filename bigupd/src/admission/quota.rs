@@ -1,0 +1,239 @@
+//! What counts against a quota, and how much of it there is.
+//!
+//! What counts is what is there: all finished files below a prefix, whoever pushed them, the folders that hold them, and all
+//! unfinished uploads, each with the size that its file will have. So it needs no books that could be wrong, and a file
+//! that somebody removes by hand counts no more. What is granted between two counts is [`crate::admission::grants`]' part.
+//!
+//! Whatever takes an inode counts as a block at least: a file of one byte, a folder, each slice of an upload. So a
+//! quota of bytes bounds inodes, too.
+
+use crate::admission::tokens::Prefix;
+use crate::admission::upload_count::Listed;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::disk::Context;
+use bigup_core::storage::spool::Holdings;
+use std::collections::HashSet;
+use std::io;
+use walkdir::WalkDir;
+
+/// Bytes that a file, a folder or a slice counts for at least: a block of most file systems.
+pub const BLOCK: u64 = 4096;
+
+/// What is there, or is to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Bytes, where a file or a folder has a [`BLOCK`] at least.
+    pub bytes: u64,
+    /// Files and folders.
+    pub files: u64,
+}
+
+impl Amount {
+    /// That of one file, or one unfinished upload, of this many bytes.
+    pub fn of_file(bytes: u64) -> Amount {
+        Amount { bytes: bytes.max(BLOCK), files: 1 }
+    }
+
+    /// That of so many folders.
+    pub fn of_folders(number: u64) -> Amount {
+        Amount { bytes: number.saturating_mul(BLOCK), files: number }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Amount) -> Amount {
+        Amount { bytes: self.bytes.saturating_add(other.bytes), files: self.files.saturating_add(other.files) }
+    }
+
+    /// What is left without `other`; nothing where that is more.
+    #[must_use]
+    pub fn minus(self, other: Amount) -> Amount {
+        Amount { bytes: self.bytes.saturating_sub(other.bytes), files: self.files.saturating_sub(other.files) }
+    }
+}
+
+/// The most that there may be below a prefix for whoever has this quota to add to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Where it counts.
+    pub prefix: Prefix,
+    /// Most bytes. None: any number.
+    pub bytes: Option<u64>,
+    /// Most files and folders. None: any number.
+    pub files: Option<u64>,
+}
+
+impl Quota {
+    /// Whether so much is within it.
+    pub fn allows(&self, amount: Amount) -> bool {
+        self.bytes.is_none_or(|most| amount.bytes <= most) && self.files.is_none_or(|most| amount.files <= most)
+    }
+}
+
+/// Bytes that an unfinished upload counts for: the size of its file, or while that is not known of the slices that it
+/// holds. A slice counts as a [`BLOCK`] at least, since it may wait in a file of its own.
+pub fn bytes_of(plan: &Plan, holdings: &Holdings) -> u64 {
+    let blocks = |slices: u64| slices.saturating_mul(BLOCK);
+    let bytes = match plan.file_size {
+        Some(size) => size.max(blocks(plan.slice_num.unwrap_or(0))),
+        None => holdings.ranges().count().saturating_mul(plan.slice_size.unwrap_or(0).max(BLOCK)),
+    };
+    bytes.max(BLOCK)
+}
+
+/// The same of an upload that is to begin.
+pub fn bytes_at_begin(plan: &Plan) -> u64 {
+    bytes_of(plan, &Holdings { frontier: 0, waiting: vec![] })
+}
+
+/// How many of the folders that lead to `name` are there; those after them are to be made for it.
+pub fn folders_there(data: &DataDir, name: &FileName) -> u64 {
+    let mut path = data.files();
+    let folders = name.components().count() - 1;
+    let there = name.components().take(folders).take_while(|component| {
+        path.push(component);
+        // What cannot be told counts as there; making it will tell.
+        !matches!(path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound)
+    });
+    there.count() as u64
+}
+
+/// What lies below `prefix` of `data`, of whose unfinished uploads `listed` tells; that list must not be older than the call.
+/// Takes its time where there are many files.
+///
+/// # Errors
+/// The data folder cannot be read.
+pub fn count(data: &DataDir, prefix: &Prefix, listed: &Listed) -> io::Result<Amount> {
+    // In this order: a file that is finished meanwhile counts twice rather than not at all.
+    let unfinished = unfinished(data, prefix, listed);
+    Ok(unfinished.plus(finished(data, prefix)?))
+}
+
+fn unfinished(data: &DataDir, prefix: &Prefix, listed: &Listed) -> Amount {
+    let mut amount = Amount::default();
+    let mut folders = HashSet::new();
+    for upload in listed.uploads.iter().filter(|upload| prefix.covers(upload.name.as_str())) {
+        amount = amount.plus(Amount::of_file(upload.bytes));
+        let name = upload.name.as_str();
+        folders.extend(name.match_indices('/').map(|(end, _)| &name[..end]).filter(|folder| prefix.covers(folder)));
+    }
+    // Those that are not there will be made for them.
+    let to_be_made = |folder: &&&str| !data.files().join(folder).exists();
+    amount.plus(Amount::of_folders(folders.iter().filter(to_be_made).count() as u64))
+}
+
+fn finished(data: &DataDir, prefix: &Prefix) -> io::Result<Amount> {
+    // Without the slash at the end, which would follow a link.
+    let folder = data.files().join(prefix.as_str().trim_end_matches('/'));
+    let mut amount = Amount::default();
+    for entry in WalkDir::new(&folder).follow_root_links(false).min_depth(1) {
+        match entry.and_then(|entry| entry.metadata()) {
+            Ok(found) if found.is_file() => amount = amount.plus(Amount::of_file(found.len())),
+            Ok(_) => amount = amount.plus(Amount::of_folders(1)),
+            Err(e) if is_gone(&e) => {}
+            Err(e) => return Err(e).at("counting what is in", &folder),
+        }
+    }
+    Ok(amount)
+}
+
+/// It was removed meanwhile, or there is no such folder.
+fn is_gone(error: &walkdir::Error) -> bool {
+    let kind = error.io_error().map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::upload_count::Census;
+    use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::{Spool, Upload};
+    use std::fs;
+
+    fn data() -> (tempfile::TempDir, DataDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        for (name, len) in [("a/x", 10_000), ("a/b/y", 20), ("ab", 3), ("c", 400_000)] {
+            let path = data.files().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, vec![0; len]).unwrap();
+        }
+        (dir, data)
+    }
+
+    fn begin(data: &DataDir, name: &str, plan: Plan) {
+        let upload = Upload::begin(FileName::new(name).unwrap(), plan, None);
+        assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
+    }
+
+    fn found(data: &DataDir, prefix: &str) -> (u64, u64) {
+        let prefix = Prefix::try_from(prefix.to_owned()).unwrap();
+        let amount = count(data, &prefix, &Census::default().look(data).unwrap()).unwrap();
+        (amount.bytes, amount.files)
+    }
+
+    #[test]
+    fn files_folders_and_uploads_below_the_prefix_count_a_block_each_at_least() {
+        let (_dir, data) = data();
+        // x, and b and y in it.
+        let in_a = 10_000 + 2 * BLOCK;
+        assert_eq!(found(&data, "a/"), (in_a, 3));
+        assert_eq!(found(&data, ""), (in_a + BLOCK + BLOCK + 400_000, 6));
+        for nothing in ["nothing/", "ab/x/"] {
+            assert_eq!(found(&data, nothing), (0, 0));
+        }
+        begin(&data, "a/z", Plan::new(None, Some(10_000), Some(100_000)).unwrap());
+        begin(&data, "abc", Plan::new(None, Some(10_000), Some(70_000)).unwrap());
+        begin(&data, "a/open", Plan::new(None, Some(5000), None).unwrap());
+        assert_eq!(found(&data, "a/"), (in_a + 100_000 + BLOCK, 5));
+        let open = data.tmp().join("a%2Fopen");
+        fs::write(open.join("0"), [0; 5000]).unwrap();
+        fs::write(open.join("5"), [0; 5000]).unwrap();
+        assert_eq!(found(&data, "a/"), (in_a + 100_000 + 10_000, 5));
+    }
+
+    #[test]
+    fn folders_that_an_upload_will_need_count_once() {
+        let (_dir, data) = data();
+        let plan = Plan::new(None, Some(10_000), Some(20_000)).unwrap();
+        let (bytes, files) = found(&data, "a/");
+        for name in ["a/b/new/er/1", "a/b/new/er/2", "a/b/new/3"] {
+            begin(&data, name, plan);
+        }
+        assert_eq!(found(&data, "a/"), (bytes + 60_000 + 2 * BLOCK, files + 5));
+        for (name, there) in [("a/b/new/er/1", 2), ("x", 0), ("a/y", 1), ("n/o/n/e", 0)] {
+            assert_eq!(folders_there(&data, &FileName::new(name).unwrap()), there, "{name}");
+        }
+    }
+
+    #[test]
+    fn slices_count_a_block_each_however_small_they_are() {
+        let none = Holdings { frontier: 0, waiting: vec![] };
+        let bytes = |slice, size| bytes_of(&Plan::new(None, Some(slice), Some(size)).unwrap(), &none);
+        assert_eq!((bytes(1, 1000), bytes(1 << 20, 10 << 20), bytes(10, 0)), (1000 * BLOCK, 10 << 20, BLOCK));
+        let open = Plan::new(None, Some(1), None).unwrap();
+        assert_eq!(bytes_of(&open, &Holdings { frontier: 2, waiting: vec![7] }), 3 * BLOCK);
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let (_dir, data) = data();
+        let (bytes, files) = found(&data, "a/");
+        std::os::unix::fs::symlink(data.files().join("c"), data.files().join("a/link")).unwrap();
+        std::os::unix::fs::symlink(data.files(), data.files().join("a/all")).unwrap();
+        assert_eq!(found(&data, "a/"), (bytes + 2 * BLOCK, files + 2));
+        std::os::unix::fs::symlink(data.files(), data.files().join("d")).unwrap();
+        assert_eq!(found(&data, "d/"), (0, 0));
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        let much = Amount { bytes: u64::MAX, files: u64::MAX };
+        assert_eq!((much.plus(much), much.minus(much)), (much, Amount::default()));
+        let plan = Plan::new(None, None, Some(u64::MAX >> 1)).unwrap_or_default();
+        assert!(bytes_of(&plan, &Holdings { frontier: 0, waiting: vec![] }) >= BLOCK);
+    }
+}

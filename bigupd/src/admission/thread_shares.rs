@@ -1,0 +1,147 @@
+//! Threads that may block on the disk, shared fairly.
+//!
+//! There are some hundreds of them in all, and each request needs one now and then. Whoever sends hundreds of requests that
+//! each wait for the disk, or for a count of many files, would have all of them. So each token, and each host that shows
+//! none, gets no more than a share at once; what is beyond it waits, and only for its own.
+
+use crate::net::connection_slots;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
+
+/// Threads in all for work that may block.
+pub const THREADS: usize = 1024;
+
+/// How many of them one has at most: more than a client has senders, and than may wait for a hook's answer (`on_begin`),
+/// which may come to ask something itself.
+const SHARE: usize = 160;
+
+/// Whose work it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// Of whoever shows this secret, by its hash: whether it is a token's is only known later, and only those that are
+    /// have work that takes time.
+    Secret([u8; 32]),
+    /// Of a host.
+    Host(IpAddr),
+    /// Of who is not known.
+    Unknown,
+}
+
+impl Whose {
+    /// Whose a request is that carries this secret, or none, and comes from this address.
+    pub fn of(secret: Option<&str>, address: Option<IpAddr>) -> Whose {
+        match (secret, address) {
+            (Some(secret), _) => Whose::Secret(*blake3::hash(secret.as_bytes()).as_bytes()),
+            (None, Some(address)) => Whose::Host(connection_slots::peer(address)),
+            (None, None) => Whose::Unknown,
+        }
+    }
+}
+
+/// All shares; nothing is kept of those that nobody uses.
+#[derive(Clone, Debug, Default)]
+pub struct Shares(Arc<Mutex<HashMap<Whose, Weak<Semaphore>>>>);
+
+/// The share of one. Copies are of the same share.
+#[derive(Clone, Debug)]
+pub struct Share {
+    permits: Arc<Semaphore>,
+}
+
+impl Shares {
+    /// The share of `whose`.
+    pub fn of(&self, whose: Whose) -> Share {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(permits) = shares.get(&whose).and_then(Weak::upgrade) {
+            return Share { permits };
+        }
+        if shares.len() >= 64 && shares.len().is_power_of_two() {
+            shares.retain(|_, permits| permits.strong_count() > 0);
+        }
+        let permits = Arc::new(Semaphore::new(SHARE));
+        shares.insert(whose, Arc::downgrade(&permits));
+        Share { permits }
+    }
+}
+
+impl Share {
+    /// Does work that may block, on a thread of the share, once one is free. It is done to the end whether or not anybody
+    /// waits for it once it has begun.
+    ///
+    /// # Errors
+    /// It panicked, or the daemon ends.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+        // It is never closed.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    fn host(last: u8) -> Whose {
+        Whose::of(None, Some([10, 0, 0, last].into()))
+    }
+
+    #[test]
+    fn one_has_a_share_and_another_another() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let shares = Shares::default();
+        let at_work = Arc::new(AtomicUsize::new(0));
+        let (tell, told) = mpsc::channel::<()>();
+        let told = Arc::new(Mutex::new(told));
+        let many = (0..SHARE + 50).map(|_| {
+            let (share, at_work, told) = (shares.of(host(1)), Arc::clone(&at_work), Arc::clone(&told));
+            runtime.spawn(async move {
+                let work = move || {
+                    at_work.fetch_add(1, Ordering::Relaxed);
+                    // Blocks until all are told to end.
+                    let _ = told.lock().unwrap().recv();
+                };
+                share.run(work).await.unwrap();
+            })
+        });
+        let many: Vec<_> = many.collect();
+        while at_work.load(Ordering::Relaxed) < SHARE {
+            std::thread::yield_now();
+        }
+        runtime.block_on(shares.of(host(2)).run(|| ())).unwrap();
+        runtime.block_on(shares.of(Whose::of(Some("secret"), None)).run(|| ())).unwrap();
+        assert_eq!(at_work.load(Ordering::Relaxed), SHARE, "the others wait");
+        drop(tell);
+        many.into_iter().for_each(|one| runtime.block_on(one).unwrap());
+        assert_eq!(at_work.load(Ordering::Relaxed), SHARE + 50);
+    }
+
+    #[test]
+    fn little_is_kept_of_those_that_left() {
+        let shares = Shares::default();
+        for i in 0..100_000_u32 {
+            drop(shares.of(Whose::of(Some(&i.to_string()), None)));
+        }
+        assert!(shares.0.lock().unwrap().len() <= 65);
+        let one = shares.of(host(1));
+        assert!(Arc::ptr_eq(&one.permits, &shares.of(host(1)).permits));
+    }
+
+    #[test]
+    fn whose_work_it_is_goes_by_the_secret_first() {
+        let address = Some("10.0.0.1".parse().unwrap());
+        assert_eq!(Whose::of(Some("a"), address), Whose::of(Some("a"), None));
+        assert_ne!(Whose::of(Some("a"), address), Whose::of(Some("b"), address));
+        assert_eq!(Whose::of(None, address), Whose::of(None, Some("::ffff:10.0.0.1".parse().unwrap())));
+        assert_eq!(Whose::of(None, None), Whose::Unknown);
+    }
+}

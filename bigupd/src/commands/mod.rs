@@ -1,0 +1,68 @@
+//! What operators run: `bigupd check`, `status`, `cancel`, `pause`, `resume` and `token`.
+//!
+//! They need no daemon and disturb none: all that is decided is decided by what they leave in the data folder. No command knows
+//! HTTP.
+
+use bigup_core::protocol::name::{FileName, printable};
+use bigup_core::storage::data_dir::DataDir;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+pub mod cancel;
+pub mod check;
+pub mod owner;
+pub mod pause;
+pub mod status;
+pub mod token;
+
+/// There is no such upload: as bigup-merger's code for it.
+pub const EXIT_NO_UPLOAD: u8 = 4;
+
+/// What came of one name.
+pub enum Done {
+    /// What was asked for is so; says what was done.
+    Done(String),
+    /// There is no unfinished upload of this name; says what there is.
+    NoUpload(String),
+}
+
+/// Does something to the uploads of these names in `data_dir`, one after the other, and says what came of it. One that
+/// fails keeps no other from its turn.
+fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -> io::Result<Done>) -> ExitCode {
+    let data = match owner::open(data_dir) {
+        Ok(data) => data,
+        Err(e) => {
+            eprintln!("bigupd: {}", printable(&e.to_string()));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut failed, mut missing) = (false, false);
+    for name in names {
+        match act(&data, name) {
+            // What is done is done, whether or not anybody listens.
+            Ok(Done::Done(what)) => drop(writeln!(io::stdout(), "{name}: {}", printable(&what))),
+            Ok(Done::NoUpload(what)) => {
+                missing = true;
+                eprintln!("bigupd: {name}: {}", printable(&what));
+            }
+            Err(e) => {
+                failed = true;
+                eprintln!("bigupd: {name}: {}", printable(&e.to_string()));
+            }
+        }
+    }
+    match (failed, missing) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::from(EXIT_NO_UPLOAD),
+        (false, false) => ExitCode::SUCCESS,
+    }
+}
+
+fn no_upload() -> Done {
+    Done::NoUpload("there is no unfinished upload of this name".to_owned())
+}
+
+fn finished() -> Done {
+    Done::NoUpload("it is finished; finished files are not touched".to_owned())
+}

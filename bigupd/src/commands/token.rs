@@ -1,0 +1,324 @@
+//! `bigupd token`: making, listing and revoking tokens. Daemons see what changed at their next request.
+
+use crate::admission::quota::{self, Amount};
+use crate::admission::tokens::uses::Uses;
+use crate::admission::tokens::{Permission, Prefix, SecretHash, Token, Tokens, check_name, new_secret, now};
+use crate::admission::upload_count::Census;
+use crate::commands::owner;
+use anyhow::{Context, bail};
+use bigup_core::protocol::name::quoted;
+use bigup_core::protocol::units::{parse_duration, parse_size, parse_u64, show_size};
+use bigup_core::storage::data_dir::DataDir;
+use serde_json::{Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  it could not be done; nothing changed
+  2  the command line or the configuration makes no sense
+
+Files:
+  DATA/tokens.json       hashes of the tokens, and what each may; never the tokens themselves
+  DATA/token-uses.json   when each was used last, written by daemons once a minute
+
+Examples:
+  bigupd token new alice --prefix alice/ --output alice.token   a token for what is below a folder
+  bigupd token new lab --certificate lab.example.org   the rights of who shows a certificate
+  bigupd token list   what there is
+  bigupd token revoke alice   from now on nobody is let in by it";
+
+/// Arguments of `bigupd token`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Action {
+    /// Make a token and print it: this once, since only its hash is stored. With --certificate there is no secret
+    #[command(after_help = AFTER_HELP)]
+    New(New),
+    /// Show the tokens, without their secrets: what each may, how much of its quota is used, when it was used last
+    #[command(after_help = AFTER_HELP)]
+    List {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a token: no request is let in by it any more. What it uploaded stays
+    #[command(after_help = AFTER_HELP)]
+    Revoke {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct New {
+    /// What to call it: up to 64 visible ASCII characters
+    #[arg(value_parser = name)]
+    name: String,
+    /// Only names below this folder of finished files, like alice/ [default: all names]
+    #[arg(long, value_name = "DIR/")]
+    prefix: Option<Prefix>,
+    /// What it may do: push (begin uploads, send slices, ask how a name stands), read (ask how a name stands, list
+    /// unfinished uploads), replace (finished files), admin (all of these)
+    #[arg(long, value_delimiter = ',', value_name = "WHAT,…", default_value = "push,read")]
+    permissions: Vec<Permission>,
+    /// Most bytes below the prefix, finished and unfinished, that it may push up to, like 100G [default: any]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<u64>,
+    /// Most files and folders below the prefix, unfinished uploads among them, that it may push up to [default: any number]
+    #[arg(long, value_name = "NUMBER")]
+    max_files: Option<u64>,
+    /// When it ends: after a time, like 30d, or at a moment in UTC, like 2030-01-31 or 2030-01-31T12:00:00Z
+    /// [default: never]
+    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    expires: Option<u64>,
+    /// Write the token to this new file, which only you can read, in place of standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// No secret: who shows a client certificate (tls_client_ca) issued for this name has the rights. It is the common name, or
+    /// a host name, e-mail address or URI in subjectAltName
+    #[arg(long, value_name = "NAME", conflicts_with = "output")]
+    certificate: Option<String>,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_owned())
+}
+
+/// A moment that is to come, in seconds since 1970.
+fn expiry(text: &str) -> Result<u64, String> {
+    // A number alone may be meant as a year.
+    if let Some(time) = parse_duration(text).ok().filter(|_| parse_u64(text).is_none()) {
+        return Ok(now().saturating_add(time.as_secs()).saturating_add(u64::from(time.subsec_nanos() > 0)));
+    }
+    let moment =
+        humantime::parse_rfc3339_weak(text).or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00")));
+    let moment = moment.ok().and_then(|moment| moment.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
+    match moment {
+        Some(moment) if moment <= now() => Err(format!("{} is over already", show_moment(moment))),
+        Some(moment) => Ok(moment),
+        None => Err(format!(
+            "{} is neither a time like 30d nor a moment like 2030-01-31 or 2030-01-31T12:00:00Z",
+            quoted(text)
+        )),
+    }
+}
+
+impl Arguments {
+    /// Does what was asked for on the data folder `data_dir`.
+    ///
+    /// # Errors
+    /// Says what is in the way; nothing changed then.
+    pub fn run(self, data_dir: &Path) -> anyhow::Result<()> {
+        match self.action {
+            Action::New(new) => {
+                // As who runs this, before root goes on as the folder's owner.
+                let output = new.output.as_deref().map(create_private).transpose()?;
+                new.run(&owner::create(data_dir)?, output)
+            }
+            Action::List { json } => list(&DataDir::open(data_dir)?, json),
+            Action::Revoke { name } => revoke(&owner::open(data_dir)?, &name),
+        }
+    }
+}
+
+impl New {
+    fn run(self, data: &DataDir, output: Option<File>) -> anyhow::Result<()> {
+        let secret = self.certificate.is_none().then(new_secret);
+        let mut permissions = self.permissions;
+        permissions.sort_unstable();
+        permissions.dedup();
+        let token = Token {
+            name: self.name,
+            hash: secret.as_deref().map(SecretHash::of),
+            certificate: self.certificate,
+            prefix: self.prefix.unwrap_or_default(),
+            permissions,
+            quota: self.quota,
+            max_files: self.max_files,
+            created: now(),
+            expires: self.expires,
+        };
+        let (name, rights) = (token.name.clone(), token.rights());
+        let added = Tokens::update(data, |tokens| {
+            if let Some(other) =
+                tokens.iter().find(|other| other.certificate.is_some() && other.certificate == token.certificate)
+            {
+                bail!("the token {} has that certificate already: revoke it first", other.name);
+            }
+            if !tokens.add(token) {
+                bail!("there is a token {name} already: revoke it first, or take another name");
+            }
+            Ok(())
+        });
+        if let (Err(_), Some(path)) = (&added, &self.output) {
+            // It is empty, and this is not the error to tell.
+            let _ = std::fs::remove_file(path);
+        }
+        added?;
+        let Some(secret) = secret else {
+            eprintln!("token {name}: {rights}; by certificate");
+            return Ok(());
+        };
+        // The secret alone, so that what it is written to is a token file.
+        let shown = match output {
+            Some(mut file) => writeln!(file, "{secret}").and_then(|()| file.sync_all()),
+            None => writeln!(io::stdout(), "{secret}").and_then(|()| io::stdout().flush()),
+        };
+        shown.with_context(|| format!("the token {name} is made but could not be shown: revoke it"))?;
+        eprintln!("token {name}: {rights}; it is shown this once and not stored");
+        Ok(())
+    }
+}
+
+/// A new file that nobody else can read.
+fn create_private(path: &Path) -> anyhow::Result<File> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    created.with_context(|| format!("the token cannot be written to {}", path.display()))
+}
+
+fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
+    Tokens::update(data, |tokens| {
+        if !tokens.remove(name) {
+            bail!("there is no token {}", bigup_core::protocol::name::printable(name));
+        }
+        Ok(())
+    })?;
+    print(&format!("token {name} is revoked"))
+}
+
+/// A token, and what is known of it beside.
+struct Listed<'a> {
+    token: &'a Token,
+    /// What is there below its prefix. None: it has no quota, or that cannot be counted.
+    used: Option<Amount>,
+    /// When it was used last, in seconds since 1970. None: never, as far as is known.
+    last_used: Option<u64>,
+}
+
+fn list(data: &DataDir, json: bool) -> anyhow::Result<()> {
+    let tokens = Tokens::read(data)?.unwrap_or_default();
+    let uses = Uses::read(data);
+    let used = |token: &Token| {
+        if token.quota.is_none() && token.max_files.is_none() {
+            return None;
+        }
+        let counted = Census::default().look(data).and_then(|uploads| quota::count(data, &token.prefix, &uploads));
+        counted.inspect_err(|e| eprintln!("what the token {} has used cannot be counted: {e}", token.name)).ok()
+    };
+    let listed = tokens.iter().map(|token| Listed { token, used: used(token), last_used: uses.last(token) });
+    let listed: Vec<Listed<'_>> = listed.collect();
+    if json {
+        let list: Vec<Value> = listed.iter().map(as_json).collect();
+        return print(&json!({ "tokens": list }).to_string());
+    }
+    if tokens.is_empty() {
+        eprintln!("no tokens");
+        return Ok(());
+    }
+    print(&table(&listed))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        // Whoever read the output has seen enough of it.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing to standard output"),
+    }
+}
+
+fn as_json(listed: &Listed<'_>) -> Value {
+    let Listed { token, used, last_used } = listed;
+    json!({
+        "name": token.name,
+        "permissions": token.permissions,
+        "prefix": token.prefix,
+        "certificate": token.certificate,
+        "quota": token.quota,
+        "max_files": token.max_files,
+        "used": used.map(|used| json!({ "bytes": used.bytes, "files": used.files })),
+        "created": show_moment(token.created),
+        "expires": token.expires.map(show_moment),
+        "expired": token.is_expired(now()),
+        "last_used": last_used.map(show_moment),
+    })
+}
+
+/// The tokens in aligned columns.
+fn table(listed: &[Listed<'_>]) -> String {
+    let header =
+        ["NAME", "PERMISSIONS", "PREFIX", "QUOTA", "FILES", "CREATED", "EXPIRES", "LAST USED"].map(str::to_owned);
+    let rows: Vec<[String; 8]> = std::iter::once(header).chain(listed.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..8).map(width).collect();
+    let line = |row: &[String; 8]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn row(listed: &Listed<'_>) -> [String; 8] {
+    let Listed { token, used, last_used } = listed;
+    let permissions: Vec<String> = token.permissions.iter().map(Permission::to_string).collect();
+    let prefix = match token.prefix.as_str() {
+        "" => "-".to_owned(),
+        prefix => bigup_core::protocol::name::printable(prefix),
+    };
+    let expires = match token.expires {
+        None => "never".to_owned(),
+        Some(moment) if token.is_expired(now()) => format!("{} (over)", show_moment(moment)),
+        Some(moment) => show_moment(moment),
+    };
+    let of = |used: Option<String>, most: Option<String>| match most {
+        None => "-".to_owned(),
+        Some(most) => format!("{} of {most}", used.unwrap_or("?".to_owned())),
+    };
+    let quota = of(used.map(|used| show_size(used.bytes)), token.quota.map(show_size));
+    let files = of(used.map(|used| used.files.to_string()), token.max_files.map(|most| most.to_string()));
+    let last_used = last_used.map_or("-".to_owned(), show_moment);
+    [token.name.clone(), permissions.join(","), prefix, quota, files, show_moment(token.created), expires, last_used]
+}
+
+/// `2030-01-31T12:00:00Z`.
+fn show_moment(seconds: u64) -> String {
+    // What the format can show; a file changed by hand may say more.
+    let moment: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
+    humantime::format_rfc3339_seconds(moment).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_ends_after_a_time_or_at_a_moment_to_come() {
+        let before = now();
+        let after_an_hour = expiry("1h").unwrap();
+        assert!((before + 3600..=now() + 3600).contains(&after_an_hour));
+        assert!(expiry("1ms").unwrap() > before, "a part of a second counts as a whole one");
+        assert_eq!(expiry("2100-01-31").map(show_moment), Ok("2100-01-31T00:00:00Z".to_owned()));
+        assert_eq!(expiry("2100-01-31T12:34:56Z").map(show_moment), Ok("2100-01-31T12:34:56Z".to_owned()));
+        assert_eq!(expiry("2100-01-31 12:34:56").map(show_moment), Ok("2100-01-31T12:34:56Z".to_owned()));
+        assert!(expiry("2000-01-31").unwrap_err().contains("over already"));
+        for bad in ["", "soon", "2100-13-01", "2100", "2100-01-31T12"] {
+            assert!(expiry(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn any_moment_can_be_shown() {
+        assert_eq!(show_moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(show_moment(u64::MAX), "9999-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,593 @@
+//! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
+
+use crate::admission::origins::{AllowedOrigins, parse_hosts};
+use crate::admission::tokens::SecretHash;
+use crate::commands::{self, check, status};
+use crate::config::settings::{Given, SETTINGS, Setting};
+use crate::hooks::{Hook, HookSettings};
+use crate::http::forwarded::Proxies;
+use crate::http::host::Host;
+use crate::net::listeners::Listen;
+use bigup_core::protocol::name::quoted;
+use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
+use bigup_core::protocol::units::{MIB, parse_duration, parse_mode, parse_size};
+use bigup_core::storage::data_dir::Modes;
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod settings;
+
+/// Environment variable by which a program that starts a daemon for itself hands it a token of its own.
+const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
+
+/// The configuration file where none is given, and no data folder either: that of the package, so that commands find the data
+/// of the service.
+const USUAL_CONFIG: &str = "/etc/bigup/bigupd.ini";
+
+/// Longest timeout: more than anybody waits, and no clock overflows by adding it.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+const AFTER_HELP: &str = "\
+Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or in the configuration file \
+(data_dir = …, listen = …), without a section or in [bigupd]. Flags win over the environment, the environment over the \
+file. Sizes are bytes or numbers with K, M, G, T; times are seconds or numbers with ms, s, m, h, d.
+
+Exit codes:
+  0  stopped as asked, or the configuration is right
+  1  something failed
+  2  the command line or the configuration makes no sense; every mistake is told
+
+Signals:
+  SIGTERM, SIGINT   stop: running requests have stop_grace to finish; a second one ends it at once
+  SIGHUP   read the certificates again
+
+Environment:
+  BIGUP_CONFIG   the configuration file, where --config is not given
+  BIGUP_LOG   what is logged: error, warn, info (default), debug
+
+Files:
+  /etc/bigup/bigupd.ini   the configuration of the service
+  DATA/info.ini   the unfinished uploads, to be read
+  DATA/tokens.json   who is let in; changed by bigupd token
+  DATA/files/   finished files
+  DATA/tmp/   unfinished uploads
+
+Examples:
+  bigupd --data-dir /srv/bigup --listen 127.0.0.1:8888   serve this machine
+  bigupd --config /etc/bigup/bigupd.ini --check-config   tell the mistakes in a configuration";
+
+/// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
+/// DATA/files/.
+#[derive(Parser, Debug, Default)]
+#[command(name = "bigupd", version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    given: Given,
+    /// Configuration file (INI) [default: /etc/bigup/bigupd.ini, where there is one and no data folder is named].
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Check the configuration and leave.
+    #[arg(long)]
+    check_config: bool,
+    /// Stop when standard input is closed: for programs that start a daemon of their own.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// What the program does instead of serving.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Compare unfinished uploads and finished files with their digests
+    ///
+    /// The digests are those that were recorded when slices and files came. It may run beside daemons; nothing is changed
+    /// without --repair, and what is missing is sent again by the next push.
+    Check(check::Arguments),
+    /// Make, list and revoke tokens, by which clients are let in
+    ///
+    /// As long as there is a list of tokens, be it empty, every request needs one, or a client certificate that has the
+    /// rights of one. Daemons see what changed at their next request.
+    Token(commands::token::Arguments),
+    /// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
+    ///
+    /// HELD is what has arrived, MERGED what of it is in the merged file already. RATE is what came in the last second, or
+    /// since the last look. MERGER is the process that merges; `waiting` where there is something to merge and none at work.
+    /// AGE is the time since an upload was begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its
+    /// powers.
+    Status(status::Arguments),
+    /// Remove unfinished uploads, with all that is held of them. Finished files are not touched
+    ///
+    /// It works with or without daemons, whatever mergers and clients are at work: a client is told that its upload was
+    /// cancelled, and ends. For a minute that source cannot begin the upload anew; others can.
+    Cancel(commands::cancel::Arguments),
+    /// Let unfinished uploads rest: no slices are taken of them until they are resumed
+    Pause(commands::pause::Arguments),
+    /// Let paused uploads go on
+    Resume(commands::pause::Arguments),
+}
+
+/// What a slice's 200 promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SliceAck {
+    /// It survives the death of any process; after a power cut a damaged one is found and asked for again.
+    Written,
+    /// It survives a power cut.
+    Synced,
+}
+
+/// Certificates, as files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities whose certificates clients must show. None: clients need none.
+    pub client_ca: Option<PathBuf>,
+    /// Lists of client certificates that their authorities have revoked. None: none is looked at.
+    pub client_crl: Option<PathBuf>,
+}
+
+/// What is too much. Over it requests are refused, never dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end.
+    pub header_timeout: Duration,
+    /// Longest time without a byte of the next request on a connection.
+    pub idle_timeout: Duration,
+    /// Longest silence within a body, and longest time that nothing of an answer is read.
+    pub body_timeout: Duration,
+    /// Bytes a second that a body must bring, and an answer be read with, on the average of each `body_timeout`. 0: any.
+    pub min_body_rate: u64,
+    /// Most connections at once.
+    pub connections: u64,
+    /// Most connections from one address, of IPv6 from one /64, at once. 0: no limit.
+    pub connections_per_address: u64,
+    /// Whose connections bring the requests of others: the limit for an address is that of those.
+    pub trusted_proxies: Proxies,
+    /// Largest slice, in bytes.
+    pub slice_size: u64,
+    /// Largest file, in bytes.
+    pub file_size: u64,
+    /// Most slices of a file.
+    pub slices: u64,
+    /// Most unfinished uploads in all.
+    pub uploads: u64,
+    /// Most unfinished uploads of one token.
+    pub uploads_per_token: u64,
+    /// Most mergers of this daemon at work at once.
+    pub mergers: u64,
+    /// Largest answer, in bytes.
+    pub answer_size: u64,
+    /// Most bytes that all bodies that arrive have in memory together.
+    pub body_memory: u64,
+}
+
+/// Settings, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Permissions of a socket in the file system, if it listens on one of its own.
+    pub listen_mode: u32,
+    /// Where to answer those who watch the daemon. None: only where it listens.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Whoever has no token is let in, wherever the daemon listens.
+    pub allow_anonymous: bool,
+    /// Whose web pages may call.
+    pub allowed_origins: AllowedOrigins,
+    /// Names of this server beside those that it has by itself.
+    pub allowed_hosts: Vec<Host>,
+    /// Most bytes that all files may take for who has no token to push more. None: any number.
+    pub anonymous_quota: Option<u64>,
+    /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
+    pub owner: Option<SecretHash>,
+    /// The merge worker's program.
+    pub merger: PathBuf,
+    /// A merger leaves after this time without a new slice.
+    pub merger_idle: Duration,
+    /// How long a push must be silent before another source may take its upload over.
+    pub takeover_after: Duration,
+    /// How long running requests may go on after a stop was asked for.
+    pub stop_grace: Duration,
+    /// What a slice's 200 promises.
+    pub slice_ack: SliceAck,
+    /// Permissions of what is finished.
+    pub modes: Modes,
+    /// Bytes that uploads leave free on the disk.
+    pub reserve: u64,
+    /// An unfinished upload goes this long after its last byte. None: never.
+    pub expire_after: Option<Duration>,
+    /// One of which nothing has come goes this long after it began. None: like any other.
+    pub begin_expire_after: Option<Duration>,
+    /// TLS on all connections. None: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// What is too much.
+    pub limits: Limits,
+    /// Who is asked before an upload begins, and told of finished files.
+    pub hooks: HookSettings,
+}
+
+/// What the command line asks for besides settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Check the configuration and leave.
+    pub check_config: bool,
+    /// Stop when standard input is closed.
+    pub until_stdin_closes: bool,
+}
+
+/// Where a value came from and what it is.
+type Value = (String, String);
+
+/// Collects settings and every mistake in them.
+struct Collector<'a> {
+    flags: Given,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    file: Vec<(String, String)>,
+    mistakes: Vec<String>,
+}
+
+impl Collector<'_> {
+    /// The value given for `setting`, by precedence.
+    fn given(&self, setting: &Setting) -> Option<Value> {
+        let key = setting.key;
+        let from_file = || self.file.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+        let flag = self.flags.get(key).map(|value| (format!("--{}", setting.flag()), value.to_owned()));
+        flag.or_else(|| (self.environment)(&setting.variable()).map(|value| (setting.variable(), value)))
+            .or_else(|| from_file().map(|value| (format!("{key} in the configuration file"), value)))
+    }
+
+    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given. None: there is none.
+    fn some<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let setting = settings::find(key).expect("every setting is in the table");
+        if let Some((whence, value)) = self.given(setting) {
+            match parse(&value) {
+                Ok(parsed) => return Some(parsed),
+                Err(why) => self.mistakes.push(format!("{whence}: {why}")),
+            }
+        }
+        setting.default.map(|default| parse(default).expect("defaults are right"))
+    }
+
+    /// The same of a setting that has a default.
+    fn get<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        self.some(key, parse).expect("it has a default")
+    }
+
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.some(key, |text| Ok(PathBuf::from(text)))
+    }
+
+    fn tls(&mut self) -> Option<TlsFiles> {
+        let (client_ca, client_crl) = (self.path("tls_client_ca"), self.path("tls_client_crl"));
+        if client_crl.is_some() && client_ca.is_none() {
+            self.mistakes.push("tls_client_crl needs tls_client_ca, whose certificates it revokes".to_owned());
+        }
+        match (self.path("tls_cert"), self.path("tls_key")) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key, client_ca, client_crl }),
+            (None, None) if client_ca.is_none() => None,
+            _ => {
+                self.mistakes.push("TLS needs both tls_cert and tls_key".to_owned());
+                None
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, over this data folder.
+    pub fn defaults(data_dir: PathBuf) -> Config {
+        let mut from = Collector { flags: Given::default(), environment: &|_| None, file: vec![], mistakes: vec![] };
+        Config { data_dir, ..Config::collect(&mut from) }
+    }
+
+    /// All settings; mistakes are noted in `from`.
+    fn collect(from: &mut Collector<'_>) -> Config {
+        let data_dir = from.path("data_dir").unwrap_or_default();
+        if data_dir.as_os_str().is_empty() {
+            from.mistakes.push("no data folder is given: use --data-dir, BIGUP_DATA_DIR or data_dir".to_owned());
+        }
+        Config {
+            data_dir,
+            listen: from.get("listen", |text| text.parse()),
+            listen_mode: from.get("listen_mode", parse_mode),
+            metrics_listen: from.some("metrics_listen", parse_address),
+            allow_anonymous: from.get("allow_anonymous", parse_switch),
+            allowed_origins: from.some("allowed_origins", AllowedOrigins::parse).unwrap_or_default(),
+            allowed_hosts: from.some("allowed_hosts", parse_hosts).unwrap_or_default(),
+            anonymous_quota: from.some("anonymous_quota", parse_size),
+            owner: None,
+            merger: from.path("merger").unwrap_or_else(merger_beside),
+            merger_idle: from.get("merger_idle", parse_duration),
+            takeover_after: from.get("takeover_after", parse_duration),
+            stop_grace: from.get("stop_grace", parse_duration),
+            slice_ack: from.get("slice_ack", parse_slice_ack),
+            reserve: from.get("reserve", parse_size),
+            modes: Modes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
+            expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
+            begin_expire_after: Some(from.get("begin_expire_after", parse_duration)).filter(|time| !time.is_zero()),
+            tls: from.tls(),
+            limits: Limits {
+                header_timeout: from.get("header_timeout", some_time),
+                idle_timeout: from.get("idle_timeout", some_time),
+                body_timeout: from.get("body_timeout", some_time),
+                min_body_rate: from.get("min_body_rate", parse_size),
+                connections: from.get("max_connections", at_least_one),
+                connections_per_address: from.get("max_connections_per_address", parse_count),
+                trusted_proxies: from.some("trusted_proxies", Proxies::parse).unwrap_or_default(),
+                slice_size: from.get("max_slice_size", at_least_one_mib),
+                file_size: from.get("max_file_size", size_of_a_file),
+                slices: from.get("max_slices", number_of_slices),
+                uploads: from.get("max_uploads", at_least_one),
+                uploads_per_token: from.get("max_uploads_per_token", at_least_one),
+                mergers: from.get("max_mergers", at_least_one),
+                answer_size: from.get("max_answer_size", room_for_digests),
+                body_memory: from.get("max_body_memory", room_for_bodies),
+            },
+            hooks: HookSettings {
+                on_begin: from.some("on_begin", Hook::parse),
+                on_begin_timeout: from.get("on_begin_timeout", some_time),
+                on_complete: from.some("on_complete", Hook::parse),
+                on_complete_timeout: from.get("on_complete_timeout", some_time),
+                on_complete_attempts: from.get("on_complete_attempts", number_of_attempts),
+                secret_file: from.path("hook_secret_file"),
+            },
+        }
+    }
+}
+
+impl Arguments {
+    /// Settles the configuration. `environment` gives the value of a variable.
+    ///
+    /// # Errors
+    /// All mistakes, one each.
+    pub fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<(Config, Mode), Vec<String>> {
+        let mut mistakes = vec![];
+        let told = self.config.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
+        // Whoever names a data folder means that one, with the defaults.
+        let names_data = self.given.get("data_dir").is_some() || environment("BIGUP_DATA_DIR").is_some();
+        let usual = Some(PathBuf::from(USUAL_CONFIG)).filter(|usual| !names_data && usual.exists());
+        let config_file = told.or(usual);
+        let file = config_file.map_or(Ok(vec![]), |path| read_file(&path)).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            vec![]
+        });
+        for (key, _) in file.iter().filter(|(key, _)| settings::find(key).is_none()) {
+            let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+            mistakes.push(format!("{key} in the configuration file is unknown; known are {}", known.join(", ")));
+        }
+        let mut from = Collector { flags: self.given, environment, file, mistakes };
+        let config = Config::collect(&mut from);
+        // From nobody who serves by himself: not a setting, and known to the two programs only.
+        let owner = environment(OWNER_TOKEN).filter(|_| self.until_stdin_closes);
+        let mode = Mode { check_config: self.check_config, until_stdin_closes: self.until_stdin_closes };
+        match from.mistakes.is_empty() {
+            true => Ok((Config { owner: owner.map(|secret| SecretHash::of(&secret)), ..config }, mode)),
+            false => Err(from.mistakes),
+        }
+    }
+}
+
+fn read_file(path: &PathBuf) -> Result<Vec<(String, String)>, String> {
+    let ini = ini::Ini::load_from_file_noescape(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut settings = vec![];
+    for (section, keys) in &ini {
+        if let Some(other) = section.filter(|name| *name != "bigupd") {
+            return Err(format!("{}: the section [{other}] is unknown; settings stand in [bigupd]", path.display()));
+        }
+        settings.extend(keys.iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+    Ok(settings)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{} is no address with a port, like 127.0.0.1:8888 or [::1]:8888", quoted(text)))
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{} is neither yes nor no", quoted(text))),
+    }
+}
+
+fn merger_beside() -> PathBuf {
+    // Where we are cannot be told only if /proc is missing; the search path is the next best.
+    let beside = std::env::current_exe().ok().map(|me| me.with_file_name("bigup-merger"));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("bigup-merger"))
+}
+
+fn parse_slice_ack(text: &str) -> Result<SliceAck, String> {
+    match text {
+        "written" => Ok(SliceAck::Written),
+        "synced" => Ok(SliceAck::Synced),
+        _ => Err(format!("{} is neither written nor synced", quoted(text))),
+    }
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("0 leaves no time for anything".to_owned()),
+        time if time > LONGEST_TIMEOUT => Err(format!("{text} is too long: at most 365d")),
+        time => Ok(time),
+    }
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    bigup_core::protocol::units::parse_u64(text).ok_or_else(|| format!("{} is not a whole number", quoted(text)))
+}
+
+fn at_least_one(text: &str) -> Result<u64, String> {
+    match parse_count(text)? {
+        0 => Err("0 would refuse everything".to_owned()),
+        count => Ok(count),
+    }
+}
+
+fn number_of_attempts(text: &str) -> Result<u32, String> {
+    u32::try_from(at_least_one(text)?).map_err(|_| format!("{text} is too many: at most {}", u32::MAX))
+}
+
+fn number_of_slices(text: &str) -> Result<u64, String> {
+    match at_least_one(text)? {
+        count if count > MAX_SLICES => Err(format!("{count} slices are too many: at most {MAX_SLICES}")),
+        count => Ok(count),
+    }
+}
+
+fn size_of_a_file(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size > MAX_FILE_SIZE => Err(format!("a file of {size} bytes is too large: at most {MAX_FILE_SIZE}")),
+        size => Ok(size),
+    }
+}
+
+fn room_for_digests(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < MIB => Err(format!("{size} bytes are too few: answers with digests need {MIB}")),
+        size => Ok(size),
+    }
+}
+
+fn room_for_bodies(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < MIB => Err(format!("{size} bytes are too few: bodies need {MIB}")),
+        size => Ok(size),
+    }
+}
+
+fn at_least_one_mib(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < MIB => Err(format!("{size} bytes are too few: a slice must be able to have {MIB}")),
+        size => Ok(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn nothing(_: &str) -> Option<String> {
+        None
+    }
+
+    fn parse(arguments: &[&str]) -> Arguments {
+        Arguments::parse_from([&["bigupd"], arguments].concat())
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "data_dir = /file\nlisten = 127.0.0.1:1\n[bigupd]\nmerger_idle = 1s\nstop_grace = 1s").unwrap();
+        let environment = |name: &str| match name {
+            "BIGUP_LISTEN" => Some("127.0.0.1:2".to_owned()),
+            "BIGUP_MERGER_IDLE" => Some("2s".to_owned()),
+            _ => None,
+        };
+        let arguments = parse(&["--config", file.path().to_str().unwrap(), "--listen", "127.0.0.1:3"]);
+        let (config, _) = arguments.settle(&environment).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("/file"));
+        assert_eq!(config.listen, "127.0.0.1:3".parse().unwrap());
+        assert_eq!(config.merger_idle, Duration::from_secs(2));
+        assert_eq!(config.stop_grace, Duration::from_secs(1));
+        assert_eq!(config.takeover_after, Duration::from_secs(15));
+    }
+
+    #[test]
+    fn every_setting_of_the_table_is_read() {
+        let asked = std::cell::RefCell::new(vec![]);
+        let environment = |name: &str| {
+            asked.borrow_mut().push(name.to_owned());
+            None
+        };
+        parse(&["--data-dir", "/d"]).settle(&environment).unwrap();
+        let unread: Vec<_> = SETTINGS.iter().filter(|setting| !asked.borrow().contains(&setting.variable())).collect();
+        // What a flag gives is not looked for elsewhere.
+        assert_eq!(unread.iter().map(|setting| setting.key).collect::<Vec<_>>(), ["data_dir"]);
+    }
+
+    #[test]
+    fn examples_are_values() {
+        for setting in SETTINGS {
+            let environment = |name: &str| (name == setting.variable()).then(|| setting.example.to_owned());
+            let mut from =
+                Collector { flags: Given::default(), environment: &environment, file: vec![], mistakes: vec![] };
+            Config::collect(&mut from);
+            let about: Vec<_> = from.mistakes.iter().filter(|mistake| mistake.contains(&setting.variable())).collect();
+            assert!(setting.key == "data_dir" || about.is_empty(), "{about:?}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "merger_idle = soon\nspeed = 3").unwrap();
+        let arguments = parse(&[
+            "--config",
+            file.path().to_str().unwrap(),
+            "--listen",
+            "here",
+            "--max-slice-size",
+            "4",
+            "--allow-anonymous",
+            "maybe",
+        ]);
+        let mistakes = arguments.settle(&nothing).unwrap_err();
+        for part in ["data folder", "--listen: \"here\"", "merger_idle in", "4 bytes", "speed in", "\"maybe\""] {
+            assert!(mistakes.iter().any(|m| m.contains(part)), "{part}: {mistakes:?}");
+        }
+        assert_eq!(mistakes.len(), 6);
+    }
+
+    #[test]
+    fn tls_needs_certificate_and_key() {
+        for part in [&["--tls-cert", "c"][..], &["--tls-key", "k"], &["--tls-client-ca", "a"]] {
+            let mistakes = parse(&[&["--data-dir", "/d"], part].concat()).settle(&nothing).unwrap_err();
+            assert!(mistakes[0].contains("both tls_cert and tls_key"), "{mistakes:?}");
+        }
+        let all =
+            ["--data-dir", "/d", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a", "--tls-client-crl", "r"];
+        let (config, _) = parse(&all).settle(&nothing).unwrap();
+        let files =
+            TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("a".into()), client_crl: Some("r".into()) };
+        assert_eq!(config.tls, Some(files));
+    }
+
+    #[test]
+    fn subcommands_know_the_data_folder_and_the_configuration_file() {
+        for arguments in [&["--data-dir", "/d", "token", "list"][..], &["token", "list", "--data-dir", "/d"]] {
+            let mut arguments = parse(arguments);
+            assert!(matches!(arguments.command.take(), Some(Command::Token(_))));
+            assert_eq!(arguments.settle(&nothing).unwrap().0.data_dir, PathBuf::from("/d"));
+        }
+        assert!(parse(&[]).command.is_none());
+        assert!(Arguments::try_parse_from(["bigupd", "token", "list", "--listen", "127.0.0.1:1"]).is_err());
+    }
+
+    #[test]
+    fn only_a_daemon_of_somebodys_own_takes_a_token_from_the_environment() {
+        let environment = |name: &str| (name == "BIGUP_OWNER_TOKEN").then(|| "secret".to_owned());
+        let owner = |arguments: &[&str]| parse(arguments).settle(&environment).unwrap().0.owner;
+        assert_eq!(owner(&["--data-dir", "/d"]), None);
+        assert_eq!(owner(&["--data-dir", "/d", "--until-stdin-closes"]), Some(SecretHash::of("secret")));
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_told() {
+        let mistakes = parse(&["--data-dir", "/d", "--config", "/nowhere/x"]).settle(&nothing).unwrap_err();
+        assert!(mistakes[0].contains("/nowhere/x"), "{mistakes:?}");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "[other]\nx = 1").unwrap();
+        let arguments = parse(&["--data-dir", "/d", "--config", file.path().to_str().unwrap()]);
+        assert!(arguments.settle(&nothing).unwrap_err()[0].contains("[other]"));
+    }
+}

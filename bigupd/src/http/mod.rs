@@ -1,0 +1,13 @@
+//! Requests and responses. Each protocol is a folder of its own; bodies, refusals and probes are shared.
+//!
+//! It turns a request into a question to [`uploads`](crate::uploads), and the outcome into words of its protocol. It decides nothing
+//! about an upload itself.
+
+pub mod body;
+pub mod forwarded;
+pub mod host;
+pub mod native;
+pub mod probes;
+pub mod receive;
+pub mod reply;
+pub mod response_budget;

@@ -1,0 +1,676 @@
+//! The endpoints: which request goes where, and what it answers.
+//!
+//! A refusal is an answer made here, not a rejection of warp's, which would mean "perhaps another route". Every answer to
+//! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
+//! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
+
+use crate::admission::access::{Access, Gate};
+use crate::admission::origins::Does;
+use crate::admission::thread_shares::{Share, Shares, Whose};
+use crate::admission::tokens::{Permission, redacted, uses};
+use crate::config::Limits;
+use crate::http::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
+use crate::http::native::query::{AnswerForm, BeginAsk, Params};
+use crate::http::probes::{ALLOWED, Question, Watching, question};
+use crate::http::receive::{Expected, Received, check_sha256, parse_content_digest, receive};
+use crate::http::reply::{Refusal, Reply, json};
+use crate::http::response_budget::Answers;
+use crate::mergers::Mergers;
+use crate::metrics::{Metrics, Route};
+use crate::net::client_certificate::ClientCertificate;
+use crate::net::connection_slots::{Seat, Seats};
+use crate::net::min_rate::Pace;
+use crate::net::peer::Peer;
+use crate::upkeep::reconcile::News;
+use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
+use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
+use bigup_core::protocol::ranges::SliceRanges;
+use bigup_core::storage::spool::Spool;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use warp::Filter;
+use warp::http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue,
+};
+use warp::http::{Method, StatusCode};
+
+/// Content-Digest (RFC 9530).
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// Bytes of a digest in an answer, with its kind, quotes and comma.
+const DIGEST_LEN: u64 = 80;
+
+/// The methods there are.
+const METHODS: &str = "GET, POST, OPTIONS";
+
+/// What makes a GET one that only looks ([`param::PEEK`]).
+const PEEKS: &str = "peek=1";
+
+/// Parameters of a request that only looks.
+const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
+/// How often to note that a client is heard of whose request is at work.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often to look for the end of an upload that a merger of another daemon may be finishing.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Most bytes, and slices where that is more, that merging may lie behind: a merger copies and syncs them in a moment, so that the
+/// file is finished a moment after its last slice, however large it is. Whoever sends faster than slices are merged waits
+/// for the answer.
+const MAX_LAG: (u64, u64) = (64 << 20, 8);
+
+/// Longest time that an answer waits for merging, and how often to look: whatever is the matter with the merger, slices go on.
+const LAG_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
+
+/// What handlers work on.
+#[derive(Clone)]
+pub struct App {
+    gate: Arc<Gate>,
+    uploads: Uploads,
+    mergers: Mergers,
+    answers: Answers,
+    news: News,
+    watching: Watching,
+    /// Whom trusted proxies ask for, each request being a connection of theirs.
+    visitors: Seats,
+    stopping: watch::Receiver<bool>,
+    shares: Shares,
+    /// That of who sent the request at hand.
+    share: Share,
+    /// What they showed in the handshake. None: no certificate, or a proxy's.
+    certificate: Option<ClientCertificate>,
+}
+
+impl App {
+    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin, `watching` answers who watches.
+    /// Once `stopping` is true no request is kept waiting.
+    pub fn new(
+        uploads: Uploads,
+        mergers: Mergers,
+        news: News,
+        watching: Watching,
+        stopping: watch::Receiver<bool>,
+    ) -> App {
+        let gate = Arc::new(Gate::new(&uploads.data, &uploads.config));
+        let answers = Answers::new(&uploads.config.limits);
+        let visitors = Seats::new(&Limits { connections: u64::MAX, ..uploads.config.limits.clone() });
+        let shares = Shares::default();
+        let share = shares.of(Whose::Unknown);
+        App { gate, uploads, mergers, answers, news, watching, visitors, stopping, shares, share, certificate: None }
+    }
+}
+
+impl App {
+    /// Which tokens let somebody in.
+    pub fn token_uses(&self) -> uses::Seen {
+        self.gate.uses.clone()
+    }
+
+    /// The same for a request with these headers: what blocks is done on the share of who sent it.
+    fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
+        let share = self.shares.of(self.gate.whose(headers, ip_of(peer)));
+        // Whom a proxy asks for has shown nothing to us.
+        let certificate = self.certificate.filter(|_| Peer::shows_its_own(peer));
+        App { share, certificate, ..self }
+    }
+
+    /// The name in the certificate that was shown.
+    fn shown_name(&self) -> Option<String> {
+        self.certificate.as_ref().map(|certificate| certificate.name().to_owned())
+    }
+
+    /// Runs what blocks on the disk where it may.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.share.run(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
+    }
+}
+
+/// All routes of the daemon.
+pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
+    let with_app = warp::ext::optional().map(move |certificate| App { certificate, ..app.clone() });
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let body = warp::body::stream().map(raw_body);
+    let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
+    let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
+    let other = with_app.and(question()).and(request).then(elsewhere);
+    native.or(other).unify().recover(never).unify()
+}
+
+/// Every request matches one of the two routes; what warp itself refuses comes here.
+async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
+    log::debug!("refused by warp: {rejection:?}");
+    Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").reply())
+}
+
+async fn elsewhere(
+    app: App,
+    question: Option<Question>,
+    method: Method,
+    headers: HeaderMap,
+    _query: String,
+    peer: Option<Peer>,
+    body: RawBody,
+) -> Reply {
+    let app = app.for_request(&headers, peer);
+    let route = question.map_or(Route::Other, Question::route);
+    let sharing = app.gate.origins().sharing(&headers);
+    let answering = async {
+        let answer = match question {
+            Some(_) if method == Method::OPTIONS => app.gate.origins().options(&headers, ALLOWED),
+            Some(question) => app.tell(question, &method, &headers, peer).await,
+            None => Err(nothing_here()),
+        };
+        app.answer_after(&headers, body, answer).await
+    };
+    sharing.told_in(app.metrics().time(route, answering).await)
+}
+
+fn nothing_here() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}"))
+}
+
+/// Says that the connection is closed after this answer, unless its request's body was read to the end: hyper closes it
+/// then, and its client is not to send another request (RFC 9112, section 9.6).
+fn last_unless(at_end: bool, mut reply: Reply) -> Reply {
+    if !at_end {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply
+}
+
+async fn native(
+    app: App,
+    method: Method,
+    headers: HeaderMap,
+    query: String,
+    peer: Option<Peer>,
+    body: RawBody,
+) -> Reply {
+    let (route, metrics) = (route_of(&method, &query), app.metrics().clone());
+    let sharing = app.gate.origins().sharing(&headers);
+    let answering = async {
+        match app.visitor(peer, &headers) {
+            Ok((peer, _seat)) => answer(app.for_request(&headers, peer), method, headers, query, peer, body).await,
+            Err(refusal) => app.answer_after(&headers, body, Err(refusal)).await,
+        }
+    };
+    sharing.told_in(metrics.time(route, answering).await)
+}
+
+/// What a request would do, told by its parameters' names as they stand there.
+fn does_of(method: &Method, query: &str) -> Does {
+    let names = || query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    let looks = route_of(method, query) == Route::Peek && names().all(|name| LOOKING.contains(&name));
+    if looks { Does::Looks } else { Does::Changes }
+}
+
+/// How a request is counted, whether or not it is refused.
+fn route_of(method: &Method, query: &str) -> Route {
+    match *method {
+        Method::POST => Route::Slice,
+        Method::GET if query.split('&').any(|pair| pair == PEEKS) => Route::Peek,
+        Method::GET => Route::Begin,
+        _ => Route::Other,
+    }
+}
+
+async fn answer(
+    app: App,
+    method: Method,
+    headers: HeaderMap,
+    query: String,
+    peer: Option<Peer>,
+    body: RawBody,
+) -> Reply {
+    log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::protocol::name::printable(&query)));
+    if method == Method::POST {
+        return app.post(headers, peer, query, body).await;
+    }
+    let does = does_of(&method, &query);
+    let answer = match method {
+        // Browsers ask by it whether a page may call, and send no token along.
+        Method::OPTIONS => app.gate.origins().options(&headers, METHODS),
+        method => match app.enter(&headers, peer, does).await {
+            Err(refusal) => Err(refusal),
+            Ok(by) if method == Method::GET => app.get(by, peer, &query).await,
+            Ok(_) => Err(Refusal::method(&method, "GET asks and begins, POST sends a slice", METHODS)),
+        },
+    };
+    app.answer_after(&headers, body, answer).await
+}
+
+impl App {
+    /// What the sender of a request may do, before anything else of it is looked at.
+    async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Does) -> Result<Access, Refusal> {
+        let (gate, headers, certificate) = (Arc::clone(&self.gate), headers.clone(), self.certificate.clone());
+        self.blocking(move || gate.enter(&headers, peer, certificate.as_ref(), does)).await
+    }
+
+    /// Who sent a request that came by a connection of `peer`, and its seat where `peer` is a proxy that tells.
+    fn visitor(&self, peer: Option<Peer>, headers: &HeaderMap) -> Result<(Option<Peer>, Option<Seat>), Refusal> {
+        let Some(peer) = peer else { return Ok((None, None)) };
+        match self.uploads.config.limits.trusted_proxies.sender(peer, headers)? {
+            Peer::Forwarded(ip) => Ok((Some(Peer::Forwarded(ip)), Some(self.visitors.take(ip)?))),
+            peer => Ok((Some(peer), None)),
+        }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.uploads.metrics
+    }
+
+    /// Answers who watches the daemon. Whether it is well may be asked by everybody; what it counted is of all uploads.
+    async fn tell(
+        &self,
+        question: Question,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+    ) -> Result<Reply, Refusal> {
+        if question == Question::Metrics {
+            if self.uploads.config.metrics_listen.is_some() {
+                return Err(nothing_here());
+            }
+            let (peer, _seat) = self.visitor(peer, headers)?;
+            self.enter(headers, peer, Does::Looks).await?.check_reads_all()?;
+        }
+        self.watching.answer(question, method).await
+    }
+
+    fn drain_limit(&self) -> u64 {
+        self.uploads.config.limits.slice_size + MAX_FORM_OVERHEAD
+    }
+
+    fn body_timeout(&self) -> Duration {
+        self.uploads.config.limits.body_timeout
+    }
+
+    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. Whether it is gone.
+    async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
+        !headers.contains_key(EXPECT) && drain(body, self.drain_limit(), self.body_timeout()).await
+    }
+
+    /// The reply to a request whose body is not wanted, given once that is gone.
+    async fn answer_after(&self, headers: &HeaderMap, body: RawBody, answer: Result<Reply, Refusal>) -> Reply {
+        let at_end = self.drain_unless_waiting(headers, body).await;
+        last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.reply()))
+    }
+
+    async fn get(&self, by: Access, peer: Option<Peer>, query: &str) -> Result<Reply, Refusal> {
+        let params = Params::parse(query, by)?;
+        if params.switch(param::PEEK)? {
+            return self.peek(params).await;
+        }
+        let (peer, certificate) = (ip_of(peer), self.shown_name());
+        let (ask, form) = (BeginAsk { peer, certificate, ..params.begin()? }, params.form()?);
+        let standing = self.begin_and_wait(ask.clone(), form).await?;
+        let held = held(&standing, ask.plan.slice_num);
+        let size = self.answers.size_with(&held, form.ranges)?;
+        self.answers.make(size, || upload_answer(&ask.name, &standing, held, form))
+    }
+
+    /// Begins or goes on, sees to a merger, and waits for the end if that was asked for and can be expected.
+    async fn begin_and_wait(&self, ask: BeginAsk, form: AnswerForm) -> Result<Standing, Refusal> {
+        let deadline = tokio::time::Instant::now() + form.wait;
+        let (mut waited, waits) = (false, !form.wait.is_zero());
+        loop {
+            let mut some_end = std::pin::pin!(self.mergers.some_end());
+            let (uploads, asked) = (self.uploads.clone(), ask.clone());
+            let standing = self.blocking(move || {
+                // If it was finished while we waited that must not begin another one, be it to replace this.
+                if waited {
+                    match uploads.peek(&asked.name, asked.source.as_deref())? {
+                        Some(finished @ Standing::Finished { .. }) => return Ok(finished),
+                        // To begin again would be to try again, and again.
+                        Some(Standing::Unfinished(unfinished)) if unfinished.upload.blocked.is_some() => {
+                            return Err(uploads.refusal_of_blocked(&unfinished.upload)?);
+                        }
+                        _ => {}
+                    }
+                }
+                if waits { uploads.begin_and_wait(&asked) } else { uploads.begin(&asked) }
+            });
+            let standing = standing.await?;
+            waited = true;
+            let Standing::Unfinished(unfinished) = &standing else { return Ok(standing) };
+            self.news.tell();
+            if unfinished.is_merger_due() {
+                self.ensure_merger(&ask.name).await?;
+            }
+            if !unfinished.is_all_held() || unfinished.upload.needs_comparison() {
+                return Ok(standing);
+            }
+            let spool = Spool::of(&self.uploads.data, &ask.name);
+            let ends = async {
+                loop {
+                    if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
+                        return false;
+                    }
+                    // Ends early with any merger of ours; looks by itself for those of other daemons.
+                    let next = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
+                    let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
+                    if ended || !spool.path().exists() {
+                        return true;
+                    }
+                }
+            };
+            if !alive(spool.clone(), ends).await {
+                return Ok(standing);
+            }
+        }
+    }
+
+    async fn ensure_merger(&self, name: &FileName) -> Result<(), Refusal> {
+        // On this runtime, since it starts a process and a task that waits for it.
+        let (mergers, name) = (self.mergers.clone(), name.clone());
+        self.blocking(move || {
+            mergers.ensure(&name);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn peek(&self, params: Params) -> Result<Reply, Refusal> {
+        let (uploads, answers) = (self.uploads.clone(), self.answers.clone());
+        self.blocking(move || {
+            if !params.has_file_name() {
+                let by = params.by().clone();
+                by.check(&[Permission::Read], None)?;
+                let (uploads, size) = uploads.list(|name| by.sees(name))?;
+                return answers.make(size, || ListAnswer { status: 200, uploads });
+            }
+            let (name, form) = (params.name_to_show()?, params.form()?);
+            // Who names a digest wants to know whether it is this one.
+            let source = params.source()?;
+            let standing = match params.value::<Digest>(param::FILE_DIGEST)? {
+                Some(_) => uploads.examine(&name, source.as_deref())?,
+                None => uploads.peek(&name, source.as_deref())?,
+            };
+            // After it has shown its life by that look.
+            if params.switch(param::LEAVE)? {
+                uploads.leave(&params.name_to_push()?, source.as_deref())?;
+            }
+            let Some(standing) = standing else {
+                let message = format!("nothing is known of {name}: neither an upload nor a finished file");
+                return Err(Refusal::new(ErrorCode::NoUpload, message));
+            };
+            let digests = match (params.digests()?, &standing) {
+                (Some((first, last)), Standing::Unfinished(_)) => Some(uploads.digests(&name, first, last)?),
+                _ => None,
+            };
+            let held = held(&standing, None);
+            let size =
+                answers.size_with(&held, form.ranges)? + digests.as_ref().map_or(0, |d| d.len() as u64 * DIGEST_LEN);
+            answers.make(size, || {
+                let shown =
+                    |digests: Vec<Option<SliceDigest>>| digests.iter().map(|d| d.map(|d| d.to_string())).collect();
+                UploadAnswer { digests: digests.map(shown), ..upload_answer(&name, &standing, held, form) }
+            })
+        })
+        .await
+    }
+
+    async fn post(&self, headers: HeaderMap, peer: Option<Peer>, query: String, body: RawBody) -> Reply {
+        // All that comes before the body at once, since each change of threads costs as much as most of it.
+        let (app, asking) = (self.clone(), headers.clone());
+        let asked = self.blocking(move || {
+            let by = app.gate.enter(&asking, peer, app.certificate.as_ref(), Does::Changes)?;
+            let (mut ask, expected) = slice_ask(by, peer, &asking, &query)?;
+            ask.begin.iter_mut().for_each(|begin| begin.certificate = app.shown_name());
+            let admission = app.uploads.admit(&ask).inspect_err(|refusal| log_refused(&ask, refusal))?;
+            Ok((ask, expected, admission))
+        });
+        let (ask, expected, target, kinds, offset) = match asked.await {
+            Ok((ask, expected, Admission::Take { target, kinds, offset })) => (ask, expected, target, kinds, offset),
+            Ok((ask, _, Admission::Held(digest))) => {
+                let at_end = self.drain_unless_waiting(&headers, body).await;
+                return last_unless(at_end, self.held(&ask, digest).await);
+            }
+            Err(refusal) => return self.answer_after(&headers, body, Err(refusal)).await,
+        };
+        let _arriving = self.metrics().slice_arrives();
+        if expected.form_sha256.is_some() {
+            body.digest();
+        }
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
+        // Whatever is left of the body, an epilogue of a form or what follows a mistake. Of one that stalled nothing is.
+        let stalled = matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout);
+        let at_end = !stalled && drain(body.clone(), self.drain_limit(), self.body_timeout()).await;
+        let stored = match received.and_then(|received| check_form(&expected, &body, at_end).map(|()| received)) {
+            Ok(received) => {
+                let (uploads, asked) = (self.uploads.clone(), ask.clone());
+                let storing = self.blocking(move || {
+                    let (target, digests) = received.finish()?;
+                    uploads.commit(&asked, target, &digests)
+                });
+                alive(Spool::of(&self.uploads.data, &ask.name), storing).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let reply = match stored {
+            Ok(stored) => self.stored(&ask, stored).await,
+            Err(refusal) => {
+                log_refused(&ask, &refusal);
+                refusal.reply()
+            }
+        };
+        last_unless(at_end, reply)
+    }
+
+    async fn receive(
+        &self,
+        raw: RawBody,
+        content_type: Option<&str>,
+        target: Target,
+        kinds: &[DigestKind],
+        offset: u64,
+        expected: &Expected,
+    ) -> Result<Received, Refusal> {
+        let mut body = Body::new(raw, content_type, self.body_timeout()).await?;
+        let pace = Pace::new(&self.uploads.config.limits);
+        let received = receive(&mut body, target, kinds, offset, expected, pace, &self.share).await?;
+        body.finish(self.body_timeout()).await?;
+        Ok(received)
+    }
+
+    async fn stored(&self, ask: &SliceAsk, stored: Stored) -> Reply {
+        let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
+        log::debug!(upload, slice, peer; "{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
+        let mut answer = slice_answer(ask);
+        match stored {
+            Stored::Finished(digest) => {
+                answer.is_uploaded = 1;
+                answer.file_digest = Some(digest.to_string());
+            }
+            Stored::MergerDue => {
+                // The slice is stored whether or not a merger can be started; the sweep tries again.
+                let _ = self.ensure_merger(&ask.name).await;
+            }
+            Stored::Held => return self.held(ask, None).await,
+            Stored::Waits => self.wait_for_merging(ask).await,
+        }
+        json(StatusCode::OK, &answer)
+    }
+
+    /// Waits until merging is not too far behind a slice, for a while.
+    async fn wait_for_merging(&self, ask: &SliceAsk) {
+        let deadline = tokio::time::Instant::now() + LAG_PATIENCE.0;
+        let most = MAX_LAG.0.max(ask.len.saturating_mul(MAX_LAG.1));
+        loop {
+            let (uploads, name, slice_id) = (self.uploads.clone(), ask.name.clone(), ask.slice_id);
+            // What cannot be told keeps nobody waiting.
+            let lag = self.blocking(move || uploads.lag(&name, slice_id)).await.unwrap_or(0);
+            if lag <= most || *self.stopping.borrow() || tokio::time::Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(LAG_PATIENCE.1).await;
+        }
+    }
+
+    /// A slice that was there already. It may be one whose upload waits for a merger, the last attempt having failed.
+    async fn held(&self, ask: &SliceAsk, finished: Option<Digest>) -> Reply {
+        let mut answer = SliceAnswer { held: true, ..slice_answer(ask) };
+        if let Some(digest) = finished {
+            answer.is_uploaded = 1;
+            answer.file_digest = Some(digest.to_string());
+            return json(StatusCode::OK, &answer);
+        }
+        let (app, name) = (self.clone(), ask.name.clone());
+        let due = self.blocking(move || {
+            let standing = app.uploads.peek(&name, None)?;
+            Ok(matches!(standing, Some(Standing::Unfinished(unfinished)) if unfinished.is_merger_due()))
+        });
+        if due.await.unwrap_or(false) {
+            let _ = self.ensure_merger(&ask.name).await;
+        }
+        json(StatusCode::OK, &answer)
+    }
+}
+
+/// Waits for `work` on a request of the client whose upload is in `spool`: meanwhile it is heard of.
+async fn alive<T>(spool: Spool, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut last: Option<JoinHandle<_>> = None;
+    loop {
+        match tokio::time::timeout(SIGN_OF_LIFE_EVERY, work.as_mut()).await {
+            Ok(done) => return done,
+            // While the disk hangs one thread is enough.
+            Err(_) if last.as_ref().is_none_or(JoinHandle::is_finished) => {
+                let spool = spool.clone();
+                // A file of one request has no spool.
+                last = Some(tokio::task::spawn_blocking(move || spool.sign_of_life()));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn log_refused(ask: &SliceAsk, refusal: &Refusal) {
+    let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
+    log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
+}
+
+fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
+    let file_name = ask.name.as_str().to_owned();
+    SliceAnswer { file_name, slice_id: ask.slice_id, status: 200, ..SliceAnswer::default() }
+}
+
+fn ip_of(peer: Option<Peer>) -> Option<IpAddr> {
+    peer.and_then(Peer::ip)
+}
+
+/// What a POST asks, and what its body must be.
+fn slice_ask(
+    by: Access,
+    peer: Option<Peer>,
+    headers: &HeaderMap,
+    query: &str,
+) -> Result<(SliceAsk, Expected), Refusal> {
+    let params = Params::parse(query, by)?;
+    let name = params.name_to_push()?;
+    let slice_id = params.needed_number(param::SLICE_ID)?;
+    let len = params.needed_number(param::SLICE_SIZE)?;
+    check_content_length(headers, len)?;
+    let digest: Option<SliceDigest> = params.value(param::SLICE_DIGEST)?;
+    let begin = match params.number(param::SLICE_NUM)? {
+        Some(_) => Some(BeginAsk { peer: ip_of(peer), ..params.begin_with_slice(slice_id, len)? }),
+        None => None,
+    };
+    check_content_coding(headers)?;
+    let digested = content_digest(headers)?;
+    let (sha256, form_sha256) = if is_form(headers) { (None, digested) } else { (digested, None) };
+    let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
+    let ask = SliceAsk { by: params.by().clone(), peer, name, slice_id, len, digest, offset, source, begin };
+    Ok((ask, Expected { slice_id, len, sha256, form_sha256 }))
+}
+
+/// Whether a form that was read to its end, if `at_end`, is the one whose digest was told.
+fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), Refusal> {
+    if expected.form_sha256.is_some() && !at_end {
+        let message =
+            format!("slice {}: the form does not end, so that its digest cannot be checked", expected.slice_id);
+        return Err(Refusal::new(ErrorCode::BadRequest, message));
+    }
+    check_sha256(expected.slice_id, expected.form_sha256, body.sha256())
+}
+
+/// What a body's SHA-256 is to be. All lines of the header count (RFC 9110, section 5.3).
+fn content_digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Refusal> {
+    let lines = headers.get_all(CONTENT_DIGEST).iter().map(|value| value.to_str().unwrap_or("sha-256="));
+    parse_content_digest(&lines.collect::<Vec<_>>().join(","))
+}
+
+/// A coded body would be stored as it is, which nobody means.
+fn check_content_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let lines = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("unknown"));
+    let coding = lines.flat_map(|line| line.split(',')).map(str::trim);
+    match coding.filter(|coding| !coding.is_empty()).find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(coding) => {
+            let coding = bigup_core::protocol::name::quoted(coding);
+            let message = format!("Content-Encoding {coding} is not spoken here: send the slice's own bytes");
+            Err(Refusal::new(ErrorCode::Unsupported, message))
+        }
+    }
+}
+
+/// A raw body's length is told twice; they must agree. That of a form says nothing of its field's.
+fn check_content_length(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    match text(CONTENT_LENGTH).and_then(bigup_core::protocol::units::parse_u64) {
+        Some(content_length) if !is_form(headers) && content_length != len => {
+            let message = format!("slice_size is {len}, but the body has {content_length} bytes");
+            Err(Refusal::new(ErrorCode::BadRequest, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The slices held of an upload. `asked_num` is how many the asker has in mind, for files that are finished.
+fn held(standing: &Standing, asked_num: Option<u64>) -> SliceRanges {
+    match standing {
+        Standing::Finished { .. } => SliceRanges::up_to(asked_num.unwrap_or(0)),
+        Standing::Unfinished(unfinished) => unfinished.holdings.ranges(),
+    }
+}
+
+/// The answer to a GET.
+fn upload_answer(name: &FileName, standing: &Standing, held: SliceRanges, form: AnswerForm) -> UploadAnswer {
+    let mut answer = UploadAnswer { file_name: name.as_str().to_owned(), status: 200, ..UploadAnswer::default() };
+    match standing {
+        Standing::Finished { file_size, digest, same_source } => {
+            answer.is_uploaded = 1;
+            answer.file_size = Some(*file_size);
+            answer.file_digest = digest.map(|d| d.to_string());
+            answer.same_source = *same_source;
+        }
+        Standing::Unfinished(unfinished) => describe(&mut answer, unfinished),
+    }
+    if form.ranges {
+        answer.slice_ranges_uploaded = Some(held);
+    } else {
+        answer.slice_ids_uploaded = Some(held.iter().collect());
+    }
+    answer
+}
+
+fn describe(answer: &mut UploadAnswer, unfinished: &Unfinished) {
+    let Unfinished { upload, holdings } = unfinished;
+    answer.slice_num = upload.plan.slice_num;
+    answer.slice_size = upload.plan.slice_size;
+    answer.file_size = upload.plan.file_size;
+    answer.curr_merge_slice_id = Some(holdings.frontier);
+    answer.compare = upload.needs_comparison();
+    answer.last_error = upload.blocked.clone().or(upload.last_error.clone());
+    answer.paused = upload.paused;
+}

@@ -1,0 +1,137 @@
+//! Answers that may be large: held slices as ids or runs, the list of uploads. How large is told before they are made.
+
+use crate::config::Limits;
+use crate::http::reply::{Refusal, Reply, json, json_bytes, json_text};
+use crate::metrics::Limit;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::ranges::SliceRanges;
+use bytes::Bytes;
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use warp::http::StatusCode;
+
+/// Answers below it, in bytes, are made whatever else is going on.
+const SMALL: u64 = 64 << 10;
+
+/// Room for what every answer has beside its list, in bytes: the longest name, escaped, digests, errors.
+const BESIDE: u64 = 32 << 10;
+
+/// How many answers of the largest size may be in memory at once, on the way to their readers.
+const LARGE_AT_ONCE: u64 = 4;
+
+/// Seconds after which an answer that finds no room may be asked for again.
+const RETRY_AFTER: u64 = 2;
+
+/// What answers may be in memory.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    most: u64,
+    /// A permit for each KiB.
+    room: Arc<Semaphore>,
+}
+
+/// A text, and the room that it takes until it is sent or its reader is gone.
+struct Kept {
+    text: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl Answers {
+    /// None yet.
+    pub fn new(limits: &Limits) -> Answers {
+        let most = limits.answer_size;
+        let room = usize::try_from(kib(most).saturating_mul(LARGE_AT_ONCE)).unwrap_or(usize::MAX);
+        Answers { most, room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    /// Whether an answer with these slices, as runs or as ids, is not too large. Its size in bytes, or a bit more.
+    ///
+    /// # Errors
+    /// It is; says what to do.
+    pub fn size_with(&self, held: &SliceRanges, as_runs: bool) -> Result<u64, Refusal> {
+        let digits = held.runs().last().map_or(1, |[_, last]| last.to_string().len() as u64);
+        let (items, each, what, instead) = match as_runs {
+            true => {
+                (held.runs().len() as u64, 2 * digits + 4, "runs", "send the slices between them, which joins them")
+            }
+            false => (held.count(), digits + 1, "ids", "ask for runs (ranges=1)"),
+        };
+        let size = items.saturating_mul(each).saturating_add(BESIDE);
+        if size > self.most {
+            let message = format!(
+                "the {what} of the held slices take up to {size} bytes, at most {} are sent: {instead}",
+                self.most
+            );
+            return Err(Refusal::over(Limit::AnswerSize, ErrorCode::TooLarge, message));
+        }
+        Ok(size)
+    }
+
+    /// An answer of at most `size` bytes.
+    ///
+    /// # Errors
+    /// Too many large ones are on the way.
+    pub fn make<T: Serialize>(&self, size: u64, answer: impl FnOnce() -> T) -> Result<Reply, Refusal> {
+        if size <= SMALL {
+            return Ok(json(StatusCode::OK, &answer()));
+        }
+        let permits = u32::try_from(kib(size)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(permits).map_err(|_| {
+            let message = "too many large answers are on the way: ask again later, or for less (ranges=1)";
+            Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::over(Limit::Answers, ErrorCode::Overloaded, message) }
+        })?;
+        let text = Kept { text: json_text(&answer()), _room: room };
+        Ok(json_bytes(StatusCode::OK, Bytes::from_owner(text)))
+    }
+}
+
+fn kib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn answers(answer_size: u64) -> Answers {
+        let limits = Config::defaults("/d".into()).limits;
+        Answers::new(&Limits { answer_size, ..limits })
+    }
+
+    #[test]
+    fn the_size_is_never_told_too_small() {
+        let scattered = SliceRanges::with_frontier(1000, (1001..999_999).step_by(3).collect());
+        for held in [SliceRanges::default(), SliceRanges::up_to(1), SliceRanges::up_to(1_000_000), scattered] {
+            let ids: Vec<u64> = held.iter().collect();
+            let answers = answers(16 << 20);
+            assert!(serde_json::to_string(&ids).unwrap().len() as u64 <= answers.size_with(&held, false).unwrap());
+            assert!(serde_json::to_string(&held).unwrap().len() as u64 <= answers.size_with(&held, true).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_both_numbers() {
+        let refusal = answers(1 << 20).size_with(&SliceRanges::up_to(1_000_000), false).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::TooLarge);
+        assert!(refusal.message.contains("7032768") && refusal.message.contains("1048576"), "{}", refusal.message);
+        assert!(answers(1 << 20).size_with(&SliceRanges::up_to(1_000_000), true).is_ok());
+    }
+
+    #[test]
+    fn large_answers_on_the_way_are_bounded_and_small_ones_are_not() {
+        let answers = answers(1 << 20);
+        let mut on_the_way: Vec<_> = (0..4).map(|_| answers.make(1 << 20, || "x").unwrap()).collect();
+        assert_eq!(answers.make(1 << 20, || "x").unwrap_err().code, ErrorCode::Overloaded);
+        assert!(answers.make(SMALL, || "x").is_ok());
+        on_the_way.pop();
+        assert!(answers.make(1 << 20, || "x").is_ok());
+    }
+}

@@ -1,0 +1,165 @@
+//! How many connections there are, in all and from each address.
+
+use crate::config::Limits;
+use crate::http::reply::Refusal;
+use crate::metrics::Limit;
+use bigup_core::protocol::native::ErrorCode;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Seconds after which a connection that was one too many may be tried again.
+const RETRY_AFTER: u64 = 2;
+
+/// Where connections are counted.
+#[derive(Clone, Debug)]
+pub struct Seats(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    most: u64,
+    most_of_one: u64,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: u64,
+    of: HashMap<IpAddr, u64>,
+}
+
+/// The place of one connection, given back on drop.
+#[derive(Debug)]
+pub struct Seat {
+    seats: Seats,
+    /// None: it counts for no address.
+    peer: Option<IpAddr>,
+}
+
+impl Seats {
+    /// All free.
+    pub fn new(limits: &Limits) -> Seats {
+        let (most, most_of_one) = (limits.connections, limits.connections_per_address);
+        Seats(Arc::new(Inner { most, most_of_one, taken: Mutex::default() }))
+    }
+
+    /// A seat for a connection from `address`. None: only the limit of all counts.
+    ///
+    /// # Errors
+    /// There are as many as there may be; says which limit it is.
+    pub fn take(&self, address: Option<IpAddr>) -> Result<Seat, Refusal> {
+        let peer = address.map(peer);
+        let mut taken = self.taken();
+        if taken.all >= self.0.most {
+            let message = format!("{} connections are open, and no more are possible: try again later", taken.all);
+            return Err(later(Limit::Connections, ErrorCode::Overloaded, message));
+        }
+        if let Some(peer) = peer {
+            let of = taken.of.entry(peer).or_default();
+            if self.0.most_of_one > 0 && *of >= self.0.most_of_one {
+                let message = format!("{of} connections of your address are open, and no more are possible: use fewer");
+                return Err(later(Limit::ConnectionsPerAddress, ErrorCode::TooMany, message));
+            }
+            *of += 1;
+        }
+        taken.all += 1;
+        drop(taken);
+        Ok(Seat { seats: self.clone(), peer })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken();
+        taken.all -= 1;
+        let Some(peer) = self.peer else { return };
+        if let Some(of) = taken.of.get_mut(&peer) {
+            *of -= 1;
+            if *of == 0 {
+                taken.of.remove(&peer);
+            }
+        }
+    }
+}
+
+/// Whom an address stands for: an IPv4 address for itself, however it is written, an IPv6 address for its /64, of which
+/// one host has all (RFC 4291, section 2.5.4).
+pub fn peer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+fn later(limit: Limit, code: ErrorCode, message: String) -> Refusal {
+    Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::over(limit, code, message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn seats(connections: u64, connections_per_address: u64) -> Seats {
+        let limits = Config::defaults("/d".into()).limits;
+        Seats::new(&Limits { connections, connections_per_address, ..limits })
+    }
+
+    fn take(seats: &Seats, address: &str) -> Result<Seat, ErrorCode> {
+        seats.take(Some(address.parse().unwrap())).map_err(|refusal| {
+            assert!(refusal.retry_after.is_some());
+            refusal.code
+        })
+    }
+
+    #[test]
+    fn the_limit_of_all_comes_first_and_seats_are_given_back() {
+        let seats = seats(2, 1);
+        let first = take(&seats, "10.0.0.1").unwrap();
+        assert_eq!(take(&seats, "10.0.0.1").unwrap_err(), ErrorCode::TooMany);
+        let _second = take(&seats, "10.0.0.2").unwrap();
+        assert_eq!(take(&seats, "10.0.0.1").unwrap_err(), ErrorCode::Overloaded);
+        drop(first);
+        assert!(take(&seats, "10.0.0.1").is_ok());
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_those_that_left_or_were_refused() {
+        let seats = seats(1, 1);
+        let seat = take(&seats, "10.0.0.1").unwrap();
+        assert!(take(&seats, "10.0.0.2").is_err());
+        drop(seat);
+        assert!(seats.taken().of.is_empty() && seats.taken().all == 0);
+    }
+
+    #[test]
+    fn without_a_limit_of_its_own_an_address_may_have_all() {
+        let seats = seats(3, 0);
+        let taken: Vec<_> = (0..3).map(|_| take(&seats, "10.0.0.1").unwrap()).collect();
+        assert_eq!(take(&seats, "10.0.0.1").unwrap_err(), ErrorCode::Overloaded);
+        drop(taken);
+    }
+
+    #[test]
+    fn without_an_address_only_the_limit_of_all_counts() {
+        let seats = seats(2, 1);
+        let taken = (seats.take(None).unwrap(), seats.take(None).unwrap());
+        assert_eq!(seats.take(None).unwrap_err().code, ErrorCode::Overloaded);
+        drop(taken);
+        assert!(take(&seats, "10.0.0.1").is_ok());
+    }
+
+    #[test]
+    fn addresses_of_one_host_count_together() {
+        let seats = seats(9, 1);
+        let _v4 = take(&seats, "10.0.0.1").unwrap();
+        assert_eq!(take(&seats, "::ffff:10.0.0.1").unwrap_err(), ErrorCode::TooMany);
+        let _v6 = take(&seats, "2001:db8::1").unwrap();
+        assert_eq!(take(&seats, "2001:db8::ffff:0:0:2").unwrap_err(), ErrorCode::TooMany);
+        assert!(take(&seats, "2001:db8:0:1::1").is_ok());
+    }
+}

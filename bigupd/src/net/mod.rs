@@ -1,0 +1,14 @@
+//! Connections: sockets, TLS, how many there may be, how long and how slow, and where a request came from.
+//!
+//! It gives streams and peers to hyper. It knows no route, no upload and no token.
+
+pub mod body_memory;
+pub mod client_certificate;
+pub mod connection_slots;
+pub mod linger;
+pub mod listeners;
+pub mod min_rate;
+pub mod peer;
+pub mod server;
+pub mod timeouts;
+pub mod tls;

@@ -1,0 +1,362 @@
+//! What a request means for the upload it names. Plain synchronous work on the data folder: all state is there, none is
+//! here, so that several daemons may share it and any of them may die.
+//!
+//! # Whose upload it is
+//! An upload has one source: the file on a client's disk, as that client names it (or none, for clients that name
+//! none). Only that source may send slices. A push of another source is told to come back while the first one is at
+//! work, compares what is held meanwhile, and takes the upload over once it has been silent. From then on held slices
+//! count for nothing until the new source has compared them and given the digest of the whole file; the file is
+//! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
+//!
+//! - `begin` - beginning, going on, taking over; `slice` - a slice; `draft` - a small file in one request.
+//! - `show` - who only looks; `limits` - what is too much; `refusals` - why not.
+
+use crate::admission::access::Access;
+use crate::admission::grants::{Grant, Grants};
+use crate::config::Config;
+use crate::hooks::begin::Doorkeeper;
+use crate::hooks::complete::Completions;
+use crate::http::native::query::BeginAsk;
+use crate::http::reply::Refusal;
+use crate::metrics::{Failure, Metrics};
+use crate::net::peer::Peer;
+use crate::uploads::contents::Contents;
+use crate::uploads::fresh::Fresh;
+use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::finish::publish::{Outcome, publish, sync_entry};
+use bigup_core::storage::finish::single_request::Draft;
+use bigup_core::storage::space::{Room, RoomError};
+use bigup_core::storage::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, Upload};
+use bigup_core::storage::store::{Entry, Finished, Store};
+use refusals::cannot_be_finished;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
+
+mod begin;
+pub mod contents;
+mod draft;
+pub mod fresh;
+mod limits;
+mod refusals;
+mod show;
+mod slice;
+#[cfg(test)]
+mod tests;
+
+/// How often a name is looked at again when uploads of it come and go in between.
+const ATTEMPTS: usize = 8;
+
+/// Seconds after which who waits for a finished file to be read may ask again.
+const READ_RETRY_AFTER: u64 = 2;
+
+/// The uploads of one data folder.
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    /// The data folder.
+    pub data: DataDir,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Slices that just came.
+    pub fresh: Fresh,
+    /// What is counted of them.
+    pub metrics: Metrics,
+    /// Is told of files that are finished here.
+    pub completions: Completions,
+    contents: Contents,
+    doorkeeper: Option<Doorkeeper>,
+    grants: Grants,
+    /// The file system turned out not to give names to files without one.
+    without_drafts: Arc<AtomicBool>,
+}
+
+/// How a name stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The file is finished.
+    Finished {
+        /// Its size, in bytes.
+        file_size: u64,
+        /// Its digest, where known.
+        digest: Option<Digest>,
+        /// It came from the source that the asker named.
+        same_source: bool,
+    },
+    /// It is being uploaded.
+    Unfinished(Box<Unfinished>),
+}
+
+/// An upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// What it is.
+    pub upload: Upload,
+    /// What it holds.
+    pub holdings: Holdings,
+}
+
+impl Unfinished {
+    /// Whether a merger would find something to do.
+    pub fn is_merger_due(&self) -> bool {
+        self.holdings.need_merger(&self.upload)
+    }
+
+    /// Whether some slices are held and others not.
+    fn is_part_held(&self) -> bool {
+        !self.is_all_held() && (self.holdings.frontier > 0 || !self.holdings.waiting.is_empty())
+    }
+
+    /// Whether all slices are held, so that the file will be finished without more of them.
+    pub fn is_all_held(&self) -> bool {
+        self.upload.plan.slice_num.is_some_and(|num| self.holdings.ranges().count() >= num)
+    }
+}
+
+/// A slice about to arrive.
+#[derive(Clone, Debug)]
+pub struct SliceAsk {
+    /// Who sends it. They may push this name.
+    pub by: Access,
+    /// Where it comes from; for the log.
+    pub peer: Option<Peer>,
+    /// Name of the file.
+    pub name: FileName,
+    /// Which slice.
+    pub slice_id: u64,
+    /// Its length, in bytes.
+    pub len: u64,
+    /// Its digest, where the client said.
+    pub digest: Option<SliceDigest>,
+    /// Where it begins in the file, in bytes, where the client said.
+    pub offset: Option<u64>,
+    /// What the client's source is.
+    pub source: Option<String>,
+    /// The request begins the upload too, where there is none.
+    pub begin: Option<BeginAsk>,
+}
+
+/// What to do with the body of a slice.
+pub enum Admission {
+    /// Take it.
+    Take {
+        /// Where it goes.
+        target: Target,
+        /// Kinds of digest to compute, the one to record first.
+        kinds: Vec<DigestKind>,
+        /// Offset of the slice in the file, in bytes; 0 where not known, and then no chaining value is asked for.
+        offset: u64,
+    },
+    /// It is held already; in a finished file where `Some`.
+    Held(Option<Digest>),
+}
+
+/// Where a slice goes.
+pub enum Target {
+    /// Into the spool. It counts beside what that holds where the upload counts by what it holds.
+    Spool(Arrival, Option<Grant>),
+    /// Into a file without a name, which it is the whole of. It counts as an upload until then.
+    Draft(Draft, Grant),
+    /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell whether
+    /// it is the same.
+    Compare(Digest),
+}
+
+impl Target {
+    /// Whether the upload that it is for was cancelled. A file that comes in one request has none.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Target::Spool(arrival, _) if arrival.is_cancelled())
+    }
+
+    /// The file to write to; None where the slice is only compared.
+    pub fn file(&self) -> Option<&File> {
+        match self {
+            Target::Spool(arrival, _) => Some(arrival.file()),
+            Target::Draft(draft, _) => Some(draft.file()),
+            Target::Compare(_) => None,
+        }
+    }
+}
+
+/// A slice was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// With it the file was finished.
+    Finished(Digest),
+    /// It was held already.
+    Held,
+    /// A merger would find something to do.
+    MergerDue,
+    /// It waits for slices before it.
+    Waits,
+}
+
+impl Uploads {
+    /// The uploads of `data`.
+    pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
+        let (fresh, completions, contents, without_drafts) = Default::default();
+        let grants = Grants::new(data.clone());
+        let metrics = Metrics::new();
+        let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
+        Uploads { data, config, fresh, metrics, completions, contents, doorkeeper, grants, without_drafts }
+    }
+
+    /// Publishes an upload that needs no merging. None: a merger is at work on it.
+    fn publish_now(&self, spool: &Spool, name: &FileName) -> Result<Option<Outcome>, Refusal> {
+        let began = Instant::now();
+        match spool.try_merger_lock() {
+            Ok(Some(lock)) => {
+                let outcome = publish(&self.data, spool, &lock, None)?;
+                match &outcome {
+                    Outcome::Published(_) => {
+                        self.metrics.upload_finished(self.size_of(name), began.elapsed());
+                        self.completions.tell();
+                    }
+                    Outcome::Blocked(_) => self.metrics.upload_failed(Failure::Blocked),
+                    Outcome::NoUpload | Outcome::NotYet => {}
+                }
+                Ok(Some(outcome))
+            }
+            Ok(None) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(Outcome::NoUpload)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Size of a finished file, in bytes. 0: somebody took it away.
+    fn size_of(&self, name: &FileName) -> u64 {
+        match Store::new(&self.data).lookup(name) {
+            Ok(Entry::File(found)) => found.size,
+            _ => 0,
+        }
+    }
+
+    /// What stands under a name in `files/`. A file that is found is there for good, also where whoever put it there had not
+    /// come to make sure of that.
+    fn look_up(&self, name: &FileName) -> Result<Entry, Refusal> {
+        let entry = Store::new(&self.data).lookup(name)?;
+        if let Entry::File(_) = entry {
+            sync_entry(&self.data, name)?;
+        }
+        Ok(entry)
+    }
+
+    /// Refuses what could never be finished: no file can be moved to its name.
+    fn check_reach(&self, name: &FileName) -> Result<(), Refusal> {
+        let why = Store::new(&self.data).out_of_reach(name)?;
+        why.map_or(Ok(()), |why| Err(cannot_be_finished(name, &why)))
+    }
+
+    /// The same where the digest matters: a file whose digest is not certain is read.
+    fn look_into(&self, name: &FileName) -> Result<Entry, Refusal> {
+        let found = match self.look_up(name)? {
+            Entry::File(found) if found.stamp.is_none() => found,
+            entry => return Ok(entry),
+        };
+        let size = found.size;
+        let read = self.contents.read(&Arc::new(Store::new(&self.data)), name, found)?;
+        read.ok_or_else(|| {
+            let message = format!("the finished {name}, {size} bytes, is read to find out its digest: ask again");
+            Refusal { retry_after: Some(READ_RETRY_AFTER), ..Refusal::new(ErrorCode::Busy, message) }
+        })
+    }
+
+    /// Locks the spool. None: there is none, or none that can be read, which whoever begins moves out of the way.
+    fn lock(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
+        match spool.lock() {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                log::error!("an unfinished upload cannot be used: {e}");
+                Ok(None)
+            }
+            locked => locked.map_err(|e| unusable(spool, e)),
+        }
+    }
+
+    /// Locks the spool of an upload that is to begin, or to go on. One that cannot be read is moved to `damaged/` first.
+    fn lock_to_begin(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
+        match spool.lock() {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => self.set_aside(spool, &e).map(|()| None),
+            locked => locked.map_err(|e| unusable(spool, e)),
+        }
+    }
+
+    fn set_aside(&self, spool: &Spool, why: &io::Error) -> Result<(), Refusal> {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let aside = self.data.aside(&now)?;
+        let is_moved = match spool.set_aside_if_unreadable(&aside) {
+            // Another request has moved it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            moved => moved?,
+        };
+        if is_moved {
+            let kept = aside.tmp().join(spool.folder());
+            log::error!("an unfinished upload cannot be used, and is moved to {}: {why}", kept.display());
+            self.metrics.upload_failed(Failure::Unreadable);
+        }
+        // Else it is readable by now, or whoever works on it leaves soon: the next look tells.
+        Ok(())
+    }
+
+    fn room(&self) -> Room {
+        Room::new(&self.data, self.config.reserve)
+    }
+
+    /// What `take` takes of the room. Where there is none it is tried once more without the slices that are merged: they have
+    /// theirs until they are let go.
+    fn with_room<T>(&self, mut take: impl FnMut(&Room) -> Result<T, RoomError>) -> Result<T, RoomError> {
+        let room = self.room();
+        take(&room).or_else(|error| {
+            let is_full = match &error {
+                RoomError::Full { .. } | RoomError::NoInodes { .. } => true,
+                RoomError::Io(e) => matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+            };
+            if !is_full {
+                return Err(error);
+            }
+            self.fresh.let_go();
+            take(&room)
+        })
+    }
+
+    fn restless(&self, name: &FileName) -> Refusal {
+        let message = format!("uploads of {name} come and go too fast; ask again");
+        Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
+    }
+}
+
+/// Why the spool of an upload is left alone.
+fn unusable(spool: &Spool, error: io::Error) -> Refusal {
+    if let Some(other) = OtherVersion::of(&error) {
+        log::error!("{other}");
+        return Refusal::new(
+            ErrorCode::Conflict,
+            format!("{other}; push to a server of that version, or use another name"),
+        );
+    }
+    match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            log::error!("{error}");
+            let message = format!("something that is no folder stands at tmp/{}: remove it", spool.folder());
+            Refusal::new(ErrorCode::Conflict, message)
+        }
+        io::ErrorKind::InvalidData => {
+            log::error!("an unfinished upload cannot be used: {error}");
+            let message = "the unfinished upload cannot be read; the next push moves it to damaged/ and begins anew";
+            Refusal::new(ErrorCode::Conflict, message)
+        }
+        _ => error.into(),
+    }
+}
+
+fn finished(found: &Finished, source: Option<&str>) -> Standing {
+    let stamp = found.stamp.as_ref();
+    Standing::Finished {
+        file_size: found.size,
+        digest: stamp.map(|s| s.digest),
+        same_source: source.is_some() && stamp.and_then(|s| s.source.as_deref()) == source,
+    }
+}
