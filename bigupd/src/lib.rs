@@ -8,6 +8,7 @@
 //! - [`uploads`] - what a request means for its upload.
 //! - [`mergers`] - starting and watching mergers; [`hooks`] - programs and URLs that are asked and told.
 //! - [`upkeep`] - what is done without being asked; [`commands`] - what operators run.
+//! - [`refusal`] - why a request is refused.
 //! - [`config`] - the settings; [`metrics`] - what is counted; [`readiness`] - whether uploads can be taken; [`systemd`] - what the
 //!   service manager is told; [`descriptors`] - how many files may be open.
 
@@ -21,6 +22,7 @@ pub mod mergers;
 pub mod metrics;
 pub mod net;
 pub mod readiness;
+pub mod refusal;
 pub mod systemd;
 pub mod upkeep;
 pub mod uploads;

@@ -4,7 +4,6 @@
 //! data folder, whoever works on it. No label has a value that a client could choose, so their number is bounded; series
 //! of known labels are there from the start, with 0.
 
-use crate::http::reply::Reply;
 use bigup_core::merger_events::{Event, time};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
@@ -15,7 +14,7 @@ use prometheus_client::registry::{Metric, Registry};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The type of [`Metrics::text`].
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
@@ -446,21 +445,10 @@ impl Metrics {
         self.0.sync_times.get_or_create(&[("what", what.label())]).observe(took.as_secs_f64());
     }
 
-    /// Answers a request, and counts that.
-    pub async fn time(&self, route: Route, answering: impl Future<Output = Reply>) -> Reply {
-        let began = Instant::now();
-        let reply = answering.await;
-        self.answered(route, &reply, began.elapsed());
-        reply
-    }
-
-    /// A request was answered after this time; also the limit for which it was refused, if it was one.
-    fn answered(&self, route: Route, reply: &Reply, took: Duration) {
-        let request = Request { route: route.label(), status: reply.status().as_u16() };
-        self.0.request_times.get_or_create(&request).observe(took.as_secs_f64());
-        if let Some(limit) = reply.extensions().get::<Limit>() {
-            self.refused(*limit);
-        }
+    /// A request was answered with this status after this time; also the limit for which it was refused, if it was one.
+    pub fn answered(&self, route: Route, status: u16, limit: Option<Limit>, took: Duration) {
+        self.0.request_times.get_or_create(&Request { route: route.label(), status }).observe(took.as_secs_f64());
+        limit.into_iter().for_each(|limit| self.refused(limit));
     }
 
     /// Something was refused for this limit.
@@ -546,8 +534,6 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::reply::Refusal;
-    use bigup_core::protocol::native::ErrorCode;
 
     #[track_caller]
     fn assert_has(metrics: &Metrics, lines: &[&str]) {
@@ -604,21 +590,6 @@ mod tests {
         assert_has(
             &metrics,
             &["bigup_room_left_bytes 9223372036854775807", "bigup_merge_lag_bytes 9", "bigup_merge_lag_seconds 1.5"],
-        );
-    }
-
-    #[test]
-    fn an_answer_tells_the_limit_that_it_was_refused_for() {
-        let metrics = Metrics::new();
-        let over = Refusal::over(Limit::Quota, ErrorCode::TooLarge, "too much").reply();
-        metrics.answered(Route::Slice, &over, Duration::from_millis(2));
-        metrics.answered(Route::Slice, &Refusal::new(ErrorCode::TooLarge, "no limit").reply(), Duration::ZERO);
-        assert_has(
-            &metrics,
-            &[
-                "bigup_refused_total{limit=\"quota\"} 1",
-                "bigup_request_duration_seconds_count{route=\"slice\",status=\"413\"} 2",
-            ],
         );
     }
 }

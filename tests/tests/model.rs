@@ -18,7 +18,7 @@ use bigup_tests::{data, programs};
 use bigupd::admission::access::Access;
 use bigupd::commands::Done;
 use bigupd::http::native::query::BeginAsk;
-use bigupd::http::reply::{Refusal, against_upload};
+use bigupd::refusal::{Refusal, against_upload};
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};

@@ -17,7 +17,8 @@
 
 use crate::config::Config;
 use crate::http::host::{Host, Origin};
-use crate::http::reply::{Refusal, Reply, no_content};
+use crate::net::response::{Reply, no_content};
+use crate::refusal::Refusal;
 use bigup_core::protocol::name::{printable, quoted};
 use bigup_core::protocol::native::{CLIENT_HEADER, ErrorCode};
 use bigup_core::storage::data_dir::DataDir;

@@ -5,8 +5,8 @@
 
 use super::{Answer, Caller, HookSettings, Question, Stop};
 use crate::http::native::query::BeginAsk;
-use crate::http::reply::Refusal;
 use crate::metrics::{self, Limit, Metrics};
+use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::disk::random_suffix;

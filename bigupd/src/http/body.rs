@@ -1,10 +1,10 @@
 //! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and getting rid of what is
 //! left of them.
 
-use crate::http::reply::Refusal;
 use crate::metrics::Limit;
 use crate::net::min_rate::Pace;
 use crate::net::server::MAX_BUFFER;
+use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};

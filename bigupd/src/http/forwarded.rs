@@ -4,8 +4,8 @@
 //! their end, where the nearest proxy wrote: the first address that is not a trusted proxy's is the client's. Further left
 //! stands whatever that client likes.
 
-use crate::http::reply::Refusal;
 use crate::net::peer::Peer;
+use crate::refusal::Refusal;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::native::ErrorCode;
 use std::net::{IpAddr, SocketAddr};

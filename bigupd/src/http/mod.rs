@@ -9,5 +9,5 @@ pub mod host;
 pub mod native;
 pub mod probes;
 pub mod receive;
-pub mod reply;
 pub mod response_budget;
+mod timing;

@@ -4,9 +4,11 @@
 //! there alone. Nothing here waits for the disk: only `/readyz` looks at it, for a limited time.
 
 use crate::admission::origins::{Does, Origins};
-use crate::http::reply::{Refusal, Reply, json, keep_nowhere, no_content};
+use crate::http::timing;
 use crate::metrics::{CONTENT_TYPE, Metrics, Route};
+use crate::net::response::{Reply, json, keep_nowhere, no_content};
 use crate::readiness::Readiness;
+use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -80,7 +82,7 @@ impl Watching {
     /// It is not asked by a GET or HEAD.
     pub async fn answer(&self, question: Question, method: &Method) -> Result<Reply, Refusal> {
         if !matches!(*method, Method::GET | Method::HEAD) {
-            return Err(Refusal::method(method, "GET asks", ALLOWED));
+            return Err(Refusal::method(method.as_str(), "GET asks", ALLOWED));
         }
         Ok(match question {
             Question::Alive => text("text/plain; charset=utf-8", "ok\n".to_owned()),
@@ -116,7 +118,7 @@ impl Watching {
             // No body was read; whoever sent one gets no second answer on this connection.
             answer.unwrap_or_else(|refusal| refusal.last_reply())
         };
-        self.metrics.time(route, answering).await
+        timing::time(&self.metrics, route, answering).await
     }
 }
 

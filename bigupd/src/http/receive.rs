@@ -7,9 +7,9 @@
 
 use crate::admission::thread_shares::Share;
 use crate::http::body::Body;
-use crate::http::reply::Refusal;
 use crate::net::body_memory::{self, BODIES};
 use crate::net::min_rate::Pace;
+use crate::refusal::Refusal;
 use crate::uploads::Target;
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::protocol::native::ErrorCode;

@@ -1,8 +1,9 @@
 //! Answers that may be large: held slices as ids or runs, the list of uploads. How large is told before they are made.
 
 use crate::config::Limits;
-use crate::http::reply::{Refusal, Reply, json, json_bytes, json_text};
 use crate::metrics::Limit;
+use crate::net::response::{Reply, json, json_bytes, json_text};
+use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::ranges::SliceRanges;
 use bytes::Bytes;

@@ -1,8 +1,8 @@
 //! How many connections there are, in all and from each address.
 
 use crate::config::Limits;
-use crate::http::reply::Refusal;
 use crate::metrics::Limit;
+use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

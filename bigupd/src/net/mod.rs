@@ -9,6 +9,7 @@ pub mod linger;
 pub mod listeners;
 pub mod min_rate;
 pub mod peer;
+pub mod response;
 pub mod server;
 pub mod timeouts;
 pub mod tls;

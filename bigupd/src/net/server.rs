@@ -7,7 +7,6 @@
 use crate::config::Limits;
 use crate::descriptors;
 use crate::http::host::Host;
-use crate::http::reply::{Refusal, Reply};
 use crate::metrics::{Limit, Metrics};
 use crate::net::body_memory;
 use crate::net::client_certificate::ClientCertificate;
@@ -15,8 +14,10 @@ use crate::net::connection_slots::Seats;
 use crate::net::linger::{self, Lingering};
 use crate::net::listeners::{Listeners, Socket};
 use crate::net::peer::Peer;
+use crate::net::response::Reply;
 use crate::net::timeouts::{Late, Timed, Turns};
 use crate::net::tls::Tls;
+use crate::refusal::Refusal;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::native::ErrorCode;
 use bytes::Bytes;

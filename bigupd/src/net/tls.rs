@@ -1,9 +1,9 @@
 //! TLS on connections: certificates, reading them again, and handshakes.
 
 use crate::config::TlsFiles;
-use crate::http::reply::Refusal;
 use crate::net::linger;
 use crate::net::listeners::Socket;
+use crate::refusal::Refusal;
 use bigup_core::pem;
 use bigup_core::protocol::native::ErrorCode;
 use std::io;

@@ -8,7 +8,7 @@ use crate::admission::grants::{Grant, What};
 use crate::admission::quota;
 use crate::commands::cancel::take_from_merger;
 use crate::http::native::query::BeginAsk;
-use crate::http::reply::{Refusal, against_upload};
+use crate::refusal::{Refusal, against_upload};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;

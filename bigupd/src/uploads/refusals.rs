@@ -1,8 +1,8 @@
 //! Why an upload or a slice is refused, in the words that its client gets to read.
 
 use super::SliceAsk;
-use crate::http::reply::Refusal;
 use crate::metrics::Limit;
+use crate::refusal::Refusal;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;

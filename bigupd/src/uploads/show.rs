@@ -3,8 +3,8 @@
 use super::begin::show_life;
 use super::refusals::no_upload;
 use super::{Standing, Unfinished, Uploads, finished, unusable};
-use crate::http::reply::Refusal;
 use crate::metrics::Limit;
+use crate::refusal::Refusal;
 use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, UploadStatus};

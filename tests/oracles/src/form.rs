@@ -4,8 +4,8 @@
 use bigup_core::protocol::native::ErrorCode;
 use bigupd::config::Config;
 use bigupd::http::body::{Body, raw_body};
-use bigupd::http::reply::Refusal;
 use bigupd::net::min_rate::Pace;
+use bigupd::refusal::Refusal;
 use bytes::Bytes;
 use std::time::Duration;
 

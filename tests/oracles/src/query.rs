@@ -8,7 +8,7 @@ use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::native::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigupd::admission::access::Access;
 use bigupd::http::native::query::{BeginAsk, Params};
-use bigupd::http::reply::Refusal;
+use bigupd::refusal::Refusal;
 
 /// Checks a query string.
 ///

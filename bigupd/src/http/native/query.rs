@@ -3,7 +3,7 @@
 
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
-use crate::http::reply::{Refusal, within_request};
+use crate::refusal::{Refusal, within_request};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};

@@ -13,14 +13,16 @@ use crate::http::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_bo
 use crate::http::native::query::{AnswerForm, BeginAsk, Params};
 use crate::http::probes::{ALLOWED, Question, Watching, question};
 use crate::http::receive::{Expected, Received, check_sha256, parse_content_digest, receive};
-use crate::http::reply::{Refusal, Reply, json};
 use crate::http::response_budget::Answers;
+use crate::http::timing;
 use crate::mergers::Mergers;
 use crate::metrics::{Metrics, Route};
 use crate::net::client_certificate::ClientCertificate;
 use crate::net::connection_slots::{Seat, Seats};
 use crate::net::min_rate::Pace;
 use crate::net::peer::Peer;
+use crate::net::response::{Reply, json};
+use crate::refusal::Refusal;
 use crate::upkeep::reconcile::News;
 use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
@@ -171,7 +173,7 @@ async fn elsewhere(
         };
         app.answer_after(&headers, body, answer).await
     };
-    sharing.told_in(app.metrics().time(route, answering).await)
+    sharing.told_in(timing::time(app.metrics(), route, answering).await)
 }
 
 fn nothing_here() -> Refusal {
@@ -203,7 +205,7 @@ async fn native(
             Err(refusal) => app.answer_after(&headers, body, Err(refusal)).await,
         }
     };
-    sharing.told_in(metrics.time(route, answering).await)
+    sharing.told_in(timing::time(&metrics, route, answering).await)
 }
 
 /// What a request would do, told by its parameters' names as they stand there.
@@ -242,7 +244,7 @@ async fn answer(
         method => match app.enter(&headers, peer, does).await {
             Err(refusal) => Err(refusal),
             Ok(by) if method == Method::GET => app.get(by, peer, &query).await,
-            Ok(_) => Err(Refusal::method(&method, "GET asks and begins, POST sends a slice", METHODS)),
+            Ok(_) => Err(Refusal::method(method.as_str(), "GET asks and begins, POST sends a slice", METHODS)),
         },
     };
     app.answer_after(&headers, body, answer).await

@@ -1,0 +1,38 @@
+//! How long a request takes to be answered.
+
+use crate::metrics::{Limit, Metrics, Route};
+use crate::net::response::Reply;
+use std::time::Instant;
+
+/// Answers a request, and counts that.
+pub async fn time(metrics: &Metrics, route: Route, answering: impl Future<Output = Reply>) -> Reply {
+    let began = Instant::now();
+    let reply = answering.await;
+    metrics.answered(route, reply.status().as_u16(), reply.extensions().get::<Limit>().copied(), began.elapsed());
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refusal::Refusal;
+    use bigup_core::protocol::native::ErrorCode;
+
+    #[tokio::test]
+    async fn an_answer_tells_the_limit_that_it_was_refused_for() {
+        let metrics = Metrics::new();
+        for refusal in [
+            Refusal::over(Limit::Quota, ErrorCode::TooLarge, "too much"),
+            Refusal::new(ErrorCode::TooLarge, "no limit"),
+        ] {
+            time(&metrics, Route::Slice, async { refusal.reply() }).await;
+        }
+        let text = metrics.text();
+        for line in [
+            "bigup_refused_total{limit=\"quota\"} 1",
+            "bigup_request_duration_seconds_count{route=\"slice\",status=\"413\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

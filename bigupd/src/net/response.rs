@@ -1,0 +1,120 @@
+//! Responses: JSON bodies, and refusals with their status, as all protocols have them that bring no form of their own.
+
+use crate::refusal::Refusal;
+use bigup_core::protocol::native::{ErrorAnswer, ErrorCode};
+use bytes::Bytes;
+use serde::Serialize;
+use warp::http::header::{
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use warp::http::{Response, StatusCode};
+
+/// A response of the daemon.
+pub type Reply = warp::reply::Response;
+
+impl Refusal {
+    /// The status that goes with a code.
+    pub fn status(&self) -> StatusCode {
+        match self.code {
+            ErrorCode::BadRequest | ErrorCode::BadName | ErrorCode::Damaged => StatusCode::BAD_REQUEST,
+            ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::NotFound | ErrorCode::NoUpload => StatusCode::NOT_FOUND,
+            ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Timeout => StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::Conflict | ErrorCode::Busy | ErrorCode::Exists => StatusCode::CONFLICT,
+            ErrorCode::Cancelled => StatusCode::GONE,
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ErrorCode::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Overloaded | ErrorCode::Paused => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The response, which carries the limit to whoever counts.
+    pub fn reply(&self) -> Reply {
+        let mut reply = json(self.status(), &self.answer());
+        if let Some(seconds) = self.retry_after {
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(limit) = self.limit {
+            reply.extensions_mut().insert(limit);
+        }
+        if let Some(allow) = self.allow {
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.code == ErrorCode::Unsupported {
+            // Which codings are not (RFC 9110, section 15.5.16).
+            reply.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        if self.code == ErrorCode::Unauthorized {
+            // RFC 6750, section 3, wants a parameter.
+            reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bigup\""));
+        }
+        reply
+    }
+
+    /// The response, after which the connection is closed.
+    pub fn last_reply(&self) -> Reply {
+        let mut reply = self.reply();
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        reply
+    }
+
+    /// The response as bytes, for a connection that is closed after it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let body = json_text(&self.answer());
+        let head = [
+            format!("HTTP/1.1 {}", self.status()),
+            "connection: close".to_owned(),
+            "content-type: application/json".to_owned(),
+            "x-content-type-options: nosniff".to_owned(),
+            "cache-control: no-store".to_owned(),
+            format!("content-length: {}", body.len()),
+        ];
+        [format!("{}\r\n\r\n", head.join("\r\n")).into_bytes(), body].concat()
+    }
+
+    fn answer(&self) -> ErrorAnswer {
+        ErrorAnswer { status: self.status().as_u16(), message: self.message.clone(), error: self.code }
+    }
+}
+
+/// A response with a JSON body.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+    json_bytes(status, json_text(body).into())
+}
+
+/// The text of a JSON body.
+pub fn json_text(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("strings and numbers always serialise")
+}
+
+/// A response with such a text.
+pub fn json_bytes(status: StatusCode, text: Bytes) -> Reply {
+    let mut reply = Response::new(text.into());
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    keep_nowhere(&mut reply);
+    reply
+}
+
+/// A response to OPTIONS, where `allow` are the methods there are.
+pub fn no_content(allow: &'static str) -> Reply {
+    let mut reply = Reply::default();
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    keep_nowhere(&mut reply);
+    reply
+}
+
+/// Tells whoever gets a response to take it as what it says it is, and not to give it to somebody who asks later: it tells
+/// how things stand now.
+pub fn keep_nowhere(reply: &mut Reply) {
+    // No browser is to take a name in it for a page.
+    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}

@@ -1,0 +1,122 @@
+//! Why a request is refused: a code, and what its client needs to know. How that is said is for the protocol to decide.
+
+use crate::metrics::Limit;
+use bigup_core::protocol::name::NameError;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::plan::PlanError;
+use bigup_core::storage::disk::is_passing;
+use bigup_core::storage::space::FULL_FILE_SYSTEM;
+use bigup_core::storage::spool::SliceError;
+use std::io;
+
+/// Seconds after which what the system was short of may be there again.
+const SHORT_FOR: u64 = 2;
+
+/// A request refused, with what the client gets to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was wrong, for programs; decides the status.
+    pub code: ErrorCode,
+    /// What was wrong, with both numbers, and what to do.
+    pub message: String,
+    /// Seconds after which asking again makes sense. None: it does not, as things stand.
+    pub retry_after: Option<u64>,
+    /// The limit that is the reason. None: it is none of those that are counted.
+    pub limit: Option<Limit>,
+    /// The methods that are possible, where the one asked for is not. None: the method is right.
+    pub allow: Option<&'static str>,
+}
+
+impl Refusal {
+    /// A refusal that asking again will not change.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into(), retry_after: None, limit: None, allow: None }
+    }
+
+    /// The same, since this limit is reached.
+    pub fn over(limit: Limit, code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { limit: Some(limit), ..Refusal::new(code, message) }
+    }
+
+    /// A method that is not possible; `allow` are those that are (RFC 9110, section 10.2.1), and `what` says for what.
+    pub fn method(method: &str, what: &str, allow: &'static str) -> Refusal {
+        let message = format!("{method} is not possible here: {what}");
+        Refusal { allow: Some(allow), ..Refusal::new(ErrorCode::MethodNotAllowed, message) }
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Refusal {
+        Refusal::new(ErrorCode::BadName, error.to_string())
+    }
+}
+
+impl From<SliceError> for Refusal {
+    fn from(error: SliceError) -> Refusal {
+        match error {
+            SliceError::Plan(error) => against_upload(error),
+            SliceError::OtherSource | SliceError::Content { .. } | SliceError::Recut { .. } => {
+                Refusal::new(ErrorCode::Conflict, error.to_string())
+            }
+            SliceError::Meanwhile(_) => Refusal::new(ErrorCode::Damaged, error.to_string()),
+            SliceError::Io(error) => error.into(),
+        }
+    }
+}
+
+/// Numbers that do not fit the upload. Those that fit no upload at all are bad in themselves.
+pub fn against_upload(error: PlanError) -> Refusal {
+    let code = match error {
+        PlanError::BeyondEnd { .. } | PlanError::EmptySlice(_) | PlanError::ZeroSliceSize => ErrorCode::BadRequest,
+        PlanError::TooManySlices(_) | PlanError::FileTooLarge(_) => ErrorCode::TooLarge,
+        PlanError::Count { .. }
+        | PlanError::Thin { .. }
+        | PlanError::Differs { .. }
+        | PlanError::SliceLen { .. }
+        | PlanError::LastTooLong { .. } => ErrorCode::Conflict,
+    };
+    let limit = match error {
+        PlanError::TooManySlices(_) => Some(Limit::Slices),
+        PlanError::FileTooLarge(_) => Some(Limit::FileSize),
+        _ => None,
+    };
+    Refusal { limit, ..Refusal::new(code, error.to_string()) }
+}
+
+/// Numbers of one request that contradict each other.
+pub fn within_request(error: PlanError) -> Refusal {
+    match against_upload(error) {
+        refusal if refusal.code == ErrorCode::Conflict => Refusal { code: ErrorCode::BadRequest, ..refusal },
+        refusal => refusal,
+    }
+}
+
+impl From<io::Error> for Refusal {
+    /// Detail goes to the log, the client gets what it can act on.
+    fn from(error: io::Error) -> Refusal {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                log::error!("no room left: {error}");
+                Refusal::over(Limit::Room, ErrorCode::NoSpace, FULL_FILE_SYSTEM)
+            }
+            _ if is_passing(&error) => {
+                log::error!("{error}; who asked is told to come back");
+                let message = "the server is short of open files or memory just now: try again later";
+                Refusal { retry_after: Some(SHORT_FOR), ..Refusal::new(ErrorCode::Overloaded, message) }
+            }
+            io::ErrorKind::FileTooLarge => {
+                log::error!("too large to be stored: {error}");
+                let message = "the server's file system, or a limit of its process, has no files as large as this";
+                Refusal::over(Limit::FileSize, ErrorCode::TooLarge, message)
+            }
+            io::ErrorKind::InvalidFilename => {
+                log::error!("a name that cannot be: {error}");
+                Refusal::new(ErrorCode::BadName, "the server's file system has no names as long as this; use another")
+            }
+            _ => {
+                log::error!("{error}");
+                Refusal::new(ErrorCode::Internal, "the server failed to do this; its log says why")
+            }
+        }
+    }
+}
