@@ -9,10 +9,11 @@
 //! - [`mergers`] - starting and watching mergers; [`hooks`] - programs and URLs that are asked and told.
 //! - [`upkeep`] - what is done without being asked; [`commands`] - what operators run.
 //! - [`refusal`] - why a request is refused.
-//! - [`config`] - the settings; [`metrics`] - what is counted; [`readiness`] - whether uploads can be taken; [`systemd`] - what the
+//! - [`cli`] - the command line; [`config`] - the settings; [`metrics`] - what is counted; [`readiness`] - whether uploads can be taken; [`systemd`] - what the
 //!   service manager is told; [`descriptors`] - how many files may be open.
 
 pub mod admission;
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod descriptors;

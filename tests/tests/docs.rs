@@ -117,7 +117,7 @@ fn mistake(program: &str, arguments: &[String]) -> Option<String> {
     use clap::{CommandFactory, Parser};
     let line = || std::iter::once(program.to_owned()).chain(arguments.iter().cloned());
     let parsed = match program {
-        "bigupd" => bigupd::config::Arguments::try_parse_from(line()).map(|_| ()),
+        "bigupd" => bigupd::cli::Arguments::try_parse_from(line()).map(|_| ()),
         "bigup-merger" => bigup_merger::args::Arguments::try_parse_from(line()).map(|_| ()),
         "bigup-cli" => bigup_cli::args::Cli::command().try_get_matches_from(line()).map(|_| ()),
         _ => {

@@ -2,7 +2,6 @@
 
 use crate::admission::origins::{AllowedOrigins, parse_hosts};
 use crate::admission::tokens::SecretHash;
-use crate::commands::{self, check, status};
 use crate::config::settings::{Given, SETTINGS, Setting};
 use crate::hooks::{Hook, HookSettings};
 use crate::http::forwarded::Proxies;
@@ -12,7 +11,6 @@ use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::protocol::units::{MIB, parse_duration, parse_mode, parse_size};
 use bigup_core::storage::data_dir::Modes;
-use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,87 +26,6 @@ const USUAL_CONFIG: &str = "/etc/bigup/bigupd.ini";
 
 /// Longest timeout: more than anybody waits, and no clock overflows by adding it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-const AFTER_HELP: &str = "\
-Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or in the configuration file \
-(data_dir = …, listen = …), without a section or in [bigupd]. Flags win over the environment, the environment over the \
-file. Sizes are bytes or numbers with K, M, G, T; times are seconds or numbers with ms, s, m, h, d.
-
-Exit codes:
-  0  stopped as asked, or the configuration is right
-  1  something failed
-  2  the command line or the configuration makes no sense; every mistake is told
-
-Signals:
-  SIGTERM, SIGINT   stop: running requests have stop_grace to finish; a second one ends it at once
-  SIGHUP   read the certificates again
-
-Environment:
-  BIGUP_CONFIG   the configuration file, where --config is not given
-  BIGUP_LOG   what is logged: error, warn, info (default), debug
-
-Files:
-  /etc/bigup/bigupd.ini   the configuration of the service
-  DATA/info.ini   the unfinished uploads, to be read
-  DATA/tokens.json   who is let in; changed by bigupd token
-  DATA/files/   finished files
-  DATA/tmp/   unfinished uploads
-
-Examples:
-  bigupd --data-dir /srv/bigup --listen 127.0.0.1:8888   serve this machine
-  bigupd --config /etc/bigup/bigupd.ini --check-config   tell the mistakes in a configuration";
-
-/// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
-/// DATA/files/.
-#[derive(Parser, Debug, Default)]
-#[command(name = "bigupd", version, after_help = AFTER_HELP)]
-pub struct Arguments {
-    /// What to do instead of serving.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    #[command(flatten)]
-    given: Given,
-    /// Configuration file (INI) [default: /etc/bigup/bigupd.ini, where there is one and no data folder is named].
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Check the configuration and leave.
-    #[arg(long)]
-    check_config: bool,
-    /// Stop when standard input is closed: for programs that start a daemon of their own.
-    #[arg(long, hide = true)]
-    until_stdin_closes: bool,
-}
-
-/// What the program does instead of serving.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Command {
-    /// Compare unfinished uploads and finished files with their digests
-    ///
-    /// The digests are those that were recorded when slices and files came. It may run beside daemons; nothing is changed
-    /// without --repair, and what is missing is sent again by the next push.
-    Check(check::Arguments),
-    /// Make, list and revoke tokens, by which clients are let in
-    ///
-    /// As long as there is a list of tokens, be it empty, every request needs one, or a client certificate that has the
-    /// rights of one. Daemons see what changed at their next request.
-    Token(commands::token::Arguments),
-    /// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
-    ///
-    /// HELD is what has arrived, MERGED what of it is in the merged file already. RATE is what came in the last second, or
-    /// since the last look. MERGER is the process that merges; `waiting` where there is something to merge and none at work.
-    /// AGE is the time since an upload was begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its
-    /// powers.
-    Status(status::Arguments),
-    /// Remove unfinished uploads, with all that is held of them. Finished files are not touched
-    ///
-    /// It works with or without daemons, whatever mergers and clients are at work: a client is told that its upload was
-    /// cancelled, and ends. For a minute that source cannot begin the upload anew; others can.
-    Cancel(commands::cancel::Arguments),
-    /// Let unfinished uploads rest: no slices are taken of them until they are resumed
-    Pause(commands::pause::Arguments),
-    /// Let paused uploads go on
-    Resume(commands::pause::Arguments),
-}
 
 /// What a slice's 200 promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,15 +129,6 @@ pub struct Config {
     pub limits: Limits,
     /// Who is asked before an upload begins, and told of finished files.
     pub hooks: HookSettings,
-}
-
-/// What the command line asks for besides settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode {
-    /// Check the configuration and leave.
-    pub check_config: bool,
-    /// Stop when standard input is closed.
-    pub until_stdin_closes: bool,
 }
 
 /// Where a value came from and what it is.
@@ -343,35 +251,38 @@ impl Config {
     }
 }
 
-impl Arguments {
-    /// Settles the configuration. `environment` gives the value of a variable.
-    ///
-    /// # Errors
-    /// All mistakes, one each.
-    pub fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Result<(Config, Mode), Vec<String>> {
-        let mut mistakes = vec![];
-        let told = self.config.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
-        // Whoever names a data folder means that one, with the defaults.
-        let names_data = self.given.get("data_dir").is_some() || environment("BIGUP_DATA_DIR").is_some();
-        let usual = Some(PathBuf::from(USUAL_CONFIG)).filter(|usual| !names_data && usual.exists());
-        let config_file = told.or(usual);
-        let file = config_file.map_or(Ok(vec![]), |path| read_file(&path)).unwrap_or_else(|mistake| {
-            mistakes.push(mistake);
-            vec![]
-        });
-        for (key, _) in file.iter().filter(|(key, _)| settings::find(key).is_none()) {
-            let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
-            mistakes.push(format!("{key} in the configuration file is unknown; known are {}", known.join(", ")));
-        }
-        let mut from = Collector { flags: self.given, environment, file, mistakes };
-        let config = Config::collect(&mut from);
-        // From nobody who serves by himself: not a setting, and known to the two programs only.
-        let owner = environment(OWNER_TOKEN).filter(|_| self.until_stdin_closes);
-        let mode = Mode { check_config: self.check_config, until_stdin_closes: self.until_stdin_closes };
-        match from.mistakes.is_empty() {
-            true => Ok((Config { owner: owner.map(|secret| SecretHash::of(&secret)), ..config }, mode)),
-            false => Err(from.mistakes),
-        }
+/// Settles the configuration: what is `given` by flags over the `environment`, which gives the value of a variable, over the file
+/// `told`, or the usual one, over defaults. `is_owned`: the daemon serves a program that started it, and takes its token.
+///
+/// # Errors
+/// All mistakes, one each.
+pub fn settle(
+    given: Given,
+    told: Option<PathBuf>,
+    is_owned: bool,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<String>> {
+    let mut mistakes = vec![];
+    let told = told.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
+    // Whoever names a data folder means that one, with the defaults.
+    let names_data = given.get("data_dir").is_some() || environment("BIGUP_DATA_DIR").is_some();
+    let usual = Some(PathBuf::from(USUAL_CONFIG)).filter(|usual| !names_data && usual.exists());
+    let config_file = told.or(usual);
+    let file = config_file.map_or(Ok(vec![]), |path| read_file(&path)).unwrap_or_else(|mistake| {
+        mistakes.push(mistake);
+        vec![]
+    });
+    for (key, _) in file.iter().filter(|(key, _)| settings::find(key).is_none()) {
+        let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+        mistakes.push(format!("{key} in the configuration file is unknown; known are {}", known.join(", ")));
+    }
+    let mut from = Collector { flags: given, environment, file, mistakes };
+    let config = Config::collect(&mut from);
+    // From nobody who serves by himself: not a setting, and known to the two programs only.
+    let owner = environment(OWNER_TOKEN).filter(|_| is_owned);
+    match from.mistakes.is_empty() {
+        true => Ok(Config { owner: owner.map(|secret| SecretHash::of(&secret)), ..config }),
+        false => Err(from.mistakes),
     }
 }
 
@@ -474,6 +385,8 @@ fn at_least_one_mib(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Arguments, Command};
+    use clap::Parser;
     use std::io::Write;
 
     fn nothing(_: &str) -> Option<String> {

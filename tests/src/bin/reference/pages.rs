@@ -27,7 +27,7 @@ impl Page {
 /// The programs, and the section of the manual that each belongs to.
 pub fn programs() -> [(Command, &'static str); 3] {
     [
-        (bigupd::config::Arguments::command().name("bigupd"), "8"),
+        (bigupd::cli::Arguments::command().name("bigupd"), "8"),
         (bigup_merger::args::Arguments::command(), "8"),
         (bigup_cli::args::Cli::command(), "1"),
     ]
