@@ -13,7 +13,6 @@
 //! for a moment. More than that may be open for an instant; then requests are told to come back.
 #![allow(unsafe_code)]
 
-use crate::config::Config;
 use crate::uploads::fresh;
 use nix::errno::Errno;
 use nix::libc;
@@ -52,8 +51,17 @@ pub fn keep_from_children() {
     }
 }
 
-/// Takes all descriptors that the system allows, and lowers `max_connections` to what they suffice for.
-pub fn fit(config: &mut Config) {
+/// Who takes descriptors beside connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Others {
+    /// Mergers that may be at work at once.
+    pub mergers: u64,
+    /// There are hooks.
+    pub has_hooks: bool,
+}
+
+/// Takes all descriptors that the system allows. Gives how many of the `asked` connections they suffice for.
+pub fn fit(asked: u64, others: Others) -> u64 {
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         AT_START.get_or_init(|| (soft, hard));
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -61,23 +69,26 @@ pub fn fit(config: &mut Config) {
     });
     let files = match allowed {
         Ok(files) => files,
-        Err(e) => return log::warn!("how many files may be open cannot be told or changed: {e}"),
+        Err(e) => {
+            log::warn!("how many files may be open cannot be told or changed: {e}");
+            return asked;
+        }
     };
-    let (asked, fit) = (config.limits.connections, connections_for(files, config));
+    let fit = connections_for(files, others);
     if asked > fit {
         log::warn!(
             "max_connections is {asked}, but {files} open files are allowed (LimitNOFILE, ulimit -Hn): {fit} it is"
         );
-        config.limits.connections = fit;
     }
+    asked.min(fit)
 }
 
 /// How many connections so many descriptors suffice for; see the head of this file.
-fn connections_for(files: u64, config: &Config) -> u64 {
-    let has_hooks = config.hooks.on_begin.is_some() || config.hooks.on_complete.is_some();
-    let others = OWN + if has_hooks { HOOKS } else { 0 } + 2 * refusals_for(files) + fresh::most_of(files);
-    let others = others.saturating_add(config.limits.mergers.saturating_mul(2)).min(files / 2);
-    ((files - others) / A_CONNECTION).max(1)
+fn connections_for(files: u64, others: Others) -> u64 {
+    let hooks = if others.has_hooks { HOOKS } else { 0 };
+    let taken = OWN + hooks + 2 * refusals_for(files) + fresh::most_of(files);
+    let taken = taken.saturating_add(others.mergers.saturating_mul(2)).min(files / 2);
+    ((files - taken) / A_CONNECTION).max(1)
 }
 
 /// How many connections may be refused at once, and how many may be read on after their last answer.
@@ -102,22 +113,21 @@ pub fn as_at_start(child: &mut Command) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hooks::Hook;
 
-    fn config() -> Config {
-        Config::defaults("/d".into())
+    fn others() -> Others {
+        let defaults = crate::config::Config::defaults("/d".into());
+        Others { mergers: defaults.mergers.most, has_hooks: false }
     }
 
     #[test]
     fn connections_leave_descriptors_for_other_things() {
-        let fit = |files| connections_for(files, &config());
+        let fit = |files| connections_for(files, others());
         assert_eq!([0, 64, 256, 1024, 65536].map(fit), [1, 10, 42, 250, 21562]);
-        let mut with_hooks = config();
-        with_hooks.hooks.on_begin = Some(Hook::Program("/bin/sh".into()));
-        assert_eq!(connections_for(1024, &with_hooks), 230);
-        with_hooks.limits.mergers = u64::MAX;
-        assert_eq!(connections_for(1024, &with_hooks), 170, "never more than half is for others");
-        assert_eq!(connections_for(u64::MAX, &config()), (u64::MAX - 848) / 3);
+        let with_hooks = Others { has_hooks: true, ..others() };
+        assert_eq!(connections_for(1024, with_hooks), 230);
+        let with_more = Others { mergers: u64::MAX, ..with_hooks };
+        assert_eq!(connections_for(1024, with_more), 170, "never more than half is for others");
+        assert_eq!(connections_for(u64::MAX, others()), (u64::MAX - 848) / 3);
     }
 
     /// The formula and the examples of docs/operations.md.
@@ -125,7 +135,7 @@ mod tests {
     fn the_document_tells_the_same_numbers() {
         let text = include_str!("../../docs/operations.md");
         for files in [256, 1024, 65536] {
-            let row = format!("| {files} | {} |", connections_for(files, &config()));
+            let row = format!("| {files} | {} |", connections_for(files, others()));
             assert!(text.contains(&row), "docs/operations.md has no row {row}");
         }
         for part in [format!("{OWN} for"), format!("{HOOKS} where"), format!("a {REFUSALS_SHARE}th")] {

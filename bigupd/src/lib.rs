@@ -65,12 +65,16 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
-    let mergers = Mergers::new(uploads.clone());
+    let mergers = Mergers::new(data.clone(), config.mergers.clone(), uploads.metrics.clone());
     let news = News::default();
     let metrics = uploads.metrics.clone();
     let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), Times::of(config), metrics.clone()));
     let looker = tokio::spawn(reconcile::look_forever(uploads.clone(), mergers.clone(), news.clone()));
-    let reporter = tokio::spawn(systemd::report_forever(urls, data.clone(), mergers.clone()));
+    let at_work = {
+        let mergers = mergers.clone();
+        move || mergers.at_work()
+    };
+    let reporter = tokio::spawn(systemd::report_forever(urls, data.clone(), at_work));
     let memory = tokio::spawn(body_memory::give_back_forever());
     let fresh = tokio::spawn(fresh::let_go_forever(uploads.fresh.clone()));
     let (stopping, is_stopping) = watch::channel(false);
@@ -78,7 +82,7 @@ pub async fn run(
         data.clone(),
         config.hooks.clone(),
         uploads.completions.clone(),
-        mergers.clone(),
+        mergers.ended(),
         metrics.clone(),
         is_stopping.clone(),
         config.stop_grace,

@@ -7,7 +7,7 @@ use bigupd::admission::thread_shares;
 use bigupd::cli::{Arguments, Command, Mode};
 use bigupd::commands::{cancel, check, pause, status};
 use bigupd::config::{Config, Limits};
-use bigupd::descriptors;
+use bigupd::descriptors::{self, Others};
 use bigupd::http::probes;
 use bigupd::net::body_memory;
 use bigupd::net::listeners::{Listen, Listeners, Passed};
@@ -78,7 +78,9 @@ fn main() -> ExitCode {
         println!("the configuration is right");
         return ExitCode::SUCCESS;
     }
-    descriptors::fit(&mut config);
+    let has_hooks = config.hooks.on_begin.is_some() || config.hooks.on_complete.is_some();
+    let others = Others { mergers: config.mergers.most, has_hooks };
+    config.limits.connections = descriptors::fit(config.limits.connections, others);
     fit_file_size(&mut config.limits);
     ended(serve(&config, mode, passed, tls))
 }

@@ -12,15 +12,16 @@
 use crate::descriptors;
 use crate::metrics::{Failure, MergerEnd, Metrics};
 use crate::systemd;
-use crate::uploads::{Standing, Uploads};
 use bigup_core::merger_events::{Event, How};
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,11 +53,24 @@ pub struct Mergers {
     inner: Arc<Inner>,
 }
 
+/// How mergers are started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The program.
+    pub program: PathBuf,
+    /// How long one waits for more slices before it ends.
+    pub idle: Duration,
+    /// How many may be at work at once.
+    pub most: u64,
+}
+
 struct Inner {
-    uploads: Uploads,
+    data: DataDir,
+    settings: Settings,
+    metrics: Metrics,
     /// Uploads whose mergers are looked after: one is at work, or will be after a pause or when it is its turn.
     running: Mutex<HashSet<FileName>>,
-    ended: Notify,
+    ended: Arc<Notify>,
     /// One for each merger that may be at work; given in the order of asking.
     turns: Semaphore,
     /// How many there are of them.
@@ -69,12 +83,14 @@ struct Inner {
 
 impl Mergers {
     /// None running yet.
-    pub fn new(uploads: Uploads) -> Mergers {
-        let most = usize::try_from(uploads.config.limits.mergers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let (running, ended, waiting) = (Mutex::default(), Notify::new(), AtomicUsize::new(0));
+    pub fn new(data: DataDir, settings: Settings, metrics: Metrics) -> Mergers {
+        let most = usize::try_from(settings.most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let (running, ended, waiting) = (Mutex::default(), Arc::default(), AtomicUsize::new(0));
         Mergers {
             inner: Arc::new(Inner {
-                uploads,
+                data,
+                settings,
+                metrics,
                 running,
                 ended,
                 turns: Semaphore::new(most),
@@ -105,12 +121,17 @@ impl Mergers {
         self.inner.ended.notified()
     }
 
+    /// The same for those who know nothing of mergers: all who wait for it are woken.
+    pub fn ended(&self) -> Arc<Notify> {
+        Arc::clone(&self.inner.ended)
+    }
+
     /// Makes sure that a merger is at work on `name`, where there is something to merge.
     pub fn ensure(&self, name: &FileName) {
         if self.running().contains(name) {
             return;
         }
-        match Spool::of(&self.inner.uploads.data, name).merger() {
+        match Spool::of(&self.inner.data, name).merger() {
             Ok(None) => self.start(name.clone()),
             Ok(Some(pid)) => log::debug!(upload = name.as_str(); "{name}: process {pid} is merging"),
             Err(e) => log::warn!(upload = name.as_str(); "{name}: whether a merger is at work cannot be told: {e}"),
@@ -123,19 +144,18 @@ impl Mergers {
 
     /// The frontier of an upload that needs a merger; None for one that needs none. Blocks on the disk.
     fn frontier_if_due(&self, name: &FileName) -> Option<u64> {
-        match self.inner.uploads.peek(name, None) {
-            Ok(Some(Standing::Unfinished(unfinished))) if unfinished.is_merger_due() => {
-                Some(unfinished.holdings.frontier)
-            }
-            _ => None,
-        }
+        let spool = Spool::of(&self.inner.data, name);
+        // What cannot be read is told by whoever asks for it.
+        let upload = spool.upload().ok().flatten()?;
+        let holdings = spool.holdings(&upload).ok()?;
+        holdings.need_merger(&upload).then_some(holdings.frontier)
     }
 
     /// The same once more on a thread that may block; None also while somebody else's merger is at work.
     async fn frontier_if_left(&self, name: &FileName) -> Option<u64> {
         let (this, name) = (self.clone(), name.clone());
         let look = move || {
-            let is_free = matches!(Spool::of(&this.inner.uploads.data, &name).merger(), Ok(None));
+            let is_free = matches!(Spool::of(&this.inner.data, &name).merger(), Ok(None));
             this.frontier_if_due(&name).filter(|_| is_free)
         };
         // A panic there was reported where it happened.
@@ -188,7 +208,7 @@ impl Mergers {
     }
 
     fn metrics(&self) -> &Metrics {
-        &self.inner.uploads.metrics
+        &self.inner.metrics
     }
 
     /// Runs one merger to its end, and whether it was sent away to make room.
@@ -243,15 +263,15 @@ impl Mergers {
     }
 
     fn command(&self, name: &FileName) -> Command {
-        let mut command = Command::new(&self.inner.uploads.config.merger);
-        command.arg("--data-dir").arg(self.inner.uploads.data.root());
+        let mut command = Command::new(&self.inner.settings.program);
+        command.arg("--data-dir").arg(self.inner.data.root());
         command.arg(format!("--file-name={}", name.as_str()));
-        command.arg(format!("--idle={}ms", self.inner.uploads.config.merger_idle.as_millis()));
+        command.arg(format!("--idle={}ms", self.inner.settings.idle.as_millis()));
         command.arg("--events");
-        if self.inner.uploads.data.leaves_notices() {
+        if self.inner.data.leaves_notices() {
             command.arg("--leave-notice");
         }
-        let modes = self.inner.uploads.data.modes();
+        let modes = self.inner.data.modes();
         for (flag, mode) in [("--file-mode", modes.file), ("--dir-mode", modes.dir)] {
             command.args(mode.map(|mode| format!("{flag}={mode:o}")));
         }
@@ -271,7 +291,7 @@ impl Mergers {
             }
             Ok(status) => log::warn!(upload = name.as_str(); "{name}: the merger ended with {status}"),
             Err(e) => {
-                log::error!(upload = name.as_str(); "{name}: the merger {} cannot be started: {e}", self.inner.uploads.config.merger.display())
+                log::error!(upload = name.as_str(); "{name}: the merger {} cannot be started: {e}", self.inner.settings.program.display())
             }
         }
         true

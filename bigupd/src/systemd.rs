@@ -9,7 +9,6 @@
 //! is sent without waiting for a free one. A disk behind FUSE does not show in that state: `WatchdogSec=` must be longer
 //! than all that it may take.
 
-use crate::mergers::Mergers;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
 use sd_notify::NotifyState;
@@ -58,8 +57,8 @@ pub fn forget_in(child: &mut Command) {
     });
 }
 
-/// Tells what the daemon is at, and that it is alive, for as long as this is polled.
-pub async fn report_forever(urls: String, data: DataDir, mergers: Mergers) {
+/// Tells what the daemon is at, and that it is alive, for as long as this is polled. `mergers` tells how many are at work.
+pub async fn report_forever(urls: String, data: DataDir, mergers: impl Fn() -> usize) {
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
         tokio::join!(tell_status_forever(urls, data, mergers), async {
             // Where systemd asks for signs of life.
@@ -70,13 +69,13 @@ pub async fn report_forever(urls: String, data: DataDir, mergers: Mergers) {
     }
 }
 
-async fn tell_status_forever(urls: String, data: DataDir, mergers: Mergers) {
+async fn tell_status_forever(urls: String, data: DataDir, mergers: impl Fn() -> usize) {
     let mut told = String::new();
     loop {
         let data = data.clone();
         // What cannot be listed is for whoever looks after the uploads to complain of.
         let uploads = spawn_blocking(move || Spool::all(&data).ok().map(|all| all.len())).await.ok().flatten();
-        let status = status(&urls, uploads, mergers.at_work());
+        let status = status(&urls, uploads, mergers());
         if status != told {
             tell(&[NotifyState::Status(&status)]);
             told = status;

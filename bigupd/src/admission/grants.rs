@@ -17,7 +17,8 @@
 //! that broke, and it may be on the disk and counted there already. Whoever asks is to come back.
 //! No lock is held meanwhile. Another daemon's grants are seen by the next count.
 
-use crate::admission::quota::{self, Amount, Quota};
+use crate::admission::amount::{self, Amount};
+use crate::admission::quota::{self, Quota};
 use crate::admission::tokens::Prefix;
 use crate::admission::turns::Turns;
 use crate::admission::upload_count::{Census, Listed};
@@ -442,7 +443,7 @@ impl Book {
 
     /// Bytes of the slices that are at work of an upload.
     fn slices_at_work(&self, name: &FileName) -> u64 {
-        self.slices_of(name.as_str()).map(|entry| entry.bytes.max(quota::BLOCK)).sum()
+        self.slices_of(name.as_str()).map(|entry| entry.bytes.max(amount::BLOCK)).sum()
     }
 
     fn slices_of(&self, name: &str) -> impl Iterator<Item = &Entry> {
@@ -516,7 +517,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::quota::BLOCK;
+    use crate::admission::amount::BLOCK;
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::space::Room;
     use bigup_core::storage::spool::{Spool, Upload};

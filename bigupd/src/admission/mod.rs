@@ -3,6 +3,7 @@
 //! It answers before anything is changed. It reads the data folder to count, and changes nothing of uploads.
 
 pub mod access;
+pub mod amount;
 pub mod grants;
 pub mod origins;
 pub mod quota;

@@ -7,52 +7,15 @@
 //! Whatever takes an inode counts as a block at least: a file of one byte, a folder, each slice of an upload. So a
 //! quota of bytes bounds inodes, too.
 
+use crate::admission::amount::Amount;
 use crate::admission::tokens::Prefix;
 use crate::admission::upload_count::Listed;
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::Context;
-use bigup_core::storage::spool::Holdings;
 use std::collections::HashSet;
 use std::io;
 use walkdir::WalkDir;
-
-/// Bytes that a file, a folder or a slice counts for at least: a block of most file systems.
-pub const BLOCK: u64 = 4096;
-
-/// What is there, or is to come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// Bytes, where a file or a folder has a [`BLOCK`] at least.
-    pub bytes: u64,
-    /// Files and folders.
-    pub files: u64,
-}
-
-impl Amount {
-    /// That of one file, or one unfinished upload, of this many bytes.
-    pub fn of_file(bytes: u64) -> Amount {
-        Amount { bytes: bytes.max(BLOCK), files: 1 }
-    }
-
-    /// That of so many folders.
-    pub fn of_folders(number: u64) -> Amount {
-        Amount { bytes: number.saturating_mul(BLOCK), files: number }
-    }
-
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Amount) -> Amount {
-        Amount { bytes: self.bytes.saturating_add(other.bytes), files: self.files.saturating_add(other.files) }
-    }
-
-    /// What is left without `other`; nothing where that is more.
-    #[must_use]
-    pub fn minus(self, other: Amount) -> Amount {
-        Amount { bytes: self.bytes.saturating_sub(other.bytes), files: self.files.saturating_sub(other.files) }
-    }
-}
 
 /// The most that there may be below a prefix for whoever has this quota to add to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,22 +33,6 @@ impl Quota {
     pub fn allows(&self, amount: Amount) -> bool {
         self.bytes.is_none_or(|most| amount.bytes <= most) && self.files.is_none_or(|most| amount.files <= most)
     }
-}
-
-/// Bytes that an unfinished upload counts for: the size of its file, or while that is not known of the slices that it
-/// holds. A slice counts as a [`BLOCK`] at least, since it may wait in a file of its own.
-pub fn bytes_of(plan: &Plan, holdings: &Holdings) -> u64 {
-    let blocks = |slices: u64| slices.saturating_mul(BLOCK);
-    let bytes = match plan.file_size {
-        Some(size) => size.max(blocks(plan.slice_num.unwrap_or(0))),
-        None => holdings.ranges().count().saturating_mul(plan.slice_size.unwrap_or(0).max(BLOCK)),
-    };
-    bytes.max(BLOCK)
-}
-
-/// The same of an upload that is to begin.
-pub fn bytes_at_begin(plan: &Plan) -> u64 {
-    bytes_of(plan, &Holdings { frontier: 0, waiting: vec![] })
 }
 
 /// How many of the folders that lead to `name` are there; those after them are to be made for it.
@@ -148,8 +95,11 @@ fn is_gone(error: &walkdir::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::amount::{BLOCK, bytes_of};
     use crate::admission::upload_count::Census;
+    use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::space::Room;
+    use bigup_core::storage::spool::Holdings;
     use bigup_core::storage::spool::{Spool, Upload};
     use std::fs;
 

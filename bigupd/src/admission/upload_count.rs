@@ -4,7 +4,7 @@
 //! that changed since the last one: what changes an upload's numbers puts a file into its folder or takes one away. So a
 //! look costs one stat(2) for each upload that rests. What is remembered decides nothing else.
 
-use crate::admission::quota;
+use crate::admission::amount;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::Seen;
@@ -79,7 +79,7 @@ impl Census {
 fn read(spool: &Spool) -> Option<Known> {
     let upload = spool.upload().ok().flatten()?;
     let holdings = spool.holdings(&upload).ok()?;
-    let bytes = quota::bytes_of(&upload.plan, &holdings);
+    let bytes = amount::bytes_of(&upload.plan, &holdings);
     Some(Known { name: upload.file_name, token: upload.token, bytes })
 }
 
@@ -127,7 +127,7 @@ mod tests {
         let json = data.tmp().join("a/upload.json");
         // In place, as no program of ours does it.
         fs::write(&json, fs::read_to_string(&json).unwrap().replace("10000", "20000")).unwrap();
-        assert_eq!(census.look(&data).unwrap().uploads[0].bytes, quota::BLOCK, "it was not read");
+        assert_eq!(census.look(&data).unwrap().uploads[0].bytes, amount::BLOCK, "it was not read");
         fs::write(data.tmp().join("a/0"), [0; 10]).unwrap();
         assert_eq!(census.look(&data).unwrap().uploads[0].bytes, 20_000);
         fs::remove_dir_all(data.tmp().join("a")).unwrap();

@@ -1,6 +1,7 @@
 //! `bigupd token`: making, listing and revoking tokens. Daemons see what changed at their next request.
 
-use crate::admission::quota::{self, Amount};
+use crate::admission::amount::Amount;
+use crate::admission::quota;
 use crate::admission::tokens::uses::Uses;
 use crate::admission::tokens::{Permission, Prefix, SecretHash, Token, Tokens, check_name, new_secret, now};
 use crate::admission::upload_count::Census;

@@ -6,6 +6,7 @@ use crate::config::settings::{Given, SETTINGS, Setting};
 use crate::hooks::{Hook, HookSettings};
 use crate::http::forwarded::Proxies;
 use crate::http::host::Host;
+use crate::mergers;
 use crate::net::listeners::Listen;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
@@ -76,8 +77,6 @@ pub struct Limits {
     pub uploads: u64,
     /// Most unfinished uploads of one token.
     pub uploads_per_token: u64,
-    /// Most mergers of this daemon at work at once.
-    pub mergers: u64,
     /// Largest answer, in bytes.
     pub answer_size: u64,
     /// Most bytes that all bodies that arrive have in memory together.
@@ -105,10 +104,8 @@ pub struct Config {
     pub anonymous_quota: Option<u64>,
     /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
     pub owner: Option<SecretHash>,
-    /// The merge worker's program.
-    pub merger: PathBuf,
-    /// A merger leaves after this time without a new slice.
-    pub merger_idle: Duration,
+    /// How mergers are started.
+    pub mergers: mergers::Settings,
     /// How long a push must be silent before another source may take its upload over.
     pub takeover_after: Duration,
     /// How long running requests may go on after a stop was asked for.
@@ -212,8 +209,11 @@ impl Config {
             allowed_hosts: from.some("allowed_hosts", parse_hosts).unwrap_or_default(),
             anonymous_quota: from.some("anonymous_quota", parse_size),
             owner: None,
-            merger: from.path("merger").unwrap_or_else(merger_beside),
-            merger_idle: from.get("merger_idle", parse_duration),
+            mergers: mergers::Settings {
+                program: from.path("merger").unwrap_or_else(merger_beside),
+                idle: from.get("merger_idle", parse_duration),
+                most: from.get("max_mergers", at_least_one),
+            },
             takeover_after: from.get("takeover_after", parse_duration),
             stop_grace: from.get("stop_grace", parse_duration),
             slice_ack: from.get("slice_ack", parse_slice_ack),
@@ -235,7 +235,6 @@ impl Config {
                 slices: from.get("max_slices", number_of_slices),
                 uploads: from.get("max_uploads", at_least_one),
                 uploads_per_token: from.get("max_uploads_per_token", at_least_one),
-                mergers: from.get("max_mergers", at_least_one),
                 answer_size: from.get("max_answer_size", room_for_digests),
                 body_memory: from.get("max_body_memory", room_for_bodies),
             },
@@ -410,7 +409,7 @@ mod tests {
         let (config, _) = arguments.settle(&environment).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("/file"));
         assert_eq!(config.listen, "127.0.0.1:3".parse().unwrap());
-        assert_eq!(config.merger_idle, Duration::from_secs(2));
+        assert_eq!(config.mergers.idle, Duration::from_secs(2));
         assert_eq!(config.stop_grace, Duration::from_secs(1));
         assert_eq!(config.takeover_after, Duration::from_secs(15));
     }

@@ -4,13 +4,13 @@
 //! asked about. What waits for an answer holds a thread, so there are bounds to how many may.
 
 use super::{Answer, Caller, HookSettings, Question, Stop};
-use crate::http::native::query::BeginAsk;
 use crate::metrics::{self, Limit, Metrics};
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::disk::random_suffix;
 use serde_json::json;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,21 @@ const MOST_WAITING: usize = 128;
 
 /// Seconds after which a client may ask again where there was no answer.
 const RETRY_AFTER: u64 = 5;
+
+/// An upload that is to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning<'a> {
+    /// Name of the file.
+    pub name: &'a FileName,
+    /// Bytes of the file. None: not known yet.
+    pub size: Option<u64>,
+    /// Name of the client's token. None: it has none.
+    pub token: Option<&'a str>,
+    /// A finished file of that name may be replaced.
+    pub replace: bool,
+    /// Where the request came from, where known.
+    pub peer: Option<IpAddr>,
+}
 
 /// Who asks about uploads that are to begin.
 #[derive(Clone, Debug)]
@@ -50,9 +65,9 @@ impl Doorkeeper {
     ///
     /// # Errors
     /// It may not (403), or there is no answer now (503).
-    pub fn admit(&self, ask: &BeginAsk) -> Result<(), Refusal> {
+    pub fn admit(&self, ask: Beginning<'_>) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let name = &ask.name;
+            let name = ask.name;
             log::warn!(upload = name.as_str(); "{name}: not asked about: {MOST_WAITING} uploads wait for on_begin already");
             return Err(Refusal { limit: Some(Limit::OnBegin), ..not_now() });
         };
@@ -95,12 +110,12 @@ fn not_now() -> Refusal {
     Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::new(ErrorCode::Overloaded, message) }
 }
 
-fn question(ask: &BeginAsk) -> Question {
+fn question(ask: Beginning<'_>) -> Question {
     let fields = vec![
         ("event", json!("begin")),
         ("name", json!(ask.name.as_str())),
-        ("size", json!(ask.plan.file_size)),
-        ("token", json!(ask.by.token())),
+        ("size", json!(ask.size)),
+        ("token", json!(ask.token)),
         ("replace", json!(ask.replace)),
         ("peer", json!(ask.peer.map(|peer| peer.to_string()))),
     ];

@@ -7,7 +7,6 @@
 //! one was told, or given up; different names go side by side, four at once.
 
 use super::{Answer, Caller, HookSettings, Question, Stop};
-use crate::mergers::Mergers;
 use crate::metrics::{self, Metrics};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
@@ -74,7 +73,7 @@ pub async fn tell_forever(
     data: DataDir,
     settings: HookSettings,
     completions: Completions,
-    mergers: Mergers,
+    merger_ended: Arc<Notify>,
     metrics: Metrics,
     mut stopping: watch::Receiver<bool>,
     grace: Duration,
@@ -90,7 +89,7 @@ pub async fn tell_forever(
     let (mut desk, mut at_work) = (Desk::default(), JoinSet::new());
     while !*stopping.borrow() {
         // From here on no news is missed.
-        let some_end = mergers.some_end();
+        let some_end = merger_ended.notified();
         let (looking, due, next) = look(desk, data.clone(), metrics.clone()).await;
         desk = looking;
         for notice in due.into_iter().take(MOST_AT_ONCE - at_work.len()) {

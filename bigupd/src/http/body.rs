@@ -2,8 +2,8 @@
 //! left of them.
 
 use crate::metrics::Limit;
+use crate::net::body_memory::MAX_BUFFER;
 use crate::net::min_rate::Pace;
-use crate::net::server::MAX_BUFFER;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use bytes::{Buf, Bytes};

@@ -9,16 +9,19 @@
 //! ([`crate::http::receive`]), so that a client which stalls holds only the last thing that was read from its socket.
 //!
 //! # Keeping and giving back
-//! Bodies come in pieces of [`crate::net::server::MAX_BUFFER`], each in memory of its own. glibc would ask the system for each
+//! Bodies come in pieces of [`MAX_BUFFER`], each in memory of its own. glibc would ask the system for each
 //! and give it back a moment later, a page fault for every 4 KiB of a body; so it is told to keep some (mallopt(3)). The
 //! buffers of thousands of connections, though, lie between the little that each of them keeps while it rests, and glibc
 //! gives back what lies between only if told to (malloc_trim(3)).
 #![allow(unsafe_code)]
 
-use crate::net::server::MAX_BUFFER;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
+
+/// Largest buffer of a connection, in bytes: what one read from a socket can bring. Larger ones save little time, smaller
+/// ones cost some.
+pub const MAX_BUFFER: usize = 256 << 10;
 
 /// Shortest time between two times of giving back: more buffers become free in it.
 const PAUSE: Duration = Duration::from_secs(2);

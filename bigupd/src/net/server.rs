@@ -39,10 +39,6 @@ use warp::Filter;
 use warp::http::Version;
 use warp::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 
-/// Largest buffer of a connection, in bytes: what one read from a socket can bring. Larger ones save little time, smaller
-/// ones cost some.
-pub const MAX_BUFFER: usize = 256 << 10;
-
 /// A connection that has rested this long after an answer is taken from hyper, and given back with its next request. The
 /// buffers that hyper keeps for it are as large as its largest body needed, and those of thousands would fill the memory.
 const REST_AFTER: Duration = Duration::from_millis(100);
@@ -233,7 +229,7 @@ where
     http.half_close(true);
     // The stream has limits of its own. That hyper has one too makes it read, and so look at them, while it is idle.
     http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout + limits.header_timeout);
-    http.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
+    http.max_header_size(MAX_HEAD).max_buf_size(body_memory::MAX_BUFFER);
     let ended = loop {
         // On the heap, so that it goes with its buffers.
         let mut connection = Box::new(http.serve_connection(TokioIo::new(&mut stream), &service));

@@ -4,11 +4,11 @@ use super::limits::Stop;
 use super::refusals::{cannot_be_finished, in_the_way, no_room};
 use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
 use crate::admission::access::Access;
+use crate::admission::amount;
 use crate::admission::grants::{Grant, What};
-use crate::admission::quota;
 use crate::commands::cancel::take_from_merger;
-use crate::http::native::query::BeginAsk;
 use crate::refusal::{Refusal, against_upload};
+use crate::uploads::request::BeginAsk;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
@@ -79,7 +79,7 @@ impl Uploads {
                     && self.silence_of_owner(&spool, &locked, ask)?.is_ok()
                 {
                     drop(locked);
-                    asking.admit(ask)?;
+                    asking.admit(ask.beginning())?;
                     // What was counted before that, which took its time, is old.
                     (doorkeeper, asked) = (None, Instant::now());
                     continue;
@@ -124,7 +124,7 @@ impl Uploads {
             if let Err(why) = store::is_possible(&self.data, &ask.name)? {
                 return Err(Refusal::new(ErrorCode::BadName, why));
             }
-            let granted = match self.take(&ask.by, &ask.name, What::Upload(quota::bytes_at_begin(&ask.plan))) {
+            let granted = match self.take(&ask.by, &ask.name, What::Upload(amount::bytes_at_begin(&ask.plan))) {
                 // Another request began it, which this one goes on with; what it counts for may be what left no room.
                 Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
                 taken => taken?,
@@ -132,7 +132,7 @@ impl Uploads {
             if let Some(asking) = doorkeeper.take() {
                 // Nobody is asked about what may not begin anyway; and nothing is taken while it is asked about.
                 drop(granted);
-                asking.admit(ask)?;
+                asking.admit(ask.beginning())?;
                 // That took its time, in which others may have come and gone.
                 continue;
             }
@@ -476,7 +476,7 @@ impl Uploads {
             return Ok(None);
         }
         let holdings = locked.holdings()?;
-        let more = quota::bytes_of(plan, &holdings).saturating_sub(quota::bytes_of(&known, &holdings));
+        let more = amount::bytes_of(plan, &holdings).saturating_sub(amount::bytes_of(&known, &holdings));
         if more == 0 {
             return Ok(None);
         }

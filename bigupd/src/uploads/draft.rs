@@ -3,8 +3,8 @@
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_room};
 use super::{SliceAsk, Stored, Target, Uploads};
 use crate::admission::grants::{Grant, What};
-use crate::http::native::query::BeginAsk;
 use crate::refusal::Refusal;
+use crate::uploads::request::BeginAsk;
 use bigup_core::protocol::digest::{Digest, DigestKind};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::MIB;

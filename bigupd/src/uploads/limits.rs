@@ -2,8 +2,9 @@
 
 use super::{ATTEMPTS, Uploads};
 use crate::admission::access::Access;
+use crate::admission::amount::Amount;
 use crate::admission::grants::{Ask, Grant, Over, Uncounted, What};
-use crate::admission::quota::{Amount, Quota};
+use crate::admission::quota::Quota;
 use crate::metrics::Limit;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::admission::quota::BLOCK;
+use crate::admission::amount::BLOCK;
 use crate::admission::tokens::Prefix;
 use bigup_core::protocol::digest::SliceHasher;
 use bigup_core::protocol::plan::Plan;

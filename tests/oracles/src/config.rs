@@ -39,12 +39,12 @@ pub fn check(data: &[u8]) {
     assert!(limits.slice_size >= MIB && (1..=MAX_SLICES).contains(&limits.slices), "{limits:?}");
     let times = [limits.header_timeout, limits.idle_timeout, limits.body_timeout];
     assert!(times.iter().all(|time| !time.is_zero()), "{limits:?}");
-    assert!(limits.connections > 0 && limits.uploads > 0 && limits.mergers > 0, "{limits:?}");
+    assert!(limits.connections > 0 && limits.uploads > 0 && config.mergers.most > 0, "{limits:?}");
     assert_ne!(config.expire_after, Some(Duration::ZERO));
     let flags = ["--data-dir", "/flag", "--merger-idle", "7s", "--listen", "127.0.0.1:7"];
     let (flagged, _) = settle(&flags).expect("right flags do not make a right file wrong");
     assert_eq!(flagged.data_dir.to_str(), Some("/flag"));
-    assert_eq!((flagged.merger_idle, flagged.listen.to_string().as_str()), (Duration::from_secs(7), "127.0.0.1:7"));
+    assert_eq!((flagged.mergers.idle, flagged.listen.to_string().as_str()), (Duration::from_secs(7), "127.0.0.1:7"));
     assert_eq!((&flagged.limits, flagged.reserve), (limits, config.reserve), "what has no flag stays");
 }
 

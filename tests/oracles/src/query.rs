@@ -7,8 +7,9 @@ use bigup_cli::query::Query;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::native::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigupd::admission::access::Access;
-use bigupd::http::native::query::{BeginAsk, Params};
+use bigupd::http::native::query::Params;
 use bigupd::refusal::Refusal;
+use bigupd::uploads::request::BeginAsk;
 
 /// Checks a query string.
 ///

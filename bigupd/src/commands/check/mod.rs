@@ -125,7 +125,7 @@ struct Check<'a> {
 impl<'a> Check<'a> {
     fn begin(config: &Config, arguments: &'a Arguments) -> io::Result<Check<'a>> {
         let data = if arguments.repair { owner::open } else { DataDir::open }(&config.data_dir)?;
-        let patience = config.merger_idle.saturating_add(MERGER_LEAVES);
+        let patience = config.mergers.idle.saturating_add(MERGER_LEAVES);
         let room = Room::new(&data, config.reserve);
         Ok(Check { data, room, arguments, patience, aside: None, tally: Tally::default() })
     }

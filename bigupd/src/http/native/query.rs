@@ -4,13 +4,12 @@
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::refusal::{Refusal, within_request};
-use bigup_core::protocol::digest::Digest;
+use crate::uploads::request::BeginAsk;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan, PlanError};
 use bigup_core::protocol::units::parse_u64;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,41 +18,6 @@ use std::time::Duration;
 pub struct Params {
     map: HashMap<String, String>,
     by: Access,
-}
-
-/// What a GET asks.
-#[derive(Clone, Debug)]
-pub struct BeginAsk {
-    /// Who asks. They may push this name, and replace it if they ask to.
-    pub by: Access,
-    /// Name of the file.
-    pub name: FileName,
-    /// What is known of the sizes. `slice_size` is a wish.
-    pub plan: Plan,
-    /// What the client's source is.
-    pub source: Option<String>,
-    /// Digest that the whole file must have.
-    pub file_digest: Option<Digest>,
-    /// Replace a finished file of other content.
-    pub replace: bool,
-    /// Cut an upload that holds nothing yet anew, by this plan.
-    pub recut: bool,
-    /// With `recut`: drop what the upload holds first.
-    pub discard: bool,
-    /// A finished file of which no more is known than that its size is what was told may pass for the asker's, who compares
-    /// it, or is the oldest client, which cannot.
-    pub by_size: bool,
-    /// Where the request came from, where known.
-    pub peer: Option<IpAddr>,
-    /// Name in the client certificate that was shown. None: none was.
-    pub certificate: Option<String>,
-}
-
-impl BeginAsk {
-    /// Who asks, of clients that name no source. None: a source is named, or nothing is known.
-    pub fn client(&self) -> Option<String> {
-        if self.source.is_some() { None } else { self.by.client(self.peer) }
-    }
 }
 
 /// How a GET is to be answered.

@@ -1,0 +1,49 @@
+//! What a request asks of an upload, whatever protocol it came by.
+
+use crate::admission::access::Access;
+use crate::hooks::begin::Beginning;
+use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use std::net::IpAddr;
+
+/// A client asks to begin an upload, or to go on with it.
+#[derive(Clone, Debug)]
+pub struct BeginAsk {
+    /// Who asks. They may push this name, and replace it if they ask to.
+    pub by: Access,
+    /// Name of the file.
+    pub name: FileName,
+    /// What is known of the sizes. `slice_size` is a wish.
+    pub plan: Plan,
+    /// What the client's source is.
+    pub source: Option<String>,
+    /// Digest that the whole file must have.
+    pub file_digest: Option<Digest>,
+    /// Replace a finished file of other content.
+    pub replace: bool,
+    /// Cut an upload that holds nothing yet anew, by this plan.
+    pub recut: bool,
+    /// With `recut`: drop what the upload holds first.
+    pub discard: bool,
+    /// A finished file of which no more is known than that its size is what was told may pass for the asker's, who compares
+    /// it, or is the oldest client, which cannot.
+    pub by_size: bool,
+    /// Where the request came from, where known.
+    pub peer: Option<IpAddr>,
+    /// Name in the client certificate that was shown. None: none was.
+    pub certificate: Option<String>,
+}
+
+impl BeginAsk {
+    /// Who asks, of clients that name no source. None: a source is named, or nothing is known.
+    pub fn client(&self) -> Option<String> {
+        if self.source.is_some() { None } else { self.by.client(self.peer) }
+    }
+
+    /// What is asked about before it begins.
+    pub(super) fn beginning(&self) -> Beginning<'_> {
+        let (size, token) = (self.plan.file_size, self.by.token());
+        Beginning { name: &self.name, size, token, replace: self.replace, peer: self.peer }
+    }
+}
