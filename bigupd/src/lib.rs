@@ -88,7 +88,7 @@ pub async fn run(
         config.stop_grace,
     ));
     let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
-    let origins = Origins::new(config);
+    let origins = config.origins();
     let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), origins, metrics.clone()));
     let app = App::new(uploads, mergers.clone(), news, watching, is_stopping);
     let (uses, used_in) = (app.token_uses(), data.clone());

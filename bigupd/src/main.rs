@@ -3,7 +3,7 @@
 use anyhow::Context;
 use bigup_core::protocol::name::printable;
 use bigup_core::storage::data_dir::DataDir;
-use bigupd::admission::thread_shares;
+use bigupd::admission::{access, origins, thread_shares};
 use bigupd::cli::{Arguments, Command, Mode};
 use bigupd::commands::{cancel, check, pause, status};
 use bigupd::config::{Config, Limits};
@@ -59,8 +59,8 @@ fn main() -> ExitCode {
         Err(mistake) => return refuse(&[mistake]),
     };
     listen_as_passed(&mut config, &passed);
-    if let Err(mistake) =
-        bigupd::admission::access::check_listen(&config).and_then(|()| bigupd::admission::origins::check_any(&config))
+    if let Err(mistake) = access::check_listen(&config)
+        .and_then(|()| origins::check_any(&config.data_dir, &config.allowed_origins, config.allow_anonymous))
     {
         return refuse(&[mistake]);
     }

@@ -187,7 +187,7 @@ impl Gate {
             is_guarded: is_guarded(config),
             allow_anonymous: config.allow_anonymous,
             owner: config.owner,
-            origins: Origins::new(config),
+            origins: config.origins(),
             in_force: AtomicBool::new(false),
             uses: uses::Seen::default(),
             turned_away: Mutex::default(),

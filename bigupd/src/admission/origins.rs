@@ -15,13 +15,13 @@
 //! Pages of the origins in `allowed_origins` are let through, and told so in the headers of CORS (Fetch Standard, "CORS
 //! protocol"), without which a browser would not show them the answer.
 
-use crate::config::Config;
 use crate::http::host::{Host, Origin};
 use crate::net::response::{Reply, no_content};
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::{printable, quoted};
 use bigup_core::protocol::native::{CLIENT_HEADER, ErrorCode};
 use bigup_core::storage::data_dir::DataDir;
+use std::path::Path;
 use warp::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderMap, HeaderName,
@@ -111,14 +111,15 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// By these settings, and the machine's own name.
-    pub fn new(config: &Config) -> Origins {
+    /// Pages of the `allowed` origins may call. The server is meant by `hosts`, and by the machine's own name. `is_tls`: it is
+    /// asked by https.
+    pub fn new(allowed: AllowedOrigins, hosts: &[Host], is_tls: bool) -> Origins {
         let own = machine_name().and_then(|name| Host::parse(&name)).map(|host| host.name().to_owned());
         // By multicast DNS, too, where only this machine answers to it (RFC 6762, section 3).
         let own = own.filter(|name| !name.is_empty()).map(|name| [format!("{name}.local"), name]);
-        let names = config.allowed_hosts.iter().map(|host| host.name().to_owned());
+        let names = hosts.iter().map(|host| host.name().to_owned());
         let names = names.chain(own.into_iter().flatten()).collect();
-        Origins { allowed: config.allowed_origins.clone(), names, is_tls: config.tls.is_some() }
+        Origins { allowed, names, is_tls }
     }
 
     /// Lets pass a request without a token, unless a page of somebody else sent it.
@@ -233,21 +234,21 @@ impl Sharing {
     }
 }
 
-/// Whether all requests need a token where the pages of all origins may call. Reads the tokens.
+/// Whether all requests need a token where the pages of all origins are `allowed` to call. Reads the tokens of the data folder.
 ///
 /// # Errors
 /// They do not, or the tokens cannot be read.
-pub fn check_any(config: &Config) -> Result<(), String> {
-    let data = DataDir::open(&config.data_dir).ok();
+pub fn check_any(data_dir: &Path, allowed: &AllowedOrigins, allow_anonymous: bool) -> Result<(), String> {
+    let data = DataDir::open(data_dir).ok();
     let tokens =
         data.map(|data| crate::admission::tokens::Tokens::read(&data)).transpose().map_err(|e| e.to_string())?;
-    if !config.allowed_origins.any() || (tokens.flatten().is_some() && !config.allow_anonymous) {
+    if !allowed.any() || (tokens.flatten().is_some() && !allow_anonymous) {
         return Ok(());
     }
     Err(format!(
         "allowed_origins = * lets every web page call, so every request must need a token: make one with \
          `bigupd token new NAME --data-dir {}` and leave allow_anonymous = no, or list the origins",
-        config.data_dir.display()
+        data_dir.display()
     ))
 }
 
@@ -323,11 +324,8 @@ mod tests {
     }
 
     fn origins(allowed_origins: &str, allowed_hosts: &str) -> Origins {
-        Origins::new(&Config {
-            allowed_origins: AllowedOrigins::parse(allowed_origins).unwrap(),
-            allowed_hosts: parse_hosts(allowed_hosts).unwrap(),
-            ..Config::defaults("/d".into())
-        })
+        let allowed = AllowedOrigins::parse(allowed_origins).unwrap();
+        Origins::new(allowed, &parse_hosts(allowed_hosts).unwrap(), false)
     }
 
     /// What refuses a request to change something, if anything does.
@@ -416,16 +414,12 @@ mod tests {
         assert_eq!(origins.readable_by(&headers(&asks)).unwrap(), "*");
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
-        let config = |allow_anonymous, allowed: &str| Config {
-            allow_anonymous,
-            allowed_origins: AllowedOrigins::parse(allowed).unwrap(),
-            ..Config::defaults(dir.path().to_owned())
-        };
-        assert!(check_any(&config(false, "*")).unwrap_err().contains("bigupd token new"));
+        let check = |anonymous, allowed| check_any(dir.path(), &AllowedOrigins::parse(allowed).unwrap(), anonymous);
+        assert!(check(false, "*").unwrap_err().contains("bigupd token new"));
         std::fs::write(data.tokens_json(), "{\"version\": 1, \"tokens\": []}").unwrap();
-        assert_eq!(check_any(&config(false, "*")), Ok(()));
-        assert!(check_any(&config(true, "*")).is_err());
-        assert_eq!(check_any(&config(true, "http://a.example")), Ok(()));
+        assert_eq!(check(false, "*"), Ok(()));
+        assert!(check(true, "*").is_err());
+        assert_eq!(check(true, "http://a.example"), Ok(()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
-use crate::admission::origins::{AllowedOrigins, parse_hosts};
+use crate::admission::origins::{AllowedOrigins, Origins, parse_hosts};
 use crate::admission::tokens::SecretHash;
 use crate::config::settings::{Given, SETTINGS, Setting};
 use crate::hooks::{Hook, HookSettings};
@@ -191,6 +191,11 @@ impl Config {
     pub fn defaults(data_dir: PathBuf) -> Config {
         let mut from = Collector { flags: Given::default(), environment: &|_| None, file: vec![], mistakes: vec![] };
         Config { data_dir, ..Config::collect(&mut from) }
+    }
+
+    /// Whose web pages may use the daemon.
+    pub fn origins(&self) -> Origins {
+        Origins::new(self.allowed_origins.clone(), &self.allowed_hosts, self.tls.is_some())
     }
 
     /// All settings; mistakes are noted in `from`.
