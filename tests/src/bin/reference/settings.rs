@@ -100,7 +100,7 @@ pub fn reference() -> String {
     let mut text = "\
 # Configuration of bigupd
 
-Made from `bigupd/src/settings.rs` by `cargo run -p bigup-tests --bin reference -- --docs .`: change the table there, not
+Made from `bigupd/src/config/settings.rs` by `cargo run -p bigup-tests --bin reference -- --docs .`: change the table there, not
 this file. The manual page bigupd.ini(5) says the same.
 "
     .to_owned();
