@@ -51,11 +51,15 @@ impl Service {
         service
     }
 
+    /// Starts the daemon, and waits until it may be told to stop: a signal before that ends any process.
     fn start(&mut self) {
+        let started = |service: &Service| service.log().matches("] listening on").count();
+        let before = started(self);
         let mut command = passing(PASS_ONE, self.folder.path());
         command.stdin(Stdio::from(OwnedFd::from(self.socket.try_clone().unwrap()))).args(&self.arguments);
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         self.running = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        eventually("it listens", || started(self) > before);
     }
 
     fn stop(&mut self) -> ExitStatus {
