@@ -94,7 +94,7 @@ fn way(uses: &Uses, from: &str, to: &str) -> Option<Vec<String>> {
     let (mut found, mut ways) = (BTreeSet::new(), vec![vec![from.to_owned()]]);
     while let Some(way) = ways.pop() {
         for next in &uses[way.last().unwrap()] {
-            let longer = [&way[..], &[next.clone()]].concat();
+            let longer = [&way[..], std::slice::from_ref(next)].concat();
             if next == to {
                 return Some(longer);
             }

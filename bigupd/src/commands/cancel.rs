@@ -1,7 +1,7 @@
 //! `bigupd cancel`: removes unfinished uploads at once, whoever is at work on them.
 //!
 //! A merger at work is told to leave, which it does between two slices; then its lock and that of the spool are taken, so
-//! that nobody is publishing, and the upload goes ([`bigup_core::storage::spool::LockedSpool::cancel`]). A daemon that starts
+//! that nobody is publishing, and the upload goes ([`bigup_core::storage::finish::cancel`]). A daemon that starts
 //! another merger meanwhile sees that one told to leave, too.
 
 use super::{Done, each, finished, no_upload};

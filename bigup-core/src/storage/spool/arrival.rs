@@ -52,7 +52,7 @@ impl Arrival {
         &self.path
     }
 
-    /// Whether the upload was cancelled since, in the last [`TOLD_FOR`].
+    /// Whether the upload was cancelled since, in the last [`TOLD_FOR`](super::TOLD_FOR).
     pub fn is_cancelled(&self) -> bool {
         let is_removed = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
         // What cannot be told is found out with the last byte.
