@@ -28,13 +28,15 @@ pub mod systemd;
 pub mod upkeep;
 pub mod uploads;
 
+use admission::access::Gate;
 use admission::origins::Origins;
 use bigup_core::storage::data_dir::DataDir;
-use config::{Config, Limits};
-use http::native::routes::{self, App};
+use config::Config;
+use http::native::routes::{self, App, Settings};
 use http::probes::{self, Watching};
 use mergers::Mergers;
 use metrics::Metrics;
+use net::limits::Limits;
 use net::listeners::Listeners;
 use net::tls::Tls;
 use net::{body_memory, server};
@@ -64,7 +66,7 @@ pub async fn run(
     for_watchers: Option<Listeners>,
     stop: impl Future<Output = ()>,
 ) {
-    let uploads = Uploads::new(data.clone(), Arc::new(config.clone()));
+    let uploads = Uploads::new(data.clone(), config.uploads.clone(), &config.hooks);
     let mergers = Mergers::new(data.clone(), config.mergers.clone(), uploads.metrics.clone());
     let news = News::default();
     let metrics = uploads.metrics.clone();
@@ -90,7 +92,9 @@ pub async fn run(
     let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
     let origins = config.origins();
     let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), origins, metrics.clone()));
-    let app = App::new(uploads, mergers.clone(), news, watching, is_stopping);
+    let gate = Gate::new(&data, config.access(), config.origins());
+    let settings = Settings { limits: config.limits.clone(), has_metrics_listener: config.metrics_listen.is_some() };
+    let app = App::new(uploads, mergers.clone(), news, watching, gate, settings, is_stopping);
     let (uses, used_in) = (app.token_uses(), data.clone());
     let noting = tokio::spawn(uses.clone().write_forever(data.clone()));
     let routes = routes::routes(app);

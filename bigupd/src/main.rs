@@ -6,7 +6,7 @@ use bigup_core::storage::data_dir::DataDir;
 use bigupd::admission::{access, origins, thread_shares};
 use bigupd::cli::{Arguments, Command, Mode};
 use bigupd::commands::{cancel, check, pause, status};
-use bigupd::config::{Config, Limits};
+use bigupd::config::Config;
 use bigupd::descriptors::{self, Others};
 use bigupd::http::probes;
 use bigupd::net::body_memory;
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Err(mistake) => return refuse(&[mistake]),
     };
     listen_as_passed(&mut config, &passed);
-    if let Err(mistake) = access::check_listen(&config)
+    if let Err(mistake) = access::check_listen(&config.data_dir, &config.listen, config.access())
         .and_then(|()| origins::check_any(&config.data_dir, &config.allowed_origins, config.allow_anonymous))
     {
         return refuse(&[mistake]);
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     let has_hooks = config.hooks.on_begin.is_some() || config.hooks.on_complete.is_some();
     let others = Others { mergers: config.mergers.most, has_hooks };
     config.limits.connections = descriptors::fit(config.limits.connections, others);
-    fit_file_size(&mut config.limits);
+    fit_file_size(&mut config.uploads.file_size);
     ended(serve(&config, mode, passed, tls))
 }
 
@@ -116,11 +116,11 @@ fn refuse(mistakes: &[String]) -> ExitCode {
 }
 
 /// Takes no larger files than the system lets this process and its mergers write (`ulimit -f`, `LimitFSIZE=`).
-fn fit_file_size(limits: &mut Limits) {
+fn fit_file_size(file_size: &mut u64) {
     match getrlimit(Resource::RLIMIT_FSIZE) {
-        Ok((most, _)) if most < limits.file_size => {
-            log::warn!("max_file_size is {}, but files of {most} bytes are allowed: so it is", limits.file_size);
-            limits.file_size = most;
+        Ok((most, _)) if most < *file_size => {
+            log::warn!("max_file_size is {}, but files of {most} bytes are allowed: so it is", file_size);
+            *file_size = most;
         }
         Ok(_) => {}
         Err(e) => log::warn!("how large files may be cannot be told: {e}"),

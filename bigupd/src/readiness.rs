@@ -107,7 +107,7 @@ pub struct Readiness {
 impl Readiness {
     /// Of the daemon that has these uploads. Once `stopping` is true it is not ready.
     pub fn new(uploads: &Uploads, stopping: watch::Receiver<bool>) -> Readiness {
-        let (data, room) = (uploads.data.clone(), Room::new(&uploads.data, uploads.config.reserve));
+        let (data, room) = (uploads.data.clone(), Room::new(&uploads.data, uploads.settings.reserve));
         Readiness::by(Arc::new(move || check(&data, &room)), TIME_LIMIT, stopping)
     }
 

@@ -9,9 +9,10 @@ use bigup_core::storage::disk::BootId;
 use bigup_core::storage::spool::{Publication, Record, Spool, Upload};
 use bigup_core::storage::store::{self, Stamp};
 use bigupd::admission::access::Access;
-use bigupd::config::{Config, SliceAck};
+use bigupd::config::Config;
 use bigupd::net::peer::Peer;
 use bigupd::uploads::request::BeginAsk;
+use bigupd::uploads::settings::{Settings, SliceAck};
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Uploads};
 use std::fs;
 use std::io::Write;
@@ -20,9 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn uploads(folder: &tempfile::TempDir) -> Uploads {
+    uploads_with(folder, |settings| settings.takeover_after = Duration::ZERO)
+}
+
+fn uploads_with(folder: &tempfile::TempDir, change: impl FnOnce(&mut Settings)) -> Uploads {
     let data = DataDir::create(folder.path()).unwrap();
-    let config = Config { takeover_after: Duration::ZERO, ..Config::defaults(folder.path().to_owned()) };
-    Uploads::new(data, Arc::new(config))
+    let mut defaults = Config::defaults(folder.path().to_owned());
+    change(&mut defaults.uploads);
+    Uploads::new(data, defaults.uploads, &defaults.hooks)
 }
 
 fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
@@ -46,10 +52,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
 #[test]
 fn a_client_that_left_keeps_nobody_waiting_until_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
-    let data = DataDir::create(folder.path()).unwrap();
-    let takeover_after = Duration::from_secs(3600);
-    let config = Config { takeover_after, ..Config::defaults(folder.path().to_owned()) };
-    let uploads = Uploads::new(data, Arc::new(config));
+    let uploads = patient(&folder);
     let (first, second) = (ask(Some("first"), 5000), ask(Some("second"), 5000));
     uploads.begin(&first).unwrap();
     assert!(uploads.begin(&second).is_err(), "the first is at work");
@@ -145,9 +148,7 @@ fn a_source_that_tells_only_the_number_of_slices_may_take_over() {
 #[test]
 fn a_list_of_uploads_that_takes_more_than_an_answer_may_is_refused_as_it_grows() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::defaults(folder.path().to_owned());
-    config.limits.answer_size = 3000;
-    let uploads = Uploads::new(DataDir::create(folder.path()).unwrap(), Arc::new(config));
+    let uploads = uploads_with(&folder, |settings| settings.answer_size = 3000);
     let begin = |n: usize| {
         let name = FileName::new(&format!("{n}{}", "\"".repeat(200))).unwrap();
         uploads.begin(&BeginAsk { name, ..ask(None, 3000) }).unwrap();
@@ -198,7 +199,7 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
     locked.records().put(1, &Record { boot: BootId([9; 8]), ..record }).unwrap();
     drop(locked);
     assert_eq!(send(&uploads).unwrap(), Stored::Held, "a merger looks at it before it is used");
-    uploads.config = Arc::new(Config { slice_ack: SliceAck::Synced, ..(*uploads.config).clone() });
+    uploads.settings = Arc::new(Settings { slice_ack: SliceAck::Synced, ..(*uploads.settings).clone() });
     assert_eq!(send(&uploads).unwrap_err().code, ErrorCode::Damaged);
     assert_eq!(send(&uploads).unwrap(), Stored::Waits);
     assert_eq!(send(&uploads).unwrap(), Stored::Held);
@@ -254,10 +255,7 @@ fn an_upload_that_cannot_be_read_is_kept_aside_by_who_begins_and_by_nobody_else(
 
 /// The uploads of a folder in which nobody takes over what was heard of in the last hour.
 fn patient(folder: &tempfile::TempDir) -> Uploads {
-    let mut uploads = uploads(folder);
-    let config = Config { takeover_after: Duration::from_secs(3600), ..(*uploads.config).clone() };
-    uploads.config = Arc::new(config);
-    uploads
+    uploads_with(folder, |settings| settings.takeover_after = Duration::from_secs(3600))
 }
 
 /// Makes all that there is of an upload look as if nobody had been heard of for a day.
@@ -407,9 +405,7 @@ fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
             uploads.begin(&owner).unwrap();
             let spool = Spool::of(&uploads.data, &owner.name);
             fs::write(spool.slice_path(0), vec![1; old as usize]).unwrap();
-            let mut config = (*uploads.config).clone();
-            config.limits.slices = most;
-            uploads.config = Arc::new(config);
+            uploads.settings = Arc::new(Settings { slices: most, ..(*uploads.settings).clone() });
             let wanted = Plan::new(None, Some(new.0), Some(new.1)).unwrap();
             let asked = BeginAsk { plan: wanted, ..ask(Some(from), 0) };
             let begun = uploads.begin(&asked);

@@ -19,6 +19,7 @@ use bigupd::admission::access::Access;
 use bigupd::commands::Done;
 use bigupd::refusal::{Refusal, against_upload};
 use bigupd::uploads::request::BeginAsk;
+use bigupd::uploads::settings::Settings;
 use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
@@ -515,9 +516,9 @@ impl World {
 
     fn uploads(&self, silent: bool) -> Uploads {
         let takeover_after = if silent { Duration::ZERO } else { Duration::from_secs(1 << 30) };
-        let settings = bigupd::config::Config::defaults(self.data.root().to_owned());
-        let config = bigupd::config::Config { takeover_after, ..settings };
-        Uploads::new(self.data.clone(), std::sync::Arc::new(config))
+        let defaults = bigupd::config::Config::defaults(self.data.root().to_owned());
+        let settings = Settings { takeover_after, ..defaults.uploads };
+        Uploads::new(self.data.clone(), settings, &defaults.hooks)
     }
 
     fn spool(&self) -> Spool {

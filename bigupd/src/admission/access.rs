@@ -16,9 +16,9 @@ use crate::admission::quota::Quota;
 use crate::admission::thread_shares::Whose;
 use crate::admission::tokens::uses;
 use crate::admission::tokens::{Permission, SecretHash, Token, Tokens, Watched, now};
-use crate::config::Config;
-use crate::http::forwarded::is_forwarded;
 use crate::net::client_certificate::ClientCertificate;
+use crate::net::forwarded::is_forwarded;
+use crate::net::listeners::Listen;
 use crate::net::peer::Peer;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
@@ -27,6 +27,7 @@ use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::is_passing;
 use bigup_core::storage::spool::Upload;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -154,6 +155,17 @@ impl Access {
     }
 }
 
+/// Who gets in by other means than tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whoever has no token is let in, wherever the daemon listens.
+    pub allow_anonymous: bool,
+    /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
+    pub owner: Option<SecretHash>,
+    /// Only who is on this machine, or shows a certificate, gets through to the daemon.
+    pub is_guarded: bool,
+}
+
 /// Where everybody passes: knows the tokens of a data folder.
 pub struct Gate {
     tokens: Watched,
@@ -181,13 +193,13 @@ struct TurnedAway {
 
 impl Gate {
     /// The gate of a daemon on `data`.
-    pub fn new(data: &DataDir, config: &Config) -> Gate {
+    pub fn new(data: &DataDir, settings: Settings, origins: Origins) -> Gate {
         Gate {
             tokens: Watched::new(data.clone()),
-            is_guarded: is_guarded(config),
-            allow_anonymous: config.allow_anonymous,
-            owner: config.owner,
-            origins: config.origins(),
+            is_guarded: settings.is_guarded,
+            allow_anonymous: settings.allow_anonymous,
+            owner: settings.owner,
+            origins,
             in_force: AtomicBool::new(false),
             uses: uses::Seen::default(),
             turned_away: Mutex::default(),
@@ -311,29 +323,24 @@ impl Gate {
     }
 }
 
-/// Whether only those get through to the daemon who are let in by other means than tokens.
-fn is_guarded(config: &Config) -> bool {
-    config.listen.is_local() || config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
-}
-
-/// Whether a daemon may listen where `config` says. Reads the tokens.
+/// Whether a daemon over `data_dir` may listen at `listen`. Reads the tokens.
 ///
 /// # Errors
 /// Anybody could upload, or the tokens cannot be read.
-pub fn check_listen(config: &Config) -> Result<(), String> {
-    let tokens = match DataDir::open(&config.data_dir) {
+pub fn check_listen(data_dir: &Path, listen: &Listen, settings: Settings) -> Result<(), String> {
+    let tokens = match DataDir::open(data_dir) {
         Ok(data) => Tokens::read(&data).map_err(|e| e.to_string())?,
         // The daemon will make it, or say why it cannot.
         Err(_) => None,
     };
-    if config.allow_anonymous || is_guarded(config) || tokens.is_some_and(|tokens| !tokens.is_empty()) {
+    if settings.allow_anonymous || settings.is_guarded || tokens.is_some_and(|tokens| !tokens.is_empty()) {
         return Ok(());
     }
     Err(format!(
         "listening on {} lets anybody who reaches it upload: make a token with `bigupd token new NAME --data-dir {}`, \
          set tls_client_ca to ask for certificates, or allow_anonymous = yes if that is meant",
-        config.listen,
-        config.data_dir.display()
+        listen,
+        data_dir.display()
     ))
 }
 
@@ -355,9 +362,14 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::admission::tokens::Prefix;
-    use crate::config::TlsFiles;
+    use crate::config::Config;
+    use crate::net::tls::TlsFiles;
     use bigup_core::protocol::plan::Plan;
     use warp::http::header::HeaderValue;
+
+    fn may_listen(config: &Config) -> Result<(), String> {
+        check_listen(&config.data_dir, &config.listen, config.access())
+    }
 
     const ALL: [Permission; 4] = [Permission::Push, Permission::Read, Permission::Replace, Permission::Admin];
 
@@ -390,7 +402,12 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
             }
-            match Gate::new(&self.data, &self.config).enter(&headers, None, None, Does::Looks) {
+            match Gate::new(&self.data, self.config.access(), self.config.origins()).enter(
+                &headers,
+                None,
+                None,
+                Does::Looks,
+            ) {
                 Ok(Access::Everything) => Ok("*".to_owned()),
                 Ok(Access::Anonymous) => Ok("?".to_owned()),
                 Ok(Access::Token(token)) => Ok(token.name.clone()),
@@ -449,7 +466,9 @@ mod tests {
         let by_socket = Config { listen: "unix:/s".parse().unwrap(), ..f.config.clone() };
         let open = Config { allow_anonymous: true, ..certified.clone() };
         let enters = |config: &Config, peer| {
-            Gate::new(&f.data, config).enter(&HeaderMap::new(), Some(peer), None, Does::Changes).is_ok()
+            Gate::new(&f.data, config.access(), config.origins())
+                .enter(&HeaderMap::new(), Some(peer), None, Does::Changes)
+                .is_ok()
         };
         let forwarded = |ip: &str| Peer::Forwarded(Some(ip.parse().unwrap()));
         for config in [&f.config, &certified, &by_socket] {
@@ -481,20 +500,20 @@ mod tests {
 
     #[test]
     fn where_we_may_listen_depends_on_tokens_and_certificates() {
-        assert_eq!(check_listen(&Fixture::new().config), Ok(()));
+        assert_eq!(may_listen(&Fixture::new().config), Ok(()));
         let f = Fixture::listening_elsewhere();
-        let refused = check_listen(&f.config).unwrap_err();
+        let refused = may_listen(&f.config).unwrap_err();
         assert!(refused.contains("bigupd token new") && refused.contains("allow_anonymous"), "{refused}");
-        assert_eq!(check_listen(&Config { allow_anonymous: true, ..f.config.clone() }), Ok(()));
+        assert_eq!(may_listen(&Config { allow_anonymous: true, ..f.config.clone() }), Ok(()));
         let tls = |client_ca| Some(TlsFiles { cert: "c".into(), key: "k".into(), client_ca, client_crl: None });
-        assert_eq!(check_listen(&Config { tls: tls(Some("ca".into())), ..f.config.clone() }), Ok(()));
-        assert!(check_listen(&Config { tls: tls(None), ..f.config.clone() }).is_err());
+        assert_eq!(may_listen(&Config { tls: tls(Some("ca".into())), ..f.config.clone() }), Ok(()));
+        assert!(may_listen(&Config { tls: tls(None), ..f.config.clone() }).is_err());
         f.add("one");
-        assert_eq!(check_listen(&f.config), Ok(()));
+        assert_eq!(may_listen(&f.config), Ok(()));
         Tokens::update(&f.data, |tokens| Ok(tokens.remove("one"))).unwrap();
-        assert!(check_listen(&f.config).is_err(), "all are revoked");
+        assert!(may_listen(&f.config).is_err(), "all are revoked");
         std::fs::write(f.data.tokens_json(), "{").unwrap();
-        assert!(check_listen(&f.config).unwrap_err().contains("tokens.json"));
+        assert!(may_listen(&f.config).unwrap_err().contains("tokens.json"));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! Pages of the origins in `allowed_origins` are let through, and told so in the headers of CORS (Fetch Standard, "CORS
 //! protocol"), without which a browser would not show them the answer.
 
-use crate::http::host::{Host, Origin};
+use crate::net::host::{Host, Origin};
 use crate::net::response::{Reply, no_content};
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::{printable, quoted};

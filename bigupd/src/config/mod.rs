@@ -1,13 +1,18 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 
+use crate::admission::access;
 use crate::admission::origins::{AllowedOrigins, Origins, parse_hosts};
 use crate::admission::tokens::SecretHash;
 use crate::config::settings::{Given, SETTINGS, Setting};
 use crate::hooks::{Hook, HookSettings};
-use crate::http::forwarded::Proxies;
-use crate::http::host::Host;
 use crate::mergers;
+use crate::net::forwarded::Proxies;
+use crate::net::host::Host;
+use crate::net::limits::Limits;
 use crate::net::listeners::Listen;
+use crate::net::tls::TlsFiles;
+use crate::uploads;
+use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::protocol::units::{MIB, parse_duration, parse_mode, parse_size};
@@ -28,61 +33,6 @@ const USUAL_CONFIG: &str = "/etc/bigup/bigupd.ini";
 /// Longest timeout: more than anybody waits, and no clock overflows by adding it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What a slice's 200 promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SliceAck {
-    /// It survives the death of any process; after a power cut a damaged one is found and asked for again.
-    Written,
-    /// It survives a power cut.
-    Synced,
-}
-
-/// Certificates, as files in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate chain, the server's own first.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// Authorities whose certificates clients must show. None: clients need none.
-    pub client_ca: Option<PathBuf>,
-    /// Lists of client certificates that their authorities have revoked. None: none is looked at.
-    pub client_crl: Option<PathBuf>,
-}
-
-/// What is too much. Over it requests are refused, never dropped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end.
-    pub header_timeout: Duration,
-    /// Longest time without a byte of the next request on a connection.
-    pub idle_timeout: Duration,
-    /// Longest silence within a body, and longest time that nothing of an answer is read.
-    pub body_timeout: Duration,
-    /// Bytes a second that a body must bring, and an answer be read with, on the average of each `body_timeout`. 0: any.
-    pub min_body_rate: u64,
-    /// Most connections at once.
-    pub connections: u64,
-    /// Most connections from one address, of IPv6 from one /64, at once. 0: no limit.
-    pub connections_per_address: u64,
-    /// Whose connections bring the requests of others: the limit for an address is that of those.
-    pub trusted_proxies: Proxies,
-    /// Largest slice, in bytes.
-    pub slice_size: u64,
-    /// Largest file, in bytes.
-    pub file_size: u64,
-    /// Most slices of a file.
-    pub slices: u64,
-    /// Most unfinished uploads in all.
-    pub uploads: u64,
-    /// Most unfinished uploads of one token.
-    pub uploads_per_token: u64,
-    /// Largest answer, in bytes.
-    pub answer_size: u64,
-    /// Most bytes that all bodies that arrive have in memory together.
-    pub body_memory: u64,
-}
-
 /// Settings, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -100,30 +50,24 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// Names of this server beside those that it has by itself.
     pub allowed_hosts: Vec<Host>,
-    /// Most bytes that all files may take for who has no token to push more. None: any number.
-    pub anonymous_quota: Option<u64>,
     /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
     pub owner: Option<SecretHash>,
     /// How mergers are started.
     pub mergers: mergers::Settings,
-    /// How long a push must be silent before another source may take its upload over.
-    pub takeover_after: Duration,
     /// How long running requests may go on after a stop was asked for.
     pub stop_grace: Duration,
-    /// What a slice's 200 promises.
-    pub slice_ack: SliceAck,
     /// Permissions of what is finished.
     pub modes: Modes,
-    /// Bytes that uploads leave free on the disk.
-    pub reserve: u64,
     /// An unfinished upload goes this long after its last byte. None: never.
     pub expire_after: Option<Duration>,
     /// One of which nothing has come goes this long after it began. None: like any other.
     pub begin_expire_after: Option<Duration>,
     /// TLS on all connections. None: plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// What is too much.
+    /// How many connections there may be, and how slow.
     pub limits: Limits,
+    /// How uploads are treated, and what of them is too much.
+    pub uploads: uploads::settings::Settings,
     /// Who is asked before an upload begins, and told of finished files.
     pub hooks: HookSettings,
 }
@@ -193,6 +137,12 @@ impl Config {
         Config { data_dir, ..Config::collect(&mut from) }
     }
 
+    /// Who gets in.
+    pub fn access(&self) -> access::Settings {
+        let is_guarded = self.listen.is_local() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        access::Settings { allow_anonymous: self.allow_anonymous, owner: self.owner, is_guarded }
+    }
+
     /// Whose web pages may use the daemon.
     pub fn origins(&self) -> Origins {
         Origins::new(self.allowed_origins.clone(), &self.allowed_hosts, self.tls.is_some())
@@ -212,17 +162,13 @@ impl Config {
             allow_anonymous: from.get("allow_anonymous", parse_switch),
             allowed_origins: from.some("allowed_origins", AllowedOrigins::parse).unwrap_or_default(),
             allowed_hosts: from.some("allowed_hosts", parse_hosts).unwrap_or_default(),
-            anonymous_quota: from.some("anonymous_quota", parse_size),
             owner: None,
             mergers: mergers::Settings {
                 program: from.path("merger").unwrap_or_else(merger_beside),
                 idle: from.get("merger_idle", parse_duration),
                 most: from.get("max_mergers", at_least_one),
             },
-            takeover_after: from.get("takeover_after", parse_duration),
             stop_grace: from.get("stop_grace", parse_duration),
-            slice_ack: from.get("slice_ack", parse_slice_ack),
-            reserve: from.get("reserve", parse_size),
             modes: Modes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
             expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
             begin_expire_after: Some(from.get("begin_expire_after", parse_duration)).filter(|time| !time.is_zero()),
@@ -235,13 +181,19 @@ impl Config {
                 connections: from.get("max_connections", at_least_one),
                 connections_per_address: from.get("max_connections_per_address", parse_count),
                 trusted_proxies: from.some("trusted_proxies", Proxies::parse).unwrap_or_default(),
+                body_memory: from.get("max_body_memory", room_for_bodies),
+            },
+            uploads: uploads::settings::Settings {
                 slice_size: from.get("max_slice_size", at_least_one_mib),
                 file_size: from.get("max_file_size", size_of_a_file),
                 slices: from.get("max_slices", number_of_slices),
-                uploads: from.get("max_uploads", at_least_one),
-                uploads_per_token: from.get("max_uploads_per_token", at_least_one),
+                number: from.get("max_uploads", at_least_one),
+                number_per_token: from.get("max_uploads_per_token", at_least_one),
                 answer_size: from.get("max_answer_size", room_for_digests),
-                body_memory: from.get("max_body_memory", room_for_bodies),
+                anonymous_quota: from.some("anonymous_quota", parse_size),
+                takeover_after: from.get("takeover_after", parse_duration),
+                slice_ack: from.get("slice_ack", parse_slice_ack),
+                reserve: from.get("reserve", parse_size),
             },
             hooks: HookSettings {
                 on_begin: from.some("on_begin", Hook::parse),
@@ -416,7 +368,7 @@ mod tests {
         assert_eq!(config.listen, "127.0.0.1:3".parse().unwrap());
         assert_eq!(config.mergers.idle, Duration::from_secs(2));
         assert_eq!(config.stop_grace, Duration::from_secs(1));
-        assert_eq!(config.takeover_after, Duration::from_secs(15));
+        assert_eq!(config.uploads.takeover_after, Duration::from_secs(15));
     }
 
     #[test]

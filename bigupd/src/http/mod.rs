@@ -4,8 +4,6 @@
 //! about an upload itself.
 
 pub mod body;
-pub mod forwarded;
-pub mod host;
 pub mod native;
 pub mod probes;
 pub mod receive;

@@ -1,6 +1,5 @@
 //! Answers that may be large: held slices as ids or runs, the list of uploads. How large is told before they are made.
 
-use crate::config::Limits;
 use crate::metrics::Limit;
 use crate::net::response::{Reply, json, json_bytes, json_text};
 use crate::refusal::Refusal;
@@ -45,9 +44,8 @@ impl AsRef<[u8]> for Kept {
 }
 
 impl Answers {
-    /// None yet.
-    pub fn new(limits: &Limits) -> Answers {
-        let most = limits.answer_size;
+    /// With answers of `most` bytes each.
+    pub fn new(most: u64) -> Answers {
         let room = usize::try_from(kib(most).saturating_mul(LARGE_AT_ONCE)).unwrap_or(usize::MAX);
         Answers { most, room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))) }
     }
@@ -100,11 +98,9 @@ fn kib(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn answers(answer_size: u64) -> Answers {
-        let limits = Config::defaults("/d".into()).limits;
-        Answers::new(&Limits { answer_size, ..limits })
+        Answers::new(answer_size)
     }
 
     #[test]

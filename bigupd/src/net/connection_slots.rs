@@ -1,7 +1,7 @@
 //! How many connections there are, in all and from each address.
 
-use crate::config::Limits;
 use crate::metrics::Limit;
+use crate::net::limits::Limits;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 //!
 //! Only time spent waiting for the peer counts. While the server waits for its own disk the clock stands still.
 
-use crate::config::Limits;
+use crate::net::limits::Limits;
 use std::fmt;
 use std::time::Duration;
 

@@ -5,6 +5,9 @@
 pub mod body_memory;
 pub mod client_certificate;
 pub mod connection_slots;
+pub mod forwarded;
+pub mod host;
+pub mod limits;
 pub mod linger;
 pub mod listeners;
 pub mod min_rate;

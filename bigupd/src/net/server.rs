@@ -4,13 +4,13 @@
 //! takes an answer under way with it (RFC 9112, section 9.6). So a connection one too many is served like any other, by a
 //! service that only says no; and a connection is closed for writing first, then read until its client closes it too.
 
-use crate::config::Limits;
 use crate::descriptors;
-use crate::http::host::Host;
 use crate::metrics::{Limit, Metrics};
 use crate::net::body_memory;
 use crate::net::client_certificate::ClientCertificate;
 use crate::net::connection_slots::Seats;
+use crate::net::host::Host;
+use crate::net::limits::Limits;
 use crate::net::linger::{self, Lingering};
 use crate::net::listeners::{Listeners, Socket};
 use crate::net::peer::Peer;

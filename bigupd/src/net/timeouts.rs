@@ -4,8 +4,8 @@
 //! answers that nobody reads. Here a head has its time from its own first byte on, an idle connection another, and an
 //! answer must be taken at the pace of a body.
 
-use crate::config::Limits;
 use crate::net::body_memory::BODIES;
+use crate::net::limits::Limits;
 use crate::net::min_rate::{Pace, TooSlow};
 use bytes::Bytes;
 use std::io::{self, IoSlice};

@@ -1,6 +1,5 @@
 //! TLS on connections: certificates, reading them again, and handshakes.
 
-use crate::config::TlsFiles;
 use crate::net::linger;
 use crate::net::listeners::Socket;
 use crate::refusal::Refusal;
@@ -9,6 +8,7 @@ use bigup_core::protocol::native::ErrorCode;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt;
@@ -20,6 +20,19 @@ use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
+
+/// Certificates, as files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities whose certificates clients must show. None: clients need none.
+    pub client_ca: Option<PathBuf>,
+    /// Lists of client certificates that their authorities have revoked. None: none is looked at.
+    pub client_crl: Option<PathBuf>,
+}
 
 /// What the first byte of every TLS connection is: the type of a handshake record (RFC 8446, section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;

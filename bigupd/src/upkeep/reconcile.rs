@@ -52,7 +52,7 @@ pub async fn look_forever(uploads: Uploads, mergers: Mergers, news: News) {
         let look = move || {
             let mut looker = looker.lock().unwrap_or_else(PoisonError::into_inner);
             // First, since the metrics tell the time of a look as a whole.
-            let room = Room::new(&uploads.data, uploads.config.reserve);
+            let room = Room::new(&uploads.data, uploads.settings.reserve);
             if let Some(left) = room.left()? {
                 uploads.metrics.room_left(left);
             }

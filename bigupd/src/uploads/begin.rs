@@ -375,8 +375,8 @@ impl Uploads {
         ask: &BeginAsk,
     ) -> Result<Result<Duration, Refusal>, Refusal> {
         let (upload, silent) = (locked.upload(), spool.silent()?);
-        if silent < self.config.takeover_after {
-            return Ok(Err(still_at_work(upload, ask, silent, self.config.takeover_after)));
+        if silent < self.settings.takeover_after {
+            return Ok(Err(still_at_work(upload, ask, silent, self.settings.takeover_after)));
         }
         let unfinished = Unfinished { holdings: locked.holdings()?, upload: upload.clone() };
         // All that its client has to do is done. Where merging fails for good another one may do better.

@@ -36,7 +36,7 @@ impl Uploads {
         slices: Option<u64>,
         file: Option<u64>,
     ) -> Result<(), Refusal> {
-        let limits = &self.config.limits;
+        let limits = &self.settings;
         let over = |is: Option<u64>, most: u64| is.filter(|is| *is > most);
         let (limit, message) = if let Some(slice) = over(slice, limits.slice_size) {
             let most = limits.slice_size;
@@ -94,29 +94,29 @@ impl Uploads {
     }
 
     fn quota_of(&self, by: &Access) -> Option<Quota> {
-        let anonymous = || Quota { bytes: self.config.anonymous_quota, ..Quota::default() };
-        by.quota().or_else(|| (by.token().is_none() && self.config.anonymous_quota.is_some()).then(anonymous))
+        let anonymous = || Quota { bytes: self.settings.anonymous_quota, ..Quota::default() };
+        by.quota().or_else(|| (by.token().is_none() && self.settings.anonymous_quota.is_some()).then(anonymous))
     }
 
     fn ask<'a>(&self, by: &'a Access, quota: Option<&'a Quota>, name: &'a FileName, what: What) -> Ask<'a> {
-        let limits = &self.config.limits;
+        let limits = &self.settings;
         Ask {
             name,
             token: by.token(),
             what,
-            most_uploads: limits.uploads,
-            most_of_token: by.counts_uploads().then_some(limits.uploads_per_token),
+            most_uploads: limits.number,
+            most_of_token: by.counts_uploads().then_some(limits.number_per_token),
             quota,
         }
     }
 
     fn over(&self, by: &Access, quota: Option<Quota>, name: &FileName, over: Over) -> Refusal {
-        let limits = &self.config.limits;
+        let limits = &self.settings;
         match (over, &quota) {
             (Over::Quota(there, more), Some(quota)) => over_quota(by, quota, there, more),
             (Over::QuotaForNow, _) => over_quota_for_now(name),
-            (Over::OfToken(has), _) => too_many_of(by, has, limits.uploads_per_token),
-            (Over::Uploads | Over::Quota(..), _) => too_many(limits.uploads),
+            (Over::OfToken(has), _) => too_many_of(by, has, limits.number_per_token),
+            (Over::Uploads | Over::Quota(..), _) => too_many(limits.number),
         }
     }
 }

@@ -13,7 +13,7 @@
 
 use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Grants};
-use crate::config::Config;
+use crate::hooks::HookSettings;
 use crate::hooks::begin::Doorkeeper;
 use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
@@ -22,6 +22,7 @@ use crate::refusal::Refusal;
 use crate::uploads::contents::Contents;
 use crate::uploads::fresh::Fresh;
 use crate::uploads::request::BeginAsk;
+use crate::uploads::settings::Settings;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
@@ -45,6 +46,7 @@ pub mod fresh;
 mod limits;
 mod refusals;
 pub mod request;
+pub mod settings;
 mod show;
 mod slice;
 #[cfg(test)]
@@ -62,7 +64,7 @@ pub struct Uploads {
     /// The data folder.
     pub data: DataDir,
     /// Settings.
-    pub config: Arc<Config>,
+    pub settings: Arc<Settings>,
     /// Slices that just came.
     pub fresh: Fresh,
     /// What is counted of them.
@@ -197,13 +199,14 @@ pub enum Stored {
 }
 
 impl Uploads {
-    /// The uploads of `data`.
-    pub fn new(data: DataDir, config: Arc<Config>) -> Uploads {
+    /// The uploads of `data`. One of the `hooks` is asked before they begin.
+    pub fn new(data: DataDir, settings: Settings, hooks: &HookSettings) -> Uploads {
         let (fresh, completions, contents, without_drafts) = Default::default();
         let grants = Grants::new(data.clone());
         let metrics = Metrics::new();
-        let doorkeeper = Doorkeeper::new(&config.hooks, data.root(), metrics.clone());
-        Uploads { data, config, fresh, metrics, completions, contents, doorkeeper, grants, without_drafts }
+        let doorkeeper = Doorkeeper::new(hooks, data.root(), metrics.clone());
+        let settings = Arc::new(settings);
+        Uploads { data, settings, fresh, metrics, completions, contents, doorkeeper, grants, without_drafts }
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
@@ -303,7 +306,7 @@ impl Uploads {
     }
 
     fn room(&self) -> Room {
-        Room::new(&self.data, self.config.reserve)
+        Room::new(&self.data, self.settings.reserve)
     }
 
     /// What `take` takes of the room. Where there is none it is tried once more without the slices that are merged: they have

@@ -108,7 +108,7 @@ impl Uploads {
     /// # Errors
     /// The data folder cannot be read, or the answer would be too large.
     pub fn list(&self, shown: impl Fn(&str) -> bool) -> Result<(Vec<UploadStatus>, u64), Refusal> {
-        let (mut list, mut size, most) = (vec![], 0, self.config.limits.answer_size);
+        let (mut list, mut size, most) = (vec![], 0, self.settings.answer_size);
         for spool in Spool::all(&self.data)? {
             match status_of(&spool) {
                 Ok(Some(status)) if shown(&status.file_name) => {

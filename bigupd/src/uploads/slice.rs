@@ -5,11 +5,11 @@ use super::limits::Stop;
 use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
 use super::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
 use crate::admission::grants::{Grant, What};
-use crate::config::SliceAck;
 use crate::metrics::Synced;
 use crate::net::peer::Peer;
 use crate::refusal::{Refusal, against_upload};
 use crate::uploads::request::BeginAsk;
+use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::publish::Outcome;
@@ -225,7 +225,7 @@ impl Uploads {
 
     /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
     fn keep_promise(&self, ask: &SliceAsk) -> Result<(), Refusal> {
-        if self.config.slice_ack == SliceAck::Written {
+        if self.settings.slice_ack == SliceAck::Written {
             return Ok(());
         }
         let began = Instant::now();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::admission::amount::BLOCK;
 use crate::admission::tokens::Prefix;
+use crate::config::Config;
 use bigup_core::protocol::digest::SliceHasher;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;
@@ -23,8 +24,8 @@ impl Fixture {
     fn new(quota: u64) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let defaults = Config::defaults(dir.path().to_owned());
-        let config = Config { takeover_after: Duration::ZERO, anonymous_quota: Some(quota), ..defaults };
-        let uploads = Uploads::new(DataDir::create(dir.path()).unwrap(), Arc::new(config));
+        let settings = Settings { takeover_after: Duration::ZERO, anonymous_quota: Some(quota), ..defaults.uploads };
+        let uploads = Uploads::new(DataDir::create(dir.path()).unwrap(), settings, &defaults.hooks);
         Fixture { _dir: dir, uploads }
     }
 

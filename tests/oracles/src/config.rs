@@ -6,8 +6,8 @@ use bigup_core::protocol::units::MIB;
 use bigup_core::storage::data_dir::DataDir;
 use bigupd::admission::tokens::{Tokens, check_name};
 use bigupd::cli::Arguments;
-use bigupd::config::TlsFiles;
 use bigupd::net::tls::Tls;
+use bigupd::net::tls::TlsFiles;
 use clap::Parser;
 use std::path::Path;
 use std::time::Duration;
@@ -35,17 +35,17 @@ pub fn check(data: &[u8]) {
         }
     };
     assert!(!config.data_dir.as_os_str().is_empty());
-    let limits = &config.limits;
-    assert!(limits.slice_size >= MIB && (1..=MAX_SLICES).contains(&limits.slices), "{limits:?}");
+    let (limits, uploads) = (&config.limits, &config.uploads);
+    assert!(uploads.slice_size >= MIB && (1..=MAX_SLICES).contains(&uploads.slices), "{uploads:?}");
     let times = [limits.header_timeout, limits.idle_timeout, limits.body_timeout];
     assert!(times.iter().all(|time| !time.is_zero()), "{limits:?}");
-    assert!(limits.connections > 0 && limits.uploads > 0 && config.mergers.most > 0, "{limits:?}");
+    assert!(limits.connections > 0 && uploads.number > 0 && config.mergers.most > 0, "{config:?}");
     assert_ne!(config.expire_after, Some(Duration::ZERO));
     let flags = ["--data-dir", "/flag", "--merger-idle", "7s", "--listen", "127.0.0.1:7"];
     let (flagged, _) = settle(&flags).expect("right flags do not make a right file wrong");
     assert_eq!(flagged.data_dir.to_str(), Some("/flag"));
     assert_eq!((flagged.mergers.idle, flagged.listen.to_string().as_str()), (Duration::from_secs(7), "127.0.0.1:7"));
-    assert_eq!((&flagged.limits, flagged.reserve), (limits, config.reserve), "what has no flag stays");
+    assert_eq!((&flagged.limits, &flagged.uploads), (limits, uploads), "what has no flag stays");
 }
 
 fn check_pem(path: &Path) {

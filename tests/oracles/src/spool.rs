@@ -32,7 +32,6 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Most lines that are followed.
@@ -85,7 +84,10 @@ pub fn check(data: &[u8]) {
         let _ = folder.put(line);
     }
 
-    let uploads = Uploads::new(data.clone(), Arc::new(Config::defaults(dir.path().to_owned())));
+    let uploads = {
+        let config = Config::defaults(dir.path().to_owned());
+        Uploads::new(data.clone(), config.uploads.clone(), &config.hooks)
+    };
     let (list, _) = uploads.list(|_| true).expect("uploads can be listed");
     assert!(list.iter().any(|upload| upload.file_name == NEIGHBOUR), "{list:?}");
     // Whatever these answer.

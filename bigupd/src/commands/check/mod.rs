@@ -126,7 +126,7 @@ impl<'a> Check<'a> {
     fn begin(config: &Config, arguments: &'a Arguments) -> io::Result<Check<'a>> {
         let data = if arguments.repair { owner::open } else { DataDir::open }(&config.data_dir)?;
         let patience = config.mergers.idle.saturating_add(MERGER_LEAVES);
-        let room = Room::new(&data, config.reserve);
+        let room = Room::new(&data, config.uploads.reserve);
         Ok(Check { data, room, arguments, patience, aside: None, tally: Tally::default() })
     }
 

@@ -8,7 +8,6 @@ use crate::admission::access::{Access, Gate};
 use crate::admission::origins::Does;
 use crate::admission::thread_shares::{Share, Shares, Whose};
 use crate::admission::tokens::{Permission, redacted, uses};
-use crate::config::Limits;
 use crate::http::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
 use crate::http::native::query::{AnswerForm, Params};
 use crate::http::probes::{ALLOWED, Question, Watching, question};
@@ -19,6 +18,7 @@ use crate::mergers::Mergers;
 use crate::metrics::{Metrics, Route};
 use crate::net::client_certificate::ClientCertificate;
 use crate::net::connection_slots::{Seat, Seats};
+use crate::net::limits::Limits;
 use crate::net::min_rate::Pace;
 use crate::net::peer::Peer;
 use crate::net::response::{Reply, json};
@@ -71,10 +71,20 @@ const MAX_LAG: (u64, u64) = (64 << 20, 8);
 /// Longest time that an answer waits for merging, and how often to look: whatever is the matter with the merger, slices go on.
 const LAG_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
 
+/// How requests are treated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How slow bodies may be, and for whom proxies may ask.
+    pub limits: Limits,
+    /// Those who watch the daemon have a socket of their own, and are answered nowhere else.
+    pub has_metrics_listener: bool,
+}
+
 /// What handlers work on.
 #[derive(Clone)]
 pub struct App {
     gate: Arc<Gate>,
+    settings: Arc<Settings>,
     uploads: Uploads,
     mergers: Mergers,
     answers: Answers,
@@ -91,21 +101,37 @@ pub struct App {
 }
 
 impl App {
-    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin, `watching` answers who watches.
+    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin, `watching` answers who watches,
+    /// `gate` tells what who asks may do.
     /// Once `stopping` is true no request is kept waiting.
     pub fn new(
         uploads: Uploads,
         mergers: Mergers,
         news: News,
         watching: Watching,
+        gate: Gate,
+        settings: Settings,
         stopping: watch::Receiver<bool>,
     ) -> App {
-        let gate = Arc::new(Gate::new(&uploads.data, &uploads.config));
-        let answers = Answers::new(&uploads.config.limits);
-        let visitors = Seats::new(&Limits { connections: u64::MAX, ..uploads.config.limits.clone() });
+        let (gate, settings) = (Arc::new(gate), Arc::new(settings));
+        let answers = Answers::new(uploads.settings.answer_size);
+        let visitors = Seats::new(&Limits { connections: u64::MAX, ..settings.limits.clone() });
         let shares = Shares::default();
         let share = shares.of(Whose::Unknown);
-        App { gate, uploads, mergers, answers, news, watching, visitors, stopping, shares, share, certificate: None }
+        App {
+            gate,
+            settings,
+            uploads,
+            mergers,
+            answers,
+            news,
+            watching,
+            visitors,
+            stopping,
+            shares,
+            share,
+            certificate: None,
+        }
     }
 }
 
@@ -261,7 +287,7 @@ impl App {
     /// Who sent a request that came by a connection of `peer`, and its seat where `peer` is a proxy that tells.
     fn visitor(&self, peer: Option<Peer>, headers: &HeaderMap) -> Result<(Option<Peer>, Option<Seat>), Refusal> {
         let Some(peer) = peer else { return Ok((None, None)) };
-        match self.uploads.config.limits.trusted_proxies.sender(peer, headers)? {
+        match self.settings.limits.trusted_proxies.sender(peer, headers)? {
             Peer::Forwarded(ip) => Ok((Some(Peer::Forwarded(ip)), Some(self.visitors.take(ip)?))),
             peer => Ok((Some(peer), None)),
         }
@@ -280,7 +306,7 @@ impl App {
         peer: Option<Peer>,
     ) -> Result<Reply, Refusal> {
         if question == Question::Metrics {
-            if self.uploads.config.metrics_listen.is_some() {
+            if self.settings.has_metrics_listener {
                 return Err(nothing_here());
             }
             let (peer, _seat) = self.visitor(peer, headers)?;
@@ -290,11 +316,11 @@ impl App {
     }
 
     fn drain_limit(&self) -> u64 {
-        self.uploads.config.limits.slice_size + MAX_FORM_OVERHEAD
+        self.uploads.settings.slice_size + MAX_FORM_OVERHEAD
     }
 
     fn body_timeout(&self) -> Duration {
-        self.uploads.config.limits.body_timeout
+        self.settings.limits.body_timeout
     }
 
     /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. Whether it is gone.
@@ -480,7 +506,7 @@ impl App {
         expected: &Expected,
     ) -> Result<Received, Refusal> {
         let mut body = Body::new(raw, content_type, self.body_timeout()).await?;
-        let pace = Pace::new(&self.uploads.config.limits);
+        let pace = Pace::new(&self.settings.limits);
         let received = receive(&mut body, target, kinds, offset, expected, pace, &self.share).await?;
         body.finish(self.body_timeout()).await?;
         Ok(received)

@@ -1,0 +1,25 @@
+//! What of connections is too much.
+
+use crate::net::forwarded::Proxies;
+use std::time::Duration;
+
+/// How many connections there may be, and how slow. Over it requests are refused, never dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end.
+    pub header_timeout: Duration,
+    /// Longest time without a byte of the next request on a connection.
+    pub idle_timeout: Duration,
+    /// Longest silence within a body, and longest time that nothing of an answer is read.
+    pub body_timeout: Duration,
+    /// Bytes a second that a body must bring, and an answer be read with, on the average of each `body_timeout`. 0: any.
+    pub min_body_rate: u64,
+    /// Most connections at once.
+    pub connections: u64,
+    /// Most connections from one address, of IPv6 from one /64, at once. 0: no limit.
+    pub connections_per_address: u64,
+    /// Whose connections bring the requests of others: the limit for an address is that of those.
+    pub trusted_proxies: Proxies,
+    /// Most bytes that all bodies that arrive have in memory together.
+    pub body_memory: u64,
+}

@@ -1,0 +1,37 @@
+//! How uploads are treated, and what of them is too much.
+
+use std::time::Duration;
+
+/// What a slice's 200 promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SliceAck {
+    /// It survives the death of any process; after a power cut a damaged one is found and asked for again.
+    Written,
+    /// It survives a power cut.
+    Synced,
+}
+
+/// How uploads are treated, and what of them is too much. Over it requests are refused, never dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Largest slice, in bytes.
+    pub slice_size: u64,
+    /// Largest file, in bytes.
+    pub file_size: u64,
+    /// Most slices of a file.
+    pub slices: u64,
+    /// Most unfinished uploads in all.
+    pub number: u64,
+    /// Most unfinished uploads of one token.
+    pub number_per_token: u64,
+    /// Largest answer, in bytes.
+    pub answer_size: u64,
+    /// Most bytes that all files may take for who has no token to push more. None: any number.
+    pub anonymous_quota: Option<u64>,
+    /// How long a push must be silent before another source may take its upload over.
+    pub takeover_after: Duration,
+    /// What a slice's 200 promises.
+    pub slice_ack: SliceAck,
+    /// Bytes that uploads leave free on the disk.
+    pub reserve: u64,
+}
