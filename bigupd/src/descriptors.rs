@@ -13,7 +13,6 @@
 //! for a moment. More than that may be open for an instant; then requests are told to come back.
 #![allow(unsafe_code)]
 
-use crate::uploads::fresh;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
@@ -51,6 +50,12 @@ pub fn keep_from_children() {
     }
 }
 
+/// Most files kept open: what a merger may lie behind by, several times.
+const MOST_KEPT: u64 = 256;
+
+/// Of the descriptors that the daemon may have, the part that is used for this.
+const KEPT_SHARE: u64 = 16;
+
 /// Who takes descriptors beside connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Others {
@@ -86,7 +91,7 @@ pub fn fit(asked: u64, others: Others) -> u64 {
 /// How many connections so many descriptors suffice for; see the head of this file.
 fn connections_for(files: u64, others: Others) -> u64 {
     let hooks = if others.has_hooks { HOOKS } else { 0 };
-    let taken = OWN + hooks + 2 * refusals_for(files) + fresh::most_of(files);
+    let taken = OWN + hooks + 2 * refusals_for(files) + kept_open(files);
     let taken = taken.saturating_add(others.mergers.saturating_mul(2)).min(files / 2);
     ((files - taken) / A_CONNECTION).max(1)
 }
@@ -95,6 +100,11 @@ fn connections_for(files: u64, others: Others) -> u64 {
 pub fn refusals() -> usize {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(MAX_REFUSALS * REFUSALS_SHARE, |(soft, _)| soft);
     usize::try_from(refusals_for(files)).unwrap_or(usize::MAX)
+}
+
+/// How many files of slices that just came are kept open at most, where there may be so many open files.
+pub fn kept_open(files: u64) -> u64 {
+    (files / KEPT_SHARE).min(MOST_KEPT)
 }
 
 fn refusals_for(files: u64) -> u64 {

@@ -70,7 +70,11 @@ pub async fn run(
     let mergers = Mergers::new(data.clone(), config.mergers.clone(), uploads.metrics.clone());
     let news = News::default();
     let metrics = uploads.metrics.clone();
-    let sweeper = tokio::spawn(sweep::sweep_forever(data.clone(), Times::of(config), metrics.clone()));
+    let sweeper = tokio::spawn(sweep::sweep_forever(
+        data.clone(),
+        Times { any: config.expire_after, begun: config.begin_expire_after },
+        metrics.clone(),
+    ));
     let looker = tokio::spawn(reconcile::look_forever(uploads.clone(), mergers.clone(), news.clone()));
     let at_work = {
         let mergers = mergers.clone();

@@ -1,4 +1,4 @@
-//! How files of a crate use each other: no file uses another one that uses it, be it by others between.
+//! How files and folders of a crate use each other: none uses another one that uses it, be it by others between.
 //!
 //! It reads `use` and paths that begin with `crate` or `super`, up to a file's own tests. A folder's `mod.rs` gathers what
 //! is in it, and what is in it may use what `mod.rs` has for all: these two are not looked at as users of each other.
@@ -106,14 +106,36 @@ fn way(uses: &Uses, from: &str, to: &str) -> Option<Vec<String>> {
     None
 }
 
+/// The same of what is in the folder of the module `folder`: files, and folders as a whole.
+fn within(uses: &Uses, folder: &str) -> Uses {
+    let entry_of = |module: &str| {
+        let rest = if folder.is_empty() { Some(module) } else { module.strip_prefix(folder)?.strip_prefix("::") };
+        rest?.split("::").next().map(str::to_owned)
+    };
+    let mut found = Uses::new();
+    for (module, used) in uses {
+        let Some(user) = entry_of(module) else { continue };
+        let others = used.iter().filter_map(|other| entry_of(other)).filter(|other| *other != user);
+        found.entry(user.clone()).or_default().extend(others);
+    }
+    found
+}
+
 #[test]
-fn no_file_uses_what_uses_it() {
+fn no_file_and_no_folder_uses_what_uses_it() {
     for name in CRATES {
         let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src");
-        let uses = uses_of(&src);
+        let mut uses = uses_of(&src);
+        // Tests may use what they like.
+        uses.retain(|module, _| module != "tests" && !module.ends_with("::tests"));
         assert!(uses.values().any(|used| !used.is_empty()), "{name}: no use was found");
-        for module in uses.keys() {
-            assert_eq!(way(&uses, module, module), None, "{name}");
+        let folders = uses.keys().flat_map(|module| module.match_indices("::").map(|(at, _)| module[..at].to_owned()));
+        let folders: BTreeSet<String> = folders.chain([String::new()]).collect();
+        let all = folders.iter().map(|folder| within(&uses, folder)).chain([uses.clone()]);
+        for uses in all {
+            for user in uses.keys() {
+                assert_eq!(way(&uses, user, user), None, "{name}");
+            }
         }
     }
 }

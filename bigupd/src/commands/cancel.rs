@@ -6,24 +6,17 @@
 
 use super::{Done, each, finished, no_upload};
 use crate::config::Config;
+use crate::mergers::take_from_merger;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::{parse_duration, show_size};
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish;
 use bigup_core::storage::finish::publish::{is_moved, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
-use bigup_core::storage::spool::{MERGER_LOCK, MergerLock, Spool};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::fs;
+use bigup_core::storage::spool::Spool;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
-
-/// How often to ask for the lock of a merger that is to leave: sooner than a daemon can start the next one.
-const ASK_EVERY: Duration = Duration::from_millis(2);
+use std::time::Duration;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -84,54 +77,4 @@ pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Don
     let held = spool.bytes(locked.upload(), &locked.holdings()?)?.held;
     finish::cancel::cancel(locked, data, &merger)?;
     Ok(Done::Done(format!("cancelled, with the {} that it held", show_size(held))))
-}
-
-/// Takes the merger's lock of a spool from whoever has it, in good time.
-///
-/// # Errors
-/// It is not given up, there is no such spool, or as the system gives them.
-pub fn take_from_merger(spool: &Spool, wait: Duration) -> io::Result<MergerLock> {
-    let deadline = Instant::now() + wait;
-    let mut told = None;
-    loop {
-        if let Some(lock) = spool.try_merger_lock()? {
-            return Ok(lock);
-        }
-        let at_work = spool.merger()?;
-        if let Some(pid) = at_work.filter(|pid| at_work != told && is_merger_of(*pid, spool)) {
-            // It may have left by itself.
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
-            told = at_work;
-        }
-        if Instant::now() >= deadline {
-            return Err(stays(at_work, wait));
-        }
-        std::thread::sleep(ASK_EVERY);
-    }
-}
-
-fn stays(at_work: Option<u32>, wait: Duration) -> io::Error {
-    let who = match at_work {
-        Some(pid) if pid > 0 => {
-            format!("the merger, process {pid}, was told to leave and did not within {wait:?}: end it")
-        }
-        _ => format!("another process was at work on it for {wait:?}"),
-    };
-    io::Error::other(format!("{who}, and cancel again"))
-}
-
-/// Whether a process merges this upload. Its id may be an old one that is another process's by now, or that of a daemon or
-/// another command, which hold the lock for an instant, and are not to be ended.
-fn is_merger_of(pid: u32, spool: &Spool) -> bool {
-    let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let is_merger =
-        command_line.split(|b| *b == 0).any(|arg| arg == b"--file-name" || arg.starts_with(b"--file-name="));
-    is_merger && has_open(pid, &spool.path().join(MERGER_LOCK))
-}
-
-fn has_open(pid: u32, path: &Path) -> bool {
-    let Ok(wanted) = fs::symlink_metadata(path) else { return false };
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let mut open = entries.filter_map(|entry| fs::metadata(entry.path()).ok());
-    open.any(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
 }

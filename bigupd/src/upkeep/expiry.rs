@@ -10,7 +10,6 @@
 //! time has a count of its own, since a pause that means nothing to a week is much of an hour. A client that is about to
 //! send its first slice then begins it anew.
 
-use crate::config::Config;
 use crate::metrics::{Failure, Metrics};
 use bigup_core::protocol::name::printable;
 use bigup_core::protocol::units::show_size;
@@ -42,11 +41,6 @@ pub struct Times {
 }
 
 impl Times {
-    /// Those that are set.
-    pub fn of(config: &Config) -> Times {
-        Times { any: config.expire_after, begun: config.begin_expire_after }
-    }
-
     /// The shorter one. None: nothing expires.
     pub fn least(self) -> Option<Duration> {
         [self.any, self.begun].into_iter().flatten().min()

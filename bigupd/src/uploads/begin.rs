@@ -6,7 +6,7 @@ use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
 use crate::admission::access::Access;
 use crate::admission::amount;
 use crate::admission::grants::{Grant, What};
-use crate::commands::cancel::take_from_merger;
+use crate::mergers::take_from_merger;
 use crate::refusal::{Refusal, against_upload};
 use crate::uploads::request::BeginAsk;
 use bigup_core::protocol::name::FileName;

@@ -4,6 +4,7 @@
 //! They are let go once their names are gone, so that their blocks become free and nobody writes them back; and after
 //! 10 s, or when too many came since. Whoever merges them then reads them, which costs time and nothing else.
 
+use crate::descriptors;
 use bigup_core::storage::spool::Arrival;
 use nix::sys::resource::{Resource, getrlimit};
 use std::collections::VecDeque;
@@ -18,17 +19,6 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 /// How often it is looked which names are gone.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Most files kept open: what a merger may lie behind by, several times.
-const MOST: u64 = 256;
-
-/// Of the descriptors that the daemon may have, the part that is used for this.
-const SHARE: u64 = 16;
-
-/// How many files are kept open at most where there may be so many descriptors.
-pub fn most_of(descriptors: u64) -> u64 {
-    (descriptors / SHARE).min(MOST)
-}
-
 /// The files kept open.
 #[derive(Clone, Debug)]
 pub struct Fresh {
@@ -40,7 +30,7 @@ pub struct Fresh {
 impl Default for Fresh {
     fn default() -> Fresh {
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-        let most = usize::try_from(most_of(files)).unwrap_or(0);
+        let most = usize::try_from(descriptors::kept_open(files)).unwrap_or(0);
         Fresh { kept: Arc::default(), most, came: Arc::default() }
     }
 }

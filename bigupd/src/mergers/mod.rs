@@ -47,6 +47,10 @@ const MAKE_ROOM_EVERY: Duration = Duration::from_millis(200);
 /// hold the pipe open.
 const EVENTS_PATIENCE: Duration = Duration::from_secs(1);
 
+mod take;
+
+pub use take::take_from_merger;
+
 /// The mergers that this daemon started.
 #[derive(Clone)]
 pub struct Mergers {
