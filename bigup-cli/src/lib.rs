@@ -1,74 +1,28 @@
-//! The bigup client: a plain synchronous program. One reader thread reads a file's slices, several sender threads hash
-//! and post them, a bounded queue lies between.
+//! The bigup client: a plain synchronous program. One reader thread reads and hashes a file's slices, several sender threads post
+//! them, a bounded queue lies between.
 //!
 //! # Layout
-//! - [`args`] - the command line.
-//! - [`jobs`] - which files a command line stands for, and their names on the server.
-//! - [`source`], [`fingerprint`], [`lease`], [`stdin`], [`producer`] - what is read, and how a change under
-//!   our hands, or a failed command, is noticed.
-//! - [`slicing`] - how large slices are.
-//! - [`client`], [`query`], [`retry`] - HTTP requests, and which failures pass; [`token`] - what lets us in.
-//! - [`address`], [`proxy`] - where the server is, and what stands before it.
-//! - [`connect`] - TCP connections that notice a silent link; [`rate`] - a limit to what is sent a second.
-//! - [`tls`] - certificates, and what a failure of TLS means.
-//! - [`remote`] - the questions of the protocol, about one upload.
-//! - [`pool`], [`pipeline`], [`halt`], [`feed`] - reader, queue and senders; [`lanes`], [`width`] - how many; [`gauge`] -
-//!   whether slices are too large for the line.
-//! - [`ledger`], [`held`] - digests of our slices and of the server's.
-//! - [`upload`], [`rival`], [`ending`] - the protocol of one file, from the first question to the published file.
-//! - [`push`], [`status`], [`verify`] - the commands.
-//! - [`descriptors`] - how much may be open at a time.
-//! - [`embedded`] - a daemon of our own for one push.
-//! - [`report`], [`tally`], [`picture`], [`bar`] - what people and programs get to see.
+//! - [`source`] - what is read, and how a change under our hands, or a failed command, is noticed.
+//! - [`client`] - HTTP requests, what lets us in, and which failures pass.
+//! - [`pipeline`] - reader, queue and senders: how many there are, and how large slices are.
+//! - [`upload`] - the protocol of one file, from the first question to the published file.
+//! - [`stop`] - stopping all threads of an upload.
+//! - [`cli`] - the command line.
 //!
 //! # Who ends what
 //! The work is done in a thread of its own, so that a signal ends the program at once, whatever that thread waits for.
 //! Nothing needs undoing: what the server answered is stored, all else is sent again next time.
 
-pub mod address;
-pub mod args;
-pub mod bar;
+pub mod cli;
 pub mod client;
-pub mod connect;
-pub mod descriptors;
-pub mod embedded;
-pub mod ending;
-pub mod feed;
-pub mod fingerprint;
-pub mod gauge;
-pub mod halt;
-pub mod held;
-pub mod jobs;
-pub mod lanes;
-#[cfg(target_os = "linux")]
-pub mod lease;
-pub mod ledger;
-pub mod picture;
 pub mod pipeline;
-pub mod pool;
-pub mod producer;
-pub mod proxy;
-pub mod push;
-pub mod query;
-pub mod rate;
-pub mod remote;
-pub mod report;
-pub mod retry;
-pub mod rival;
-pub mod signals;
-pub mod slicing;
 pub mod source;
-pub mod status;
-pub mod stdin;
-pub mod tally;
-pub mod tls;
-pub mod token;
+pub mod stop;
 pub mod upload;
-pub mod verify;
-pub mod width;
 
-use crate::args::{Cli, Command};
-use crate::report::{Report, Style};
+use crate::cli::args::{Cli, Command};
+use crate::cli::report::{Report, Style};
+use crate::cli::{push, report, signals, status, verify};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;

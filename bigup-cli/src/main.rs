@@ -1,6 +1,6 @@
 //! The program `bigup-cli`: logging, flags, exit code. All else is in the library.
 
-use bigup_cli::args::Cli;
+use bigup_cli::cli::args::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

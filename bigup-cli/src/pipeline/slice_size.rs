@@ -1,6 +1,6 @@
 //! How large the slices are that we ask for. The server's answer decides.
 
-use crate::width::MOST;
+use crate::pipeline::sender_tuning::MOST;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::protocol::units::{MIB, show_size};
 

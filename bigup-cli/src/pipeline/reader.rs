@@ -1,10 +1,10 @@
 //! What the reader reads: the slices of a source of known size.
 
-use crate::halt::StopSignal;
-use crate::held::HeldDigests;
-use crate::pool::Pool;
-use crate::remote::Remote;
+use crate::client::requests::Remote;
+use crate::client::server_digests::HeldDigests;
+use crate::pipeline::buffers::Pool;
 use crate::source::{Source, read_pieces, reads_differently};
+use crate::stop::StopSignal;
 use anyhow::Context;
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher, is_subtree_size};
 use bigup_core::protocol::plan::Plan;

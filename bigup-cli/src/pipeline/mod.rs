@@ -4,14 +4,14 @@
 //! Whoever fails raises the halt; the others finish the request they are in and stop.
 
 use crate::client::CallError;
-use crate::feed::{Feed, Slice};
-use crate::gauge::Gauge;
-use crate::halt::{Halt, Verdict};
-use crate::held::HeldDigests;
-use crate::lanes::Lanes;
-use crate::ledger::Ledger;
-use crate::pool::Pool;
-use crate::remote::{Remote, Sending};
+use crate::client::requests::{Remote, Sending};
+use crate::client::server_digests::HeldDigests;
+use crate::pipeline::buffers::Pool;
+use crate::pipeline::concurrency::Lanes;
+use crate::pipeline::local_digests::Ledger;
+use crate::pipeline::reader::{Feed, Slice};
+use crate::pipeline::slow_line::Gauge;
+use crate::stop::{Halt, Verdict};
 use anyhow::{anyhow, bail};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::native::ErrorCode;
@@ -19,6 +19,14 @@ use bigup_core::protocol::plan::Plan;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Scope};
+
+pub mod buffers;
+pub mod concurrency;
+pub mod local_digests;
+pub mod reader;
+pub mod sender_tuning;
+pub mod slice_size;
+pub mod slow_line;
 
 /// What the senders work on.
 pub struct Work<'a> {

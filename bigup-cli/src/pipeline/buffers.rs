@@ -1,7 +1,7 @@
 //! The buffers of a push: a fixed number circulates between the reader and the senders.
 
-use crate::halt::StopSignal;
-use crate::slicing;
+use crate::pipeline::slice_size;
+use crate::stop::StopSignal;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -40,7 +40,7 @@ impl Pool {
             _ => {
                 // The old one goes first: there are never more than `limit`.
                 drop(buffer);
-                buffer = slicing::buffer(len)?;
+                buffer = slice_size::buffer(len)?;
             }
         }
         Ok(Some(buffer))
@@ -76,7 +76,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::halt::{Halt, Verdict};
+    use crate::stop::{Halt, Verdict};
     use std::thread;
 
     fn never() -> StopSignal {

@@ -4,7 +4,7 @@
 //! rate one after the other. So the rate is kept however many there are, and resent bytes count like others. Time in
 //! which nobody sends is lost but for a moment's worth, by which late ones catch up.
 
-use crate::halt::{StopSignal, sleep};
+use crate::stop::{StopSignal, sleep};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
@@ -109,7 +109,7 @@ impl Drop for Paced<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::halt::{Halt, Verdict};
+    use crate::stop::{Halt, Verdict};
 
     const SECOND: Duration = Duration::from_secs(1);
 

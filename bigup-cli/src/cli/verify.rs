@@ -1,13 +1,13 @@
 //! The command `verify`. Its exit code tells files that differ (1) from those that could not be compared (2), as cmp(1)
 //! does.
 
-use crate::args::VerifyArgs;
+use crate::cli::args::VerifyArgs;
+use crate::cli::counts::count;
+use crate::cli::inputs::{Input, Job, Jobs, Wanted};
+use crate::cli::report::{Report, print_json, print_line};
+use crate::client::query::Query;
 use crate::client::{CallError, Client};
-use crate::jobs::{Input, Job, Jobs, Wanted};
-use crate::query::Query;
-use crate::report::{Report, print_json, print_line};
 use crate::source::{LocalFile, hash_all};
-use crate::tally::count;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, UploadAnswer, param};

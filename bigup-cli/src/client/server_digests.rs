@@ -1,7 +1,7 @@
 //! The digests of slices that the server holds, and whether ours are the same.
 
 use crate::client::CallError;
-use crate::remote::Remote;
+use crate::client::requests::Remote;
 use bigup_core::protocol::digest::{SliceDigest, SliceHasher};
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS};
 use bigup_core::protocol::plan::Plan;

@@ -1,6 +1,6 @@
 //! A daemon of our own for one push. It ends with its standard input: when we close it, and when we are killed.
 
-use crate::token::Token;
+use crate::client::token::Token;
 use anyhow::{Context, bail};
 use bigup_core::protocol::name::FileName;
 use std::io::{BufRead, BufReader};

@@ -4,10 +4,10 @@
 //! an output that nobody reads. Several files may be at work: each has a [`FileReport`], whose lines name it. Of the
 //! locks that of a file comes first, then that of all.
 
-use crate::bar::Bar;
+use crate::cli::bar::Bar;
+use crate::cli::counts::{Done, Tally};
+use crate::cli::picture::{AllLine, FileLine, Picture, Progress, Waiting, short_time};
 use crate::client::CallError;
-use crate::picture::{AllLine, FileLine, Picture, Progress, Waiting, short_time};
-use crate::tally::{Done, Tally};
 use bigup_core::protocol::name::{FileName, printable, printable_json};
 use bigup_core::protocol::plan::Plan;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! What a terminal shows while a push is at work. Without a terminal there is nothing, and nothing here does anything.
 
-use crate::picture::Picture;
+use crate::cli::picture::Picture;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::fmt;
 use std::io::{self, Write as _, stderr};
@@ -61,7 +61,7 @@ impl Bar {
 
     /// Prints `line` to standard error, above the bar where there is one.
     pub fn print(&self, line: &str) {
-        self.pause(|| crate::report::eprint_line(line));
+        self.pause(|| crate::cli::report::eprint_line(line));
     }
 
     /// Prints by `print`, with the bar out of the way.

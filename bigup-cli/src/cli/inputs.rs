@@ -1,6 +1,6 @@
 //! Which files a command line stands for, and their names on the server.
 
-use crate::args::is_stdin;
+use crate::cli::args::is_stdin;
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::name::FileName;
 use std::collections::HashMap;
@@ -209,7 +209,7 @@ fn utf8(name: &OsStr) -> anyhow::Result<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::cli::args::{Cli, Command};
     use clap::Parser;
 
     fn collect(args: &[&str]) -> Jobs {

@@ -4,7 +4,7 @@
 //! the fingerprint it had when it was opened, else what was read is never sent. Where the fingerprint cannot tell
 //! ([`Source::doubts`]) the file is read twice: what is the same in both was there at the moment between them.
 
-use crate::fingerprint::{self, Fingerprint, Settled};
+use crate::source::fingerprint::{Fingerprint, Settled};
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceHasher};
 use std::fs::File;
@@ -13,6 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+pub mod fingerprint;
+#[cfg(target_os = "linux")]
+pub mod lease;
+pub mod producer;
 
 /// Digits of a source token: 128 bits.
 const TOKEN_LEN: usize = 32;

@@ -3,20 +3,20 @@
 //! What fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
 //! told when the input has ended, before its last slice is sent, which may be a shorter one.
 
+use crate::cli::counts::Done;
 use crate::client::CallError;
-use crate::ending::{self, Ending, confirmed};
-use crate::feed::{Feed, Slice, WholeHash};
-use crate::gauge::Gauge;
-use crate::halt::StopSignal;
-use crate::held::{HeldDigests, ids_below};
-use crate::ledger::Ledger;
+use crate::client::requests::Remote;
+use crate::client::server_digests::{HeldDigests, ids_below};
+use crate::pipeline::buffers::Pool;
+use crate::pipeline::local_digests::Ledger;
+use crate::pipeline::reader::{Feed, Slice, WholeHash};
+use crate::pipeline::slice_size;
+use crate::pipeline::slow_line::Gauge;
 use crate::pipeline::{self, Ended, Work};
-use crate::pool::Pool;
-use crate::remote::Remote;
-use crate::rival::Rival;
-use crate::slicing;
 use crate::source::{Memory, random_token};
-use crate::tally::Done;
+use crate::stop::StopSignal;
+use crate::upload::contention::Rival;
+use crate::upload::finish::{self, Ending, confirmed};
 use crate::upload::{self, Context, plan_of};
 use anyhow::{Context as _, bail};
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceHasher};
@@ -188,7 +188,7 @@ fn send<'a, R: Read>(
 }
 
 fn finish(remote: &Remote<'_>, plan: &Plan, own: Option<Digest>) -> anyhow::Result<Done> {
-    match ending::wait(remote, plan)? {
+    match finish::wait(remote, plan)? {
         Ending::Finished(answer) => {
             let file_digest = confirmed(own, answer.digest())?;
             Ok(Done { file_size: plan.file_size.unwrap_or(0), file_digest, already: false, at_once: false })
@@ -202,7 +202,7 @@ fn finish(remote: &Remote<'_>, plan: &Plan, own: Option<Digest>) -> anyhow::Resu
 impl<R: Read> ReadAhead<R> {
     /// Reads the first `len` bytes of `input`, or all where there are fewer.
     fn new(input: R, len: u64) -> anyhow::Result<ReadAhead<R>> {
-        let mut head = slicing::buffer(len).map_err(anyhow::Error::msg)?;
+        let mut head = slice_size::buffer(len).map_err(anyhow::Error::msg)?;
         let mut ahead = ReadAhead { head: Vec::new(), at: 0, peeked: None, input };
         let len = ahead.fill(&mut head)?;
         head.truncate(len);

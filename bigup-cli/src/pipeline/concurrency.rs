@@ -1,6 +1,6 @@
 //! How many senders work side by side, how many slices wait for them, and how much memory that may take.
 
-use crate::width::{MOST, Width};
+use crate::pipeline::sender_tuning::{MOST, Width};
 use bigup_core::protocol::units::MIB;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,14 +1,12 @@
-//! HTTP: one request, one answer. Which failures pass is for [`crate::retry`] to say.
+//! HTTP: one request, one answer. Which failures pass is for [`crate::client::retry`] to say.
 
-use crate::address::{Endpoint, masked};
-use crate::args::Certificates;
-use crate::connect::{self, Distance};
-use crate::halt::{self, StopSignal};
-use crate::proxy;
-use crate::query::Query;
-use crate::rate::Limit;
-use crate::tls;
-use crate::token::Token;
+use crate::cli::args::Certificates;
+use crate::client::address::{Endpoint, masked};
+use crate::client::connect::Distance;
+use crate::client::query::Query;
+use crate::client::rate_limit::Limit;
+use crate::client::token::Token;
+use crate::stop::{self, StopSignal};
 use bigup_core::protocol::name::printable;
 use bigup_core::protocol::native::{CLIENT_HEADER, ErrorAnswer, ErrorCode, SliceAnswer};
 use serde_json::Value;
@@ -20,6 +18,17 @@ use ureq::http::Response;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
+
+pub mod address;
+pub mod connect;
+pub mod proxy;
+pub mod query;
+pub mod rate_limit;
+pub mod requests;
+pub mod retry;
+pub mod server_digests;
+pub mod tls;
+pub mod token;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -308,7 +317,7 @@ impl Client {
                 None => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
             }),
         };
-        if result.is_err() && (!watch(0) || self.limit.is_some() && halt::is_closed(stop)) {
+        if result.is_err() && (!watch(0) || self.limit.is_some() && stop::is_closed(stop)) {
             return Err(CallError::Stopped);
         }
         let value = self.answer(result)?;

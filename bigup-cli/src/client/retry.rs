@@ -1,8 +1,8 @@
 //! Which failures may pass, how long to wait before the next attempt, and when to give up.
 
+use crate::cli::report::FileReport;
 use crate::client::CallError;
-use crate::halt::{StopSignal, sleep};
-use crate::report::FileReport;
+use crate::stop::{StopSignal, sleep};
 use bigup_core::protocol::native::ErrorCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -192,7 +192,7 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Report, Style};
+    use crate::cli::report::{Report, Style};
     use bigup_core::protocol::name::FileName;
     use std::cell::Cell;
 

@@ -4,20 +4,21 @@
 //! server's disk, which syncs many at once as fast as one. Then the others follow one after the other, each with all
 //! senders.
 
-use crate::args::PushArgs;
+use crate::cli::args::PushArgs;
+use crate::cli::counts;
+use crate::cli::counts::count;
+use crate::cli::descriptors;
+use crate::cli::embedded::Daemon;
+use crate::cli::inputs::{Input, Job, Jobs};
+use crate::cli::report::{FileReport, Report};
 use crate::client::Client;
-use crate::descriptors;
-use crate::embedded::Daemon;
-use crate::jobs::{Input, Job, Jobs};
-use crate::lanes::Lanes;
-use crate::producer::Producer;
-use crate::report::{FileReport, Report};
-use crate::retry::Patience;
+use crate::client::retry::Patience;
+use crate::pipeline::concurrency::Lanes;
+use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
-use crate::tally::count;
+use crate::source::producer::Producer;
+use crate::upload::stream;
 use crate::upload::{self, Context};
-use crate::width::MOST;
-use crate::{stdin, tally};
 use bigup_core::protocol::units::{MIB, show_size};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -166,15 +167,15 @@ impl Push<'_> {
         }
     }
 
-    fn push(&self, report: &FileReport<'_>, job: &Job) -> anyhow::Result<tally::Done> {
+    fn push(&self, report: &FileReport<'_>, job: &Job) -> anyhow::Result<counts::Done> {
         let Push { args, client, .. } = *self;
         let patience = Patience::new(args.retries, args.retry_for, args.when_full);
         let (slice_size, replace) = (args.slice_size, args.replace);
         let cx = Context { client, report, patience: &patience, lanes: &self.lanes, slice_size, replace };
         match &job.input {
             Input::File(path) => upload::push(&cx, &job.name, &LocalFile::open(path)?),
-            Input::Stdin => stdin::push(&cx, &job.name, std::io::stdin().lock()),
-            Input::Command(words) => stdin::push(&cx, &job.name, Producer::start(words)?),
+            Input::Stdin => stream::push(&cx, &job.name, std::io::stdin().lock()),
+            Input::Command(words) => stream::push(&cx, &job.name, Producer::start(words)?),
         }
     }
 

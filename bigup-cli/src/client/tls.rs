@@ -1,6 +1,6 @@
 //! TLS: whom we trust, what we show of ourselves, and what a failure means.
 
-use crate::args::Certificates;
+use crate::cli::args::Certificates;
 use anyhow::{Context, bail};
 use bigup_core::pem;
 use rustls::crypto::ring;

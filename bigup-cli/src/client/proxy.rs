@@ -3,7 +3,7 @@
 //! The variables are those of curl (curl(1), "ENVIRONMENT"): `http_proxy` or `https_proxy` by the server's scheme, else
 //! `all_proxy`. Each may be in capitals too.
 
-use crate::address::{Endpoint, host_and_port, masked, port_number};
+use crate::client::address::{Endpoint, host_and_port, masked, port_number};
 use anyhow::{Context, bail};
 use bigup_core::protocol::name::printable;
 use std::net::IpAddr;

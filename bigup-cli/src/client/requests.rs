@@ -1,10 +1,10 @@
 //! The questions of the protocol about one upload, each repeated while its failure may pass.
 
+use crate::cli::report::FileReport;
+use crate::client::query::Query;
+use crate::client::retry::Patience;
 use crate::client::{CallError, Client};
-use crate::halt::StopSignal;
-use crate::query::Query;
-use crate::report::FileReport;
-use crate::retry::Patience;
+use crate::stop::StopSignal;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, SliceAnswer, UploadAnswer, param};

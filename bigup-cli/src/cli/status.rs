@@ -1,9 +1,9 @@
 //! The command `status`.
 
-use crate::args::StatusArgs;
+use crate::cli::args::StatusArgs;
+use crate::cli::report::{eprint_line, print_json, print_line};
+use crate::client::query::Query;
 use crate::client::{CallError, Client};
-use crate::query::Query;
-use crate::report::{eprint_line, print_json, print_line};
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::native::{ErrorCode, ListAnswer, UploadAnswer, UploadStatus, param};
 use bigup_core::protocol::units::show_size;

@@ -5,9 +5,9 @@
 //! the file was changed, falls silent; then the server lets us go on with it.
 
 use crate::client::CallError;
-use crate::held::{HeldDigests, digest_like, ids_below};
-use crate::remote::Remote;
-use crate::slicing;
+use crate::client::requests::Remote;
+use crate::client::server_digests::{HeldDigests, digest_like, ids_below};
+use crate::pipeline::slice_size;
 use crate::source::Source;
 use anyhow::{Context, bail};
 use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
@@ -104,7 +104,7 @@ impl Rival {
         let new: Vec<u64> =
             ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)).filter(|id| !self.equal.contains(id)).collect();
         let digests = HeldDigests::fetch(remote, new.iter().copied())?;
-        let mut bytes = slicing::buffer(slice_size.min(source.size())).map_err(anyhow::Error::msg)?;
+        let mut bytes = slice_size::buffer(slice_size.min(source.size())).map_err(anyhow::Error::msg)?;
         for id in new {
             if let Some(digest) = digests.get(id) {
                 let len = plan.len_of(id).context("a slice without a length")? as usize;

@@ -3,28 +3,32 @@
 //! The server decides how the file is cut and what it holds; we send what is missing, as often as it asks, as long as
 //! that makes anything better.
 
+use crate::cli::counts::Done;
+use crate::cli::report::FileReport;
+use crate::client::requests::Remote;
+use crate::client::retry::Patience;
+use crate::client::server_digests::{HeldDigests, ids_below};
 use crate::client::{CallError, Client};
-use crate::ending::{self, Ending, WAIT_SECS, because, confirmed};
-use crate::feed::SourceFeed;
-use crate::gauge::Gauge;
-use crate::held::{HeldDigests, ids_below};
-use crate::lanes::{FAR, Lanes};
-use crate::ledger::Ledger;
+use crate::pipeline::buffers::Pool;
+use crate::pipeline::concurrency::{FAR, Lanes};
+use crate::pipeline::local_digests::Ledger;
+use crate::pipeline::reader::SourceFeed;
+use crate::pipeline::slice_size::{not_too_many, slice_size_for};
+use crate::pipeline::slow_line::Gauge;
 use crate::pipeline::{self, Ended, Overtaken, TooLarge, Work};
-use crate::pool::Pool;
-use crate::remote::Remote;
-use crate::report::FileReport;
-use crate::retry::Patience;
-use crate::rival::Rival;
-use crate::slicing::{not_too_many, slice_size_for};
 use crate::source::{Source, hash_all, reads_differently};
-use crate::tally::Done;
+use crate::upload::contention::Rival;
+use crate::upload::finish::{Ending, WAIT_SECS, because, confirmed};
 use anyhow::{Context as _, anyhow, bail};
 use bigup_core::protocol::digest::{Digest, of_bytes, of_slice};
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::{MIB, show_size};
+
+pub mod contention;
+pub mod finish;
+pub mod stream;
 
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
 const SMALL: u64 = MIB;
@@ -244,7 +248,7 @@ impl Upload<'_> {
             if answer.compare {
                 self.remote.file_digest = Some(self.own_digest()?);
             }
-            match ending::wait(&self.remote, &plan)? {
+            match finish::wait(&self.remote, &plan)? {
                 Ending::Finished(answer) => return self.finished(&answer),
                 Ending::Missing(next) => answer = next,
             }

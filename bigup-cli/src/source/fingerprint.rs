@@ -120,7 +120,7 @@ pub fn settled(file: &File) -> io::Result<Settled> {
 
 #[cfg(target_os = "linux")]
 fn has_no_writers(file: &File) -> bool {
-    crate::lease::has_no_writers(file)
+    crate::source::lease::has_no_writers(file)
 }
 
 /// Nobody can be asked.

@@ -1,12 +1,12 @@
 //! The command line.
 
-use crate::address::masked;
+use crate::cli::inputs::Wanted;
+use crate::cli::report::{Style, eprint_line};
 use crate::client::Client;
-use crate::jobs::Wanted;
-use crate::rate::MIN_RATE;
-use crate::report::{Style, eprint_line};
-use crate::retry::WhenFull;
-use crate::token::Token;
+use crate::client::address::masked;
+use crate::client::rate_limit::MIN_RATE;
+use crate::client::retry::WhenFull;
+use crate::client::token::Token;
 use bigup_core::protocol::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_default_slice_sizes_are_told() {
-        use crate::slicing::{DEFAULT_SLICE_SIZE, FAR_SLICE_SIZE, slice_size_for};
+        use crate::pipeline::slice_size::{DEFAULT_SLICE_SIZE, FAR_SLICE_SIZE, slice_size_for};
         use bigup_core::protocol::units::MIB;
         let help = Cli::command().find_subcommand_mut("push").unwrap().render_long_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,6 +1,6 @@
 //! The end of a push: everything is sent, the server merges and publishes.
 
-use crate::remote::Remote;
+use crate::client::requests::Remote;
 use anyhow::{anyhow, bail};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::printable;
