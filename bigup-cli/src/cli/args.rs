@@ -5,11 +5,12 @@ use crate::cli::report::{Style, eprint_line};
 use crate::client::Client;
 use crate::client::address::masked;
 use crate::client::rate_limit::MIN_RATE;
-use crate::client::retry::WhenFull;
+use crate::client::retry;
+use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use bigup_core::protocol::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::io::ErrorKind::BrokenPipe;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -100,12 +101,12 @@ pub struct Server {
     pub token_file: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub certificates: Certificates,
+    pub certificates: CertificateFiles,
 }
 
 /// Certificates for a server at https://, as files in PEM.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Certificates {
+pub struct CertificateFiles {
     /// Authorities that the server's certificate may be of, in PEM [default: those of the system]
     #[arg(long, value_name = "FILE", env = "BIGUP_CA_CERT")]
     pub ca_cert: Option<PathBuf>,
@@ -115,6 +116,32 @@ pub struct Certificates {
     /// Private key of the client certificate, in PEM
     #[arg(long, value_name = "FILE", env = "BIGUP_CLIENT_KEY", requires = "client_cert")]
     pub client_key: Option<PathBuf>,
+}
+
+impl CertificateFiles {
+    /// As the client takes them.
+    pub fn certificates(&self) -> Certificates {
+        let CertificateFiles { ca_cert, client_cert, client_key } = self.clone();
+        Certificates { ca_cert, client_cert, client_key }
+    }
+}
+
+/// What to do when the server has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhenFull {
+    /// Fail with the server's numbers.
+    Stop,
+    /// Ask again until there is room, or patience is over.
+    Wait,
+}
+
+impl From<WhenFull> for retry::WhenFull {
+    fn from(when: WhenFull) -> retry::WhenFull {
+        match when {
+            WhenFull::Stop => retry::WhenFull::Stop,
+            WhenFull::Wait => retry::WhenFull::Wait,
+        }
+    }
 }
 
 /// Arguments of `push`.
@@ -250,7 +277,7 @@ impl Server {
     /// The URL or the token cannot be used.
     pub fn client(&self, connections: usize) -> anyhow::Result<Client> {
         let token = Token::given(self.token_file.as_deref())?;
-        Ok(Client::new(&self.url, &self.certificates, connections)?.with_token(token.as_ref()))
+        Ok(Client::new(&self.url, &self.certificates.certificates(), connections)?.with_token(token.as_ref()))
     }
 }
 

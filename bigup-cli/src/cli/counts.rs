@@ -1,6 +1,6 @@
 //! What was sent and held of one file, in numbers and words. No I/O.
 
-use bigup_core::protocol::digest::Digest;
+use crate::upload::Done;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::show_size;
@@ -23,19 +23,6 @@ pub struct Tally {
     pub bytes_held: u64,
     /// Bytes that we sent and it took.
     pub bytes_sent: u64,
-}
-
-/// How a push ended well.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Done {
-    /// Bytes of the file.
-    pub file_size: u64,
-    /// Its digest, where anybody told.
-    pub file_digest: Option<Digest>,
-    /// The server had it all along.
-    pub already: bool,
-    /// It went in one request, whose answer said that it is finished.
-    pub at_once: bool,
 }
 
 impl Tally {

@@ -5,7 +5,6 @@
 //! senders.
 
 use crate::cli::args::PushArgs;
-use crate::cli::counts;
 use crate::cli::counts::count;
 use crate::cli::descriptors;
 use crate::cli::embedded::Daemon;
@@ -17,8 +16,7 @@ use crate::pipeline::concurrency::Lanes;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
 use crate::source::producer::Producer;
-use crate::upload::stream;
-use crate::upload::{self, Context};
+use crate::upload::{self, Context, Done, stream};
 use bigup_core::protocol::units::{MIB, show_size};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -47,7 +45,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     let connections = senders.unwrap_or(most).max(at_a_time.min(jobs.jobs.len()));
     let client = match &daemon {
         Some(daemon) => {
-            let client = Client::new(daemon.url(), &args.server.certificates, connections)?;
+            let client = Client::new(daemon.url(), &args.server.certificates.certificates(), connections)?;
             client.with_token(Some(daemon.token()))
         }
         None => args.server.client(connections)?,
@@ -167,11 +165,11 @@ impl Push<'_> {
         }
     }
 
-    fn push(&self, report: &FileReport<'_>, job: &Job) -> anyhow::Result<counts::Done> {
+    fn push(&self, report: &FileReport<'_>, job: &Job) -> anyhow::Result<Done> {
         let Push { args, client, .. } = *self;
-        let patience = Patience::new(args.retries, args.retry_for, args.when_full);
+        let patience = Patience::new(args.retries, args.retry_for, args.when_full.into());
         let (slice_size, replace) = (args.slice_size, args.replace);
-        let cx = Context { client, report, patience: &patience, lanes: &self.lanes, slice_size, replace };
+        let cx = Context { client, observer: report, patience: &patience, lanes: &self.lanes, slice_size, replace };
         match &job.input {
             Input::File(path) => upload::push(&cx, &job.name, &LocalFile::open(path)?),
             Input::Stdin => stream::push(&cx, &job.name, std::io::stdin().lock()),

@@ -5,9 +5,10 @@
 //! locks that of a file comes first, then that of all.
 
 use crate::cli::bar::Bar;
-use crate::cli::counts::{Done, Tally};
+use crate::cli::counts::Tally;
 use crate::cli::picture::{AllLine, FileLine, Picture, Progress, Waiting, short_time};
-use crate::client::CallError;
+use crate::client::observer::{Observer, Retry};
+use crate::upload::Done;
 use bigup_core::protocol::name::{FileName, printable, printable_json};
 use bigup_core::protocol::plan::Plan;
 use serde_json::{Value, json};
@@ -198,9 +199,8 @@ impl All {
     }
 }
 
-impl FileReport<'_> {
-    /// It is known how the file is cut and what the server holds of it, in slices and bytes.
-    pub fn start(&self, plan: &Plan, slices_held: u64, bytes_held: u64) {
+impl Observer for FileReport<'_> {
+    fn started(&self, plan: &Plan, slices_held: u64, bytes_held: u64) {
         let mut now = self.now();
         now.tally = Tally::starting(plan, slices_held, bytes_held);
         if self.style() == Style::Json {
@@ -211,36 +211,23 @@ impl FileReport<'_> {
         now.correct(&mut self.report.picture());
     }
 
-    /// The server holds so many slices and bytes by now, whatever was counted before.
-    pub fn correct(&self, plan: &Plan, slices_stored: u64, bytes_stored: u64) {
+    fn corrected(&self, plan: &Plan, slices_stored: u64, bytes_stored: u64) {
         let mut now = self.now();
         let tally = Tally { slices_stored, bytes_stored, ..now.tally.clone() };
         now.tally = Tally { slice_num: plan.slice_num, file_size: plan.file_size, ..tally };
         now.correct(&mut self.report.picture());
     }
 
-    /// A slice of `len` bytes was sent and taken.
-    pub fn sent(&self, len: u64) {
+    fn sent(&self, len: u64) {
         self.moved(len, |tally| tally.sent(len));
     }
 
-    /// A slice of `len` bytes turned out to be held with our content.
-    pub fn matched(&self, len: u64) {
+    fn matched(&self, len: u64) {
         self.moved(len, |tally| tally.matched(len));
     }
 
-    fn moved(&self, len: u64, change: impl FnOnce(&mut Tally)) {
-        let mut now = self.now();
-        change(&mut now.tally);
-        now.last_slice = Some(Instant::now());
-        now.moved(len, &mut self.report.picture());
-        if self.style() == Style::Json && now.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
-            now.progress();
-        }
-    }
-
-    /// Attempt number `attempt` failed by `error`; the next one follows after `wait`. After `left` there are no more.
-    pub fn retry(&self, slice_id: Option<u64>, attempt: u32, wait: Duration, left: Duration, error: &CallError) {
+    fn retrying(&self, retry: &Retry<'_>) {
+        let &Retry { slice_id, attempt, wait, left, error } = retry;
         let mut now = self.now();
         log::debug!("{}: attempt {attempt} (slice {slice_id:?}) failed, again in {wait:?}: {error}", now.name);
         match self.style() {
@@ -258,22 +245,31 @@ impl FileReport<'_> {
         }
     }
 
-    /// An answer came after all: nothing is waited for.
-    pub fn answered(&self) {
+    fn answered(&self) {
         self.report.picture().waiting = None;
     }
 
-    /// What goes on now, in place of rate and time.
-    pub fn doing(&self, text: &str) {
+    fn doing(&self, text: &str) {
         if let Some(file) = &mut self.report.picture().file {
             file.doing(text);
         }
     }
 
-    /// Something that people should know.
-    pub fn note(&self, text: &str) {
+    fn noted(&self, text: &str) {
         if self.style() == Style::Human {
             self.print(&self.now(), text);
+        }
+    }
+}
+
+impl FileReport<'_> {
+    fn moved(&self, len: u64, change: impl FnOnce(&mut Tally)) {
+        let mut now = self.now();
+        change(&mut now.tally);
+        now.last_slice = Some(Instant::now());
+        now.moved(len, &mut self.report.picture());
+        if self.style() == Style::Json && now.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
+            now.progress();
         }
     }
 

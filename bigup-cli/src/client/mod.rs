@@ -1,10 +1,10 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::client::retry`] to say.
 
-use crate::cli::args::Certificates;
 use crate::client::address::{Endpoint, masked};
 use crate::client::connect::Distance;
 use crate::client::query::Query;
 use crate::client::rate_limit::Limit;
+use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use crate::stop::{self, StopSignal};
 use bigup_core::protocol::name::printable;
@@ -21,6 +21,7 @@ use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
 pub mod address;
 pub mod connect;
+pub mod observer;
 pub mod proxy;
 pub mod query;
 pub mod rate_limit;

@@ -1,6 +1,6 @@
 //! The questions of the protocol about one upload, each repeated while its failure may pass.
 
-use crate::cli::report::FileReport;
+use crate::client::observer::Observer;
 use crate::client::query::Query;
 use crate::client::retry::Patience;
 use crate::client::{CallError, Client};
@@ -25,7 +25,7 @@ pub struct Remote<'a> {
     /// The server.
     pub client: &'a Client,
     /// Who hears of retries.
-    pub report: &'a FileReport<'a>,
+    pub observer: &'a dyn Observer,
     /// How long to go on.
     pub patience: &'a Patience,
     /// Name of the file.
@@ -134,7 +134,7 @@ impl Remote<'_> {
         let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
         let query = query.with(param::SOURCE, &self.source);
         let once = || Ok(self.client.get(&query).is_ok());
-        let _ = self.patience.call(self.report, &crossbeam_channel::never(), None, once);
+        let _ = self.patience.call(self.observer, &crossbeam_channel::never(), None, once);
     }
 
     /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.
@@ -184,7 +184,7 @@ impl Remote<'_> {
     }
 
     fn get(&self, query: &Query) -> Result<UploadAnswer, CallError> {
-        self.patience.call(self.report, &crossbeam_channel::never(), None, || {
+        self.patience.call(self.observer, &crossbeam_channel::never(), None, || {
             self.client.get(query).and_then(|value| self.client.read_as(value))
         })
     }
@@ -206,6 +206,6 @@ impl Remote<'_> {
             is_paused = answer.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Paused));
             answer
         };
-        self.patience.call(self.report, stop, Some(slice.id), call)
+        self.patience.call(self.observer, stop, Some(slice.id), call)
     }
 }

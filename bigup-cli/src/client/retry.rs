@@ -1,7 +1,7 @@
 //! Which failures may pass, how long to wait before the next attempt, and when to give up.
 
-use crate::cli::report::FileReport;
 use crate::client::CallError;
+use crate::client::observer::{Observer, Retry};
 use crate::stop::{StopSignal, sleep};
 use bigup_core::protocol::native::ErrorCode;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// What to do when the server has no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// Fail with the server's numbers.
     Stop,
@@ -123,20 +123,20 @@ impl Patience {
     /// The failure that does not pass, or that attempts ran out, with the last failure.
     pub fn call<T>(
         &self,
-        report: &FileReport<'_>,
+        observer: &dyn Observer,
         stop: &StopSignal,
         slice_id: Option<u64>,
         call: impl FnMut() -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         self.count(|at_work| at_work + 1);
-        let result = self.repeat(report, stop, slice_id, call);
+        let result = self.repeat(observer, stop, slice_id, call);
         self.count(|at_work| at_work.saturating_sub(1));
         result
     }
 
     fn repeat<T>(
         &self,
-        report: &FileReport<'_>,
+        observer: &dyn Observer,
         stop: &StopSignal,
         slice_id: Option<u64>,
         mut call: impl FnMut() -> Result<T, CallError>,
@@ -148,7 +148,7 @@ impl Patience {
                 Err(error) if self.may_pass(&error) => error,
                 result => {
                     if first_failure.is_some() {
-                        report.answered();
+                        observer.answered();
                     }
                     return result;
                 }
@@ -158,7 +158,8 @@ impl Patience {
                 return Err(gave_up(attempt, began.elapsed(), error));
             }
             let wait = pause(attempt, error.retry_after(), random());
-            report.retry(slice_id, attempt, wait, self.left(first_failure), &error);
+            let left = self.left(first_failure);
+            observer.retrying(&Retry { slice_id, attempt, wait, left, error: &error });
             if !sleep(stop, wait) {
                 return Err(CallError::Stopped);
             }
@@ -192,8 +193,7 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::report::{Report, Style};
-    use bigup_core::protocol::name::FileName;
+    use crate::client::observer::Nobody;
     use std::cell::Cell;
 
     fn refused(status: u16, code: ErrorCode, retry_after: Option<u64>) -> CallError {
@@ -270,12 +270,10 @@ mod tests {
     fn gives_up_after_the_allowed_retries_and_tells_the_last_failure() {
         let patience = Patience::new(2, Duration::from_secs(3600), WhenFull::Stop);
         let calls = Cell::new(0);
-        let report = Report::new(Style::Quiet);
-        let result: Result<(), _> =
-            patience.call(&report.file(&FileName::new("f").unwrap()), &crossbeam_channel::never(), None, || {
-                calls.set(calls.get() + 1);
-                Err(refused(503, ErrorCode::Unknown, None))
-            });
+        let result: Result<(), _> = patience.call(&Nobody, &crossbeam_channel::never(), None, || {
+            calls.set(calls.get() + 1);
+            Err(refused(503, ErrorCode::Unknown, None))
+        });
         assert_eq!(calls.get(), 3);
         let message = result.unwrap_err().to_string();
         assert!(message.contains("3 attempts") && message.ends_with(": no"), "{message}");
@@ -284,11 +282,8 @@ mod tests {
     #[test]
     fn gives_up_when_nothing_got_better_for_too_long() {
         let patience = Patience::new(1000, Duration::ZERO, WhenFull::Stop);
-        let report = Report::new(Style::Quiet);
         let result: Result<(), _> =
-            patience.call(&report.file(&FileName::new("f").unwrap()), &crossbeam_channel::never(), None, || {
-                Err(refused(503, ErrorCode::Unknown, None))
-            });
+            patience.call(&Nobody, &crossbeam_channel::never(), None, || Err(refused(503, ErrorCode::Unknown, None)));
         assert!(matches!(result, Err(CallError::Refused { .. })));
     }
 }

@@ -1,16 +1,26 @@
 //! TLS: whom we trust, what we show of ourselves, and what a failure means.
 
-use crate::cli::args::Certificates;
 use anyhow::{Context, bail};
 use bigup_core::pem;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, RootCertStore};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+
+/// Certificates for a server at https://, as files in PEM.
+#[derive(Clone, Debug, Default)]
+pub struct Certificates {
+    /// Authorities that the server's certificate may be of. None: those of the system.
+    pub ca_cert: Option<PathBuf>,
+    /// Certificate to show to a server that asks for one. None: none is shown.
+    pub client_cert: Option<PathBuf>,
+    /// Private key of the client certificate.
+    pub client_key: Option<PathBuf>,
+}
 
 /// What connections are made with.
 ///

@@ -182,9 +182,9 @@ impl Round<'_> {
         work.ledger.settle(id);
         work.remote.patience.renew();
         if held {
-            work.remote.report.matched(len)
+            work.remote.observer.matched(len)
         } else {
-            work.remote.report.sent(len)
+            work.remote.observer.sent(len)
         }
         Ok(verdict)
     }

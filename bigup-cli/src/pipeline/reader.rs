@@ -84,7 +84,7 @@ impl<'a> SourceFeed<'a> {
         if self.source.doubts() == 0 {
             return Ok(());
         }
-        self.remote.report.doing("reading it again, since its attributes changed");
+        self.remote.observer.doing("reading it again, since its attributes changed");
         let all = 0..self.plan.slice_num.unwrap_or(0);
         let held = HeldDigests::fetch(self.remote, all.clone().filter(|id| self.ids.binary_search(id).is_err()))?;
         for id in all {

@@ -47,7 +47,7 @@ impl Rival {
         busy: &CallError,
     ) -> anyhow::Result<()> {
         if self.seen.is_none() {
-            remote.report.note(&format!("waiting: {busy}"));
+            remote.observer.noted(&format!("waiting: {busy}"));
             remote.patience.renew();
         }
         thread::sleep(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1));

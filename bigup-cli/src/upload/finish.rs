@@ -89,11 +89,11 @@ fn moved_on(before: &UploadAnswer, now: &UploadAnswer) -> bool {
 
 fn tell(remote: &Remote<'_>, before: Option<&UploadAnswer>, now: &UploadAnswer) {
     let merged = now.curr_merge_slice_id.unwrap_or(0);
-    remote.report.doing(&format!("merging, {merged} of {} slices", now.slice_num.unwrap_or(0)));
+    remote.observer.doing(&format!("merging, {merged} of {} slices", now.slice_num.unwrap_or(0)));
     if let Some(why) = &now.last_error
         && before.and_then(|before| before.last_error.as_ref()) != Some(why)
     {
-        remote.report.note(&format!("the merger stopped: {}", printable(why)));
+        remote.observer.noted(&format!("the merger stopped: {}", printable(why)));
     }
 }
 

@@ -3,8 +3,7 @@
 //! The server decides how the file is cut and what it holds; we send what is missing, as often as it asks, as long as
 //! that makes anything better.
 
-use crate::cli::counts::Done;
-use crate::cli::report::FileReport;
+use crate::client::observer::Observer;
 use crate::client::requests::Remote;
 use crate::client::retry::Patience;
 use crate::client::server_digests::{HeldDigests, ids_below};
@@ -30,6 +29,19 @@ pub mod contention;
 pub mod finish;
 pub mod stream;
 
+/// How a push ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// Bytes of the file.
+    pub file_size: u64,
+    /// Its digest, where anybody told.
+    pub file_digest: Option<Digest>,
+    /// The server had it all along.
+    pub already: bool,
+    /// It went in one request, whose answer said that it is finished.
+    pub at_once: bool,
+}
+
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
 const SMALL: u64 = MIB;
 
@@ -41,7 +53,7 @@ pub struct Context<'a> {
     /// The server.
     pub client: &'a Client,
     /// What is shown of it.
-    pub report: &'a FileReport<'a>,
+    pub observer: &'a dyn Observer,
     /// How long to go on.
     pub patience: &'a Patience,
     /// Threads and queue.
@@ -114,7 +126,7 @@ impl<'a> Context<'a> {
     pub fn remote(&self, name: &'a FileName, token: &str, file_size: Option<u64>, slice_size: u64) -> Remote<'a> {
         Remote {
             client: self.client,
-            report: self.report,
+            observer: self.observer,
             patience: self.patience,
             name,
             source: token.to_owned(),
@@ -172,7 +184,7 @@ impl Upload<'_> {
         if self.source.doubts() > 0 && hash_all(self.source)? != of_bytes(&bytes) {
             return Err(reads_differently());
         }
-        self.cx.report.start(&plan, 0, 0);
+        self.cx.observer.started(&plan, 0, 0);
         self.plan = Some(plan);
         let digest = of_slice(&plan, 0, &bytes);
         self.ledger.set_whole(digest.digest);
@@ -190,7 +202,7 @@ impl Upload<'_> {
         };
         if !answer.held {
             self.sent = true;
-            self.cx.report.sent(size);
+            self.cx.observer.sent(size);
         }
         if answer.is_uploaded != 1 {
             return self.in_slices();
@@ -269,7 +281,7 @@ impl Upload<'_> {
             return None;
         }
         let (has, given_shown) = (show_size(has), show_size(given));
-        self.cx.report.note(&format!(
+        self.cx.observer.noted(&format!(
             "slices of {has} do not pass the proxy: what is held of them is dropped, and the file cut into slices of \
              {given_shown}"
         ));
@@ -330,7 +342,7 @@ impl Upload<'_> {
         if answer.same_source {
             return Ok(Some(self.done(answer.digest())));
         }
-        self.cx.report.doing("comparing");
+        self.cx.observer.doing("comparing");
         let own = self.own_digest()?;
         if answer.digest() == Some(own) {
             return Ok(Some(self.done(Some(own))));
@@ -352,12 +364,12 @@ impl Upload<'_> {
             .collect();
         let bytes = held.iter().filter_map(|id| plan.len_of(*id)).sum();
         match self.plan {
-            Some(before) if before == plan => self.cx.report.correct(&plan, held.len() as u64, bytes),
+            Some(before) if before == plan => self.cx.observer.corrected(&plan, held.len() as u64, bytes),
             Some(_) => {
                 self.ledger = Ledger::new();
-                self.cx.report.correct(&plan, held.len() as u64, bytes);
+                self.cx.observer.corrected(&plan, held.len() as u64, bytes);
             }
-            None => self.cx.report.start(&plan, held.len() as u64, bytes),
+            None => self.cx.observer.started(&plan, held.len() as u64, bytes),
         }
         // From here on nobody of us asks for another cut.
         (self.remote.slice_size, self.remote.recut) = (plan.slice_size.unwrap_or(self.remote.slice_size), false);

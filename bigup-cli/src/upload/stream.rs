@@ -3,7 +3,6 @@
 //! What fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
 //! told when the input has ended, before its last slice is sent, which may be a shorter one.
 
-use crate::cli::counts::Done;
 use crate::client::CallError;
 use crate::client::requests::Remote;
 use crate::client::server_digests::{HeldDigests, ids_below};
@@ -15,6 +14,7 @@ use crate::pipeline::slow_line::Gauge;
 use crate::pipeline::{self, Ended, Work};
 use crate::source::{Memory, random_token};
 use crate::stop::StopSignal;
+use crate::upload::Done;
 use crate::upload::contention::Rival;
 use crate::upload::finish::{self, Ending, confirmed};
 use crate::upload::{self, Context, plan_of};
@@ -158,7 +158,7 @@ fn send<'a, R: Read>(
     answer: &UploadAnswer,
     input: ReadAhead<R>,
 ) -> anyhow::Result<Done> {
-    cx.report.start(plan, 0, 0);
+    cx.observer.started(plan, 0, 0);
     let held = answer.held();
     // No other push had our token: whatever is held is somebody else's, and compared.
     let digests = HeldDigests::fetch(&remote, ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)))?;
