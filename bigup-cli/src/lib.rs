@@ -22,7 +22,7 @@ pub mod upload;
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::report::{Report, Style};
-use crate::cli::{push, report, signals, status, verify};
+use crate::cli::{print, push, signals, status, verify};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -67,8 +67,8 @@ fn work(command: Command, report: &Report) -> ExitCode {
         report.failed(None, &format!("{error:#}"));
         trouble
     });
-    if let Err(error) = report::output_arrived() {
-        report::eprint_line(&format!("error: cannot write to standard output: {error}"));
+    if let Err(error) = print::output_arrived() {
+        print::eprint_line(&format!("error: cannot write to standard output: {error}"));
         return trouble;
     }
     code

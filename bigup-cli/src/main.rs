@@ -1,12 +1,12 @@
 //! The program `bigup-cli`: logging, flags, exit code. All else is in the library.
 
-use bigup_cli::cli::args::Cli;
+use bigup_client::cli::args::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Our own warnings only: what the HTTP library has to say of each connection would tear the progress bar.
-    let mut logger = bigup_core::logging::logger("bigup_cli=warn");
+    let mut logger = bigup_core::logging::logger("bigup_client=warn");
     // Whatever is asked for: as traces ureq would show all that is sent, the token with it.
     logger.filter_module("ureq_proto::util", log::LevelFilter::Debug).init();
-    bigup_cli::run(Cli::parse_or_exit())
+    bigup_client::run(Cli::parse_or_exit())
 }

@@ -152,6 +152,6 @@ fn a_folder_is_pushed_file_by_file_and_one_failure_does_not_stop_the_rest() {
 
 /// The token under which the program pushes the file at `path`.
 fn token(path: &str) -> String {
-    use bigup_cli::source::{LocalFile, Source};
+    use bigup_client::source::{LocalFile, Source};
     LocalFile::open(path.as_ref()).unwrap().token().to_owned()
 }

@@ -119,7 +119,7 @@ fn mistake(program: &str, arguments: &[String]) -> Option<String> {
     let parsed = match program {
         "bigupd" => bigupd::cli::Arguments::try_parse_from(line()).map(|_| ()),
         "bigup-merger" => bigup_merger::args::Arguments::try_parse_from(line()).map(|_| ()),
-        "bigup-cli" => bigup_cli::cli::args::Cli::command().try_get_matches_from(line()).map(|_| ()),
+        "bigup-cli" => bigup_client::cli::args::Cli::command().try_get_matches_from(line()).map(|_| ()),
         _ => {
             // It parses what comes before the question for help first.
             let output = Command::new(programs::path("bench")).args(arguments).arg("--help").output();

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates, by their folders. The client has circles yet.
-const CRATES: [&str; 3] = ["bigup-core", "bigupd", "bigup-merger"];
+/// Crates, by their folders.
+const CRATES: [&str; 4] = ["bigup-core", "bigupd", "bigup-merger", "bigup-cli"];
 
 /// Files by the paths of their modules, and which of them each uses.
 type Uses = BTreeMap<String, BTreeSet<String>>;

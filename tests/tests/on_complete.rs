@@ -393,7 +393,7 @@ fn the_variables_of_hooks_are_no_settings() {
         command.get_subcommands().for_each(|command| variables(command, all));
     }
     let mut ours = vec!["BIGUP_TOKEN".to_owned(), "BIGUP_LOG".to_owned(), "BIGUP_CONFIG".to_owned()];
-    variables(&bigup_cli::cli::args::Cli::command(), &mut ours);
+    variables(&bigup_client::cli::args::Cli::command(), &mut ours);
     ours.extend(bigupd::config::settings::SETTINGS.iter().map(|setting| setting.variable()));
     let hooked = Hooked::with("env > DIR/env.new; mv DIR/env.new DIR/env", &[]);
     put(&hooked.daemon.server(), "f", b"text", "");

@@ -1,7 +1,8 @@
 //! The command line.
 
-use crate::cli::inputs::Wanted;
-use crate::cli::report::{Style, eprint_line};
+use crate::cli::inputs::{Wanted, is_stdin};
+use crate::cli::print::eprint_line;
+use crate::cli::report::Style;
 use crate::client::Client;
 use crate::client::address::masked;
 use crate::client::rate_limit::MIN_RATE;
@@ -13,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::io::ErrorKind::BrokenPipe;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Smallest slice, in bytes: a BLAKE3 chunk, below which slices are no subtrees and requests are all overhead.
@@ -30,7 +31,7 @@ Environment:
   BIGUP_URL   the server, where --url is not given
   BIGUP_CA_CERT, BIGUP_CLIENT_CERT, BIGUP_CLIENT_KEY   where --ca-cert, --client-cert, --client-key are not given
   BIGUP_TOKEN   the token, where --token-file is not given
-  BIGUP_LOG   what to log to standard error, like debug or bigup_cli=debug (default bigup_cli=warn)
+  BIGUP_LOG   what to log to standard error, like debug or bigup_client=debug (default bigup_client=warn)
   SSL_CERT_FILE, SSL_CERT_DIR   the system's authorities, where they do not lie at their usual place
   http_proxy, https_proxy, all_proxy, no_proxy   the proxy and the hosts without one, as curl takes them: http://, https://,
               socks4://, socks4a://, socks5:// or socks5h://; this machine is never reached by way of a proxy";
@@ -319,11 +320,6 @@ impl PushArgs {
             _ => Style::Human,
         }
     }
-}
-
-/// Whether `path` stands for standard input.
-pub fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }
 
 fn slice_size(text: &str) -> Result<u64, String> {

@@ -61,7 +61,7 @@ impl Bar {
 
     /// Prints `line` to standard error, above the bar where there is one.
     pub fn print(&self, line: &str) {
-        self.pause(|| crate::cli::report::eprint_line(line));
+        self.pause(|| crate::cli::print::eprint_line(line));
     }
 
     /// Prints by `print`, with the bar out of the way.

@@ -1,6 +1,5 @@
 //! Which files a command line stands for, and their names on the server.
 
-use crate::cli::args::is_stdin;
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::name::FileName;
 use std::collections::HashMap;
@@ -204,6 +203,11 @@ fn in_words(error: &walkdir::Error) -> String {
 
 fn utf8(name: &OsStr) -> anyhow::Result<&str> {
     name.to_str().ok_or_else(|| anyhow!("the name {name:?} is not UTF-8; rename it, or push it with --name"))
+}
+
+/// Whether `path` stands for standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod embedded;
 pub mod inputs;
 pub mod picture;
+pub mod print;
 pub mod push;
 pub mod report;
 pub mod signals;

@@ -7,12 +7,13 @@
 use crate::cli::bar::Bar;
 use crate::cli::counts::Tally;
 use crate::cli::picture::{AllLine, FileLine, Picture, Progress, Waiting, short_time};
+use crate::cli::print::{eprint_line, print_json, print_line};
 use crate::client::observer::{Observer, Retry};
 use crate::upload::Done;
-use bigup_core::protocol::name::{FileName, printable, printable_json};
+use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use serde_json::{Value, json};
-use std::io::{self, IsTerminal, Write, stderr, stdout};
+use std::io::{IsTerminal, stderr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// Shortest time between two lines about retries where there is no bar to say it.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
-
-/// Why standard output could not be written, where it could not.
-static OUTPUT_FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Who is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,64 +405,5 @@ impl Now {
 
     fn emit(&self, event: Value) {
         print_json(&event);
-    }
-}
-
-/// Prints a line of results, in printable form.
-pub fn print_line(line: &str) {
-    write_out(&printable(line));
-}
-
-/// Prints a line for programs.
-pub fn print_json(value: &Value) {
-    write_out(&json_line(value));
-}
-
-/// Writes a line to standard output; the first error is kept for [`output_arrived`].
-fn write_out(line: &str) {
-    if let Err(error) = writeln!(stdout().lock(), "{line}") {
-        note_failure(error);
-    }
-}
-
-fn note_failure(error: io::Error) {
-    // A reader that went away wants no more lines; the exit code still tells.
-    if error.kind() != io::ErrorKind::BrokenPipe {
-        OUTPUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    }
-}
-
-/// Whether all that was printed to standard output arrived there, or nobody reads it any more.
-///
-/// # Errors
-/// The first error of writing.
-pub fn output_arrived() -> io::Result<()> {
-    if let Err(error) = stdout().flush() {
-        note_failure(error);
-    }
-    OUTPUT_FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
-}
-
-/// Prints a line for people, in printable form.
-pub fn eprint_line(line: &str) {
-    // Nothing is left to complain to.
-    let _ = writeln!(stderr().lock(), "{}", printable(line));
-}
-
-fn json_line(value: &Value) -> String {
-    printable_json(&value.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_steers_no_terminal_and_means_the_same() {
-        let value = json!({"a\u{9b}2J": "é\u{1b}[2J\n\u{202e}\u{e0041}\\\""});
-        let line = json_line(&value);
-        assert!(!line.chars().any(bigup_core::protocol::name::steers), "{line:?}");
-        assert!(line.contains("é") && line.contains(r"\udb40\udc41"), "{line}");
-        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
     }
 }

@@ -1,7 +1,7 @@
 //! The command `status`.
 
 use crate::cli::args::StatusArgs;
-use crate::cli::report::{eprint_line, print_json, print_line};
+use crate::cli::print::{eprint_line, print_json, print_line};
 use crate::client::query::Query;
 use crate::client::{CallError, Client};
 use bigup_core::protocol::name::{FileName, printable};

@@ -4,7 +4,8 @@
 use crate::cli::args::VerifyArgs;
 use crate::cli::counts::count;
 use crate::cli::inputs::{Input, Job, Jobs, Wanted};
-use crate::cli::report::{Report, print_json, print_line};
+use crate::cli::print::{print_json, print_line};
+use crate::cli::report::Report;
 use crate::client::query::Query;
 use crate::client::{CallError, Client};
 use crate::source::{LocalFile, hash_all};

@@ -2,14 +2,14 @@
 
 use crate::name::assert_harmless;
 use crate::plan::assert_sound;
-use bigup_cli::cli::args::Certificates;
-use bigup_cli::cli::report::{Report, Style};
-use bigup_cli::client::Client;
-use bigup_cli::client::requests::Remote;
-use bigup_cli::client::retry::{Patience, WhenFull};
-use bigup_cli::client::server_digests::ids_below;
-use bigup_cli::upload::finish::because;
-use bigup_cli::upload::plan_of;
+use bigup_client::cli::args::Certificates;
+use bigup_client::cli::report::{Report, Style};
+use bigup_client::client::Client;
+use bigup_client::client::requests::Remote;
+use bigup_client::client::retry::{Patience, WhenFull};
+use bigup_client::client::server_digests::ids_below;
+use bigup_client::upload::finish::because;
+use bigup_client::upload::plan_of;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorAnswer, ListAnswer, SliceAnswer, UploadAnswer};
 use bigup_core::protocol::ranges::SliceRanges;

@@ -3,7 +3,7 @@
 
 use crate::name::assert_harmless;
 use crate::plan::assert_sound;
-use bigup_cli::client::query::Query;
+use bigup_client::client::query::Query;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::native::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigupd::admission::access::Access;

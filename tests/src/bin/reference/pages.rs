@@ -29,7 +29,7 @@ pub fn programs() -> [(Command, &'static str); 3] {
     [
         (bigupd::cli::Arguments::command().name("bigupd"), "8"),
         (bigup_merger::args::Arguments::command(), "8"),
-        (bigup_cli::cli::args::Cli::command(), "1"),
+        (bigup_client::cli::args::Cli::command(), "1"),
     ]
 }
 
