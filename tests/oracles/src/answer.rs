@@ -2,12 +2,12 @@
 
 use crate::name::assert_harmless;
 use crate::plan::assert_sound;
-use bigup_client::cli::args::Certificates;
-use bigup_client::cli::report::{Report, Style};
 use bigup_client::client::Client;
+use bigup_client::client::observer::Nobody;
 use bigup_client::client::requests::Remote;
 use bigup_client::client::retry::{Patience, WhenFull};
 use bigup_client::client::server_digests::ids_below;
+use bigup_client::client::tls::Certificates;
 use bigup_client::upload::finish::because;
 use bigup_client::upload::plan_of;
 use bigup_core::protocol::name::FileName;
@@ -90,14 +90,12 @@ fn check_held(answer: &UploadAnswer) {
 /// What a client takes for the plan of its file is one, and of its file.
 fn check_plan(answer: &UploadAnswer) {
     let client = Client::new("http://127.0.0.1:1", &Certificates::default(), 1).expect("it is a URL");
-    let report = Report::new(Style::Quiet);
     let patience = Patience::new(0, Duration::ZERO, WhenFull::Stop);
     let name = FileName::new("x").expect("it is a name");
-    let report = report.file(&name);
     for file_size in [Some(0), Some(25), Some(1 << 40), None] {
         let remote = Remote {
             client: &client,
-            report: &report,
+            observer: &Nobody,
             patience: &patience,
             name: &name,
             source: String::new(),
