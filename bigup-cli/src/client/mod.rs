@@ -1,4 +1,6 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::client::retry`] to say.
+//!
+//! The requests of the protocol are here too, and whoever watches them is an [`observer`]. No terminal and no flag comes in here.
 
 use crate::client::address::{Endpoint, masked};
 use crate::client::connect::Distance;

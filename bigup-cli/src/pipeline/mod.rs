@@ -1,7 +1,9 @@
-//! One round of sending: the calling thread reads slices, several threads hash and post them, a bounded queue lies
+//! One round of sending: the calling thread reads and hashes slices, several threads post them, a bounded queue lies
 //! between. Memory is what the pool has and no more.
 //!
 //! Whoever fails raises the halt; the others finish the request they are in and stop.
+//!
+//! It uses sources and the client. The order of an upload's questions is not decided here.
 
 use crate::client::CallError;
 use crate::client::requests::{Remote, Sending};

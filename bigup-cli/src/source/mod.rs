@@ -3,6 +3,8 @@
 //! A file is read under our hands by nobody's leave, so it is watched: after every read the open file must still have
 //! the fingerprint it had when it was opened, else what was read is never sent. Where the fingerprint cannot tell
 //! ([`Source::doubts`]) the file is read twice: what is the same in both was there at the moment between them.
+//!
+//! Only what is read lives here. No connection and no protocol comes in.
 
 use crate::source::fingerprint::{Fingerprint, Settled};
 use anyhow::{Context, anyhow, bail};

@@ -2,6 +2,8 @@
 //!
 //! The server decides how the file is cut and what it holds; we send what is missing, as often as it asks, as long as
 //! that makes anything better.
+//!
+//! It uses sources, the client and the pipeline. No terminal and no flag comes in here.
 
 use crate::client::observer::Observer;
 use crate::client::requests::Remote;

@@ -4,6 +4,8 @@
 //! - [`begin`] - `on_begin`: may this upload begin?
 //! - [`complete`] - `on_complete`: this file is finished, told at least once, from the notices that publications leave.
 //! - [`program`] - running a program within limits; [`web`] - the same question as a POST, and [`signature`] of that.
+//!
+//! A hook is given a question, and knows no upload, no request and no merger.
 
 pub mod begin;
 pub mod complete;

@@ -8,6 +8,8 @@
 //! merger. A merger that finds nothing to do would hold its place for as long as it is patient; while others wait it is
 //! told to stop instead, which it does at any time without loss, and its upload queues again with its next slice. One
 //! that is busy is left alone: a new one might have to read what it had read.
+//!
+//! It asks the spools whether there is work. Requests and hooks do not come in here.
 
 use crate::descriptors;
 use crate::metrics::{Failure, MergerEnd, Metrics};

@@ -10,6 +10,8 @@
 //!
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `draft` - a small file in one request.
 //! - `show` - who only looks; `limits` - what is too much; `refusals` - why not.
+//!
+//! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
 
 use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Grants};
