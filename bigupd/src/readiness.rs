@@ -282,19 +282,22 @@ mod tests {
         assert!(checks.load(Ordering::Relaxed) < 20, "{checks:?}");
     }
 
-    #[tokio::test]
-    async fn a_disk_that_hangs_is_told_in_time_and_asked_once() {
-        let checks = Arc::new(AtomicUsize::new(0));
-        let (counted, barrier) = (Arc::clone(&checks), Arc::new(Barrier::new(2)));
-        let gate = Arc::clone(&barrier);
-        let check = move || {
+    /// A check that is counted. The first one ends once somebody else waits at the barrier.
+    fn hanging_once(checks: &Arc<AtomicUsize>, barrier: &Arc<Barrier>) -> Check {
+        let (counted, gate) = (Arc::clone(checks), Arc::clone(barrier));
+        Arc::new(move || {
             if counted.fetch_add(1, Ordering::Relaxed) == 0 {
                 gate.wait();
             }
             Checks::all(OK)
-        };
+        })
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_told_in_time_and_asked_once() {
+        let (checks, barrier) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
         let (_stopping, is_stopping) = watch::channel(false);
-        let readiness = Readiness::by(Arc::new(check), Duration::from_millis(20), is_stopping);
+        let readiness = Readiness::by(hanging_once(&checks, &barrier), Duration::from_millis(20), is_stopping);
         let report = readiness.now().await;
         assert_eq!((report.status, report.ready), (503, false));
         assert!(report.checks.room.contains("within 0.02 s"), "{report:?}");
@@ -308,17 +311,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_check_goes_on_for_the_next_who_asks_where_the_first_is_gone() {
-        let checks = Arc::new(AtomicUsize::new(0));
-        let (counted, barrier) = (Arc::clone(&checks), Arc::new(Barrier::new(2)));
-        let gate = Arc::clone(&barrier);
-        let check = move || {
-            if counted.fetch_add(1, Ordering::Relaxed) == 0 {
-                gate.wait();
-            }
-            Checks::all(OK)
-        };
+        let (checks, barrier) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
         let (_stopping, is_stopping) = watch::channel(false);
-        let readiness = Readiness::by(Arc::new(check), Duration::from_secs(60), is_stopping);
+        let readiness = Readiness::by(hanging_once(&checks, &barrier), Duration::from_secs(60), is_stopping);
         for _ in 0..5 {
             assert!(tokio::time::timeout(Duration::from_millis(10), readiness.now()).await.is_err());
         }

@@ -85,7 +85,11 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
             let is_cancelled = name.starts_with(CANCELLED);
             // The line is this daemon's, since the command that cancels logs nowhere. It comes first: a kill in between leaves
             // the mark, and the next sweep writes the line again.
-            let tell = || cancel::cancelled_upload(&path).filter(|_| is_cancelled).iter().for_each(Line::log);
+            let tell = || {
+                if is_cancelled {
+                    cancel::cancelled_upload(&path).iter().for_each(Line::log);
+                }
+            };
             match remove_if_left(&path, if is_done { age.max(DONE_TOLD_FOR) } else { age }, tell) {
                 Ok(true) if is_cancelled => marks += 1,
                 Ok(removed) if is_done || !removed => {}
