@@ -11,7 +11,7 @@ pub type StopSignal = Receiver<Infallible>;
 
 /// Why a round stops before all its slices are sent.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum StopReason {
     /// Something failed for good.
     Failed(anyhow::Error),
     /// The server says that the file is finished, with this digest if it says so: nothing more is needed.
@@ -23,21 +23,21 @@ pub enum Verdict {
 }
 
 /// Stops the threads of a round. The first verdict counts.
-pub struct Halt {
-    verdict: Mutex<Option<Verdict>>,
+pub struct RoundStop {
+    verdict: Mutex<Option<StopReason>>,
     open: Mutex<Option<Sender<Infallible>>>,
     signal: StopSignal,
 }
 
-impl Halt {
+impl RoundStop {
     /// Nothing is to stop yet.
-    pub fn new() -> Halt {
+    pub fn new() -> RoundStop {
         let (open, signal) = crossbeam_channel::bounded(0);
-        Halt { verdict: Mutex::new(None), open: Mutex::new(Some(open)), signal }
+        RoundStop { verdict: Mutex::new(None), open: Mutex::new(Some(open)), signal }
     }
 
     /// Stops everything because of `verdict`.
-    pub fn raise(&self, verdict: Verdict) {
+    pub fn raise(&self, verdict: StopReason) {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(verdict);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -53,14 +53,14 @@ impl Halt {
     }
 
     /// Why it stopped, where it did.
-    pub fn into_verdict(self) -> Option<Verdict> {
+    pub fn into_verdict(self) -> Option<StopReason> {
         self.verdict.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Default for Halt {
-    fn default() -> Halt {
-        Halt::new()
+impl Default for RoundStop {
+    fn default() -> RoundStop {
+        RoundStop::new()
     }
 }
 
@@ -80,19 +80,19 @@ mod tests {
 
     #[test]
     fn the_first_verdict_counts() {
-        let halt = Halt::new();
+        let halt = RoundStop::new();
         assert!(!halt.is_raised() && !is_closed(halt.signal()));
-        halt.raise(Verdict::Lost);
-        halt.raise(Verdict::Finished(None));
+        halt.raise(StopReason::Lost);
+        halt.raise(StopReason::Finished(None));
         assert!(halt.is_raised() && is_closed(halt.signal()));
-        assert!(matches!(halt.into_verdict(), Some(Verdict::Lost)));
+        assert!(matches!(halt.into_verdict(), Some(StopReason::Lost)));
     }
 
     #[test]
     fn a_wait_is_cut_short() {
-        let halt = Halt::new();
+        let halt = RoundStop::new();
         assert!(sleep(halt.signal(), Duration::from_millis(1)));
-        halt.raise(Verdict::Lost);
+        halt.raise(StopReason::Lost);
         assert!(!sleep(halt.signal(), Duration::from_secs(3600)));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Something that a merger did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum MergerEvent {
     /// What was merged since the checkpoint before is synced.
     Checkpoint {
         /// Bytes merged. A slice that was merged again counts again.
@@ -26,14 +26,14 @@ pub enum Event {
     /// The merger leaves.
     Ended {
         /// Why.
-        how: How,
+        how: MergerExit,
     },
 }
 
 /// Why a merger leaves that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum How {
+pub enum MergerExit {
     /// The file is finished.
     Published,
     /// Nothing came for a while.
@@ -42,14 +42,14 @@ pub enum How {
     Stopped,
 }
 
-impl Event {
+impl MergerEvent {
     /// The line, with its end. It has fewer bytes than a pipe takes at once or not at all (PIPE_BUF, pipe(7)).
     pub fn line(&self) -> String {
         serde_json::to_string(self).expect("numbers always serialise") + "\n"
     }
 
     /// The event of a line. None: it is none that this version knows.
-    pub fn parse(line: &str) -> Option<Event> {
+    pub fn parse(line: &str) -> Option<MergerEvent> {
         serde_json::from_str(line).ok()
     }
 }
@@ -65,12 +65,12 @@ mod tests {
 
     #[test]
     fn events_are_lines_and_read_again() {
-        let published = Event::Published { bytes: u64::MAX, seconds: 1.5 };
+        let published = MergerEvent::Published { bytes: u64::MAX, seconds: 1.5 };
         let line = published.line();
         assert_eq!(line, "{\"event\":\"published\",\"bytes\":18446744073709551615,\"seconds\":1.5}\n");
-        let checkpoint = Event::Checkpoint { bytes: 3, sync_seconds: 1e-9 };
-        for event in [published, checkpoint, Event::Ended { how: How::Idle }] {
-            assert_eq!(Event::parse(&event.line()), Some(event));
+        let checkpoint = MergerEvent::Checkpoint { bytes: 3, sync_seconds: 1e-9 };
+        for event in [published, checkpoint, MergerEvent::Ended { how: MergerExit::Idle }] {
+            assert_eq!(MergerEvent::parse(&event.line()), Some(event));
             assert_eq!(event.line().matches('\n').count(), 1);
             assert!(event.line().len() < 4096);
         }
@@ -80,7 +80,7 @@ mod tests {
     fn what_is_no_event_is_none() {
         for line in ["", "{", "hello", r#"{"event":"later"}"#, r#"{"event":"checkpoint","bytes":-1,"sync_seconds":0}"#]
         {
-            assert_eq!(Event::parse(line), None, "{line}");
+            assert_eq!(MergerEvent::parse(line), None, "{line}");
         }
         assert_eq!([-1.0, f64::NAN, f64::INFINITY].map(time), [Duration::ZERO; 3]);
         assert_eq!(time(0.25), Duration::from_millis(250));

@@ -5,8 +5,8 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::BootId;
-use bigup_core::storage::space::Room;
-use bigup_core::storage::spool::{Idle, Place, Publication, Record, Records, SliceError, Spool, Upload};
+use bigup_core::storage::space::DiskSpace;
+use bigup_core::storage::spool::{Idle, Place, Publication, Record, Records, SliceError, Spool, UploadRecord};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
@@ -17,15 +17,15 @@ struct Fixture {
     spool: Spool,
 }
 
-fn upload(plan: Plan, source: Option<&str>) -> Upload {
-    Upload::begin(FileName::new("f").unwrap(), plan, source.map(str::to_owned))
+fn upload(plan: Plan, source: Option<&str>) -> UploadRecord {
+    UploadRecord::begin(FileName::new("f").unwrap(), plan, source.map(str::to_owned))
 }
 
 fn fixture(slice_num: Option<u64>, slice_size: Option<u64>) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
     let upload = upload(Plan::new(slice_num, slice_size, None).unwrap(), None);
-    assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
+    assert!(Spool::create(&data, &upload, &DiskSpace::new(&data, 0)).unwrap());
     Fixture { spool: Spool::of(&data, &upload.file_name), data, _dir: dir }
 }
 
@@ -57,7 +57,7 @@ impl Fixture {
 fn an_upload_is_created_once() {
     let f = fixture(Some(3), None);
     let other = upload(Plan::new(Some(9), None, None).unwrap(), None);
-    assert!(!Spool::create(&f.data, &other, &Room::new(&f.data, 0)).unwrap());
+    assert!(!Spool::create(&f.data, &other, &DiskSpace::new(&f.data, 0)).unwrap());
     assert_eq!(f.spool.upload().unwrap().unwrap().plan.slice_num, Some(3));
     assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 1, "nothing half made is left");
 }
@@ -91,7 +91,7 @@ fn other_content_takes_the_place_of_what_a_takeover_left_in_doubt() {
     f.commit(0, &[1; 10], &[digest(DigestKind::Hash, 0, &[1; 10])]).unwrap();
     let mut locked = f.spool.lock().unwrap().unwrap();
     let file_digest = Some(of_bytes(&[2; 30]));
-    locked.save(Upload { taken_over: true, file_digest, ..locked.upload().clone() }).unwrap();
+    locked.save(UploadRecord { taken_over: true, file_digest, ..locked.upload().clone() }).unwrap();
     drop(locked);
     let placed = f.commit(0, &[2; 10], &[digest(DigestKind::Hash, 0, &[2; 10])]);
     assert_eq!(placed.unwrap(), Place::Wanted);
@@ -136,9 +136,9 @@ fn room_for_what_is_there_already_makes_no_merged_file() {
     let f = fixture(Some(3), Some(1024));
     std::fs::remove_file(f.spool.merged_path()).unwrap();
     let locked = f.spool.lock().unwrap().unwrap();
-    let (room, plan) = (Room::new(&f.data, 0), locked.upload().plan);
-    locked.reserve(&room, &Plan::new(None, Some(1024), Some(3000)).unwrap()).unwrap();
-    drop(locked.arrival(0, 1024, &plan, &room).unwrap());
+    let (space, plan) = (DiskSpace::new(&f.data, 0), locked.upload().plan);
+    locked.reserve(&space, &Plan::new(None, Some(1024), Some(3000)).unwrap()).unwrap();
+    drop(locked.arrival(0, 1024, &plan, &space).unwrap());
     assert!(!f.spool.merged_path().exists(), "a file that stands in files/ would seem to be here again");
 }
 
@@ -146,7 +146,7 @@ fn room_for_what_is_there_already_makes_no_merged_file() {
 fn a_slice_is_refused_before_any_of_it_is_stored_where_too_little_would_stay_free() {
     let f = fixture(Some(3), Some(1024));
     let locked = f.spool.lock().unwrap().unwrap();
-    let refused = locked.arrival(0, 1024, &locked.upload().plan, &Room::new(&f.data, 1 << 60));
+    let refused = locked.arrival(0, 1024, &locked.upload().plan, &DiskSpace::new(&f.data, 1 << 60));
     let Err(refused) = refused else { panic!("nobody has that much") };
     let message = refused.to_string();
     assert!(message.contains("1.00 EiB stay free"), "{message}");
@@ -209,7 +209,7 @@ fn a_slice_that_cannot_take_the_place_of_another_leaves_that_one() {
     let [old_digest, new_digest] = [old, new].map(|content| digest(DigestKind::Hash, 0, &content));
     f.commit(0, &old, &[old_digest]).unwrap();
     let mut locked = f.spool.lock().unwrap().unwrap();
-    let taken_over = Upload { taken_over: true, ..locked.upload().clone() };
+    let taken_over = UploadRecord { taken_over: true, ..locked.upload().clone() };
     locked.save(taken_over).unwrap();
     let mut arrival = f.spool.arrival(0).unwrap();
     arrival.file().write_all(&new).unwrap();
@@ -236,7 +236,7 @@ fn what_is_taken_apart_keeps_its_room() {
     let data = DataDir::create(dir.path()).unwrap();
     let size = 1 << 20;
     let upload = upload(Plan::new(None, Some(size / 8), Some(size)).unwrap(), None);
-    assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
+    assert!(Spool::create(&data, &upload, &DiskSpace::new(&data, 0)).unwrap());
     let f = Fixture { spool: Spool::of(&data, &upload.file_name), data, _dir: dir };
     let blocks = || std::fs::metadata(f.spool.merged_path()).unwrap().blocks() * 512;
     if blocks() < size {

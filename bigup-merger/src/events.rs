@@ -1,6 +1,6 @@
 //! Telling whoever started the merger what it does. That one may stop reading, or die: merging never waits for it.
 
-use bigup_core::merger_events::Event;
+use bigup_core::merger_events::MergerEvent;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ pub struct Events(Arc<Mutex<Option<File>>>);
 
 impl Events {
     /// Nobody wants to know.
-    pub fn untold() -> Events {
+    pub fn none() -> Events {
         Events::default()
     }
 
@@ -30,7 +30,7 @@ impl Events {
     }
 
     /// Tells an event, unless nobody takes it now. Once there is nobody any more nothing is told again.
-    pub fn tell(&self, event: Event) {
+    pub fn tell(&self, event: MergerEvent) {
         let mut to = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Rust's programs get no SIGPIPE but an error, which is the end of telling and of nothing else.
         if to.as_mut().is_some_and(|pipe| write_if_taken(pipe, event.line().as_bytes()).is_err()) {
@@ -52,11 +52,11 @@ fn write_if_taken(mut pipe: &File, line: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigup_core::merger_events::How;
+    use bigup_core::merger_events::MergerExit;
     use std::io::Read;
     use std::os::fd::OwnedFd;
 
-    const EVENT: Event = Event::Ended { how: How::Idle };
+    const EVENT: MergerEvent = MergerEvent::Ended { how: MergerExit::Idle };
 
     fn pipe() -> (io::PipeReader, Events) {
         let (reader, writer) = io::pipe().unwrap();
@@ -85,7 +85,7 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert!(text.len() > 4096 && text.len() < 10_000 * EVENT.line().len(), "{}", text.len());
-        assert!(text.lines().all(|line| Event::parse(line) == Some(EVENT)));
+        assert!(text.lines().all(|line| MergerEvent::parse(line) == Some(EVENT)));
     }
 
     #[test]
@@ -95,6 +95,6 @@ mod tests {
         events.tell(EVENT);
         assert!(events.0.lock().unwrap().is_none());
         events.tell(EVENT);
-        Events::untold().tell(EVENT);
+        Events::none().tell(EVENT);
     }
 }

@@ -24,17 +24,17 @@ pub use wait::Stop;
 use bigup_core::merger_events;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
-use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::finish::publish::{Outcome, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
-use bigup_core::storage::spool::{MergerLock, Spool, Upload};
+use bigup_core::storage::spool::{MergerLock, Spool, UploadRecord};
 use bigup_core::storage::store::{Entry, Store};
 use merge::Merge;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use wait::{Event, Watch};
+use wait::{Wakeup, Watch};
 
 /// How long to insist on the merger's lock: somebody who only looks whether it is free holds it for an instant.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
@@ -53,12 +53,12 @@ pub struct Config {
     /// A finished file leaves a notice, of which a hook is told.
     pub leave_notice: bool,
     /// Permissions of what is finished.
-    pub modes: Modes,
+    pub modes: FileModes,
 }
 
 /// How a merger ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum MergeEnd {
     /// The file is finished.
     Published(Digest),
     /// Nothing came for the idle time; the frontier is recorded.
@@ -78,10 +78,10 @@ pub enum Ended {
 /// # Errors
 /// As the system gives them. The reason is written into the spool and into info.ini; the next merger goes on from what
 /// is there.
-pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
+pub fn run(config: &Config, stop: &Stop) -> io::Result<MergeEnd> {
     let data = DataDir::open(&config.data_dir)?;
     let data = data.with_modes(config.modes);
-    let data = if config.leave_notice { data.leaving_notices()? } else { data };
+    let data = if config.leave_notice { data.recording_completions()? } else { data };
     let spool = Spool::of(&data, &config.file_name);
     loop {
         let lock = match lock_patiently(&spool)? {
@@ -91,49 +91,49 @@ pub fn run(config: &Config, stop: &Stop) -> io::Result<Ended> {
         let ended = work(config, &data, &spool, &lock, stop);
         drop(lock);
         note_error(&data, &spool, &ended);
-        if matches!(ended, Ok(Ended::Idle)) && has_work(&spool)? {
+        if matches!(ended, Ok(MergeEnd::Idle)) && has_work(&spool)? {
             // It came between the last look and the release of the lock, when nobody would have started another merger.
             continue;
         }
-        if !matches!(ended, Ok(Ended::Published(_))) {
-            info_ini::tolerate(&config.file_name, InfoIni::new(&data).refresh(&spool, &config.file_name, None));
+        if !matches!(ended, Ok(MergeEnd::Published(_))) {
+            info_ini::log_failure(&config.file_name, InfoIni::new(&data).refresh(&spool, &config.file_name, None));
         }
         return ended;
     }
 }
 
-fn lock_patiently(spool: &Spool) -> io::Result<Result<MergerLock, Ended>> {
+fn lock_patiently(spool: &Spool) -> io::Result<Result<MergerLock, MergeEnd>> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match spool.try_merger_lock() {
             Ok(Some(lock)) => return Ok(Ok(lock)),
             Ok(None) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Ended::NoUpload)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(MergeEnd::NoUpload)),
             Err(e) => return Err(e),
         }
         if Instant::now() > deadline
             && let Some(pid) = spool.merger()?
         {
-            return Ok(Err(Ended::AlreadyRunning(pid)));
+            return Ok(Err(MergeEnd::AlreadyRunning(pid)));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop: &Stop) -> io::Result<Ended> {
+fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop: &Stop) -> io::Result<MergeEnd> {
     // Watching begins before looking, so that nothing is missed in between.
     let mut watch = Watch::new(spool.path(), stop)?;
     match publish_and_tell(config, data, spool, lock, None)? {
-        Outcome::Published(digest) => return Ok(Ended::Published(digest)),
-        Outcome::NoUpload => return Ok(Ended::NoUpload),
+        Outcome::Published(digest) => return Ok(MergeEnd::Published(digest)),
+        Outcome::NoUpload => return Ok(MergeEnd::NoUpload),
         Outcome::Blocked(_) | Outcome::NotYet => {}
     }
-    let Some(mut merge) = begin(config, data, spool)? else { return Ok(Ended::NoUpload) };
+    let Some(mut merge) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
     let mut last_work = Instant::now();
     loop {
         if merge.end_was_told() {
             merge.checkpoint()?;
-            let Some(anew) = begin(config, data, spool)? else { return Ok(Ended::NoUpload) };
+            let Some(anew) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
             merge = anew;
         }
         if merge.merge_what_is_there(stop)? {
@@ -142,18 +142,18 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         if stop.is_set() {
             merge.checkpoint()?;
             log::info!(slice = merge.frontier(); "{}: stopped at slice {}", config.file_name, merge.frontier());
-            return Ok(Ended::Stopped);
+            return Ok(MergeEnd::Stopped);
         }
         if merge.is_whole() {
             merge.checkpoint()?;
             if !merge.has_its_upload()? {
-                return Ok(Ended::NoUpload);
+                return Ok(MergeEnd::NoUpload);
             }
             let digest = merge.digest()?;
             match publish_and_tell(config, data, spool, lock, digest)? {
-                Outcome::Published(digest) => return Ok(Ended::Published(digest)),
-                Outcome::NoUpload => return Ok(Ended::NoUpload),
-                Outcome::Blocked(why) => return Ok(Ended::Blocked(why)),
+                Outcome::Published(digest) => return Ok(MergeEnd::Published(digest)),
+                Outcome::NoUpload => return Ok(MergeEnd::NoUpload),
+                Outcome::Blocked(why) => return Ok(MergeEnd::Blocked(why)),
                 Outcome::NotYet => {}
             }
         }
@@ -167,20 +167,20 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
                 config.idle,
                 merge.frontier()
             );
-            return Ok(Ended::Idle);
+            return Ok(MergeEnd::Idle);
         }
         match watch.wait(merge.checkpoint_due().map_or(idle_left, |due| due.min(idle_left)))? {
-            Event::Changed(names) => {
+            Wakeup::Changed(names) => {
                 merge.noticed(&names)?;
                 if names.is_none() {
                     merge.checkpoint_if_due()?;
                 }
             }
-            Event::TimeOver => merge.checkpoint_if_due()?,
-            Event::Gone => return Ok(Ended::NoUpload),
+            Wakeup::TimeOver => merge.checkpoint_if_due()?,
+            Wakeup::Gone => return Ok(MergeEnd::NoUpload),
         }
         if !merge.has_its_upload()? {
-            return Ok(Ended::NoUpload);
+            return Ok(MergeEnd::NoUpload);
         }
     }
 }
@@ -200,7 +200,7 @@ fn publish_and_tell(
         && let Ok(Entry::File(finished)) = Store::new(data).lookup(&config.file_name)
     {
         let seconds = began.elapsed().as_secs_f64();
-        config.events.tell(merger_events::Event::Published { bytes: finished.size, seconds });
+        config.events.tell(merger_events::MergerEvent::Published { bytes: finished.size, seconds });
     }
     Ok(outcome)
 }
@@ -218,14 +218,14 @@ fn has_work(spool: &Spool) -> io::Result<bool> {
 }
 
 /// Writes down why merging failed, or that it no longer does. Trouble with that is logged: the first error matters more.
-fn note_error(data: &DataDir, spool: &Spool, ended: &io::Result<Ended>) {
+fn note_error(data: &DataDir, spool: &Spool, ended: &io::Result<MergeEnd>) {
     let last_error = ended.as_ref().err().map(|error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL_FILE_SYSTEM.to_owned(),
         _ => data.without_root(&error.to_string()),
     });
     let noted = spool.lock().and_then(|locked| match locked {
         Some(mut locked) => {
-            let upload = Upload { last_error, ..locked.upload().clone() };
+            let upload = UploadRecord { last_error, ..locked.upload().clone() };
             locked.save(upload)
         }
         None => Ok(()),

@@ -1,9 +1,9 @@
 //! `bigup-merger`: merges the slices of one upload and publishes the file. Usually started by bigupd.
 
-use bigup_core::merger_events::{Event, How};
-use bigup_core::storage::data_dir::Modes;
+use bigup_core::merger_events::{MergerEvent, MergerExit};
+use bigup_core::storage::data_dir::FileModes;
 use bigup_merger::args::Arguments;
-use bigup_merger::{Config, Ended, Events, Stop, run};
+use bigup_merger::{Config, Events, MergeEnd, Stop, run};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -19,29 +19,29 @@ fn main() -> ExitCode {
     bigup_core::logging::start("info", Some(&arguments.file_name));
     let name = arguments.file_name.clone();
     // Without standard output there is nobody to tell.
-    let events = if arguments.events { Events::on_stdout().unwrap_or_default() } else { Events::untold() };
+    let events = if arguments.events { Events::on_stdout().unwrap_or_default() } else { Events::none() };
     let Arguments { data_dir, file_name, idle, leave_notice, file_mode, dir_mode, .. } = arguments;
-    let modes = Modes { file: file_mode, dir: dir_mode };
+    let modes = FileModes { file: file_mode, dir: dir_mode };
     let config = Config { data_dir, file_name, idle, leave_notice, modes, events: events.clone() };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));
     if let Some(how) = ended.as_ref().ok().and_then(told) {
-        events.tell(Event::Ended { how });
+        events.tell(MergerEvent::Ended { how });
     }
     match ended {
-        Ok(Ended::Published(digest)) => {
+        Ok(MergeEnd::Published(digest)) => {
             log::info!("{name}: merged, verified and published, digest {digest}");
             ExitCode::SUCCESS
         }
-        Ok(Ended::Idle | Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::AlreadyRunning(pid)) => {
+        Ok(MergeEnd::Idle | MergeEnd::Stopped) => ExitCode::SUCCESS,
+        Ok(MergeEnd::AlreadyRunning(pid)) => {
             log::warn!("{name}: another merger is at work (process {pid})");
             ExitCode::from(EXIT_ALREADY_RUNNING)
         }
-        Ok(Ended::NoUpload) => {
+        Ok(MergeEnd::NoUpload) => {
             log::warn!("{name}: there is no such upload in {}", config.data_dir.display());
             ExitCode::from(EXIT_NO_UPLOAD)
         }
-        Ok(Ended::Blocked(why)) => {
+        Ok(MergeEnd::Blocked(why)) => {
             log::error!("{name}: cannot be published: {why}");
             ExitCode::from(EXIT_BLOCKED)
         }
@@ -53,11 +53,11 @@ fn main() -> ExitCode {
 }
 
 /// What is told of an end that the exit code does not tell apart from others.
-fn told(ended: &Ended) -> Option<How> {
+fn told(ended: &MergeEnd) -> Option<MergerExit> {
     match ended {
-        Ended::Published(_) => Some(How::Published),
-        Ended::Idle => Some(How::Idle),
-        Ended::Stopped => Some(How::Stopped),
-        Ended::AlreadyRunning(_) | Ended::NoUpload | Ended::Blocked(_) => None,
+        MergeEnd::Published(_) => Some(MergerExit::Published),
+        MergeEnd::Idle => Some(MergerExit::Idle),
+        MergeEnd::Stopped => Some(MergerExit::Stopped),
+        MergeEnd::AlreadyRunning(_) | MergeEnd::NoUpload | MergeEnd::Blocked(_) => None,
     }
 }

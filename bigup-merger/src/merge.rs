@@ -28,16 +28,16 @@ use crate::Stop;
 use crate::events::Events;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
-use bigup_core::merger_events::Event;
+use bigup_core::merger_events::MergerEvent;
 use bigup_core::protocol::digest::{self, Digest, SliceHasher};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::{self, BootId, Context, Copier, CopyError, CopyMethod};
+use bigup_core::storage::disk::{self, BootId, Copier, CopyError, CopyMethod, IoContext};
 use bigup_core::storage::finish::publish::{damaged_since_merged, must_be_hashed};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space;
 use bigup_core::storage::spool::{
-    LockedSpool, Record, Records, Spool, Upload, WholeHash, is_as_it_came, merged_is_right, slice_is_right,
+    LockedSpool, Record, Records, Spool, UploadRecord, WholeHash, is_as_it_came, merged_is_right, slice_is_right,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -61,7 +61,7 @@ pub struct Merge<'a> {
     data: &'a DataDir,
     spool: &'a Spool,
     name: &'a FileName,
-    upload: Upload,
+    upload: UploadRecord,
     end_was_told: bool,
     merged: Arc<File>,
     digests: Arc<File>,
@@ -293,7 +293,7 @@ impl<'a> Merge<'a> {
             }
         }
         let sync_seconds = self.syncer.took().as_secs_f64();
-        self.events.tell(Event::Checkpoint { bytes: self.syncing_bytes, sync_seconds });
+        self.events.tell(MergerEvent::Checkpoint { bytes: self.syncing_bytes, sync_seconds });
         let synced: Vec<(u64, u64)> = std::mem::take(&mut self.syncing).into_iter().collect();
         // On disk with the next sync; until then a power cut makes the next merger read a little more.
         Records(&self.digests).set_synced(self.synced_frontier())?;
@@ -335,7 +335,7 @@ impl<'a> Merge<'a> {
         let told = InfoIni::new(self.data).refresh(self.spool, self.name, Some(self.synced_frontier()));
         // It may lag; merging goes on.
         self.info_lags = told.is_err();
-        info_ini::tolerate(self.name, told);
+        info_ini::log_failure(self.name, told);
     }
 
     fn synced_frontier(&self) -> u64 {

@@ -7,9 +7,9 @@
 //! neither is right, the merged file is cut there and the slice is asked for again.
 
 use bigup_core::protocol::plan::Plan;
-use bigup_core::storage::disk::{self, BootId, Context};
+use bigup_core::storage::disk::{self, BootId, IoContext};
 use bigup_core::storage::space;
-use bigup_core::storage::spool::{Record, Records, Spool, Upload, merged_is_right, slice_is_right};
+use bigup_core::storage::spool::{Record, Records, Spool, UploadRecord, merged_is_right, slice_is_right};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use std::io;
 /// Where merging goes on.
 pub struct Recovered {
     /// What the upload is.
-    pub upload: Upload,
+    pub upload: UploadRecord,
     /// The file so far; it ends at the frontier.
     pub merged: File,
     /// The next slice to be appended.

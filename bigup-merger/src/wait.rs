@@ -54,7 +54,7 @@ impl Stop {
 
 /// What happened.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Wakeup {
     /// Files of these names appeared in the spool. None: too many to tell. A signal gives an empty list.
     Changed(Option<Vec<String>>),
     /// The time is over.
@@ -98,33 +98,33 @@ impl<'a> Watch<'a> {
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn wait(&mut self, time: Duration) -> io::Result<Event> {
+    pub fn wait(&mut self, time: Duration) -> io::Result<Wakeup> {
         let is_short = self.inotify.is_none() && time > LOOK_AGAIN;
         let millis = i32::try_from(if is_short { LOOK_AGAIN } else { time }.as_millis() + 1).unwrap_or(i32::MAX);
         let mut fds: Vec<PollFd<'_>> =
             self.inotify.as_ref().map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)).into_iter().collect();
         fds.extend(self.stop.wake.as_ref().map(|wake| PollFd::new(wake.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)) {
-            Ok(0) if is_short => Ok(Event::Changed(None)),
-            Ok(0) => Ok(Event::TimeOver),
+            Ok(0) if is_short => Ok(Wakeup::Changed(None)),
+            Ok(0) => Ok(Wakeup::TimeOver),
             Ok(_) => self.drain(),
-            Err(Errno::EINTR) => Ok(Event::Changed(Some(vec![]))),
+            Err(Errno::EINTR) => Ok(Wakeup::Changed(Some(vec![]))),
             Err(e) => Err(e.into()),
         }
     }
 
-    fn drain(&mut self) -> io::Result<Event> {
-        let Some(inotify) = &self.inotify else { return Ok(Event::Changed(Some(vec![]))) };
+    fn drain(&mut self) -> io::Result<Wakeup> {
+        let Some(inotify) = &self.inotify else { return Ok(Wakeup::Changed(Some(vec![]))) };
         let mut names = Some(vec![]);
         loop {
             let events = match inotify.read_events() {
                 Ok(events) => events,
-                Err(Errno::EAGAIN) => return Ok(Event::Changed(names)),
+                Err(Errno::EAGAIN) => return Ok(Wakeup::Changed(names)),
                 Err(e) => return Err(e.into()),
             };
             for event in events {
                 if event.mask.intersects(AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF) {
-                    return Ok(Event::Gone);
+                    return Ok(Wakeup::Gone);
                 }
                 if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                     names = None;
@@ -159,17 +159,17 @@ mod tests {
         fs::write(dir.path().join("x"), "").unwrap();
         let stop = Stop::never();
         let mut watch = Watch::new(&spool, &stop).unwrap();
-        assert_eq!(watch.wait(Duration::ZERO).unwrap(), Event::TimeOver);
+        assert_eq!(watch.wait(Duration::ZERO).unwrap(), Wakeup::TimeOver);
         fs::rename(dir.path().join("x"), spool.join("7")).unwrap();
-        assert_eq!(watch.wait(LONG).unwrap(), Event::Changed(Some(vec!["7".to_owned()])));
+        assert_eq!(watch.wait(LONG).unwrap(), Wakeup::Changed(Some(vec!["7".to_owned()])));
         fs::rename(&spool, dir.path().join("gone")).unwrap();
-        assert_eq!(watch.wait(LONG).unwrap(), Event::Gone);
+        assert_eq!(watch.wait(LONG).unwrap(), Wakeup::Gone);
     }
     #[test]
     fn without_a_watch_anything_may_have_changed_and_the_time_still_ends() {
         let stop = Stop::never();
         let mut watch = Watch::without(&stop);
-        assert_eq!(watch.wait(LONG).unwrap(), Event::Changed(None));
-        assert_eq!(watch.wait(Duration::ZERO).unwrap(), Event::TimeOver);
+        assert_eq!(watch.wait(LONG).unwrap(), Wakeup::Changed(None));
+        assert_eq!(watch.wait(Duration::ZERO).unwrap(), Wakeup::TimeOver);
     }
 }

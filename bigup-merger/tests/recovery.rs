@@ -4,16 +4,16 @@
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
-use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::disk::{BootId, notes_failed_writes};
-use bigup_core::storage::space::Room;
+use bigup_core::storage::space::DiskSpace;
 use bigup_core::storage::spool::{
-    Arrival, FINISHED, Holdings, Place, Publication, Record, Records, SliceError, Spool, Upload,
+    Arrival, FINISHED, Holdings, Place, Publication, Record, Records, SliceError, Spool, UploadRecord,
 };
-use bigup_core::storage::store::{self, Entry, Stamp, Store};
+use bigup_core::storage::store::{self, Entry, Store, StoredDigest};
 use bigup_merger::merge::Merge;
 use bigup_merger::recover::recover;
-use bigup_merger::{Config, Ended, Events, Stop, run};
+use bigup_merger::{Config, Events, MergeEnd, Stop, run};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -51,7 +51,9 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let name = FileName::new(NAME).unwrap();
-        assert!(Spool::create(&data, &Upload::begin(name.clone(), plan, None), &Room::new(&data, 0)).unwrap());
+        assert!(
+            Spool::create(&data, &UploadRecord::begin(name.clone(), plan, None), &DiskSpace::new(&data, 0)).unwrap()
+        );
         Bench { spool: Spool::of(&data, &name), dir, data, name, content: content(1, len), slice_size }
     }
 
@@ -99,12 +101,12 @@ impl Bench {
     }
 
     /// Merges until nothing more can be done.
-    fn merge(&self) -> Ended {
+    fn merge(&self) -> MergeEnd {
         self.merge_for(Duration::from_millis(2))
     }
 
     /// Merges as a merger that is at work while `act` goes on, and must finish without being idle in between.
-    fn merge_during(&self, act: impl FnOnce()) -> Ended {
+    fn merge_during(&self, act: impl FnOnce()) -> MergeEnd {
         let begun = Instant::now();
         let ended = self.merge_during_for(LONG, act);
         assert!(begun.elapsed() < LONG, "it noticed only once it was idle");
@@ -112,7 +114,7 @@ impl Bench {
     }
 
     /// Merges until nothing came for `idle`, while `act` goes on.
-    fn merge_during_for(&self, idle: Duration, act: impl FnOnce()) -> Ended {
+    fn merge_during_for(&self, idle: Duration, act: impl FnOnce()) -> MergeEnd {
         std::thread::scope(|scope| {
             let merging = scope.spawn(|| self.merge_for(idle));
             // It says so once it has seen what is there.
@@ -125,23 +127,23 @@ impl Bench {
     }
 
     /// Merges until nothing came for `idle`.
-    fn merge_for(&self, idle: Duration) -> Ended {
+    fn merge_for(&self, idle: Duration) -> MergeEnd {
         self.try_merge_for(idle).unwrap()
     }
 
     /// Merges until nothing more can be done, which may fail.
-    fn try_merge(&self) -> std::io::Result<Ended> {
+    fn try_merge(&self) -> std::io::Result<MergeEnd> {
         self.try_merge_for(Duration::from_millis(2))
     }
 
-    fn try_merge_for(&self, idle: Duration) -> std::io::Result<Ended> {
+    fn try_merge_for(&self, idle: Duration) -> std::io::Result<MergeEnd> {
         let config = Config {
             data_dir: self.dir.path().to_owned(),
             file_name: self.name.clone(),
             idle,
             leave_notice: false,
-            modes: Modes::default(),
-            events: Events::untold(),
+            modes: FileModes::default(),
+            events: Events::none(),
         };
         run(&config, &Stop::never())
     }
@@ -154,12 +156,12 @@ impl Bench {
         self.holdings().ranges().iter().collect()
     }
 
-    fn upload(&self) -> Upload {
+    fn upload(&self) -> UploadRecord {
         self.spool.upload().unwrap().expect("there is an upload")
     }
 
     /// Changes what the upload is.
-    fn change(&self, change: impl FnOnce(Upload) -> Upload) {
+    fn change(&self, change: impl FnOnce(UploadRecord) -> UploadRecord) {
         let mut locked = self.spool.lock().unwrap().unwrap();
         let changed = change(locked.upload().clone());
         locked.save(changed).unwrap();
@@ -218,12 +220,12 @@ impl Bench {
     }
 
     /// The file is finished with `expected` and its digest, and nothing of the upload is left.
-    fn assert_finished(&self, ended: Ended, expected: &[u8]) {
-        assert_eq!(ended, Ended::Published(digest::of_bytes(expected)));
+    fn assert_finished(&self, ended: MergeEnd, expected: &[u8]) {
+        assert_eq!(ended, MergeEnd::Published(digest::of_bytes(expected)));
         assert!(fs::read(self.finished_path()).unwrap() == expected, "the content differs");
         // A kill before it was sealed leaves a file that is read when somebody asks.
         let Entry::File(found) = Store::new(&self.data).confirm(&self.name).unwrap() else { panic!("no file") };
-        assert_eq!(found.stamp.expect("the file is stamped").digest, digest::of_bytes(expected));
+        assert_eq!(found.stored_digest.expect("the file is stamped").digest, digest::of_bytes(expected));
         self.assert_clean();
     }
 
@@ -234,9 +236,9 @@ impl Bench {
         assert!(!self.info_ini().contains('['), "a section is left: {}", self.info_ini());
     }
 
-    fn stamp(&self) -> Option<Stamp> {
+    fn stored_digest(&self) -> Option<StoredDigest> {
         match Store::new(&self.data).lookup(&self.name).unwrap() {
-            Entry::File(found) => found.stamp,
+            Entry::File(found) => found.stored_digest,
             other => panic!("{other:?}"),
         }
     }
@@ -246,10 +248,10 @@ impl Bench {
     }
 
     /// Merges and sends what is missing, in turns, until it is finished.
-    fn finish(&self) -> Ended {
+    fn finish(&self) -> MergeEnd {
         for _ in 0..5 {
             match self.merge() {
-                Ended::Idle => {}
+                MergeEnd::Idle => {}
                 ended => return ended,
             }
             let held = self.held();
@@ -291,7 +293,7 @@ fn a_merger_between_any_two_slices_changes_nothing() {
         let bench = Bench::new(slice_size, slice_size * 4 + 1);
         for slice_id in [1, 0, 4, 3] {
             bench.put([slice_id]);
-            assert_eq!(bench.merge(), Ended::Idle);
+            assert_eq!(bench.merge(), MergeEnd::Idle);
         }
         assert_eq!(bench.holdings(), Holdings { frontier: 2, waiting: vec![3, 4] });
         bench.put([2]);
@@ -321,10 +323,10 @@ fn an_upload_that_tells_only_its_number_of_slices_is_merged_last_slice_first() {
             let plan = Plan::new(Some(4), None, None).unwrap();
             let bench = Bench::with_plan(plan, slice_size, slice_size * 3 + last_len);
             bench.put([3]);
-            assert_eq!(bench.merge(), Ended::Idle);
+            assert_eq!(bench.merge(), MergeEnd::Idle);
             assert_eq!(bench.held(), [3]);
             bench.put([1, 0]);
-            assert_eq!(bench.merge(), Ended::Idle);
+            assert_eq!(bench.merge(), MergeEnd::Idle);
             bench.put([2]);
             bench.assert_finished(bench.merge(), &bench.content);
         }
@@ -336,9 +338,9 @@ fn an_unknown_length_is_merged_as_it_comes_and_published_once_it_is_told() {
     let plan = Plan::new(None, Some(1024), None).unwrap();
     let bench = Bench::with_plan(plan, 1024, 3 * 1024);
     bench.put([0, 1, 2]);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     let told = Plan::new(Some(3), None, None).unwrap();
-    bench.change(|upload| Upload { plan: upload.plan.bind(&told).unwrap(), ..upload });
+    bench.change(|upload| UploadRecord { plan: upload.plan.bind(&told).unwrap(), ..upload });
     bench.assert_finished(bench.merge(), &bench.content);
 }
 
@@ -348,10 +350,10 @@ fn fewer_slices_than_were_merged_are_no_file() {
         let plan = Plan::new(None, Some(slice_size as u64), None).unwrap();
         let bench = Bench::with_plan(plan, slice_size, 3 * slice_size);
         bench.put([0, 1, 2]);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         let told = Plan::new(Some(2), None, None).unwrap();
-        bench.change(|upload| Upload { plan: upload.plan.bind(&told).unwrap(), ..upload });
-        let Ended::Blocked(why) = bench.merge() else { panic!("3 slices were taken for a file of 2") };
+        bench.change(|upload| UploadRecord { plan: upload.plan.bind(&told).unwrap(), ..upload });
+        let MergeEnd::Blocked(why) = bench.merge() else { panic!("3 slices were taken for a file of 2") };
         assert!(why.contains(&(3 * slice_size).to_string()), "{why}");
         bench.assert_unpublished();
     }
@@ -361,7 +363,7 @@ fn fewer_slices_than_were_merged_are_no_file() {
 fn an_idle_merger_leaves_with_its_frontier_in_info_ini() {
     let bench = Bench::new(1024, 4096);
     bench.put([0, 1, 3]);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     let info = bench.info_ini();
     for line in ["[folder/file.bin]", "curr_merge_slice_id = 2", "merge_slice_process_exist = 0", "slice_num = 4"] {
         assert!(info.lines().any(|l| l == line), "{line} in {info}");
@@ -374,11 +376,11 @@ fn an_upload_has_one_merger() {
     let bench = Bench::new(1024, 2048);
     bench.put([0, 1]);
     let lock = bench.spool.try_merger_lock().unwrap().unwrap();
-    assert_eq!(bench.merge(), Ended::AlreadyRunning(std::process::id()));
+    assert_eq!(bench.merge(), MergeEnd::AlreadyRunning(std::process::id()));
     assert_eq!(bench.holdings(), Holdings { frontier: 0, waiting: vec![0, 1] });
     drop(lock);
     bench.assert_finished(bench.merge(), &bench.content);
-    assert_eq!(bench.merge(), Ended::NoUpload);
+    assert_eq!(bench.merge(), MergeEnd::NoUpload);
 }
 
 // --- a merger killed under the same kernel
@@ -413,7 +415,7 @@ fn slices_half_unlinked_are_merged_once() {
     bench.put(0..3);
     bench.leave_merged(bench.before(3));
     fs::remove_file(bench.spool.slice_path(0)).unwrap();
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.holdings(), Holdings { frontier: 3, waiting: vec![] });
     bench.put([3]);
     bench.assert_finished(bench.merge(), &bench.content);
@@ -428,7 +430,7 @@ fn about_to_be_renamed(bench: &Bench) {
     }
     let (path, digest) = (bench.spool.merged_path(), digest::of_bytes(&bench.content));
     let merged = File::options().read(true).write(true).open(&path).unwrap();
-    store::stamp(&merged, &path, &Stamp { digest, source: None }).unwrap();
+    store::stored_digest(&merged, &path, &StoredDigest { digest, source: None }).unwrap();
     let inode = merged.metadata().unwrap().ino();
     bench.with_records(|records| records.set_publication(Some(Publication { inode, digest })).unwrap());
 }
@@ -491,8 +493,11 @@ fn a_file_that_was_changed_by_hand_while_it_had_both_names_is_not_vouched_for() 
     fs::remove_file(bench.finished_path()).unwrap();
     fs::hard_link(bench.spool.merged_path(), bench.finished_path()).unwrap();
     fs::write(bench.finished_path(), "by hand").unwrap();
-    assert_eq!(bench.merge(), Ended::Published(digest::of_bytes(&bench.content)));
-    assert_eq!((fs::read_to_string(bench.finished_path()).unwrap(), bench.stamp()), ("by hand".to_owned(), None));
+    assert_eq!(bench.merge(), MergeEnd::Published(digest::of_bytes(&bench.content)));
+    assert_eq!(
+        (fs::read_to_string(bench.finished_path()).unwrap(), bench.stored_digest()),
+        ("by hand".to_owned(), None)
+    );
     bench.assert_clean();
 }
 
@@ -501,14 +506,14 @@ fn what_an_operator_did_to_a_file_just_published_stands() {
     let bench = Bench::new(1024, 2500);
     renamed(&bench);
     bench.put_finished(b"replaced by hand");
-    assert_eq!(bench.merge(), Ended::Published(digest::of_bytes(&bench.content)));
+    assert_eq!(bench.merge(), MergeEnd::Published(digest::of_bytes(&bench.content)));
     assert_eq!(fs::read(bench.finished_path()).unwrap(), b"replaced by hand");
     bench.assert_clean();
 
     let bench = Bench::new(1024, 2500);
     renamed(&bench);
     fs::remove_dir_all(bench.finished_path().parent().unwrap()).unwrap();
-    assert_eq!(bench.merge(), Ended::Published(digest::of_bytes(&bench.content)));
+    assert_eq!(bench.merge(), MergeEnd::Published(digest::of_bytes(&bench.content)));
     bench.assert_unpublished();
     bench.assert_clean();
 }
@@ -520,14 +525,14 @@ fn another_file_of_the_name_blocks_until_it_may_be_replaced() {
     let bench = Bench::new(1000, 2500);
     bench.put_finished(b"precious");
     bench.put(0..3);
-    let Ended::Blocked(why) = bench.merge() else { panic!("not blocked") };
+    let MergeEnd::Blocked(why) = bench.merge() else { panic!("not blocked") };
     assert!(why.contains("exists") && why.contains("--replace"), "{why}");
     assert_eq!(bench.upload().blocked, Some(why));
     assert_eq!(fs::read(bench.finished_path()).unwrap(), b"precious");
     assert_eq!(bench.held(), [0, 1, 2]);
-    assert!(matches!(bench.merge(), Ended::Blocked(_)), "the reason stands until a client begins anew");
+    assert!(matches!(bench.merge(), MergeEnd::Blocked(_)), "the reason stands until a client begins anew");
 
-    bench.change(|upload| Upload { replace: true, blocked: None, ..upload });
+    bench.change(|upload| UploadRecord { replace: true, blocked: None, ..upload });
     bench.assert_finished(bench.merge(), &bench.content);
 }
 
@@ -536,13 +541,13 @@ fn a_folder_of_the_name_blocks_even_replacement() {
     let bench = Bench::new(1000, 2500);
     fs::create_dir_all(bench.finished_path()).unwrap();
     fs::write(bench.finished_path().join("in the way"), "").unwrap();
-    bench.change(|upload| Upload { replace: true, ..upload });
+    bench.change(|upload| UploadRecord { replace: true, ..upload });
     bench.put(0..3);
-    let Ended::Blocked(why) = bench.merge() else { panic!("not blocked") };
+    let MergeEnd::Blocked(why) = bench.merge() else { panic!("not blocked") };
     assert!(why.contains("folder"), "{why}");
     assert_eq!(bench.held(), [0, 1, 2]);
     fs::remove_dir_all(bench.finished_path()).unwrap();
-    bench.change(|upload| Upload { blocked: None, ..upload });
+    bench.change(|upload| UploadRecord { blocked: None, ..upload });
     bench.assert_finished(bench.merge(), &bench.content);
 }
 
@@ -551,13 +556,13 @@ fn the_same_file_of_the_name_is_the_published_one() {
     let bench = Bench::new(1000, 2500);
     bench.put_finished(&bench.content);
     let finished = File::options().read(true).write(true).open(bench.finished_path()).unwrap();
-    let stamp = Stamp { digest: digest::of_bytes(&bench.content), source: Some("first".to_owned()) };
-    store::stamp(&finished, &bench.finished_path(), &stamp).unwrap();
+    let stored_digest = StoredDigest { digest: digest::of_bytes(&bench.content), source: Some("first".to_owned()) };
+    store::stored_digest(&finished, &bench.finished_path(), &stored_digest).unwrap();
     let inode = finished.metadata().unwrap().ino();
     bench.put(0..3);
     bench.assert_finished(bench.merge(), &bench.content);
     assert_eq!(fs::metadata(bench.finished_path()).unwrap().ino(), inode, "it was left alone");
-    assert_eq!(bench.stamp(), Some(stamp));
+    assert_eq!(bench.stored_digest(), Some(stored_digest));
 }
 
 // --- another kernel: what was not synced may be anything
@@ -567,10 +572,10 @@ fn intact_slices_survive_a_reboot() {
     for slice_size in [1000, 1024] {
         let bench = Bench::new(slice_size, slice_size * 4 + 1);
         bench.put([0, 1]);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         bench.put([2, 4]);
         bench.reboot();
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         assert_eq!(bench.held(), [0, 1, 2, 4]);
         bench.put([3]);
         bench.assert_finished(bench.merge(), &bench.content);
@@ -585,7 +590,7 @@ fn a_slice_damaged_before_it_was_merged_is_asked_for_again() {
             bench.put(0..4);
             bench.reboot();
             bench.garble_slice(damaged);
-            assert_eq!(bench.merge(), Ended::Idle);
+            assert_eq!(bench.merge(), MergeEnd::Idle);
             assert_eq!(bench.holdings().frontier, damaged);
             assert!(!bench.held().contains(&damaged));
             bench.assert_unpublished();
@@ -606,7 +611,7 @@ fn a_slice_cut_short_or_of_a_torn_record_is_asked_for_again() {
             1 => fs::write(bench.spool.slice_path(1), &bench.slice(1)[..1023]).unwrap(),
             _ => bench.spool.open_digests().unwrap().write_all_at(b"torn", 3 * 64 + 30).unwrap(),
         }
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         assert_eq!(bench.held(), [0, 2], "damage {damage}");
         bench.put([1]);
         bench.assert_finished(bench.merge(), &bench.content);
@@ -618,12 +623,12 @@ fn good_merged_bytes_are_kept_where_their_slices_come_back_damaged() {
     for slice_size in [1000, 1024] {
         let bench = Bench::new(slice_size, slice_size * 3 + 1);
         bench.put([0, 1, 2]);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         bench.reboot();
         // Unlinking was not durable yet: directory entries are back, their bytes never reached the disk.
         fs::write(bench.spool.slice_path(1), vec![0; slice_size]).unwrap();
         fs::write(bench.spool.slice_path(2), "").unwrap();
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         assert_eq!(bench.holdings(), Holdings { frontier: 3, waiting: vec![] });
         bench.put([3]);
         bench.assert_finished(bench.merge(), &bench.content);
@@ -635,7 +640,7 @@ fn damaged_merged_bytes_are_written_again_from_good_slices() {
     for slice_size in [1000, 1024] {
         let bench = Bench::new(slice_size, slice_size * 4 + 1);
         bench.put([0, 1]);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         bench.put([2, 3, 4]);
         fs::write(bench.spool.merged_path(), &bench.content).unwrap();
         bench.reboot();
@@ -650,13 +655,13 @@ fn the_file_is_cut_where_both_the_slice_and_what_was_merged_of_it_are_damaged() 
     for slice_size in [1000, 1024] {
         let bench = Bench::new(slice_size, slice_size * 5);
         bench.put([0, 1]);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         bench.put([2, 3, 4]);
         fs::write(bench.spool.merged_path(), &bench.content).unwrap();
         bench.reboot();
         bench.garble_merged(3);
         bench.garble_slice(3);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         assert_eq!(bench.held(), [0, 1, 2, 4]);
         assert_eq!(fs::read(bench.spool.merged_path()).unwrap(), bench.before(3));
         bench.assert_unpublished();
@@ -676,7 +681,7 @@ fn the_file_is_cut_before_the_damaged_slice_goes() {
     bench.garble_slice(2);
     let events = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
     events.add_watch(bench.spool.path(), AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE).unwrap();
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     let seen = events.read_events().unwrap();
     let first =
         |mask, name: &str| seen.iter().position(|e| e.mask.contains(mask) && e.name.as_deref() == Some(name.as_ref()));
@@ -734,7 +739,7 @@ fn all_that_a_power_cut_damaged_is_asked_for_at_once() {
     bench.put(0..6);
     bench.reboot();
     [2, 3, 5].into_iter().for_each(|slice_id| bench.garble_slice(slice_id));
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.held(), [0, 1, 4]);
     assert_eq!(bench.record(4).boot, BootId::current(), "it was checked, once for all");
     bench.assert_finished(bench.finish(), &bench.content);
@@ -744,17 +749,17 @@ fn all_that_a_power_cut_damaged_is_asked_for_at_once() {
 fn what_is_below_the_synced_frontier_is_not_read_again() {
     let bench = Bench::new(1024, 1024 * 4);
     bench.put([0, 1]);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.with_records(|records| records.synced().unwrap()), 2);
     bench.reboot();
     // Only reading it could tell.
     bench.garble_merged(0);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.held(), [0, 1]);
     // What is not below it is read.
     bench.with_records(|records| records.set_synced(0).unwrap());
     bench.reboot();
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.held(), Vec::<u64>::new());
 }
 
@@ -772,7 +777,7 @@ fn a_second_death_during_recovery_changes_nothing() {
         // The next merger had said that it is the one that writes, and died before it wrote.
         bench.with_records(|records| records.set_merge_boot(BootId::current()).unwrap());
         if is_slice_damaged {
-            assert_eq!(bench.merge(), Ended::Idle);
+            assert_eq!(bench.merge(), MergeEnd::Idle);
             assert_eq!(bench.held(), [0, 2, 3]);
             bench.put([1]);
         }
@@ -785,7 +790,7 @@ fn a_slice_sent_again_because_its_record_was_torn_is_in_the_digest() {
     for slice_size in [1000, 1024] {
         let bench = Bench::new(slice_size, slice_size * 3);
         bench.put([0, 1]);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         bench.spool.open_digests().unwrap().write_all_at(b"torn", 2 * 64 + 30).unwrap();
         bench.put([0, 2]);
         bench.assert_finished(bench.merge(), &bench.content);
@@ -818,7 +823,7 @@ fn slices_that_were_lost_while_they_waited_are_asked_for_again_all_at_once() {
         let bench = Bench::new(slice_size, slice_size * 5 + 1);
         bench.put([0, 1, 2, 3, 5]);
         [1, 3, 5].into_iter().for_each(|slice_id| bench.garble_slice(slice_id));
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         assert_eq!(bench.held(), [0, 2], "by {slice_size}");
         bench.assert_finished(bench.finish(), &bench.content);
     }
@@ -829,7 +834,7 @@ fn an_only_slice_that_was_lost_while_it_waited_is_asked_for_again() {
     let bench = Bench::new(1024, 1000);
     bench.put([0]);
     bench.garble_slice(0);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.held(), Vec::<u64>::new());
     bench.assert_finished(bench.finish(), &bench.content);
 }
@@ -842,7 +847,7 @@ fn a_slice_below_the_frontier_that_was_lost_is_asked_for_again() {
         bench.put(0..3);
         bench.leave_merged(&bench.content[..slice_size * 3]);
         bench.garble_slice(1);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         assert!(!bench.held().contains(&1), "by {slice_size}");
         bench.assert_finished(bench.finish(), &bench.content);
     }
@@ -868,10 +873,10 @@ fn slices_that_their_sender_keeps_open_are_not_read_for_their_digest() {
         });
         let is_known = notes_failed_writes(&File::open(bench.data.root()).unwrap());
         if is_kept_open && is_known {
-            assert!(matches!(ended, Ended::Published(_)));
+            assert!(matches!(ended, MergeEnd::Published(_)));
             assert!(fs::read(bench.finished_path()).unwrap() == changed, "it was read");
         } else if !is_kept_open {
-            assert_eq!(ended, Ended::Idle);
+            assert_eq!(ended, MergeEnd::Idle);
             assert_eq!(bench.held(), [0]);
         }
     }
@@ -883,7 +888,7 @@ fn slices_that_waited_when_the_merger_began_are_read_all_the_same() {
     let bench = Bench::new(1024, 2048);
     let kept = bench.put_open(0, bench.slice(0)).1;
     bench.garble_slice(0);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.held(), Vec::<u64>::new());
     drop(kept);
 }
@@ -893,12 +898,12 @@ fn what_was_hashed_by_one_merger_is_not_read_by_the_next() {
     let bench = Bench::new(1000, 4000);
     for slice_id in 0..3 {
         bench.put([slice_id]);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
     }
     // Only reading it could tell.
     bench.garble_merged(0);
     bench.put([3]);
-    assert_eq!(bench.merge(), Ended::Published(digest::of_bytes(&bench.content)));
+    assert_eq!(bench.merge(), MergeEnd::Published(digest::of_bytes(&bench.content)));
 }
 
 /// As an upload is left by a version that kept none, or by a power cut.
@@ -907,7 +912,7 @@ fn without_a_kept_hash_all_is_read_once_and_compared() {
     for is_torn in [false, true] {
         let bench = Bench::new(1000, 4000);
         bench.put(0..3);
-        assert_eq!(bench.merge(), Ended::Idle);
+        assert_eq!(bench.merge(), MergeEnd::Idle);
         let hash = bench.spool.path().join("hash");
         if is_torn {
             fs::write(&hash, "BIGUPWH1 torn").unwrap()
@@ -928,13 +933,13 @@ fn a_merged_only_slice_is_looked_at_after_a_reboot() {
     // Its end is not known when it is merged, so it is not adopted.
     let bench = Bench::with_plan(Plan::new(None, Some(1024), None).unwrap(), 1024, 1024);
     bench.put([0]);
-    assert_eq!(bench.merge(), Ended::Idle);
-    bench.change(|upload| Upload { plan: Plan::new(None, Some(1024), Some(1024)).unwrap(), ..upload });
+    assert_eq!(bench.merge(), MergeEnd::Idle);
+    bench.change(|upload| UploadRecord { plan: Plan::new(None, Some(1024), Some(1024)).unwrap(), ..upload });
     // Nothing of it was synced before the power was cut.
     bench.with_records(|records| records.set_synced(0).unwrap());
     bench.reboot();
     bench.garble_merged(0);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     assert_eq!(bench.held(), Vec::<u64>::new());
     bench.assert_finished(bench.finish(), &bench.content);
 }
@@ -947,9 +952,9 @@ fn taken_over(slice_size: usize, held: &[u64]) -> (Bench, Vec<u8>) {
     let bench = Bench::new(slice_size, slice_size * 5 + 1);
     let (last, others) = held.split_last().unwrap();
     bench.put(others.iter().copied());
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     bench.put([*last]);
-    bench.change(|upload| Upload { source: Some("second".to_owned()), taken_over: true, ..upload });
+    bench.change(|upload| UploadRecord { source: Some("second".to_owned()), taken_over: true, ..upload });
     let mut second = bench.content.clone();
     for (slice_id, bytes) in second.chunks_mut(slice_size).enumerate() {
         if slice_id % 3 == 0 {
@@ -969,7 +974,7 @@ fn put_of(bench: &Bench, content: &[u8], slice_ids: impl IntoIterator<Item = u64
 
 fn promise(bench: &Bench, content: &[u8]) {
     let file_digest = Some(digest::of_bytes(content));
-    bench.change(|upload| Upload { file_digest, blocked: None, ..upload });
+    bench.change(|upload| UploadRecord { file_digest, blocked: None, ..upload });
 }
 
 #[test]
@@ -978,7 +983,7 @@ fn slices_replaced_below_the_frontier_are_written_again() {
         let (bench, second) = taken_over(slice_size, &[0, 1, 2, 3, 5]);
         assert_eq!(bench.holdings().frontier, 4);
         put_of(&bench, &second, 0..6);
-        assert_eq!(bench.merge(), Ended::Idle, "whole, but nobody has promised what it is");
+        assert_eq!(bench.merge(), MergeEnd::Idle, "whole, but nobody has promised what it is");
         bench.assert_unpublished();
         promise(&bench, &second);
         bench.assert_finished(bench.merge(), &second);
@@ -1005,7 +1010,7 @@ fn content_that_was_not_replaced_is_never_published_under_the_promise_of_another
     for slice_size in [1000, 1024] {
         let (bench, second) = taken_over(slice_size, &[0, 1, 2, 3, 4, 5]);
         promise(&bench, &second);
-        let Ended::Blocked(why) = bench.merge() else { panic!("not blocked") };
+        let MergeEnd::Blocked(why) = bench.merge() else { panic!("not blocked") };
         assert!(why.contains(&digest::of_bytes(&bench.content).to_string()), "{why}");
         bench.assert_unpublished();
         assert_eq!(bench.upload().file_digest, None);
@@ -1029,7 +1034,7 @@ fn a_record_written_without_its_slice_never_vouches_for_the_old_content() {
         // By its digest it seems to be there, so the client sends only the other one.
         put_of(&bench, &second, [0, 3]);
         promise(&bench, &second);
-        assert!(matches!(bench.merge(), Ended::Blocked(_)));
+        assert!(matches!(bench.merge(), MergeEnd::Blocked(_)));
         bench.assert_unpublished();
         let is = digest::of_slice(&plan, 3, bench.slice(3));
         assert_eq!(bench.record(3).digest, is, "records say what is there now");
@@ -1057,11 +1062,11 @@ fn a_promise_that_is_wrong_blocks_an_upload_of_a_length_never_told() {
     let plan = Plan::new(None, Some(1024), None).unwrap();
     let bench = Bench::with_plan(plan, 1024, 3 * 1024);
     bench.put([0, 1, 2]);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     let told = bench.upload().plan.bind(&Plan::new(Some(3), None, None).unwrap()).unwrap();
-    bench.change(|upload| Upload { plan: told, taken_over: true, ..upload });
+    bench.change(|upload| UploadRecord { plan: told, taken_over: true, ..upload });
     promise(&bench, b"something else");
-    assert!(matches!(bench.merge(), Ended::Blocked(_)));
+    assert!(matches!(bench.merge(), MergeEnd::Blocked(_)));
     bench.assert_unpublished();
     promise(&bench, &bench.content);
     bench.assert_finished(bench.merge(), &bench.content);
@@ -1073,7 +1078,7 @@ fn a_wrong_promise_blocks_an_upload_that_was_not_taken_over() {
         let bench = Bench::new(slice_size, 3000);
         promise(&bench, b"something else");
         bench.put(0..bench.num());
-        assert!(matches!(bench.merge(), Ended::Blocked(_)));
+        assert!(matches!(bench.merge(), MergeEnd::Blocked(_)));
         bench.assert_unpublished();
         promise(&bench, &bench.content);
         bench.assert_finished(bench.merge(), &bench.content);
@@ -1090,14 +1095,14 @@ fn what_lies_beyond_an_end_told_later_is_not_of_the_file() {
             let open = Plan::new(None, Some(slice_size as u64), None).unwrap();
             let bench = Bench::with_plan(open, slice_size, slice_size * 5);
             bench.put(merged.clone());
-            assert_eq!(bench.merge(), Ended::Idle);
+            assert_eq!(bench.merge(), MergeEnd::Idle);
             let second = content(2, slice_size * 3 + 5);
             let act = || {
                 bench.put(waiting.clone());
-                bench.change(|upload| Upload { source: Some("second".to_owned()), taken_over: true, ..upload });
+                bench.change(|upload| UploadRecord { source: Some("second".to_owned()), taken_over: true, ..upload });
                 put_of(&bench, &second, 0..3);
                 let told = open.bind(&Plan::new(None, None, Some(second.len() as u64)).unwrap()).unwrap();
-                bench.change(|upload| Upload { plan: told, ..upload });
+                bench.change(|upload| UploadRecord { plan: told, ..upload });
                 assert!(bench.held().iter().all(|id| *id < 3), "{:?} of 3", bench.held());
                 put_of(&bench, &second, [3]);
                 promise(&bench, &second);
@@ -1118,9 +1123,9 @@ fn an_upload_taken_over_by_an_empty_file_becomes_empty() {
     let open = Plan::new(None, Some(1024), None).unwrap();
     let bench = Bench::with_plan(open, 1024, 3 * 1024);
     bench.put([0, 2]);
-    assert_eq!(bench.merge(), Ended::Idle);
+    assert_eq!(bench.merge(), MergeEnd::Idle);
     let told = open.bind(&Plan::new(None, None, Some(0)).unwrap()).unwrap();
-    bench.change(|upload| Upload { plan: told, taken_over: true, ..upload });
+    bench.change(|upload| UploadRecord { plan: told, taken_over: true, ..upload });
     promise(&bench, b"");
     bench.assert_finished(bench.merge(), b"");
 }
@@ -1131,17 +1136,17 @@ fn a_broken_promise_blocks_in_one_step_and_is_not_forgotten() {
     for taken_over in [false, true] {
         let bench = Bench::new(1000, 3000);
         bench.put(0..3);
-        bench.change(|upload| Upload { taken_over, ..upload });
+        bench.change(|upload| UploadRecord { taken_over, ..upload });
         promise(&bench, b"something else");
         let events = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
         events.add_watch(bench.spool.path(), AddWatchFlags::IN_MOVED_TO).unwrap();
-        assert!(matches!(bench.merge(), Ended::Blocked(_)));
+        assert!(matches!(bench.merge(), MergeEnd::Blocked(_)));
         let replaced = events.read_events().unwrap();
         let times = replaced.iter().filter(|event| event.name.as_deref() == Some("upload.json".as_ref())).count();
         assert_eq!(times, 1, "upload.json is replaced once");
         // Whatever a client says next, but for another promise.
-        bench.change(|upload| Upload { blocked: None, replace: true, ..upload });
-        assert!(!matches!(bench.merge(), Ended::Published(_)));
+        bench.change(|upload| UploadRecord { blocked: None, replace: true, ..upload });
+        assert!(!matches!(bench.merge(), MergeEnd::Published(_)));
         bench.assert_unpublished();
     }
 }
@@ -1164,13 +1169,13 @@ fn a_merger_whose_upload_was_removed_by_hand_takes_nothing_of_the_one_begun_afte
     let bench = Bench::new(1024, 4 * 1024);
     bench.put([0, 1]);
     let from = recover(&bench.spool).unwrap().unwrap();
-    let mut merge = Merge::begin(&bench.data, &bench.spool, &bench.name, from, Events::untold()).unwrap();
+    let mut merge = Merge::begin(&bench.data, &bench.spool, &bench.name, from, Events::none()).unwrap();
     assert!(merge.merge_what_is_there(&Stop::never()).unwrap());
     assert!(merge.has_its_upload().unwrap());
     let upload = bench.upload();
     fs::remove_dir_all(bench.spool.path()).unwrap();
     assert!(!merge.has_its_upload().unwrap());
-    assert!(Spool::create(&bench.data, &upload, &Room::new(&bench.data, 0)).unwrap());
+    assert!(Spool::create(&bench.data, &upload, &DiskSpace::new(&bench.data, 0)).unwrap());
     bench.put(0..4);
     merge.merge_what_is_there(&Stop::never()).unwrap();
     merge.checkpoint().unwrap();
@@ -1184,7 +1189,7 @@ fn a_merger_notices_that_its_upload_was_removed_by_hand() {
     let bench = Bench::new(1024, 4 * 1024);
     bench.put([0, 1]);
     let ended = bench.merge_during_for(Duration::from_millis(300), || fs::remove_dir_all(bench.spool.path()).unwrap());
-    assert_eq!(ended, Ended::NoUpload);
+    assert_eq!(ended, MergeEnd::NoUpload);
 }
 
 #[test]
@@ -1192,7 +1197,7 @@ fn a_digest_is_what_b3sum_prints() {
     let bench = Bench::new(1024, 10_000);
     bench.put(0..10);
     let expected = Digest(*blake3::hash(&bench.content).as_bytes());
-    assert_eq!(bench.merge(), Ended::Published(expected));
+    assert_eq!(bench.merge(), MergeEnd::Published(expected));
 }
 
 /// It may come between any two steps of publication, which takes some milliseconds.

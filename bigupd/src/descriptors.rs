@@ -7,7 +7,7 @@
 //! - `HOOKS` for programs of hooks, where there are any;
 //! - as many as [`refusals`] for connections that are refused, and as many again for those that are read on after their last
 //!   answer;
-//! - as many as [`crate::uploads::fresh`] keeps open of slices that just came.
+//! - as many as [`crate::uploads::recent`] keeps open of slices that just came.
 //!
 //! Of the rest each connection gets `A_CONNECTION`: its socket, the file of the slice that arrives, and what a request opens
 //! for a moment. More than that may be open for an instant; then requests are told to come back.
@@ -58,7 +58,7 @@ const KEPT_SHARE: u64 = 16;
 
 /// Who takes descriptors beside connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Others {
+pub struct OtherHolders {
     /// Mergers that may be at work at once.
     pub mergers: u64,
     /// There are hooks.
@@ -66,7 +66,7 @@ pub struct Others {
 }
 
 /// Takes all descriptors that the system allows. Gives how many of the `asked` connections they suffice for.
-pub fn fit(asked: u64, others: Others) -> u64 {
+pub fn fit(asked: u64, others: OtherHolders) -> u64 {
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         AT_START.get_or_init(|| (soft, hard));
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -89,7 +89,7 @@ pub fn fit(asked: u64, others: Others) -> u64 {
 }
 
 /// How many connections so many descriptors suffice for; see the head of this file.
-fn connections_for(files: u64, others: Others) -> u64 {
+fn connections_for(files: u64, others: OtherHolders) -> u64 {
     let hooks = if others.has_hooks { HOOKS } else { 0 };
     let taken = OWN + hooks + 2 * refusals_for(files) + kept_open(files);
     let taken = taken.saturating_add(others.mergers.saturating_mul(2)).min(files / 2);
@@ -124,18 +124,18 @@ pub fn as_at_start(child: &mut Command) {
 mod tests {
     use super::*;
 
-    fn others() -> Others {
+    fn others() -> OtherHolders {
         let defaults = crate::config::Config::defaults("/d".into());
-        Others { mergers: defaults.mergers.most, has_hooks: false }
+        OtherHolders { mergers: defaults.mergers.most, has_hooks: false }
     }
 
     #[test]
     fn connections_leave_descriptors_for_other_things() {
         let fit = |files| connections_for(files, others());
         assert_eq!([0, 64, 256, 1024, 65536].map(fit), [1, 10, 42, 250, 21562]);
-        let with_hooks = Others { has_hooks: true, ..others() };
+        let with_hooks = OtherHolders { has_hooks: true, ..others() };
         assert_eq!(connections_for(1024, with_hooks), 230);
-        let with_more = Others { mergers: u64::MAX, ..with_hooks };
+        let with_more = OtherHolders { mergers: u64::MAX, ..with_hooks };
         assert_eq!(connections_for(1024, with_more), 170, "never more than half is for others");
         assert_eq!(connections_for(u64::MAX, others()), (u64::MAX - 848) / 3);
     }

@@ -28,12 +28,12 @@ pub mod systemd;
 pub mod upkeep;
 pub mod uploads;
 
-use admission::access::Gate;
+use admission::access::Authenticator;
 use admission::origins::Origins;
 use bigup_core::storage::data_dir::DataDir;
 use config::Config;
 use http::native::routes::{self, App, Settings};
-use http::probes::{self, Watching};
+use http::probes::{self, Probes};
 use mergers::Mergers;
 use metrics::Metrics;
 use net::limits::Limits;
@@ -44,10 +44,10 @@ use readiness::Readiness;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use upkeep::expiry::Times;
-use upkeep::reconcile::{self, News};
+use upkeep::expiry::ExpiryTimes;
+use upkeep::reconcile::{self, Wakeup};
 use upkeep::sweep;
-use uploads::{Uploads, fresh};
+use uploads::{Uploads, recent_slices};
 
 /// Most connections of those who watch the daemon: more than anybody has of them.
 const MAX_WATCHERS: u64 = 256;
@@ -68,21 +68,21 @@ pub async fn run(
 ) {
     let uploads = Uploads::new(data.clone(), config.uploads.clone(), &config.hooks);
     let mergers = Mergers::new(data.clone(), config.mergers.clone(), uploads.metrics.clone());
-    let news = News::default();
+    let wakeup = Wakeup::default();
     let metrics = uploads.metrics.clone();
     let sweeper = tokio::spawn(sweep::sweep_forever(
         data.clone(),
-        Times { any: config.expire_after, begun: config.begin_expire_after },
+        ExpiryTimes { any: config.expire_after, begun: config.begin_expire_after },
         metrics.clone(),
     ));
-    let looker = tokio::spawn(reconcile::look_forever(uploads.clone(), mergers.clone(), news.clone()));
+    let reconciler = tokio::spawn(reconcile::reconcile_forever(uploads.clone(), mergers.clone(), wakeup.clone()));
     let at_work = {
         let mergers = mergers.clone();
         move || mergers.at_work()
     };
     let reporter = tokio::spawn(systemd::report_forever(urls, data.clone(), at_work));
     let memory = tokio::spawn(body_memory::give_back_forever());
-    let fresh = tokio::spawn(fresh::let_go_forever(uploads.fresh.clone()));
+    let recent = tokio::spawn(recent_slices::let_go_forever(uploads.recent.clone()));
     let (stopping, is_stopping) = watch::channel(false);
     let teller = tokio::spawn(hooks::complete::tell_forever(
         data.clone(),
@@ -93,16 +93,16 @@ pub async fn run(
         is_stopping.clone(),
         config.stop_grace,
     ));
-    let watching = Watching::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
+    let probes = Probes::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
     let origins = config.origins();
-    let watched = tokio::spawn(serve_watchers(for_watchers, watching.clone(), origins, metrics.clone()));
-    let gate = Gate::new(&data, config.access(), config.origins());
+    let watched = tokio::spawn(serve_watchers(for_watchers, probes.clone(), origins, metrics.clone()));
+    let authenticator = Authenticator::new(&data, config.access(), config.origins());
     let settings = Settings { limits: config.limits.clone(), has_metrics_listener: config.metrics_listen.is_some() };
-    let app = App::new(uploads, mergers.clone(), news, watching, gate, settings, is_stopping);
+    let app = App::new(uploads, mergers.clone(), wakeup, probes, authenticator, settings, is_stopping);
     let (uses, used_in) = (app.token_uses(), data.clone());
     let noting = tokio::spawn(uses.clone().write_forever(data.clone()));
     let routes = routes::routes(app);
-    let (looks, reports) = (looker.abort_handle(), reporter.abort_handle());
+    let (looks, reports) = (reconciler.abort_handle(), reporter.abort_handle());
     let stop = async {
         stop.await;
         // It would start mergers again.
@@ -121,15 +121,15 @@ pub async fn run(
     }
     sweeper.abort();
     memory.abort();
-    fresh.abort();
+    recent.abort();
     watched.abort();
 }
 
 /// Answers those who watch the daemon, for as long as it is polled.
-async fn serve_watchers(listeners: Option<Listeners>, watching: Watching, origins: Origins, metrics: Metrics) {
+async fn serve_watchers(listeners: Option<Listeners>, probes: Probes, origins: Origins, metrics: Metrics) {
     let Some(listeners) = listeners else { return };
     let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };
-    let (routes, never) = (probes::routes(watching, origins), std::future::pending());
+    let (routes, never) = (probes::routes(probes, origins), std::future::pending());
     server::serve(listeners, None, routes, &limits, metrics, never, Duration::ZERO).await;
 }
 

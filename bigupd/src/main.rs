@@ -7,10 +7,10 @@ use bigupd::admission::{access, origins, thread_shares};
 use bigupd::cli::{Arguments, Command, Mode};
 use bigupd::commands::{cancel, check, pause, status};
 use bigupd::config::Config;
-use bigupd::descriptors::{self, Others};
+use bigupd::descriptors::{self, OtherHolders};
 use bigupd::http::probes;
 use bigupd::net::body_memory;
-use bigupd::net::listeners::{Listen, Listeners, Passed};
+use bigupd::net::listeners::{InheritedSockets, Listen, Listeners};
 use bigupd::net::tls::Tls;
 use bigupd::systemd;
 use clap::Parser;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             Command::Resume(arguments) => pause::run(&config, &arguments, false),
         };
     }
-    let passed = match Passed::take() {
+    let passed = match InheritedSockets::take() {
         Ok(passed) => passed,
         Err(mistake) => return refuse(&[mistake]),
     };
@@ -79,14 +79,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let has_hooks = config.hooks.on_begin.is_some() || config.hooks.on_complete.is_some();
-    let others = Others { mergers: config.mergers.most, has_hooks };
+    let others = OtherHolders { mergers: config.mergers.most, has_hooks };
     config.limits.connections = descriptors::fit(config.limits.connections, others);
     fit_file_size(&mut config.uploads.file_size);
     ended(serve(&config, mode, passed, tls))
 }
 
 /// Sockets that were passed count in place of `listen`, also for who may listen where.
-fn listen_as_passed(config: &mut Config, passed: &Passed) {
+fn listen_as_passed(config: &mut Config, passed: &InheritedSockets) {
     if let Some(address) = passed.most_exposed() {
         if config.listen != address && config.listen != Config::defaults(config.data_dir.clone()).listen {
             log::warn!(
@@ -127,11 +127,11 @@ fn fit_file_size(file_size: &mut u64) {
     }
 }
 
-fn serve(config: &Config, mode: Mode, passed: Passed, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
+fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
     body_memory::keep_some();
     body_memory::BODIES.limit(config.limits.body_memory);
     let data = DataDir::create(&config.data_dir)?.with_modes(config.modes);
-    let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
+    let data = if config.hooks.on_complete.is_some() { data.recording_completions()? } else { data };
     warn_of_mounts(&data);
     let runtime = runtime().context("starting threads")?;
     let served = runtime.block_on(async {

@@ -4,7 +4,7 @@
 //! data folder, whoever works on it. No label has a value that a client could choose, so their number is bounded; series
 //! of known labels are there from the start, with 0.
 
-use bigup_core::merger_events::{Event, time};
+use bigup_core::merger_events::{MergerEvent, time};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -83,13 +83,13 @@ labels! {
         /// max_answer_size.
         AnswerSize = "answer_size",
         /// How many large answers may be on the way at once.
-        Answers = "answers",
+        ResponseBudget = "answers",
         /// Room on the disk.
-        Room = "room",
+        DiskSpace = "room",
         /// header_timeout.
         Header = "header",
         /// body_timeout and min_body_rate, of bodies.
-        Pace = "pace",
+        MinRate = "pace",
         /// The same of answers that are not read.
         Reading = "reading",
         /// How many uploads may wait for an answer of on_begin.
@@ -149,7 +149,7 @@ labels! {
 
 labels! {
     /// What came of asking or telling a hook once.
-    HookAnswer {
+    HookResult {
         /// It is well.
         Yes = "yes",
         /// It says no.
@@ -192,7 +192,7 @@ struct Build {
 
 /// What the looker saw of all uploads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Looked {
+pub struct ScanResult {
     /// How many are unfinished.
     pub uploads: u64,
     /// Bytes that they hold and that are not merged.
@@ -230,8 +230,8 @@ struct Inner {
     completions_waiting: Gauge,
     completions_given_up: Counter,
     connections: Gauge,
-    room_left: Gauge,
-    inodes_left: Gauge,
+    disk_free: Gauge,
+    disk_inodes_free: Gauge,
     last_look: Gauge<f64, AtomicU64>,
 }
 
@@ -349,8 +349,8 @@ impl Metrics {
                 <_>::default(),
             ),
             connections: shown(r, "connections_open", "Connections that are served", <_>::default()),
-            room_left: shown(r, "room_left_bytes", "Bytes that uploads may still take on the disk", <_>::default()),
-            inodes_left: shown(r, "inodes_left", "Files that may still be made on the disk", <_>::default()),
+            disk_free: shown(r, "room_left_bytes", "Bytes that uploads may still take on the disk", <_>::default()),
+            disk_inodes_free: shown(r, "inodes_left", "Files that may still be made on the disk", <_>::default()),
             last_look: shown(
                 r,
                 "last_look_timestamp_seconds",
@@ -359,7 +359,7 @@ impl Metrics {
             ),
             registry: all,
         };
-        for (hook, answer) in Hook::ALL.iter().flat_map(|hook| HookAnswer::ALL.iter().map(move |answer| (hook, answer)))
+        for (hook, answer) in Hook::ALL.iter().flat_map(|hook| HookResult::ALL.iter().map(move |answer| (hook, answer)))
         {
             drop(inner.hook_answers.get_or_create(&hook_labels(*hook, *answer)));
         }
@@ -402,8 +402,8 @@ impl Metrics {
     }
 
     /// A slice arrives, for as long as the result lives.
-    pub fn slice_arrives(&self) -> Counted {
-        Counted::one_more(&self.0.slices_arriving)
+    pub fn slice_arrives(&self) -> GaugeGuard {
+        GaugeGuard::one_more(&self.0.slices_arriving)
     }
 
     /// A slice was stored.
@@ -413,9 +413,9 @@ impl Metrics {
     }
 
     /// A merger was started, and is at work for as long as the result lives.
-    pub fn merger_started(&self) -> Counted {
+    pub fn merger_started(&self) -> GaugeGuard {
         self.0.merger_starts.inc();
-        Counted::one_more(&self.0.mergers_running)
+        GaugeGuard::one_more(&self.0.mergers_running)
     }
 
     /// A merger ended, or could not be started.
@@ -424,19 +424,19 @@ impl Metrics {
     }
 
     /// An upload waits for a merger's turn, for as long as the result lives.
-    pub fn merger_waits(&self) -> Counted {
-        Counted::one_more(&self.0.mergers_waiting)
+    pub fn merger_waits(&self) -> GaugeGuard {
+        GaugeGuard::one_more(&self.0.mergers_waiting)
     }
 
     /// A merger told this.
-    pub fn merger_told(&self, event: &Event) {
+    pub fn merger_told(&self, event: &MergerEvent) {
         match *event {
-            Event::Checkpoint { bytes, sync_seconds } => {
+            MergerEvent::Checkpoint { bytes, sync_seconds } => {
                 self.0.bytes_merged.inc_by(bytes);
                 self.synced(Synced::Checkpoint, time(sync_seconds));
             }
-            Event::Published { bytes, seconds } => self.upload_finished(bytes, time(seconds)),
-            Event::Ended { .. } => {}
+            MergerEvent::Published { bytes, seconds } => self.upload_finished(bytes, time(seconds)),
+            MergerEvent::Ended { .. } => {}
         }
     }
 
@@ -457,7 +457,7 @@ impl Metrics {
     }
 
     /// A hook was asked or told, with this outcome.
-    pub fn hook_answered(&self, hook: Hook, answer: HookAnswer) {
+    pub fn hook_answered(&self, hook: Hook, answer: HookResult) {
         self.0.hook_answers.get_or_create(&hook_labels(hook, answer)).inc();
     }
 
@@ -472,30 +472,30 @@ impl Metrics {
     }
 
     /// A connection is served, for as long as the result lives.
-    pub fn connection_served(&self) -> Counted {
-        Counted::one_more(&self.0.connections)
+    pub fn connection_served(&self) -> GaugeGuard {
+        GaugeGuard::one_more(&self.0.connections)
     }
 
     /// The data folder was looked at as a whole.
-    pub fn looked(&self, looked: Looked) {
-        self.0.uploads_unfinished.set(signed(looked.uploads));
-        self.0.lag_bytes.set(signed(looked.lag_bytes));
-        self.0.lag_seconds.set(looked.lag.as_secs_f64());
+    pub fn scanned(&self, scanned: ScanResult) {
+        self.0.uploads_unfinished.set(signed(scanned.uploads));
+        self.0.lag_bytes.set(signed(scanned.lag_bytes));
+        self.0.lag_seconds.set(scanned.lag.as_secs_f64());
         self.0.last_look.set(now());
     }
 
     /// So many bytes are left for uploads.
-    pub fn room_left(&self, bytes: u64) {
-        self.0.room_left.set(signed(bytes));
+    pub fn disk_free(&self, bytes: u64) {
+        self.0.disk_free.set(signed(bytes));
     }
 
     /// So many more files may be made for uploads.
-    pub fn inodes_left(&self, inodes: u64) {
-        self.0.inodes_left.set(signed(inodes));
+    pub fn disk_inodes_free(&self, inodes: u64) {
+        self.0.disk_inodes_free.set(signed(inodes));
     }
 }
 
-fn hook_labels(hook: Hook, answer: HookAnswer) -> Two {
+fn hook_labels(hook: Hook, answer: HookResult) -> Two {
     [("hook", hook.label()), ("answer", answer.label())]
 }
 
@@ -516,16 +516,16 @@ fn signed(number: u64) -> i64 {
 
 /// Something counts in a gauge for as long as this lives.
 #[derive(Debug)]
-pub struct Counted(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Counted {
-    fn one_more(gauge: &Gauge) -> Counted {
+impl GaugeGuard {
+    fn one_more(gauge: &Gauge) -> GaugeGuard {
         gauge.inc();
-        Counted(gauge.clone())
+        GaugeGuard(gauge.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -558,9 +558,9 @@ mod tests {
     #[test]
     fn what_mergers_tell_counts() {
         let metrics = Metrics::new();
-        metrics.merger_told(&Event::Checkpoint { bytes: 7, sync_seconds: 0.5 });
-        metrics.merger_told(&Event::Checkpoint { bytes: 5, sync_seconds: 20.0 });
-        metrics.merger_told(&Event::Published { bytes: 12, seconds: 0.002 });
+        metrics.merger_told(&MergerEvent::Checkpoint { bytes: 7, sync_seconds: 0.5 });
+        metrics.merger_told(&MergerEvent::Checkpoint { bytes: 5, sync_seconds: 20.0 });
+        metrics.merger_told(&MergerEvent::Published { bytes: 12, seconds: 0.002 });
         assert_has(
             &metrics,
             &[
@@ -585,8 +585,8 @@ mod tests {
         assert_has(&metrics, &["bigup_mergers_running 1", "bigup_merger_starts_total 1"]);
         drop(merger);
         assert_has(&metrics, &["bigup_mergers_running 0", "bigup_merger_starts_total 1"]);
-        metrics.room_left(u64::MAX);
-        metrics.looked(Looked { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500) });
+        metrics.disk_free(u64::MAX);
+        metrics.scanned(ScanResult { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500) });
         assert_has(
             &metrics,
             &["bigup_room_left_bytes 9223372036854775807", "bigup_merge_lag_bytes 9", "bigup_merge_lag_seconds 1.5"],

@@ -6,8 +6,8 @@
 
 use crate::uploads::Uploads;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::{self, Context, FileLock};
-use bigup_core::storage::space::Room;
+use bigup_core::storage::disk::{self, FileLock, IoContext};
+use bigup_core::storage::space::DiskSpace;
 use bigup_core::storage::spool::MAKING;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -34,7 +34,7 @@ pub struct Checks {
     /// Files can be made and removed in the data folder.
     pub data_folder: String,
     /// There is room beside the reserve.
-    pub room: String,
+    pub disk_space: String,
     /// The lock on info.ini can be had.
     pub lock: String,
     /// The daemon was not told to stop.
@@ -44,11 +44,11 @@ pub struct Checks {
 impl Checks {
     fn all(said: &str) -> Checks {
         let said = || said.to_owned();
-        Checks { data_folder: said(), room: said(), lock: said(), running: OK.to_owned() }
+        Checks { data_folder: said(), disk_space: said(), lock: said(), running: OK.to_owned() }
     }
 
     fn wrong(&self) -> Vec<&str> {
-        let all = [&self.data_folder, &self.room, &self.lock, &self.running];
+        let all = [&self.data_folder, &self.disk_space, &self.lock, &self.running];
         all.into_iter().map(String::as_str).filter(|said| *said != OK).collect()
     }
 
@@ -59,7 +59,7 @@ impl Checks {
 
 /// How the daemon stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct ReadinessReport {
     /// HTTP status: 200 where all is well, else 503.
     pub status: u16,
     /// Whether all is well.
@@ -107,8 +107,8 @@ pub struct Readiness {
 impl Readiness {
     /// Of the daemon that has these uploads. Once `stopping` is true it is not ready.
     pub fn new(uploads: &Uploads, stopping: watch::Receiver<bool>) -> Readiness {
-        let (data, room) = (uploads.data.clone(), Room::new(&uploads.data, uploads.settings.reserve));
-        Readiness::by(Arc::new(move || check(&data, &room)), TIME_LIMIT, stopping)
+        let (data, space) = (uploads.data.clone(), DiskSpace::new(&uploads.data, uploads.settings.reserve));
+        Readiness::by(Arc::new(move || check(&data, &space)), TIME_LIMIT, stopping)
     }
 
     fn by(check: Check, time_limit: Duration, stopping: watch::Receiver<bool>) -> Readiness {
@@ -116,13 +116,13 @@ impl Readiness {
     }
 
     /// How it stands, as found within the last second.
-    pub async fn now(&self) -> Report {
+    pub async fn now(&self) -> ReadinessReport {
         let mut checks = self.checks().await;
         if *self.stopping.borrow() {
             checks.running = "the daemon is stopping: ask again once it was started".to_owned();
         }
         let ready = checks.are_good();
-        Report { status: if ready { 200 } else { 503 }, ready, checks }
+        ReadinessReport { status: if ready { 200 } else { 503 }, ready, checks }
     }
 
     async fn checks(&self) -> Checks {
@@ -177,7 +177,7 @@ fn log_change(before: Option<&Checks>, now: &Checks) {
 }
 
 /// Looks at the data folder. Blocks on the disk.
-fn check(data: &DataDir, room: &Room) -> Checks {
+fn check(data: &DataDir, space: &DiskSpace) -> Checks {
     let said = |what: &str, found: io::Result<Option<&str>>| match found {
         Ok(None) => OK.to_owned(),
         Ok(Some(wrong)) => wrong.to_owned(),
@@ -190,13 +190,13 @@ fn check(data: &DataDir, room: &Room) -> Checks {
     let full = "nothing is left beside the reserve: make room on the disk of the data folder";
     let no_inodes = "no inodes are left beside the reserve: remove files on the disk of the data folder";
     let room_left = || {
-        let inodes = room.inodes_left()?.is_some_and(|left| left == 0).then_some(no_inodes);
-        Ok(room.left()?.filter(|left| *left == 0).map(|_| full).or(inodes))
+        let inodes = space.inodes_left()?.is_some_and(|left| left == 0).then_some(no_inodes);
+        Ok(space.left()?.filter(|left| *left == 0).map(|_| full).or(inodes))
     };
     let held = "somebody holds the lock on info.ini and does not give it back: see which process has the file open";
     Checks {
         data_folder: said("the data folder cannot be written to", look_at_folder(data)),
-        room: said("how much room is left cannot be told", room_left()),
+        disk_space: said("how much room is left cannot be told", room_left()),
         lock: said("info.ini cannot be locked", lock_once(data).map(|could| (!could).then_some(held))),
         running: OK.to_owned(),
     }
@@ -246,17 +246,17 @@ mod tests {
     #[test]
     fn each_check_finds_its_own_fault() {
         let (_dir, data) = data();
-        let room = Room::new(&data, 0);
-        assert_eq!(check(&data, &room), Checks::all(OK));
+        let space = DiskSpace::new(&data, 0);
+        assert_eq!(check(&data, &space), Checks::all(OK));
         assert_eq!(std::fs::read_dir(data.tmp()).unwrap().count(), 0, "nothing is left behind");
-        let found = check(&data, &Room::new(&data, u64::MAX));
+        let found = check(&data, &DiskSpace::new(&data, u64::MAX));
         assert_eq!((&found.data_folder[..], &found.lock[..]), (OK, OK));
-        assert!(found.room.contains("make room"), "{found:?}");
+        assert!(found.disk_space.contains("make room"), "{found:?}");
         let held = FileLock::wait(&data.info_ini()).unwrap();
-        assert!(check(&data, &room).lock.contains("holds the lock"));
+        assert!(check(&data, &space).lock.contains("holds the lock"));
         drop(held);
         std::fs::remove_dir(data.tmp()).unwrap();
-        let found = check(&data, &room);
+        let found = check(&data, &space);
         assert!(found.data_folder.contains("cannot be written to") && found.lock == OK, "{found:?}");
         assert!(!format!("{found:?}").contains('/'), "no path is told: {found:?}");
     }
@@ -300,7 +300,7 @@ mod tests {
         let readiness = Readiness::by(hanging_once(&checks, &barrier), Duration::from_millis(20), is_stopping);
         let report = readiness.now().await;
         assert_eq!((report.status, report.ready), (503, false));
-        assert!(report.checks.room.contains("within 0.02 s"), "{report:?}");
+        assert!(report.checks.disk_space.contains("within 0.02 s"), "{report:?}");
         tokio::time::sleep(GOOD_FOR).await;
         assert!(!readiness.now().await.ready);
         assert_eq!(checks.load(Ordering::Relaxed), 1);

@@ -97,7 +97,7 @@ impl From<io::Error> for Refusal {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 log::error!("no room left: {error}");
-                Refusal::over(Limit::Room, ErrorCode::NoSpace, FULL_FILE_SYSTEM)
+                Refusal::over(Limit::DiskSpace, ErrorCode::NoSpace, FULL_FILE_SYSTEM)
             }
             _ if is_passing(&error) => {
                 log::error!("{error}; who asked is told to come back");

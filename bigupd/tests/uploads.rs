@@ -6,14 +6,14 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::BootId;
-use bigup_core::storage::spool::{Publication, Record, Spool, Upload};
-use bigup_core::storage::store::{self, Stamp};
+use bigup_core::storage::spool::{Publication, Record, Spool, UploadRecord};
+use bigup_core::storage::store::{self, StoredDigest};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
 use bigupd::net::peer::Peer;
-use bigupd::uploads::request::BeginAsk;
+use bigupd::uploads::request::BeginRequest;
 use bigupd::uploads::settings::{Settings, SliceAck};
-use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Uploads};
+use bigupd::uploads::{Admission, NameState, SliceRequest, SliceStored, Uploads};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -31,10 +31,10 @@ fn uploads_with(folder: &tempfile::TempDir, change: impl FnOnce(&mut Settings)) 
     Uploads::new(data, defaults.uploads, &defaults.hooks)
 }
 
-fn ask(source: Option<&str>, file_size: u64) -> BeginAsk {
+fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
     let plan = Plan::new(None, Some(1024), Some(file_size)).unwrap();
     let name = FileName::new("f").unwrap();
-    BeginAsk {
+    BeginRequest {
         discard: false,
         by: Access::Everything,
         name,
@@ -81,7 +81,7 @@ fn published_and_not_cleaned_up(old_name: Option<&str>) {
     let uploads = uploads(&folder);
     let content = [7; 100];
     let first = ask(Some("first"), 100);
-    assert!(matches!(uploads.begin(&first), Ok(Standing::Unfinished(_))));
+    assert!(matches!(uploads.begin(&first), Ok(NameState::Unfinished(_))));
     let spool = Spool::of(&uploads.data, &first.name);
     let mut arrival = spool.arrival(0).unwrap();
     arrival.file().write_all(&content).unwrap();
@@ -95,15 +95,15 @@ fn published_and_not_cleaned_up(old_name: Option<&str>) {
     let publication = Publication { inode, digest: of_bytes(&content) };
     spool.lock().unwrap().unwrap().records().set_publication(Some(publication)).unwrap();
 
-    let stamp = Stamp { digest: of_bytes(&content), source: first.source.clone() };
-    store::stamp(&fs::File::open(&finished).unwrap(), &finished, &stamp).unwrap();
+    let stored_digest = StoredDigest { digest: of_bytes(&content), source: first.source.clone() };
+    store::stored_digest(&fs::File::open(&finished).unwrap(), &finished, &stored_digest).unwrap();
     if let Some(old_name) = old_name {
         fs::hard_link(&finished, spool.path().join(old_name)).unwrap();
     }
 
-    let replace = BeginAsk { replace: true, file_digest: Some(stamp.digest), ..ask(Some("second"), 100) };
+    let replace = BeginRequest { replace: true, file_digest: Some(stored_digest.digest), ..ask(Some("second"), 100) };
     let second = uploads.begin(&replace).unwrap();
-    assert!(matches!(second, Standing::Finished { file_size: 100, same_source: false, .. }), "{second:?}");
+    assert!(matches!(second, NameState::Finished { file_size: 100, same_source: false, .. }), "{second:?}");
     assert!(spool.upload().unwrap().is_none());
     assert_eq!(fs::read(&finished).unwrap(), content);
 }
@@ -113,11 +113,11 @@ fn an_empty_file_is_finished_as_it_is_begun_and_again_when_it_replaces_itself() 
     let folder = tempfile::tempdir().unwrap();
     let uploads = uploads(&folder);
     for replace in [false, true, true] {
-        let begun = uploads.begin(&BeginAsk { replace, ..ask(None, 0) }).unwrap();
+        let begun = uploads.begin(&BeginRequest { replace, ..ask(None, 0) }).unwrap();
         let digest = of_bytes(b"");
-        assert_eq!(begun, Standing::Finished { file_size: 0, digest: Some(digest), same_source: false });
+        assert_eq!(begun, NameState::Finished { file_size: 0, digest: Some(digest), same_source: false });
     }
-    let wrong = BeginAsk { file_digest: Some(of_bytes(b"x")), replace: true, ..ask(Some("s"), 0) };
+    let wrong = BeginRequest { file_digest: Some(of_bytes(b"x")), replace: true, ..ask(Some("s"), 0) };
     assert_eq!(uploads.begin(&wrong).unwrap_err().code, ErrorCode::Conflict);
 }
 
@@ -128,10 +128,10 @@ fn a_refused_promise_is_made_good_by_another_comparison() {
     let asked = ask(Some("s"), 3000);
     uploads.begin(&asked).unwrap();
     let mut locked = Spool::of(&uploads.data, &asked.name).lock().unwrap().unwrap();
-    let blocked = Upload { taken_over: true, blocked: Some("wrong".to_owned()), ..locked.upload().clone() };
+    let blocked = UploadRecord { taken_over: true, blocked: Some("wrong".to_owned()), ..locked.upload().clone() };
     locked.save(blocked).unwrap();
     drop(locked);
-    let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
+    let NameState::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
     assert!(unfinished.upload.needs_comparison() && unfinished.upload.blocked.is_none());
 }
 
@@ -140,8 +140,8 @@ fn a_source_that_tells_only_the_number_of_slices_may_take_over() {
     let folder = tempfile::tempdir().unwrap();
     let uploads = uploads(&folder);
     uploads.begin(&ask(Some("first"), 3000)).unwrap();
-    let by_number = BeginAsk { plan: Plan::new(Some(7), None, None).unwrap(), ..ask(Some("second"), 1) };
-    let Standing::Unfinished(unfinished) = uploads.begin(&by_number).unwrap() else { panic!("nothing is finished") };
+    let by_number = BeginRequest { plan: Plan::new(Some(7), None, None).unwrap(), ..ask(Some("second"), 1) };
+    let NameState::Unfinished(unfinished) = uploads.begin(&by_number).unwrap() else { panic!("nothing is finished") };
     assert_eq!(unfinished.upload.plan.slice_num, Some(7));
 }
 
@@ -151,7 +151,7 @@ fn a_list_of_uploads_that_takes_more_than_an_answer_may_is_refused_as_it_grows()
     let uploads = uploads_with(&folder, |settings| settings.answer_size = 3000);
     let begin = |n: usize| {
         let name = FileName::new(&format!("{n}{}", "\"".repeat(200))).unwrap();
-        uploads.begin(&BeginAsk { name, ..ask(None, 3000) }).unwrap();
+        uploads.begin(&BeginRequest { name, ..ask(None, 3000) }).unwrap();
     };
     (0..4).for_each(begin);
     let (list, size) = uploads.list(|_| true).unwrap();
@@ -170,7 +170,7 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
         let mut hasher = SliceHasher::new(DigestKind::ChainingValue, 1024);
         hasher.update(content);
         let (name, digest) = (FileName::new("f").unwrap(), Some(hasher.finish()));
-        SliceAsk {
+        SliceRequest {
             by: Access::Anonymous,
             peer: None,
             name,
@@ -185,24 +185,24 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
     let asked = slice(&[7; 1024]);
     uploads.begin(&ask(None, 3000)).unwrap();
     let send = |uploads: &Uploads| match uploads.admit(&asked)? {
-        Admission::Held(_) => Ok(Stored::Held),
+        Admission::Held(_) => Ok(SliceStored::Held),
         Admission::Take { target, .. } => {
             target.file().unwrap().write_all(&[7; 1024]).unwrap();
             uploads.commit(&asked, target, asked.digest.as_slice())
         }
     };
-    assert_eq!(send(&uploads).unwrap(), Stored::Waits);
+    assert_eq!(send(&uploads).unwrap(), SliceStored::Waits);
     let spool = Spool::of(&uploads.data, &asked.name);
     fs::write(spool.slice_path(1), [0; 1024]).unwrap();
     let locked = spool.lock().unwrap().unwrap();
     let record = locked.records().get(1).unwrap().unwrap();
     locked.records().put(1, &Record { boot: BootId([9; 8]), ..record }).unwrap();
     drop(locked);
-    assert_eq!(send(&uploads).unwrap(), Stored::Held, "a merger looks at it before it is used");
+    assert_eq!(send(&uploads).unwrap(), SliceStored::Held, "a merger looks at it before it is used");
     uploads.settings = Arc::new(Settings { slice_ack: SliceAck::Synced, ..(*uploads.settings).clone() });
     assert_eq!(send(&uploads).unwrap_err().code, ErrorCode::Damaged);
-    assert_eq!(send(&uploads).unwrap(), Stored::Waits);
-    assert_eq!(send(&uploads).unwrap(), Stored::Held);
+    assert_eq!(send(&uploads).unwrap(), SliceStored::Waits);
+    assert_eq!(send(&uploads).unwrap(), SliceStored::Held);
     assert_eq!(fs::read(spool.slice_path(1)).unwrap(), [7; 1024]);
 }
 
@@ -226,11 +226,11 @@ fn an_upload_of_another_version_is_left_alone_by_whatever_is_asked() {
     assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("version 2"));
     assert!(uploads.digests(&asked.name, 0, 9).unwrap_err().message.contains("version 2"));
     bigupd::upkeep::sweep::clean(&uploads.data, Duration::ZERO).unwrap();
-    let times = bigupd::upkeep::expiry::Times { any: Some(Duration::ZERO), begun: Some(Duration::ZERO) };
+    let times = bigupd::upkeep::expiry::ExpiryTimes { any: Some(Duration::ZERO), begun: Some(Duration::ZERO) };
     bigupd::upkeep::expiry::expire(&uploads.data, times, &uploads.metrics).unwrap();
     assert!(spool.path().join("1.left.part").exists());
     fs::write(&json, right).unwrap();
-    let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
+    let NameState::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
     assert_eq!(unfinished.holdings.waiting, [1]);
 }
 
@@ -246,7 +246,7 @@ fn an_upload_that_cannot_be_read_is_kept_aside_by_who_begins_and_by_nobody_else(
     assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("damaged/"));
     assert_eq!(uploads.digests(&asked.name, 0, 9).unwrap_err().code, ErrorCode::NoUpload);
     assert!(spool.slice_path(1).exists());
-    let Standing::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
+    let NameState::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
     assert_eq!(unfinished.holdings.waiting, [0; 0]);
     let damaged = fs::read_dir(folder.path().join("damaged")).unwrap().next().unwrap().unwrap().path();
     assert_eq!(fs::read(damaged.join("tmp/f/1")).unwrap(), [7; 1024]);
@@ -283,8 +283,8 @@ fn send(uploads: &Uploads, source: Option<&str>, ids: impl IntoIterator<Item = u
     }
 }
 
-fn slice_of(source: Option<&str>, slice_id: u64, len: usize) -> SliceAsk {
-    SliceAsk {
+fn slice_of(source: Option<&str>, slice_id: u64, len: usize) -> SliceRequest {
+    SliceRequest {
         by: Access::Everything,
         peer: None,
         name: FileName::new("f").unwrap(),
@@ -297,7 +297,7 @@ fn slice_of(source: Option<&str>, slice_id: u64, len: usize) -> SliceAsk {
     }
 }
 
-fn code(uploads: &Uploads, ask: &BeginAsk) -> Option<ErrorCode> {
+fn code(uploads: &Uploads, ask: &BeginRequest) -> Option<ErrorCode> {
     uploads.begin(ask).err().map(|refusal| refusal.code)
 }
 
@@ -309,7 +309,7 @@ fn whatever_is_heard_of_the_owner_keeps_an_upload_from_being_taken_over() {
     uploads.begin(&owner).unwrap();
     send(&uploads, Some("owner"), [1], &[7; 3000]);
     let spool = Spool::of(&uploads.data, &owner.name);
-    let held = SliceAsk {
+    let held = SliceRequest {
         digest: spool.lock().unwrap().unwrap().records().get(1).unwrap().map(|r| r.digest),
         ..slice_of(Some("owner"), 1, 1024)
     };
@@ -350,7 +350,7 @@ fn an_upload_that_only_waits_for_its_end_is_not_taken_over_unless_merging_fails(
     let refusal = uploads.begin(&other).unwrap_err();
     assert!(refusal.code == ErrorCode::Busy && refusal.message.contains("being finished"), "{}", refusal.message);
     let mut locked = spool.lock().unwrap().unwrap();
-    let failing = Upload { last_error: Some("the disk is broken".to_owned()), ..locked.upload().clone() };
+    let failing = UploadRecord { last_error: Some("the disk is broken".to_owned()), ..locked.upload().clone() };
     locked.save(failing).unwrap();
     drop(locked);
     let merger = spool.try_merger_lock().unwrap();
@@ -363,13 +363,13 @@ fn an_upload_that_only_waits_for_its_end_is_not_taken_over_unless_merging_fails(
 fn a_block_is_lifted_with_what_was_in_the_way() {
     let folder = tempfile::tempdir().unwrap();
     let uploads = uploads(&folder);
-    let asked = BeginAsk { name: FileName::new("c/d").unwrap(), ..ask(Some("s"), 3000) };
+    let asked = BeginRequest { name: FileName::new("c/d").unwrap(), ..ask(Some("s"), 3000) };
     let in_the_way = uploads.data.files().join("c");
     uploads.begin(&asked).unwrap();
     let spool = Spool::of(&uploads.data, &asked.name);
     let block = || {
         let mut locked = spool.lock().unwrap().unwrap();
-        let blocked = Upload { blocked: Some("something was in the way".to_owned()), ..locked.upload().clone() };
+        let blocked = UploadRecord { blocked: Some("something was in the way".to_owned()), ..locked.upload().clone() };
         locked.save(blocked).unwrap();
     };
     block();
@@ -384,7 +384,7 @@ fn a_block_is_lifted_with_what_was_in_the_way() {
     let refusal = uploads.begin(&asked).unwrap_err();
     assert!(refusal.code == ErrorCode::Exists && refusal.message.contains("--replace"), "{}", refusal.message);
     assert!(!refusal.message.contains(folder.path().to_str().unwrap()), "{}", refusal.message);
-    assert_eq!(code(&uploads, &BeginAsk { replace: true, ..asked }), None, "it is to be replaced");
+    assert_eq!(code(&uploads, &BeginRequest { replace: true, ..asked }), None, "it is to be replaced");
 }
 
 #[test]
@@ -401,20 +401,20 @@ fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
             let folder = tempfile::tempdir().unwrap();
             let mut uploads = uploads(&folder);
             let plan = Plan::new(None, Some(old), says_size.then_some(left)).unwrap();
-            let owner = BeginAsk { plan, ..ask(Some("owner"), 0) };
+            let owner = BeginRequest { plan, ..ask(Some("owner"), 0) };
             uploads.begin(&owner).unwrap();
             let spool = Spool::of(&uploads.data, &owner.name);
             fs::write(spool.slice_path(0), vec![1; old as usize]).unwrap();
             uploads.settings = Arc::new(Settings { slices: most, ..(*uploads.settings).clone() });
             let wanted = Plan::new(None, Some(new.0), Some(new.1)).unwrap();
-            let asked = BeginAsk { plan: wanted, ..ask(Some(from), 0) };
+            let asked = BeginRequest { plan: wanted, ..ask(Some(from), 0) };
             let begun = uploads.begin(&asked);
             if from == "owner" && new.1 == 900_000 {
-                let Ok(Standing::Unfinished(kept)) = begun else { panic!("{begun:?}") };
+                let Ok(NameState::Unfinished(kept)) = begun else { panic!("{begun:?}") };
                 assert_eq!(kept.upload.plan.slice_size, Some(1), "its own slices stay");
                 continue;
             }
-            let Ok(Standing::Unfinished(begun)) = begun else { panic!("{most} {old} {from}: {begun:?}") };
+            let Ok(NameState::Unfinished(begun)) = begun else { panic!("{most} {old} {from}: {begun:?}") };
             assert_eq!((begun.upload.plan, begun.holdings.ranges().count()), (wanted, 0), "{most} {old} {from}");
             assert!(!begun.upload.taken_over);
         }
@@ -425,8 +425,10 @@ fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
 fn of_an_upload_that_holds_nothing_the_cut_is_that_of_who_takes_it_over() {
     let folder = tempfile::tempdir().unwrap();
     let uploads = uploads(&folder);
-    uploads.begin(&BeginAsk { plan: Plan::new(None, Some(10), Some(3000)).unwrap(), ..ask(Some("one"), 0) }).unwrap();
-    let Standing::Unfinished(begun) = uploads.begin(&ask(Some("two"), 3000)).unwrap() else {
+    uploads
+        .begin(&BeginRequest { plan: Plan::new(None, Some(10), Some(3000)).unwrap(), ..ask(Some("one"), 0) })
+        .unwrap();
+    let NameState::Unfinished(begun) = uploads.begin(&ask(Some("two"), 3000)).unwrap() else {
         panic!("it is not finished")
     };
     assert_eq!(begun.upload.plan.slice_size, Some(1024));
@@ -436,8 +438,8 @@ fn of_an_upload_that_holds_nothing_the_cut_is_that_of_who_takes_it_over() {
 fn clients_that_name_no_source_are_told_apart_by_their_addresses_while_the_first_is_heard_of() {
     let folder = tempfile::tempdir().unwrap();
     let uploads = patient(&folder);
-    let from = |address: &str| BeginAsk { peer: Some(address.parse().unwrap()), ..ask(None, 3000) };
-    let slice_from = |address: &str| SliceAsk {
+    let from = |address: &str| BeginRequest { peer: Some(address.parse().unwrap()), ..ask(None, 3000) };
+    let slice_from = |address: &str| SliceRequest {
         peer: Some(Peer::Tcp(format!("{address}:9").parse().unwrap())),
         ..slice_of(None, 0, 1024)
     };

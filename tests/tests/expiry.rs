@@ -43,7 +43,7 @@ fn an_abandoned_upload_goes_and_those_at_work_stay() {
     let blocked = spool_of(&daemon, "blocked");
     let mut locked = blocked.lock().unwrap().unwrap();
     let upload =
-        bigup_core::storage::spool::Upload { blocked: Some("in the way".to_owned()), ..locked.upload().clone() };
+        bigup_core::storage::spool::UploadRecord { blocked: Some("in the way".to_owned()), ..locked.upload().clone() };
     locked.save(upload).unwrap();
     drop(locked);
     // A merger at work, a slice that is stuck, and one that comes again and again.

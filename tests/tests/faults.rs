@@ -36,7 +36,7 @@ const ENOUGH: usize = 10;
 
 /// What is uploaded.
 #[derive(Clone, Copy, Debug)]
-struct Upload {
+struct UploadRecord {
     what: &'static str,
     /// Bytes of the file.
     len: u64,
@@ -51,7 +51,7 @@ struct Upload {
 }
 
 /// Five slices and a rest, subtrees of the file's digest.
-const SLICES: Upload = Upload {
+const SLICES: UploadRecord = UploadRecord {
     what: "slices",
     len: 5 * 8192 + 777,
     arguments: &["--slice-size", "8K"],
@@ -61,13 +61,13 @@ const SLICES: Upload = Upload {
 };
 
 /// The same, each synced before the answer to it.
-const SYNCED: Upload = Upload { what: "synced slices", settings: &["--slice-ack", "synced"], ..SLICES };
+const SYNCED: UploadRecord = UploadRecord { what: "synced slices", settings: &["--slice-ack", "synced"], ..SLICES };
 
 /// All in one request.
-const AT_ONCE: Upload = Upload { what: "at once", len: 5000, arguments: &[], ..SLICES };
+const AT_ONCE: UploadRecord = UploadRecord { what: "at once", len: 5000, arguments: &[], ..SLICES };
 
 /// Slices that are no subtrees, over another file.
-const REPLACE: Upload = Upload {
+const REPLACE: UploadRecord = UploadRecord {
     what: "replace",
     len: 3 * 10_000 + 1,
     arguments: &["--slice-size", "10000", "--replace"],
@@ -76,13 +76,13 @@ const REPLACE: Upload = Upload {
 };
 
 /// The end is not known before it comes.
-const STDIN: Upload = Upload { what: "stdin", len: 3 * 8192 + 1, stdin: true, ..SLICES };
+const STDIN: UploadRecord = UploadRecord { what: "stdin", len: 3 * 8192 + 1, stdin: true, ..SLICES };
 
 /// With a hook, which is told of the file.
-const HOOKED: Upload = Upload { what: "hooked", settings: &["--on-complete", "/bin/true"], ..SLICES };
+const HOOKED: UploadRecord = UploadRecord { what: "hooked", settings: &["--on-complete", "/bin/true"], ..SLICES };
 
 /// The same, by a daemon that publishes it itself.
-const HOOKED_AT_ONCE: Upload = Upload { what: "hooked at once", settings: HOOKED.settings, ..AT_ONCE };
+const HOOKED_AT_ONCE: UploadRecord = UploadRecord { what: "hooked at once", settings: HOOKED.settings, ..AT_ONCE };
 
 /// An error of the disk, at one operation of any kind.
 const ERROR: Fault =
@@ -122,7 +122,7 @@ impl Lane {
     }
 
     /// Pushes a file while operation `n` fails, and once more without that.
-    fn round(&mut self, upload: &Upload, fault: &Fault, n: u64) -> Round {
+    fn round(&mut self, upload: &UploadRecord, fault: &Fault, n: u64) -> Round {
         // In a folder of its own, which must be made.
         let name = format!("d{n}/f");
         let file = data::file(&self.daemon.scratch(), "new", n, upload.len);
@@ -131,7 +131,7 @@ impl Lane {
         if let Some(old) = &old {
             let file = self.daemon.scratch().join("old");
             fs::write(&file, old).expect("there is room");
-            let output = finish(self.push(&Upload { stdin: false, ..*upload }, &file, &name, &[]));
+            let output = finish(self.push(&UploadRecord { stdin: false, ..*upload }, &file, &name, &[]));
             assert!(output.status.success(), "{}", said(&output));
         }
         let log_before = self.daemon.log().len();
@@ -161,7 +161,7 @@ impl Lane {
         round
     }
 
-    fn exposed(&self, upload: &Upload, file: &Path, name: &str, fault: &Fault, n: u64) -> Round {
+    fn exposed(&self, upload: &UploadRecord, file: &Path, name: &str, fault: &Fault, n: u64) -> Round {
         self.faults.arm(fault, n);
         let mut client = self.push(upload, file, name, &["--retries", "3", "--retry-for", "1s"]);
         let began = Instant::now();
@@ -174,7 +174,7 @@ impl Lane {
         Round { hit, said: said(&output), succeeded: output.status.success() }
     }
 
-    fn push(&self, upload: &Upload, file: &Path, name: &str, arguments: &[&str]) -> Child {
+    fn push(&self, upload: &UploadRecord, file: &Path, name: &str, arguments: &[&str]) -> Child {
         let mut command = programs::cli();
         command.arg("push").args(["--url", self.daemon.url(), "--name", name]).args(upload.arguments).args(arguments);
         if upload.stdin {
@@ -279,7 +279,7 @@ fn watched<T>(path: &Path, old: Option<&[u8]>, new: &[u8], work: impl FnOnce() -
 }
 
 /// Tries every `step`-th n until an upload passes without reaching it, or all up to `last`; tells what went wrong.
-fn rounds(upload: &Upload, fault: &Fault, step: u64, last: u64) -> Vec<String> {
+fn rounds(upload: &UploadRecord, fault: &Fault, step: u64, last: u64) -> Vec<String> {
     let (next, last) = (AtomicU64::new(1), AtomicU64::new(last));
     let (wrong, done, failed) = (Mutex::new(vec![]), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();

@@ -9,18 +9,18 @@ use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceH
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::{Plan, PlanError};
-use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::disk::BootId;
 use bigup_core::storage::spool::{FINISHED, Record, Spool};
-use bigup_merger::{Config, Ended, Events, Stop};
+use bigup_merger::{Config, Events, MergeEnd, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
 use bigupd::admission::access::Access;
-use bigupd::commands::Done;
+use bigupd::commands::Outcome;
 use bigupd::refusal::{Refusal, against_upload};
-use bigupd::uploads::request::BeginAsk;
+use bigupd::uploads::request::BeginRequest;
 use bigupd::uploads::settings::Settings;
-use bigupd::uploads::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
+use bigupd::uploads::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Uploads};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +80,7 @@ enum Promise {
 
 /// How a slice is sent.
 #[derive(Clone, Copy, Debug)]
-enum How {
+enum MergerExit {
     Right,
     /// Right, but its digest is not told.
     Untold,
@@ -103,7 +103,7 @@ enum Op {
     Put {
         who: Who,
         slice_id: u64,
-        how: How,
+        how: MergerExit,
     },
     Merge,
     KillMerger {
@@ -177,12 +177,12 @@ fn op() -> impl Strategy<Value = Op> {
     let begin = (who(), prop::bool::weighted(0.7), says, promise, prop::bool::weighted(0.3))
         .prop_map(|(who, silent, says, promise, replace)| Op::Begin { who, silent, says, promise, replace });
     let how = prop_oneof![
-        12 => Just(How::Right),
-        2 => Just(How::Untold),
-        1 => Just(How::WrongDigest),
-        1 => Just(How::WrongLength),
-        1 => Just(How::OtherContent),
-        1 => Just(How::Broken),
+        12 => Just(MergerExit::Right),
+        2 => Just(MergerExit::Untold),
+        1 => Just(MergerExit::WrongDigest),
+        1 => Just(MergerExit::WrongLength),
+        1 => Just(MergerExit::OtherContent),
+        1 => Just(MergerExit::Broken),
     ];
     let put = (who(), 0..13_u64, how).prop_map(|(who, slice_id, how)| Op::Put { who, slice_id, how });
     prop_oneof![
@@ -213,7 +213,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 /// What the model knows of an upload.
 #[derive(Clone, Debug)]
-struct Upload {
+struct UploadRecord {
     source: Option<String>,
     plan: Plan,
     held: BTreeMap<u64, Vec<u8>>,
@@ -225,7 +225,7 @@ struct Upload {
     litter: bool,
 }
 
-impl Upload {
+impl UploadRecord {
     fn needs_comparison(&self) -> bool {
         self.taken_over && self.promise.is_none()
     }
@@ -239,7 +239,7 @@ impl Upload {
     }
 
     /// It is cut into several slices, or not at all.
-    fn recut(&mut self, ask: &BeginAsk) -> Result<(), ErrorCode> {
+    fn recut(&mut self, ask: &BeginRequest) -> Result<(), ErrorCode> {
         let plan = Plan::new(None, ask.plan.slice_size, self.plan.file_size).map_err(code)?;
         let is_several = plan.slice_size.is_some() && plan.slice_num.is_none_or(|num| num > 1);
         if is_several && self.plan.slice_size.is_some() && self.plan.slice_num != Some(0) {
@@ -264,7 +264,7 @@ struct Finished {
 
 #[derive(Clone, Debug, Default)]
 struct Model {
-    upload: Option<Upload>,
+    upload: Option<UploadRecord>,
     finished: Option<Finished>,
     /// Sources whose uploads were cancelled.
     cancelled: BTreeSet<Option<String>>,
@@ -297,7 +297,7 @@ enum Publishing {
 }
 
 impl Model {
-    fn begin(&mut self, ask: &BeginAsk, silent: bool) -> Begun {
+    fn begin(&mut self, ask: &BeginRequest, silent: bool) -> Begun {
         for _ in 0..4 {
             if self.upload.is_some() {
                 let done = if self.upload.as_ref().is_some_and(|upload| upload.source == ask.source) {
@@ -338,7 +338,7 @@ impl Model {
             if self.cancelled.contains(&ask.source) {
                 return Begun::Refused(ErrorCode::Cancelled);
             }
-            self.upload = Some(Upload {
+            self.upload = Some(UploadRecord {
                 source: ask.source.clone(),
                 plan: ask.plan,
                 held: BTreeMap::new(),
@@ -352,7 +352,7 @@ impl Model {
         panic!("it is begun again and again: {ask:?}");
     }
 
-    fn resume(&mut self, ask: &BeginAsk) -> Result<(), ErrorCode> {
+    fn resume(&mut self, ask: &BeginRequest) -> Result<(), ErrorCode> {
         let upload = self.upload.as_mut().expect("the caller looked");
         if ask.recut && upload.held.is_empty() && !upload.litter {
             upload.recut(ask)?;
@@ -375,7 +375,7 @@ impl Model {
         Ok(())
     }
 
-    fn take_over(&mut self, ask: &BeginAsk, silent: bool) -> Result<(), ErrorCode> {
+    fn take_over(&mut self, ask: &BeginRequest, silent: bool) -> Result<(), ErrorCode> {
         let upload = self.upload.as_mut().expect("the caller looked");
         if self.cancelled.contains(&ask.source) {
             return Err(ErrorCode::Cancelled);
@@ -398,7 +398,7 @@ impl Model {
         let plan = if keep > 0 { shared } else { ask.plan };
         upload.held.retain(|id, _| *id < keep);
         let taken_over = !upload.held.is_empty();
-        *upload = Upload {
+        *upload = UploadRecord {
             source: ask.source.clone(),
             plan,
             held: std::mem::take(&mut upload.held),
@@ -526,7 +526,7 @@ impl World {
     }
 
     /// What `who` asks for as it begins.
-    fn begin_ask(&self, who: Who, says: Says, promise: Promise, replace: bool) -> BeginAsk {
+    fn begin_ask(&self, who: Who, says: Says, promise: Promise, replace: bool) -> BeginRequest {
         let (content, source) = (self.files.of(who), who.source());
         let (slice_size, file_size) = (self.files.slice_size, content.len() as u64);
         let plan = match says {
@@ -542,7 +542,7 @@ impl World {
         };
         let plan = plan.expect("these numbers fit");
         let recut = matches!(says, Says::Recut);
-        BeginAsk {
+        BeginRequest {
             by: Access::Everything,
             name: self.name.clone(),
             plan,
@@ -561,12 +561,12 @@ impl World {
         let ask = self.begin_ask(who, says, promise, replace);
         let expected = self.model.begin(&ask, silent);
         let is = match self.uploads(silent).begin(&ask) {
-            Ok(Standing::Finished { digest, .. }) => {
+            Ok(NameState::Finished { digest, .. }) => {
                 let finished = self.model.finished.as_ref().map(|finished| digest::of_bytes(&finished.content));
                 assert_eq!(digest, finished);
                 Begun::Finished
             }
-            Ok(Standing::Unfinished(unfinished)) => {
+            Ok(NameState::Unfinished(unfinished)) => {
                 let upload = self.model.upload.as_ref().expect("the model has an upload too");
                 assert_eq!(unfinished.upload.needs_comparison(), upload.needs_comparison());
                 assert_eq!(unfinished.upload.plan, upload.plan);
@@ -577,28 +577,28 @@ impl World {
         assert_eq!(is, expected, "{ask:?}");
     }
 
-    fn put(&mut self, who: Who, slice_id: u64, how: How) {
+    fn put(&mut self, who: Who, slice_id: u64, how: MergerExit) {
         let slices = self.files.slices(who, self.cut);
         let Some(own) = slices.get(slice_id as usize) else { return };
         let mut bytes = own.to_vec();
         match how {
-            How::WrongLength => bytes.push(0),
-            How::OtherContent => bytes = data::bytes(99 + slice_id, bytes.len()),
-            How::Right | How::Untold | How::WrongDigest | How::Broken => {}
+            MergerExit::WrongLength => bytes.push(0),
+            MergerExit::OtherContent => bytes = data::bytes(99 + slice_id, bytes.len()),
+            MergerExit::Right | MergerExit::Untold | MergerExit::WrongDigest | MergerExit::Broken => {}
         }
         // What contradicts the client's own file, yet not what it said of it so far, is its own fault later.
         let plan = self.model.upload.as_ref().map(|upload| upload.plan);
         if bytes.len() != own.len() && plan.is_some_and(|plan| plan.learn(slice_id, bytes.len() as u64).is_ok()) {
             return;
         }
-        if matches!(how, How::Broken) {
+        if matches!(how, MergerExit::Broken) {
             return self.put_and_break(who, slice_id, &bytes);
         }
-        let is_damaged = matches!(how, How::WrongDigest);
+        let is_damaged = matches!(how, MergerExit::WrongDigest);
         let offset = slice_id * self.cut;
         let expected = self.model.put(&who.source(), slice_id, offset, &bytes, is_damaged);
         match (self.send(who, slice_id, &bytes, how), expected) {
-            (Ok(Some(Stored::Finished(digest))), Put::Taken) => {
+            (Ok(Some(SliceStored::Finished(digest))), Put::Taken) => {
                 assert_eq!(self.model.publish(), Publishing::Published(digest));
             }
             (Ok(Some(_)), Put::Taken) | (Ok(None), Put::Taken | Put::Finished) => {}
@@ -613,7 +613,7 @@ impl World {
     }
 
     /// Sends a slice as a daemon receives it. None: it was held before its bytes were asked for.
-    fn send(&self, who: Who, slice_id: u64, bytes: &[u8], how: How) -> Result<Option<Stored>, ErrorCode> {
+    fn send(&self, who: Who, slice_id: u64, bytes: &[u8], how: MergerExit) -> Result<Option<SliceStored>, ErrorCode> {
         let uploads = self.uploads(false);
         let ask = self.slice_ask(who, slice_id, bytes, how);
         let admission = uploads.admit(&ask).map_err(|refusal| refusal.code)?;
@@ -624,24 +624,24 @@ impl World {
     }
 
     fn put_and_break(&self, who: Who, slice_id: u64, bytes: &[u8]) {
-        let ask = self.slice_ask(who, slice_id, bytes, How::Right);
+        let ask = self.slice_ask(who, slice_id, bytes, MergerExit::Right);
         if let Ok(Admission::Take { target, .. }) = self.uploads(false).admit(&ask) {
             write(&target, &bytes[..bytes.len() / 2]);
         }
     }
 
-    fn slice_ask(&self, who: Who, slice_id: u64, bytes: &[u8], how: How) -> SliceAsk {
+    fn slice_ask(&self, who: Who, slice_id: u64, bytes: &[u8], how: MergerExit) -> SliceRequest {
         let len = bytes.len() as u64;
         let plan = self.model.upload.as_ref().map(|upload| upload.plan).unwrap_or_default();
         let mut told = match plan.learn(slice_id, len) {
             Ok(plan) => digest::of_slice(&plan, slice_id, bytes),
             Err(_) => digest_of(DigestKind::Hash, 0, bytes),
         };
-        if matches!(how, How::WrongDigest) {
+        if matches!(how, MergerExit::WrongDigest) {
             told.digest.0[7] ^= 1;
         }
-        let digest = (!matches!(how, How::Untold)).then_some(told);
-        SliceAsk {
+        let digest = (!matches!(how, MergerExit::Untold)).then_some(told);
+        SliceRequest {
             by: Access::Everything,
             peer: None,
             name: self.name.clone(),
@@ -656,22 +656,22 @@ impl World {
 
     fn merge(&mut self) {
         let (data_dir, file_name) = (self.dir.path().to_owned(), self.name.clone());
-        let (idle, events) = (Duration::from_millis(1), Events::untold());
-        let config = Config { data_dir, file_name, idle, leave_notice: false, modes: Modes::default(), events };
+        let (idle, events) = (Duration::from_millis(1), Events::none());
+        let config = Config { data_dir, file_name, idle, leave_notice: false, modes: FileModes::default(), events };
         let had_upload = self.model.upload.is_some();
         let expected = match self.model.publish() {
-            Publishing::Published(digest) => Ended::Published(digest),
-            Publishing::Blocked => Ended::Blocked(String::new()),
-            Publishing::NotYet if had_upload => Ended::Idle,
-            Publishing::NotYet => Ended::NoUpload,
+            Publishing::Published(digest) => MergeEnd::Published(digest),
+            Publishing::Blocked => MergeEnd::Blocked(String::new()),
+            Publishing::NotYet if had_upload => MergeEnd::Idle,
+            Publishing::NotYet => MergeEnd::NoUpload,
         };
         let ended = match bigup_merger::run(&config, &Stop::never()).expect("nothing fails here") {
-            Ended::Blocked(_) => Ended::Blocked(String::new()),
+            MergeEnd::Blocked(_) => MergeEnd::Blocked(String::new()),
             ended => ended,
         };
         // Whole, and blocked before it was: found out only once it is merged.
-        if self.model.upload.as_ref().is_some_and(|u| u.blocked && u.is_whole() && ended != Ended::Idle) {
-            assert_eq!(ended, Ended::Blocked(String::new()));
+        if self.model.upload.as_ref().is_some_and(|u| u.blocked && u.is_whole() && ended != MergeEnd::Idle) {
+            assert_eq!(ended, MergeEnd::Blocked(String::new()));
             return;
         }
         assert_eq!(ended, expected);
@@ -713,9 +713,9 @@ impl World {
     fn cancel(&mut self) {
         let done = bigupd::commands::cancel::cancel(&self.data, &self.name, Duration::ZERO).expect("nobody is at work");
         match self.model.upload.take() {
-            None => assert!(matches!(done, Done::NoUpload(_))),
+            None => assert!(matches!(done, Outcome::NoUpload(_))),
             Some(upload) => {
-                assert!(matches!(done, Done::Done(_)));
+                assert!(matches!(done, Outcome::Done(_)));
                 self.model.cancelled.insert(upload.source);
             }
         }
@@ -779,14 +779,14 @@ impl World {
         let cut = self.model.upload.as_ref().and_then(|upload| upload.plan.slice_size);
         self.cut = cut.unwrap_or(self.files.slice_size);
         for slice_id in 0..self.files.slices(who, self.cut).len() as u64 {
-            self.apply(&Op::Put { who, slice_id, how: How::Right });
+            self.apply(&Op::Put { who, slice_id, how: MergerExit::Right });
         }
         self.apply(&begin(Promise::Own));
         self.apply(&Op::Merge);
     }
 }
 
-fn write(target: &Target, bytes: &[u8]) {
+fn write(target: &SliceTarget, bytes: &[u8]) {
     target.file().expect("it goes into the spool").write_all(bytes).expect("there is room");
 }
 

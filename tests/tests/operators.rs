@@ -3,7 +3,7 @@
 
 use bigup_core::protocol::name::{FileName, steers};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::spool::{CANCELLED, Spool, Upload};
+use bigup_core::storage::spool::{CANCELLED, Spool, UploadRecord};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::http::{Answer, encoded};
@@ -91,7 +91,7 @@ fn is_there(daemon: &Daemon, name: &str) -> bool {
     spool_of(daemon, name).path().exists()
 }
 
-fn change(daemon: &Daemon, name: &str, change: impl Fn(Upload) -> Upload) {
+fn change(daemon: &Daemon, name: &str, change: impl Fn(UploadRecord) -> UploadRecord) {
     let mut locked = spool_of(daemon, name).lock().unwrap().unwrap();
     let upload = change(locked.upload().clone());
     locked.save(upload).unwrap();
@@ -129,7 +129,7 @@ fn status_tells_what_is_there_with_and_without_a_daemon() {
         begin(&daemon, name).expect(200);
         [0, 2].into_iter().for_each(|id| drop(post(&daemon, name, id).expect(200)));
     }
-    change(&daemon, "blocked", |upload| Upload { blocked: Some("in the way\u{1b}[2J".to_owned()), ..upload });
+    change(&daemon, "blocked", |upload| UploadRecord { blocked: Some("in the way\u{1b}[2J".to_owned()), ..upload });
     let data = daemon.data();
     eventually("slice 0 is merged and the mergers left", || {
         let uploads = status(&data, &["plain", odd])["uploads"].as_array().unwrap().clone();

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::cli::inputs::{Wanted, is_stdin};
+use crate::cli::inputs::{InputOptions, is_stdin};
 use crate::cli::print::eprint_line;
 use crate::cli::report::Style;
 use crate::client::Client;
@@ -302,8 +302,8 @@ impl PushArgs {
     }
 
     /// What is to be pushed.
-    pub fn wanted(&self) -> Wanted<'_> {
-        Wanted {
+    pub fn wanted(&self) -> InputOptions<'_> {
+        InputOptions {
             paths: &self.paths,
             name: self.name.as_deref(),
             follow_symlinks: self.follow_symlinks,

@@ -1,6 +1,6 @@
 //! What was sent and held of one file, in numbers and words. No I/O.
 
-use crate::upload::Done;
+use crate::upload::Uploaded;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::show_size;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Counts of one file's push.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct PushCounts {
     /// Number of slices, where known.
     pub slice_num: Option<u64>,
     /// Bytes of the file, where known.
@@ -25,10 +25,10 @@ pub struct Tally {
     pub bytes_sent: u64,
 }
 
-impl Tally {
+impl PushCounts {
     /// The beginning: the server holds so many slices and bytes.
-    pub fn starting(plan: &Plan, slices_held: u64, bytes_held: u64) -> Tally {
-        Tally {
+    pub fn starting(plan: &Plan, slices_held: u64, bytes_held: u64) -> PushCounts {
+        PushCounts {
             slice_num: plan.slice_num,
             file_size: plan.file_size,
             slices_stored: slices_held,
@@ -71,7 +71,7 @@ impl Tally {
     }
 
     /// The line for people about a push that ended well.
-    pub fn summary(&self, name: &FileName, done: &Done, time: Duration) -> String {
+    pub fn summary(&self, name: &FileName, done: &Uploaded, time: Duration) -> String {
         let size = show_size(done.file_size);
         if done.already {
             return format!("{name}: {size}, stored already; nothing was sent");
@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn a_push_is_summed_up_in_a_line() {
         let plan = Plan::new(None, Some(8 << 20), Some(1 << 30)).unwrap();
-        let mut tally = Tally::starting(&plan, 2, 16 << 20);
+        let mut tally = PushCounts::starting(&plan, 2, 16 << 20);
         tally.matched(8 << 20);
         (3..128).for_each(|_| tally.sent(8 << 20));
-        let done = Done { file_size: 1 << 30, file_digest: None, already: false, at_once: false };
+        let done = Uploaded { file_size: 1 << 30, file_digest: None, already: false, at_once: false };
         assert_eq!(
             tally.summary(&name(), &done, Duration::from_secs(2)),
             "big.iso: 1.00 GiB stored, merged and verified in 2.0 s (500 MiB/s; 3 slices held already)"
@@ -120,14 +120,14 @@ mod tests {
 
     #[test]
     fn what_was_there_already_is_told_as_such() {
-        let done = Done { file_size: 5, file_digest: None, already: true, at_once: false };
-        let line = Tally::default().summary(&name(), &done, Duration::ZERO);
+        let done = Uploaded { file_size: 5, file_digest: None, already: true, at_once: false };
+        let line = PushCounts::default().summary(&name(), &done, Duration::ZERO);
         assert_eq!(line, "big.iso: 5 B, stored already; nothing was sent");
     }
 
     #[test]
     fn an_unknown_number_of_slices_is_left_out() {
-        let mut tally = Tally::default();
+        let mut tally = PushCounts::default();
         tally.sent(1);
         assert_eq!(tally.progress(), "1 slice stored");
         tally.sent(1);
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn no_time_is_no_infinite_rate() {
-        let mut tally = Tally::default();
+        let mut tally = PushCounts::default();
         tally.sent(1000);
         assert_eq!(tally.rate(Duration::ZERO), 1_000_000);
     }

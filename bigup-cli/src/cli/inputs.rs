@@ -20,7 +20,7 @@ pub enum Input {
 
 /// What a command line says of files.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted<'a> {
+pub struct InputOptions<'a> {
     /// Files, folders, or `-`; of a command its words.
     pub paths: &'a [PathBuf],
     /// The name given.
@@ -35,7 +35,7 @@ pub struct Wanted<'a> {
 
 /// One file to be pushed.
 #[derive(Debug)]
-pub struct Job {
+pub struct InputFile {
     /// Where it is.
     pub input: Input,
     /// Its name on the server.
@@ -44,9 +44,9 @@ pub struct Job {
 
 /// All files of a command line.
 #[derive(Debug, Default)]
-pub struct Jobs {
+pub struct Inputs {
     /// In the order in which they are pushed.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<InputFile>,
     /// What is passed over, in words.
     pub notes: Vec<String>,
     /// What cannot be pushed, and why.
@@ -55,13 +55,13 @@ pub struct Jobs {
     pub folders: bool,
 }
 
-impl Jobs {
+impl Inputs {
     /// Looks at all that is `wanted`. What cannot be pushed is listed; it does not keep the rest from being pushed.
-    pub fn collect(wanted: &Wanted<'_>) -> Jobs {
-        let mut jobs = Jobs::default();
+    pub fn collect(wanted: &InputOptions<'_>) -> Inputs {
+        let mut jobs = Inputs::default();
         if wanted.is_command {
             match wanted.name.context("a command needs --name").and_then(|name| Ok(FileName::new(name)?)) {
-                Ok(name) => jobs.jobs.push(Job { input: Input::Command(wanted.paths.to_vec()), name }),
+                Ok(name) => jobs.jobs.push(InputFile { input: Input::Command(wanted.paths.to_vec()), name }),
                 Err(error) => jobs.failures.push(("--command".to_owned(), format!("{error:#}"))),
             }
             return jobs;
@@ -77,10 +77,10 @@ impl Jobs {
         jobs
     }
 
-    fn add(&mut self, path: &Path, wanted: &Wanted<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
+    fn add(&mut self, path: &Path, wanted: &InputOptions<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
         if is_stdin(path) {
             let name = FileName::new(wanted.name.context("standard input needs --name")?)?;
-            self.jobs.push(Job { input: Input::Stdin, name });
+            self.jobs.push(InputFile { input: Input::Stdin, name });
             return Ok(());
         }
         let metadata = std::fs::metadata(path).context("cannot look at it")?;
@@ -95,7 +95,7 @@ impl Jobs {
             self.add_folder(path, name.trim_end_matches('/'), wanted.follow_symlinks, data_dir);
             return Ok(());
         }
-        self.jobs.push(Job { input: Input::File(path.to_owned()), name: FileName::new(&name)? });
+        self.jobs.push(InputFile { input: Input::File(path.to_owned()), name: FileName::new(&name)? });
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Jobs {
         let relative = entry.path().strip_prefix(folder).context("outside the folder")?;
         let components = relative.iter().map(utf8).collect::<anyhow::Result<Vec<_>>>()?;
         let name = FileName::new(&format!("{prefix}/{}", components.join("/")))?;
-        self.jobs.push(Job { input: Input::File(entry.path().to_owned()), name });
+        self.jobs.push(InputFile { input: Input::File(entry.path().to_owned()), name });
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl Jobs {
     }
 }
 
-impl Job {
+impl InputFile {
     /// Bytes of the file, as it is now. None: that is not known.
     pub fn size(&self) -> Option<u64> {
         let Input::File(path) = &self.input else { return None };
@@ -216,14 +216,14 @@ mod tests {
     use crate::cli::args::{Cli, Command};
     use clap::Parser;
 
-    fn collect(args: &[&str]) -> Jobs {
+    fn collect(args: &[&str]) -> Inputs {
         match Cli::try_parse_from([&["bigup-cli", "push"], args].concat()).unwrap().command {
-            Command::Push(args) => Jobs::collect(&args.wanted()),
+            Command::Push(args) => Inputs::collect(&args.wanted()),
             other => panic!("{other:?}"),
         }
     }
 
-    fn names(jobs: &Jobs) -> Vec<&str> {
+    fn names(jobs: &Inputs) -> Vec<&str> {
         jobs.jobs.iter().map(|job| job.name.as_str()).collect()
     }
 

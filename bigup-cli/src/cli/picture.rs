@@ -30,7 +30,7 @@ const LEAST_BAR: usize = 9;
 
 /// All that is shown.
 #[derive(Default)]
-pub struct Picture {
+pub struct ProgressDisplay {
     /// The file at work, where it is one.
     pub file: Option<FileLine>,
     /// All files together, where there are several.
@@ -144,7 +144,7 @@ impl Progress {
     }
 }
 
-impl Picture {
+impl ProgressDisplay {
     /// The lines for a terminal of `width` columns at `now`. None of them is wider.
     pub fn lines(&self, width: usize, now: Instant) -> Vec<String> {
         let width = width.saturating_sub(FREE);
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_file_takes_the_width_that_there_is() {
         let now = Instant::now();
-        let picture = Picture { file: Some(at_work("big.iso", now)), ..Picture::default() };
+        let picture = ProgressDisplay { file: Some(at_work("big.iso", now)), ..ProgressDisplay::default() };
         let line = |width| picture.lines(width, now).remove(0);
         assert_eq!(line(40), "big.iso  60% 20.0 MiB/s, 20s left");
         let at_80 = "big.iso [=============>         ]  60% 600 MiB/0.98 GiB, 20.0 MiB/s, 20s left";
@@ -273,7 +273,8 @@ mod tests {
     fn the_reason_stands_in_place_of_rate_and_time_and_is_whole() {
         let now = Instant::now();
         let name = "a-rather-long-name-of-a-disk-image.qcow2";
-        let picture = Picture { file: Some(at_work(name, now)), waiting: waiting(now), ..Picture::default() };
+        let picture =
+            ProgressDisplay { file: Some(at_work(name, now)), waiting: waiting(now), ..ProgressDisplay::default() };
         assert_eq!(picture.lines(40, now), ["a-rather-…  60% no answer, 9m58s more"]);
         let line = picture.lines(80, now).remove(0);
         assert!(line.starts_with(name) && line.ends_with(" 60% no answer, trying 9m58s more"), "{line}");
@@ -287,7 +288,7 @@ mod tests {
         let mut all = Progress::new(0, Some(4000 * MIB), now - Duration::from_secs(10));
         all.moved(1000 * MIB, now);
         let all = AllLine { files: 40, over: 3, progress: all };
-        let mut picture = Picture { file: Some(at_work("big.iso", now)), all: Some(all), waiting: None };
+        let mut picture = ProgressDisplay { file: Some(at_work("big.iso", now)), all: Some(all), waiting: None };
         let lines = picture.lines(80, now);
         assert!(lines[0].starts_with("big.iso [===") && lines[0].ends_with(" 60% 600 MiB/0.98 GiB"), "{lines:?}");
         assert!(lines[1].starts_with("3/40 files [==="), "{lines:?}");
@@ -306,7 +307,7 @@ mod tests {
             let all = AllLine { files: 1_000_000, over: 999_999, progress: Progress::new(1, None, now) };
             let mut file = at_work(name, now);
             file.doing("merging, 3 of 10000000 slices");
-            let mut picture = Picture { file: Some(file), all: Some(all), waiting: waiting(now) };
+            let mut picture = ProgressDisplay { file: Some(file), all: Some(all), waiting: waiting(now) };
             for _ in 0..2 {
                 for width in 0..200 {
                     for line in picture.lines(width, now) {
@@ -314,7 +315,7 @@ mod tests {
                         assert!(!line.chars().any(bigup_core::protocol::name::steers), "{line:?}");
                     }
                 }
-                picture = Picture { all: None, waiting: None, ..picture };
+                picture = ProgressDisplay { all: None, waiting: None, ..picture };
             }
         }
     }

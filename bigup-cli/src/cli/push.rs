@@ -8,15 +8,15 @@ use crate::cli::args::PushArgs;
 use crate::cli::counts::count;
 use crate::cli::descriptors;
 use crate::cli::embedded::Daemon;
-use crate::cli::inputs::{Input, Job, Jobs};
+use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::report::{FileReport, Report};
 use crate::client::Client;
-use crate::client::retry::Patience;
-use crate::pipeline::concurrency::Lanes;
+use crate::client::retry::RetryPolicy;
+use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
 use crate::source::producer::Producer;
-use crate::upload::{self, Context, Done, stream};
+use crate::upload::{self, PushContext, Uploaded, stream};
 use bigup_core::protocol::units::{MIB, show_size};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ const BYTES_AT_A_TIME: u64 = 12 * MIB;
 /// # Errors
 /// What keeps every file from being pushed.
 pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
-    let jobs = Jobs::collect(&args.wanted());
+    let jobs = Inputs::collect(&args.wanted());
     jobs.notes.iter().for_each(|note| report.note(note));
     jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
@@ -41,7 +41,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     // A large file is open beside its connections, a small one beside its only one.
     let (most, at_a_time) = (MOST.min(open - 1), AT_A_TIME.min(open / 2));
     let senders = args.senders.map(|senders| usize::from(senders).min(open - 1));
-    let lanes = Lanes::new(senders, most, args.queue_size.into());
+    let lanes = Concurrency::new(senders, most, args.queue_size.into());
     let connections = senders.unwrap_or(most).max(at_a_time.min(jobs.jobs.len()));
     let client = match &daemon {
         Some(daemon) => {
@@ -70,7 +70,7 @@ struct Push<'a> {
     args: &'a PushArgs,
     report: &'a Report,
     client: &'a Client,
-    lanes: Lanes,
+    lanes: Concurrency,
     /// How many small files are pushed at a time.
     at_a_time: usize,
     total: Mutex<Total>,
@@ -92,9 +92,9 @@ struct Total {
 }
 
 impl Push<'_> {
-    fn all(self, jobs: &Jobs) -> Total {
+    fn all(self, jobs: &Inputs) -> Total {
         let all = jobs.jobs.len();
-        self.report.expect(all as u64, jobs.jobs.iter().map(Job::size).sum());
+        self.report.expect(all as u64, jobs.jobs.iter().map(InputFile::size).sum());
         self.lock().stored.resize(all, false);
         let (mut small, mut large) = (vec![], vec![]);
         for (number, job) in jobs.jobs.iter().enumerate() {
@@ -115,12 +115,12 @@ impl Push<'_> {
     }
 
     /// Bytes of a file that goes in one request, as it is now. None: it does not.
-    fn small_size(&self, job: &Job) -> Option<u64> {
+    fn small_size(&self, job: &InputFile) -> Option<u64> {
         job.size().filter(|size| upload::is_small(*size, self.args.slice_size))
     }
 
     /// Pushes those of `jobs` that `which` says, with their sizes, several at a time. How many were tried.
-    fn small(&self, jobs: &Jobs, which: &[(usize, u64)]) -> usize {
+    fn small(&self, jobs: &Inputs, which: &[(usize, u64)]) -> usize {
         // The first one alone: what keeps all from being pushed is told once.
         let Some(((first, _), others)) = which.split_first() else { return 0 };
         let tried = self.one_by_one(jobs, &[*first]);
@@ -143,11 +143,11 @@ impl Push<'_> {
     }
 
     /// Pushes those of `jobs` that `which` says one after the other. How many were tried.
-    fn one_by_one(&self, jobs: &Jobs, which: &[usize]) -> usize {
+    fn one_by_one(&self, jobs: &Inputs, which: &[usize]) -> usize {
         which.iter().take_while(|_| !self.client.is_turned_away()).map(|job| self.one(jobs, *job)).count()
     }
 
-    fn one(&self, jobs: &Jobs, number: usize) {
+    fn one(&self, jobs: &Inputs, number: usize) {
         let job = &jobs.jobs[number];
         let file = self.report.file(&job.name);
         match self.push(&file, job) {
@@ -165,11 +165,11 @@ impl Push<'_> {
         }
     }
 
-    fn push(&self, report: &FileReport<'_>, job: &Job) -> anyhow::Result<Done> {
+    fn push(&self, report: &FileReport<'_>, job: &InputFile) -> anyhow::Result<Uploaded> {
         let Push { args, client, .. } = *self;
-        let patience = Patience::new(args.retries, args.retry_for, args.when_full.into());
+        let patience = RetryPolicy::new(args.retries, args.retry_for, args.when_full.into());
         let (slice_size, replace) = (args.slice_size, args.replace);
-        let cx = Context { client, observer: report, patience: &patience, lanes: &self.lanes, slice_size, replace };
+        let cx = PushContext { client, observer: report, patience: &patience, lanes: &self.lanes, slice_size, replace };
         match &job.input {
             Input::File(path) => upload::push(&cx, &job.name, &LocalFile::open(path)?),
             Input::Stdin => stream::push(&cx, &job.name, std::io::stdin().lock()),

@@ -5,11 +5,11 @@
 //! locks that of a file comes first, then that of all.
 
 use crate::cli::bar::Bar;
-use crate::cli::counts::Tally;
-use crate::cli::picture::{AllLine, FileLine, Picture, Progress, Waiting, short_time};
+use crate::cli::counts::PushCounts;
+use crate::cli::picture::{AllLine, FileLine, Progress, ProgressDisplay, Waiting, short_time};
 use crate::cli::print::{eprint_line, print_json, print_line};
 use crate::client::observer::{Observer, Retry};
-use crate::upload::Done;
+use crate::upload::Uploaded;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub enum Style {
 pub struct Report {
     style: Style,
     all: Mutex<All>,
-    picture: Arc<Mutex<Picture>>,
+    picture: Arc<Mutex<ProgressDisplay>>,
 }
 
 /// All files together.
@@ -66,7 +66,7 @@ pub struct FileReport<'a> {
 /// A file at work.
 struct Now {
     name: FileName,
-    tally: Tally,
+    tally: PushCounts,
     /// Bytes that all files together have from this one.
     counted: u64,
     began: Instant,
@@ -180,7 +180,7 @@ impl Report {
     }
 
     /// The last of all locks: nobody takes another one, or prints, while holding it.
-    fn picture(&self) -> MutexGuard<'_, Picture> {
+    fn picture(&self) -> MutexGuard<'_, ProgressDisplay> {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -200,7 +200,7 @@ impl All {
 impl Observer for FileReport<'_> {
     fn started(&self, plan: &Plan, slices_held: u64, bytes_held: u64) {
         let mut now = self.now();
-        now.tally = Tally::starting(plan, slices_held, bytes_held);
+        now.tally = PushCounts::starting(plan, slices_held, bytes_held);
         if self.style() == Style::Json {
             now.emit(json!({"event": "start", "file_name": now.name(), "file_size": plan.file_size,
                 "slice_size": plan.slice_size, "slice_num": plan.slice_num,
@@ -211,8 +211,8 @@ impl Observer for FileReport<'_> {
 
     fn corrected(&self, plan: &Plan, slices_stored: u64, bytes_stored: u64) {
         let mut now = self.now();
-        let tally = Tally { slices_stored, bytes_stored, ..now.tally.clone() };
-        now.tally = Tally { slice_num: plan.slice_num, file_size: plan.file_size, ..tally };
+        let tally = PushCounts { slices_stored, bytes_stored, ..now.tally.clone() };
+        now.tally = PushCounts { slice_num: plan.slice_num, file_size: plan.file_size, ..tally };
         now.correct(&mut self.report.picture());
     }
 
@@ -261,7 +261,7 @@ impl Observer for FileReport<'_> {
 }
 
 impl FileReport<'_> {
-    fn moved(&self, len: u64, change: impl FnOnce(&mut Tally)) {
+    fn moved(&self, len: u64, change: impl FnOnce(&mut PushCounts)) {
         let mut now = self.now();
         change(&mut now.tally);
         now.last_slice = Some(Instant::now());
@@ -272,7 +272,7 @@ impl FileReport<'_> {
     }
 
     /// The file is stored.
-    pub fn done(self, done: &Done) {
+    pub fn done(self, done: &Uploaded) {
         {
             let mut now = self.now();
             now.over(Some(done.file_size), &mut self.report.picture());
@@ -326,7 +326,7 @@ impl Now {
     fn of(name: FileName) -> Now {
         Now {
             name,
-            tally: Tally::default(),
+            tally: PushCounts::default(),
             counted: 0,
             began: Instant::now(),
             last_slice: None,
@@ -340,8 +340,8 @@ impl Now {
     }
 
     /// The tally says something else than what was counted so far.
-    fn correct(&mut self, picture: &mut Picture) {
-        let Tally { bytes_stored, file_size, .. } = self.tally;
+    fn correct(&mut self, picture: &mut ProgressDisplay) {
+        let PushCounts { bytes_stored, file_size, .. } = self.tally;
         if let Some(all) = &mut picture.all {
             all.progress.done = (all.progress.done + bytes_stored).saturating_sub(self.counted);
         }
@@ -356,7 +356,7 @@ impl Now {
     }
 
     /// So many bytes more are stored.
-    fn moved(&mut self, len: u64, picture: &mut Picture) {
+    fn moved(&mut self, len: u64, picture: &mut ProgressDisplay) {
         let now = Instant::now();
         self.counted += len;
         let file = picture.file.as_mut().and_then(|file| {
@@ -369,7 +369,7 @@ impl Now {
     }
 
     /// The file is over; stored are so many bytes. None: it failed, and the rest of it will never be stored.
-    fn over(&mut self, stored: Option<u64>, picture: &mut Picture) {
+    fn over(&mut self, stored: Option<u64>, picture: &mut ProgressDisplay) {
         picture.file = None;
         picture.waiting = None;
         let Some(all) = &mut picture.all else { return };
@@ -389,7 +389,7 @@ impl Now {
             "file_size": self.tally.file_size, "bytes_per_second": self.tally.rate(self.began.elapsed())}));
     }
 
-    fn done(&mut self, done: &Done, time: Duration) {
+    fn done(&mut self, done: &Uploaded, time: Duration) {
         if !done.already {
             self.tally.bytes_stored = done.file_size;
             self.tally.file_size = Some(done.file_size);

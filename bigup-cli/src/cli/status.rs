@@ -5,7 +5,7 @@ use crate::cli::print::{eprint_line, print_json, print_line};
 use crate::client::query::Query;
 use crate::client::{CallError, Client};
 use bigup_core::protocol::name::{FileName, printable};
-use bigup_core::protocol::native::{ErrorCode, ListAnswer, UploadAnswer, UploadStatus, param};
+use bigup_core::protocol::native::{ErrorCode, ListResponse, UploadResponse, UploadStatus, param};
 use bigup_core::protocol::units::show_size;
 
 /// Shows all unfinished uploads, or one name; false where the server does not know the name.
@@ -26,7 +26,7 @@ fn all(client: &Client, json: bool) -> anyhow::Result<()> {
         print_json(&answer);
         return Ok(());
     }
-    let list: ListAnswer = client.read_as(answer)?;
+    let list: ListResponse = client.read_as(answer)?;
     if list.uploads.is_empty() {
         eprint_line("no unfinished uploads");
         return Ok(());
@@ -53,7 +53,7 @@ fn one(client: &Client, name: &FileName, json: bool) -> anyhow::Result<bool> {
 }
 
 /// What is known of one file, in lines.
-fn describe(name: &FileName, answer: &UploadAnswer) -> Vec<String> {
+fn describe(name: &FileName, answer: &UploadResponse) -> Vec<String> {
     let size = answer.file_size.map_or("size not known".to_owned(), show_size);
     if answer.is_uploaded == 1 {
         let digest = answer.digest().map(|digest| format!("{digest}  {name}"));

@@ -3,7 +3,7 @@
 
 use crate::cli::args::VerifyArgs;
 use crate::cli::counts::count;
-use crate::cli::inputs::{Input, Job, Jobs, Wanted};
+use crate::cli::inputs::{Input, InputFile, InputOptions, Inputs};
 use crate::cli::print::{print_json, print_line};
 use crate::cli::report::Report;
 use crate::client::query::Query;
@@ -11,7 +11,7 @@ use crate::client::{CallError, Client};
 use crate::source::{LocalFile, hash_all};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, UploadAnswer, param};
+use bigup_core::protocol::native::{ErrorCode, UploadResponse, param};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,7 +36,7 @@ enum Theirs {
 
 /// How many files turned out how.
 #[derive(Default)]
-struct Tally {
+struct PushCounts {
     equal: u64,
     differ: u64,
     failed: u64,
@@ -49,11 +49,12 @@ struct Tally {
 pub fn run(args: &VerifyArgs, report: &Report) -> anyhow::Result<ExitCode> {
     let client = args.server.client(1)?;
     let name = args.name.as_deref();
-    let wanted = Wanted { paths: &args.paths, name, follow_symlinks: args.follow_symlinks, ..Wanted::default() };
-    let jobs = Jobs::collect(&wanted);
+    let wanted =
+        InputOptions { paths: &args.paths, name, follow_symlinks: args.follow_symlinks, ..InputOptions::default() };
+    let jobs = Inputs::collect(&wanted);
     jobs.notes.iter().for_each(|note| report.note(note));
     jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
-    let mut tally = Tally { failed: jobs.failures.len() as u64, ..Tally::default() };
+    let mut tally = PushCounts { failed: jobs.failures.len() as u64, ..PushCounts::default() };
     let is_many = jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1;
     for job in &jobs.jobs {
         match compare(&client, job, args.json, is_many) {
@@ -72,8 +73,8 @@ pub fn run(args: &VerifyArgs, report: &Report) -> anyhow::Result<ExitCode> {
 }
 
 /// Compares one file, and says how it went; whether it is equal.
-fn compare(client: &Client, job: &Job, is_json: bool, is_brief: bool) -> anyhow::Result<bool> {
-    let Job { input: Input::File(path), name } = job else {
+fn compare(client: &Client, job: &InputFile, is_json: bool, is_brief: bool) -> anyhow::Result<bool> {
+    let InputFile { input: Input::File(path), name } = job else {
         anyhow::bail!("only files and folders are compared; store standard input in a file first")
     };
     // The server first: that it cannot be reached is better told before a long read.
@@ -117,7 +118,7 @@ fn ask(client: &Client, name: &FileName, wanted: Option<Digest>) -> Result<Their
     let query = Query::new().with(param::FILE_NAME, name.as_str()).with_known(param::FILE_DIGEST, wanted);
     let query = query.with_switch(param::PEEK, true).with_switch(param::RANGES, true);
     loop {
-        let answer: UploadAnswer = match client.get(&query).and_then(|value| client.read_as(value)) {
+        let answer: UploadResponse = match client.get(&query).and_then(|value| client.read_as(value)) {
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Theirs::Nothing),
             Err(error) if error.code() == Some(ErrorCode::Busy) => {
                 thread::sleep(error.retry_after().unwrap_or(ASK_AGAIN.0).clamp(ASK_AGAIN.0, ASK_AGAIN.1));
@@ -139,7 +140,7 @@ fn verdict(theirs: &Theirs, own: Digest) -> &'static str {
     }
 }
 
-impl Tally {
+impl PushCounts {
     /// `3 files equal, 1 not; 1 could not be compared`.
     fn line(&self) -> String {
         let compared = format!("{} equal, {} not", count(self.equal, "file"), self.differ);

@@ -5,12 +5,12 @@
 use crate::client::address::{Endpoint, masked};
 use crate::client::connect::Distance;
 use crate::client::query::Query;
-use crate::client::rate_limit::Limit;
+use crate::client::rate_limit::RateLimit;
 use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use crate::stop::{self, StopSignal};
 use bigup_core::protocol::name::printable;
-use bigup_core::protocol::native::{CLIENT_HEADER, ErrorAnswer, ErrorCode, SliceAnswer};
+use bigup_core::protocol::native::{CLIENT_HEADER, ErrorCode, ErrorResponse, SliceResponse};
 use serde_json::Value;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -160,7 +160,7 @@ pub struct Client {
     /// What goes with every request, where there is a token.
     authorization: Option<HeaderValue>,
     /// How fast slices may be sent, where that is limited.
-    limit: Option<Limit>,
+    limit: Option<RateLimit>,
     turned_away: AtomicBool,
     /// The server gave an answer that only a bigup server gives.
     met: AtomicBool,
@@ -261,7 +261,7 @@ impl Client {
 
     /// The same, sending at most so many bytes of content a second over all connections together. None: no limit.
     pub fn with_limit(mut self, rate: Option<u64>) -> Client {
-        self.limit = rate.map(Limit::new);
+        self.limit = rate.map(RateLimit::new);
         self
     }
 
@@ -305,18 +305,18 @@ impl Client {
         bytes: &[u8],
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
-    ) -> Result<SliceAnswer, CallError> {
+    ) -> Result<SliceResponse, CallError> {
         let url = self.url(query);
         log::debug!("POST {url}");
-        let send = |mut body: Watched<'_, &mut dyn Read>| {
+        let send = |mut body: WatchedBody<'_, &mut dyn Read>| {
             let request = self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
             let request = request.header(CONTENT_LENGTH, bytes.len().to_string());
             request.send(SendBody::from_reader(&mut body))
         };
         let result = match &self.limit {
-            None => anew(|| send(Watched { bytes: &mut &*bytes, watch })),
+            None => anew(|| send(WatchedBody { bytes: &mut &*bytes, watch })),
             Some(limit) => anew(|| match limit.pace(bytes, stop) {
-                Some(mut paced) => send(Watched { bytes: &mut paced, watch }),
+                Some(mut paced) => send(WatchedBody { bytes: &mut paced, watch }),
                 None => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
             }),
         };
@@ -361,8 +361,8 @@ impl Client {
         if let (300..400, Some(location)) = (status, location) {
             return Err(CallError::Moved { url: self.shown(), status, location, met: self.is_met() });
         }
-        match serde_json::from_slice::<ErrorAnswer>(&body) {
-            Ok(ErrorAnswer { message, error: code, .. }) if status != 200 => {
+        match serde_json::from_slice::<ErrorResponse>(&body) {
+            Ok(ErrorResponse { message, error: code, .. }) if status != 200 => {
                 self.met.store(true, Ordering::Relaxed);
                 self.turned_away.fetch_or(status == 401, Ordering::Relaxed);
                 Err(CallError::Refused { status, code, message: printable(&message), retry_after })
@@ -413,12 +413,12 @@ fn foreign_hint(status: u16) -> &'static str {
 }
 
 /// What is sent, and who watches it leave.
-struct Watched<'a, R> {
+struct WatchedBody<'a, R> {
     bytes: R,
     watch: &'a dyn Fn(u64) -> bool,
 }
 
-impl<R: Read> Read for Watched<'_, R> {
+impl<R: Read> Read for WatchedBody<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = self.bytes.read(buffer)?;
         if (self.watch)(len as u64) { Ok(len) } else { Err(io::Error::other("stopped")) }

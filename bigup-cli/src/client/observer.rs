@@ -33,9 +33,9 @@ pub trait Observer: Sync {
 }
 
 /// Tells nobody.
-pub struct Nobody;
+pub struct NoObserver;
 
-impl Observer for Nobody {}
+impl Observer for NoObserver {}
 
 /// A request that failed and will be sent again.
 #[derive(Clone, Copy)]

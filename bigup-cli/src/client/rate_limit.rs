@@ -27,8 +27,8 @@ const PIECE: std::ops::RangeInclusive<u64> = 256..=(256 << 10);
 const SLICE_RATE: u64 = 64 << 10;
 
 /// The limit. Shared by all senders.
-pub struct Limit {
-    line: Mutex<Line>,
+pub struct RateLimit {
+    line: Mutex<Schedule>,
     began: Instant,
     piece: usize,
     /// One message for each slice that is being sent.
@@ -37,7 +37,7 @@ pub struct Limit {
 }
 
 /// A line over which bytes go one after the other. Times count from any beginning.
-struct Line {
+struct Schedule {
     /// Bytes a second.
     rate: u64,
     /// When all is sent that was asked for.
@@ -46,12 +46,12 @@ struct Line {
 
 /// A slice as it is sent under the limit: reading it waits.
 pub struct Paced<'a> {
-    limit: &'a Limit,
+    limit: &'a RateLimit,
     bytes: &'a [u8],
     stop: &'a StopSignal,
 }
 
-impl Line {
+impl Schedule {
     /// Takes the time for `len` more bytes, asked for at `now`; how long to wait before they are sent.
     fn reserve(&mut self, len: u64, now: Duration) -> Duration {
         let begin = self.free_at.max(now.saturating_sub(BURST));
@@ -60,14 +60,20 @@ impl Line {
     }
 }
 
-impl Limit {
+impl RateLimit {
     /// At most `rate` bytes a second, at least [`MIN_RATE`].
-    pub fn new(rate: u64) -> Limit {
+    pub fn new(rate: u64) -> RateLimit {
         let rate = rate.max(MIN_RATE);
         let at_a_time = usize::try_from(rate / SLICE_RATE).unwrap_or(usize::MAX).clamp(1, 1 << 16);
         let (enter, leave) = crossbeam_channel::bounded(at_a_time);
         let piece = (rate / PIECES_PER_SECOND).clamp(*PIECE.start(), *PIECE.end()) as usize;
-        Limit { line: Mutex::new(Line { rate, free_at: Duration::ZERO }), began: Instant::now(), piece, enter, leave }
+        RateLimit {
+            line: Mutex::new(Schedule { rate, free_at: Duration::ZERO }),
+            began: Instant::now(),
+            piece,
+            enter,
+            leave,
+        }
     }
 
     /// `bytes`, to be read at the rate. Waits until it is not one too many; None where `stop` cut that short.
@@ -109,12 +115,12 @@ impl Drop for Paced<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stop::{Halt, Verdict};
+    use crate::stop::{RoundStop, StopReason};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn line(rate: u64) -> Line {
-        Line { rate, free_at: Duration::ZERO }
+    fn line(rate: u64) -> Schedule {
+        Schedule { rate, free_at: Duration::ZERO }
     }
 
     fn ms(ms: u64) -> Duration {
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn pieces_are_small_beside_the_rate() {
         for (rate, piece) in [(0, 256), (MIN_RATE, 256), (50 << 10, 1 << 10), (1 << 40, 256 << 10)] {
-            assert_eq!(Limit::new(rate).piece, piece, "{rate}");
+            assert_eq!(RateLimit::new(rate).piece, piece, "{rate}");
         }
     }
 
@@ -192,28 +198,28 @@ mod tests {
     fn all_bytes_come_and_take_their_time() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|i| i as u8).collect();
         let (began, mut read) = (Instant::now(), vec![]);
-        let (limit, never) = (Limit::new(1_000_000), crossbeam_channel::never());
+        let (limit, never) = (RateLimit::new(1_000_000), crossbeam_channel::never());
         limit.pace(&bytes, &never).unwrap().read_to_end(&mut read).unwrap();
         assert!(read == bytes && began.elapsed() >= ms(200), "{:?}", began.elapsed());
     }
 
     #[test]
     fn only_so_many_slices_are_sent_at_a_time_that_each_is_fast_enough() {
-        let (limit, halt) = (Limit::new(2 * SLICE_RATE), Halt::new());
+        let (limit, halt) = (RateLimit::new(2 * SLICE_RATE), RoundStop::new());
         let [first, _second] = [(); 2].map(|()| limit.pace(&[], halt.signal()).unwrap());
         assert!(limit.enter.is_full());
         drop(first);
         let _third = limit.pace(&[], halt.signal()).unwrap();
-        halt.raise(Verdict::Lost);
+        halt.raise(StopReason::Lost);
         assert!(limit.pace(&[], halt.signal()).is_none(), "a fourth waits");
     }
 
     #[test]
     fn a_halt_cuts_the_wait_short() {
-        let (limit, halt) = (Limit::new(MIN_RATE), Halt::new());
+        let (limit, halt) = (RateLimit::new(MIN_RATE), RoundStop::new());
         let bytes = vec![0; 1 << 20];
         let mut paced = limit.pace(&bytes, halt.signal()).unwrap();
-        halt.raise(Verdict::Lost);
+        halt.raise(StopReason::Lost);
         let began = Instant::now();
         assert!(paced.read(&mut [0; 64]).is_err());
         assert!(began.elapsed() < SECOND);

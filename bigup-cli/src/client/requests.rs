@@ -2,12 +2,12 @@
 
 use crate::client::observer::Observer;
 use crate::client::query::Query;
-use crate::client::retry::Patience;
+use crate::client::retry::RetryPolicy;
 use crate::client::{CallError, Client};
 use crate::stop::StopSignal;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, SliceAnswer, UploadAnswer, param};
+use bigup_core::protocol::native::{ErrorCode, SliceResponse, UploadResponse, param};
 use crossbeam_channel::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
@@ -21,13 +21,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// One upload as we ask the server about it. Shared by the senders.
 #[derive(Clone)]
-pub struct Remote<'a> {
+pub struct UploadRequests<'a> {
     /// The server.
     pub client: &'a Client,
     /// Who hears of retries.
     pub observer: &'a dyn Observer,
     /// How long to go on.
-    pub patience: &'a Patience,
+    pub patience: &'a RetryPolicy,
     /// Name of the file.
     pub name: &'a FileName,
     /// Token of where the bytes come from.
@@ -47,7 +47,7 @@ pub struct Remote<'a> {
 }
 
 /// A slice to be sent.
-pub struct Sending<'a> {
+pub struct OutgoingSlice<'a> {
     /// Which.
     pub id: u64,
     /// Where it begins in the file, in bytes, where that is known.
@@ -58,13 +58,13 @@ pub struct Sending<'a> {
     pub bytes: &'a [u8],
 }
 
-impl Remote<'_> {
+impl UploadRequests<'_> {
     /// Begins the upload or goes on with it, and asks what is held. The server takes up to `wait` seconds to answer
     /// unless the file is finished.
     ///
     /// # Errors
     /// Refused, or no answer.
-    pub fn ask(&self, wait: u64) -> Result<UploadAnswer, CallError> {
+    pub fn ask(&self, wait: u64) -> Result<UploadResponse, CallError> {
         self.get(&self.question(wait))
     }
 
@@ -88,7 +88,7 @@ impl Remote<'_> {
     ///
     /// # Errors
     /// Refused, or no answer.
-    pub fn peek(&self) -> Result<UploadAnswer, CallError> {
+    pub fn peek(&self) -> Result<UploadResponse, CallError> {
         self.get(&self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true))
     }
 
@@ -106,7 +106,7 @@ impl Remote<'_> {
     ///
     /// # Errors
     /// Refused, or no answer.
-    pub fn examine(&self) -> Result<UploadAnswer, CallError> {
+    pub fn examine(&self) -> Result<UploadResponse, CallError> {
         let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
         self.get(&query.with_known(param::FILE_DIGEST, self.file_digest))
     }
@@ -153,10 +153,10 @@ impl Remote<'_> {
     /// Refused, no answer, or stopped.
     pub fn put(
         &self,
-        slice: &Sending<'_>,
+        slice: &OutgoingSlice<'_>,
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
-    ) -> Result<SliceAnswer, CallError> {
+    ) -> Result<SliceResponse, CallError> {
         let query = self.slice(slice.id, slice.digest, slice.bytes).with_known(param::OFFSET, slice.offset);
         self.post(&query, slice, stop, watch)
     }
@@ -165,9 +165,9 @@ impl Remote<'_> {
     ///
     /// # Errors
     /// Refused, or no answer.
-    pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceAnswer, CallError> {
+    pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceResponse, CallError> {
         let query = self.slice(0, digest, bytes).with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
-        let slice = Sending { id: 0, offset: None, digest, bytes };
+        let slice = OutgoingSlice { id: 0, offset: None, digest, bytes };
         self.post(&query.with_switch(param::REPLACE, replace), &slice, &crossbeam_channel::never(), &|_| true)
     }
 
@@ -183,7 +183,7 @@ impl Remote<'_> {
             .with(param::SOURCE, &self.source)
     }
 
-    fn get(&self, query: &Query) -> Result<UploadAnswer, CallError> {
+    fn get(&self, query: &Query) -> Result<UploadResponse, CallError> {
         self.patience.call(self.observer, &crossbeam_channel::never(), None, || {
             self.client.get(query).and_then(|value| self.client.read_as(value))
         })
@@ -192,10 +192,10 @@ impl Remote<'_> {
     fn post(
         &self,
         query: &Query,
-        slice: &Sending<'_>,
+        slice: &OutgoingSlice<'_>,
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
-    ) -> Result<SliceAnswer, CallError> {
+    ) -> Result<SliceResponse, CallError> {
         let mut is_paused = false;
         let call = || {
             if is_paused {

@@ -26,7 +26,7 @@ pub enum WhenFull {
 }
 
 /// How long to go on. Shared by all threads of a push.
-pub struct Patience {
+pub struct RetryPolicy {
     retries: u32,
     retry_for: Duration,
     when_full: WhenFull,
@@ -40,11 +40,11 @@ struct Calls {
     last_end: Instant,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// Allows `retries` repetitions of a request, and `retry_for` without any success.
-    pub fn new(retries: u32, retry_for: Duration, when_full: WhenFull) -> Patience {
+    pub fn new(retries: u32, retry_for: Duration, when_full: WhenFull) -> RetryPolicy {
         let (last_success, calls) = (Mutex::new(Instant::now()), Calls { at_work: 0, last_end: Instant::now() });
-        Patience { retries, retry_for, when_full, last_success, calls: Mutex::new(calls) }
+        RetryPolicy { retries, retry_for, when_full, last_success, calls: Mutex::new(calls) }
     }
 
     /// Whether the server has heard nothing for `time`.
@@ -193,7 +193,7 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::observer::Nobody;
+    use crate::client::observer::NoObserver;
     use std::cell::Cell;
 
     fn refused(status: u16, code: ErrorCode, retry_after: Option<u64>) -> CallError {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn only_some_refusals_may_pass() {
-        let patience = |when_full| Patience::new(1, Duration::ZERO, when_full);
+        let patience = |when_full| RetryPolicy::new(1, Duration::ZERO, when_full);
         let may_pass = |error: &CallError| patience(WhenFull::Stop).may_pass(error);
         for status in [408, 425, 429, 500, 502, 503, 504] {
             assert!(may_pass(&refused(status, ErrorCode::Unknown, None)), "{status}");
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_others_say_in_the_place_of_the_server_passes_once_that_was_there() {
-        let patience = Patience::new(1, Duration::ZERO, WhenFull::Stop);
+        let patience = RetryPolicy::new(1, Duration::ZERO, WhenFull::Stop);
         let url = || "http://h".to_owned();
         let foreign = |status, met| {
             patience.may_pass(&CallError::Foreign {
@@ -268,9 +268,9 @@ mod tests {
 
     #[test]
     fn gives_up_after_the_allowed_retries_and_tells_the_last_failure() {
-        let patience = Patience::new(2, Duration::from_secs(3600), WhenFull::Stop);
+        let patience = RetryPolicy::new(2, Duration::from_secs(3600), WhenFull::Stop);
         let calls = Cell::new(0);
-        let result: Result<(), _> = patience.call(&Nobody, &crossbeam_channel::never(), None, || {
+        let result: Result<(), _> = patience.call(&NoObserver, &crossbeam_channel::never(), None, || {
             calls.set(calls.get() + 1);
             Err(refused(503, ErrorCode::Unknown, None))
         });
@@ -281,9 +281,9 @@ mod tests {
 
     #[test]
     fn gives_up_when_nothing_got_better_for_too_long() {
-        let patience = Patience::new(1000, Duration::ZERO, WhenFull::Stop);
-        let result: Result<(), _> =
-            patience.call(&Nobody, &crossbeam_channel::never(), None, || Err(refused(503, ErrorCode::Unknown, None)));
+        let patience = RetryPolicy::new(1000, Duration::ZERO, WhenFull::Stop);
+        let result: Result<(), _> = patience
+            .call(&NoObserver, &crossbeam_channel::never(), None, || Err(refused(503, ErrorCode::Unknown, None)));
         assert!(matches!(result, Err(CallError::Refused { .. })));
     }
 }

@@ -1,7 +1,7 @@
 //! The digests of slices that the server holds, and whether ours are the same.
 
 use crate::client::CallError;
-use crate::client::requests::Remote;
+use crate::client::requests::UploadRequests;
 use bigup_core::protocol::digest::{SliceDigest, SliceHasher};
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS};
 use bigup_core::protocol::plan::Plan;
@@ -10,15 +10,15 @@ use std::collections::HashMap;
 
 /// Digests of held slices, by their ids.
 #[derive(Default)]
-pub struct HeldDigests(HashMap<u64, SliceDigest>);
+pub struct ServerDigests(HashMap<u64, SliceDigest>);
 
-impl HeldDigests {
+impl ServerDigests {
     /// Asks for the digests of the slices `ids`, which ascend. Those that are not held, or whose digest makes no sense,
     /// are left out; an upload that ended meanwhile holds none.
     ///
     /// # Errors
     /// The server does not answer.
-    pub fn fetch(remote: &Remote<'_>, ids: impl Iterator<Item = u64>) -> Result<HeldDigests, CallError> {
+    pub fn fetch(remote: &UploadRequests<'_>, ids: impl Iterator<Item = u64>) -> Result<ServerDigests, CallError> {
         let mut found = HashMap::new();
         for (first, last) in pages(ids) {
             let digests = match remote.digests(first, last) {
@@ -27,7 +27,7 @@ impl HeldDigests {
             };
             found.extend((first..=last).zip(digests).filter_map(|(id, digest)| Some((id, digest?.parse().ok()?))));
         }
-        Ok(HeldDigests(found))
+        Ok(ServerDigests(found))
     }
 
     /// Whether slice `id` is held with the content `bytes`, whose digest in our own terms is `own`.
@@ -98,7 +98,7 @@ mod tests {
         let own = of_slice(&plan, 2, &bytes);
         for kind in [DigestKind::Hash, DigestKind::ChainingValue] {
             let theirs = digest_like(SliceDigest { kind, ..own }, &plan, 2, &bytes);
-            let held = HeldDigests(HashMap::from([(2, theirs)]));
+            let held = ServerDigests(HashMap::from([(2, theirs)]));
             assert!(held.has(&plan, 2, own, &bytes), "{kind:?}");
             assert!(!held.has(&plan, 2, of_slice(&plan, 2, &other), &other), "{kind:?}");
             assert!(!held.has(&plan, 1, own, &bytes), "not held");

@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// At most `limit` buffers, made when first needed and used again and again.
 ///
 /// That limit is what bounds the memory of a push: whoever finds no buffer waits for one.
-pub struct Pool {
+pub struct Buffers {
     give: Sender<Vec<u8>>,
     empty: Receiver<Vec<u8>>,
     limit: usize,
     made: AtomicUsize,
 }
 
-impl Pool {
+impl Buffers {
     /// A pool of `limit` buffers, none made yet.
-    pub fn new(limit: usize) -> Pool {
+    pub fn new(limit: usize) -> Buffers {
         let (give, empty) = crossbeam_channel::bounded(limit);
-        Pool { give, empty, limit, made: AtomicUsize::new(0) }
+        Buffers { give, empty, limit, made: AtomicUsize::new(0) }
     }
 
-    /// Counts `buffer`, which somebody made already and will [`Pool::give_back`], among those made.
+    /// Counts `buffer`, which somebody made already and will [`Buffers::give_back`], among those made.
     pub fn adopt(&self) {
         self.made.fetch_add(1, Ordering::Relaxed);
     }
@@ -76,7 +76,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stop::{Halt, Verdict};
+    use crate::stop::{RoundStop, StopReason};
     use std::thread;
 
     fn never() -> StopSignal {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn buffers_are_made_when_needed_and_never_more_than_the_limit() {
-        let pool = Pool::new(2);
+        let pool = Buffers::new(2);
         assert_eq!(pool.made(), 0);
         let first = pool.take(10, &never()).unwrap().unwrap();
         pool.give_back(first);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn whoever_finds_no_buffer_waits_for_one() {
-        let pool = Pool::new(1);
+        let pool = Buffers::new(1);
         let only = pool.take(10, &never()).unwrap().unwrap();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| pool.take(4, &never()).unwrap().unwrap().len());
@@ -112,17 +112,17 @@ mod tests {
 
     #[test]
     fn a_halt_ends_the_wait() {
-        let (pool, halt) = (Pool::new(1), Halt::new());
+        let (pool, halt) = (Buffers::new(1), RoundStop::new());
         let _only = pool.take(10, halt.signal()).unwrap();
-        halt.raise(Verdict::Lost);
+        halt.raise(StopReason::Lost);
         assert_eq!(pool.take(10, halt.signal()), Ok(None));
     }
 
     #[test]
     fn an_adopted_buffer_counts() {
-        let (pool, halt) = (Pool::new(1), Halt::new());
+        let (pool, halt) = (Buffers::new(1), RoundStop::new());
         pool.adopt();
-        halt.raise(Verdict::Lost);
+        halt.raise(StopReason::Lost);
         assert_eq!(pool.take(10, halt.signal()), Ok(None));
         pool.give_back(vec![0; 20]);
         assert_eq!(pool.take(10, halt.signal()).unwrap().map(|b| b.len()), Some(10));

@@ -1,6 +1,6 @@
 //! How many senders work side by side, how many slices wait for them, and how much memory that may take.
 
-use crate::pipeline::sender_tuning::{MOST, Width};
+use crate::pipeline::sender_tuning::{MOST, SenderTuning};
 use bigup_core::protocol::units::MIB;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,20 +22,20 @@ const LEAST: usize = 4;
 pub const FAR: Duration = Duration::from_millis(5);
 
 /// The senders of a push. Shared by its files, so that what was found out about the line is not lost with one of them.
-pub struct Lanes {
-    width: Mutex<Width>,
+pub struct Concurrency {
+    width: Mutex<SenderTuning>,
     is_fixed: bool,
     queue_size: usize,
     began: Instant,
 }
 
-impl Lanes {
+impl Concurrency {
     /// `senders`, neither more nor less, or where it is None as many as help, up to `most`; `queue_size` slices wait between
     /// them and the reader. All are at least 1.
-    pub fn new(senders: Option<usize>, most: usize, queue_size: usize) -> Lanes {
-        let by_itself = || Width::new(first().min(most), most);
-        let width = Mutex::new(senders.map_or_else(by_itself, |fixed| Width::new(fixed, fixed)));
-        Lanes { width, is_fixed: senders.is_some(), queue_size, began: Instant::now() }
+    pub fn new(senders: Option<usize>, most: usize, queue_size: usize) -> Concurrency {
+        let by_itself = || SenderTuning::new(first().min(most), most);
+        let width = Mutex::new(senders.map_or_else(by_itself, |fixed| SenderTuning::new(fixed, fixed)));
+        Concurrency { width, is_fixed: senders.is_some(), queue_size, began: Instant::now() }
     }
 
     /// The server is far away: begins with more.
@@ -72,7 +72,7 @@ impl Lanes {
         self.lock().stored(self.began.elapsed(), len);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Width> {
+    fn lock(&self) -> MutexGuard<'_, SenderTuning> {
         self.width.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn memory_bounds_the_senders_of_large_slices() {
-        let lanes = Lanes::new(None, MOST, 2);
+        let lanes = Concurrency::new(None, MOST, 2);
         assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| lanes.most(size)), [64, 46, 4, 4]);
         assert_eq!(lanes.buffers(8 * MIB) as u64 * 8 * MIB, MEMORY);
         assert!((2..=4).contains(&lanes.width(lanes.most(MIB))));
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_number_that_was_given_stays() {
-        let lanes = Lanes::new(Some(9), MOST, 2);
+        let lanes = Concurrency::new(Some(9), MOST, 2);
         lanes.reach_far();
         assert_eq!((lanes.most(64 * MIB), lanes.buffers(64 * MIB), lanes.width(9)), (9, 11, 9));
     }

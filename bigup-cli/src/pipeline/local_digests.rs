@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What we know of our slices. Shared by the senders.
 #[derive(Default)]
-pub struct Ledger {
+pub struct LocalDigests {
     entries: Mutex<Vec<Entry>>,
     whole: Option<Digest>,
 }
@@ -18,10 +18,10 @@ struct Entry {
     settled: bool,
 }
 
-impl Ledger {
+impl LocalDigests {
     /// Nothing is known.
-    pub fn new() -> Ledger {
-        Ledger::default()
+    pub fn new() -> LocalDigests {
+        LocalDigests::default()
     }
 
     /// The digest of slice `id` is `digest`; false where it was another one before.
@@ -91,9 +91,9 @@ mod tests {
     use super::*;
     use bigup_core::protocol::digest::{of_bytes, of_slice};
 
-    fn filled(bytes: &[u8], slice_size: usize) -> (Ledger, Plan) {
+    fn filled(bytes: &[u8], slice_size: usize) -> (LocalDigests, Plan) {
         let plan = Plan::new(None, Some(slice_size as u64), Some(bytes.len() as u64)).unwrap();
-        let ledger = Ledger::new();
+        let ledger = LocalDigests::new();
         // Backwards: senders finish in any order.
         for (id, slice) in bytes.chunks(slice_size).enumerate().collect::<Vec<_>>().into_iter().rev() {
             assert!(ledger.learn(id as u64, of_slice(&plan, id as u64, slice)));
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_missing_slice_leaves_the_files_digest_unknown() {
         let plan = Plan::new(None, Some(1024), Some(3000)).unwrap();
-        let ledger = Ledger::new();
+        let ledger = LocalDigests::new();
         assert!(ledger.learn(2, of_slice(&plan, 2, &[1; 952])));
         assert!(ledger.learn(0, of_slice(&plan, 0, &[1; 1024])));
         assert_eq!(ledger.file_digest(&plan), None);
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_slice_that_reads_differently_is_noticed() {
         let plan = Plan::new(None, Some(1024), Some(3000)).unwrap();
-        let ledger = Ledger::new();
+        let ledger = LocalDigests::new();
         assert!(ledger.learn(0, of_slice(&plan, 0, &[1; 1024])));
         assert!(ledger.learn(0, of_slice(&plan, 0, &[1; 1024])));
         assert!(!ledger.learn(0, of_slice(&plan, 0, &[2; 1024])));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn nothing_is_settled_after_a_loss() {
-        let ledger = Ledger::new();
+        let ledger = LocalDigests::new();
         ledger.settle(3);
         assert!(ledger.is_settled(3) && !ledger.is_settled(2) && !ledger.is_settled(4));
         ledger.unsettle();

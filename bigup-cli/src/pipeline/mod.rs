@@ -6,14 +6,14 @@
 //! It uses sources and the client. The order of an upload's questions is not decided here.
 
 use crate::client::CallError;
-use crate::client::requests::{Remote, Sending};
-use crate::client::server_digests::HeldDigests;
-use crate::pipeline::buffers::Pool;
-use crate::pipeline::concurrency::Lanes;
-use crate::pipeline::local_digests::Ledger;
-use crate::pipeline::reader::{Feed, Slice};
-use crate::pipeline::slow_line::Gauge;
-use crate::stop::{Halt, Verdict};
+use crate::client::requests::{OutgoingSlice, UploadRequests};
+use crate::client::server_digests::ServerDigests;
+use crate::pipeline::buffers::Buffers;
+use crate::pipeline::concurrency::Concurrency;
+use crate::pipeline::local_digests::LocalDigests;
+use crate::pipeline::reader::{Slice, SliceReader};
+use crate::pipeline::slow_line::SlowLineDetector;
+use crate::stop::{RoundStop, StopReason};
 use anyhow::{anyhow, bail};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::native::ErrorCode;
@@ -31,22 +31,22 @@ pub mod slice_size;
 pub mod slow_line;
 
 /// What the senders work on.
-pub struct Work<'a> {
+pub struct RoundWork<'a> {
     /// The upload.
-    pub remote: &'a Remote<'a>,
+    pub remote: &'a UploadRequests<'a>,
     /// How it is cut.
     pub plan: &'a Plan,
     /// Slices that are to be sent only where their content differs.
-    pub held: &'a HeldDigests,
+    pub held: &'a ServerDigests,
     /// Where our digests are noted.
-    pub ledger: &'a Ledger,
+    pub ledger: &'a LocalDigests,
     /// How fast slices leave.
-    pub gauge: &'a Gauge,
+    pub gauge: &'a SlowLineDetector,
 }
 
 /// How a round ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum RoundEnd {
     /// All slices are stored.
     Sent,
     /// The server says that the file is finished, with this digest if it says so; some slices may not have been sent.
@@ -69,13 +69,13 @@ pub struct TooLarge(String);
 
 /// What the senders of one round share.
 struct Round<'a> {
-    work: &'a Work<'a>,
-    lanes: &'a Lanes,
+    work: &'a RoundWork<'a>,
+    lanes: &'a Concurrency,
     /// Most senders.
     most: usize,
     slices: Receiver<Slice>,
-    pool: &'a Pool,
-    halt: &'a Halt,
+    pool: &'a Buffers,
+    halt: &'a RoundStop,
     at_work: AtomicUsize,
 }
 
@@ -83,8 +83,13 @@ struct Round<'a> {
 ///
 /// # Errors
 /// A slice could not be read or sent; [`Overtaken`] where another push may be at work on the upload.
-pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: &Lanes) -> anyhow::Result<Ended> {
-    let halt = Halt::new();
+pub fn run(
+    work: &RoundWork<'_>,
+    feed: &mut dyn SliceReader,
+    pool: &Buffers,
+    lanes: &Concurrency,
+) -> anyhow::Result<RoundEnd> {
+    let halt = RoundStop::new();
     let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size());
     let most = lanes.most(work.plan.slice_size.unwrap_or(0));
     let round = Round { work, lanes, most, slices, pool, halt: &halt, at_work: AtomicUsize::new(0) };
@@ -97,20 +102,20 @@ pub fn run(work: &Work<'_>, feed: &mut dyn Feed, pool: &Pool, lanes: &Lanes) -> 
     let senders = round.senders();
     drop(round);
     match halt.into_verdict() {
-        None => Ok(Ended::Sent),
-        Some(Verdict::Finished(digest)) => Ok(Ended::Finished(digest)),
-        Some(Verdict::Lost) => Ok(Ended::Lost),
-        Some(Verdict::TooSlow) => Ok(Ended::TooSlow(work.gauge.fitting(senders))),
-        Some(Verdict::Failed(error)) => Err(error),
+        None => Ok(RoundEnd::Sent),
+        Some(StopReason::Finished(digest)) => Ok(RoundEnd::Finished(digest)),
+        Some(StopReason::Lost) => Ok(RoundEnd::Lost),
+        Some(StopReason::TooSlow) => Ok(RoundEnd::TooSlow(work.gauge.fitting(senders))),
+        Some(StopReason::Failed(error)) => Err(error),
     }
 }
 
-fn read_all(feed: &mut dyn Feed, queue: Sender<Slice>, pool: &Pool, halt: &Halt) {
+fn read_all(feed: &mut dyn SliceReader, queue: Sender<Slice>, pool: &Buffers, halt: &RoundStop) {
     loop {
         let slice = match feed.next(pool, halt.signal()) {
             Ok(Some(slice)) => slice,
             Ok(None) => return,
-            Err(error) => return halt.raise(Verdict::Failed(error)),
+            Err(error) => return halt.raise(StopReason::Failed(error)),
         };
         crossbeam_channel::select! {
             // The senders never go before the queue is closed, unless they panic: then nobody is left to fail.
@@ -149,7 +154,7 @@ impl Round<'_> {
             match self.send(&slice) {
                 Ok(None) => {}
                 Ok(Some(verdict)) => self.halt.raise(verdict),
-                Err(error) => self.halt.raise(Verdict::Failed(error)),
+                Err(error) => self.halt.raise(StopReason::Failed(error)),
             }
             self.pool.give_back(slice.bytes);
             if self.is_one_too_many() {
@@ -160,7 +165,7 @@ impl Round<'_> {
     }
 
     /// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
-    fn send(&self, slice: &Slice) -> anyhow::Result<Option<Verdict>> {
+    fn send(&self, slice: &Slice) -> anyhow::Result<Option<StopReason>> {
         let work = self.work;
         let Slice { id, digest: own, bytes } = slice;
         let (id, own, len) = (*id, *own, bytes.len() as u64);
@@ -169,14 +174,14 @@ impl Round<'_> {
         }
         let held = work.held.has(work.plan, id, own, bytes);
         let watch = |left| work.gauge.left(left, len, self.senders());
-        let sending = Sending { id, offset: work.plan.offset_of(id), digest: own, bytes };
+        let sending = OutgoingSlice { id, offset: work.plan.offset_of(id), digest: own, bytes };
         let answer = if held { None } else { Some(work.remote.put(&sending, self.halt.signal(), &watch)) };
         let verdict = match answer.transpose() {
             Ok(answer) => answer
                 .filter(|answer| answer.is_uploaded == 1)
-                .map(|answer| Verdict::Finished(answer.file_digest.and_then(|digest| digest.parse().ok()))),
-            Err(CallError::Stopped) => return Ok(work.gauge.is_too_slow().then_some(Verdict::TooSlow)),
-            Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(Verdict::Lost)),
+                .map(|answer| StopReason::Finished(answer.file_digest.and_then(|digest| digest.parse().ok()))),
+            Err(CallError::Stopped) => return Ok(work.gauge.is_too_slow().then_some(StopReason::TooSlow)),
+            Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(StopReason::Lost)),
             Err(error) => return Err(explained(work, id, &error)),
         };
         work.gauge.stored();
@@ -192,7 +197,7 @@ impl Round<'_> {
     }
 }
 
-fn explained(work: &Work<'_>, id: u64, error: &CallError) -> anyhow::Error {
+fn explained(work: &RoundWork<'_>, id: u64, error: &CallError) -> anyhow::Error {
     match error.code() {
         Some(ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Exists) => {
             Overtaken(format!("slice {id} was refused, another push took over: {error}")).into()

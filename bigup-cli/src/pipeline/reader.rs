@@ -1,8 +1,8 @@
 //! What the reader reads: the slices of a source of known size.
 
-use crate::client::requests::Remote;
-use crate::client::server_digests::HeldDigests;
-use crate::pipeline::buffers::Pool;
+use crate::client::requests::UploadRequests;
+use crate::client::server_digests::ServerDigests;
+use crate::pipeline::buffers::Buffers;
 use crate::source::{Source, read_pieces, reads_differently};
 use crate::stop::StopSignal;
 use anyhow::Context;
@@ -23,22 +23,22 @@ pub struct Slice {
 }
 
 /// Gives slices, one after the other.
-pub trait Feed {
+pub trait SliceReader {
     /// The next slice, in a buffer of `pool`; None at the end or when stopped.
     ///
     /// # Errors
     /// It cannot be read, or the source changed; then none of it may be sent.
-    fn next(&mut self, pool: &Pool, stop: &StopSignal) -> anyhow::Result<Option<Slice>>;
+    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> anyhow::Result<Option<Slice>>;
 }
 
 /// Hashes a file whose slices are given in order but do not join.
 pub struct WholeHash(Option<SliceHasher>);
 
 /// Some of the slices of a source.
-pub struct SourceFeed<'a> {
+pub struct SourceReader<'a> {
     source: &'a dyn Source,
     plan: &'a Plan,
-    remote: &'a Remote<'a>,
+    remote: &'a UploadRequests<'a>,
     ids: Vec<u64>,
     /// Digests of the first so many of them, as they were read.
     read: Vec<SliceDigest>,
@@ -65,11 +65,16 @@ impl WholeHash {
     }
 }
 
-impl<'a> SourceFeed<'a> {
+impl<'a> SourceReader<'a> {
     /// The slices `ids` of `source` cut by `plan`; `ids` ascend. `remote` knows the digests of those that are held.
-    pub fn new(source: &'a dyn Source, plan: &'a Plan, ids: Vec<u64>, remote: &'a Remote<'a>) -> SourceFeed<'a> {
+    pub fn new(
+        source: &'a dyn Source,
+        plan: &'a Plan,
+        ids: Vec<u64>,
+        remote: &'a UploadRequests<'a>,
+    ) -> SourceReader<'a> {
         let all = plan.slice_num == Some(ids.len() as u64);
-        SourceFeed { source, plan, remote, ids, read: vec![], hash: WholeHash::new(plan, all) }
+        SourceReader { source, plan, remote, ids, read: vec![], hash: WholeHash::new(plan, all) }
     }
 
     fn place_of(&self, id: u64) -> anyhow::Result<(u64, u64)> {
@@ -86,7 +91,7 @@ impl<'a> SourceFeed<'a> {
         }
         self.remote.observer.doing("reading it again, since its attributes changed");
         let all = 0..self.plan.slice_num.unwrap_or(0);
-        let held = HeldDigests::fetch(self.remote, all.clone().filter(|id| self.ids.binary_search(id).is_err()))?;
+        let held = ServerDigests::fetch(self.remote, all.clone().filter(|id| self.ids.binary_search(id).is_err()))?;
         for id in all {
             let read = self.ids.binary_search(&id).ok().and_then(|at| self.read.get(at).copied());
             // What is neither will be asked for, and read then.
@@ -107,8 +112,8 @@ impl<'a> SourceFeed<'a> {
     }
 }
 
-impl Feed for SourceFeed<'_> {
-    fn next(&mut self, pool: &Pool, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
+impl SliceReader for SourceReader<'_> {
+    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
         let Some(id) = self.ids.get(self.read.len()).copied() else { return Ok(None) };
         let (offset, len) = self.place_of(id)?;
         let Some(mut bytes) = pool.take(len, stop).map_err(anyhow::Error::msg)? else { return Ok(None) };

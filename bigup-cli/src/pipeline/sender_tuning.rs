@@ -24,7 +24,7 @@ const RESTS: (u32, u32) = (3, 16);
 
 /// The number of senders, and what was found out about it.
 #[derive(Debug)]
-pub struct Width {
+pub struct SenderTuning {
     now: usize,
     most: usize,
     state: State,
@@ -61,20 +61,20 @@ struct Measure {
     bytes: u64,
 }
 
-impl Width {
+impl SenderTuning {
     /// Begins with `first` senders; there may be up to `most` of them, at least 1.
-    pub fn new(first: usize, most: usize) -> Width {
+    pub fn new(first: usize, most: usize) -> SenderTuning {
         let most = most.max(1);
         let now = first.clamp(1, most);
         let state = State::Rests(0);
         let measure = Measure { skip: now, ..Measure::default() };
-        Width { now, most, state, rest: RESTS.0, is_wider_next: true, is_young: true, measure }
+        SenderTuning { now, most, state, rest: RESTS.0, is_wider_next: true, is_young: true, measure }
     }
 
     /// Begins with `first` senders after all, if nothing was measured yet.
     pub fn begin_with(&mut self, first: usize) {
         if self.is_young && self.measure.since.is_none() && matches!(self.state, State::Rests(_)) {
-            *self = Width::new(first, self.most);
+            *self = SenderTuning::new(first, self.most);
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
 
     /// Sends slices of a mebibyte for a while; the width at the end, and what was carried in the last third, in bytes a
     /// second.
-    fn push(width: &mut Width, line: Line, time: Duration) -> (usize, f64) {
+    fn push(width: &mut SenderTuning, line: Line, time: Duration) -> (usize, f64) {
         let mut ends = BinaryHeap::new();
         let (mut now, mut late) = (Duration::ZERO, 0);
         while now < time {
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_lossy_line_is_filled_by_many() {
         let line = Line { all: mbit(500.0), each: mbit(15.0), answer: Duration::from_millis(100) };
-        let mut width = Width::new(4, MOST);
+        let mut width = SenderTuning::new(4, MOST);
         let (ends, carried) = push(&mut width, line, Duration::from_secs(20));
         assert!(ends >= 32 && carried >= 0.85 * line.all, "{ends} senders carry {carried}");
     }
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_line_that_one_fills_keeps_few() {
         let line = Line { all: mbit(400.0), each: mbit(400.0), answer: Duration::ZERO };
-        let mut width = Width::new(4, MOST);
+        let mut width = SenderTuning::new(4, MOST);
         let (ends, carried) = push(&mut width, line, Duration::from_secs(120));
         assert!(ends <= 4 && carried >= 0.95 * line.all, "{ends} senders carry {carried}");
     }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_line_that_gets_better_is_noticed() {
         let line = Line { all: mbit(100.0), each: mbit(25.0), answer: Duration::from_millis(20) };
-        let mut width = Width::new(4, MOST);
+        let mut width = SenderTuning::new(4, MOST);
         let (before, _) = push(&mut width, line, Duration::from_secs(60));
         let (after, carried) = push(&mut width, Line { all: mbit(400.0), ..line }, Duration::from_secs(120));
         assert!(before <= 6 && after >= 12 && carried >= 0.8 * mbit(400.0), "{before}, {after} carry {carried}");
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn it_stays_between_one_and_the_most() {
         for (first, most) in [(0, 0), (9, 3), (1, 1)] {
-            let mut width = Width::new(first, most);
+            let mut width = SenderTuning::new(first, most);
             let line = Line { all: mbit(100.0), each: mbit(1.0), answer: Duration::ZERO };
             push(&mut width, line, Duration::from_secs(600));
             assert!((1..=most.max(1)).contains(&width.now()), "{first} {most}");
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn nothing_is_decided_by_what_was_under_way() {
-        let mut width = Width::new(4, MOST);
+        let mut width = SenderTuning::new(4, MOST);
         // The first senders' slices take the time that it takes to get up to speed.
         for i in 0..8 {
             width.stored(Duration::from_secs(10 + i), MIB);

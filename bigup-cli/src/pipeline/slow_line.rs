@@ -22,8 +22,8 @@ const SMALLEST: u64 = 64 << 10;
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// Watches what leaves. Shared by the senders.
-pub struct Gauge {
-    seen: Mutex<Seen>,
+pub struct SlowLineDetector {
+    seen: Mutex<Sent>,
     /// Nothing is to be judged, or not any more.
     is_over: AtomicBool,
     is_too_slow: AtomicBool,
@@ -31,17 +31,17 @@ pub struct Gauge {
 
 /// What left so far, and how long that took.
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct Sent {
     bytes: u64,
     time: Duration,
     last: Option<Instant>,
 }
 
-impl Gauge {
+impl SlowLineDetector {
     /// Nothing left yet. Nothing is judged unless `judges`.
-    pub fn new(judges: bool) -> Gauge {
+    pub fn new(judges: bool) -> SlowLineDetector {
         let is_over = AtomicBool::new(!judges);
-        Gauge { seen: Mutex::default(), is_over, is_too_slow: AtomicBool::new(false) }
+        SlowLineDetector { seen: Mutex::default(), is_over, is_too_slow: AtomicBool::new(false) }
     }
 
     /// A slice was stored: from here on slices are worth more than their size.
@@ -60,7 +60,7 @@ impl Gauge {
         !self.is_too_slow()
     }
 
-    fn note(&self, bytes: u64, now: Instant) -> Seen {
+    fn note(&self, bytes: u64, now: Instant) -> Sent {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = seen.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         seen.time += pause.min(LONGEST_PAUSE);
@@ -80,7 +80,7 @@ impl Gauge {
     }
 }
 
-impl Seen {
+impl Sent {
     /// Bytes a second that each sender sends.
     fn rate(&self, senders: usize) -> f64 {
         self.bytes as f64 / senders.max(1) as f64 / self.time.as_secs_f64().max(0.001)
@@ -100,8 +100,8 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn seen(seconds: u64, bytes: u64) -> Seen {
-        Seen { bytes, time: Duration::from_secs(seconds), last: None }
+    fn seen(seconds: u64, bytes: u64) -> Sent {
+        Sent { bytes, time: Duration::from_secs(seconds), last: None }
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn silence_is_not_slowness() {
-        let (gauge, began) = (Gauge::new(true), Instant::now());
+        let (gauge, began) = (SlowLineDetector::new(true), Instant::now());
         gauge.note(MIB, began);
         let seen = gauge.note(MIB, began + Duration::from_secs(60));
         assert_eq!((seen.bytes, seen.time), (2 * MIB, LONGEST_PAUSE));
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_never_given_up() {
-        let gauge = Gauge::new(true);
+        let gauge = SlowLineDetector::new(true);
         gauge.note(1, Instant::now() - Duration::from_secs(100));
         assert!(!gauge.left(1, u64::MAX, 1));
         gauge.stored();
         assert!(!gauge.is_too_slow() && gauge.left(1, u64::MAX, 1));
-        assert!(Gauge::new(false).left(1, u64::MAX, 1));
+        assert!(SlowLineDetector::new(false).left(1, u64::MAX, 1));
     }
 }

@@ -88,7 +88,7 @@ impl Fingerprint {
 
 /// The fingerprint of a file, taken so that a change from now on gives it another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub struct SettledFingerprint {
     /// The fingerprint.
     pub fingerprint: Fingerprint,
     /// Whether it can be believed. False: somebody may write to the file through a memory map, which moves no time there.
@@ -102,7 +102,7 @@ pub struct Settled {
 ///
 /// # Errors
 /// It cannot be looked at, or changes again and again.
-pub fn settled(file: &File) -> io::Result<Settled> {
+pub fn settled(file: &File) -> io::Result<SettledFingerprint> {
     let mut before = Fingerprint::of(&file.metadata()?);
     for _ in 0..LOOKS {
         std::thread::sleep(before.settles_in());
@@ -111,7 +111,10 @@ pub fn settled(file: &File) -> io::Result<Settled> {
         let is_synced = !has_writers || file.sync_data().is_ok();
         let fingerprint = Fingerprint::of(&file.metadata()?);
         if fingerprint == before && fingerprint.settles_in().is_zero() {
-            return Ok(Settled { fingerprint, is_certain: is_synced && !(has_writers && is_in_memory(file)) });
+            return Ok(SettledFingerprint {
+                fingerprint,
+                is_certain: is_synced && !(has_writers && is_in_memory(file)),
+            });
         }
         before = fingerprint;
     }

@@ -6,7 +6,7 @@
 //!
 //! Only what is read lives here. No connection and no protocol comes in.
 
-use crate::source::fingerprint::{Fingerprint, Settled};
+use crate::source::fingerprint::{Fingerprint, SettledFingerprint};
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceHasher};
 use std::fs::File;
@@ -99,7 +99,7 @@ impl LocalFile {
         }
         let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
         let canonical = path.canonicalize().with_context(|| format!("cannot find {shown}"))?;
-        let Settled { fingerprint, is_certain } =
+        let SettledFingerprint { fingerprint, is_certain } =
             fingerprint::settled(&file).with_context(|| format!("cannot look at {shown}"))?;
         let token = if is_certain { token(&canonical, &fingerprint) } else { random_token() };
         let (known, doubts) = (Mutex::new(fingerprint), AtomicU64::new(0));

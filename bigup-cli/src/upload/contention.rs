@@ -5,12 +5,12 @@
 //! the file was changed, falls silent; then the server lets us go on with it.
 
 use crate::client::CallError;
-use crate::client::requests::Remote;
-use crate::client::server_digests::{HeldDigests, digest_like, ids_below};
+use crate::client::requests::UploadRequests;
+use crate::client::server_digests::{ServerDigests, digest_like, ids_below};
 use crate::pipeline::slice_size;
 use crate::source::Source;
 use anyhow::{Context, bail};
-use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use std::collections::HashSet;
 use std::thread;
@@ -24,8 +24,8 @@ const POLL_LIMITS: (Duration, Duration) = (Duration::from_millis(200), Duration:
 
 /// What we saw of the other push so far.
 #[derive(Default)]
-pub struct Rival {
-    seen: Option<UploadAnswer>,
+pub struct Contention {
+    seen: Option<UploadResponse>,
     equal: HashSet<u64>,
     /// How its content differs from ours, where it does.
     difference: Option<String>,
@@ -33,7 +33,7 @@ pub struct Rival {
     moves: bool,
 }
 
-impl Rival {
+impl Contention {
     /// Waits a while because of `busy`; afterwards it is time to ask again whether it is our turn.
     ///
     /// `source` is ours, where it can be read at any place: then what the server holds is compared with it.
@@ -42,7 +42,7 @@ impl Rival {
     /// The other content differs from ours, or nothing moved for too long.
     pub fn wait_turn(
         &mut self,
-        remote: &Remote<'_>,
+        remote: &UploadRequests<'_>,
         source: Option<&dyn Source>,
         busy: &CallError,
     ) -> anyhow::Result<()> {
@@ -70,10 +70,10 @@ impl Rival {
     }
 
     /// Renews patience where the other push moves.
-    fn watch(&mut self, remote: &Remote<'_>, answer: &UploadAnswer, busy: &CallError) -> anyhow::Result<()> {
-        let marks = |answer: &UploadAnswer| (answer.held(), answer.curr_merge_slice_id);
+    fn watch(&mut self, remote: &UploadRequests<'_>, answer: &UploadResponse, busy: &CallError) -> anyhow::Result<()> {
+        let marks = |answer: &UploadResponse| (answer.held(), answer.curr_merge_slice_id);
         self.moves |= self.seen.as_ref().is_some_and(|seen| seen.held() != answer.held());
-        let cut = |answer: &UploadAnswer| (answer.slice_size, answer.file_size);
+        let cut = |answer: &UploadResponse| (answer.slice_size, answer.file_size);
         if self.seen.as_ref().is_some_and(|seen| cut(seen) != cut(answer)) {
             self.equal.clear();
             self.difference = None;
@@ -89,9 +89,9 @@ impl Rival {
     /// Compares the held slices that were not compared yet; says how the other content differs from ours, if it does.
     fn compare(
         &mut self,
-        remote: &Remote<'_>,
+        remote: &UploadRequests<'_>,
         source: &dyn Source,
-        answer: &UploadAnswer,
+        answer: &UploadResponse,
     ) -> anyhow::Result<Option<String>> {
         let Some(slice_size) = answer.slice_size else { return Ok(None) };
         if let Some(theirs) = answer.file_size.filter(|size| *size != source.size()) {
@@ -103,7 +103,7 @@ impl Rival {
         let held = answer.held();
         let new: Vec<u64> =
             ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)).filter(|id| !self.equal.contains(id)).collect();
-        let digests = HeldDigests::fetch(remote, new.iter().copied())?;
+        let digests = ServerDigests::fetch(remote, new.iter().copied())?;
         let mut bytes = slice_size::buffer(slice_size.min(source.size())).map_err(anyhow::Error::msg)?;
         for id in new {
             if let Some(digest) = digests.get(id) {

@@ -1,10 +1,10 @@
 //! The end of a push: everything is sent, the server merges and publishes.
 
-use crate::client::requests::Remote;
+use crate::client::requests::UploadRequests;
 use anyhow::{anyhow, bail};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::printable;
-use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,19 +16,19 @@ pub const WAIT_SECS: u64 = 25;
 const SOON: Duration = Duration::from_millis(500);
 
 /// How we waited at last.
-pub enum Ending {
+pub enum Finish {
     /// The file stands, whole and synced.
-    Finished(UploadAnswer),
+    Finished(UploadResponse),
     /// Slices are missing, or the upload is another one now.
-    Missing(UploadAnswer),
+    Missing(UploadResponse),
 }
 
 /// Waits until the file is finished or slices turn out to be missing.
 ///
 /// # Errors
 /// Refused, no answer, or nothing got better for too long.
-pub fn wait(remote: &Remote<'_>, plan: &Plan) -> anyhow::Result<Ending> {
-    let mut before: Option<UploadAnswer> = None;
+pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> anyhow::Result<Finish> {
+    let mut before: Option<UploadResponse> = None;
     remote.patience.renew();
     loop {
         let asked = Instant::now();
@@ -41,10 +41,10 @@ pub fn wait(remote: &Remote<'_>, plan: &Plan) -> anyhow::Result<Ending> {
             answer => answer.map_err(|error| anyhow!("waiting for the merge: {error}"))?,
         };
         if answer.is_uploaded == 1 {
-            return Ok(Ending::Finished(answer));
+            return Ok(Finish::Finished(answer));
         }
         if is_missing_something(&answer, plan) {
-            return Ok(Ending::Missing(answer));
+            return Ok(Finish::Missing(answer));
         }
         tell(remote, before.as_ref(), &answer);
         if before.as_ref().is_none_or(|before| moved_on(before, &answer)) {
@@ -73,21 +73,21 @@ pub fn confirmed(own: Option<Digest>, said: Option<Digest>) -> anyhow::Result<Op
 }
 
 /// `: why`, where the server said why it stopped merging.
-pub fn because(answer: &UploadAnswer) -> String {
+pub fn because(answer: &UploadResponse) -> String {
     answer.last_error.as_ref().map(|why| format!(": {}", printable(why))).unwrap_or_default()
 }
 
-fn is_missing_something(answer: &UploadAnswer, plan: &Plan) -> bool {
+fn is_missing_something(answer: &UploadResponse, plan: &Plan) -> bool {
     let held = answer.held();
     let recut = answer.slice_size.is_some() && answer.slice_size != plan.slice_size;
     recut || (0..plan.slice_num.unwrap_or(0)).any(|id| !held.contains(id))
 }
 
-fn moved_on(before: &UploadAnswer, now: &UploadAnswer) -> bool {
+fn moved_on(before: &UploadResponse, now: &UploadResponse) -> bool {
     before.curr_merge_slice_id != now.curr_merge_slice_id
 }
 
-fn tell(remote: &Remote<'_>, before: Option<&UploadAnswer>, now: &UploadAnswer) {
+fn tell(remote: &UploadRequests<'_>, before: Option<&UploadResponse>, now: &UploadResponse) {
     let merged = now.curr_merge_slice_id.unwrap_or(0);
     remote.observer.doing(&format!("merging, {merged} of {} slices", now.slice_num.unwrap_or(0)));
     if let Some(why) = &now.last_error
@@ -103,8 +103,8 @@ mod tests {
     use bigup_core::protocol::digest::of_bytes;
     use bigup_core::protocol::ranges::SliceRanges;
 
-    fn holding(end: u64, slice_size: Option<u64>) -> UploadAnswer {
-        UploadAnswer { slice_ranges_uploaded: Some(SliceRanges::up_to(end)), slice_size, ..UploadAnswer::default() }
+    fn holding(end: u64, slice_size: Option<u64>) -> UploadResponse {
+        UploadResponse { slice_ranges_uploaded: Some(SliceRanges::up_to(end)), slice_size, ..UploadResponse::default() }
     }
 
     #[test]

@@ -6,24 +6,24 @@
 //! It uses sources, the client and the pipeline. No terminal and no flag comes in here.
 
 use crate::client::observer::Observer;
-use crate::client::requests::Remote;
-use crate::client::retry::Patience;
-use crate::client::server_digests::{HeldDigests, ids_below};
+use crate::client::requests::UploadRequests;
+use crate::client::retry::RetryPolicy;
+use crate::client::server_digests::{ServerDigests, ids_below};
 use crate::client::{CallError, Client};
-use crate::pipeline::buffers::Pool;
-use crate::pipeline::concurrency::{FAR, Lanes};
-use crate::pipeline::local_digests::Ledger;
-use crate::pipeline::reader::SourceFeed;
+use crate::pipeline::buffers::Buffers;
+use crate::pipeline::concurrency::{Concurrency, FAR};
+use crate::pipeline::local_digests::LocalDigests;
+use crate::pipeline::reader::SourceReader;
 use crate::pipeline::slice_size::{not_too_many, slice_size_for};
-use crate::pipeline::slow_line::Gauge;
-use crate::pipeline::{self, Ended, Overtaken, TooLarge, Work};
+use crate::pipeline::slow_line::SlowLineDetector;
+use crate::pipeline::{self, Overtaken, RoundEnd, RoundWork, TooLarge};
 use crate::source::{Source, hash_all, reads_differently};
-use crate::upload::contention::Rival;
-use crate::upload::finish::{Ending, WAIT_SECS, because, confirmed};
+use crate::upload::contention::Contention;
+use crate::upload::finish::{Finish, WAIT_SECS, because, confirmed};
 use anyhow::{Context as _, anyhow, bail};
 use bigup_core::protocol::digest::{Digest, of_bytes, of_slice};
 use bigup_core::protocol::name::{FileName, printable};
-use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::{MIB, show_size};
 
@@ -33,7 +33,7 @@ pub mod stream;
 
 /// How a push ended well.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Done {
+pub struct Uploaded {
     /// Bytes of the file.
     pub file_size: u64,
     /// Its digest, where anybody told.
@@ -51,15 +51,15 @@ const SMALL: u64 = MIB;
 const FUTILE_ROUNDS: u32 = 5;
 
 /// What the push of a file works with.
-pub struct Context<'a> {
+pub struct PushContext<'a> {
     /// The server.
     pub client: &'a Client,
     /// What is shown of it.
     pub observer: &'a dyn Observer,
     /// How long to go on.
-    pub patience: &'a Patience,
+    pub patience: &'a RetryPolicy,
     /// Threads and queue.
-    pub lanes: &'a Lanes,
+    pub lanes: &'a Concurrency,
     /// The slice size that the user asked for, in bytes.
     pub slice_size: Option<u64>,
     /// Whether finished files of other content are to be replaced.
@@ -67,19 +67,19 @@ pub struct Context<'a> {
 }
 
 /// What the server says to the first question.
-pub enum Opened {
+pub enum OpenState {
     /// The file is finished, and ours.
-    Finished(Done),
+    Finished(Uploaded),
     /// This is held.
-    Unfinished(UploadAnswer),
+    Unfinished(UploadResponse),
 }
 
 /// One file at work.
-struct Upload<'a> {
-    cx: &'a Context<'a>,
+struct FilePush<'a> {
+    cx: &'a PushContext<'a>,
     source: &'a dyn Source,
-    remote: Remote<'a>,
-    ledger: Ledger,
+    remote: UploadRequests<'a>,
+    ledger: LocalDigests,
     /// How the file is cut; None before the server said.
     plan: Option<Plan>,
     rounds: Rounds,
@@ -108,14 +108,14 @@ pub fn is_small(size: u64, slice_size: Option<u64>) -> bool {
 ///
 /// # Errors
 /// Whatever is in the way, in words for the user.
-pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, source: &'a dyn Source) -> anyhow::Result<Done> {
+pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, source: &'a dyn Source) -> anyhow::Result<Uploaded> {
     let size = source.size();
     let is_small = size > 0 && is_small(size, cx.slice_size);
     let slice_size = cx.slice_size_for(Some(size))?;
     let remote = cx.remote(name, source.token(), Some(size), slice_size);
-    let (ledger, rounds) = (Ledger::new(), Rounds::default());
+    let (ledger, rounds) = (LocalDigests::new(), Rounds::default());
     let may_recut = cx.slice_size.is_none();
-    let mut upload = Upload { cx, source, remote, ledger, plan: None, rounds, sent: false, may_recut, begun: false };
+    let mut upload = FilePush { cx, source, remote, ledger, plan: None, rounds, sent: false, may_recut, begun: false };
     let result = if is_small { upload.at_once() } else { upload.in_slices() };
     if result.is_err() && upload.begun {
         upload.remote.leave();
@@ -123,10 +123,16 @@ pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, source: &'a dyn Source)
     result
 }
 
-impl<'a> Context<'a> {
+impl<'a> PushContext<'a> {
     /// The questions about a file.
-    pub fn remote(&self, name: &'a FileName, token: &str, file_size: Option<u64>, slice_size: u64) -> Remote<'a> {
-        Remote {
+    pub fn remote(
+        &self,
+        name: &'a FileName,
+        token: &str,
+        file_size: Option<u64>,
+        slice_size: u64,
+    ) -> UploadRequests<'a> {
+        UploadRequests {
             client: self.client,
             observer: self.observer,
             patience: self.patience,
@@ -151,7 +157,7 @@ impl<'a> Context<'a> {
 
     /// How an upload that begins by `answer` should be cut instead, in bytes of a slice: as the user says, or as fits the
     /// server's distance, now that it is known. None: it is cut well, or nothing can be done about it.
-    pub fn better_cut(&self, file_size: Option<u64>, answer: &UploadAnswer) -> Option<u64> {
+    pub fn better_cut(&self, file_size: Option<u64>, answer: &UploadResponse) -> Option<u64> {
         if self.is_far() {
             self.lanes.reach_far();
         }
@@ -175,9 +181,9 @@ impl<'a> Context<'a> {
     }
 }
 
-impl Upload<'_> {
+impl FilePush<'_> {
     /// All in one request.
-    fn at_once(&mut self) -> anyhow::Result<Done> {
+    fn at_once(&mut self) -> anyhow::Result<Uploaded> {
         let size = self.source.size();
         let plan = Plan::new(Some(1), Some(size), Some(size))?;
         let mut bytes = vec![0; size as usize];
@@ -190,7 +196,7 @@ impl Upload<'_> {
         self.plan = Some(plan);
         let digest = of_slice(&plan, 0, &bytes);
         self.ledger.set_whole(digest.digest);
-        let mut rival = Rival::default();
+        let mut rival = Contention::default();
         let answer = loop {
             match self.remote.put_file(digest, &bytes, self.cx.replace) {
                 Ok(answer) => break answer,
@@ -211,19 +217,19 @@ impl Upload<'_> {
         }
         let said = answer.file_digest.and_then(|digest| digest.parse().ok());
         let file_digest = confirmed(Some(digest.digest), said)?;
-        Ok(Done { file_size: size, file_digest, already: answer.held, at_once: true })
+        Ok(Uploaded { file_size: size, file_digest, already: answer.held, at_once: true })
     }
 
     /// Asks first, then sends what is missing.
-    fn in_slices(&mut self) -> anyhow::Result<Done> {
+    fn in_slices(&mut self) -> anyhow::Result<Uploaded> {
         let mut answer = match self.open()? {
-            Opened::Finished(done) => return Ok(done),
-            Opened::Unfinished(answer) => answer,
+            OpenState::Finished(done) => return Ok(done),
+            OpenState::Unfinished(answer) => answer,
         };
         if let Some(slice_size) = self.cx.better_cut(Some(self.source.size()), &answer) {
             answer = match self.recut(slice_size)? {
-                Opened::Finished(done) => return Ok(done),
-                Opened::Unfinished(answer) => answer,
+                OpenState::Finished(done) => return Ok(done),
+                OpenState::Unfinished(answer) => answer,
             };
         }
         loop {
@@ -237,23 +243,23 @@ impl Upload<'_> {
                     Some(self.recut(slice_size)?)
                 }
                 ended => match ended? {
-                    Ended::TooSlow(slice_size) => {
+                    RoundEnd::TooSlow(slice_size) => {
                         // Once: whatever the server says to it.
                         self.may_recut = false;
                         Some(self.recut(not_too_many(slice_size, self.source.size()))?)
                     }
-                    Ended::Lost => Some(self.begin_anew()?),
+                    RoundEnd::Lost => Some(self.begin_anew()?),
                     // Somebody may move it away before we could ask for it.
-                    Ended::Finished(Some(said)) => {
+                    RoundEnd::Finished(Some(said)) => {
                         let own = self.own_digest()?;
                         return Ok(self.done(confirmed(Some(own), Some(said))?));
                     }
-                    Ended::Sent | Ended::Finished(None) => None,
+                    RoundEnd::Sent | RoundEnd::Finished(None) => None,
                 },
             };
             match opened {
-                Some(Opened::Finished(done)) => return Ok(done),
-                Some(Opened::Unfinished(next)) => {
+                Some(OpenState::Finished(done)) => return Ok(done),
+                Some(OpenState::Unfinished(next)) => {
                     answer = next;
                     continue;
                 }
@@ -263,14 +269,14 @@ impl Upload<'_> {
                 self.remote.file_digest = Some(self.own_digest()?);
             }
             match finish::wait(&self.remote, &plan)? {
-                Ending::Finished(answer) => return self.finished(&answer),
-                Ending::Missing(next) => answer = next,
+                Finish::Finished(answer) => return self.finished(&answer),
+                Finish::Missing(next) => answer = next,
             }
         }
     }
 
     /// Begins again, with nothing of ours held.
-    fn begin_anew(&mut self) -> anyhow::Result<Opened> {
+    fn begin_anew(&mut self) -> anyhow::Result<OpenState> {
         self.ledger.unsettle();
         self.open()
     }
@@ -291,7 +297,7 @@ impl Upload<'_> {
     }
 
     /// Begins again with slices of `slice_size` bytes, which the server takes over unless it holds something by now.
-    fn recut(&mut self, slice_size: u64) -> anyhow::Result<Opened> {
+    fn recut(&mut self, slice_size: u64) -> anyhow::Result<OpenState> {
         log::debug!("{}: asks for slices of {slice_size} bytes", self.remote.name);
         (self.remote.slice_size, self.remote.recut) = (slice_size, true);
         self.open()
@@ -309,8 +315,8 @@ impl Upload<'_> {
     }
 
     /// Begins the upload, or goes on with it; waits for others and settles what to do about a finished file.
-    fn open(&mut self) -> anyhow::Result<Opened> {
-        let mut rival = Rival::default();
+    fn open(&mut self) -> anyhow::Result<OpenState> {
+        let mut rival = Contention::default();
         // Not before the finished file is known to be another one.
         self.remote.replace = false;
         // Nothing is to be sent of an empty file: it is finished as soon as it is begun.
@@ -319,14 +325,14 @@ impl Upload<'_> {
             match self.remote.ask(wait) {
                 Ok(answer) if answer.is_uploaded == 1 => {
                     if let Some(done) = self.judge(&answer)? {
-                        return Ok(Opened::Finished(done));
+                        return Ok(OpenState::Finished(done));
                     }
                 }
                 Ok(answer) => {
                     // From here on: whoever began this upload may not have said so.
                     self.remote.replace = self.cx.replace;
                     self.begun = true;
-                    return Ok(Opened::Unfinished(answer));
+                    return Ok(OpenState::Unfinished(answer));
                 }
                 Err(error) if error.code() == Some(ErrorCode::Busy) => {
                     rival.wait_turn(&self.remote, Some(self.source), &error)?;
@@ -340,7 +346,7 @@ impl Upload<'_> {
     }
 
     /// What a finished file that we did not expect means: it is ours, or the next question names our digest.
-    fn judge(&mut self, answer: &UploadAnswer) -> anyhow::Result<Option<Done>> {
+    fn judge(&mut self, answer: &UploadResponse) -> anyhow::Result<Option<Uploaded>> {
         if answer.same_source {
             return Ok(Some(self.done(answer.digest())));
         }
@@ -359,7 +365,7 @@ impl Upload<'_> {
     }
 
     /// Takes over how the file is cut and what is held.
-    fn adopt(&mut self, answer: &UploadAnswer) -> anyhow::Result<Plan> {
+    fn adopt(&mut self, answer: &UploadResponse) -> anyhow::Result<Plan> {
         let plan = plan_of(answer, &self.remote)?;
         let held: Vec<u64> = ids_below(&answer.held(), plan.slice_num.unwrap_or(0))
             .filter(|id| !answer.compare || self.ledger.is_settled(*id))
@@ -368,7 +374,7 @@ impl Upload<'_> {
         match self.plan {
             Some(before) if before == plan => self.cx.observer.corrected(&plan, held.len() as u64, bytes),
             Some(_) => {
-                self.ledger = Ledger::new();
+                self.ledger = LocalDigests::new();
                 self.cx.observer.corrected(&plan, held.len() as u64, bytes);
             }
             None => self.cx.observer.started(&plan, held.len() as u64, bytes),
@@ -381,30 +387,30 @@ impl Upload<'_> {
     }
 
     /// Sends what is not held; what is held of unknown content is compared first.
-    fn send_missing(&mut self, plan: &Plan, answer: &UploadAnswer) -> anyhow::Result<Ended> {
+    fn send_missing(&mut self, plan: &Plan, answer: &UploadResponse) -> anyhow::Result<RoundEnd> {
         let (held, num) = (answer.held(), plan.slice_num.unwrap_or(0));
         let trusted = |id: &u64| held.contains(*id) && (!answer.compare || self.ledger.is_settled(*id));
         let missing: Vec<u64> = (0..num).filter(|id| !trusted(id)).collect();
         if missing.is_empty() {
-            return Ok(Ended::Sent);
+            return Ok(RoundEnd::Sent);
         }
         self.rounds.begin(missing.len() as u64, answer)?;
         let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
-        let digests = HeldDigests::fetch(&self.remote, doubtful)?;
-        let pool = Pool::new(self.cx.lanes.buffers(plan.slice_size.unwrap_or(0)));
-        let mut feed = SourceFeed::new(self.source, plan, missing, &self.remote);
-        let gauge = Gauge::new(self.may_recut && held.count() == 0);
-        let work = Work { remote: &self.remote, plan, held: &digests, ledger: &self.ledger, gauge: &gauge };
+        let digests = ServerDigests::fetch(&self.remote, doubtful)?;
+        let pool = Buffers::new(self.cx.lanes.buffers(plan.slice_size.unwrap_or(0)));
+        let mut feed = SourceReader::new(self.source, plan, missing, &self.remote);
+        let gauge = SlowLineDetector::new(self.may_recut && held.count() == 0);
+        let work = RoundWork { remote: &self.remote, plan, held: &digests, ledger: &self.ledger, gauge: &gauge };
         self.sent = true;
         let ended = pipeline::run(&work, &mut feed, &pool, self.cx.lanes)?;
-        if let (Ended::Sent, Some(digest)) = (ended, feed.digest()) {
+        if let (RoundEnd::Sent, Some(digest)) = (ended, feed.digest()) {
             self.ledger.set_whole(digest);
         }
         Ok(ended)
     }
 
     /// The file is finished after our sending: its digest must be ours.
-    fn finished(&mut self, answer: &UploadAnswer) -> anyhow::Result<Done> {
+    fn finished(&mut self, answer: &UploadResponse) -> anyhow::Result<Uploaded> {
         let own = match self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
             None if !answer.same_source => Some(self.own_digest()?),
             own => own,
@@ -412,9 +418,9 @@ impl Upload<'_> {
         Ok(self.done(confirmed(own, answer.digest())?))
     }
 
-    fn done(&self, file_digest: Option<Digest>) -> Done {
+    fn done(&self, file_digest: Option<Digest>) -> Uploaded {
         let file_size = self.source.size();
-        Done { file_size, file_digest, already: !self.sent && file_size > 0, at_once: false }
+        Uploaded { file_size, file_digest, already: !self.sent && file_size > 0, at_once: false }
     }
 
     /// The file's digest, from its slices' where they are known, else by reading it.
@@ -430,7 +436,7 @@ impl Upload<'_> {
 
 impl Rounds {
     /// Another round, for which so many slices are missing.
-    fn begin(&mut self, missing: u64, answer: &UploadAnswer) -> anyhow::Result<()> {
+    fn begin(&mut self, missing: u64, answer: &UploadResponse) -> anyhow::Result<()> {
         let frontier = answer.curr_merge_slice_id.unwrap_or(0);
         if self.fewest.is_none_or(|fewest| missing < fewest) || frontier > self.frontier {
             let fewest = self.fewest.map_or(missing, |fewest| fewest.min(missing));
@@ -449,7 +455,7 @@ impl Rounds {
 ///
 /// # Errors
 /// The answer contradicts itself, or our file.
-pub fn plan_of(answer: &UploadAnswer, remote: &Remote<'_>) -> anyhow::Result<Plan> {
+pub fn plan_of(answer: &UploadResponse, remote: &UploadRequests<'_>) -> anyhow::Result<Plan> {
     let slice_size = answer.slice_size.or((remote.file_size != Some(0)).then_some(remote.slice_size));
     let asked = Plan::new(None, slice_size, remote.file_size)?;
     let theirs = Plan::new(answer.slice_num, slice_size, answer.file_size);
@@ -464,12 +470,12 @@ mod tests {
 
     #[test]
     fn rounds_that_make_nothing_better_are_few() {
-        let (mut rounds, answer) = (Rounds::default(), UploadAnswer::default());
+        let (mut rounds, answer) = (Rounds::default(), UploadResponse::default());
         rounds.begin(10, &answer).unwrap();
         for missing in [9, 9, 9, 9, 9, 8, 9, 8, 10, 8] {
             rounds.begin(missing, &answer).unwrap();
         }
-        let merged = UploadAnswer { curr_merge_slice_id: Some(1), ..UploadAnswer::default() };
+        let merged = UploadResponse { curr_merge_slice_id: Some(1), ..UploadResponse::default() };
         rounds.begin(8, &merged).unwrap();
         for _ in 0..4 {
             rounds.begin(8, &merged).unwrap();

@@ -4,24 +4,24 @@
 //! told when the input has ended, before its last slice is sent, which may be a shorter one.
 
 use crate::client::CallError;
-use crate::client::requests::Remote;
-use crate::client::server_digests::{HeldDigests, ids_below};
-use crate::pipeline::buffers::Pool;
-use crate::pipeline::local_digests::Ledger;
-use crate::pipeline::reader::{Feed, Slice, WholeHash};
+use crate::client::requests::UploadRequests;
+use crate::client::server_digests::{ServerDigests, ids_below};
+use crate::pipeline::buffers::Buffers;
+use crate::pipeline::local_digests::LocalDigests;
+use crate::pipeline::reader::{Slice, SliceReader, WholeHash};
 use crate::pipeline::slice_size;
-use crate::pipeline::slow_line::Gauge;
-use crate::pipeline::{self, Ended, Work};
+use crate::pipeline::slow_line::SlowLineDetector;
+use crate::pipeline::{self, RoundEnd, RoundWork};
 use crate::source::{Memory, random_token};
 use crate::stop::StopSignal;
-use crate::upload::Done;
-use crate::upload::contention::Rival;
-use crate::upload::finish::{self, Ending, confirmed};
-use crate::upload::{self, Context, plan_of};
+use crate::upload::Uploaded;
+use crate::upload::contention::Contention;
+use crate::upload::finish::{self, Finish, confirmed};
+use crate::upload::{self, PushContext, plan_of};
 use anyhow::{Context as _, bail};
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, UploadAnswer};
+use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use std::io::{self, ErrorKind, Read};
 
@@ -40,7 +40,7 @@ struct StreamFeed<'a, R> {
     plan: Plan,
     slice_size: u64,
     /// Told the length at the end.
-    remote: Remote<'a>,
+    remote: UploadRequests<'a>,
     next_id: u64,
     total: u64,
     ended: bool,
@@ -51,7 +51,7 @@ struct StreamFeed<'a, R> {
 ///
 /// # Errors
 /// Whatever is in the way, in words for the user.
-pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, input: impl Read) -> anyhow::Result<Done> {
+pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, input: impl Read) -> anyhow::Result<Uploaded> {
     let slice_size = cx.slice_size_for(None)?;
     let mut input = ReadAhead::new(input, slice_size)?;
     if !input.has_more()? {
@@ -70,11 +70,11 @@ pub fn push<'a>(cx: &'a Context<'a>, name: &'a FileName, input: impl Read) -> an
 
 /// Goes on with an upload that was begun, or found finished.
 fn begun<'a, R: Read>(
-    cx: &Context<'a>,
-    mut remote: Remote<'a>,
-    mut answer: UploadAnswer,
+    cx: &PushContext<'a>,
+    mut remote: UploadRequests<'a>,
+    mut answer: UploadResponse,
     input: ReadAhead<R>,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<Uploaded> {
     if answer.is_uploaded != 1
         && let Some(slice_size) = cx.better_cut(None, &answer)
     {
@@ -91,8 +91,8 @@ fn begun<'a, R: Read>(
 }
 
 /// Begins the upload. A finished file is answered as such only where it is not to be replaced.
-fn open<'a>(cx: &Context<'a>, remote: &mut Remote<'a>) -> anyhow::Result<UploadAnswer> {
-    let mut rival = Rival::default();
+fn open<'a>(cx: &PushContext<'a>, remote: &mut UploadRequests<'a>) -> anyhow::Result<UploadResponse> {
+    let mut rival = Contention::default();
     loop {
         let result = remote.ask(0);
         let exists = match &result {
@@ -113,7 +113,11 @@ fn open<'a>(cx: &Context<'a>, remote: &mut Remote<'a>) -> anyhow::Result<UploadA
 }
 
 /// A finished file stands there: all is well if the input has the same content.
-fn compared<R: Read>(mut remote: Remote<'_>, answer: &UploadAnswer, mut input: ReadAhead<R>) -> anyhow::Result<Done> {
+fn compared<R: Read>(
+    mut remote: UploadRequests<'_>,
+    answer: &UploadResponse,
+    mut input: ReadAhead<R>,
+) -> anyhow::Result<Uploaded> {
     let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
     let (mut bytes, mut file_size) = (vec![0; 1 << 20], 0);
     loop {
@@ -130,7 +134,7 @@ fn compared<R: Read>(mut remote: Remote<'_>, answer: &UploadAnswer, mut input: R
         said => said,
     };
     match said {
-        Some(said) if said == own => Ok(Done { file_size, file_digest: Some(own), already: true, at_once: false }),
+        Some(said) if said == own => Ok(Uploaded { file_size, file_digest: Some(own), already: true, at_once: false }),
         Some(said) => bail!(
             "a finished file of this name has other content: digest {said}, the input's is {own}; \
              --replace replaces it"
@@ -140,9 +144,9 @@ fn compared<R: Read>(mut remote: Remote<'_>, answer: &UploadAnswer, mut input: R
 }
 
 /// The digest of the finished file, which the server reads to find out.
-fn examined(remote: &mut Remote<'_>, file_size: u64, own: Digest) -> anyhow::Result<Option<Digest>> {
+fn examined(remote: &mut UploadRequests<'_>, file_size: u64, own: Digest) -> anyhow::Result<Option<Digest>> {
     (remote.file_size, remote.file_digest) = (Some(file_size), Some(own));
-    let mut rival = Rival::default();
+    let mut rival = Contention::default();
     loop {
         match remote.examine() {
             Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, &error)?,
@@ -152,24 +156,24 @@ fn examined(remote: &mut Remote<'_>, file_size: u64, own: Digest) -> anyhow::Res
 }
 
 fn send<'a, R: Read>(
-    cx: &Context<'a>,
-    mut remote: Remote<'a>,
+    cx: &PushContext<'a>,
+    mut remote: UploadRequests<'a>,
     plan: &Plan,
-    answer: &UploadAnswer,
+    answer: &UploadResponse,
     input: ReadAhead<R>,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<Uploaded> {
     cx.observer.started(plan, 0, 0);
     let held = answer.held();
     // No other push had our token: whatever is held is somebody else's, and compared.
-    let digests = HeldDigests::fetch(&remote, ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)))?;
-    let (mut ledger, pool) = (Ledger::new(), Pool::new(cx.lanes.buffers(remote.slice_size)));
+    let digests = ServerDigests::fetch(&remote, ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)))?;
+    let (mut ledger, pool) = (LocalDigests::new(), Buffers::new(cx.lanes.buffers(remote.slice_size)));
     pool.adopt();
     let mut feed = StreamFeed::new(input, remote.clone(), plan);
     // What was read cannot be read again to be cut anew.
-    let gauge = Gauge::new(false);
-    let work = Work { remote: &remote, plan, held: &digests, ledger: &ledger, gauge: &gauge };
+    let gauge = SlowLineDetector::new(false);
+    let work = RoundWork { remote: &remote, plan, held: &digests, ledger: &ledger, gauge: &gauge };
     let ended = pipeline::run(&work, &mut feed, &pool, cx.lanes)?;
-    if ended == Ended::Lost {
+    if ended == RoundEnd::Lost {
         bail!("the server does not know this upload any more; run the same command again");
     }
     if let Some(digest) = feed.digest() {
@@ -177,23 +181,23 @@ fn send<'a, R: Read>(
     }
     let plan = Plan::new(None, plan.slice_size, Some(feed.total))?;
     let own = ledger.file_digest(&plan);
-    if let (Ended::Finished(Some(said)), Some(own), true) = (ended, own, feed.ended) {
+    if let (RoundEnd::Finished(Some(said)), Some(own), true) = (ended, own, feed.ended) {
         // Somebody may move it away before we could ask for it.
         let file_digest = confirmed(Some(own), Some(said))?;
-        return Ok(Done { file_size: feed.total, file_digest, already: false, at_once: false });
+        return Ok(Uploaded { file_size: feed.total, file_digest, already: false, at_once: false });
     }
     remote.file_size = Some(feed.total);
     remote.file_digest = own.filter(|_| answer.compare);
     finish(&remote, &plan, own)
 }
 
-fn finish(remote: &Remote<'_>, plan: &Plan, own: Option<Digest>) -> anyhow::Result<Done> {
+fn finish(remote: &UploadRequests<'_>, plan: &Plan, own: Option<Digest>) -> anyhow::Result<Uploaded> {
     match finish::wait(remote, plan)? {
-        Ending::Finished(answer) => {
+        Finish::Finished(answer) => {
             let file_digest = confirmed(own, answer.digest())?;
-            Ok(Done { file_size: plan.file_size.unwrap_or(0), file_digest, already: false, at_once: false })
+            Ok(Uploaded { file_size: plan.file_size.unwrap_or(0), file_digest, already: false, at_once: false })
         }
-        Ending::Missing(_) => bail!(
+        Finish::Missing(_) => bail!(
             "the server asks for slices of the input again, which cannot be read twice; run the same command again"
         ),
     }
@@ -270,7 +274,7 @@ fn failed(error: io::Error) -> anyhow::Error {
 }
 
 impl<'a, R: Read> StreamFeed<'a, R> {
-    fn new(input: ReadAhead<R>, remote: Remote<'a>, plan: &Plan) -> StreamFeed<'a, R> {
+    fn new(input: ReadAhead<R>, remote: UploadRequests<'a>, plan: &Plan) -> StreamFeed<'a, R> {
         let (slice_size, hash) = (remote.slice_size, WholeHash::new(plan, true));
         StreamFeed { input, plan: *plan, slice_size, remote, next_id: 0, total: 0, ended: false, hash }
     }
@@ -286,8 +290,8 @@ impl<'a, R: Read> StreamFeed<'a, R> {
     }
 }
 
-impl<R: Read> Feed for StreamFeed<'_, R> {
-    fn next(&mut self, pool: &Pool, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
+impl<R: Read> SliceReader for StreamFeed<'_, R> {
+    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
         if self.ended {
             return Ok(None);
         }

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use bigup_core::protocol::digest::{Digest, SliceDigest, of_bytes, of_slice};
-use bigup_core::protocol::native::{ListAnswer, SliceAnswer, UploadAnswer, UploadStatus};
+use bigup_core::protocol::native::{ListResponse, SliceResponse, UploadResponse, UploadStatus};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::ranges::SliceRanges;
 use serde_json::{Value, json};
@@ -306,7 +306,7 @@ impl State {
             slices_held: upload.slices.len() as u64,
             ..UploadStatus::default()
         });
-        reply(&ListAnswer { status: 200, uploads: uploads.collect() })
+        reply(&ListResponse { status: 200, uploads: uploads.collect() })
     }
 
     fn look(&self, name: &str, request: &Request) -> Option<Reply> {
@@ -319,7 +319,7 @@ impl State {
             let (first, last) = range.split_once('-').unwrap();
             (first.parse().unwrap()..=last.parse::<u64>().unwrap()).map(digest).collect()
         });
-        Some(reply(&UploadAnswer { digests, ..upload.answer(name) }))
+        Some(reply(&UploadResponse { digests, ..upload.answer(name) }))
     }
 
     fn begin(&mut self, name: &str, request: &Request) -> Reply {
@@ -358,7 +358,7 @@ impl State {
             self.uploads.remove(name);
             return self.publish(name, source, bytes, request);
         }
-        reply(&UploadAnswer { compare: upload.mixed, ..upload.answer(name) })
+        reply(&UploadResponse { compare: upload.mixed, ..upload.answer(name) })
     }
 
     fn publish(&mut self, name: &str, source: String, bytes: Vec<u8>, request: &Request) -> Reply {
@@ -373,7 +373,8 @@ impl State {
         let source = request.get("source").unwrap().to_owned();
         assert_eq!(request.number("slice_size"), Some(request.body.len() as u64));
         let digest: SliceDigest = request.get("slice_digest").unwrap().parse().unwrap();
-        let answer = SliceAnswer { file_name: name.to_owned(), slice_id: id, status: 200, ..SliceAnswer::default() };
+        let answer =
+            SliceResponse { file_name: name.to_owned(), slice_id: id, status: 200, ..SliceResponse::default() };
         if request.number("slice_num") == Some(1) {
             let equal = self.finished.get(name).map(|finished| finished.bytes == request.body);
             if equal == Some(false) && request.get("replace").is_none() {
@@ -382,7 +383,7 @@ impl State {
             assert_eq!(digest.digest, of_bytes(&request.body));
             let file_digest = Some(of_bytes(&request.body).to_string());
             self.finished.insert(name.to_owned(), Finished { source, bytes: request.body.clone() });
-            return reply(&SliceAnswer { is_uploaded: 1, file_digest, held: equal == Some(true), ..answer });
+            return reply(&SliceResponse { is_uploaded: 1, file_digest, held: equal == Some(true), ..answer });
         }
         let Some(upload) = self.uploads.get_mut(name) else { return refusal(404, "no_upload", "no such upload") };
         match upload.plan.learn(id, request.body.len() as u64) {
@@ -398,8 +399,8 @@ impl State {
 }
 
 impl Upload {
-    fn answer(&self, name: &str) -> UploadAnswer {
-        UploadAnswer {
+    fn answer(&self, name: &str) -> UploadResponse {
+        UploadResponse {
             file_name: name.to_owned(),
             status: 200,
             slice_ranges_uploaded: Some(SliceRanges::with_frontier(0, self.slices.keys().copied().collect())),
@@ -407,21 +408,21 @@ impl Upload {
             slice_size: self.plan.slice_size,
             file_size: self.plan.file_size,
             curr_merge_slice_id: Some(0),
-            ..UploadAnswer::default()
+            ..UploadResponse::default()
         }
     }
 }
 
 impl Finished {
-    fn answer(&self, name: &str, request: &Request) -> UploadAnswer {
-        UploadAnswer {
+    fn answer(&self, name: &str, request: &Request) -> UploadResponse {
+        UploadResponse {
             file_name: name.to_owned(),
             status: 200,
             is_uploaded: 1,
             same_source: request.get("source") == Some(&self.source),
             file_size: Some(self.bytes.len() as u64),
             file_digest: Some(of_bytes(&self.bytes).to_string()),
-            ..UploadAnswer::default()
+            ..UploadResponse::default()
         }
     }
 }

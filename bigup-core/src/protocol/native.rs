@@ -68,7 +68,7 @@ pub const MAX_SOURCE_LEN: usize = 128;
 
 /// Answer to a GET: what the server holds of an upload, or that the file is finished.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct UploadAnswer {
+pub struct UploadResponse {
     /// Name of the file.
     pub file_name: String,
     /// HTTP status, 200.
@@ -117,7 +117,7 @@ pub struct UploadAnswer {
 
 /// Answer to a POST: the slice is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SliceAnswer {
+pub struct SliceResponse {
     /// Name of the file.
     pub file_name: String,
     /// The slice.
@@ -136,7 +136,7 @@ pub struct SliceAnswer {
 
 /// Answer to a GET with `peek` and no name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ListAnswer {
+pub struct ListResponse {
     /// HTTP status, 200.
     pub status: u16,
     /// Unfinished uploads, by name.
@@ -171,7 +171,7 @@ pub struct UploadStatus {
 
 /// Answer to a refused request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ErrorAnswer {
+pub struct ErrorResponse {
     /// HTTP status.
     pub status: u16,
     /// What was wrong, with both numbers, and what to do; for people.
@@ -230,7 +230,7 @@ pub enum ErrorCode {
     Unknown,
 }
 
-impl UploadAnswer {
+impl UploadResponse {
     /// The held slices, whichever way they were sent; nothing where they make no sense.
     pub fn held(&self) -> SliceRanges {
         match (&self.slice_ranges_uploaded, &self.slice_ids_uploaded) {
@@ -253,12 +253,12 @@ mod tests {
     #[test]
     fn an_unknown_error_code_is_read() {
         let text = r#"{"status":418,"message":"no coffee","error":"teapot"}"#;
-        assert_eq!(serde_json::from_str::<ErrorAnswer>(text).unwrap().error, ErrorCode::Unknown);
+        assert_eq!(serde_json::from_str::<ErrorResponse>(text).unwrap().error, ErrorCode::Unknown);
     }
 
     #[test]
     fn the_seeds_fields_are_always_there() {
-        let answer = UploadAnswer { slice_ids_uploaded: Some(vec![]), ..UploadAnswer::default() };
+        let answer = UploadResponse { slice_ids_uploaded: Some(vec![]), ..UploadResponse::default() };
         let text = serde_json::to_string(&answer).unwrap();
         assert_eq!(text, r#"{"file_name":"","status":0,"is_uploaded":0,"slice_ids_uploaded":[]}"#);
     }

@@ -19,7 +19,7 @@
 
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
-use crate::storage::spool::Upload;
+use crate::storage::spool::UploadRecord;
 use log::{Level, Record};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -32,7 +32,7 @@ pub const TARGET: &str = "audit";
 /// How an upload ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum AuditEvent {
     /// A new file is finished.
     Finished,
     /// A finished file was replaced.
@@ -45,36 +45,36 @@ pub enum Kind {
     Refused,
 }
 
-impl Kind {
+impl AuditEvent {
     fn as_str(self) -> &'static str {
         match self {
-            Kind::Finished => "finished",
-            Kind::Replaced => "replaced",
-            Kind::Cancelled => "cancelled",
-            Kind::Expired => "expired",
-            Kind::Refused => "refused",
+            AuditEvent::Finished => "finished",
+            AuditEvent::Replaced => "replaced",
+            AuditEvent::Cancelled => "cancelled",
+            AuditEvent::Expired => "expired",
+            AuditEvent::Refused => "refused",
         }
     }
 }
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
-    kind: Kind,
+pub struct AuditLine {
+    kind: AuditEvent,
     name: String,
     fields: Vec<(String, String)>,
 }
 
-impl Line {
+impl AuditLine {
     /// A line that tells of nothing but the name.
-    pub fn new(kind: Kind, name: &FileName) -> Line {
-        Line { kind, name: name.as_str().to_owned(), fields: vec![] }
+    pub fn new(kind: AuditEvent, name: &FileName) -> AuditLine {
+        AuditLine { kind, name: name.as_str().to_owned(), fields: vec![] }
     }
 
     /// The line about the end of `upload`, now; with the digest of the file where it is known.
-    pub fn of(kind: Kind, upload: &Upload, digest: Option<Digest>) -> Line {
+    pub fn of(kind: AuditEvent, upload: &UploadRecord, digest: Option<Digest>) -> AuditLine {
         let begun = UNIX_EPOCH + Duration::from_secs(upload.begun);
-        Line::new(kind, &upload.file_name)
+        AuditLine::new(kind, &upload.file_name)
             .with("size", upload.plan.file_size)
             .with("digest", digest)
             .with("token", upload.token.as_ref())
@@ -84,7 +84,7 @@ impl Line {
     }
 
     /// The same with one more key. None: its value is not known.
-    pub fn with(mut self, key: &str, value: Option<impl fmt::Display>) -> Line {
+    pub fn with(mut self, key: &str, value: Option<impl fmt::Display>) -> AuditLine {
         self.fields.extend(value.map(|value| (key.to_owned(), value.to_string())));
         self
     }
@@ -99,7 +99,7 @@ impl Line {
     }
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for AuditLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}:", self.kind.as_str(), as_one_word(&self.name))?;
         self.fields.iter().try_for_each(|(key, value)| write!(f, " {key}={}", as_one_word(value)))
@@ -119,26 +119,26 @@ mod tests {
 
     #[test]
     fn a_line_has_what_is_known_and_nothing_can_fake_a_key() {
-        let line = Line::new(Kind::Replaced, &FileName::new("a/b size=2").unwrap())
+        let line = AuditLine::new(AuditEvent::Replaced, &FileName::new("a/b size=2").unwrap())
             .with("size", Some(7))
             .with("digest", None::<Digest>)
             .with("certificate", Some("x size=1"))
             .with("peer", Some("2001:db8::1"));
         let text = r#"replaced "a/b size=2": size=7 certificate="x size=1" peer=2001:db8::1"#;
         assert_eq!(line.to_string(), text);
-        let read: Line = serde_json::from_str(&serde_json::to_string(&line).unwrap()).unwrap();
+        let read: AuditLine = serde_json::from_str(&serde_json::to_string(&line).unwrap()).unwrap();
         assert_eq!(read, line);
     }
 
     #[test]
     fn an_upload_tells_who_began_it() {
         let plan = Plan::new(None, Some(10), Some(25)).unwrap();
-        let upload = Upload {
+        let upload = UploadRecord {
             token: Some("alice".to_owned()),
             peer: Some("192.0.2.1".to_owned()),
-            ..Upload::begin(FileName::new("f").unwrap(), plan, None)
+            ..UploadRecord::begin(FileName::new("f").unwrap(), plan, None)
         };
-        let text = Line::of(Kind::Finished, &upload, Some(Digest([1; 32]))).to_string();
+        let text = AuditLine::of(AuditEvent::Finished, &upload, Some(Digest([1; 32]))).to_string();
         assert!(text.starts_with("finished f: size=25 digest=0101"), "{text}");
         assert!(text.contains(" token=alice peer=192.0.2.1 seconds="), "{text}");
     }

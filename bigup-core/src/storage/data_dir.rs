@@ -11,8 +11,8 @@
 //! DATA/damaged/<time>/ what a repair, or a begin, moved out of the way, as in a data folder
 //! ```
 
-use crate::storage::disk::{Context, Place};
-use crate::storage::group_sync::JointSyncs;
+use crate::storage::disk::{IoContext, MountedFs};
+use crate::storage::group_sync::GroupSync;
 use nix::unistd::{AccessFlags, eaccess};
 use std::ffi::OsString;
 use std::io;
@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicU64;
 
 /// Permissions of what is finished (chmod(2)). None: what the process's umask leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Modes {
+pub struct FileModes {
     /// Of finished files.
     pub file: Option<u32>,
     /// Of folders that are made for them.
@@ -35,9 +35,9 @@ pub struct Modes {
 pub struct DataDir {
     root: PathBuf,
     leaves_notices: bool,
-    modes: Modes,
+    modes: FileModes,
     /// What this process syncs in it for several at once.
-    pub(crate) syncs: Arc<JointSyncs>,
+    pub(crate) syncs: Arc<GroupSync>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
     pub(crate) uncounted: Arc<AtomicU64>,
 }
@@ -45,7 +45,7 @@ pub struct DataDir {
 impl DataDir {
     fn at(root: &Path) -> DataDir {
         let (syncs, uncounted) = Default::default();
-        DataDir { root: root.to_owned(), leaves_notices: false, modes: Modes::default(), syncs, uncounted }
+        DataDir { root: root.to_owned(), leaves_notices: false, modes: FileModes::default(), syncs, uncounted }
     }
 
     /// Takes `root` as a data folder and creates what is missing of it.
@@ -75,12 +75,12 @@ impl DataDir {
         Ok(data)
     }
 
-    /// The same, where each file that is finished leaves a [notice](crate::storage::finish::completion). All who publish into a data folder must
+    /// The same, where each file that is finished leaves a [record](crate::storage::finish::completion). All who publish into a data folder must
     /// be of one mind about that.
     ///
     /// # Errors
     /// `completed/` cannot be created or written to.
-    pub fn leaving_notices(self) -> io::Result<DataDir> {
+    pub fn recording_completions(self) -> io::Result<DataDir> {
         let completed = self.completed();
         create_folder(&completed)?;
         eaccess(&completed, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &completed)?;
@@ -89,12 +89,12 @@ impl DataDir {
     }
 
     /// The same, where finished files and their folders get these permissions.
-    pub fn with_modes(self, modes: Modes) -> DataDir {
+    pub fn with_modes(self, modes: FileModes) -> DataDir {
         DataDir { modes, ..self }
     }
 
     /// Permissions of finished files and their folders.
-    pub fn modes(&self) -> Modes {
+    pub fn modes(&self) -> FileModes {
         self.modes
     }
 
@@ -135,10 +135,10 @@ impl DataDir {
     /// It cannot; says which folders are apart and what to do. Or as the system gives them.
     pub fn check_mounts(&self) -> io::Result<()> {
         let tmp = self.tmp();
-        let here = Place::of_folder(&tmp)?;
+        let here = MountedFs::of_folder(&tmp)?;
         let completed = Some(self.completed()).filter(|completed| completed.exists());
         for folder in [Some(self.files()), completed].into_iter().flatten() {
-            if Place::of_folder(&folder)? != here {
+            if MountedFs::of_folder(&folder)? != here {
                 return Err(io::Error::other(format!(
                     "{} and {} are on different mounts, between which no file can be moved: \
                      mount one disk for both, at {}",

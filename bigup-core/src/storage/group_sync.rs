@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The syncs that are wanted or under way in this process, by what is synced.
 #[derive(Debug, Default)]
-pub(crate) struct JointSyncs {
+pub(crate) struct GroupSync {
     turns: Mutex<HashMap<String, Turns>>,
     ended: Condvar,
 }
@@ -26,7 +26,7 @@ struct Turns {
     waiting: usize,
 }
 
-impl JointSyncs {
+impl GroupSync {
     /// Has `what` synced by `sync`, our own call of it or that of somebody else who wanted the same, which begins after
     /// this was called.
     ///
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn who_comes_during_a_sync_shares_the_next_one() {
-        let (syncs, began) = (JointSyncs::default(), AtomicU64::new(0));
+        let (syncs, began) = (GroupSync::default(), AtomicU64::new(0));
         let sync = || {
             began.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(200));
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn all_who_waited_for_a_sync_that_failed_learn_of_it_and_the_next_may_succeed() {
-        let (syncs, began) = (JointSyncs::default(), AtomicU64::new(0));
+        let (syncs, began) = (GroupSync::default(), AtomicU64::new(0));
         let sync = || {
             let number = began.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(200));

@@ -11,8 +11,8 @@
 
 use crate::protocol::name::{FileName, printable};
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{self, Context, Durability, FileLock};
-use crate::storage::spool::{Holdings, Spool, Upload};
+use crate::storage::disk::{self, Durability, FileLock, IoContext};
+use crate::storage::spool::{Holdings, Spool, UploadRecord};
 use ini::{EscapePolicy, Ini, ParseOption, Properties, WriteOption};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -184,7 +184,7 @@ impl InfoIni<'_> {
 
 /// Logs why info.ini could not be brought up to date. It is a view: nothing else fails for it, and a daemon's next look
 /// mends it.
-pub fn tolerate(name: &FileName, told: io::Result<()>) {
+pub fn log_failure(name: &FileName, told: io::Result<()>) {
     if let Err(e) = told {
         log::warn!(upload = name.as_str(); "{name}: info.ini is not up to date: {e}");
     }
@@ -288,7 +288,7 @@ impl<'a> Section<'a> {
 
     /// Whether it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
     /// is one it tells the frontier itself, when it has synced; then none up to the one in `holdings` is wrong.
-    pub fn is_right(&self, upload: &Upload, holdings: &Holdings, merger: Option<u32>) -> bool {
+    pub fn matches(&self, upload: &UploadRecord, holdings: &Holdings, merger: Option<u32>) -> bool {
         let Ok(ini) = parse(self.text) else { return false };
         let told = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).and_then(crate::protocol::units::parse_u64);
         let frontier = match (merger, told) {
@@ -330,7 +330,7 @@ fn values_of(spool: &Spool, frontier: Option<u64>) -> io::Result<Option<Values>>
     Ok(Some(values(&upload, spool.merger()?, frontier)))
 }
 
-fn values(upload: &Upload, merger: Option<u32>, frontier: u64) -> Values {
+fn values(upload: &UploadRecord, merger: Option<u32>, frontier: u64) -> Values {
     let number = |n: Option<u64>| n.map(|n| n.to_string());
     let last_error = upload.blocked.as_ref().or(upload.last_error.as_ref());
     [
@@ -385,7 +385,7 @@ fn show(ini: &Ini) -> String {
 mod tests {
     use super::*;
     use crate::protocol::plan::Plan;
-    use crate::storage::space::Room;
+    use crate::storage::space::DiskSpace;
     use std::fs;
 
     struct Fixture {
@@ -402,8 +402,8 @@ mod tests {
         fn begin(&self, name: &str) -> (Spool, FileName) {
             let name = FileName::new(name).unwrap();
             let plan = Plan::new(None, Some(10), Some(25)).unwrap();
-            let upload = Upload::begin(name.clone(), plan, None);
-            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
+            let upload = UploadRecord::begin(name.clone(), plan, None);
+            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
             (Spool::of(&self.data, &name), name)
         }
 
@@ -497,21 +497,21 @@ mod tests {
         f.refresh(&upload, 1);
         let begun = upload.0.upload().unwrap().unwrap();
         let text = f.text();
-        let is_right = |text: &str, frontier, waiting: &[u64], merger| {
+        let matches = |text: &str, frontier, waiting: &[u64], merger| {
             let holdings = Holdings { frontier, waiting: waiting.to_vec() };
             let sections = Sections::cut(text.as_bytes()).unwrap();
-            sections.iter().next().unwrap().is_right(&begun, &holdings, merger)
+            sections.iter().next().unwrap().matches(&begun, &holdings, merger)
         };
-        assert!(is_right(&text, 1, &[], None));
-        assert!(is_right(&text, 2, &[1], None), "slice 1 may not be synced yet");
-        assert!(!is_right(&text, 2, &[], None), "it lags and nobody will tell");
-        assert!(!is_right(&text, 0, &[], None), "it leads");
-        assert!(!is_right(&text, 1, &[], Some(7)), "nothing is told of the merger");
-        assert!(!is_right(&text.replace("slice_num = 3", "slice_num = 4"), 1, &[], None));
-        assert!(!is_right(&(text.clone() + "garbage\n"), 1, &[], None));
+        assert!(matches(&text, 1, &[], None));
+        assert!(matches(&text, 2, &[1], None), "slice 1 may not be synced yet");
+        assert!(!matches(&text, 2, &[], None), "it lags and nobody will tell");
+        assert!(!matches(&text, 0, &[], None), "it leads");
+        assert!(!matches(&text, 1, &[], Some(7)), "nothing is told of the merger");
+        assert!(!matches(&text.replace("slice_num = 3", "slice_num = 4"), 1, &[], None));
+        assert!(!matches(&(text.clone() + "garbage\n"), 1, &[], None));
         let merger = text.replace("exist = 0", "exist = 1") + "merger_pid = 7\n";
-        assert!(is_right(&merger, 3, &[], Some(7)), "the merger will tell");
-        assert!(!is_right(&merger, 0, &[], Some(7)), "it leads");
+        assert!(matches(&merger, 3, &[], Some(7)), "the merger will tell");
+        assert!(!matches(&merger, 0, &[], Some(7)), "it leads");
     }
 
     #[test]
@@ -556,7 +556,7 @@ mod tests {
         for why in ["\"x of \"x/y is a file", "'", "a\\xzz\\", "100%", "; a", "\r[b]\nc = 1", "\u{1b}[2J"] {
             let (spool, name) = f.begin("a");
             let mut locked = spool.lock().unwrap().unwrap();
-            let upload = Upload { last_error: Some(why.to_owned()), ..locked.upload().clone() };
+            let upload = UploadRecord { last_error: Some(why.to_owned()), ..locked.upload().clone() };
             locked.save(upload).unwrap();
             f.refresh(&(spool, name.clone()), 1);
             // As a reader that knows quotes and escapes takes it.

@@ -17,7 +17,7 @@
 use crate::protocol::plan::Plan;
 use crate::protocol::units::{MIB, show_size, show_size_up};
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{Context, FileLock};
+use crate::storage::disk::{FileLock, IoContext};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
@@ -43,28 +43,28 @@ const INODES: u64 = 8;
 
 /// Why there is no room.
 #[derive(Debug, thiserror::Error)]
-pub enum RoomError {
+pub enum SpaceError {
     /// Too few bytes are left.
     #[error(
         "{FULL_DISK}: {} are needed{} and {} stay free, but {} are left; free at least {} there",
-        show_size(*.needed), beside_it(*.beside), show_size(*.kept), show_size(*.available),
-        show_size_up((.needed + .beside + .kept).saturating_sub(*.available))
+        show_size(*.needed), beside_it(*.headroom), show_size(*.reserve), show_size(*.available),
+        show_size_up((.needed + .headroom + .reserve).saturating_sub(*.available))
     )]
     Full {
         /// Bytes asked for.
         needed: u64,
         /// Bytes that must be left for a slice beside them.
-        beside: u64,
+        headroom: u64,
         /// Bytes that are left.
         available: u64,
         /// Bytes of these that stay free.
-        kept: u64,
+        reserve: u64,
     },
     /// There is room for the bytes, but too few more files fit.
     #[error(
-        "{FULL_DISK}: {needed} inodes are needed, {available} of the {total} of its file system are left, of which {kept} \
+        "{FULL_DISK}: {needed} inodes are needed, {available} of the {total} of its file system are left, of which {reserve} \
          stay free; remove {} files there",
-        (.needed + .kept).saturating_sub(*.available)
+        (.needed + .reserve).saturating_sub(*.available)
     )]
     NoInodes {
         /// Files and folders that are to be made.
@@ -72,7 +72,7 @@ pub enum RoomError {
         /// How many more there may be.
         available: u64,
         /// How many of these stay free.
-        kept: u64,
+        reserve: u64,
         /// How many there may be at all.
         total: u64,
     },
@@ -88,16 +88,16 @@ fn beside_it(bytes: u64) -> String {
 
 /// The room of a data folder.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct DiskSpace {
     tmp: PathBuf,
-    kept: u64,
+    reserve: u64,
     uncounted: Arc<AtomicU64>,
 }
 
-impl Room {
-    /// The room of `data`, of which `kept` bytes stay free.
-    pub fn new(data: &DataDir, kept: u64) -> Room {
-        Room { tmp: data.tmp(), kept, uncounted: Arc::clone(&data.uncounted) }
+impl DiskSpace {
+    /// The room of `data`, of which `reserve` bytes stay free.
+    pub fn new(data: &DataDir, reserve: u64) -> DiskSpace {
+        DiskSpace { tmp: data.tmp(), reserve, uncounted: Arc::clone(&data.uncounted) }
     }
 
     /// Bytes that are left beside those that stay free. None: the file system tells no size.
@@ -107,7 +107,7 @@ impl Room {
     pub fn left(&self) -> io::Result<Option<u64>> {
         let found = self.stat()?;
         let available = found.blocks_available() * found.fragment_size();
-        Ok((found.blocks() > 0).then(|| available.saturating_sub(self.kept)))
+        Ok((found.blocks() > 0).then(|| available.saturating_sub(self.reserve)))
     }
 
     /// Files and folders that may still be made, beside as large a part of all of them as stays free of the bytes. None: the
@@ -117,7 +117,7 @@ impl Room {
     /// As the system gives them.
     pub fn inodes_left(&self) -> io::Result<Option<u64>> {
         let found = self.stat()?;
-        let left = found.files_available().saturating_sub(kept_inodes(&found, self.kept));
+        let left = found.files_available().saturating_sub(kept_inodes(&found, self.reserve));
         Ok((found.files() > 0).then_some(left))
     }
 
@@ -128,69 +128,69 @@ impl Room {
 
     /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing else is waited for
     /// under this lock.
-    pub(crate) fn lock(&self) -> io::Result<LockedRoom<'_>> {
-        FileLock::of_folder(&self.tmp).map(|folder| LockedRoom { room: self, folder })
+    pub(crate) fn lock(&self) -> io::Result<LockedDiskSpace<'_>> {
+        FileLock::of_folder(&self.tmp).map(|folder| LockedDiskSpace { space: self, folder })
     }
 
     /// Reserves in `merged` what `plan` still needs, where that is known and more than one slice.
     ///
     /// # Errors
     /// There is no room; nothing is reserved then, or part of it.
-    pub(crate) fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), RoomError> {
+    pub(crate) fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), SpaceError> {
         let Some(size) = reserved_size(plan) else { return Ok(()) };
         let missing = size.saturating_sub(allocated(merged)?);
         if missing == 0 {
             return Ok(());
         }
-        let room = self.lock()?;
+        let space = self.lock()?;
         let slice_size = plan.slice_size.unwrap_or(0);
-        let beside = if is_btrfs(merged)? {
-            room.settle()?;
+        let headroom = if is_btrfs(merged)? {
+            space.settle()?;
             piece_len(size, slice_size)
         } else {
             slice_size
         };
-        room.look(missing, beside)?;
+        space.check(missing, headroom)?;
         Ok(reserve_from(merged, merged.metadata()?.len(), plan)?)
     }
 }
 
 /// The room of a data folder, of which nobody else can take any.
-pub(crate) struct LockedRoom<'a> {
-    room: &'a Room,
+pub(crate) struct LockedDiskSpace<'a> {
+    space: &'a DiskSpace,
     folder: FileLock,
 }
 
-impl LockedRoom<'_> {
-    /// Whether `needed` bytes may be taken, and `beside` be left besides what stays free. A file system that tells no
+impl LockedDiskSpace<'_> {
+    /// Whether `needed` bytes may be taken, and `headroom` be left besides what stays free. A file system that tells no
     /// size (ramfs) has room for anything.
     ///
     /// # Errors
     /// There is no room.
-    pub(crate) fn look(&self, needed: u64, beside: u64) -> Result<(), RoomError> {
-        self.look_keeping(self.room.kept, needed, beside)
+    pub(crate) fn check(&self, needed: u64, headroom: u64) -> Result<(), SpaceError> {
+        self.check_keeping(self.space.reserve, needed, headroom)
     }
 
     /// Whether `needed` bytes may be taken of all there is, of what is to stay free too.
     ///
     /// # Errors
     /// There is no room.
-    pub(crate) fn look_at_all(&self, needed: u64) -> Result<(), RoomError> {
-        self.look_keeping(0, needed, 0)
+    pub(crate) fn check_all(&self, needed: u64) -> Result<(), SpaceError> {
+        self.check_keeping(0, needed, 0)
     }
 
-    fn look_keeping(&self, kept: u64, needed: u64, beside: u64) -> Result<(), RoomError> {
-        let uncounted = &self.room.uncounted;
+    fn check_keeping(&self, reserve: u64, needed: u64, headroom: u64) -> Result<(), SpaceError> {
+        let uncounted = &self.space.uncounted;
         // Whoever changes it has the lock on the folder.
-        let looked = self.look_once(kept, needed, beside.saturating_add(uncounted.load(Ordering::Relaxed)));
+        let looked = self.check_once(reserve, needed, headroom.saturating_add(uncounted.load(Ordering::Relaxed)));
         if !is_btrfs(self.folder.file())? {
             return looked;
         }
         match looked {
             // What was just removed may not be told yet.
-            Err(RoomError::Full { .. }) => {
+            Err(SpaceError::Full { .. }) => {
                 self.settle()?;
-                self.look_once(kept, needed, beside)?;
+                self.check_once(reserve, needed, headroom)?;
             }
             looked => looked?,
         }
@@ -198,16 +198,16 @@ impl LockedRoom<'_> {
         Ok(())
     }
 
-    fn look_once(&self, kept: u64, needed: u64, beside: u64) -> Result<(), RoomError> {
-        let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.room.tmp)?;
+    fn check_once(&self, reserve: u64, needed: u64, headroom: u64) -> Result<(), SpaceError> {
+        let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.space.tmp)?;
         let available = found.blocks_available() * found.fragment_size();
-        if found.blocks() > 0 && available < needed.saturating_add(beside).saturating_add(kept) {
-            return Err(RoomError::Full { needed, beside, available, kept });
+        if found.blocks() > 0 && available < needed.saturating_add(headroom).saturating_add(reserve) {
+            return Err(SpaceError::Full { needed, headroom, available, reserve });
         }
-        let (needed, available, kept) = (INODES, found.files_available(), kept_inodes(&found, kept));
+        let (needed, available, reserve) = (INODES, found.files_available(), kept_inodes(&found, reserve));
         // Btrfs tells 0 inodes: it has as many as it needs.
-        if found.files() > 0 && available < needed.saturating_add(kept) {
-            return Err(RoomError::NoInodes { needed, available, kept, total: found.files() });
+        if found.files() > 0 && available < needed.saturating_add(reserve) {
+            return Err(SpaceError::NoInodes { needed, available, reserve, total: found.files() });
         }
         Ok(())
     }
@@ -216,8 +216,8 @@ impl LockedRoom<'_> {
     fn settle(&self) -> io::Result<()> {
         nix::unistd::syncfs(self.folder.file())
             .map_err(io::Error::from)
-            .at("syncing the file system of", &self.room.tmp)?;
-        self.room.uncounted.store(0, Ordering::Relaxed);
+            .at("syncing the file system of", &self.space.tmp)?;
+        self.space.uncounted.store(0, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -298,10 +298,10 @@ fn allocated(file: &File) -> io::Result<u64> {
 }
 
 /// Inodes that stay free where so many bytes do: as large a part.
-fn kept_inodes(found: &Statvfs, kept: u64) -> u64 {
+fn kept_inodes(found: &Statvfs, reserve: u64) -> u64 {
     let size = u128::from(found.blocks()) * u128::from(found.fragment_size());
-    let kept = u128::from(found.files()) * u128::from(kept) / size.max(1);
-    u64::try_from(kept).unwrap_or(u64::MAX)
+    let reserve = u128::from(found.files()) * u128::from(reserve) / size.max(1);
+    u64::try_from(reserve).unwrap_or(u64::MAX)
 }
 
 fn is_btrfs(file: &File) -> io::Result<bool> {
@@ -332,14 +332,14 @@ mod tests {
 
     #[test]
     fn want_of_room_is_told_in_one_way_and_in_units() {
-        let full = RoomError::Full { needed: 20 * MIB, beside: 0, available: 72_263_000_000, kept: 200 << 40 };
+        let full = SpaceError::Full { needed: 20 * MIB, headroom: 0, available: 72_263_000_000, reserve: 200 << 40 };
         assert_eq!(
             full.to_string(),
             "there is not enough room on the server's disk: 20.0 MiB are needed and 200 TiB stay free, but 67.3 GiB are left; \
              free at least 200 TiB there"
         );
         assert!(
-            RoomError::NoInodes { needed: 8, available: 5, kept: 0, total: 9 }.to_string().starts_with(FULL_DISK)
+            SpaceError::NoInodes { needed: 8, available: 5, reserve: 0, total: 9 }.to_string().starts_with(FULL_DISK)
                 && FULL_FILE_SYSTEM.starts_with(FULL_DISK)
         );
     }
@@ -359,7 +359,7 @@ mod tests {
         let plan = Plan::new(None, Some(MIB), Some(8 * MIB)).unwrap();
         let merged = crate::storage::disk::create_new(&data.tmp().join("merged")).unwrap();
         merged.set_len(2 * MIB + 5).unwrap();
-        Room::new(&data, 0).reserve_for(&merged, &plan).unwrap();
+        DiskSpace::new(&data, 0).reserve_for(&merged, &plan).unwrap();
         assert_eq!(merged.metadata().unwrap().len(), 2 * MIB + 5);
         // The first two mebibytes are a hole.
         reserve(&merged, 0, 2 * MIB).unwrap();

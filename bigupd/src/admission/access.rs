@@ -11,11 +11,11 @@
 //! asks for got through to that proxy, not to us. So it is this machine's only by its own address, and has shown no
 //! certificate.
 
-use crate::admission::origins::{Does, Origins};
+use crate::admission::origins::{Effect, Origins};
 use crate::admission::quota::Quota;
-use crate::admission::thread_shares::Whose;
+use crate::admission::thread_shares::ShareOwner;
 use crate::admission::tokens::uses;
-use crate::admission::tokens::{Permission, SecretHash, Token, Tokens, Watched, now};
+use crate::admission::tokens::{Permission, SecretHash, Token, Tokens, WatchedTokens, now};
 use crate::net::client_certificate::ClientCertificate;
 use crate::net::forwarded::is_forwarded;
 use crate::net::listeners::Listen;
@@ -25,7 +25,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::is_passing;
-use bigup_core::storage::spool::Upload;
+use bigup_core::storage::spool::UploadRecord;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +118,7 @@ impl Access {
     ///
     /// # Errors
     /// It may not. No 403: that somebody pushes this name is no secret to who may push it.
-    pub fn check_take_over(&self, upload: &Upload) -> Result<(), Refusal> {
+    pub fn check_take_over(&self, upload: &UploadRecord) -> Result<(), Refusal> {
         if matches!(self, Access::Anonymous) && upload.token.is_some() {
             let message = format!("the unfinished upload of {} was begun by a token: use one", upload.file_name);
             return Err(Refusal::new(ErrorCode::Conflict, message));
@@ -130,7 +130,7 @@ impl Access {
     ///
     /// # Errors
     /// It may not, as for [`Access::check_take_over`].
-    pub fn check_go_on(&self, upload: &Upload) -> Result<(), Refusal> {
+    pub fn check_go_on(&self, upload: &UploadRecord) -> Result<(), Refusal> {
         self.check_take_over(upload)?;
         let may_replace = self.check(&[Permission::Replace], None).is_ok();
         if upload.replace && !may_replace {
@@ -167,8 +167,8 @@ pub struct Settings {
 }
 
 /// Where everybody passes: knows the tokens of a data folder.
-pub struct Gate {
-    tokens: Watched,
+pub struct Authenticator {
+    tokens: WatchedTokens,
     /// Where there is no tokens.json, who gets through to the daemon passes.
     is_guarded: bool,
     allow_anonymous: bool,
@@ -178,7 +178,7 @@ pub struct Gate {
     /// Tokens were in force at the last request.
     in_force: AtomicBool,
     /// Which tokens let somebody in.
-    pub uses: uses::Seen,
+    pub uses: uses::TokenUses,
     turned_away: Mutex<TurnedAway>,
     /// When it was last logged that a proxy lets everybody in.
     warned: Mutex<Option<Instant>>,
@@ -191,17 +191,17 @@ struct TurnedAway {
     since: u64,
 }
 
-impl Gate {
+impl Authenticator {
     /// The gate of a daemon on `data`.
-    pub fn new(data: &DataDir, settings: Settings, origins: Origins) -> Gate {
-        Gate {
-            tokens: Watched::new(data.clone()),
+    pub fn new(data: &DataDir, settings: Settings, origins: Origins) -> Authenticator {
+        Authenticator {
+            tokens: WatchedTokens::new(data.clone()),
             is_guarded: settings.is_guarded,
             allow_anonymous: settings.allow_anonymous,
             owner: settings.owner,
             origins,
             in_force: AtomicBool::new(false),
-            uses: uses::Seen::default(),
+            uses: uses::TokenUses::default(),
             turned_away: Mutex::default(),
             warned: Mutex::default(),
         }
@@ -222,7 +222,7 @@ impl Gate {
         headers: &HeaderMap,
         peer: Option<Peer>,
         certificate: Option<&ClientCertificate>,
-        does: Does,
+        does: Effect,
     ) -> Result<Access, Refusal> {
         let secret = presented(headers);
         if let Some(secret) = secret
@@ -300,10 +300,10 @@ impl Gate {
     }
 
     /// Whose share of what there is the work for a request with these headers takes. Reads nothing.
-    pub fn whose(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Whose {
+    pub fn whose(&self, headers: &HeaderMap, address: Option<IpAddr>) -> ShareOwner {
         // Where secrets count for nothing anybody could make up new ones.
         let secret = presented(headers).filter(|_| self.in_force.load(Ordering::Relaxed));
-        Whose::of(secret, address)
+        ShareOwner::of(secret, address)
     }
 
     fn log_turned_away(&self, peer: Option<Peer>, refusal: &Refusal) {
@@ -402,11 +402,11 @@ mod tests {
             if !authorization.is_empty() {
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
             }
-            match Gate::new(&self.data, self.config.access(), self.config.origins()).enter(
+            match Authenticator::new(&self.data, self.config.access(), self.config.origins()).enter(
                 &headers,
                 None,
                 None,
-                Does::Looks,
+                Effect::Looks,
             ) {
                 Ok(Access::Everything) => Ok("*".to_owned()),
                 Ok(Access::Anonymous) => Ok("?".to_owned()),
@@ -466,8 +466,8 @@ mod tests {
         let by_socket = Config { listen: "unix:/s".parse().unwrap(), ..f.config.clone() };
         let open = Config { allow_anonymous: true, ..certified.clone() };
         let enters = |config: &Config, peer| {
-            Gate::new(&f.data, config.access(), config.origins())
-                .enter(&HeaderMap::new(), Some(peer), None, Does::Changes)
+            Authenticator::new(&f.data, config.access(), config.origins())
+                .enter(&HeaderMap::new(), Some(peer), None, Effect::Changes)
                 .is_ok()
         };
         let forwarded = |ip: &str| Peer::Forwarded(Some(ip.parse().unwrap()));
@@ -540,9 +540,9 @@ mod tests {
 
     #[test]
     fn an_upload_is_gone_on_with_by_who_may_do_what_it_is_to_do() {
-        let plain = Upload::begin(name("a/b"), Plan::new(Some(3), None, None).unwrap(), None);
-        let of_token = Upload { token: Some("other".to_owned()), ..plain.clone() };
-        let replacing = Upload { replace: true, ..of_token.clone() };
+        let plain = UploadRecord::begin(name("a/b"), Plan::new(Some(3), None, None).unwrap(), None);
+        let of_token = UploadRecord { token: Some("other".to_owned()), ..plain.clone() };
+        let replacing = UploadRecord { replace: true, ..of_token.clone() };
         let (push, replace) = (with(&[Permission::Push], ""), with(&[Permission::Push, Permission::Replace], ""));
         let go_on = |access: &Access| [&plain, &of_token, &replacing].map(|upload| access.check_go_on(upload).is_ok());
         let take_over =

@@ -20,8 +20,8 @@
 use crate::admission::amount::{self, Amount};
 use crate::admission::quota::{self, Quota};
 use crate::admission::tokens::Prefix;
-use crate::admission::turns::Turns;
-use crate::admission::upload_count::{Census, Listed};
+use crate::admission::turns::CountTurns;
+use crate::admission::upload_count::{UploadCount, UploadList};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use std::collections::HashMap;
@@ -43,13 +43,13 @@ const TREE_HOLDS_TIMES: u32 = 20;
 
 /// What somebody asks to add.
 #[derive(Clone, Debug)]
-pub struct Ask<'a> {
+pub struct GrantRequest<'a> {
     /// Name of the file.
     pub name: &'a FileName,
     /// The token that asks; None stands for all who have none.
     pub token: Option<&'a str>,
     /// What it is.
-    pub what: What,
+    pub what: Growing,
     /// Most unfinished uploads of all.
     pub most_uploads: u64,
     /// Most of those of the token. None: any number.
@@ -60,11 +60,11 @@ pub struct Ask<'a> {
 
 /// What is to be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Growing {
     /// An upload of a file of this many bytes, to be begun.
     Upload(u64),
     /// A file of this many bytes that comes in one request, and counts as an upload until then.
-    Draft(u64),
+    UnnamedFile(u64),
     /// An upload that is there and is to be this token's.
     TakeOver,
     /// A slice of this many bytes of an upload that counts by what it holds.
@@ -75,7 +75,7 @@ pub enum What {
 
 /// Why something does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum OverLimit {
     /// There are as many unfinished uploads as there may be.
     Uploads,
     /// The token has so many.
@@ -102,10 +102,10 @@ pub struct Grants(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     data: DataDir,
-    census: Census,
+    upload_count: UploadCount,
     book: Mutex<Book>,
-    listing: Turns,
-    trees: Mutex<HashMap<Prefix, Arc<Turns>>>,
+    listing: CountTurns,
+    trees: Mutex<HashMap<Prefix, Arc<CountTurns>>>,
 }
 
 /// Something that was granted. Dropped, it counts no more.
@@ -117,7 +117,7 @@ pub struct Grant {
 
 /// Where something counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum Scope {
     /// Among all unfinished uploads.
     Uploads,
     /// Among those of a token; None: of all who have none.
@@ -128,7 +128,7 @@ enum Place {
 
 /// What counts in one place; of uploads `files` is their number.
 #[derive(Debug, Default)]
-struct Tally {
+struct ScopeCount {
     at_work: Amount,
     /// Since the count that stands began.
     landed: Amount,
@@ -138,7 +138,7 @@ struct Tally {
 
 /// What a count found.
 #[derive(Clone, Copy, Debug)]
-struct Found<T> {
+struct Counted<T> {
     what: T,
     began: Instant,
     /// Until when it is good.
@@ -151,7 +151,7 @@ struct Entry {
     /// Folders that were there; those after them are to be made.
     folders_there: u64,
     token: Option<String>,
-    what: What,
+    what: Growing,
     /// Bytes for which it counts while it is at work.
     bytes: u64,
 }
@@ -160,15 +160,15 @@ struct Entry {
 struct Book {
     last: u64,
     at_work: HashMap<u64, Entry>,
-    tallies: HashMap<Place, Tally>,
-    listed: Option<Found<Arc<Listed>>>,
-    below: HashMap<Prefix, Found<Amount>>,
+    tallies: HashMap<Scope, ScopeCount>,
+    listed: Option<Counted<Arc<UploadList>>>,
+    below: HashMap<Prefix, Counted<Amount>>,
 }
 
 /// What a look into the book says.
-enum Verdict {
+enum GrantVerdict {
     Granted(u64),
-    Over(Over),
+    Over(OverLimit),
     /// Nothing, before this was counted anew.
     Uncounted(Uncounted),
 }
@@ -176,15 +176,15 @@ enum Verdict {
 impl Grants {
     /// None yet, on `data`.
     pub fn new(data: DataDir) -> Grants {
-        let (census, book, listing, trees) = Default::default();
-        Grants(Arc::new(Inner { data, census, book, listing, trees }))
+        let (upload_count, book, listing, trees) = Default::default();
+        Grants(Arc::new(Inner { data, upload_count, book, listing, trees }))
     }
 
     /// Grants what is asked for, or says why not. Blocks on the disk.
     ///
     /// # Errors
     /// The data folder cannot be read.
-    pub fn take(&self, ask: &Ask<'_>) -> io::Result<Result<Grant, Over>> {
+    pub fn take(&self, ask: &GrantRequest<'_>) -> io::Result<Result<Grant, OverLimit>> {
         let asked = Instant::now();
         loop {
             match self.take_counted(ask, asked) {
@@ -198,17 +198,17 @@ impl Grants {
     ///
     /// # Errors
     /// This is to be [counted](Grants::count) first. What was counted since `asked` is not told again.
-    pub fn take_counted(&self, ask: &Ask<'_>, asked: Instant) -> Result<Result<Grant, Over>, Uncounted> {
+    pub fn take_counted(&self, ask: &GrantRequest<'_>, asked: Instant) -> Result<Result<Grant, OverLimit>, Uncounted> {
         // A slice's upload was granted its folders when it began.
         let folders_there = match ask.what {
-            What::Upload(_) | What::Draft(_) => quota::folders_there(&self.0.data, ask.name),
-            What::TakeOver | What::Slice(_) | What::Growth(_) => u64::MAX,
+            Growing::Upload(_) | Growing::UnnamedFile(_) => quota::folders_there(&self.0.data, ask.name),
+            Growing::TakeOver | Growing::Slice(_) | Growing::Growth(_) => u64::MAX,
         };
         let verdict = self.book().decide(ask, folders_there, asked);
         match verdict {
-            Verdict::Granted(number) => Ok(Ok(Grant { grants: self.clone(), number })),
-            Verdict::Over(over) => Ok(Err(over)),
-            Verdict::Uncounted(what) => Err(what),
+            GrantVerdict::Granted(number) => Ok(Ok(Grant { grants: self.clone(), number })),
+            GrantVerdict::Over(over) => Ok(Err(over)),
+            GrantVerdict::Uncounted(what) => Err(what),
         }
     }
 
@@ -226,11 +226,11 @@ impl Grants {
     fn count_uploads(&self, since: Instant) -> io::Result<()> {
         self.0.listing.count_since(since, || {
             let began = Instant::now();
-            self.book().count_begins(|place| !matches!(place, Place::Below(_)));
-            let listed = Arc::new(self.0.census.look(&self.0.data)?);
+            self.book().count_begins(|place| !matches!(place, Scope::Below(_)));
+            let listed = Arc::new(self.0.upload_count.look(&self.0.data)?);
             let mut book = self.book();
-            book.count_ends(|place| !matches!(place, Place::Below(_)));
-            book.listed = Some(Found { what: listed, began, until: began + UPLOADS_HOLD });
+            book.count_ends(|place| !matches!(place, Scope::Below(_)));
+            book.listed = Some(Counted { what: listed, began, until: began + UPLOADS_HOLD });
             Ok(())
         })
     }
@@ -238,7 +238,7 @@ impl Grants {
     fn count_below(&self, prefix: &Prefix, since: Instant) -> io::Result<()> {
         self.turns(prefix).count_since(since, || {
             let began = Instant::now();
-            let here = |place: &Place| matches!(place, Place::Below(below) if below == prefix);
+            let here = |place: &Scope| matches!(place, Scope::Below(below) if below == prefix);
             self.book().count_begins(here);
             self.count_uploads(began)?;
             let listed = self.book().listed.as_ref().map(|found| Arc::clone(&found.what)).unwrap_or_default();
@@ -246,12 +246,12 @@ impl Grants {
             let mut book = self.book();
             book.count_ends(here);
             let until = Instant::now() + TREE_HOLDS.max(began.elapsed() * TREE_HOLDS_TIMES);
-            book.below.insert(prefix.clone(), Found { what, began, until });
+            book.below.insert(prefix.clone(), Counted { what, began, until });
             Ok(())
         })
     }
 
-    fn turns(&self, prefix: &Prefix) -> Arc<Turns> {
+    fn turns(&self, prefix: &Prefix) -> Arc<CountTurns> {
         let mut trees = self.0.trees.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(trees.entry(prefix.clone()).or_default())
     }
@@ -299,7 +299,7 @@ impl Drop for Grant {
 }
 
 impl Entry {
-    fn new(ask: &Ask<'_>, folders_there: u64, bytes: u64) -> Entry {
+    fn new(ask: &GrantRequest<'_>, folders_there: u64, bytes: u64) -> Entry {
         let token = ask.token.map(str::to_owned);
         Entry { name: ask.name.as_str().to_owned(), folders_there, token, what: ask.what, bytes }
     }
@@ -307,43 +307,43 @@ impl Entry {
     /// What it is where it counts among uploads, in all and of the token.
     fn as_upload(&self) -> (bool, bool) {
         match self.what {
-            What::Upload(_) | What::Draft(_) => (true, true),
-            What::TakeOver => (false, true),
-            What::Slice(_) | What::Growth(_) => (false, false),
+            Growing::Upload(_) | Growing::UnnamedFile(_) => (true, true),
+            Growing::TakeOver => (false, true),
+            Growing::Slice(_) | Growing::Growth(_) => (false, false),
         }
     }
 
     /// What it is below `prefix`, which covers its name.
     fn below(&self, prefix: &Prefix) -> Amount {
         match self.what {
-            What::Upload(_) | What::Draft(_) => {
+            Growing::Upload(_) | Growing::UnnamedFile(_) => {
                 let folders = self.name.matches('/').count() as u64;
                 let above = prefix.as_str().matches('/').count() as u64;
                 let to_be_made = folders.saturating_sub(above.max(self.folders_there));
                 Amount::of_file(self.bytes).plus(Amount::of_folders(to_be_made))
             }
-            What::TakeOver => Amount::default(),
-            What::Slice(_) => Amount { files: 0, ..Amount::of_file(self.bytes) },
-            What::Growth(_) => Amount { bytes: self.bytes, files: 0 },
+            Growing::TakeOver => Amount::default(),
+            Growing::Slice(_) => Amount { files: 0, ..Amount::of_file(self.bytes) },
+            Growing::Growth(_) => Amount { bytes: self.bytes, files: 0 },
         }
     }
 
     /// The same where nothing else is at work: then it is not shared with slices.
     fn below_by_itself(&self, prefix: &Prefix) -> Amount {
         match self.what {
-            What::Growth(bytes) => Amount { bytes, files: 0 },
+            Growing::Growth(bytes) => Amount { bytes, files: 0 },
             _ => self.below(prefix),
         }
     }
 
     /// All places in which it counts, and for how much.
-    fn places(&self, book: &Book) -> Vec<(Place, Amount)> {
+    fn places(&self, book: &Book) -> Vec<(Scope, Amount)> {
         let one = Amount { bytes: 0, files: 1 };
         let (of_all, of_token) = self.as_upload();
-        let uploads = of_all.then_some((Place::Uploads, one));
-        let own = of_token.then(|| (Place::UploadsOf(self.token.clone()), one));
+        let uploads = of_all.then_some((Scope::Uploads, one));
+        let own = of_token.then(|| (Scope::UploadsOf(self.token.clone()), one));
         let below = prefixes(&self.name).filter_map(|prefix| {
-            let place = Place::Below(prefix.clone());
+            let place = Scope::Below(prefix.clone());
             book.tallies.contains_key(&place).then(|| (place, self.below(&prefix)))
         });
         uploads.into_iter().chain(own).chain(below).collect()
@@ -358,22 +358,22 @@ fn prefixes(name: &str) -> impl Iterator<Item = Prefix> {
 }
 
 impl Book {
-    fn decide(&mut self, ask: &Ask<'_>, folders_there: u64, asked: Instant) -> Verdict {
+    fn decide(&mut self, ask: &GrantRequest<'_>, folders_there: u64, asked: Instant) -> GrantVerdict {
         if let Some(quota) = ask.quota {
             self.know(&quota.prefix);
         }
         let bytes = match ask.what {
-            What::Upload(bytes) | What::Draft(bytes) | What::Slice(bytes) => bytes,
-            What::TakeOver => 0,
-            What::Growth(bytes) => bytes.saturating_sub(self.slices_at_work(ask.name)),
+            Growing::Upload(bytes) | Growing::UnnamedFile(bytes) | Growing::Slice(bytes) => bytes,
+            Growing::TakeOver => 0,
+            Growing::Growth(bytes) => bytes.saturating_sub(self.slices_at_work(ask.name)),
         };
         let entry = Entry::new(ask, folders_there, bytes);
         let verdict = self.decide_uploads(&entry, ask, asked).or_else(|| self.decide_quota(&entry, ask, asked));
-        verdict.unwrap_or_else(|| Verdict::Granted(self.begin(entry)))
+        verdict.unwrap_or_else(|| GrantVerdict::Granted(self.begin(entry)))
     }
 
     /// None: it is within the limits for uploads.
-    fn decide_uploads(&self, entry: &Entry, ask: &Ask<'_>, asked: Instant) -> Option<Verdict> {
+    fn decide_uploads(&self, entry: &Entry, ask: &GrantRequest<'_>, asked: Instant) -> Option<GrantVerdict> {
         let (of_all, of_token) = entry.as_upload();
         let (most, most_of_token) = (of_all.then_some(ask.most_uploads), ask.most_of_token.filter(|_| of_token));
         if most.is_none() && most_of_token.is_none() {
@@ -381,34 +381,34 @@ impl Book {
         }
         let now = Instant::now();
         let Some(found) = self.listed.as_ref().filter(|found| found.began >= asked || now < found.until) else {
-            return Some(Verdict::Uncounted(Uncounted::Uploads));
+            return Some(GrantVerdict::Uncounted(Uncounted::Uploads));
         };
-        let own = Place::UploadsOf(entry.token.clone());
-        let all = self.sum(&Place::Uploads, Amount { bytes: 0, files: found.what.number }).files;
+        let own = Scope::UploadsOf(entry.token.clone());
+        let all = self.sum(&Scope::Uploads, Amount { bytes: 0, files: found.what.number }).files;
         let of_token = found.what.number_of(entry.token.as_deref());
         let of_token = self.sum(&own, Amount { bytes: 0, files: of_token }).files;
         let over = if most.is_some_and(|most| all >= most) {
-            Over::Uploads
+            OverLimit::Uploads
         } else if most_of_token.is_some_and(|most| of_token >= most) {
-            Over::OfToken(of_token)
+            OverLimit::OfToken(of_token)
         } else {
             return None;
         };
         let stands = found.began >= asked || now < found.began + UPLOADS_HOLD_WHEN_FULL;
-        Some(if stands { Verdict::Over(over) } else { Verdict::Uncounted(Uncounted::Uploads) })
+        Some(if stands { GrantVerdict::Over(over) } else { GrantVerdict::Uncounted(Uncounted::Uploads) })
     }
 
     /// None: it is within the quota.
-    fn decide_quota(&self, entry: &Entry, ask: &Ask<'_>, asked: Instant) -> Option<Verdict> {
+    fn decide_quota(&self, entry: &Entry, ask: &GrantRequest<'_>, asked: Instant) -> Option<GrantVerdict> {
         let quota = ask.quota.filter(|quota| quota.prefix.covers(&entry.name))?;
         let more = entry.below(&quota.prefix);
         if more == Amount::default() {
             return None;
         }
         let now = Instant::now();
-        let place = Place::Below(quota.prefix.clone());
+        let place = Scope::Below(quota.prefix.clone());
         let found = self.below.get(&quota.prefix).filter(|found| found.began >= asked || now < found.until);
-        let uncounted = || Some(Verdict::Uncounted(Uncounted::Below(quota.prefix.clone())));
+        let uncounted = || Some(GrantVerdict::Uncounted(Uncounted::Below(quota.prefix.clone())));
         let Some(found) = found else { return uncounted() };
         let there = self.sum(&place, found.what);
         if quota.allows(there.plus(more)) {
@@ -423,22 +423,22 @@ impl Book {
         let tally = self.tallies.get(&place);
         let at_rest = found.what.plus(tally.map_or(Amount::default(), |tally| tally.landed));
         let passes = quota.allows(at_rest.plus(entry.below_by_itself(&quota.prefix)));
-        Some(Verdict::Over(if passes { Over::QuotaForNow } else { Over::Quota(there, more) }))
+        Some(GrantVerdict::Over(if passes { OverLimit::QuotaForNow } else { OverLimit::Quota(there, more) }))
     }
 
-    fn sum(&self, place: &Place, found: Amount) -> Amount {
+    fn sum(&self, place: &Scope, found: Amount) -> Amount {
         self.tallies.get(place).map_or(found, |tally| found.plus(tally.landed).plus(tally.at_work))
     }
 
     /// From now on what counts below `prefix` is written down.
     fn know(&mut self, prefix: &Prefix) {
-        let place = Place::Below(prefix.clone());
+        let place = Scope::Below(prefix.clone());
         if self.tallies.contains_key(&place) {
             return;
         }
         let below = self.at_work.values().filter(|entry| prefix.covers(&entry.name)).map(|entry| entry.below(prefix));
         let at_work = below.fold(Amount::default(), Amount::plus);
-        self.tallies.insert(place, Tally { at_work, ..Tally::default() });
+        self.tallies.insert(place, ScopeCount { at_work, ..ScopeCount::default() });
     }
 
     /// Bytes of the slices that are at work of an upload.
@@ -447,7 +447,7 @@ impl Book {
     }
 
     fn slices_of(&self, name: &str) -> impl Iterator<Item = &Entry> {
-        self.at_work.values().filter(move |entry| entry.name == name && matches!(entry.what, What::Slice(_)))
+        self.at_work.values().filter(move |entry| entry.name == name && matches!(entry.what, Growing::Slice(_)))
     }
 
     fn begin(&mut self, entry: Entry) -> u64 {
@@ -471,22 +471,22 @@ impl Book {
             self.land(&mut entry);
         }
         // Of the many that come and go nothing is to be left.
-        self.tallies.retain(|place, tally| matches!(place, Place::Below(_)) || !tally.is_empty());
+        self.tallies.retain(|place, tally| matches!(place, Scope::Below(_)) || !tally.is_empty());
     }
 
     fn land(&mut self, entry: &mut Entry) {
-        if let What::Growth(all) = entry.what {
+        if let Growing::Growth(all) = entry.what {
             // The upload counts with its size now, and its slices at work are part of that.
             entry.bytes = all;
             let name = entry.name.clone();
             let slices =
-                self.at_work.iter().filter(|(_, slice)| slice.name == name && matches!(slice.what, What::Slice(_)));
+                self.at_work.iter().filter(|(_, slice)| slice.name == name && matches!(slice.what, Growing::Slice(_)));
             let numbers: Vec<u64> = slices.map(|(number, _)| *number).collect();
             numbers.into_iter().for_each(|number| self.end(number, false));
         }
         for (place, amount) in entry.places(self) {
             // A draft is no upload any more: its file is finished.
-            if matches!(entry.what, What::Draft(_)) && !matches!(place, Place::Below(_)) {
+            if matches!(entry.what, Growing::UnnamedFile(_)) && !matches!(place, Scope::Below(_)) {
                 continue;
             }
             let tally = self.tallies.entry(place).or_default();
@@ -495,20 +495,20 @@ impl Book {
         }
     }
 
-    fn count_begins(&mut self, of: impl Fn(&Place) -> bool) {
+    fn count_begins(&mut self, of: impl Fn(&Scope) -> bool) {
         for (_, tally) in self.tallies.iter_mut().filter(|(place, _)| of(place)) {
             tally.landed_meanwhile = Amount::default();
         }
     }
 
-    fn count_ends(&mut self, of: impl Fn(&Place) -> bool) {
+    fn count_ends(&mut self, of: impl Fn(&Scope) -> bool) {
         for (_, tally) in self.tallies.iter_mut().filter(|(place, _)| of(place)) {
             tally.landed = std::mem::take(&mut tally.landed_meanwhile);
         }
     }
 }
 
-impl Tally {
+impl ScopeCount {
     fn is_empty(&self) -> bool {
         [self.at_work, self.landed, self.landed_meanwhile].iter().all(|amount| *amount == Amount::default())
     }
@@ -519,8 +519,8 @@ mod tests {
     use super::*;
     use crate::admission::amount::BLOCK;
     use bigup_core::protocol::plan::Plan;
-    use bigup_core::storage::space::Room;
-    use bigup_core::storage::spool::{Spool, Upload};
+    use bigup_core::storage::space::DiskSpace;
+    use bigup_core::storage::spool::{Spool, UploadRecord};
     use std::fs;
     use std::sync::Barrier;
 
@@ -542,9 +542,9 @@ mod tests {
             Fixture { _dir: dir, grants: Grants::new(data.clone()), data, quota }
         }
 
-        fn take(&self, name: &str, what: What) -> Result<Grant, Over> {
+        fn take(&self, name: &str, what: Growing) -> Result<Grant, OverLimit> {
             let name = FileName::new(name).unwrap();
-            let ask = Ask {
+            let ask = GrantRequest {
                 name: &name,
                 token: Some("t"),
                 what,
@@ -555,24 +555,27 @@ mod tests {
             self.grants.take(&ask).unwrap()
         }
 
-        fn other(&self, name: &str, what: What) -> Result<Grant, Over> {
+        fn other(&self, name: &str, what: Growing) -> Result<Grant, OverLimit> {
             let name = FileName::new(name).unwrap();
-            let ask = Ask { name: &name, token: None, what, most_uploads: 5, most_of_token: None, quota: None };
+            let ask =
+                GrantRequest { name: &name, token: None, what, most_uploads: 5, most_of_token: None, quota: None };
             self.grants.take(&ask).unwrap()
         }
 
         fn begin(&self, name: &str, size: u64) {
             let plan = Plan::new(None, Some(BLOCK), Some(size)).unwrap();
-            let upload =
-                Upload { token: Some("t".to_owned()), ..Upload::begin(FileName::new(name).unwrap(), plan, None) };
-            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
+            let upload = UploadRecord {
+                token: Some("t".to_owned()),
+                ..UploadRecord::begin(FileName::new(name).unwrap(), plan, None)
+            };
+            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
         }
     }
 
     #[track_caller]
-    fn assert_over(taken: Result<Grant, Over>, there: u64, more: u64) {
+    fn assert_over(taken: Result<Grant, OverLimit>, there: u64, more: u64) {
         match taken {
-            Err(Over::Quota(is, was_asked)) => assert_eq!((is.bytes, was_asked.bytes), (there, more)),
+            Err(OverLimit::Quota(is, was_asked)) => assert_eq!((is.bytes, was_asked.bytes), (there, more)),
             other => panic!("{other:?}"),
         }
     }
@@ -580,45 +583,45 @@ mod tests {
     #[test]
     fn a_grant_counts_until_it_is_dropped_and_then_by_what_is_on_the_disk() {
         let f = Fixture::new(2 * UNIT);
-        let first = f.take("a/x", What::Upload(UNIT)).unwrap();
-        assert_eq!(f.take("a/y", What::Upload(UNIT + 1)).unwrap_err(), Over::QuotaForNow);
-        assert_over(f.take("a/y", What::Upload(2 * UNIT + 1)), UNIT, 2 * UNIT + 1);
+        let first = f.take("a/x", Growing::Upload(UNIT)).unwrap();
+        assert_eq!(f.take("a/y", Growing::Upload(UNIT + 1)).unwrap_err(), OverLimit::QuotaForNow);
+        assert_over(f.take("a/y", Growing::Upload(2 * UNIT + 1)), UNIT, 2 * UNIT + 1);
         drop(first);
-        let whole = f.take("a/y", What::Upload(2 * UNIT)).unwrap();
+        let whole = f.take("a/y", Growing::Upload(2 * UNIT)).unwrap();
         f.begin("a/y", 2 * UNIT);
         whole.landed();
-        assert_over(f.take("a/z", What::Draft(1)), 2 * UNIT, BLOCK);
+        assert_over(f.take("a/z", Growing::UnnamedFile(1)), 2 * UNIT, BLOCK);
     }
 
     #[test]
     fn nothing_is_refused_for_good_because_of_its_own_twin() {
         let f = Fixture::new(3 * UNIT);
         // Sent again while the first one is at work.
-        let first = f.take("a/x", What::Upload(2 * UNIT)).unwrap();
-        assert_eq!(f.take("a/x", What::Upload(2 * UNIT)).unwrap_err(), Over::QuotaForNow);
+        let first = f.take("a/x", Growing::Upload(2 * UNIT)).unwrap();
+        assert_eq!(f.take("a/x", Growing::Upload(2 * UNIT)).unwrap_err(), OverLimit::QuotaForNow);
         // A count finds it on the disk, and the grant is still at work.
         f.begin("a/x", 2 * UNIT);
         f.grants.book().below.clear();
-        assert_eq!(f.take("a/y", What::Draft(UNIT)).unwrap_err(), Over::QuotaForNow);
+        assert_eq!(f.take("a/y", Growing::UnnamedFile(UNIT)).unwrap_err(), OverLimit::QuotaForNow);
         first.landed();
-        drop(f.take("a/y", What::Draft(UNIT)).unwrap());
+        drop(f.take("a/y", Growing::UnnamedFile(UNIT)).unwrap());
     }
 
     #[test]
     fn an_upload_that_tells_too_large_a_size_is_refused_for_good_also_by_its_last_slice() {
         let f = Fixture::new(4 * UNIT);
-        f.take("a/y", What::Draft(2 * UNIT)).unwrap().landed();
+        f.take("a/y", Growing::UnnamedFile(2 * UNIT)).unwrap().landed();
         std::fs::write(f.data.files().join("a/y"), vec![0; 2 * UNIT as usize]).unwrap();
-        let _slice = f.take("a/x", What::Slice(UNIT)).unwrap();
-        assert_over(f.take("a/x", What::Growth(3 * UNIT)), 3 * UNIT, 2 * UNIT);
+        let _slice = f.take("a/x", Growing::Slice(UNIT)).unwrap();
+        assert_over(f.take("a/x", Growing::Growth(3 * UNIT)), 3 * UNIT, 2 * UNIT);
     }
 
     #[test]
     fn nothing_is_refused_by_a_sum_of_what_landed() {
         let f = Fixture::new(2 * UNIT);
         // Landed, and gone by the hand of somebody else.
-        f.take("a/x", What::Draft(2 * UNIT)).unwrap().landed();
-        drop(f.take("a/y", What::Draft(2 * UNIT)).unwrap());
+        f.take("a/x", Growing::UnnamedFile(2 * UNIT)).unwrap().landed();
+        drop(f.take("a/y", Growing::UnnamedFile(2 * UNIT)).unwrap());
     }
 
     #[test]
@@ -631,7 +634,7 @@ mod tests {
                     let (f, gate) = (&f, &gate);
                     scope.spawn(move || {
                         gate.wait();
-                        f.take(&format!("a/{i}"), What::Upload(UNIT)).ok()
+                        f.take(&format!("a/{i}"), Growing::Upload(UNIT)).ok()
                     })
                 };
                 let asked: Vec<_> = (0..16).map(ask).collect();
@@ -644,38 +647,38 @@ mod tests {
     #[test]
     fn whoever_has_no_quota_counts_in_those_of_others() {
         let f = Fixture::new(2 * UNIT);
-        let before = f.other("a/x", What::Upload(UNIT)).unwrap();
-        let own = f.take("a/y", What::Upload(BLOCK)).unwrap();
-        let after = f.other("a/z", What::Draft(UNIT)).unwrap();
-        assert_eq!(f.take("a/w", What::Slice(1)).unwrap_err(), Over::QuotaForNow);
+        let before = f.other("a/x", Growing::Upload(UNIT)).unwrap();
+        let own = f.take("a/y", Growing::Upload(BLOCK)).unwrap();
+        let after = f.other("a/z", Growing::UnnamedFile(UNIT)).unwrap();
+        assert_eq!(f.take("a/w", Growing::Slice(1)).unwrap_err(), OverLimit::QuotaForNow);
         drop((before, own));
-        drop(f.take("a/w", What::Slice(1)).unwrap());
+        drop(f.take("a/w", Growing::Slice(1)).unwrap());
         after.landed();
-        f.other("b/a/x", What::Upload(100 * UNIT)).unwrap().landed();
-        drop(f.take("a/w", What::Draft(2 * UNIT)).unwrap());
+        f.other("b/a/x", Growing::Upload(100 * UNIT)).unwrap().landed();
+        drop(f.take("a/w", Growing::UnnamedFile(2 * UNIT)).unwrap());
     }
 
     #[test]
     fn uploads_count_in_all_and_of_each_token() {
         let f = Fixture::new(u64::MAX);
         for i in 0..3 {
-            let grant = f.take(&format!("a/{i}"), What::Upload(1)).unwrap();
+            let grant = f.take(&format!("a/{i}"), Growing::Upload(1)).unwrap();
             f.begin(&format!("a/{i}"), 1);
             grant.landed();
         }
-        let draft = f.take("a/d", What::Draft(1)).unwrap();
-        assert_eq!(f.take("a/e", What::Upload(1)).unwrap_err(), Over::OfToken(4));
-        assert_eq!(f.take("a/e", What::TakeOver).unwrap_err(), Over::OfToken(4));
-        let other = f.other("e", What::Upload(1)).unwrap();
-        assert_eq!(f.other("f", What::Draft(1)).unwrap_err(), Over::Uploads);
-        draft.landed();
-        drop(f.take("a/e", What::Upload(1)).unwrap());
-        drop(f.take("a/e", What::TakeOver).unwrap());
+        let unnamed = f.take("a/d", Growing::UnnamedFile(1)).unwrap();
+        assert_eq!(f.take("a/e", Growing::Upload(1)).unwrap_err(), OverLimit::OfToken(4));
+        assert_eq!(f.take("a/e", Growing::TakeOver).unwrap_err(), OverLimit::OfToken(4));
+        let other = f.other("e", Growing::Upload(1)).unwrap();
+        assert_eq!(f.other("f", Growing::UnnamedFile(1)).unwrap_err(), OverLimit::Uploads);
+        unnamed.landed();
+        drop(f.take("a/e", Growing::Upload(1)).unwrap());
+        drop(f.take("a/e", Growing::TakeOver).unwrap());
         drop(other);
         // Another daemon began it, which is seen within seconds.
         f.begin("late", 1);
         let deadline = Instant::now() + 60 * UPLOADS_HOLD;
-        while f.take("a/0", What::TakeOver).is_ok() {
+        while f.take("a/0", Growing::TakeOver).is_ok() {
             assert!(Instant::now() < deadline, "it is not seen");
             std::thread::sleep(UPLOADS_HOLD_WHEN_FULL);
         }
@@ -684,13 +687,13 @@ mod tests {
     #[test]
     fn an_upload_whose_size_is_told_counts_with_that_and_no_more_with_its_slices() {
         let f = Fixture::new(4 * UNIT);
-        let slices: Vec<Grant> = (0..3).map(|_| f.take("a/x", What::Slice(UNIT)).unwrap()).collect();
-        assert_over(f.take("a/x", What::Growth(4 * UNIT + 1)), 3 * UNIT, UNIT + 1);
-        let growth = f.take("a/x", What::Growth(4 * UNIT)).unwrap();
-        assert_eq!(f.take("a/y", What::Draft(1)).unwrap_err(), Over::QuotaForNow);
+        let slices: Vec<Grant> = (0..3).map(|_| f.take("a/x", Growing::Slice(UNIT)).unwrap()).collect();
+        assert_over(f.take("a/x", Growing::Growth(4 * UNIT + 1)), 3 * UNIT, UNIT + 1);
+        let growth = f.take("a/x", Growing::Growth(4 * UNIT)).unwrap();
+        assert_eq!(f.take("a/y", Growing::UnnamedFile(1)).unwrap_err(), OverLimit::QuotaForNow);
         growth.landed();
         drop(slices);
-        let below = Place::Below("a".parse().unwrap());
+        let below = Scope::Below("a".parse().unwrap());
         let book = f.grants.book();
         assert_eq!((book.tallies[&below].landed.bytes, book.tallies[&below].at_work.bytes), (4 * UNIT, 0));
     }
@@ -698,22 +701,25 @@ mod tests {
     #[test]
     fn folders_to_be_made_count_below_the_prefix_only() {
         let f = Fixture::new(3 * BLOCK);
-        assert_over(f.take("a/b/c/d/e", What::Draft(0)), 0, 4 * BLOCK);
+        assert_over(f.take("a/b/c/d/e", Growing::UnnamedFile(0)), 0, 4 * BLOCK);
         fs::create_dir(f.data.files().join("a/b")).unwrap();
-        f.take("a/b/c", What::Draft(0)).unwrap().landed();
-        assert_over(f.take("a/b/d/e/f", What::Upload(0)), BLOCK, 3 * BLOCK);
+        f.take("a/b/c", Growing::UnnamedFile(0)).unwrap().landed();
+        assert_over(f.take("a/b/d/e/f", Growing::Upload(0)), BLOCK, 3 * BLOCK);
         let deep = Fixture { quota: Quota { prefix: "n/m".parse().unwrap(), bytes: None, files: Some(2) }, ..f };
-        drop(deep.take("n/m/o/p", What::Draft(1)).unwrap());
-        assert!(matches!(deep.take("n/m/o/q/p", What::Draft(1)), Err(Over::Quota(_, Amount { files: 3, .. }))));
+        drop(deep.take("n/m/o/p", Growing::UnnamedFile(1)).unwrap());
+        assert!(matches!(
+            deep.take("n/m/o/q/p", Growing::UnnamedFile(1)),
+            Err(OverLimit::Quota(_, Amount { files: 3, .. }))
+        ));
     }
 
     #[test]
     fn nothing_is_left_of_grants_that_are_over() {
         let f = Fixture::new(UNIT);
-        f.take("a/x", What::Draft(1)).unwrap().landed();
-        drop(f.take("a/y", What::Upload(1)).unwrap());
+        f.take("a/x", Growing::UnnamedFile(1)).unwrap().landed();
+        drop(f.take("a/y", Growing::Upload(1)).unwrap());
         let book = f.grants.book();
         assert!(book.at_work.is_empty());
-        assert_eq!(book.tallies.keys().collect::<Vec<_>>(), [&Place::Below("a".parse().unwrap())]);
+        assert_eq!(book.tallies.keys().collect::<Vec<_>>(), [&Scope::Below("a".parse().unwrap())]);
     }
 }

@@ -16,7 +16,7 @@
 //! protocol"), without which a browser would not show them the answer.
 
 use crate::net::host::{Host, Origin};
-use crate::net::response::{Reply, no_content};
+use crate::net::response::{Response, no_content};
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::{printable, quoted};
 use bigup_core::protocol::native::{CLIENT_HEADER, ErrorCode};
@@ -94,7 +94,7 @@ pub fn parse_hosts(text: &str) -> Result<Vec<Host>, String> {
 
 /// What a request would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Does {
+pub enum Effect {
     /// It asks, and changes nothing.
     Looks,
     /// It begins, stores or replaces something, or may.
@@ -126,7 +126,7 @@ impl Origins {
     ///
     /// # Errors
     /// 403, and which setting would let it pass.
-    pub fn check(&self, headers: &HeaderMap, does: Does) -> Result<(), Refusal> {
+    pub fn check(&self, headers: &HeaderMap, does: Effect) -> Result<(), Refusal> {
         let host = one(headers, HOST)?.map(|text| Host::parse(text).ok_or_else(|| foreign_host(text))).transpose()?;
         // Whatever the name: no page has it stand for this server's address, since no page sent this.
         if let Some(host) = host.as_ref().filter(|_| !headers.contains_key(CLIENT_HEADER)) {
@@ -144,14 +144,14 @@ impl Origins {
         match (one(headers, SEC_FETCH_SITE)?, one(headers, REFERER)?) {
             (Some("same-origin"), _) => Ok(()),
             // An address that somebody typed, or a link in a letter.
-            (Some("none"), _) if does == Does::Looks => Ok(()),
+            (Some("none"), _) if does == Effect::Looks => Ok(()),
             (Some("none"), _) => Err(followed_link()),
             (Some(site), _) => Err(foreign_page("Sec-Fetch-Site", site)),
             (None, Some(page)) => match Origin::of_address(page) {
                 Some(origin) if self.is_own(&origin, host.as_ref()) || self.allowed.listed.contains(&origin) => Ok(()),
                 _ => Err(foreign_page("Referer", page)),
             },
-            (None, None) if does == Does::Looks || headers.contains_key(ORIGIN) => Ok(()),
+            (None, None) if does == Effect::Looks || headers.contains_key(ORIGIN) => Ok(()),
             (None, None) if is_browser(headers) => Err(hidden_page()),
             (None, None) => Ok(()),
         }
@@ -184,22 +184,22 @@ impl Origins {
     }
 
     /// What an answer to a request with these headers tells the browser of who may read it.
-    pub fn sharing(&self, headers: &HeaderMap) -> Sharing {
+    pub fn sharing(&self, headers: &HeaderMap) -> CorsHeaders {
         let varies = !self.allowed.listed.is_empty();
-        Sharing { readable_by: self.readable_by(headers), varies }
+        CorsHeaders { readable_by: self.readable_by(headers), varies }
     }
 
     /// The answer to OPTIONS, where `allow` are the methods there are; to a preflight of a browser, too.
     ///
     /// # Errors
     /// It is a preflight for a page that may not call.
-    pub fn options(&self, headers: &HeaderMap, allow: &'static str) -> Result<Reply, Refusal> {
-        let mut reply = no_content(allow);
+    pub fn options(&self, headers: &HeaderMap, allow: &'static str) -> Result<Response, Refusal> {
+        let mut response = no_content(allow);
         if let Some(origin) = headers.get(ORIGIN).filter(|_| headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)) {
             if self.readable_by(headers).is_none() {
                 return Err(foreign_page("Origin", &String::from_utf8_lossy(origin.as_bytes())));
             }
-            let answer = reply.headers_mut();
+            let answer = response.headers_mut();
             answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allow));
             answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
             answer.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
@@ -207,22 +207,22 @@ impl Origins {
                 answer.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
             }
         }
-        Ok(reply)
+        Ok(response)
     }
 }
 
 /// What answers tell browsers of who may read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sharing {
+pub struct CorsHeaders {
     readable_by: Option<HeaderValue>,
     /// It is not the same for all pages.
     varies: bool,
 }
 
-impl Sharing {
-    /// Tells it in `reply`.
-    pub fn told_in(self, mut reply: Reply) -> Reply {
-        let headers = reply.headers_mut();
+impl CorsHeaders {
+    /// Tells it in `response`.
+    pub fn told_in(self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
         if self.varies {
             headers.append(VARY, HeaderValue::from_static("origin"));
         }
@@ -230,7 +230,7 @@ impl Sharing {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, ANSWER_HEADERS);
         }
-        reply
+        response
     }
 }
 
@@ -330,7 +330,7 @@ mod tests {
 
     /// What refuses a request to change something, if anything does.
     fn refused(origins: &Origins, lines: &[(&str, &str)]) -> Option<String> {
-        let refusal = origins.check(&headers(lines), Does::Changes).err()?;
+        let refusal = origins.check(&headers(lines), Effect::Changes).err()?;
         assert_eq!(refusal.status().as_u16(), 403);
         Some(refusal.message)
     }
@@ -402,7 +402,7 @@ mod tests {
             assert!(message.contains(says), "{message}");
         }
         for typed in [&[host, FIREFOX][..], &[host, ("sec-fetch-site", "none"), FIREFOX]] {
-            assert!(origins.check(&headers(typed), Does::Looks).is_ok(), "an address that somebody typed");
+            assert!(origins.check(&headers(typed), Effect::Looks).is_ok(), "an address that somebody typed");
         }
     }
 
@@ -428,9 +428,9 @@ mod tests {
         let preflight = |origin| {
             let lines = [("origin", origin), ("access-control-request-method", "POST")];
             let asked = headers(&[&lines[..], &[("access-control-request-private-network", "true")]].concat());
-            origins.options(&asked, "GET, POST").map(|reply| origins.sharing(&asked).told_in(reply))
+            origins.options(&asked, "GET, POST").map(|response| origins.sharing(&asked).told_in(response))
         };
-        let reply = preflight("https://app.example.org").unwrap();
+        let response = preflight("https://app.example.org").unwrap();
         for (name, value) in [
             ("access-control-allow-origin", "https://app.example.org"),
             ("access-control-allow-methods", "GET, POST"),
@@ -440,9 +440,9 @@ mod tests {
             ("vary", "origin"),
             ("allow", "GET, POST"),
         ] {
-            assert_eq!(reply.headers()[name], value, "{name}");
+            assert_eq!(response.headers()[name], value, "{name}");
         }
-        assert_eq!(reply.status(), 204);
+        assert_eq!(response.status(), 204);
         assert!(preflight("https://evil.example").unwrap_err().message.contains("allowed_origins"));
         let plain = origins.options(&headers(&[]), "GET").unwrap();
         assert!(!plain.headers().contains_key("access-control-allow-methods"));

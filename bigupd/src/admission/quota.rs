@@ -9,10 +9,10 @@
 
 use crate::admission::amount::Amount;
 use crate::admission::tokens::Prefix;
-use crate::admission::upload_count::Listed;
+use crate::admission::upload_count::UploadList;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::Context;
+use bigup_core::storage::disk::IoContext;
 use std::collections::HashSet;
 use std::io;
 use walkdir::WalkDir;
@@ -52,13 +52,13 @@ pub fn folders_there(data: &DataDir, name: &FileName) -> u64 {
 ///
 /// # Errors
 /// The data folder cannot be read.
-pub fn count(data: &DataDir, prefix: &Prefix, listed: &Listed) -> io::Result<Amount> {
+pub fn count(data: &DataDir, prefix: &Prefix, listed: &UploadList) -> io::Result<Amount> {
     // In this order: a file that is finished meanwhile counts twice rather than not at all.
     let unfinished = unfinished(data, prefix, listed);
     Ok(unfinished.plus(finished(data, prefix)?))
 }
 
-fn unfinished(data: &DataDir, prefix: &Prefix, listed: &Listed) -> Amount {
+fn unfinished(data: &DataDir, prefix: &Prefix, listed: &UploadList) -> Amount {
     let mut amount = Amount::default();
     let mut folders = HashSet::new();
     for upload in listed.uploads.iter().filter(|upload| prefix.covers(upload.name.as_str())) {
@@ -96,11 +96,11 @@ fn is_gone(error: &walkdir::Error) -> bool {
 mod tests {
     use super::*;
     use crate::admission::amount::{BLOCK, bytes_of};
-    use crate::admission::upload_count::Census;
+    use crate::admission::upload_count::UploadCount;
     use bigup_core::protocol::plan::Plan;
-    use bigup_core::storage::space::Room;
+    use bigup_core::storage::space::DiskSpace;
     use bigup_core::storage::spool::Holdings;
-    use bigup_core::storage::spool::{Spool, Upload};
+    use bigup_core::storage::spool::{Spool, UploadRecord};
     use std::fs;
 
     fn data() -> (tempfile::TempDir, DataDir) {
@@ -115,13 +115,13 @@ mod tests {
     }
 
     fn begin(data: &DataDir, name: &str, plan: Plan) {
-        let upload = Upload::begin(FileName::new(name).unwrap(), plan, None);
-        assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
+        let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, None);
+        assert!(Spool::create(data, &upload, &DiskSpace::new(data, 0)).unwrap());
     }
 
     fn found(data: &DataDir, prefix: &str) -> (u64, u64) {
         let prefix = Prefix::try_from(prefix.to_owned()).unwrap();
-        let amount = count(data, &prefix, &Census::default().look(data).unwrap()).unwrap();
+        let amount = count(data, &prefix, &UploadCount::default().look(data).unwrap()).unwrap();
         (amount.bytes, amount.files)
     }
 

@@ -20,7 +20,7 @@ const SHARE: usize = 160;
 
 /// Whose work it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Whose {
+pub enum ShareOwner {
     /// Of whoever shows this secret, by its hash: whether it is a token's is only known later, and only those that are
     /// have work that takes time.
     Secret([u8; 32]),
@@ -30,44 +30,44 @@ pub enum Whose {
     Unknown,
 }
 
-impl Whose {
+impl ShareOwner {
     /// Whose a request is that carries this secret, or none, and comes from this address.
-    pub fn of(secret: Option<&str>, address: Option<IpAddr>) -> Whose {
+    pub fn of(secret: Option<&str>, address: Option<IpAddr>) -> ShareOwner {
         match (secret, address) {
-            (Some(secret), _) => Whose::Secret(*blake3::hash(secret.as_bytes()).as_bytes()),
-            (None, Some(address)) => Whose::Host(connection_slots::peer(address)),
-            (None, None) => Whose::Unknown,
+            (Some(secret), _) => ShareOwner::Secret(*blake3::hash(secret.as_bytes()).as_bytes()),
+            (None, Some(address)) => ShareOwner::Host(connection_slots::peer(address)),
+            (None, None) => ShareOwner::Unknown,
         }
     }
 }
 
 /// All shares; nothing is kept of those that nobody uses.
 #[derive(Clone, Debug, Default)]
-pub struct Shares(Arc<Mutex<HashMap<Whose, Weak<Semaphore>>>>);
+pub struct ThreadShares(Arc<Mutex<HashMap<ShareOwner, Weak<Semaphore>>>>);
 
 /// The share of one. Copies are of the same share.
 #[derive(Clone, Debug)]
-pub struct Share {
+pub struct ThreadShare {
     permits: Arc<Semaphore>,
 }
 
-impl Shares {
+impl ThreadShares {
     /// The share of `whose`.
-    pub fn of(&self, whose: Whose) -> Share {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(permits) = shares.get(&whose).and_then(Weak::upgrade) {
-            return Share { permits };
+    pub fn of(&self, whose: ShareOwner) -> ThreadShare {
+        let mut thread_shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(permits) = thread_shares.get(&whose).and_then(Weak::upgrade) {
+            return ThreadShare { permits };
         }
-        if shares.len() >= 64 && shares.len().is_power_of_two() {
-            shares.retain(|_, permits| permits.strong_count() > 0);
+        if thread_shares.len() >= 64 && thread_shares.len().is_power_of_two() {
+            thread_shares.retain(|_, permits| permits.strong_count() > 0);
         }
         let permits = Arc::new(Semaphore::new(SHARE));
-        shares.insert(whose, Arc::downgrade(&permits));
-        Share { permits }
+        thread_shares.insert(whose, Arc::downgrade(&permits));
+        ThreadShare { permits }
     }
 }
 
-impl Share {
+impl ThreadShare {
     /// Does work that may block, on a thread of the share, once one is free. It is done to the end whether or not anybody
     /// waits for it once it has begun.
     ///
@@ -91,34 +91,34 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
-    fn host(last: u8) -> Whose {
-        Whose::of(None, Some([10, 0, 0, last].into()))
+    fn host(last: u8) -> ShareOwner {
+        ShareOwner::of(None, Some([10, 0, 0, last].into()))
     }
 
     #[test]
     fn one_has_a_share_and_another_another() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let shares = Shares::default();
+        let thread_shares = ThreadShares::default();
         let at_work = Arc::new(AtomicUsize::new(0));
         let (tell, told) = mpsc::channel::<()>();
         let told = Arc::new(Mutex::new(told));
         let many = (0..SHARE + 50).map(|_| {
-            let (share, at_work, told) = (shares.of(host(1)), Arc::clone(&at_work), Arc::clone(&told));
+            let (thread_share, at_work, told) = (thread_shares.of(host(1)), Arc::clone(&at_work), Arc::clone(&told));
             runtime.spawn(async move {
                 let work = move || {
                     at_work.fetch_add(1, Ordering::Relaxed);
                     // Blocks until all are told to end.
                     let _ = told.lock().unwrap().recv();
                 };
-                share.run(work).await.unwrap();
+                thread_share.run(work).await.unwrap();
             })
         });
         let many: Vec<_> = many.collect();
         while at_work.load(Ordering::Relaxed) < SHARE {
             std::thread::yield_now();
         }
-        runtime.block_on(shares.of(host(2)).run(|| ())).unwrap();
-        runtime.block_on(shares.of(Whose::of(Some("secret"), None)).run(|| ())).unwrap();
+        runtime.block_on(thread_shares.of(host(2)).run(|| ())).unwrap();
+        runtime.block_on(thread_shares.of(ShareOwner::of(Some("secret"), None)).run(|| ())).unwrap();
         assert_eq!(at_work.load(Ordering::Relaxed), SHARE, "the others wait");
         drop(tell);
         many.into_iter().for_each(|one| runtime.block_on(one).unwrap());
@@ -127,21 +127,21 @@ mod tests {
 
     #[test]
     fn little_is_kept_of_those_that_left() {
-        let shares = Shares::default();
+        let thread_shares = ThreadShares::default();
         for i in 0..100_000_u32 {
-            drop(shares.of(Whose::of(Some(&i.to_string()), None)));
+            drop(thread_shares.of(ShareOwner::of(Some(&i.to_string()), None)));
         }
-        assert!(shares.0.lock().unwrap().len() <= 65);
-        let one = shares.of(host(1));
-        assert!(Arc::ptr_eq(&one.permits, &shares.of(host(1)).permits));
+        assert!(thread_shares.0.lock().unwrap().len() <= 65);
+        let one = thread_shares.of(host(1));
+        assert!(Arc::ptr_eq(&one.permits, &thread_shares.of(host(1)).permits));
     }
 
     #[test]
     fn whose_work_it_is_goes_by_the_secret_first() {
         let address = Some("10.0.0.1".parse().unwrap());
-        assert_eq!(Whose::of(Some("a"), address), Whose::of(Some("a"), None));
-        assert_ne!(Whose::of(Some("a"), address), Whose::of(Some("b"), address));
-        assert_eq!(Whose::of(None, address), Whose::of(None, Some("::ffff:10.0.0.1".parse().unwrap())));
-        assert_eq!(Whose::of(None, None), Whose::Unknown);
+        assert_eq!(ShareOwner::of(Some("a"), address), ShareOwner::of(Some("a"), None));
+        assert_ne!(ShareOwner::of(Some("a"), address), ShareOwner::of(Some("b"), address));
+        assert_eq!(ShareOwner::of(None, address), ShareOwner::of(None, Some("::ffff:10.0.0.1".parse().unwrap())));
+        assert_eq!(ShareOwner::of(None, None), ShareOwner::Unknown);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Whose turn it is to count.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub struct CountTurns {
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -19,9 +19,9 @@ struct State {
 }
 
 /// A turn; over on drop, also where counting panics.
-struct Turn<'a>(&'a Turns);
+struct Turn<'a>(&'a CountTurns);
 
-impl Turns {
+impl CountTurns {
     /// Returns once somebody has counted from beginning to end since the moment `since`; counts by `count` unless somebody
     /// else does. Counting takes half of the time at most, however often it is asked for.
     ///
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn many_who_ask_at_once_share_two_counts() {
-        let (turns, counts) = (Turns::default(), AtomicUsize::new(0));
+        let (turns, counts) = (CountTurns::default(), AtomicUsize::new(0));
         let (tell, told) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
             let ask = |first: Option<mpsc::Receiver<()>>| {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_count_that_fails_leaves_the_turn_to_the_next() {
-        let turns = Turns::default();
+        let turns = CountTurns::default();
         let asked = Instant::now();
         assert!(turns.count_since(asked, || Err(io::ErrorKind::Other.into())).is_err());
         turns.count_since(asked, || Ok(())).unwrap();

@@ -7,7 +7,7 @@
 use crate::admission::amount;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::Seen;
+use bigup_core::storage::disk::FileVersion;
 use bigup_core::storage::spool::Spool;
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ const AT_REST_AFTER: Duration = Duration::from_secs(1);
 
 /// An unfinished upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct CountedUpload {
     /// Its file's name.
     pub name: FileName,
     /// The token that began it, or has taken it over.
@@ -30,16 +30,16 @@ pub struct Known {
 
 /// All unfinished uploads, as one look found them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct UploadList {
     /// How many there are, also of those that cannot be read.
     pub number: u64,
     /// Those that can be read.
-    pub uploads: Vec<Arc<Known>>,
+    pub uploads: Vec<Arc<CountedUpload>>,
     /// How many each token has; None stands for all that were begun without one.
     of: HashMap<Option<String>, u64>,
 }
 
-impl Listed {
+impl UploadList {
     /// How many a token has; None: how many were begun without one.
     pub fn number_of(&self, token: Option<&str>) -> u64 {
         // A copy of the name, since a map of optional strings cannot be asked by a borrowed one.
@@ -49,19 +49,19 @@ impl Listed {
 
 /// What is remembered of the last look, by folders.
 #[derive(Debug, Default)]
-pub struct Census(Mutex<HashMap<String, (Seen, Arc<Known>)>>);
+pub struct UploadCount(Mutex<HashMap<String, (FileVersion, Arc<CountedUpload>)>>);
 
-impl Census {
+impl UploadCount {
     /// Looks at all uploads of `data`.
     ///
     /// # Errors
     /// They cannot be listed.
-    pub fn look(&self, data: &DataDir) -> io::Result<Listed> {
+    pub fn look(&self, data: &DataDir) -> io::Result<UploadList> {
         let mut before = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let (mut listed, mut now) = (Listed::default(), HashMap::new());
+        let (mut listed, mut now) = (UploadList::default(), HashMap::new());
         for spool in Spool::all(data)? {
             listed.number += 1;
-            let Ok(Some(seen)) = Seen::of(spool.path()) else { continue };
+            let Ok(Some(seen)) = FileVersion::of(spool.path()) else { continue };
             let known = before.remove(spool.folder()).filter(|(then, _)| *then == seen).map(|(_, known)| known);
             // One that cannot be read, or has gone, holds nothing of use.
             let Some(known) = known.or_else(|| read(&spool).map(Arc::new)) else { continue };
@@ -76,27 +76,27 @@ impl Census {
     }
 }
 
-fn read(spool: &Spool) -> Option<Known> {
+fn read(spool: &Spool) -> Option<CountedUpload> {
     let upload = spool.upload().ok().flatten()?;
     let holdings = spool.holdings(&upload).ok()?;
     let bytes = amount::bytes_of(&upload.plan, &holdings);
-    Some(Known { name: upload.file_name, token: upload.token, bytes })
+    Some(CountedUpload { name: upload.file_name, token: upload.token, bytes })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bigup_core::protocol::plan::Plan;
-    use bigup_core::storage::space::Room;
-    use bigup_core::storage::spool::Upload;
+    use bigup_core::storage::space::DiskSpace;
+    use bigup_core::storage::spool::UploadRecord;
     use std::fs;
     use std::time::Instant;
 
     fn begin(data: &DataDir, name: &str, token: Option<&str>) {
         let plan = Plan::new(None, Some(10_000), None).unwrap();
-        let upload = Upload::begin(FileName::new(name).unwrap(), plan, None);
-        let upload = Upload { token: token.map(str::to_owned), ..upload };
-        assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
+        let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, None);
+        let upload = UploadRecord { token: token.map(str::to_owned), ..upload };
+        assert!(Spool::create(data, &upload, &DiskSpace::new(data, 0)).unwrap());
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         begin(&data, "b", Some("t"));
         begin(&data, "c", Some("t"));
         fs::create_dir(data.tmp().join("broken")).unwrap();
-        let listed = Census::default().look(&data).unwrap();
+        let listed = UploadCount::default().look(&data).unwrap();
         assert_eq!((listed.number, listed.uploads.len()), (4, 3));
         assert_eq!([None, Some("t"), Some("u")].map(|token| listed.number_of(token)), [1, 2, 0]);
     }
@@ -117,21 +117,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::create(folder.path()).unwrap();
         begin(&data, "a", None);
-        let census = Census::default();
+        let upload_count = UploadCount::default();
         let deadline = Instant::now() + 60 * AT_REST_AFTER;
-        while census.0.lock().unwrap().is_empty() {
+        while upload_count.0.lock().unwrap().is_empty() {
             assert!(Instant::now() < deadline, "it does not come to rest");
-            census.look(&data).unwrap();
+            upload_count.look(&data).unwrap();
             std::thread::sleep(AT_REST_AFTER / 10);
         }
         let json = data.tmp().join("a/upload.json");
         // In place, as no program of ours does it.
         fs::write(&json, fs::read_to_string(&json).unwrap().replace("10000", "20000")).unwrap();
-        assert_eq!(census.look(&data).unwrap().uploads[0].bytes, amount::BLOCK, "it was not read");
+        assert_eq!(upload_count.look(&data).unwrap().uploads[0].bytes, amount::BLOCK, "it was not read");
         fs::write(data.tmp().join("a/0"), [0; 10]).unwrap();
-        assert_eq!(census.look(&data).unwrap().uploads[0].bytes, 20_000);
+        assert_eq!(upload_count.look(&data).unwrap().uploads[0].bytes, 20_000);
         fs::remove_dir_all(data.tmp().join("a")).unwrap();
-        assert_eq!(census.look(&data).unwrap(), Listed::default());
-        assert!(census.0.lock().unwrap().is_empty(), "nothing is remembered of what has gone");
+        assert_eq!(upload_count.look(&data).unwrap(), UploadList::default());
+        assert!(upload_count.0.lock().unwrap().is_empty(), "nothing is remembered of what has gone");
     }
 }

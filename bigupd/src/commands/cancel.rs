@@ -4,7 +4,7 @@
 //! that nobody is publishing, and the upload goes ([`bigup_core::storage::finish::cancel`]). A daemon that starts
 //! another merger meanwhile sees that one told to leave, too.
 
-use super::{Done, each, finished, no_upload};
+use super::{Outcome, each, finished, no_upload};
 use crate::config::Config;
 use crate::mergers::take_from_merger;
 use bigup_core::protocol::name::FileName;
@@ -45,7 +45,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     each(&config.data_dir, &arguments.names, |data, name| {
         // What turns out to be finished is still to be told of.
         let data = data.clone();
-        let data = if config.hooks.on_complete.is_some() { data.leaving_notices()? } else { data };
+        let data = if config.hooks.on_complete.is_some() { data.recording_completions()? } else { data };
         cancel(&data, name, arguments.wait)
     })
 }
@@ -54,7 +54,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
 ///
 /// # Errors
 /// The merger does not leave, or as the system gives them; the upload is as it was.
-pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Done> {
+pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Outcome> {
     let spool = Spool::of(data, name);
     let merger = match take_from_merger(&spool, wait) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(no_upload()),
@@ -63,8 +63,8 @@ pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Don
     let locked = match spool.lock() {
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
             spool.remove_unreadable()?;
-            info_ini::tolerate(name, InfoIni::new(data).remove(name));
-            return Ok(Done::Done(format!("cancelled; it could not be read: {e}")));
+            info_ini::log_failure(name, InfoIni::new(data).remove(name));
+            return Ok(Outcome::Done(format!("cancelled; it could not be read: {e}")));
         }
         locked => locked?,
     };
@@ -76,5 +76,5 @@ pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Don
     }
     let held = spool.bytes(locked.upload(), &locked.holdings()?)?.held;
     finish::cancel::cancel(locked, data, &merger)?;
-    Ok(Done::Done(format!("cancelled, with the {} that it held", show_size(held))))
+    Ok(Outcome::Done(format!("cancelled, with the {} that it held", show_size(held))))
 }

@@ -20,7 +20,7 @@ pub mod token;
 pub const EXIT_NO_UPLOAD: u8 = 4;
 
 /// What came of one name.
-pub enum Done {
+pub enum Outcome {
     /// What was asked for is so; says what was done.
     Done(String),
     /// There is no unfinished upload of this name; says what there is.
@@ -29,7 +29,7 @@ pub enum Done {
 
 /// Does something to the uploads of these names in `data_dir`, one after the other, and says what came of it. One that
 /// fails keeps no other from its turn.
-fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -> io::Result<Done>) -> ExitCode {
+fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -> io::Result<Outcome>) -> ExitCode {
     let data = match owner::open(data_dir) {
         Ok(data) => data,
         Err(e) => {
@@ -41,8 +41,8 @@ fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -
     for name in names {
         match act(&data, name) {
             // What is done is done, whether or not anybody listens.
-            Ok(Done::Done(what)) => drop(writeln!(io::stdout(), "{name}: {}", printable(&what))),
-            Ok(Done::NoUpload(what)) => {
+            Ok(Outcome::Done(what)) => drop(writeln!(io::stdout(), "{name}: {}", printable(&what))),
+            Ok(Outcome::NoUpload(what)) => {
                 missing = true;
                 eprintln!("bigupd: {name}: {}", printable(&what));
             }
@@ -59,10 +59,10 @@ fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -
     }
 }
 
-fn no_upload() -> Done {
-    Done::NoUpload("there is no unfinished upload of this name".to_owned())
+fn no_upload() -> Outcome {
+    Outcome::NoUpload("there is no unfinished upload of this name".to_owned())
 }
 
-fn finished() -> Done {
-    Done::NoUpload("it is finished; finished files are not touched".to_owned())
+fn finished() -> Outcome {
+    Outcome::NoUpload("it is finished; finished files are not touched".to_owned())
 }

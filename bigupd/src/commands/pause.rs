@@ -1,13 +1,13 @@
 //! `bigupd pause` and `bigupd resume`: an upload that takes no slices for a while. Its client waits meanwhile, within its own
 //! patience; what is held is merged, and finished where nothing is missing.
 
-use super::{Done, each, finished, no_upload};
+use super::{Outcome, each, finished, no_upload};
 use crate::config::Config;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish::publish::is_moved;
 use bigup_core::storage::info_ini::{self, InfoIni};
-use bigup_core::storage::spool::{Spool, Upload};
+use bigup_core::storage::spool::{Spool, UploadRecord};
 use std::io;
 use std::process::ExitCode;
 
@@ -40,15 +40,15 @@ pub fn run(config: &Config, arguments: &Arguments, paused: bool) -> ExitCode {
 ///
 /// # Errors
 /// As the system gives them; it is as it was.
-pub fn set(data: &DataDir, name: &FileName, paused: bool) -> io::Result<Done> {
+pub fn set(data: &DataDir, name: &FileName, paused: bool) -> io::Result<Outcome> {
     let spool = Spool::of(data, name);
     let Some(mut locked) = spool.lock()? else { return Ok(no_upload()) };
     if is_moved(data, &spool, &locked)? {
         return Ok(finished());
     }
-    let upload = Upload { paused, ..locked.upload().clone() };
+    let upload = UploadRecord { paused, ..locked.upload().clone() };
     locked.save(upload)?;
     drop(locked);
-    info_ini::tolerate(name, InfoIni::new(data).refresh(&spool, name, None));
-    Ok(Done::Done(if paused { "paused" } else { "not paused" }.to_owned()))
+    info_ini::log_failure(name, InfoIni::new(data).refresh(&spool, name, None));
+    Ok(Outcome::Done(if paused { "paused" } else { "not paused" }.to_owned()))
 }

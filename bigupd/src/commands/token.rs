@@ -4,7 +4,7 @@ use crate::admission::amount::Amount;
 use crate::admission::quota;
 use crate::admission::tokens::uses::Uses;
 use crate::admission::tokens::{Permission, Prefix, SecretHash, Token, Tokens, check_name, new_secret, now};
-use crate::admission::upload_count::Census;
+use crate::admission::upload_count::UploadCount;
 use crate::commands::owner;
 use anyhow::{Context, bail};
 use bigup_core::protocol::name::quoted;
@@ -214,7 +214,7 @@ fn list(data: &DataDir, json: bool) -> anyhow::Result<()> {
         if token.quota.is_none() && token.max_files.is_none() {
             return None;
         }
-        let counted = Census::default().look(data).and_then(|uploads| quota::count(data, &token.prefix, &uploads));
+        let counted = UploadCount::default().look(data).and_then(|uploads| quota::count(data, &token.prefix, &uploads));
         counted.inspect_err(|e| eprintln!("what the token {} has used cannot be counted: {e}", token.name)).ok()
     };
     let listed = tokens.iter().map(|token| Listed { token, used: used(token), last_used: uses.last(token) });

@@ -18,7 +18,7 @@ use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::protocol::units::{MIB, parse_duration, parse_mode, parse_size};
-use bigup_core::storage::data_dir::Modes;
+use bigup_core::storage::data_dir::FileModes;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub struct Config {
     /// How long running requests may go on after a stop was asked for.
     pub stop_grace: Duration,
     /// Permissions of what is finished.
-    pub modes: Modes,
+    pub modes: FileModes,
     /// An unfinished upload goes this long after its last byte. None: never.
     pub expire_after: Option<Duration>,
     /// One of which nothing has come goes this long after it began. None: like any other.
@@ -171,7 +171,7 @@ impl Config {
                 most: from.get("max_mergers", at_least_one),
             },
             stop_grace: from.get("stop_grace", parse_duration),
-            modes: Modes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
+            modes: FileModes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
             expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
             begin_expire_after: Some(from.get("begin_expire_after", parse_duration)).filter(|time| !time.is_zero()),
             tls: from.tls(),

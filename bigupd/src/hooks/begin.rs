@@ -3,7 +3,7 @@
 //! Whoever goes on with an upload is let through: it has begun. Another source that takes one over begins it anew, so it is
 //! asked about. What waits for an answer holds a thread, so there are bounds to how many may.
 
-use super::{Answer, Caller, HookSettings, Question, Stop};
+use super::{HookAnswer, HookQuestion, HookRunner, HookSettings, StopDeadline};
 use crate::metrics::{self, Limit, Metrics};
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
@@ -30,7 +30,7 @@ const RETRY_AFTER: u64 = 5;
 
 /// An upload that is to begin.
 #[derive(Clone, Copy, Debug)]
-pub struct Beginning<'a> {
+pub struct BeginQuestion<'a> {
     /// Name of the file.
     pub name: &'a FileName,
     /// Bytes of the file. None: not known yet.
@@ -45,27 +45,27 @@ pub struct Beginning<'a> {
 
 /// Who asks about uploads that are to begin.
 #[derive(Clone, Debug)]
-pub struct Doorkeeper {
-    caller: Caller,
+pub struct BeginHook {
+    runner: HookRunner,
     time: Duration,
     turns: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
 
-impl Doorkeeper {
+impl BeginHook {
     /// The doorkeeper that `settings` ask for, over the data folder `folder`. None: all uploads may begin.
-    pub fn new(settings: &HookSettings, folder: &Path, metrics: Metrics) -> Option<Doorkeeper> {
+    pub fn new(settings: &HookSettings, folder: &Path, metrics: Metrics) -> Option<BeginHook> {
         let (hook, time) = (settings.on_begin.clone()?, settings.on_begin_timeout);
-        let caller = Caller::new(hook, metrics::Hook::Begin, folder, settings.secret_file.clone(), metrics);
+        let runner = HookRunner::new(hook, metrics::Hook::Begin, folder, settings.secret_file.clone(), metrics);
         let places = |most| Arc::new(Semaphore::new(most));
-        Some(Doorkeeper { caller, time, turns: places(MOST_AT_ONCE), places: places(MOST_WAITING) })
+        Some(BeginHook { runner, time, turns: places(MOST_AT_ONCE), places: places(MOST_WAITING) })
     }
 
     /// Lets an upload begin, or not. Blocks until there is an answer; to be called from a thread of a runtime that may.
     ///
     /// # Errors
     /// It may not (403), or there is no answer now (503).
-    pub fn admit(&self, ask: Beginning<'_>) -> Result<(), Refusal> {
+    pub fn admit(&self, ask: BeginQuestion<'_>) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let name = ask.name;
             log::warn!(upload = name.as_str(); "{name}: not asked about: {MOST_WAITING} uploads wait for on_begin already");
@@ -80,28 +80,31 @@ impl Doorkeeper {
             let _ = tell.send(this.ask(&name, &question).await);
         });
         match told.blocking_recv() {
-            Ok(Answer::Yes) => Ok(()),
-            Ok(Answer::No { how, message }) => {
+            Ok(HookAnswer::Yes) => Ok(()),
+            Ok(HookAnswer::No { how, message }) => {
                 log::info!(upload = ask.name.as_str(); "{}: on_begin does not let it in: {how}", ask.name);
                 let message = if message.is_empty() { "this server does not take it".to_owned() } else { message };
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
-            Ok(Answer::Failed(why)) => {
+            Ok(HookAnswer::Failed(why)) => {
                 log::error!(upload = ask.name.as_str(); "{}: on_begin gave no answer: {why}", ask.name);
                 Err(not_now())
             }
-            Ok(Answer::Stopped) | Err(_) => Err(not_now()),
+            Ok(HookAnswer::Stopped) | Err(_) => Err(not_now()),
         }
     }
 
-    async fn ask(&self, name: &FileName, question: &Question) -> Answer {
+    async fn ask(&self, name: &FileName, question: &HookQuestion) -> HookAnswer {
         let deadline = Instant::now() + self.time;
         let turn = tokio::time::timeout_at(deadline, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
-            return Answer::Failed(format!("{MOST_AT_ONCE} others were asked about for {} s", self.time.as_secs_f64()));
+            return HookAnswer::Failed(format!(
+                "{MOST_AT_ONCE} others were asked about for {} s",
+                self.time.as_secs_f64()
+            ));
         };
         // Requests at work have their grace when the daemon stops, and this is part of one.
-        self.caller.ask(name, question, deadline - Instant::now(), Stop::never()).await
+        self.runner.ask(name, question, deadline - Instant::now(), StopDeadline::never()).await
     }
 }
 
@@ -110,7 +113,7 @@ fn not_now() -> Refusal {
     Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::new(ErrorCode::Overloaded, message) }
 }
 
-fn question(ask: Beginning<'_>) -> Question {
+fn question(ask: BeginQuestion<'_>) -> HookQuestion {
     let fields = vec![
         ("event", json!("begin")),
         ("name", json!(ask.name.as_str())),
@@ -119,7 +122,7 @@ fn question(ask: Beginning<'_>) -> Question {
         ("replace", json!(ask.replace)),
         ("peer", json!(ask.peer.map(|peer| peer.to_string()))),
     ];
-    Question::new(random_suffix(), fields, &["name", "size", "token"])
+    HookQuestion::new(random_suffix(), fields, &["name", "size", "token"])
 }
 
 #[cfg(test)]

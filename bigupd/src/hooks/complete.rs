@@ -6,11 +6,11 @@
 //! Notices are begun with in the order in which the files were finished. Of one name a later one waits until the earlier
 //! one was told, or given up; different names go side by side, four at once.
 
-use super::{Answer, Caller, HookSettings, Question, Stop};
+use super::{HookAnswer, HookQuestion, HookRunner, HookSettings, StopDeadline};
 use crate::metrics::{self, Metrics};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::finish::completion::{Completion, LockedNotice, Notice, Trials};
+use bigup_core::storage::finish::completion::{Attempts, Completion, CompletionRecord, LockedCompletionRecord};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
@@ -53,8 +53,8 @@ impl Completions {
 }
 
 /// Who is told, and how often it is tried.
-struct Teller {
-    caller: Caller,
+struct CompletionWorker {
+    runner: HookRunner,
     /// `files/`, absolute.
     files: PathBuf,
     time: Duration,
@@ -62,7 +62,7 @@ struct Teller {
 }
 
 /// What became of one notice, and when to look at it again, in milliseconds since 1970; it may be gone.
-struct Looked {
+struct NextAttempt {
     id: String,
     again: u64,
 }
@@ -80,21 +80,21 @@ pub async fn tell_forever(
 ) {
     let Some(hook) = settings.on_complete else { return };
     let files = std::path::absolute(data.files()).unwrap_or_else(|_| data.files());
-    let teller = Arc::new(Teller {
-        caller: Caller::new(hook, metrics::Hook::Complete, data.root(), settings.secret_file, metrics.clone()),
+    let teller = Arc::new(CompletionWorker {
+        runner: HookRunner::new(hook, metrics::Hook::Complete, data.root(), settings.secret_file, metrics.clone()),
         files,
         time: settings.on_complete_timeout,
         attempts: settings.on_complete_attempts,
     });
-    let (mut desk, mut at_work) = (Desk::default(), JoinSet::new());
+    let (mut desk, mut at_work) = (Schedule::default(), JoinSet::new());
     while !*stopping.borrow() {
         // From here on no news is missed.
         let some_end = merger_ended.notified();
         let (looking, due, next) = look(desk, data.clone(), metrics.clone()).await;
         desk = looking;
-        for notice in due.into_iter().take(MOST_AT_ONCE - at_work.len()) {
-            desk.at_work.insert(notice.id().to_owned());
-            at_work.spawn(attend(Arc::clone(&teller), notice, Stop::after(stopping.clone(), grace)));
+        for record in due.into_iter().take(MOST_AT_ONCE - at_work.len()) {
+            desk.at_work.insert(record.id().to_owned());
+            at_work.spawn(attend(Arc::clone(&teller), record, StopDeadline::after(stopping.clone(), grace)));
         }
         tokio::select! {
             () = completions.0.notified() => {}
@@ -109,21 +109,21 @@ pub async fn tell_forever(
 
 /// What is known of notices; it may be forgotten at any time.
 #[derive(Default)]
-struct Desk {
-    known: HashMap<String, Known>,
+struct Schedule {
+    known: HashMap<String, ScheduledRecord>,
     /// Those that this daemon is at work on.
     at_work: HashSet<String>,
 }
 
 /// What is known of one notice.
-struct Known {
+struct ScheduledRecord {
     name: FileName,
     /// Not to be looked at before, in milliseconds since 1970.
     again: u64,
 }
 
-impl Desk {
-    fn put(&mut self, looked: Looked) {
+impl Schedule {
+    fn put(&mut self, looked: NextAttempt) {
         self.at_work.remove(&looked.id);
         if let Some(known) = self.known.get_mut(&looked.id) {
             known.again = looked.again;
@@ -131,32 +131,32 @@ impl Desk {
     }
 
     /// The notices to be told now, in order, and when to look again at the latest.
-    fn due(&mut self, mut notices: Vec<Notice>, now: u64) -> (Vec<Notice>, Duration) {
-        notices.truncate(MOST_LOOKED_AT);
+    fn due(&mut self, mut records: Vec<CompletionRecord>, now: u64) -> (Vec<CompletionRecord>, Duration) {
+        records.truncate(MOST_LOOKED_AT);
         let mut before = std::mem::take(&mut self.known);
         let (mut due, mut next, mut names) = (vec![], LOOK_EVERY, HashSet::new());
-        for notice in notices {
-            let Some(known) = before.remove(notice.id()).or_else(|| read(&notice)) else { continue };
-            if names.insert(known.name.clone()) && !self.at_work.contains(notice.id()) {
+        for record in records {
+            let Some(known) = before.remove(record.id()).or_else(|| read(&record)) else { continue };
+            if names.insert(known.name.clone()) && !self.at_work.contains(record.id()) {
                 match known.again.saturating_sub(now) {
                     // By a clock that was set.
-                    pause if pause > 2 * LONGEST_PAUSE.as_millis() as u64 => due.push(notice.clone()),
-                    0 => due.push(notice.clone()),
+                    pause if pause > 2 * LONGEST_PAUSE.as_millis() as u64 => due.push(record.clone()),
+                    0 => due.push(record.clone()),
                     pause => next = next.min(Duration::from_millis(pause)),
                 }
             }
-            self.known.insert(notice.id().to_owned(), known);
+            self.known.insert(record.id().to_owned(), known);
         }
         (due, next)
     }
 }
 
-async fn look(mut desk: Desk, data: DataDir, metrics: Metrics) -> (Desk, Vec<Notice>, Duration) {
+async fn look(mut desk: Schedule, data: DataDir, metrics: Metrics) -> (Schedule, Vec<CompletionRecord>, Duration) {
     let looked = tokio::task::spawn_blocking(move || {
-        let (due, next) = match Notice::all(&data) {
-            Ok(notices) => {
-                metrics.completions_wait(notices.len() as u64);
-                desk.due(notices, now())
+        let (due, next) = match CompletionRecord::all(&data) {
+            Ok(records) => {
+                metrics.completions_wait(records.len() as u64);
+                desk.due(records, now())
             }
             Err(e) => {
                 log::error!("on_complete: {e}");
@@ -167,21 +167,21 @@ async fn look(mut desk: Desk, data: DataDir, metrics: Metrics) -> (Desk, Vec<Not
     });
     looked.await.unwrap_or_else(|e| {
         log::error!("on_complete: looking for finished files: {e}");
-        (Desk::default(), vec![], LOOK_EVERY)
+        (Schedule::default(), vec![], LOOK_EVERY)
     })
 }
 
 /// What a notice is about. None: it is gone, or the disk does not give it now, or it makes no sense and was set aside.
-fn read(notice: &Notice) -> Option<Known> {
-    match notice.file_name() {
-        Ok(name) => name.map(|name| Known { name, again: notice.trials().again }),
+fn read(record: &CompletionRecord) -> Option<ScheduledRecord> {
+    match record.file_name() {
+        Ok(name) => name.map(|name| ScheduledRecord { name, again: record.attempts().again }),
         Err(e) if !matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::NotFound) => {
             log::error!("on_complete: {e}");
             None
         }
         Err(e) => {
             log::error!("on_complete: nobody can be told of a finished file, since its notice makes no sense: {e}");
-            let set_aside = notice.try_lock().and_then(|locked| locked.map_or(Ok(()), |it| it.give_up(&e.to_string())));
+            let set_aside = record.try_lock().and_then(|locked| locked.map_or(Ok(()), |it| it.give_up(&e.to_string())));
             if let Err(e) = set_aside {
                 log::error!("on_complete: {e}");
             }
@@ -191,57 +191,57 @@ fn read(notice: &Notice) -> Option<Known> {
 }
 
 /// Tells of one file, if nobody else does and it is time.
-async fn attend(teller: Arc<Teller>, notice: Notice, stop: Stop) -> Looked {
-    let id = notice.id().to_owned();
-    let again = match attempt(&teller, notice, stop).await {
+async fn attend(teller: Arc<CompletionWorker>, record: CompletionRecord, stop: StopDeadline) -> NextAttempt {
+    let id = record.id().to_owned();
+    let again = match attempt(&teller, record, stop).await {
         Ok(again) => again,
         Err(e) => {
             log::error!("on_complete: {e}");
             now() + MENDED_AFTER.as_millis() as u64
         }
     };
-    Looked { id, again }
+    NextAttempt { id, again }
 }
 
 /// The same; gives when to look again.
-async fn attempt(teller: &Arc<Teller>, notice: Notice, stop: Stop) -> io::Result<u64> {
+async fn attempt(teller: &Arc<CompletionWorker>, record: CompletionRecord, stop: StopDeadline) -> io::Result<u64> {
     let opened = blocking(move || {
-        let Some(locked) = notice.try_lock()? else { return Ok(None) };
-        let (trials, completion) = (notice.trials(), locked.completion()?);
-        Ok(Some((locked, trials, completion)))
+        let Some(locked) = record.try_lock()? else { return Ok(None) };
+        let (so_far, completion) = (record.attempts(), locked.completion()?);
+        Ok(Some((locked, so_far, completion)))
     });
-    let Some((locked, trials, completion)) = opened.await? else {
+    let Some((locked, so_far, completion)) = opened.await? else {
         return Ok(now() + LOOK_AGAIN.as_millis() as u64);
     };
     // Another daemon may have tried since we looked.
-    let pause = trials.again.saturating_sub(now());
+    let pause = so_far.again.saturating_sub(now());
     if pause > 0 && pause <= LONGEST_PAUSE.as_millis() as u64 {
-        return Ok(trials.again);
+        return Ok(so_far.again);
     }
-    let number = trials.failed.saturating_add(1);
+    let number = so_far.failed.saturating_add(1);
     let name = completion.file_name.clone();
-    let question = teller.question(locked.notice().id(), &completion, number);
-    let answer = teller.caller.ask(&name, &question, teller.time, stop).await;
+    let question = teller.question(locked.record().id(), &completion, number);
+    let answer = teller.runner.ask(&name, &question, teller.time, stop).await;
     let (teller, settled) = (Arc::clone(teller), name.clone());
     let why = match answer {
-        Answer::Yes => {
+        HookAnswer::Yes => {
             log::info!(upload = name.as_str(); "{name}: on_complete was told (attempt {number})");
             return blocking(move || locked.remove()).await.map(|()| 0);
         }
         // It will be told again.
-        Answer::Stopped => {
+        HookAnswer::Stopped => {
             log::info!(upload = name.as_str(); "{name}: on_complete was ended, and will be told again");
             return Ok(0);
         }
-        Answer::Failed(why) => why,
-        Answer::No { how, message } if message.is_empty() => how,
-        Answer::No { how, message } => format!("{how}: {message}"),
+        HookAnswer::Failed(why) => why,
+        HookAnswer::No { how, message } if message.is_empty() => how,
+        HookAnswer::No { how, message } => format!("{how}: {message}"),
     };
     blocking(move || teller.settle_failure(&settled, locked, number, why)).await
 }
 
-impl Teller {
-    fn question(&self, id: &str, completion: &Completion, attempt: u32) -> Question {
+impl CompletionWorker {
+    fn question(&self, id: &str, completion: &Completion, attempt: u32) -> HookQuestion {
         let name = completion.file_name.as_str();
         let fields = vec![
             ("event", json!("complete")),
@@ -252,19 +252,25 @@ impl Teller {
             ("token", json!(completion.token)),
             ("attempt", json!(attempt)),
         ];
-        Question::new(id.to_owned(), fields, &["name", "path", "size", "digest", "token"])
+        HookQuestion::new(id.to_owned(), fields, &["name", "path", "size", "digest", "token"])
     }
 
     /// Notes that attempt `failed` failed; gives when to look again.
-    fn settle_failure(&self, name: &FileName, locked: LockedNotice, failed: u32, why: String) -> io::Result<u64> {
+    fn settle_failure(
+        &self,
+        name: &FileName,
+        locked: LockedCompletionRecord,
+        failed: u32,
+        why: String,
+    ) -> io::Result<u64> {
         if failed >= self.attempts {
             log::error!(
                 upload = name.as_str();
                 "{name}: on_complete failed {failed} times, and is not tried any more: {why}; to have it told again move \
                  completed/failed/{} to completed/",
-                locked.notice().id()
+                locked.record().id()
             );
-            self.caller.metrics.completion_given_up();
+            self.runner.metrics.completion_given_up();
             return locked.give_up(&why).map(|()| 0);
         }
         let pause = pause_after(failed);
@@ -275,7 +281,7 @@ impl Teller {
             pause.as_secs()
         );
         let again = now() + pause.as_millis() as u64;
-        locked.note(&Trials { failed, again, why })?;
+        locked.note(&Attempts { failed, again, why })?;
         Ok(again)
     }
 }
@@ -299,8 +305,8 @@ mod tests {
     use super::*;
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::finish::publish::publish;
-    use bigup_core::storage::space::Room;
-    use bigup_core::storage::spool::{Spool, Upload};
+    use bigup_core::storage::space::DiskSpace;
+    use bigup_core::storage::spool::{Spool, UploadRecord};
 
     #[test]
     fn pauses_double_from_1_s_to_5_min() {
@@ -311,51 +317,52 @@ mod tests {
     fn finish(data: &DataDir, names: &[&str]) {
         for name in names {
             let plan = Plan::new(Some(0), None, None).unwrap();
-            let upload = Upload { replace: true, ..Upload::begin(FileName::new(name).unwrap(), plan, None) };
-            assert!(Spool::create(data, &upload, &Room::new(data, 0)).unwrap());
+            let upload =
+                UploadRecord { replace: true, ..UploadRecord::begin(FileName::new(name).unwrap(), plan, None) };
+            assert!(Spool::create(data, &upload, &DiskSpace::new(data, 0)).unwrap());
             let spool = Spool::of(data, &upload.file_name);
             let lock = spool.try_merger_lock().unwrap().unwrap();
             publish(data, &spool, &lock, None).unwrap();
         }
     }
 
-    fn names(notices: &[Notice]) -> Vec<String> {
-        notices.iter().map(|notice| notice.file_name().unwrap().unwrap().to_string()).collect()
+    fn names(records: &[CompletionRecord]) -> Vec<String> {
+        records.iter().map(|record| record.file_name().unwrap().unwrap().to_string()).collect()
     }
 
     #[test]
     fn notices_are_due_in_order_and_of_one_name_one_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::create(dir.path()).unwrap().leaving_notices().unwrap();
+        let data = DataDir::create(dir.path()).unwrap().recording_completions().unwrap();
         finish(&data, &["b", "a", "b", "c"]);
-        let all = Notice::all(&data).unwrap();
-        let mut desk = Desk::default();
+        let all = CompletionRecord::all(&data).unwrap();
+        let mut desk = Schedule::default();
         let (due, next) = desk.due(all.clone(), now());
         assert_eq!((names(&due), next), (vec!["b".to_owned(), "a".to_owned(), "c".to_owned()], LOOK_EVERY));
 
         desk.at_work.insert(all[0].id().to_owned());
         assert_eq!(names(&desk.due(all.clone(), now()).0), ["a", "c"]);
         let again = now() + 500;
-        desk.put(Looked { id: all[0].id().to_owned(), again });
+        desk.put(NextAttempt { id: all[0].id().to_owned(), again });
         let (due, next) = desk.due(all.clone(), again - 300);
         assert_eq!((names(&due), next), (vec!["a".to_owned(), "c".to_owned()], Duration::from_millis(300)));
         assert_eq!(names(&desk.due(all.clone(), again).0), ["b", "a", "c"]);
 
         // Given up, or told: then it is the next one's turn.
         all[0].try_lock().unwrap().unwrap().remove().unwrap();
-        let (due, _) = desk.due(Notice::all(&data).unwrap(), again);
-        assert_eq!(due.iter().map(Notice::id).collect::<Vec<_>>(), [all[1].id(), all[2].id(), all[3].id()]);
+        let (due, _) = desk.due(CompletionRecord::all(&data).unwrap(), again);
+        assert_eq!(due.iter().map(CompletionRecord::id).collect::<Vec<_>>(), [all[1].id(), all[2].id(), all[3].id()]);
         assert_eq!(desk.known.len(), 3);
     }
 
     #[test]
     fn what_cannot_be_read_is_set_aside_and_keeps_nobody() {
         let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::create(dir.path()).unwrap().leaving_notices().unwrap();
+        let data = DataDir::create(dir.path()).unwrap().recording_completions().unwrap();
         finish(&data, &["a", "b"]);
-        let all = Notice::all(&data).unwrap();
+        let all = CompletionRecord::all(&data).unwrap();
         std::fs::write(all[0].path().join("upload.json"), "{").unwrap();
-        let (due, _) = Desk::default().due(all.clone(), now());
+        let (due, _) = Schedule::default().due(all.clone(), now());
         assert_eq!(names(&due), ["b"]);
         assert!(data.completed().join("failed").join(all[0].id()).join("upload.json").exists());
     }

@@ -13,7 +13,7 @@ pub mod program;
 pub mod signature;
 pub mod web;
 
-use crate::metrics::{self, HookAnswer, Metrics};
+use crate::metrics::{self, HookResult, Metrics};
 use bigup_core::protocol::name::{FileName, printable, quoted};
 use nix::unistd::{AccessFlags, eaccess};
 use serde_json::{Map, Value};
@@ -107,7 +107,7 @@ impl HookSettings {
 
 /// What a hook is asked or told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct HookQuestion {
     /// What tells it from other questions; the same each time that it is asked again.
     id: String,
     /// What a program gets as its arguments; what is not known is empty.
@@ -116,12 +116,12 @@ pub struct Question {
     fields: Vec<(&'static str, Value)>,
 }
 
-impl Question {
+impl HookQuestion {
     /// What is asked with these fields; those named in `arguments` are a program's arguments, in that order. `id` tells it
     /// from all others.
-    fn new(id: String, fields: Vec<(&'static str, Value)>, arguments: &[&str]) -> Question {
+    fn new(id: String, fields: Vec<(&'static str, Value)>, arguments: &[&str]) -> HookQuestion {
         let value = |name: &&str| fields.iter().find(|(key, _)| key == name).map_or(String::new(), |(_, v)| text(v));
-        Question { id, arguments: arguments.iter().map(value).collect(), fields }
+        HookQuestion { id, arguments: arguments.iter().map(value).collect(), fields }
     }
 
     fn variables(&self) -> impl Iterator<Item = (String, String)> {
@@ -155,7 +155,7 @@ fn text(value: &Value) -> String {
 
 /// What a hook answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum HookAnswer {
     /// It is well: exit code 0, or a 2xx.
     Yes,
     /// It says no, and that will not change by itself.
@@ -173,7 +173,7 @@ pub enum Answer {
 
 /// Asks or tells one hook, within its limits.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct HookRunner {
     hook: Hook,
     /// Which one it is.
     key: metrics::Hook,
@@ -185,7 +185,7 @@ pub struct Caller {
     metrics: Metrics,
 }
 
-impl Caller {
+impl HookRunner {
     /// One who asks `hook`, the value of the setting `key`. A program runs in the data folder `folder`, a POST is signed by
     /// what is in `secret_file`. Answers count in `metrics`.
     pub fn new(
@@ -194,35 +194,41 @@ impl Caller {
         folder: &Path,
         secret_file: Option<PathBuf>,
         metrics: Metrics,
-    ) -> Caller {
+    ) -> HookRunner {
         // It can be told unless the folder that we are in is gone.
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let agent = match &hook {
             Hook::Program(_) => None,
             Hook::Url(url) => Some(web::agent(url)),
         };
-        Caller { hook, key, folder, agent, secret_file, metrics }
+        HookRunner { hook, key, folder, agent, secret_file, metrics }
     }
 
     /// Asks about the upload `name`, and waits for `time` at most, or until `stop`. What a program says is logged.
-    pub async fn ask(&self, name: &FileName, question: &Question, time: Duration, stop: Stop) -> Answer {
+    pub async fn ask(
+        &self,
+        name: &FileName,
+        question: &HookQuestion,
+        time: Duration,
+        stop: StopDeadline,
+    ) -> HookAnswer {
         let answer = self.ask_it(name, question, time, stop).await;
         let counted = match &answer {
-            Answer::Yes => HookAnswer::Yes,
-            Answer::No { .. } => HookAnswer::No,
-            Answer::Failed(_) => HookAnswer::Failed,
-            Answer::Stopped => HookAnswer::Stopped,
+            HookAnswer::Yes => HookResult::Yes,
+            HookAnswer::No { .. } => HookResult::No,
+            HookAnswer::Failed(_) => HookResult::Failed,
+            HookAnswer::Stopped => HookResult::Stopped,
         };
         self.metrics.hook_answered(self.key, counted);
         answer
     }
 
-    async fn ask_it(&self, name: &FileName, question: &Question, time: Duration, stop: Stop) -> Answer {
+    async fn ask_it(&self, name: &FileName, question: &HookQuestion, time: Duration, stop: StopDeadline) -> HookAnswer {
         match &self.hook {
             Hook::Program(path) => {
                 let ended = program::run(path, question, &self.folder, time, stop).await;
                 let answer = ended.answer();
-                let level = if answer == Answer::Yes { log::Level::Info } else { log::Level::Warn };
+                let level = if answer == HookAnswer::Yes { log::Level::Info } else { log::Level::Warn };
                 for line in ended.out.lines().into_iter().chain(ended.err.lines()) {
                     log::log!(level, upload = name.as_str(); "{name}: {}: {line}", self.key.label());
                 }
@@ -234,9 +240,9 @@ impl Caller {
                 let posted =
                     tokio::task::spawn_blocking(move || web::post(&agent, &url, &question, secret.as_deref(), time));
                 tokio::select! {
-                    answer = posted => answer.unwrap_or_else(|e| Answer::Failed(e.to_string())),
+                    answer = posted => answer.unwrap_or_else(|e| HookAnswer::Failed(e.to_string())),
                     // The thread ends by itself.
-                    () = stop.asked() => Answer::Stopped,
+                    () = stop.asked() => HookAnswer::Stopped,
                 }
             }
         }
@@ -245,17 +251,17 @@ impl Caller {
 
 /// When a hook that is at work is to be ended because the daemon stops.
 #[derive(Clone, Debug)]
-pub struct Stop(Option<(watch::Receiver<bool>, Duration)>);
+pub struct StopDeadline(Option<(watch::Receiver<bool>, Duration)>);
 
-impl Stop {
+impl StopDeadline {
     /// Once `stopping` has been true for `grace`.
-    pub fn after(stopping: watch::Receiver<bool>, grace: Duration) -> Stop {
-        Stop(Some((stopping, grace)))
+    pub fn after(stopping: watch::Receiver<bool>, grace: Duration) -> StopDeadline {
+        StopDeadline(Some((stopping, grace)))
     }
 
     /// Not before the runtime ends, and the hook with it.
-    pub fn never() -> Stop {
-        Stop(None)
+    pub fn never() -> StopDeadline {
+        StopDeadline(None)
     }
 
     /// Done when it is time.
@@ -269,14 +275,14 @@ impl Stop {
 
 /// What a hook said, as much as is kept of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct CapturedOutput {
     /// The first [`MAX_SAID`] bytes.
     kept: Vec<u8>,
     /// How many more came.
     more: u64,
 }
 
-impl Said {
+impl CapturedOutput {
     /// Takes what came next.
     fn take(&mut self, bytes: &[u8]) {
         let keep = bytes.len().min(MAX_SAID - self.kept.len());
@@ -345,7 +351,7 @@ mod tests {
     #[test]
     fn a_question_is_told_in_three_forms() {
         let fields = vec![("name", json!("a b")), ("size", json!(7)), ("token", Value::Null), ("replace", json!(true))];
-        let question = Question::new("1".to_owned(), fields, &["name", "token", "size"]);
+        let question = HookQuestion::new("1".to_owned(), fields, &["name", "token", "size"]);
         assert_eq!(question.arguments, ["a b", "", "7"]);
         let variables: Vec<String> = question.variables().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(variables, ["BIGUP_NAME=a b", "BIGUP_SIZE=7", "BIGUP_TOKEN_NAME=", "BIGUP_REPLACE=1"]);
@@ -354,14 +360,14 @@ mod tests {
 
     #[test]
     fn what_is_said_is_kept_up_to_a_limit_and_steers_no_terminal() {
-        let mut said = Said::default();
+        let mut said = CapturedOutput::default();
         (0..1000).for_each(|_| said.take(b"ab\x1b\n\n"));
         assert_eq!((said.kept.len(), said.more), (MAX_SAID, 5000 - MAX_SAID as u64));
         let lines = said.lines();
         assert_eq!((lines.len(), lines[0].as_str()), (MAX_LINES + 1, "ab\\u{1b}"));
         assert!(lines[MAX_LINES].contains("904 bytes"), "{}", lines[MAX_LINES]);
         assert_eq!(said.message(12), "ab\\u{1b} ab\\");
-        let mut short = Said::default();
+        let mut short = CapturedOutput::default();
         short.take("ü".repeat(3).as_bytes());
         assert_eq!((short.message(5), short.lines().len()), ("üü".to_owned(), 1));
     }

@@ -1,6 +1,6 @@
 //! Running a program within limits of time, output and what it inherits.
 
-use super::{Answer, Question, Said, Stop};
+use super::{CapturedOutput, HookAnswer, HookQuestion, StopDeadline};
 use crate::descriptors;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -33,7 +33,7 @@ const PASSED_ON: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
 /// How a program ended.
 #[derive(Debug)]
-pub enum How {
+pub enum ProgramEnd {
     /// By itself.
     Ended(ExitStatus),
     /// It was ended, its time being over: this long.
@@ -46,29 +46,31 @@ pub enum How {
 
 /// A program that has ended.
 #[derive(Debug)]
-pub struct Ended {
-    how: How,
+pub struct ProgramResult {
+    how: ProgramEnd,
     /// What it said on standard output.
-    pub out: Said,
+    pub out: CapturedOutput,
     /// What it said on standard error.
-    pub err: Said,
+    pub err: CapturedOutput,
 }
 
-impl Ended {
+impl ProgramResult {
     /// What it answered by that.
-    pub fn answer(&self) -> Answer {
+    pub fn answer(&self) -> HookAnswer {
         match &self.how {
-            How::Ended(status) => match (status.code(), status.signal()) {
-                (Some(0), _) => Answer::Yes,
+            ProgramEnd::Ended(status) => match (status.code(), status.signal()) {
+                (Some(0), _) => HookAnswer::Yes,
                 (Some(code), _) if (1..=LARGEST_OWN).contains(&code) && code != TEMPORARY => {
-                    Answer::No { how: format!("exit code {code}"), message: self.out.message(MAX_MESSAGE) }
+                    HookAnswer::No { how: format!("exit code {code}"), message: self.out.message(MAX_MESSAGE) }
                 }
-                (Some(code), _) => Answer::Failed(format!("exit code {code}")),
-                (None, signal) => Answer::Failed(format!("killed by signal {}", signal.unwrap_or_default())),
+                (Some(code), _) => HookAnswer::Failed(format!("exit code {code}")),
+                (None, signal) => HookAnswer::Failed(format!("killed by signal {}", signal.unwrap_or_default())),
             },
-            How::TimeOver(time) => Answer::Failed(format!("not done after {:.1} s, and ended", time.as_secs_f64())),
-            How::Stopped => Answer::Stopped,
-            How::Impossible(e) => Answer::Failed(format!("it cannot be run: {e}")),
+            ProgramEnd::TimeOver(time) => {
+                HookAnswer::Failed(format!("not done after {:.1} s, and ended", time.as_secs_f64()))
+            }
+            ProgramEnd::Stopped => HookAnswer::Stopped,
+            ProgramEnd::Impossible(e) => HookAnswer::Failed(format!("it cannot be run: {e}")),
         }
     }
 }
@@ -78,7 +80,13 @@ impl Ended {
 ///
 /// It inherits no descriptor but standard input, which is empty, and its outputs, which are read to their ends, and may
 /// open as many files as whoever started the daemon allowed. Whatever of its process group it leaves running ends with it.
-pub async fn run(program: &Path, question: &Question, folder: &Path, time: Duration, stop: Stop) -> Ended {
+pub async fn run(
+    program: &Path,
+    question: &HookQuestion,
+    folder: &Path,
+    time: Duration,
+    stop: StopDeadline,
+) -> ProgramResult {
     let (mut out, mut err) = Default::default();
     let mut command = Command::new(program);
     command.args(&question.arguments).current_dir(folder).process_group(0);
@@ -87,7 +95,7 @@ pub async fn run(program: &Path, question: &Question, folder: &Path, time: Durat
     descriptors::as_at_start(&mut command);
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(e) => return Ended { how: How::Impossible(e), out, err },
+        Err(e) => return ProgramResult { how: ProgramEnd::Impossible(e), out, err },
     };
     let group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
     let outputs = (child.stdout.take(), child.stderr.take());
@@ -109,7 +117,7 @@ pub async fn run(program: &Path, question: &Question, folder: &Path, time: Durat
         }
         how
     };
-    Ended { how, out, err }
+    ProgramResult { how, out, err }
 }
 
 fn is_passed_on(name: &OsString) -> bool {
@@ -117,11 +125,11 @@ fn is_passed_on(name: &OsString) -> bool {
 }
 
 /// Waits for the end of a program, and makes it end when it must.
-async fn wait(child: &mut Child, group: &Group, time: Duration, stop: Stop) -> How {
+async fn wait(child: &mut Child, group: &Group, time: Duration, stop: StopDeadline) -> ProgramEnd {
     let how = tokio::select! {
-        ended = child.wait() => return ended.map_or_else(How::Impossible, How::Ended),
-        () = tokio::time::sleep(time) => How::TimeOver(time),
-        () = stop.asked() => How::Stopped,
+        ended = child.wait() => return ended.map_or_else(ProgramEnd::Impossible, ProgramEnd::Ended),
+        () = tokio::time::sleep(time) => ProgramEnd::TimeOver(time),
+        () = stop.asked() => ProgramEnd::Stopped,
     };
     group.signal(Signal::SIGTERM);
     if tokio::time::timeout(TERMINATION_TIME, child.wait()).await.is_err() {
@@ -133,7 +141,7 @@ async fn wait(child: &mut Child, group: &Group, time: Duration, stop: Stop) -> H
 }
 
 /// Reads an output to its end. What cannot be read has ended.
-async fn keep(output: Option<impl AsyncRead + Unpin>, said: &mut Said) {
+async fn keep(output: Option<impl AsyncRead + Unpin>, said: &mut CapturedOutput) {
     let Some(mut output) = output else { return };
     let mut buffer = vec![0; 64 << 10];
     while let Ok(len @ 1..) = output.read(&mut buffer).await {
@@ -166,33 +174,33 @@ mod tests {
     use serde_json::json;
     use std::time::Instant;
 
-    async fn shell(text: &str, time: Duration) -> Ended {
-        let question = Question::new("1".to_owned(), vec![("text", json!(text))], &[]);
-        let question = Question { arguments: vec!["-c".to_owned(), text.to_owned()], ..question };
-        run(Path::new("/bin/sh"), &question, Path::new("/"), time, Stop::never()).await
+    async fn shell(text: &str, time: Duration) -> ProgramResult {
+        let question = HookQuestion::new("1".to_owned(), vec![("text", json!(text))], &[]);
+        let question = HookQuestion { arguments: vec!["-c".to_owned(), text.to_owned()], ..question };
+        run(Path::new("/bin/sh"), &question, Path::new("/"), time, StopDeadline::never()).await
     }
 
     const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn exit_codes_say_yes_no_or_not_now() {
-        assert_eq!(shell("exit 0", LONG).await.answer(), Answer::Yes);
+        assert_eq!(shell("exit 0", LONG).await.answer(), HookAnswer::Yes);
         for code in [1, 74, 76, 125] {
             let answer = shell(&format!("echo no; echo way; exit {code}"), LONG).await.answer();
-            assert_eq!(answer, Answer::No { how: format!("exit code {code}"), message: "no way".to_owned() });
+            assert_eq!(answer, HookAnswer::No { how: format!("exit code {code}"), message: "no way".to_owned() });
         }
         for code in [75, 126, 127, 200] {
             let answer = shell(&format!("echo no; exit {code}"), LONG).await.answer();
-            assert_eq!(answer, Answer::Failed(format!("exit code {code}")));
+            assert_eq!(answer, HookAnswer::Failed(format!("exit code {code}")));
         }
-        assert_eq!(shell("kill -9 $$", LONG).await.answer(), Answer::Failed("killed by signal 9".to_owned()));
+        assert_eq!(shell("kill -9 $$", LONG).await.answer(), HookAnswer::Failed("killed by signal 9".to_owned()));
     }
 
     #[tokio::test]
     async fn what_hangs_is_ended_with_all_that_it_started() {
         let began = Instant::now();
         let ended = shell("sleep 1000 & echo $!; sleep 1000", Duration::from_millis(300)).await;
-        assert!(matches!(ended.answer(), Answer::Failed(why) if why.contains("0.3 s")));
+        assert!(matches!(ended.answer(), HookAnswer::Failed(why) if why.contains("0.3 s")));
         assert!(began.elapsed() < LONG);
         assert_is_gone(&ended.out);
     }
@@ -200,11 +208,11 @@ mod tests {
     #[tokio::test]
     async fn what_it_leaves_running_ends_with_it() {
         let ended = shell("sleep 1000 & echo $!", LONG).await;
-        assert_eq!(ended.answer(), Answer::Yes);
+        assert_eq!(ended.answer(), HookAnswer::Yes);
         assert_is_gone(&ended.out);
     }
 
-    fn assert_is_gone(said: &Said) {
+    fn assert_is_gone(said: &CapturedOutput) {
         let pid: i32 = said.message(MAX_MESSAGE).parse().unwrap();
         let is_there = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(stat) => !stat.contains(") Z"),

@@ -2,7 +2,7 @@
 
 use super::program::MAX_MESSAGE;
 use super::signature::Secret;
-use super::{Answer, MAX_SAID, Question, Said};
+use super::{CapturedOutput, HookAnswer, HookQuestion, MAX_SAID};
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
@@ -51,13 +51,19 @@ pub fn agent(url: &str) -> Agent {
 
 /// Asks, and waits for `time` at most. What is sent is signed by the secret in `secret_file`, which is read each time, so
 /// that it may change. Blocks.
-pub fn post(agent: &Agent, url: &str, question: &Question, secret_file: Option<&Path>, time: Duration) -> Answer {
+pub fn post(
+    agent: &Agent,
+    url: &str,
+    question: &HookQuestion,
+    secret_file: Option<&Path>,
+    time: Duration,
+) -> HookAnswer {
     let body = question.json().to_string();
     let mut request = agent.post(url).config().timeout_global(Some(time)).build();
     if let Some(file) = secret_file {
         let secret = match Secret::read(file) {
             Ok(secret) => secret,
-            Err(why) => return Answer::Failed(format!("hook_secret_file: {why}")),
+            Err(why) => return HookAnswer::Failed(format!("hook_secret_file: {why}")),
         };
         for (name, value) in secret.headers(&question.id, now(), &body) {
             request = request.header(name, value);
@@ -71,7 +77,7 @@ pub fn post(agent: &Agent, url: &str, question: &Question, secret_file: Option<&
             let _ = response.into_body().into_reader().take(MAX_SAID as u64).read_to_end(&mut said);
             judge(status, &said)
         }
-        Err(e) => Answer::Failed(e.to_string()),
+        Err(e) => HookAnswer::Failed(e.to_string()),
     }
 }
 
@@ -80,13 +86,13 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-fn judge(status: StatusCode, body: &[u8]) -> Answer {
+fn judge(status: StatusCode, body: &[u8]) -> HookAnswer {
     let how = format!("HTTP status {}", status.as_u16());
     match status {
-        status if status.is_success() => Answer::Yes,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Answer::Failed(how),
-        status if status.is_client_error() => Answer::No { how, message: message(body) },
-        _ => Answer::Failed(how),
+        status if status.is_success() => HookAnswer::Yes,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => HookAnswer::Failed(how),
+        status if status.is_client_error() => HookAnswer::No { how, message: message(body) },
+        _ => HookAnswer::Failed(how),
     }
 }
 
@@ -94,7 +100,7 @@ fn judge(status: StatusCode, body: &[u8]) -> Answer {
 fn message(body: &[u8]) -> String {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let text = json.as_ref().and_then(|json| json["message"].as_str()).map_or(body, str::as_bytes);
-    let mut said = Said::default();
+    let mut said = CapturedOutput::default();
     said.take(text);
     said.message(MAX_MESSAGE)
 }
@@ -107,16 +113,16 @@ mod tests {
     fn statuses_say_yes_no_or_not_now() {
         let judged = |status: u16, body: &str| judge(StatusCode::from_u16(status).unwrap(), body.as_bytes());
         for status in [200, 204] {
-            assert_eq!(judged(status, "x"), Answer::Yes);
+            assert_eq!(judged(status, "x"), HookAnswer::Yes);
         }
         for (body, message) in
             [(r#"{"message": "no\nway"}"#, "no way"), ("plain", "plain"), (r#"{"a": 1}"#, r#"{"a": 1}"#)]
         {
-            let no = Answer::No { how: "HTTP status 403".to_owned(), message: message.to_owned() };
+            let no = HookAnswer::No { how: "HTTP status 403".to_owned(), message: message.to_owned() };
             assert_eq!(judged(403, body), no);
         }
         for status in [302, 408, 429, 500, 503] {
-            assert_eq!(judged(status, "x"), Answer::Failed(format!("HTTP status {status}")));
+            assert_eq!(judged(status, "x"), HookAnswer::Failed(format!("HTTP status {status}")));
         }
     }
 }

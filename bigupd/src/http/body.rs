@@ -3,7 +3,7 @@
 
 use crate::metrics::Limit;
 use crate::net::body_memory::MAX_BUFFER;
-use crate::net::min_rate::Pace;
+use crate::net::min_rate::MinRate;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use bytes::{Buf, Bytes};
@@ -122,7 +122,7 @@ impl Body {
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
         let held_back = Arc::<HeldBack>::default();
-        let mut form = multer::Multipart::new(Gate::new(raw, Arc::clone(&held_back)), boundary);
+        let mut form = multer::Multipart::new(MultipartFeed::new(raw, Arc::clone(&held_back)), boundary);
         let field = timeout(silence, form.next_field()).await.map_err(|_| too_slow(silence))?.map_err(bad_form)?;
         let field = field.ok_or_else(|| Refusal::new(ErrorCode::BadRequest, "the form has no field"))?;
         Ok(Body::Form(Box::new(FormBody { form, field, held_back })))
@@ -132,7 +132,7 @@ impl Body {
     ///
     /// # Errors
     /// It does not come at this `pace`, the connection broke, or the form is malformed.
-    pub async fn next(&mut self, pace: &mut Pace) -> Result<Option<Bytes>, Refusal> {
+    pub async fn next(&mut self, pace: &mut MinRate) -> Result<Option<Bytes>, Refusal> {
         loop {
             let began = Instant::now();
             let piece = match timeout(pace.patience(), self.next_piece()).await {
@@ -215,25 +215,25 @@ impl Body {
 /// The parser takes all that is ready before it parses, and looks for a beginning or a header for as long as none comes.
 /// So every piece is followed by "not ready", and there is an end to what it may hold back, and to how often it may look
 /// through that: small pieces would make it quadratic.
-struct Gate {
+struct MultipartFeed {
     raw: RawBody,
     held_back: Arc<HeldBack>,
     rest: bool,
 }
 
-impl Gate {
+impl MultipartFeed {
     /// What a parser may hold back, in bytes: a piece as hyper gives them, and what came before it of a head or a boundary.
     const MAX_HELD_BACK: u64 = 2 * MAX_BUFFER as u64;
 
     /// What a parser may look through until it finds something, in bytes: some milliseconds' work.
     const MAX_LOOKED_THROUGH: u64 = 64 << 20;
 
-    fn new(raw: RawBody, held_back: Arc<HeldBack>) -> Gate {
-        Gate { raw, held_back, rest: false }
+    fn new(raw: RawBody, held_back: Arc<HeldBack>) -> MultipartFeed {
+        MultipartFeed { raw, held_back, rest: false }
     }
 }
 
-impl Stream for Gate {
+impl Stream for MultipartFeed {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -251,7 +251,7 @@ impl Stream for Gate {
         let HeldBack { bytes, looked_through } = &*self.held_back;
         let held = bytes.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
         let looked = looked_through.fetch_add(held, Ordering::Relaxed);
-        if held > Gate::MAX_HELD_BACK || looked > Gate::MAX_LOOKED_THROUGH {
+        if held > MultipartFeed::MAX_HELD_BACK || looked > MultipartFeed::MAX_LOOKED_THROUGH {
             return Poll::Ready(Some(Err(std::io::Error::other("no field where one is due"))));
         }
         Poll::Ready(Some(Ok(piece)))
@@ -278,7 +278,7 @@ fn too_slow(silence: Duration) -> Refusal {
 }
 
 fn late(message: String) -> Refusal {
-    Refusal::over(Limit::Pace, ErrorCode::Timeout, message)
+    Refusal::over(Limit::MinRate, ErrorCode::Timeout, message)
 }
 
 #[cfg(test)]
@@ -287,8 +287,8 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_secs(20);
 
-    fn pace() -> Pace {
-        Pace::new(&crate::config::Config::defaults("/d".into()).limits)
+    fn pace() -> MinRate {
+        MinRate::new(&crate::config::Config::defaults("/d".into()).limits)
     }
 
     fn pieces(data: &[u8], by: usize) -> RawBody {

@@ -3,10 +3,10 @@
 //! On the listener for uploads, or, for all three, on one of their own that no flood of uploads fills; then `/metrics` is
 //! there alone. Nothing here waits for the disk: only `/readyz` looks at it, for a limited time.
 
-use crate::admission::origins::{Does, Origins};
+use crate::admission::origins::{Effect, Origins};
 use crate::http::timing;
 use crate::metrics::{CONTENT_TYPE, Metrics, Route};
-use crate::net::response::{Reply, json, keep_nowhere, no_content};
+use crate::net::response::{Response, json, keep_nowhere, no_content};
 use crate::readiness::Readiness;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
@@ -22,7 +22,7 @@ pub const ALLOWED: &str = "GET, HEAD, OPTIONS";
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum Probe {
     /// Whether the daemon is alive.
     Alive,
     /// Whether it can take uploads.
@@ -31,12 +31,12 @@ pub enum Question {
     Metrics,
 }
 
-impl Question {
+impl Probe {
     /// How it is counted.
     pub fn route(self) -> Route {
         match self {
-            Question::Alive | Question::Ready => Route::Health,
-            Question::Metrics => Route::Metrics,
+            Probe::Alive | Probe::Ready => Route::Health,
+            Probe::Metrics => Route::Metrics,
         }
     }
 }
@@ -65,29 +65,29 @@ fn is_public(address: IpAddr) -> bool {
 
 /// Answers such questions, whoever asks.
 #[derive(Clone)]
-pub struct Watching {
+pub struct Probes {
     metrics: Metrics,
     readiness: Arc<Readiness>,
 }
 
-impl Watching {
+impl Probes {
     /// By these metrics and this readiness.
-    pub fn new(metrics: Metrics, readiness: Readiness) -> Watching {
-        Watching { metrics, readiness: Arc::new(readiness) }
+    pub fn new(metrics: Metrics, readiness: Readiness) -> Probes {
+        Probes { metrics, readiness: Arc::new(readiness) }
     }
 
     /// The answer.
     ///
     /// # Errors
     /// It is not asked by a GET or HEAD.
-    pub async fn answer(&self, question: Question, method: &Method) -> Result<Reply, Refusal> {
+    pub async fn answer(&self, question: Probe, method: &Method) -> Result<Response, Refusal> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Refusal::method(method.as_str(), "GET asks", ALLOWED));
         }
         Ok(match question {
-            Question::Alive => text("text/plain; charset=utf-8", "ok\n".to_owned()),
-            Question::Metrics => text(CONTENT_TYPE, self.metrics.text()),
-            Question::Ready => {
+            Probe::Alive => text("text/plain; charset=utf-8", "ok\n".to_owned()),
+            Probe::Metrics => text(CONTENT_TYPE, self.metrics.text()),
+            Probe::Ready => {
                 let report = self.readiness.now().await;
                 let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 json(status, &report)
@@ -98,17 +98,17 @@ impl Watching {
     async fn answer_any(
         self,
         origins: Arc<Origins>,
-        question: Option<Question>,
+        question: Option<Probe>,
         method: Method,
         headers: HeaderMap,
-    ) -> Reply {
-        let route = question.map_or(Route::Other, Question::route);
+    ) -> Response {
+        let route = question.map_or(Route::Other, Probe::route);
         let answering = async {
             let answer = match question {
                 Some(_) if method == Method::OPTIONS => Ok(no_content(ALLOWED)),
                 // What it tells is for no page of others, whether or not there are tokens. Whether the daemon is well is
                 // no secret, and often asked by other names.
-                Some(Question::Metrics) if let Err(foreign) = origins.check(&headers, Does::Looks) => Err(foreign),
+                Some(Probe::Metrics) if let Err(foreign) = origins.check(&headers, Effect::Looks) => Err(foreign),
                 Some(question) => self.answer(question, &method).await,
                 None => {
                     let message = "there is nothing here; ask for /healthz, /readyz or /metrics";
@@ -122,27 +122,27 @@ impl Watching {
     }
 }
 
-fn text(content_type: &'static str, text: String) -> Reply {
-    let mut reply = Reply::new(text.into());
-    reply.headers_mut().insert(TYPE, HeaderValue::from_static(content_type));
-    keep_nowhere(&mut reply);
-    reply
+fn text(content_type: &'static str, text: String) -> Response {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(TYPE, HeaderValue::from_static(content_type));
+    keep_nowhere(&mut response);
+    response
 }
 
 /// The question that a request is. None: it is another request.
-pub fn question() -> impl Filter<Extract = (Option<Question>,), Error = Infallible> + Copy {
+pub fn question() -> impl Filter<Extract = (Option<Probe>,), Error = Infallible> + Copy {
     let at = |path: &'static str, question| warp::path(path).and(warp::path::end()).map(move || Some(question));
-    let (alive, ready) = (at("healthz", Question::Alive), at("readyz", Question::Ready));
-    let any = alive.or(ready).unify().or(at("metrics", Question::Metrics)).unify();
+    let (alive, ready) = (at("healthz", Probe::Alive), at("readyz", Probe::Ready));
+    let any = alive.or(ready).unify().or(at("metrics", Probe::Metrics)).unify();
     any.or(warp::any().map(|| None)).unify()
 }
 
 /// The routes of a listener of their own.
-pub fn routes(watching: Watching, origins: Origins) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
+pub fn routes(probes: Probes, origins: Origins) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone {
     let asked = question().and(warp::method()).and(warp::header::headers_cloned());
     let origins = Arc::new(origins);
     asked.then(move |question, method, headers| {
-        watching.clone().answer_any(Arc::clone(&origins), question, method, headers)
+        probes.clone().answer_any(Arc::clone(&origins), question, method, headers)
     })
 }
 

@@ -5,12 +5,12 @@
 //! occupies no thread. Batches become smaller the more bodies are at work ([`crate::net::body_memory`]), and what was gathered of one
 //! that stalls is written.
 
-use crate::admission::thread_shares::Share;
+use crate::admission::thread_shares::ThreadShare;
 use crate::http::body::Body;
 use crate::net::body_memory::{self, BODIES};
-use crate::net::min_rate::Pace;
+use crate::net::min_rate::MinRate;
 use crate::refusal::Refusal;
-use crate::uploads::Target;
+use crate::uploads::SliceTarget;
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::protocol::native::ErrorCode;
 use bytes::Bytes;
@@ -88,7 +88,7 @@ pub struct Expected {
 
 /// The part of the work that blocks.
 struct Writer {
-    target: Target,
+    target: SliceTarget,
     hashers: Vec<SliceHasher>,
     sha256: Option<Sha256>,
 }
@@ -138,8 +138,8 @@ impl Work {
     }
 
     /// Begins to write `pieces`, once those before them are written.
-    async fn go_on(self, pieces: Vec<Bytes>, share: &Share) -> Result<Work, Refusal> {
-        let (mut writer, share) = (self.rest().await?, share.clone());
+    async fn go_on(self, pieces: Vec<Bytes>, thread_share: &ThreadShare) -> Result<Work, Refusal> {
+        let (mut writer, thread_share) = (self.rest().await?, thread_share.clone());
         let write = move || {
             if writer.target.is_cancelled() {
                 // Sooner than with its last byte, which may take longer than its client can be told.
@@ -148,15 +148,15 @@ impl Work {
             writer.write(&pieces)?;
             Ok(writer)
         };
-        Ok(Work::Writes(tokio::spawn(async move { share.run(write).await.map_err(io::Error::other)? })))
+        Ok(Work::Writes(tokio::spawn(async move { thread_share.run(write).await.map_err(io::Error::other)? })))
     }
 
     /// Writes what was gathered, since nothing more comes, and has its memory given back.
-    async fn stall(self, batch: &mut Batch, share: &Share) -> Result<Work, Refusal> {
+    async fn stall(self, batch: &mut Batch, thread_share: &ThreadShare) -> Result<Work, Refusal> {
         if batch.len == 0 {
             return Ok(self);
         }
-        let writer = self.go_on(batch.take(), share).await?.rest().await?;
+        let writer = self.go_on(batch.take(), thread_share).await?.rest().await?;
         body_memory::note_freed();
         Ok(Work::Rests(writer))
     }
@@ -174,7 +174,7 @@ impl Received {
     ///
     /// # Errors
     /// It is not what was expected, or could not be stored; the file is gone then.
-    pub fn finish(mut self) -> Result<(Target, Vec<SliceDigest>), Refusal> {
+    pub fn finish(mut self) -> Result<(SliceTarget, Vec<SliceDigest>), Refusal> {
         self.writer.write(&self.rest)?;
         let Writer { target, hashers, sha256 } = *self.writer;
         check_sha256(self.expected.slice_id, self.expected.sha256, sha256)?;
@@ -187,15 +187,15 @@ impl Received {
 ///
 /// # Errors
 /// What came is not what was expected, or could not be stored; the file is gone then. The rest of the body is left in
-/// `body`. What blocks is done on `share`.
+/// `body`. What blocks is done on `thread_share`.
 pub async fn receive(
     body: &mut Body,
-    target: Target,
+    target: SliceTarget,
     kinds: &[DigestKind],
     offset: u64,
     expected: &Expected,
-    mut pace: Pace,
-    share: &Share,
+    mut pace: MinRate,
+    thread_share: &ThreadShare,
 ) -> Result<Received, Refusal> {
     let writer = Writer {
         target,
@@ -211,7 +211,7 @@ pub async fn receive(
         let piece = match timeout(STALLED_AFTER, next.as_mut()).await {
             Ok(piece) => piece,
             Err(_) => {
-                work = work.stall(&mut batch, share).await?;
+                work = work.stall(&mut batch, thread_share).await?;
                 next.await
             }
         };
@@ -223,7 +223,7 @@ pub async fn receive(
         }
         batch.push(piece);
         if batch.len >= BODIES.batch_len(best) || written.elapsed() >= BATCH_TIME {
-            work = work.go_on(batch.take(), share).await?;
+            work = work.go_on(batch.take(), thread_share).await?;
             written = Instant::now();
         }
     }

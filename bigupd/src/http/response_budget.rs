@@ -1,7 +1,7 @@
 //! Answers that may be large: held slices as ids or runs, the list of uploads. How large is told before they are made.
 
 use crate::metrics::Limit;
-use crate::net::response::{Reply, json, json_bytes, json_text};
+use crate::net::response::{Response, json, json_bytes, json_text};
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::ranges::SliceRanges;
@@ -25,10 +25,10 @@ const RETRY_AFTER: u64 = 2;
 
 /// What answers may be in memory.
 #[derive(Clone, Debug)]
-pub struct Answers {
+pub struct ResponseBudget {
     most: u64,
     /// A permit for each KiB.
-    room: Arc<Semaphore>,
+    space: Arc<Semaphore>,
 }
 
 /// A text, and the room that it takes until it is sent or its reader is gone.
@@ -43,11 +43,11 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-impl Answers {
+impl ResponseBudget {
     /// With answers of `most` bytes each.
-    pub fn new(most: u64) -> Answers {
-        let room = usize::try_from(kib(most).saturating_mul(LARGE_AT_ONCE)).unwrap_or(usize::MAX);
-        Answers { most, room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))) }
+    pub fn new(most: u64) -> ResponseBudget {
+        let space = usize::try_from(kib(most).saturating_mul(LARGE_AT_ONCE)).unwrap_or(usize::MAX);
+        ResponseBudget { most, space: Arc::new(Semaphore::new(space.min(Semaphore::MAX_PERMITS))) }
     }
 
     /// Whether an answer with these slices, as runs or as ids, is not too large. Its size in bytes, or a bit more.
@@ -77,16 +77,19 @@ impl Answers {
     ///
     /// # Errors
     /// Too many large ones are on the way.
-    pub fn make<T: Serialize>(&self, size: u64, answer: impl FnOnce() -> T) -> Result<Reply, Refusal> {
+    pub fn make<T: Serialize>(&self, size: u64, answer: impl FnOnce() -> T) -> Result<Response, Refusal> {
         if size <= SMALL {
             return Ok(json(StatusCode::OK, &answer()));
         }
         let permits = u32::try_from(kib(size)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(permits).map_err(|_| {
+        let space = Arc::clone(&self.space).try_acquire_many_owned(permits).map_err(|_| {
             let message = "too many large answers are on the way: ask again later, or for less (ranges=1)";
-            Refusal { retry_after: Some(RETRY_AFTER), ..Refusal::over(Limit::Answers, ErrorCode::Overloaded, message) }
+            Refusal {
+                retry_after: Some(RETRY_AFTER),
+                ..Refusal::over(Limit::ResponseBudget, ErrorCode::Overloaded, message)
+            }
         })?;
-        let text = Kept { text: json_text(&answer()), _room: room };
+        let text = Kept { text: json_text(&answer()), _room: space };
         Ok(json_bytes(StatusCode::OK, Bytes::from_owner(text)))
     }
 }
@@ -99,8 +102,8 @@ fn kib(bytes: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn answers(answer_size: u64) -> Answers {
-        Answers::new(answer_size)
+    fn responses(answer_size: u64) -> ResponseBudget {
+        ResponseBudget::new(answer_size)
     }
 
     #[test]
@@ -108,27 +111,27 @@ mod tests {
         let scattered = SliceRanges::with_frontier(1000, (1001..999_999).step_by(3).collect());
         for held in [SliceRanges::default(), SliceRanges::up_to(1), SliceRanges::up_to(1_000_000), scattered] {
             let ids: Vec<u64> = held.iter().collect();
-            let answers = answers(16 << 20);
-            assert!(serde_json::to_string(&ids).unwrap().len() as u64 <= answers.size_with(&held, false).unwrap());
-            assert!(serde_json::to_string(&held).unwrap().len() as u64 <= answers.size_with(&held, true).unwrap());
+            let responses = responses(16 << 20);
+            assert!(serde_json::to_string(&ids).unwrap().len() as u64 <= responses.size_with(&held, false).unwrap());
+            assert!(serde_json::to_string(&held).unwrap().len() as u64 <= responses.size_with(&held, true).unwrap());
         }
     }
 
     #[test]
     fn what_is_too_large_is_refused_with_both_numbers() {
-        let refusal = answers(1 << 20).size_with(&SliceRanges::up_to(1_000_000), false).unwrap_err();
+        let refusal = responses(1 << 20).size_with(&SliceRanges::up_to(1_000_000), false).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::TooLarge);
         assert!(refusal.message.contains("7032768") && refusal.message.contains("1048576"), "{}", refusal.message);
-        assert!(answers(1 << 20).size_with(&SliceRanges::up_to(1_000_000), true).is_ok());
+        assert!(responses(1 << 20).size_with(&SliceRanges::up_to(1_000_000), true).is_ok());
     }
 
     #[test]
     fn large_answers_on_the_way_are_bounded_and_small_ones_are_not() {
-        let answers = answers(1 << 20);
-        let mut on_the_way: Vec<_> = (0..4).map(|_| answers.make(1 << 20, || "x").unwrap()).collect();
-        assert_eq!(answers.make(1 << 20, || "x").unwrap_err().code, ErrorCode::Overloaded);
-        assert!(answers.make(SMALL, || "x").is_ok());
+        let responses = responses(1 << 20);
+        let mut on_the_way: Vec<_> = (0..4).map(|_| responses.make(1 << 20, || "x").unwrap()).collect();
+        assert_eq!(responses.make(1 << 20, || "x").unwrap_err().code, ErrorCode::Overloaded);
+        assert!(responses.make(SMALL, || "x").is_ok());
         on_the_way.pop();
-        assert!(answers.make(1 << 20, || "x").is_ok());
+        assert!(responses.make(1 << 20, || "x").is_ok());
     }
 }

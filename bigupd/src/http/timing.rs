@@ -1,15 +1,15 @@
 //! How long a request takes to be answered.
 
 use crate::metrics::{Limit, Metrics, Route};
-use crate::net::response::Reply;
+use crate::net::response::Response;
 use std::time::Instant;
 
 /// Answers a request, and counts that.
-pub async fn time(metrics: &Metrics, route: Route, answering: impl Future<Output = Reply>) -> Reply {
+pub async fn time(metrics: &Metrics, route: Route, answering: impl Future<Output = Response>) -> Response {
     let began = Instant::now();
-    let reply = answering.await;
-    metrics.answered(route, reply.status().as_u16(), reply.extensions().get::<Limit>().copied(), began.elapsed());
-    reply
+    let response = answering.await;
+    metrics.answered(route, response.status().as_u16(), response.extensions().get::<Limit>().copied(), began.elapsed());
+    response
 }
 
 #[cfg(test)]
@@ -25,7 +25,7 @@ mod tests {
             Refusal::over(Limit::Quota, ErrorCode::TooLarge, "too much"),
             Refusal::new(ErrorCode::TooLarge, "no limit"),
         ] {
-            time(&metrics, Route::Slice, async { refusal.reply() }).await;
+            time(&metrics, Route::Slice, async { refusal.response() }).await;
         }
         let text = metrics.text();
         for line in [

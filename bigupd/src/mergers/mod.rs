@@ -14,7 +14,7 @@
 use crate::descriptors;
 use crate::metrics::{Failure, MergerEnd, Metrics};
 use crate::systemd;
-use bigup_core::merger_events::{Event, How};
+use bigup_core::merger_events::{MergerEvent, MergerExit};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
@@ -237,7 +237,7 @@ impl Mergers {
         (ended, sent_away)
     }
 
-    fn count_end(&self, status: ExitStatus, how: Option<How>) {
+    fn count_end(&self, status: ExitStatus, how: Option<MergerExit>) {
         let end = end_of(status, how);
         self.metrics().merger_ended(end);
         if end == MergerEnd::Blocked {
@@ -305,13 +305,13 @@ impl Mergers {
 }
 
 /// Counts what a merger tells, up to its end. How it says that it ended; None: it did not say.
-async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<How> {
+async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExit> {
     let (mut lines, mut how) = (BufReader::new(stdout).lines(), None);
     // Whatever cannot be read, merging does not depend on it.
     while let Ok(Some(line)) = lines.next_line().await {
-        let Some(event) = Event::parse(&line) else { continue };
+        let Some(event) = MergerEvent::parse(&line) else { continue };
         metrics.merger_told(&event);
-        if let Event::Ended { how: told } = event {
+        if let MergerEvent::Ended { how: told } = event {
             how = Some(told);
         }
     }
@@ -319,11 +319,11 @@ async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<How> {
 }
 
 /// How a merger ended, by its exit code (bigup-merger's help) and by what it said.
-fn end_of(status: ExitStatus, how: Option<How>) -> MergerEnd {
+fn end_of(status: ExitStatus, how: Option<MergerExit>) -> MergerEnd {
     match (status.code(), how) {
-        (Some(0), Some(How::Published)) => MergerEnd::Published,
-        (Some(0), Some(How::Idle)) => MergerEnd::Idle,
-        (Some(0), Some(How::Stopped)) => MergerEnd::Stopped,
+        (Some(0), Some(MergerExit::Published)) => MergerEnd::Published,
+        (Some(0), Some(MergerExit::Idle)) => MergerEnd::Idle,
+        (Some(0), Some(MergerExit::Stopped)) => MergerEnd::Stopped,
         (Some(0), None) => MergerEnd::Done,
         (Some(3), _) => MergerEnd::AlreadyRunning,
         (Some(4), _) => MergerEnd::NoUpload,
@@ -346,11 +346,11 @@ mod tests {
     #[test]
     fn ends_are_told_apart() {
         let exit = |code: i32| ExitStatus::from_raw(code << 8);
-        assert_eq!(end_of(exit(0), Some(How::Idle)), MergerEnd::Idle);
+        assert_eq!(end_of(exit(0), Some(MergerExit::Idle)), MergerEnd::Idle);
         assert_eq!(end_of(exit(0), None), MergerEnd::Done);
         assert_eq!(end_of(exit(5), None), MergerEnd::Blocked);
         assert_eq!(end_of(exit(2), None), MergerEnd::Failed);
-        assert_eq!(end_of(exit(1), Some(How::Published)), MergerEnd::Failed);
+        assert_eq!(end_of(exit(1), Some(MergerExit::Published)), MergerEnd::Failed);
         assert_eq!(end_of(ExitStatus::from_raw(9), None), MergerEnd::Killed);
     }
 

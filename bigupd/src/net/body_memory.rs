@@ -4,7 +4,7 @@
 //! # What bodies take
 //! A body that arrives has its bytes in three places: in hyper's buffer (what one read from the socket brings), in the batch
 //! that is being gathered, and in the one that is being written. How much of it each place may have depends on how many
-//! bodies are at work ([`Bodies`]): as long as they are few, as much as is of use; else each has its share of
+//! bodies are at work ([`BodyMemory`]): as long as they are few, as much as is of use; else each has its share of
 //! `max_body_memory`, down to a floor. What has been gathered is written early where nothing more comes
 //! ([`crate::http::receive`]), so that a client which stalls holds only the last thing that was read from its socket.
 //!
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 static FREED: Notify = Notify::const_new();
 
 /// The bodies of this process.
-pub static BODIES: Bodies = Bodies::new(64 << 20);
+pub static BODIES: BodyMemory = BodyMemory::new(64 << 20);
 
 /// Bytes that a body may read at once, and gather to a batch, however many there are: less makes more work than bytes.
 const FLOOR: u64 = 16 << 10;
@@ -44,19 +44,19 @@ const BATCH_PARTS: u64 = 4;
 
 /// Counts bodies at work, and tells what each may have in memory.
 #[derive(Debug)]
-pub struct Bodies {
+pub struct BodyMemory {
     most: AtomicU64,
     at_work: AtomicU64,
 }
 
 /// One body at work, counted until it is dropped.
 #[derive(Debug)]
-pub struct Counted(&'static Bodies);
+pub struct BodyInMemory(&'static BodyMemory);
 
-impl Bodies {
+impl BodyMemory {
     /// None at work; all together may have `most` bytes.
-    const fn new(most: u64) -> Bodies {
-        Bodies { most: AtomicU64::new(most), at_work: AtomicU64::new(0) }
+    const fn new(most: u64) -> BodyMemory {
+        BodyMemory { most: AtomicU64::new(most), at_work: AtomicU64::new(0) }
     }
 
     /// Has all together take at most so many bytes, beside the floor of each.
@@ -65,9 +65,9 @@ impl Bodies {
     }
 
     /// Counts one more.
-    pub fn begin(&'static self) -> Counted {
+    pub fn begin(&'static self) -> BodyInMemory {
         self.at_work.fetch_add(1, Ordering::Relaxed);
-        Counted(self)
+        BodyInMemory(self)
     }
 
     /// Bytes that a body may read from its socket at once.
@@ -83,12 +83,12 @@ impl Bodies {
 
     /// One of so many parts of a body's share, `best` at most.
     fn part(&self, parts: u64, best: u64) -> u64 {
-        let share = self.most.load(Ordering::Relaxed) / self.at_work.load(Ordering::Relaxed).max(1);
-        (share / parts).max(FLOOR).min(best)
+        let thread_share = self.most.load(Ordering::Relaxed) / self.at_work.load(Ordering::Relaxed).max(1);
+        (thread_share / parts).max(FLOOR).min(best)
     }
 }
 
-impl Drop for Counted {
+impl Drop for BodyInMemory {
     fn drop(&mut self) {
         self.0.at_work.fetch_sub(1, Ordering::Relaxed);
     }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn bodies_have_what_is_best_while_they_are_few_and_then_their_share() {
-        static FEW: Bodies = Bodies::new(64 * MIB);
+        static FEW: BodyMemory = BodyMemory::new(64 * MIB);
         let mut at_work = vec![];
         for bodies in 1..=10_000_u64 {
             at_work.push(FEW.begin());

@@ -13,7 +13,7 @@ const RETRY_AFTER: u64 = 2;
 
 /// Where connections are counted.
 #[derive(Clone, Debug)]
-pub struct Seats(Arc<Inner>);
+pub struct ConnectionSlots(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -30,24 +30,24 @@ struct Taken {
 
 /// The place of one connection, given back on drop.
 #[derive(Debug)]
-pub struct Seat {
-    seats: Seats,
+pub struct ConnectionSlot {
+    slots: ConnectionSlots,
     /// None: it counts for no address.
     peer: Option<IpAddr>,
 }
 
-impl Seats {
+impl ConnectionSlots {
     /// All free.
-    pub fn new(limits: &Limits) -> Seats {
+    pub fn new(limits: &Limits) -> ConnectionSlots {
         let (most, most_of_one) = (limits.connections, limits.connections_per_address);
-        Seats(Arc::new(Inner { most, most_of_one, taken: Mutex::default() }))
+        ConnectionSlots(Arc::new(Inner { most, most_of_one, taken: Mutex::default() }))
     }
 
     /// A seat for a connection from `address`. None: only the limit of all counts.
     ///
     /// # Errors
     /// There are as many as there may be; says which limit it is.
-    pub fn take(&self, address: Option<IpAddr>) -> Result<Seat, Refusal> {
+    pub fn take(&self, address: Option<IpAddr>) -> Result<ConnectionSlot, Refusal> {
         let peer = address.map(peer);
         let mut taken = self.taken();
         if taken.all >= self.0.most {
@@ -64,7 +64,7 @@ impl Seats {
         }
         taken.all += 1;
         drop(taken);
-        Ok(Seat { seats: self.clone(), peer })
+        Ok(ConnectionSlot { slots: self.clone(), peer })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -72,9 +72,9 @@ impl Seats {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.seats.taken();
+        let mut taken = self.slots.taken();
         taken.all -= 1;
         let Some(peer) = self.peer else { return };
         if let Some(of) = taken.of.get_mut(&peer) {
@@ -104,13 +104,13 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn seats(connections: u64, connections_per_address: u64) -> Seats {
+    fn slots(connections: u64, connections_per_address: u64) -> ConnectionSlots {
         let limits = Config::defaults("/d".into()).limits;
-        Seats::new(&Limits { connections, connections_per_address, ..limits })
+        ConnectionSlots::new(&Limits { connections, connections_per_address, ..limits })
     }
 
-    fn take(seats: &Seats, address: &str) -> Result<Seat, ErrorCode> {
-        seats.take(Some(address.parse().unwrap())).map_err(|refusal| {
+    fn take(slots: &ConnectionSlots, address: &str) -> Result<ConnectionSlot, ErrorCode> {
+        slots.take(Some(address.parse().unwrap())).map_err(|refusal| {
             assert!(refusal.retry_after.is_some());
             refusal.code
         })
@@ -118,48 +118,48 @@ mod tests {
 
     #[test]
     fn the_limit_of_all_comes_first_and_seats_are_given_back() {
-        let seats = seats(2, 1);
-        let first = take(&seats, "10.0.0.1").unwrap();
-        assert_eq!(take(&seats, "10.0.0.1").unwrap_err(), ErrorCode::TooMany);
-        let _second = take(&seats, "10.0.0.2").unwrap();
-        assert_eq!(take(&seats, "10.0.0.1").unwrap_err(), ErrorCode::Overloaded);
+        let slots = slots(2, 1);
+        let first = take(&slots, "10.0.0.1").unwrap();
+        assert_eq!(take(&slots, "10.0.0.1").unwrap_err(), ErrorCode::TooMany);
+        let _second = take(&slots, "10.0.0.2").unwrap();
+        assert_eq!(take(&slots, "10.0.0.1").unwrap_err(), ErrorCode::Overloaded);
         drop(first);
-        assert!(take(&seats, "10.0.0.1").is_ok());
+        assert!(take(&slots, "10.0.0.1").is_ok());
     }
 
     #[test]
     fn nothing_is_remembered_of_those_that_left_or_were_refused() {
-        let seats = seats(1, 1);
-        let seat = take(&seats, "10.0.0.1").unwrap();
-        assert!(take(&seats, "10.0.0.2").is_err());
-        drop(seat);
-        assert!(seats.taken().of.is_empty() && seats.taken().all == 0);
+        let slots = slots(1, 1);
+        let slot = take(&slots, "10.0.0.1").unwrap();
+        assert!(take(&slots, "10.0.0.2").is_err());
+        drop(slot);
+        assert!(slots.taken().of.is_empty() && slots.taken().all == 0);
     }
 
     #[test]
     fn without_a_limit_of_its_own_an_address_may_have_all() {
-        let seats = seats(3, 0);
-        let taken: Vec<_> = (0..3).map(|_| take(&seats, "10.0.0.1").unwrap()).collect();
-        assert_eq!(take(&seats, "10.0.0.1").unwrap_err(), ErrorCode::Overloaded);
+        let slots = slots(3, 0);
+        let taken: Vec<_> = (0..3).map(|_| take(&slots, "10.0.0.1").unwrap()).collect();
+        assert_eq!(take(&slots, "10.0.0.1").unwrap_err(), ErrorCode::Overloaded);
         drop(taken);
     }
 
     #[test]
     fn without_an_address_only_the_limit_of_all_counts() {
-        let seats = seats(2, 1);
-        let taken = (seats.take(None).unwrap(), seats.take(None).unwrap());
-        assert_eq!(seats.take(None).unwrap_err().code, ErrorCode::Overloaded);
+        let slots = slots(2, 1);
+        let taken = (slots.take(None).unwrap(), slots.take(None).unwrap());
+        assert_eq!(slots.take(None).unwrap_err().code, ErrorCode::Overloaded);
         drop(taken);
-        assert!(take(&seats, "10.0.0.1").is_ok());
+        assert!(take(&slots, "10.0.0.1").is_ok());
     }
 
     #[test]
     fn addresses_of_one_host_count_together() {
-        let seats = seats(9, 1);
-        let _v4 = take(&seats, "10.0.0.1").unwrap();
-        assert_eq!(take(&seats, "::ffff:10.0.0.1").unwrap_err(), ErrorCode::TooMany);
-        let _v6 = take(&seats, "2001:db8::1").unwrap();
-        assert_eq!(take(&seats, "2001:db8::ffff:0:0:2").unwrap_err(), ErrorCode::TooMany);
-        assert!(take(&seats, "2001:db8:0:1::1").is_ok());
+        let slots = slots(9, 1);
+        let _v4 = take(&slots, "10.0.0.1").unwrap();
+        assert_eq!(take(&slots, "::ffff:10.0.0.1").unwrap_err(), ErrorCode::TooMany);
+        let _v6 = take(&slots, "2001:db8::1").unwrap();
+        assert_eq!(take(&slots, "2001:db8::ffff:0:0:2").unwrap_err(), ErrorCode::TooMany);
+        assert!(take(&slots, "2001:db8:0:1::1").is_ok());
     }
 }

@@ -44,15 +44,17 @@ impl Proxy {
     }
 
     fn covers(&self, ip: IpAddr) -> bool {
-        let shares = |one: u128, other: u128, len: u32, bits: u32| {
+        let thread_shares = |one: u128, other: u128, len: u32, bits: u32| {
             // A shift by all bits is none.
             bits == 0 || (one ^ other) >> (len - bits) == 0
         };
         match (self, ip.to_canonical()) {
             (Proxy::Network(IpAddr::V4(net), bits), IpAddr::V4(ip)) => {
-                shares(net.to_bits().into(), ip.to_bits().into(), 32, *bits)
+                thread_shares(net.to_bits().into(), ip.to_bits().into(), 32, *bits)
             }
-            (Proxy::Network(IpAddr::V6(net), bits), IpAddr::V6(ip)) => shares(net.to_bits(), ip.to_bits(), 128, *bits),
+            (Proxy::Network(IpAddr::V6(net), bits), IpAddr::V6(ip)) => {
+                thread_shares(net.to_bits(), ip.to_bits(), 128, *bits)
+            }
             _ => false,
         }
     }

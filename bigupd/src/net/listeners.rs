@@ -322,21 +322,21 @@ impl AsyncWrite for Socket {
 
 /// Sockets that systemd passed to this process; mostly none.
 #[derive(Debug, Default)]
-pub struct Passed(Vec<PassedSocket>);
+pub struct InheritedSockets(Vec<InheritedSocket>);
 
 #[derive(Debug)]
-enum PassedSocket {
+enum InheritedSocket {
     Tcp(std::net::TcpListener),
     Unix(unix::UnixListener),
 }
 
-impl PassedSocket {
+impl InheritedSocket {
     /// The `i`th one that was passed, with the backlog and the buffers of a socket of our own.
-    fn take(from: &mut ListenFd, i: usize) -> io::Result<PassedSocket> {
+    fn take(from: &mut ListenFd, i: usize) -> io::Result<InheritedSocket> {
         match from.take_tcp_listener(i) {
-            Ok(socket) => fit(socket.expect("each is taken once")).map(PassedSocket::Tcp),
+            Ok(socket) => fit(socket.expect("each is taken once")).map(InheritedSocket::Tcp),
             Err(no_tcp) => match from.take_unix_listener(i) {
-                Ok(Some(socket)) => fit_unix(socket).map(PassedSocket::Unix),
+                Ok(Some(socket)) => fit_unix(socket).map(InheritedSocket::Unix),
                 _ => Err(no_tcp),
             },
         }
@@ -344,25 +344,25 @@ impl PassedSocket {
 
     fn place(&self) -> io::Result<Listen> {
         match self {
-            PassedSocket::Tcp(socket) => socket.local_addr().map(Listen::Tcp),
-            PassedSocket::Unix(socket) => socket.local_addr().map(|address| unix_place(address.as_pathname())),
+            InheritedSocket::Tcp(socket) => socket.local_addr().map(Listen::Tcp),
+            InheritedSocket::Unix(socket) => socket.local_addr().map(|address| unix_place(address.as_pathname())),
         }
     }
 }
 
-impl Passed {
+impl InheritedSockets {
     /// Takes them over. No child inherits them. To be called before there are threads, once: it takes what tells of them
     /// out of the environment.
     ///
     /// # Errors
     /// One is no listening socket of TCP or the file system.
-    pub fn take() -> Result<Passed, String> {
+    pub fn take() -> Result<InheritedSockets, String> {
         let mut from = ListenFd::from_env();
         let sockets = (0..from.len()).map(|i| {
-            let socket = PassedSocket::take(&mut from, i);
+            let socket = InheritedSocket::take(&mut from, i);
             socket.map_err(|e| format!("socket {} of those that systemd passes cannot be used: {e}", i + 1))
         });
-        sockets.collect::<Result<_, _>>().map(Passed)
+        sockets.collect::<Result<_, _>>().map(InheritedSockets)
     }
 
     /// Where most get through to the daemon: an address that is not this machine's own, if there is any. None: nothing
@@ -381,8 +381,10 @@ impl Passed {
             return Listeners::bind(listen, mode);
         }
         let listeners = self.0.into_iter().map(|socket| match socket {
-            PassedSocket::Tcp(socket) => TcpListener::from_std(socket).map(Listener::Tcp),
-            PassedSocket::Unix(socket) => UnixListener::from_std(socket).map(|listener| Listener::Unix(listener, None)),
+            InheritedSocket::Tcp(socket) => TcpListener::from_std(socket).map(Listener::Tcp),
+            InheritedSocket::Unix(socket) => {
+                UnixListener::from_std(socket).map(|listener| Listener::Unix(listener, None))
+            }
         });
         listeners.collect::<io::Result<_>>().map(Listeners)
     }
@@ -413,9 +415,9 @@ fn fit_listening(socket: &impl AsFd) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn passed(addresses: &[&str]) -> Passed {
-        let socket = |address| fit(std::net::TcpListener::bind(address).unwrap()).map(PassedSocket::Tcp).unwrap();
-        Passed(addresses.iter().map(socket).collect())
+    fn passed(addresses: &[&str]) -> InheritedSockets {
+        let socket = |address| fit(std::net::TcpListener::bind(address).unwrap()).map(InheritedSocket::Tcp).unwrap();
+        InheritedSockets(addresses.iter().map(socket).collect())
     }
 
     fn tcp(listen: &Listen) -> SocketAddr {
@@ -432,7 +434,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = unix::UnixListener::bind(dir.path().join("s")).unwrap();
         let mut both = passed(&["0.0.0.0:0"]);
-        both.0.insert(0, PassedSocket::Unix(socket));
+        both.0.insert(0, InheritedSocket::Unix(socket));
         assert_eq!(tcp(&both.most_exposed().unwrap()).ip().to_string(), "0.0.0.0");
     }
 
@@ -441,7 +443,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let mut passed = passed(&["127.0.0.1:0", "127.0.0.1:0"]);
-        passed.0.push(PassedSocket::Unix(fit_unix(unix::UnixListener::bind(&path).unwrap()).unwrap()));
+        passed.0.push(InheritedSocket::Unix(fit_unix(unix::UnixListener::bind(&path).unwrap()).unwrap()));
         let listeners = passed.or_bind(&"127.0.0.1:0".parse().unwrap(), 0).unwrap();
         let addresses = listeners.addresses().unwrap();
         assert_eq!(addresses[2], Listen::Unix(path.clone()));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The pace of one peer within one body or answer.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub struct MinRate {
     /// Longest silence, and the time over which the rate counts.
     window: Duration,
     /// Bytes a second. 0: any.
@@ -34,11 +34,11 @@ pub enum TooSlow {
     },
 }
 
-impl Pace {
+impl MinRate {
     /// The pace that bodies, and those who read answers, must keep.
-    pub fn new(limits: &Limits) -> Pace {
+    pub fn new(limits: &Limits) -> MinRate {
         let (window, rate) = (limits.body_timeout, limits.min_body_rate);
-        Pace { window, rate, silent: Duration::ZERO, waited: Duration::ZERO, bytes: 0 }
+        MinRate { window, rate, silent: Duration::ZERO, waited: Duration::ZERO, bytes: 0 }
     }
 
     /// Longest time to wait for the peer before it is to be judged.
@@ -86,9 +86,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn pace(rate: u64) -> Pace {
+    fn pace(rate: u64) -> MinRate {
         let limits = Config::defaults("/d".into()).limits;
-        Pace::new(&Limits { body_timeout: 10 * SECOND, min_body_rate: rate, ..limits })
+        MinRate::new(&Limits { body_timeout: 10 * SECOND, min_body_rate: rate, ..limits })
     }
 
     #[test]

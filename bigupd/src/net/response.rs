@@ -1,17 +1,17 @@
 //! Responses: JSON bodies, and refusals with their status, as all protocols have them that bring no form of their own.
 
 use crate::refusal::Refusal;
-use bigup_core::protocol::native::{ErrorAnswer, ErrorCode};
+use bigup_core::protocol::native::{ErrorCode, ErrorResponse};
 use bytes::Bytes;
 use serde::Serialize;
+use warp::http::StatusCode;
 use warp::http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use warp::http::{Response, StatusCode};
 
 /// A response of the daemon.
-pub type Reply = warp::reply::Response;
+pub type Response = warp::reply::Response;
 
 impl Refusal {
     /// The status that goes with a code.
@@ -35,33 +35,33 @@ impl Refusal {
     }
 
     /// The response, which carries the limit to whoever counts.
-    pub fn reply(&self) -> Reply {
-        let mut reply = json(self.status(), &self.answer());
+    pub fn response(&self) -> Response {
+        let mut response = json(self.status(), &self.answer());
         if let Some(seconds) = self.retry_after {
-            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(limit) = self.limit {
-            reply.extensions_mut().insert(limit);
+            response.extensions_mut().insert(limit);
         }
         if let Some(allow) = self.allow {
-            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
         if self.code == ErrorCode::Unsupported {
             // Which codings are not (RFC 9110, section 15.5.16).
-            reply.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.code == ErrorCode::Unauthorized {
             // RFC 6750, section 3, wants a parameter.
-            reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bigup\""));
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bigup\""));
         }
-        reply
+        response
     }
 
     /// The response, after which the connection is closed.
-    pub fn last_reply(&self) -> Reply {
-        let mut reply = self.reply();
-        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        reply
+    pub fn last_reply(&self) -> Response {
+        let mut response = self.response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 
     /// The response as bytes, for a connection that is closed after it.
@@ -78,13 +78,13 @@ impl Refusal {
         [format!("{}\r\n\r\n", head.join("\r\n")).into_bytes(), body].concat()
     }
 
-    fn answer(&self) -> ErrorAnswer {
-        ErrorAnswer { status: self.status().as_u16(), message: self.message.clone(), error: self.code }
+    fn answer(&self) -> ErrorResponse {
+        ErrorResponse { status: self.status().as_u16(), message: self.message.clone(), error: self.code }
     }
 }
 
 /// A response with a JSON body.
-pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     json_bytes(status, json_text(body).into())
 }
 
@@ -94,27 +94,27 @@ pub fn json_text(body: &impl Serialize) -> Vec<u8> {
 }
 
 /// A response with such a text.
-pub fn json_bytes(status: StatusCode, text: Bytes) -> Reply {
-    let mut reply = Response::new(text.into());
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    keep_nowhere(&mut reply);
-    reply
+pub fn json_bytes(status: StatusCode, text: Bytes) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    keep_nowhere(&mut response);
+    response
 }
 
 /// A response to OPTIONS, where `allow` are the methods there are.
-pub fn no_content(allow: &'static str) -> Reply {
-    let mut reply = Reply::default();
-    *reply.status_mut() = StatusCode::NO_CONTENT;
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    keep_nowhere(&mut reply);
-    reply
+pub fn no_content(allow: &'static str) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    keep_nowhere(&mut response);
+    response
 }
 
 /// Tells whoever gets a response to take it as what it says it is, and not to give it to somebody who asks later: it tells
 /// how things stand now.
-pub fn keep_nowhere(reply: &mut Reply) {
+pub fn keep_nowhere(response: &mut Response) {
     // No browser is to take a name in it for a page.
-    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }

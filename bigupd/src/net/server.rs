@@ -8,14 +8,14 @@ use crate::descriptors;
 use crate::metrics::{Limit, Metrics};
 use crate::net::body_memory;
 use crate::net::client_certificate::ClientCertificate;
-use crate::net::connection_slots::Seats;
+use crate::net::connection_slots::ConnectionSlots;
 use crate::net::host::Host;
 use crate::net::limits::Limits;
 use crate::net::linger::{self, Lingering};
 use crate::net::listeners::{Listeners, Socket};
 use crate::net::peer::Peer;
-use crate::net::response::Reply;
-use crate::net::timeouts::{Late, Timed, Turns};
+use crate::net::response::Response;
+use crate::net::timeouts::{RequestTurns, TimedStream, Timeout};
 use crate::net::tls::Tls;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::quoted;
@@ -70,11 +70,11 @@ pub async fn serve<F>(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) where
-    F: Filter<Extract = (Reply,), Error = Infallible> + Clone + Send + Sync + 'static,
+    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
-    let door = Door {
-        seats: Seats::new(limits),
+    let door = Acceptor {
+        slots: ConnectionSlots::new(limits),
         refusals: Arc::new(Semaphore::new(descriptors::refusals())),
         lingering: Lingering::new(descriptors::refusals()),
         limits: Arc::new(limits.clone()),
@@ -111,8 +111,8 @@ pub async fn serve<F>(
 }
 
 /// Who comes in.
-struct Door {
-    seats: Seats,
+struct Acceptor {
+    slots: ConnectionSlots,
     /// One for each connection that may be refused at once; beyond, connections are closed without an answer.
     refusals: Arc<Semaphore>,
     lingering: Lingering,
@@ -121,24 +121,24 @@ struct Door {
     metrics: Metrics,
 }
 
-impl Door {
+impl Acceptor {
     /// Starts to serve a connection, or to tell it why it is not served.
     fn admit<F>(&self, stream: Socket, peer: Peer, routes: F, stopping: watch::Receiver<bool>)
     where
-        F: Filter<Extract = (Reply,), Error = Infallible> + Clone + Send + Sync + 'static,
+        F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
         let (metrics, limits) = (&self.metrics, Arc::clone(&self.limits));
         // Whoever a trusted proxy asks for has a limit for each request (routes).
         let address = peer.ip().filter(|_| !self.limits.trusted_proxies.trust(peer));
-        match self.seats.take(address) {
-            Ok(seat) => {
+        match self.slots.take(address) {
+            Ok(slot) => {
                 let routes = TowerToHyperService::new(warp::service(routes));
                 let service = service_fn(move |mut request: Request<Incoming>| {
                     request.extensions_mut().insert(peer);
                     routes.call(request)
                 });
-                let place = (seat, metrics.connection_served());
+                let place = (slot, metrics.connection_served());
                 tokio::spawn(serve_connection(stream, self.manners(limits), service, place, stopping));
             }
             Err(refusal) => {
@@ -153,14 +153,14 @@ impl Door {
         }
     }
 
-    fn manners(&self, limits: Arc<Limits>) -> Manners {
+    fn manners(&self, limits: Arc<Limits>) -> ConnectionSettings {
         let (tls, lingering, metrics) = (self.tls.clone(), self.lingering.clone(), self.metrics.clone());
-        Manners { tls, limits, lingering, metrics }
+        ConnectionSettings { tls, limits, lingering, metrics }
     }
 }
 
 /// How a connection is treated, whoever it is.
-struct Manners {
+struct ConnectionSettings {
     tls: Option<Arc<Tls>>,
     limits: Arc<Limits>,
     lingering: Lingering,
@@ -170,12 +170,12 @@ struct Manners {
 /// Serves one connection as it was accepted. It keeps `place` until its last answer.
 async fn serve_connection<V>(
     stream: Socket,
-    manners: Manners,
+    manners: ConnectionSettings,
     service: V,
     place: impl Send,
     mut stopping: watch::Receiver<bool>,
 ) where
-    V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
+    V: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
     let Some(tls) = &manners.tls else { return converse(stream, service, &manners, place, stopping).await };
     // In boxes: else every plain connection would have room for them too, which is twice its own.
@@ -198,14 +198,19 @@ async fn serve_connection<V>(
 }
 
 /// Answers requests over `stream` until either side ends it, or `stopping` is true and the request at hand is answered.
-async fn converse<S, V>(stream: S, service: V, manners: &Manners, place: impl Send, mut stopping: watch::Receiver<bool>)
-where
+async fn converse<S, V>(
+    stream: S,
+    service: V,
+    manners: &ConnectionSettings,
+    place: impl Send,
+    mut stopping: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
-    V: Service<Request<Incoming>, Response = Reply, Error = Infallible>,
+    V: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
     let limits = &*manners.limits;
-    let turns = Turns::default();
-    let mut stream = Timed::new(stream, turns.clone(), limits);
+    let turns = RequestTurns::default();
+    let mut stream = TimedStream::new(stream, turns.clone(), limits);
     let service = service_fn(|mut request: Request<Incoming>| {
         turns.next();
         host_of_target(&mut request);
@@ -274,13 +279,13 @@ where
 /// before that, since it may take long.
 async fn say_goodbye(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    late: Option<Late>,
+    late: Option<Timeout>,
     refusal: Option<Refusal>,
-    manners: &Manners,
+    manners: &ConnectionSettings,
     place: impl Send,
     mut stopping: watch::Receiver<bool>,
 ) {
-    if late == Some(Late::Reader) {
+    if late == Some(Timeout::Reader) {
         manners.metrics.refused(Limit::Reading);
         return;
     }
@@ -290,7 +295,7 @@ async fn say_goodbye(
     }
     let _ = timeout(linger::SILENCE, stream.shutdown()).await;
     drop(place);
-    if late != Some(Late::Idle) {
+    if late != Some(Timeout::Idle) {
         tokio::select! {
             () = manners.lingering.linger(&mut stream) => {}
             () = stop_asked(&mut stopping) => {}
@@ -341,11 +346,11 @@ fn check_head(request: &Request<Incoming>) -> Result<(), Refusal> {
 }
 
 /// What is to be said to somebody whose request hyper gave up without an answer. None: it answered, or nothing was asked.
-fn refusal_owed<S>(stream: &Timed<S>, error: &hyper::Error, limits: &Limits) -> Option<Refusal> {
+fn refusal_owed<S>(stream: &TimedStream<S>, error: &hyper::Error, limits: &Limits) -> Option<Refusal> {
     if !stream.owes_answer() {
         return None;
     }
-    if stream.late() == Some(Late::Head) {
+    if stream.late() == Some(Timeout::Head) {
         let message =
             format!("the head of the request did not come whole within {} s", limits.header_timeout.as_secs_f64());
         return Some(Refusal::over(Limit::Header, ErrorCode::Timeout, message));

@@ -6,7 +6,7 @@
 
 use crate::net::body_memory::BODIES;
 use crate::net::limits::Limits;
-use crate::net::min_rate::{Pace, TooSlow};
+use crate::net::min_rate::{MinRate, TooSlow};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -22,7 +22,7 @@ const FIRST_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Counts the begins and ends of requests on one connection: odd while one is being answered.
 #[derive(Clone, Debug, Default)]
-pub struct Turns(Arc<Counts>);
+pub struct RequestTurns(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -31,7 +31,7 @@ struct Counts {
     waited: AtomicU64,
 }
 
-impl Turns {
+impl RequestTurns {
     /// A request's head came whole, or its answer is ready.
     pub fn next(&self) {
         self.0.turn.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Turns {
 
 /// What ended a connection before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Late {
+pub enum Timeout {
     /// A request's head did not come whole.
     Head,
     /// Nothing of another request came.
@@ -86,45 +86,45 @@ pub enum Late {
 /// What must come next, until when, and during which turn that holds.
 struct Due {
     turn: u64,
-    late: Late,
+    late: Timeout,
     at: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Due {
-    fn within(time: Duration, turn: u64, late: Late) -> Due {
+    fn within(time: Duration, turn: u64, late: Timeout) -> Due {
         Due { turn, late, at: Instant::now() + time, timer: None }
     }
 }
 
 /// The stream.
-pub struct Timed<S> {
+pub struct TimedStream<S> {
     stream: S,
-    turns: Turns,
+    turns: RequestTurns,
     header_timeout: Duration,
     idle_timeout: Duration,
     due: Due,
-    pace: Pace,
+    pace: MinRate,
     /// Since when the reader is waited for.
     blocked: Option<Instant>,
     write_timer: Option<Pin<Box<Sleep>>>,
     /// Bytes of a request came, and no answer to it was begun.
     owes_answer: bool,
-    late: Option<Late>,
+    late: Option<Timeout>,
     /// What came and is to be read first.
     unread: Bytes,
 }
 
-impl<S> Timed<S> {
+impl<S> TimedStream<S> {
     /// A stream just opened: the first head is due now.
-    pub fn new(stream: S, turns: Turns, limits: &Limits) -> Timed<S> {
-        Timed {
+    pub fn new(stream: S, turns: RequestTurns, limits: &Limits) -> TimedStream<S> {
+        TimedStream {
             stream,
-            due: Due::within(limits.header_timeout, turns.now(), Late::Head),
+            due: Due::within(limits.header_timeout, turns.now(), Timeout::Head),
             turns,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
-            pace: Pace::new(limits),
+            pace: MinRate::new(limits),
             blocked: None,
             write_timer: None,
             owes_answer: false,
@@ -140,7 +140,7 @@ impl<S> Timed<S> {
     }
 
     /// Which limit ended it. None: none did.
-    pub fn late(&self) -> Option<Late> {
+    pub fn late(&self) -> Option<Timeout> {
         self.late
     }
 
@@ -162,8 +162,8 @@ impl<S> Timed<S> {
         }
         self.owes_answer = true;
         self.turns.go_on();
-        if self.due.turn != turn || self.due.late == Late::Idle {
-            self.due = Due::within(self.header_timeout, turn, Late::Head);
+        if self.due.turn != turn || self.due.late == Timeout::Idle {
+            self.due = Due::within(self.header_timeout, turn, Timeout::Head);
         }
     }
 
@@ -174,9 +174,9 @@ impl<S> Timed<S> {
             return Poll::Pending;
         }
         if self.due.turn != turn {
-            self.due = Due::within(self.idle_timeout, turn, Late::Idle);
+            self.due = Due::within(self.idle_timeout, turn, Timeout::Idle);
         }
-        if self.due.late == Late::Idle && self.blocked.is_none() {
+        if self.due.late == Timeout::Idle && self.blocked.is_none() {
             self.turns.wait();
         }
         let Due { at, timer, late, .. } = &mut self.due;
@@ -222,7 +222,7 @@ impl<S> Timed<S> {
 
     fn judged(&mut self, judgement: Result<(), TooSlow>) -> io::Result<()> {
         judgement.map_err(|_| {
-            self.late = Some(Late::Reader);
+            self.late = Some(Timeout::Reader);
             io::ErrorKind::TimedOut.into()
         })
     }
@@ -246,7 +246,7 @@ fn poll_read_within(
     Poll::Ready(Ok(()))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.unread.is_empty() {
             let len = buf.remaining().min(self.unread.len());
@@ -265,7 +265,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(outcome, bytes.len(), cx)
@@ -303,13 +303,13 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     /// A stream with a buffer of 100 bytes each way, and its other end. Time is the test's own.
-    fn pair() -> (Timed<DuplexStream>, Turns, DuplexStream) {
+    fn pair() -> (TimedStream<DuplexStream>, RequestTurns, DuplexStream) {
         let limits = Config::defaults("/d".into()).limits;
         let limits =
             Limits { header_timeout: LIMIT, idle_timeout: 2 * LIMIT, body_timeout: LIMIT, min_body_rate: 10, ..limits };
         let (ours, theirs) = duplex(100);
-        let turns = Turns::default();
-        (Timed::new(ours, turns.clone(), &limits), turns, theirs)
+        let turns = RequestTurns::default();
+        (TimedStream::new(ours, turns.clone(), &limits), turns, theirs)
     }
 
     #[tokio::test(start_paused = true)]
@@ -317,7 +317,7 @@ mod tests {
         let (mut timed, _turns, _theirs) = pair();
         let began = Instant::now();
         assert_eq!(timed.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!((began.elapsed().as_secs(), timed.late(), timed.owes_answer()), (30, Some(Late::Head), false));
+        assert_eq!((began.elapsed().as_secs(), timed.late(), timed.owes_answer()), (30, Some(Timeout::Head), false));
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,7 +334,7 @@ mod tests {
             }
         });
         while timed.read_u8().await.is_ok() {}
-        assert_eq!((began.elapsed(), timed.late(), timed.owes_answer()), (LIMIT, Some(Late::Head), true));
+        assert_eq!((began.elapsed(), timed.late(), timed.owes_answer()), (LIMIT, Some(Timeout::Head), true));
     }
 
     #[tokio::test(start_paused = true)]
@@ -346,7 +346,7 @@ mod tests {
         turns.next();
         let began = Instant::now();
         assert_eq!(timed.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!((began.elapsed(), timed.late()), (2 * LIMIT, Some(Late::Idle)));
+        assert_eq!((began.elapsed(), timed.late()), (2 * LIMIT, Some(Timeout::Idle)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -364,14 +364,15 @@ mod tests {
         let began = Instant::now();
         while timed.read_u8().await.is_ok() {}
         let time = 3 * LIMIT - Duration::from_secs(1);
-        assert_eq!((began.elapsed(), timed.late()), (time, Some(Late::Head)));
+        assert_eq!((began.elapsed(), timed.late()), (time, Some(Timeout::Head)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_rests_once_an_answer_was_taken_and_nothing_comes() {
         let (mut timed, turns, mut theirs) = pair();
-        let rests = async |turns: &Turns| tokio::time::timeout(LIMIT / 10, turns.rest(LIMIT / 100)).await.is_ok();
-        let wait = async |timed: &mut Timed<DuplexStream>| {
+        let rests =
+            async |turns: &RequestTurns| tokio::time::timeout(LIMIT / 10, turns.rest(LIMIT / 100)).await.is_ok();
+        let wait = async |timed: &mut TimedStream<DuplexStream>| {
             assert!(tokio::time::timeout(LIMIT / 100, timed.read_u8()).await.is_err(), "nothing comes");
         };
         wait(&mut timed).await;
@@ -412,7 +413,7 @@ mod tests {
         timed.read_exact(&mut all).await.unwrap();
         assert_eq!(&all, b"GET");
         assert_eq!(timed.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(timed.late(), Some(Late::Head));
+        assert_eq!(timed.late(), Some(Timeout::Head));
     }
 
     #[tokio::test(start_paused = true)]
@@ -420,7 +421,7 @@ mod tests {
         let (mut timed, _turns, _theirs) = pair();
         let began = Instant::now();
         assert_eq!(timed.write_all(&[0; 101]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!((began.elapsed(), timed.late()), (LIMIT, Some(Late::Reader)));
+        assert_eq!((began.elapsed(), timed.late()), (LIMIT, Some(Timeout::Reader)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,9 +13,9 @@
 use crate::metrics::{Failure, Metrics};
 use bigup_core::protocol::name::printable;
 use bigup_core::protocol::units::show_size;
-use bigup_core::storage::audit::{Kind, Line};
+use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::{self, Context, Durability};
+use bigup_core::storage::disk::{self, Durability, IoContext};
 use bigup_core::storage::info_ini::InfoIni;
 use bigup_core::storage::spool::{Expired, Idle, OtherVersion, Spool};
 use serde::{Deserialize, Serialize};
@@ -33,14 +33,14 @@ const SHORT_PAUSE: u64 = 600;
 
 /// How long uploads have, whose bytes are long in coming. None: for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
+pub struct ExpiryTimes {
     /// Any.
     pub any: Option<Duration>,
     /// One of which nothing has come yet.
     pub begun: Option<Duration>,
 }
 
-impl Times {
+impl ExpiryTimes {
     /// The shorter one. None: nothing expires.
     pub fn least(self) -> Option<Duration> {
         [self.any, self.begun].into_iter().flatten().min()
@@ -50,9 +50,9 @@ impl Times {
 /// When the daemons of a data folder looked, in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Looks {
-    /// Since when somebody has looked again and again, by what counts as that for [`Times::any`]. None: by that nobody did.
+    /// Since when somebody has looked again and again, by what counts as that for [`ExpiryTimes::any`]. None: by that nobody did.
     since: Option<u64>,
-    /// The same for [`Times::begun`]. It is no field in what older daemons wrote.
+    /// The same for [`ExpiryTimes::begun`]. It is no field in what older daemons wrote.
     #[serde(default)]
     since_for_begun: Option<u64>,
     /// The last time.
@@ -61,7 +61,7 @@ struct Looks {
 
 impl Looks {
     /// Takes account of a look at `now`.
-    fn and_now(previous: Option<Looks>, now: u64, times: Times) -> Looks {
+    fn and_now(previous: Option<Looks>, now: u64, times: ExpiryTimes) -> Looks {
         let since = |time: Option<Duration>, before: fn(Looks) -> Option<u64>| {
             let longest_pause = (time?.as_secs() / 2).max(SHORT_PAUSE);
             let unbroken = previous.filter(|p| now.abs_diff(p.last) <= longest_pause);
@@ -75,11 +75,11 @@ impl Looks {
     }
 
     /// The times of uploads that have had all of them by now.
-    fn over(&self, times: Times) -> Times {
+    fn over(&self, times: ExpiryTimes) -> ExpiryTimes {
         let over = |time: Option<Duration>, since: Option<u64>| {
             time.filter(|time| since.is_some_and(|since| self.last.saturating_sub(since) >= time.as_secs()))
         };
-        Times { any: over(times.any, self.since), begun: over(times.begun, self.since_for_begun) }
+        ExpiryTimes { any: over(times.any, self.since), begun: over(times.begun, self.since_for_begun) }
     }
 }
 
@@ -87,7 +87,7 @@ impl Looks {
 ///
 /// # Errors
 /// The data folder cannot be listed or written to. What cannot be removed is reported and left.
-pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()> {
+pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let over = look(data, now, times)?.over(times);
     if over.least().is_none() {
@@ -105,7 +105,7 @@ pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()>
         }
         let name = upload.as_ref().map_or_else(|| printable(spool.folder()), |upload| upload.file_name.to_string());
         let named = upload.as_ref().map_or(spool.folder(), |upload| upload.file_name.as_str());
-        let tell = || upload.iter().for_each(|upload| Line::of(Kind::Expired, upload, None).log());
+        let tell = || upload.iter().for_each(|upload| AuditLine::of(AuditEvent::Expired, upload, None).log());
         match remove_if_over(&spool, over, tell) {
             Ok(None) => {}
             Ok(Some(gone)) => {
@@ -125,7 +125,7 @@ pub fn expire(data: &DataDir, times: Times, metrics: &Metrics) -> io::Result<()>
 }
 
 /// Removes the upload if its time is over; `tell` is called just before.
-fn remove_if_over(spool: &Spool, over: Times, tell: impl Fn()) -> io::Result<Option<Expired>> {
+fn remove_if_over(spool: &Spool, over: ExpiryTimes, tell: impl Fn()) -> io::Result<Option<Expired>> {
     let removed = over.any.map_or(Ok(None), |time| spool.remove_if_idle(time, Idle::WhateverIsHeld, &tell))?;
     match (removed, over.begun) {
         (None, Some(time)) => spool.remove_if_idle(time, Idle::NothingHeld, &tell),
@@ -134,7 +134,7 @@ fn remove_if_over(spool: &Spool, over: Times, tell: impl Fn()) -> io::Result<Opt
 }
 
 /// Writes down that somebody looks at `now`; since when that has been so.
-fn look(data: &DataDir, now: u64, times: Times) -> io::Result<Looks> {
+fn look(data: &DataDir, now: u64, times: ExpiryTimes) -> io::Result<Looks> {
     // What cannot be read is as good as nothing: uploads live longer.
     let previous = disk::read_small(&data.root().join(LOOKED), MAX_LOOKED).ok();
     let previous: Option<Looks> = previous.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -165,8 +165,8 @@ mod tests {
     const WEEK: u64 = 7 * DAY;
     const HOUR: u64 = 3600;
 
-    fn of_a_week() -> Times {
-        Times { any: Some(Duration::from_secs(WEEK)), begun: Some(Duration::from_secs(HOUR)) }
+    fn of_a_week() -> ExpiryTimes {
+        ExpiryTimes { any: Some(Duration::from_secs(WEEK)), begun: Some(Duration::from_secs(HOUR)) }
     }
 
     fn looks(times: &[u64]) -> Looks {
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_pause_of_minutes_means_nothing_however_short_the_time() {
         let first = Looks { since: Some(100), last: 1000, ..Looks::default() };
-        let times = Times { any: Some(Duration::from_secs(2)), begun: None };
+        let times = ExpiryTimes { any: Some(Duration::from_secs(2)), begun: None };
         assert_eq!(Looks::and_now(Some(first), 1600, times).since, Some(100));
         assert_eq!(Looks::and_now(Some(first), 1601, times).since, Some(1601));
     }
@@ -209,9 +209,9 @@ mod tests {
         let now = 1_800_000_000;
         let minutes: Vec<u64> = (0..=60).map(|minute| now + 60 * minute).collect();
         let times = of_a_week();
-        assert_eq!(looks(&minutes[..60]).over(times), Times { any: None, begun: None });
-        assert_eq!(looks(&minutes).over(times), Times { any: None, begun: times.begun });
-        let never = Times { any: None, begun: None };
+        assert_eq!(looks(&minutes[..60]).over(times), ExpiryTimes { any: None, begun: None });
+        assert_eq!(looks(&minutes).over(times), ExpiryTimes { any: None, begun: times.begun });
+        let never = ExpiryTimes { any: None, begun: None };
         assert_eq!(looks(&minutes).over(never).least(), None);
     }
 

@@ -7,14 +7,14 @@
 //! to time.
 
 use crate::mergers::Mergers;
-use crate::metrics::Looked;
+use crate::metrics::ScanResult;
 use crate::uploads::Uploads;
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::Seen;
+use bigup_core::storage::disk::FileVersion;
 use bigup_core::storage::info_ini::{InfoIni, Section, Sections};
-use bigup_core::storage::space::Room;
-use bigup_core::storage::spool::{Holdings, Spool, Upload};
+use bigup_core::storage::space::DiskSpace;
+use bigup_core::storage::spool::{Holdings, Spool, UploadRecord};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,9 +35,9 @@ const AT_REST_AFTER: Duration = Duration::from_secs(1);
 
 /// Tells whoever looks after the uploads that one came or went.
 #[derive(Clone, Default)]
-pub struct News(Arc<Notify>);
+pub struct Wakeup(Arc<Notify>);
 
-impl News {
+impl Wakeup {
     /// Has info.ini brought up to date soon.
     pub fn tell(&self) {
         self.0.notify_one();
@@ -45,48 +45,50 @@ impl News {
 }
 
 /// Looks after all `uploads` for as long as it is polled, and tells their metrics what is seen.
-pub async fn look_forever(uploads: Uploads, mergers: Mergers, news: News) {
-    let looker = Arc::new(Mutex::new(Looker::new(uploads.data.clone())));
+pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeup) {
+    let reconciler = Arc::new(Mutex::new(Reconciler::new(uploads.data.clone())));
     loop {
-        let (looker, uploads, mergers) = (Arc::clone(&looker), uploads.clone(), mergers.clone());
-        let look = move || {
-            let mut looker = looker.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reconciler, uploads, mergers) = (Arc::clone(&reconciler), uploads.clone(), mergers.clone());
+        let reconcile = move || {
+            let mut reconciler = reconciler.lock().unwrap_or_else(PoisonError::into_inner);
             // First, since the metrics tell the time of a look as a whole.
-            let room = Room::new(&uploads.data, uploads.settings.reserve);
-            if let Some(left) = room.left()? {
-                uploads.metrics.room_left(left);
+            let space = DiskSpace::new(&uploads.data, uploads.settings.reserve);
+            if let Some(left) = space.left()? {
+                uploads.metrics.disk_free(left);
             }
-            if let Some(left) = room.inodes_left()? {
-                uploads.metrics.inodes_left(left);
+            if let Some(left) = space.inodes_left()? {
+                uploads.metrics.disk_inodes_free(left);
             }
-            uploads.metrics.looked(looker.look(|name| mergers.ensure(name))?);
+            uploads.metrics.scanned(reconciler.reconcile(|name| mergers.ensure(name))?);
             Ok(())
         };
-        if let Err(e) = tokio::task::spawn_blocking(look).await.map_err(io::Error::other).and_then(|looked| looked) {
+        if let Err(e) =
+            tokio::task::spawn_blocking(reconcile).await.map_err(io::Error::other).and_then(|scanned| scanned)
+        {
             log::error!("looking after the data folder: {e}");
         }
         tokio::time::sleep(SHORTEST_PAUSE).await;
         // Time over is as good as news.
-        let _ = tokio::time::timeout(LOOK_EVERY - SHORTEST_PAUSE, news.0.notified()).await;
+        let _ = tokio::time::timeout(LOOK_EVERY - SHORTEST_PAUSE, wakeup.0.notified()).await;
     }
 }
 
 /// What was seen at the last look.
-pub struct Looker {
+pub struct Reconciler {
     data: DataDir,
     /// Since when it remembers.
     since: Instant,
     /// All uploads, by their folders. None: it was not at rest.
-    uploads: HashMap<String, Option<Resting>>,
+    uploads: HashMap<String, Option<IdleUpload>>,
     /// Why uploads could not be read, by their folders.
     trouble: HashMap<String, String>,
     /// info.ini, if all of it was right.
-    info_ini: Option<Seen>,
+    info_ini: Option<FileVersion>,
 }
 
 /// An upload at rest.
-struct Resting {
-    folder: Seen,
+struct IdleUpload {
+    folder: FileVersion,
     name: FileName,
     /// Its section, as it stood when it was right.
     section: String,
@@ -95,25 +97,25 @@ struct Resting {
 }
 
 /// An upload that was read.
-struct Found {
-    upload: Upload,
+struct ActiveUpload {
+    upload: UploadRecord,
     holdings: Holdings,
     merger: Option<u32>,
     /// How its folder stood before.
-    folder: Seen,
+    folder: FileVersion,
     /// Bytes of the slices that wait to be merged.
     lag_bytes: u64,
     /// How long the first of them has waited that a merger could merge, or the merged file to be published.
     lag: Duration,
 }
 
-impl Found {
+impl ActiveUpload {
     /// What `spool` is. None: it is gone.
     ///
     /// # Errors
     /// It cannot be read.
-    fn read(spool: &Spool) -> io::Result<Option<Found>> {
-        let Some(folder) = Seen::of(spool.path())? else { return Ok(None) };
+    fn read(spool: &Spool) -> io::Result<Option<ActiveUpload>> {
+        let Some(folder) = FileVersion::of(spool.path())? else { return Ok(None) };
         // Before what there is to merge: one that ends in between has told by then what it left.
         let merger = spool.merger()?;
         let Some(upload) = spool.upload()? else { return Ok(None) };
@@ -123,7 +125,7 @@ impl Found {
         };
         let (bytes, lag) = (spool.bytes(&upload, &holdings)?, lag(spool, &upload, &holdings));
         let lag_bytes = bytes.held - bytes.merged;
-        Ok(Some(Found { upload, holdings, merger, folder, lag_bytes, lag }))
+        Ok(Some(ActiveUpload { upload, holdings, merger, folder, lag_bytes, lag }))
     }
 
     fn is_merger_due(&self) -> bool {
@@ -131,19 +133,19 @@ impl Found {
     }
 
     /// What to remember of it: nothing while it may change without its folder changing.
-    fn at_rest(self, section: Section<'_>) -> Option<Resting> {
+    fn at_rest(self, section: Section<'_>) -> Option<IdleUpload> {
         let rests =
             self.merger.is_none() && !self.holdings.need_merger(&self.upload) && self.folder.is_older(AT_REST_AFTER);
         let section = section.text().to_owned();
         let (folder, name, lag_bytes) = (self.folder, self.upload.file_name, self.lag_bytes);
-        rests.then_some(Resting { folder, name, section, lag_bytes })
+        rests.then_some(IdleUpload { folder, name, section, lag_bytes })
     }
 }
 
-impl Looker {
+impl Reconciler {
     /// Nothing seen yet.
-    pub fn new(data: DataDir) -> Looker {
-        Looker { data, since: Instant::now(), uploads: HashMap::new(), trouble: HashMap::new(), info_ini: None }
+    pub fn new(data: DataDir) -> Reconciler {
+        Reconciler { data, since: Instant::now(), uploads: HashMap::new(), trouble: HashMap::new(), info_ini: None }
     }
 
     /// Calls `ensure` for uploads that need a merger and have none, and mends info.ini where it is wrong: an upload
@@ -152,7 +154,7 @@ impl Looker {
     ///
     /// # Errors
     /// The spools cannot be listed, or info.ini cannot be read or written; the next look finds the same.
-    pub fn look(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<Looked> {
+    pub fn reconcile(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<ScanResult> {
         if self.since.elapsed() > FORGET_AFTER {
             (self.since, self.info_ini) = (Instant::now(), None);
             self.uploads.clear();
@@ -161,38 +163,38 @@ impl Looker {
         let known_trouble = std::mem::take(&mut self.trouble);
         let (mut resting, mut found) = (vec![], vec![]);
         let mut all_rest = true;
-        let mut looked = Looked::default();
+        let mut scanned = ScanResult::default();
         for spool in Spool::all(&self.data)? {
-            looked.uploads += 1;
+            scanned.uploads += 1;
             match before.remove(spool.folder()).flatten() {
-                Some(known) if Seen::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
+                Some(known) if FileVersion::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
                 _ => {
                     all_rest = false;
                     found.extend(read(&spool, &known_trouble, &mut self.trouble).map(|found| (spool, found)));
                 }
             }
         }
-        looked.lag_bytes = resting.iter().map(|(_, known)| known.lag_bytes).sum();
+        scanned.lag_bytes = resting.iter().map(|(_, known)| known.lag_bytes).sum();
         for (_, found) in &found {
-            looked.lag_bytes += found.lag_bytes;
-            looked.lag = looked.lag.max(found.lag);
+            scanned.lag_bytes += found.lag_bytes;
+            scanned.lag = scanned.lag.max(found.lag);
         }
         for (_, found) in found.iter().filter(|(_, found)| found.is_merger_due()) {
             ensure(&found.upload.file_name);
         }
-        let info_ini = Seen::of(&self.data.info_ini())?;
+        let info_ini = FileVersion::of(&self.data.info_ini())?;
         if all_rest && before.is_empty() && info_ini.is_some() && info_ini == self.info_ini {
             self.uploads = resting.into_iter().map(|(spool, known)| (spool.folder().to_owned(), Some(known))).collect();
-            return Ok(looked);
+            return Ok(scanned);
         }
-        let is_right = self.mend(resting, found)?;
+        let matches = self.repair(resting, found)?;
         // One that changed just now may change again without that being seen.
-        self.info_ini = info_ini.filter(|seen| is_right && seen.is_older(AT_REST_AFTER));
-        Ok(looked)
+        self.info_ini = info_ini.filter(|seen| matches && seen.is_older(AT_REST_AFTER));
+        Ok(scanned)
     }
 
     /// Makes info.ini right, and remembers which uploads rest. Whether it was right.
-    fn mend(&mut self, resting: Vec<(Spool, Resting)>, mut found: Vec<(Spool, Found)>) -> io::Result<bool> {
+    fn repair(&mut self, resting: Vec<(Spool, IdleUpload)>, mut found: Vec<(Spool, ActiveUpload)>) -> io::Result<bool> {
         let info_ini = InfoIni::new(&self.data);
         let bytes = match info_ini.read() {
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
@@ -223,7 +225,7 @@ impl Looker {
         let mut wrong = vec![];
         for (spool, found) in found {
             let section = others.remove(&found.upload.file_name.section_title()[..]);
-            let right = section.filter(|section| section.is_right(&found.upload, &found.holdings, found.merger));
+            let right = section.filter(|section| section.matches(&found.upload, &found.holdings, found.merger));
             if right.is_none() {
                 wrong.push(found.upload.file_name.clone());
             }
@@ -247,7 +249,7 @@ impl Looker {
 
 /// How long the first slice has waited that a merger could merge; where all are merged, the file to be published. Zero where
 /// a merger would find nothing to do.
-fn lag(spool: &Spool, upload: &Upload, holdings: &Holdings) -> Duration {
+fn lag(spool: &Spool, upload: &UploadRecord, holdings: &Holdings) -> Duration {
     if !holdings.need_merger(upload) {
         return Duration::ZERO;
     }
@@ -259,8 +261,8 @@ fn lag(spool: &Spool, upload: &Upload, holdings: &Holdings) -> Duration {
 }
 
 /// What `spool` is, if it is there and can be read. Why it cannot is noted in `trouble`, and logged unless it is known.
-fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<String, String>) -> Option<Found> {
-    Found::read(spool).unwrap_or_else(|e| {
+fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<String, String>) -> Option<ActiveUpload> {
+    ActiveUpload::read(spool).unwrap_or_else(|e| {
         let why = e.to_string();
         if known.get(spool.folder()) != Some(&why) {
             log::warn!("an upload cannot be looked after: {}", printable(&why));
@@ -274,43 +276,43 @@ fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<St
 mod tests {
     use super::*;
     use bigup_core::protocol::plan::Plan;
-    use bigup_core::storage::space::Room;
+    use bigup_core::storage::space::DiskSpace;
     use std::fs;
 
     struct Fixture {
         _dir: tempfile::TempDir,
         data: DataDir,
-        looker: Looker,
+        reconciler: Reconciler,
     }
 
     impl Fixture {
         fn new() -> Fixture {
             let dir = tempfile::tempdir().unwrap();
             let data = DataDir::create(&dir.path().join("data")).unwrap();
-            Fixture { _dir: dir, looker: Looker::new(data.clone()), data }
+            Fixture { _dir: dir, reconciler: Reconciler::new(data.clone()), data }
         }
 
         fn begin(&self, name: &str) -> Spool {
             let name = FileName::new(name).unwrap();
             let plan = Plan::new(None, Some(10), Some(25)).unwrap();
-            let upload = Upload::begin(name.clone(), plan, None);
-            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
+            let upload = UploadRecord::begin(name.clone(), plan, None);
+            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
             Spool::of(&self.data, &name)
         }
 
         /// Looks once; the names that need a merger.
-        fn look(&mut self) -> Vec<String> {
+        fn reconcile(&mut self) -> Vec<String> {
             let mut due = vec![];
-            self.looker.look(|name| due.push(name.as_str().to_owned())).unwrap();
+            self.reconciler.reconcile(|name| due.push(name.as_str().to_owned())).unwrap();
             due
         }
 
         /// Looks until nothing is left that changed a moment ago.
         fn look_until_all_rest(&mut self) {
             let deadline = Instant::now() + 60 * AT_REST_AFTER;
-            while self.looker.info_ini.is_none() || self.looker.uploads.values().any(Option::is_none) {
+            while self.reconciler.info_ini.is_none() || self.reconciler.uploads.values().any(Option::is_none) {
                 assert!(Instant::now() < deadline, "uploads do not come to rest");
-                self.look();
+                self.reconcile();
                 std::thread::sleep(AT_REST_AFTER / 10);
             }
         }
@@ -328,25 +330,25 @@ mod tests {
     fn sections_that_are_missing_wrong_or_over_are_mended() {
         let mut f = Fixture::new();
         let (one, _two) = (f.begin("one"), f.begin("two"));
-        f.look();
+        f.reconcile();
         assert_eq!(f.titles(), ["[one]", "[two]"]);
         fs::write(f.data.info_ini(), f.text().replace("[two]", "[three]") + "\n[notes]\nx = 1\n").unwrap();
-        f.look();
+        f.reconcile();
         assert_eq!(f.titles(), ["[one]", "[notes]", "[two]"]);
         f.look_until_all_rest();
         let right = f.text();
         for (is, was) in [("slice_num = 3", "slice_num = 4"), ("curr_merge_slice_id = 0", "curr_merge_slice_id = 1")] {
             fs::write(f.data.info_ini(), right.replace(is, was)).unwrap();
-            f.look();
+            f.reconcile();
             assert_eq!(f.text(), right);
             f.look_until_all_rest();
         }
         fs::remove_dir_all(one.path()).unwrap();
-        f.look();
+        f.reconcile();
         assert_eq!(f.titles(), ["[notes]", "[two]"]);
         f.look_until_all_rest();
         fs::remove_file(f.data.info_ini()).unwrap();
-        f.look();
+        f.reconcile();
         assert_eq!(f.titles(), ["[two]"]);
     }
 
@@ -354,9 +356,9 @@ mod tests {
     fn an_upload_dropped_before_it_came_to_rest_loses_its_section() {
         let mut f = Fixture::new();
         let one = f.begin("one");
-        f.look();
+        f.reconcile();
         fs::remove_dir_all(one.path()).unwrap();
-        f.look();
+        f.reconcile();
         assert_eq!(f.text(), "");
     }
 
@@ -366,18 +368,18 @@ mod tests {
         let one = f.begin("one");
         fs::write(one.slice_path(1), [0; 10]).unwrap();
         let merger = one.try_merger_lock().unwrap().unwrap();
-        assert_eq!(f.look(), [""; 0]);
+        assert_eq!(f.reconcile(), [""; 0]);
         assert!(f.text().contains("merge_slice_process_exist = 1"), "{}", f.text());
         std::thread::sleep(AT_REST_AFTER * 2);
-        f.look();
+        f.reconcile();
         // Nothing in its folder tells that it died.
         drop(merger);
-        assert_eq!(f.look(), [""; 0], "slice 0 is missing");
+        assert_eq!(f.reconcile(), [""; 0], "slice 0 is missing");
         assert!(f.text().contains("merge_slice_process_exist = 0"), "{}", f.text());
         f.look_until_all_rest();
         fs::write(one.slice_path(0), [0; 10]).unwrap();
         for _ in 0..2 {
-            assert_eq!(f.look(), ["one"]);
+            assert_eq!(f.reconcile(), ["one"]);
             std::thread::sleep(AT_REST_AFTER * 2);
         }
     }
@@ -391,10 +393,10 @@ mod tests {
         // In place, as no program of ours does it.
         let changed = fs::read_to_string(&json).unwrap().replace("25", "26");
         fs::write(&json, changed).unwrap();
-        f.look();
+        f.reconcile();
         assert_eq!(f.text(), right, "it was not read");
         fs::write(one.slice_path(2), [0; 5]).unwrap();
-        f.look();
+        f.reconcile();
         assert!(f.text().contains("file_size = 26"), "{}", f.text());
     }
 
@@ -405,9 +407,9 @@ mod tests {
         fs::write(due.slice_path(0), [0; 10]).unwrap();
         fs::write(broken.path().join("upload.json"), "garbage").unwrap();
         for _ in 0..2 {
-            assert_eq!(f.look(), ["due"]);
+            assert_eq!(f.reconcile(), ["due"]);
             assert_eq!(f.titles(), ["[due]"]);
-            assert!(f.looker.trouble["broken"].contains("upload.json"), "{:?}", f.looker.trouble);
+            assert!(f.reconciler.trouble["broken"].contains("upload.json"), "{:?}", f.reconciler.trouble);
         }
     }
 
@@ -419,13 +421,13 @@ mod tests {
         let right = f.text();
         std::fs::remove_file(f.data.info_ini()).unwrap();
         std::fs::create_dir(f.data.info_ini()).unwrap();
-        f.look();
+        f.reconcile();
         assert_eq!(f.text(), right);
         std::fs::remove_dir(f.data.root().join("info.ini.broken")).unwrap();
         for garbage in ["\n[notes]\nno key\n", "\n[without end\n", "\0"] {
             let broken = right.clone() + garbage;
             fs::write(f.data.info_ini(), &broken).unwrap();
-            f.look();
+            f.reconcile();
             assert_eq!(f.text(), right);
             assert_eq!(fs::read_to_string(f.data.root().join("info.ini.broken")).unwrap(), broken);
         }

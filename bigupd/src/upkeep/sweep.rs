@@ -2,10 +2,10 @@
 
 use crate::admission::tokens::uses::USES;
 use crate::metrics::{Failure, Metrics};
-use crate::upkeep::expiry::{LOOKED, Times, expire};
-use bigup_core::storage::audit::Line;
+use crate::upkeep::expiry::{ExpiryTimes, LOOKED, expire};
+use bigup_core::storage::audit::AuditLine;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::Context;
+use bigup_core::storage::disk::IoContext;
 use bigup_core::storage::finish::cancel;
 use bigup_core::storage::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
 use std::io;
@@ -22,7 +22,7 @@ const CLEAN_EVERY: u32 = 30;
 pub const LEFTOVER_AGE: Duration = TOLD_FOR;
 
 /// Sweeps `data` for as long as it is polled; uploads to which nothing comes for these times are removed, and counted.
-pub async fn sweep_forever(data: DataDir, times: Times, metrics: Metrics) {
+pub async fn sweep_forever(data: DataDir, times: ExpiryTimes, metrics: Metrics) {
     for round in 0_u32.. {
         let (data, metrics) = (data.clone(), metrics.clone());
         let work = move || sweep(&data, times, &metrics, round);
@@ -34,7 +34,7 @@ pub async fn sweep_forever(data: DataDir, times: Times, metrics: Metrics) {
 }
 
 /// One step that fails must not keep the others from being taken.
-fn sweep(data: &DataDir, times: Times, metrics: &Metrics, round: u32) {
+fn sweep(data: &DataDir, times: ExpiryTimes, metrics: &Metrics, round: u32) {
     let taken = |step: io::Result<()>| {
         if let Err(e) = step {
             log::error!("sweeping the data folder: {e}");
@@ -87,7 +87,7 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
             // the mark, and the next sweep writes the line again.
             let tell = || {
                 if is_cancelled {
-                    cancel::cancelled_upload(&path).iter().for_each(Line::log);
+                    cancel::cancelled_upload(&path).iter().for_each(AuditLine::log);
                 }
             };
             match remove_if_left(&path, if is_done { age.max(DONE_TOLD_FOR) } else { age }, tell) {
@@ -107,8 +107,8 @@ mod tests {
     use bigup_core::protocol::name::FileName;
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::disk::FileLock;
-    use bigup_core::storage::space::Room;
-    use bigup_core::storage::spool::Upload;
+    use bigup_core::storage::space::DiskSpace;
+    use bigup_core::storage::spool::UploadRecord;
     use std::fs;
 
     #[test]
@@ -154,11 +154,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let plan = Plan::new(None, Some(1024), Some(4096)).unwrap();
-        let upload = Upload::begin(FileName::new("f").unwrap(), plan, None);
+        let upload = UploadRecord::begin(FileName::new("f").unwrap(), plan, None);
         // As forty begins do that come before this one.
         let others = FileLock::of_folder(&data.tmp()).unwrap();
         std::thread::scope(|threads| {
-            let begun = threads.spawn(|| Spool::create(&data, &upload, &Room::new(&data, 0)));
+            let begun = threads.spawn(|| Spool::create(&data, &upload, &DiskSpace::new(&data, 0)));
             let is_made = || {
                 let mut names = fs::read_dir(data.tmp()).unwrap().map(|entry| entry.unwrap().path());
                 names.any(|path| path.join("merged").exists())

@@ -2,20 +2,20 @@
 
 use super::limits::Stop;
 use super::refusals::{cannot_be_finished, in_the_way, no_room};
-use super::{ATTEMPTS, Standing, Unfinished, Uploads, finished};
+use super::{ATTEMPTS, NameState, Unfinished, Uploads, finished};
 use crate::admission::access::Access;
 use crate::admission::amount;
-use crate::admission::grants::{Grant, What};
+use crate::admission::grants::{Grant, Growing};
 use crate::mergers::take_from_merger;
 use crate::refusal::{Refusal, against_upload};
-use crate::uploads::request::BeginAsk;
+use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
-use bigup_core::storage::audit::{Kind, Line};
+use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::finish::publish::{Outcome, is_moved};
-use bigup_core::storage::spool::{LockedSpool, Spool, TOLD_FOR, Upload};
-use bigup_core::storage::store::{self, Entry, Finished, Store};
+use bigup_core::storage::spool::{LockedSpool, Spool, TOLD_FOR, UploadRecord};
+use bigup_core::storage::store::{self, Entry, FinishedFile, Store};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ impl Uploads {
     ///
     /// # Errors
     /// Refused; nothing changed then.
-    pub fn begin(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+    pub fn begin(&self, ask: &BeginRequest) -> Result<NameState, Refusal> {
         self.begin_for(ask, false)
     }
 
@@ -46,13 +46,13 @@ impl Uploads {
     ///
     /// # Errors
     /// Refused; nothing changed then.
-    pub fn begin_and_wait(&self, ask: &BeginAsk) -> Result<Standing, Refusal> {
+    pub fn begin_and_wait(&self, ask: &BeginRequest) -> Result<NameState, Refusal> {
         self.begin_for(ask, true)
     }
 
-    fn begin_for(&self, ask: &BeginAsk, waits: bool) -> Result<Standing, Refusal> {
+    fn begin_for(&self, ask: &BeginRequest, waits: bool) -> Result<NameState, Refusal> {
         let standing = self.begin_or_go_on(ask, waits).inspect_err(|refusal| note_refused(ask, refusal))?;
-        if let Standing::Unfinished(unfinished) = &standing
+        if let NameState::Unfinished(unfinished) = &standing
             && unfinished.is_part_held()
         {
             self.metrics.upload_resumed();
@@ -60,10 +60,10 @@ impl Uploads {
         Ok(standing)
     }
 
-    pub(super) fn begin_or_go_on(&self, ask: &BeginAsk, waits: bool) -> Result<Standing, Refusal> {
+    pub(super) fn begin_or_go_on(&self, ask: &BeginRequest, waits: bool) -> Result<NameState, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.name);
-        let (mut doorkeeper, mut is_merger_told) = (self.doorkeeper.as_ref(), false);
+        let (mut begin_hook, mut is_merger_told) = (self.begin_hook.as_ref(), false);
         let mut asked = Instant::now();
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock_to_begin(&spool)? {
@@ -74,14 +74,14 @@ impl Uploads {
                 }
                 check_not_paused(locked.upload())?;
                 self.check_reach(&ask.name)?;
-                if let Some(asking) = doorkeeper
+                if let Some(asking) = begin_hook
                     && locked.upload().source != ask.source
                     && self.silence_of_owner(&spool, &locked, ask)?.is_ok()
                 {
                     drop(locked);
                     asking.admit(ask.beginning())?;
                     // What was counted before that, which took its time, is old.
-                    (doorkeeper, asked) = (None, Instant::now());
+                    (begin_hook, asked) = (None, Instant::now());
                     continue;
                 }
                 let unfinished = match self.go_on(&spool, locked, ask, asked) {
@@ -99,17 +99,17 @@ impl Uploads {
                     Ok(gone_on) => gone_on,
                 };
                 if unfinished.upload.plan.slice_num != Some(0) {
-                    return Ok(Standing::Unfinished(Box::new(unfinished)));
+                    return Ok(NameState::Unfinished(Box::new(unfinished)));
                 }
                 // Nothing is to be sent of an empty file.
                 match self.publish_now(&spool, &ask.name)? {
                     Some(Outcome::Published(digest)) => {
                         let same_source = ask.source.is_some();
-                        return Ok(Standing::Finished { file_size: 0, digest: Some(digest), same_source });
+                        return Ok(NameState::Finished { file_size: 0, digest: Some(digest), same_source });
                     }
                     Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
                     Some(Outcome::NoUpload) => continue,
-                    Some(Outcome::NotYet) | None => return Ok(Standing::Unfinished(Box::new(unfinished))),
+                    Some(Outcome::NotYet) | None => return Ok(NameState::Unfinished(Box::new(unfinished))),
                 }
             }
             if let Some(finished) = self.look_for_finished(ask)? {
@@ -124,31 +124,31 @@ impl Uploads {
             if let Err(why) = store::is_possible(&self.data, &ask.name)? {
                 return Err(Refusal::new(ErrorCode::BadName, why));
             }
-            let granted = match self.take(&ask.by, &ask.name, What::Upload(amount::bytes_at_begin(&ask.plan))) {
+            let granted = match self.take(&ask.by, &ask.name, Growing::Upload(amount::bytes_at_begin(&ask.plan))) {
                 // Another request began it, which this one goes on with; what it counts for may be what left no room.
                 Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
                 taken => taken?,
             };
-            if let Some(asking) = doorkeeper.take() {
+            if let Some(asking) = begin_hook.take() {
                 // Nobody is asked about what may not begin anyway; and nothing is taken while it is asked about.
                 drop(granted);
                 asking.admit(ask.beginning())?;
                 // That took its time, in which others may have come and gone.
                 continue;
             }
-            let upload = Upload {
+            let upload = UploadRecord {
                 token: ask.by.token().map(str::to_owned),
                 certificate: ask.certificate.clone(),
                 peer: ask.peer.map(|peer| peer.to_string()),
                 replace: ask.replace,
                 file_digest: ask.file_digest,
                 client: ask.client(),
-                ..Upload::begin(ask.name.clone(), ask.plan, ask.source.clone())
+                ..UploadRecord::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
             // What became of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
             // Somebody else may create it first; the next round goes on with theirs.
-            match self.with_room(|room| Spool::create(&self.data, &upload, room)) {
+            match self.with_room(|space| Spool::create(&self.data, &upload, space)) {
                 Err(e) if spool.path().exists() => {
                     log::debug!(upload = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
                 }
@@ -164,7 +164,7 @@ impl Uploads {
     }
 
     /// The end of what the asker sent, where the finished file is not there any more.
-    fn look_for_moved(&self, spool: &Spool, ask: &BeginAsk) -> Result<Option<Standing>, Refusal> {
+    fn look_for_moved(&self, spool: &Spool, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
         let Some(source) = &ask.source else { return Ok(None) };
         // Nothing is sent of an empty file, so who asks for one begins it.
         let found = spool.finished(source)?.filter(|(digest, size)| {
@@ -172,12 +172,12 @@ impl Uploads {
                 && ask.plan.file_size.is_none_or(|wanted| wanted == *size)
                 && ask.file_digest.is_none_or(|wanted| wanted == *digest)
         });
-        Ok(found.map(|(digest, file_size)| Standing::Finished { file_size, digest: Some(digest), same_source: true }))
+        Ok(found.map(|(digest, file_size)| NameState::Finished { file_size, digest: Some(digest), same_source: true }))
     }
 
     /// What the finished file of this name means for a push. None: it may begin.
-    fn look_for_finished(&self, ask: &BeginAsk) -> Result<Option<Standing>, Refusal> {
-        let mut entry = self.look_up(&ask.name)?;
+    fn look_for_finished(&self, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
+        let mut entry = self.lookup(&ask.name)?;
         if let Entry::File(found) = &entry
             && ask.file_digest.is_some()
             && ask.plan.file_size.is_none_or(|size| size == found.size)
@@ -189,11 +189,11 @@ impl Uploads {
             Entry::Other(what) => return Err(in_the_way(&what)),
             Entry::File(found) => found,
         };
-        let stamped = found.stamp.as_ref();
+        let stamped = found.stored_digest.as_ref();
         let differs = match (ask.file_digest, ask.plan.file_size) {
             (Some(digest), _) if stamped.is_some_and(|s| s.digest == digest) => None,
             (Some(digest), _) => Some(match stamped {
-                Some(stamp) => format!("its digest is {}, yours {digest}", stamp.digest),
+                Some(stored_digest) => format!("its digest is {}, yours {digest}", stored_digest.digest),
                 None if ask.plan.file_size.is_some_and(|size| size != found.size) => {
                     format!("it has {} bytes, yours {}", found.size, ask.plan.file_size.unwrap_or(0))
                 }
@@ -211,7 +211,7 @@ impl Uploads {
             None => {
                 let standing = finished(&found, ask.source.as_deref());
                 let certain =
-                    ask.file_digest.is_some() || matches!(standing, Standing::Finished { same_source: true, .. });
+                    ask.file_digest.is_some() || matches!(standing, NameState::Finished { same_source: true, .. });
                 // Two empty files are the same.
                 let is_empty = found.size == 0 && ask.plan.file_size == Some(0);
                 if !ask.by_size && !ask.replace && ask.source.is_none() && !certain && !is_empty {
@@ -231,7 +231,7 @@ impl Uploads {
         &self,
         spool: &Spool,
         mut locked: LockedSpool,
-        ask: &BeginAsk,
+        ask: &BeginRequest,
         asked: Instant,
     ) -> Result<Unfinished, Stop> {
         if locked.upload().source == ask.source {
@@ -242,7 +242,7 @@ impl Uploads {
             self.resume(spool, &mut locked, ask, asked)?;
             show_life(spool);
             // What was told only now is reserved where it can be; without, each slice that has no room is refused.
-            if let Err(e) = self.with_room(|room| locked.reserve(room, &locked.upload().plan)) {
+            if let Err(e) = self.with_room(|space| locked.reserve(space, &locked.upload().plan)) {
                 log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
             }
         } else {
@@ -254,13 +254,13 @@ impl Uploads {
     }
 
     /// The source that began an upload goes on with it.
-    fn resume(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk, asked: Instant) -> Result<(), Stop> {
+    fn resume(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginRequest, asked: Instant) -> Result<(), Stop> {
         if ask.recut {
             self.recut(spool, locked, ask, asked)?;
         }
         if self.is_cut_in_vain(&locked.upload().plan, &ask.plan) {
             let growth = self.cut_off(spool, locked, 0, &ask.plan, ask, asked)?;
-            let upload = Upload { plan: ask.plan, taken_over: false, ..locked.upload().clone() };
+            let upload = UploadRecord { plan: ask.plan, taken_over: false, ..locked.upload().clone() };
             locked.save(upload)?;
             growth.into_iter().for_each(Grant::landed);
         }
@@ -272,7 +272,7 @@ impl Uploads {
             }
             _ => ask.plan,
         };
-        let upload = Upload {
+        let upload = UploadRecord {
             plan: old.plan.bind(&wish).map_err(against_upload)?,
             replace: old.replace || ask.replace,
             file_digest: ask.file_digest.or(old.file_digest),
@@ -289,7 +289,7 @@ impl Uploads {
             return Err(refusal.into());
         }
         let growth = self.take_growth(&ask.by, locked, &upload.plan, asked)?;
-        locked.save(Upload { blocked: None, ..upload })?;
+        locked.save(UploadRecord { blocked: None, ..upload })?;
         growth.into_iter().for_each(Grant::landed);
         Ok(())
     }
@@ -308,14 +308,15 @@ impl Uploads {
 
     /// Why a file cannot be published under its name as things stand, of an upload that is blocked. None: whatever was in the
     /// way is not any more, so that it is worth another try.
-    fn what_blocks(&self, upload: &Upload) -> Result<Option<Refusal>, Refusal> {
+    fn what_blocks(&self, upload: &UploadRecord) -> Result<Option<Refusal>, Refusal> {
         let name = &upload.file_name;
-        let is_same = |found: &Finished| found.stamp.as_ref().is_some_and(|s| Some(s.digest) == upload.file_digest);
+        let is_same =
+            |found: &FinishedFile| found.stored_digest.as_ref().is_some_and(|s| Some(s.digest) == upload.file_digest);
         Ok(match Store::new(&self.data).lookup(name)? {
             Entry::Nothing => None,
             Entry::File(found) if upload.replace || is_same(&found) => None,
             // Publication reads it, and finds out.
-            Entry::File(found) if found.stamp.is_none() && Some(found.size) == upload.plan.file_size => None,
+            Entry::File(found) if found.stored_digest.is_none() && Some(found.size) == upload.plan.file_size => None,
             Entry::File(_) => {
                 let message = format!(
                     "{name} cannot be finished: a file of that name exists, with other content; push with --replace to \
@@ -334,14 +335,14 @@ impl Uploads {
     ///
     /// # Errors
     /// `files/` cannot be read.
-    pub fn refusal_of_blocked(&self, upload: &Upload) -> Result<Refusal, Refusal> {
+    pub fn refusal_of_blocked(&self, upload: &UploadRecord) -> Result<Refusal, Refusal> {
         let why = upload.blocked.as_deref().unwrap_or_default();
         Ok(self.what_blocks(upload)?.unwrap_or_else(|| cannot_be_finished(&upload.file_name, why)))
     }
 
     /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless that is
     /// to be dropped.
-    fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk, asked: Instant) -> Result<(), Stop> {
+    fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginRequest, asked: Instant) -> Result<(), Stop> {
         let old = locked.upload().plan;
         // What else the asker knows is learned afterwards, as ever.
         let plan = Plan::new(None, ask.plan.slice_size, old.file_size).map_err(against_upload)?;
@@ -359,7 +360,8 @@ impl Uploads {
                     dropped => dropped?,
                 }
             }
-            let is_cut = self.with_room(|room| locked.recut(plan, room)).map_err(|e| no_room(e, ask.name.as_str()))?;
+            let is_cut =
+                self.with_room(|space| locked.recut(plan, space)).map_err(|e| no_room(e, ask.name.as_str()))?;
             growth.filter(|_| is_cut).into_iter().for_each(Grant::landed);
             log::debug!(upload = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
@@ -372,7 +374,7 @@ impl Uploads {
         &self,
         spool: &Spool,
         locked: &LockedSpool,
-        ask: &BeginAsk,
+        ask: &BeginRequest,
     ) -> Result<Result<Duration, Refusal>, Refusal> {
         let (upload, silent) = (locked.upload(), spool.silent()?);
         if silent < self.settings.takeover_after {
@@ -395,14 +397,14 @@ impl Uploads {
         locked: &LockedSpool,
         keep: u64,
         next: &Plan,
-        ask: &BeginAsk,
+        ask: &BeginRequest,
         asked: Instant,
     ) -> Result<Option<Grant>, Stop> {
         let name = &ask.name;
         let growth = self.take_growth(&ask.by, locked, next, asked)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
-        self.with_room(|room| locked.reserve(room, next)).map_err(|e| no_room(e, name.as_str()))?;
+        self.with_room(|space| locked.reserve(space, next)).map_err(|e| no_room(e, name.as_str()))?;
         match locked.keep_first(keep, next, merger.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(merger_at_work(name).into()),
             kept => Ok(kept.map(|()| growth)?),
@@ -410,7 +412,7 @@ impl Uploads {
     }
 
     /// By which plan another source goes on with an upload of `old`, and how many of its slices stay.
-    fn shared_plan(&self, spool: &Spool, locked: &LockedSpool, ask: &BeginAsk) -> Result<(Plan, u64), Refusal> {
+    fn shared_plan(&self, spool: &Spool, locked: &LockedSpool, ask: &BeginRequest) -> Result<(Plan, u64), Refusal> {
         let (old, holdings) = (locked.upload(), locked.holdings()?);
         let slice_size = old.plan.slice_size.or(ask.plan.slice_size);
         // The number of slices counts where nothing else is said; else it follows.
@@ -427,7 +429,13 @@ impl Uploads {
     }
 
     /// Another source goes on with an upload that fell silent.
-    fn take_over(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginAsk, asked: Instant) -> Result<(), Stop> {
+    fn take_over(
+        &self,
+        spool: &Spool,
+        locked: &mut LockedSpool,
+        ask: &BeginRequest,
+        asked: Instant,
+    ) -> Result<(), Stop> {
         let name = &ask.name;
         if ask.source.is_none() {
             let message =
@@ -437,7 +445,7 @@ impl Uploads {
         let silent = self.silence_of_owner(spool, locked, ask)??;
         let (plan, keep) = self.shared_plan(spool, locked, ask)?;
         let is_anothers = locked.upload().token.as_deref() != ask.by.token();
-        let granted = is_anothers.then(|| self.take_locked(&ask.by, name, What::TakeOver, asked)).transpose()?;
+        let granted = is_anothers.then(|| self.take_locked(&ask.by, name, Growing::TakeOver, asked)).transpose()?;
         let growth = self.cut_off(spool, locked, keep, &plan, ask, asked)?;
         let holdings = locked.holdings()?;
         log::info!(
@@ -447,14 +455,14 @@ impl Uploads {
             holdings.ranges().count()
         );
         let taken_over = holdings.ranges().count() > 0;
-        let upload = Upload {
+        let upload = UploadRecord {
             token: ask.by.token().map(str::to_owned),
             certificate: ask.certificate.clone(),
             peer: ask.peer.map(|peer| peer.to_string()),
             replace: ask.replace,
             taken_over,
             file_digest: if taken_over { None } else { ask.file_digest },
-            ..Upload::begin(ask.name.clone(), plan, ask.source.clone())
+            ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.
         locked.save(upload)?;
@@ -480,7 +488,7 @@ impl Uploads {
         if more == 0 {
             return Ok(None);
         }
-        self.take_locked(by, &locked.upload().file_name, What::Growth(more), asked).map(Some)
+        self.take_locked(by, &locked.upload().file_name, Growing::Growth(more), asked).map(Some)
     }
 
     /// Whether `source` may begin an upload, there being none of its: not a moment after that was cancelled.
@@ -502,9 +510,9 @@ impl Uploads {
 
 /// Leaves a line in the audit log about an upload that may not begin as things stand. Whoever is only told to come back is
 /// not refused.
-pub(super) fn note_refused(ask: &BeginAsk, refusal: &Refusal) {
+pub(super) fn note_refused(ask: &BeginRequest, refusal: &Refusal) {
     if refusal.retry_after.is_none() {
-        Line::new(Kind::Refused, &ask.name)
+        AuditLine::new(AuditEvent::Refused, &ask.name)
             .with("size", ask.plan.file_size)
             .with("digest", ask.file_digest)
             .with("token", ask.by.token())
@@ -516,7 +524,7 @@ pub(super) fn note_refused(ask: &BeginAsk, refusal: &Refusal) {
 }
 
 /// Whether the other push differs is for the asker to find out: it may be its own, interrupted a moment ago.
-fn still_at_work(old: &Upload, ask: &BeginAsk, idle: Duration, takeover_after: Duration) -> Refusal {
+fn still_at_work(old: &UploadRecord, ask: &BeginRequest, idle: Duration, takeover_after: Duration) -> Refusal {
     let sizes = match (old.plan.file_size, ask.plan.file_size) {
         (Some(theirs), Some(yours)) if theirs != yours => format!(", of {theirs} bytes and not {yours} like yours"),
         _ => String::new(),
@@ -544,7 +552,7 @@ fn being_finished(name: &FileName) -> Refusal {
 
 /// Whether who names this source, or none and is this client, may send slices of an upload. Of clients that name none those
 /// of different addresses or tokens are told apart, where slices of two could come together.
-pub(super) fn is_sender(upload: &Upload, source: Option<&str>, client: Option<&str>) -> bool {
+pub(super) fn is_sender(upload: &UploadRecord, source: Option<&str>, client: Option<&str>) -> bool {
     let is_same_client = upload.client.as_deref().zip(client).is_none_or(|(one, other)| one == other);
     let is_whole = matches!(upload.plan.slice_num, Some(0 | 1));
     upload.source.as_deref() == source && (source.is_some() || is_same_client || is_whole)
@@ -558,7 +566,7 @@ pub(super) fn show_life(spool: &Spool) {
 }
 
 /// While an upload is paused nothing of it is taken. What arrives already may end.
-pub(super) fn check_not_paused(upload: &Upload) -> Result<(), Refusal> {
+pub(super) fn check_not_paused(upload: &UploadRecord) -> Result<(), Refusal> {
     if !upload.paused {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use super::{ATTEMPTS, Uploads};
 use crate::admission::access::Access;
 use crate::admission::amount::Amount;
-use crate::admission::grants::{Ask, Grant, Over, Uncounted, What};
+use crate::admission::grants::{Grant, GrantRequest, Growing, OverLimit, Uncounted};
 use crate::admission::quota::Quota;
 use crate::metrics::Limit;
 use crate::refusal::Refusal;
@@ -57,7 +57,7 @@ impl Uploads {
     ///
     /// # Errors
     /// It is too much, or the data folder cannot be read.
-    pub(super) fn take(&self, by: &Access, name: &FileName, what: What) -> Result<Grant, Refusal> {
+    pub(super) fn take(&self, by: &Access, name: &FileName, what: Growing) -> Result<Grant, Refusal> {
         let quota = self.quota_of(by);
         self.grants.take(&self.ask(by, quota.as_ref(), name, what))?.map_err(|over| self.over(by, quota, name, over))
     }
@@ -66,7 +66,13 @@ impl Uploads {
     ///
     /// # Errors
     /// It is too much, or something is to be counted first.
-    pub(super) fn take_locked(&self, by: &Access, name: &FileName, what: What, asked: Instant) -> Result<Grant, Stop> {
+    pub(super) fn take_locked(
+        &self,
+        by: &Access,
+        name: &FileName,
+        what: Growing,
+        asked: Instant,
+    ) -> Result<Grant, Stop> {
         let quota = self.quota_of(by);
         let taken = self.grants.take_counted(&self.ask(by, quota.as_ref(), name, what), asked);
         Ok(taken.map_err(Stop::Uncounted)?.map_err(|over| self.over(by, quota, name, over))?)
@@ -98,9 +104,9 @@ impl Uploads {
         by.quota().or_else(|| (by.token().is_none() && self.settings.anonymous_quota.is_some()).then(anonymous))
     }
 
-    fn ask<'a>(&self, by: &'a Access, quota: Option<&'a Quota>, name: &'a FileName, what: What) -> Ask<'a> {
+    fn ask<'a>(&self, by: &'a Access, quota: Option<&'a Quota>, name: &'a FileName, what: Growing) -> GrantRequest<'a> {
         let limits = &self.settings;
-        Ask {
+        GrantRequest {
             name,
             token: by.token(),
             what,
@@ -110,13 +116,13 @@ impl Uploads {
         }
     }
 
-    fn over(&self, by: &Access, quota: Option<Quota>, name: &FileName, over: Over) -> Refusal {
+    fn over(&self, by: &Access, quota: Option<Quota>, name: &FileName, over: OverLimit) -> Refusal {
         let limits = &self.settings;
         match (over, &quota) {
-            (Over::Quota(there, more), Some(quota)) => over_quota(by, quota, there, more),
-            (Over::QuotaForNow, _) => over_quota_for_now(name),
-            (Over::OfToken(has), _) => too_many_of(by, has, limits.number_per_token),
-            (Over::Uploads | Over::Quota(..), _) => too_many(limits.number),
+            (OverLimit::Quota(there, more), Some(quota)) => over_quota(by, quota, there, more),
+            (OverLimit::QuotaForNow, _) => over_quota_for_now(name),
+            (OverLimit::OfToken(has), _) => too_many_of(by, has, limits.number_per_token),
+            (OverLimit::Uploads | OverLimit::Quota(..), _) => too_many(limits.number),
         }
     }
 }

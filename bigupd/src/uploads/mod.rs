@@ -8,7 +8,7 @@
 //! count for nothing until the new source has compared them and given the digest of the whole file; the file is
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 //!
-//! - `begin` - beginning, going on, taking over; `slice` - a slice; `draft` - a small file in one request.
+//! - `begin` - beginning, going on, taking over; `slice` - a slice; `unnamed` - a small file in one request.
 //! - `show` - who only looks; `limits` - what is too much; `refusals` - why not.
 //!
 //! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
@@ -16,24 +16,24 @@
 use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Grants};
 use crate::hooks::HookSettings;
-use crate::hooks::begin::Doorkeeper;
+use crate::hooks::begin::BeginHook;
 use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
 use crate::net::peer::Peer;
 use crate::refusal::Refusal;
-use crate::uploads::contents::Contents;
-use crate::uploads::fresh::Fresh;
-use crate::uploads::request::BeginAsk;
+use crate::uploads::finished_digests::FinishedDigests;
+use crate::uploads::recent_slices::RecentSlices;
+use crate::uploads::request::BeginRequest;
 use crate::uploads::settings::Settings;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish::publish::{Outcome, publish, sync_entry};
-use bigup_core::storage::finish::single_request::Draft;
-use bigup_core::storage::space::{Room, RoomError};
-use bigup_core::storage::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, Upload};
-use bigup_core::storage::store::{Entry, Finished, Store};
+use bigup_core::storage::finish::single_request::UnnamedFile;
+use bigup_core::storage::space::{DiskSpace, SpaceError};
+use bigup_core::storage::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, UploadRecord};
+use bigup_core::storage::store::{Entry, FinishedFile, Store};
 use refusals::cannot_be_finished;
 use std::fs::File;
 use std::io;
@@ -42,14 +42,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
 mod begin;
-pub mod contents;
-mod draft;
-pub mod fresh;
+pub mod finished_digests;
 mod limits;
+pub mod recent_slices;
 mod refusals;
 pub mod request;
 pub mod settings;
 mod show;
+mod single_request;
 mod slice;
 #[cfg(test)]
 mod tests;
@@ -68,21 +68,21 @@ pub struct Uploads {
     /// Settings.
     pub settings: Arc<Settings>,
     /// Slices that just came.
-    pub fresh: Fresh,
+    pub recent: RecentSlices,
     /// What is counted of them.
     pub metrics: Metrics,
     /// Is told of files that are finished here.
     pub completions: Completions,
-    contents: Contents,
-    doorkeeper: Option<Doorkeeper>,
+    finished_digests: FinishedDigests,
+    begin_hook: Option<BeginHook>,
     grants: Grants,
     /// The file system turned out not to give names to files without one.
-    without_drafts: Arc<AtomicBool>,
+    without_unnamed_files: Arc<AtomicBool>,
 }
 
 /// How a name stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum NameState {
     /// The file is finished.
     Finished {
         /// Its size, in bytes.
@@ -100,7 +100,7 @@ pub enum Standing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     /// What it is.
-    pub upload: Upload,
+    pub upload: UploadRecord,
     /// What it holds.
     pub holdings: Holdings,
 }
@@ -124,7 +124,7 @@ impl Unfinished {
 
 /// A slice about to arrive.
 #[derive(Clone, Debug)]
-pub struct SliceAsk {
+pub struct SliceRequest {
     /// Who sends it. They may push this name.
     pub by: Access,
     /// Where it comes from; for the log.
@@ -142,7 +142,7 @@ pub struct SliceAsk {
     /// What the client's source is.
     pub source: Option<String>,
     /// The request begins the upload too, where there is none.
-    pub begin: Option<BeginAsk>,
+    pub begin: Option<BeginRequest>,
 }
 
 /// What to do with the body of a slice.
@@ -150,7 +150,7 @@ pub enum Admission {
     /// Take it.
     Take {
         /// Where it goes.
-        target: Target,
+        target: SliceTarget,
         /// Kinds of digest to compute, the one to record first.
         kinds: Vec<DigestKind>,
         /// Offset of the slice in the file, in bytes; 0 where not known, and then no chaining value is asked for.
@@ -161,35 +161,35 @@ pub enum Admission {
 }
 
 /// Where a slice goes.
-pub enum Target {
+pub enum SliceTarget {
     /// Into the spool. It counts beside what that holds where the upload counts by what it holds.
     Spool(Arrival, Option<Grant>),
     /// Into a file without a name, which it is the whole of. It counts as an upload until then.
-    Draft(Draft, Grant),
+    UnnamedFile(UnnamedFile, Grant),
     /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell whether
     /// it is the same.
     Compare(Digest),
 }
 
-impl Target {
+impl SliceTarget {
     /// Whether the upload that it is for was cancelled. A file that comes in one request has none.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self, Target::Spool(arrival, _) if arrival.is_cancelled())
+        matches!(self, SliceTarget::Spool(arrival, _) if arrival.is_cancelled())
     }
 
     /// The file to write to; None where the slice is only compared.
     pub fn file(&self) -> Option<&File> {
         match self {
-            Target::Spool(arrival, _) => Some(arrival.file()),
-            Target::Draft(draft, _) => Some(draft.file()),
-            Target::Compare(_) => None,
+            SliceTarget::Spool(arrival, _) => Some(arrival.file()),
+            SliceTarget::UnnamedFile(unnamed, _) => Some(unnamed.file()),
+            SliceTarget::Compare(_) => None,
         }
     }
 }
 
 /// A slice was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum SliceStored {
     /// With it the file was finished.
     Finished(Digest),
     /// It was held already.
@@ -203,12 +203,22 @@ pub enum Stored {
 impl Uploads {
     /// The uploads of `data`. One of the `hooks` is asked before they begin.
     pub fn new(data: DataDir, settings: Settings, hooks: &HookSettings) -> Uploads {
-        let (fresh, completions, contents, without_drafts) = Default::default();
+        let (recent, completions, finished_digests, without_unnamed_files) = Default::default();
         let grants = Grants::new(data.clone());
         let metrics = Metrics::new();
-        let doorkeeper = Doorkeeper::new(hooks, data.root(), metrics.clone());
+        let begin_hook = BeginHook::new(hooks, data.root(), metrics.clone());
         let settings = Arc::new(settings);
-        Uploads { data, settings, fresh, metrics, completions, contents, doorkeeper, grants, without_drafts }
+        Uploads {
+            data,
+            settings,
+            recent,
+            metrics,
+            completions,
+            finished_digests,
+            begin_hook,
+            grants,
+            without_unnamed_files,
+        }
     }
 
     /// Publishes an upload that needs no merging. None: a merger is at work on it.
@@ -243,7 +253,7 @@ impl Uploads {
 
     /// What stands under a name in `files/`. A file that is found is there for good, also where whoever put it there had not
     /// come to make sure of that.
-    fn look_up(&self, name: &FileName) -> Result<Entry, Refusal> {
+    fn lookup(&self, name: &FileName) -> Result<Entry, Refusal> {
         let entry = Store::new(&self.data).lookup(name)?;
         if let Entry::File(_) = entry {
             sync_entry(&self.data, name)?;
@@ -259,12 +269,12 @@ impl Uploads {
 
     /// The same where the digest matters: a file whose digest is not certain is read.
     fn look_into(&self, name: &FileName) -> Result<Entry, Refusal> {
-        let found = match self.look_up(name)? {
-            Entry::File(found) if found.stamp.is_none() => found,
+        let found = match self.lookup(name)? {
+            Entry::File(found) if found.stored_digest.is_none() => found,
             entry => return Ok(entry),
         };
         let size = found.size;
-        let read = self.contents.read(&Arc::new(Store::new(&self.data)), name, found)?;
+        let read = self.finished_digests.read(&Arc::new(Store::new(&self.data)), name, found)?;
         read.ok_or_else(|| {
             let message = format!("the finished {name}, {size} bytes, is read to find out its digest: ask again");
             Refusal { retry_after: Some(READ_RETRY_AFTER), ..Refusal::new(ErrorCode::Busy, message) }
@@ -307,24 +317,24 @@ impl Uploads {
         Ok(())
     }
 
-    fn room(&self) -> Room {
-        Room::new(&self.data, self.settings.reserve)
+    fn space(&self) -> DiskSpace {
+        DiskSpace::new(&self.data, self.settings.reserve)
     }
 
     /// What `take` takes of the room. Where there is none it is tried once more without the slices that are merged: they have
     /// theirs until they are let go.
-    fn with_room<T>(&self, mut take: impl FnMut(&Room) -> Result<T, RoomError>) -> Result<T, RoomError> {
-        let room = self.room();
-        take(&room).or_else(|error| {
+    fn with_room<T>(&self, mut take: impl FnMut(&DiskSpace) -> Result<T, SpaceError>) -> Result<T, SpaceError> {
+        let space = self.space();
+        take(&space).or_else(|error| {
             let is_full = match &error {
-                RoomError::Full { .. } | RoomError::NoInodes { .. } => true,
-                RoomError::Io(e) => matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+                SpaceError::Full { .. } | SpaceError::NoInodes { .. } => true,
+                SpaceError::Io(e) => matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
             };
             if !is_full {
                 return Err(error);
             }
-            self.fresh.let_go();
-            take(&room)
+            self.recent.let_go();
+            take(&space)
         })
     }
 
@@ -358,11 +368,11 @@ fn unusable(spool: &Spool, error: io::Error) -> Refusal {
     }
 }
 
-fn finished(found: &Finished, source: Option<&str>) -> Standing {
-    let stamp = found.stamp.as_ref();
-    Standing::Finished {
+fn finished(found: &FinishedFile, source: Option<&str>) -> NameState {
+    let stored_digest = found.stored_digest.as_ref();
+    NameState::Finished {
         file_size: found.size,
-        digest: stamp.map(|s| s.digest),
-        same_source: source.is_some() && stamp.and_then(|s| s.source.as_deref()) == source,
+        digest: stored_digest.map(|s| s.digest),
+        same_source: source.is_some() && stored_digest.and_then(|s| s.source.as_deref()) == source,
     }
 }

@@ -1,7 +1,7 @@
 //! What a request asks of an upload, whatever protocol it came by.
 
 use crate::admission::access::Access;
-use crate::hooks::begin::Beginning;
+use crate::hooks::begin::BeginQuestion;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 /// A client asks to begin an upload, or to go on with it.
 #[derive(Clone, Debug)]
-pub struct BeginAsk {
+pub struct BeginRequest {
     /// Who asks. They may push this name, and replace it if they ask to.
     pub by: Access,
     /// Name of the file.
@@ -35,15 +35,15 @@ pub struct BeginAsk {
     pub certificate: Option<String>,
 }
 
-impl BeginAsk {
+impl BeginRequest {
     /// Who asks, of clients that name no source. None: a source is named, or nothing is known.
     pub fn client(&self) -> Option<String> {
         if self.source.is_some() { None } else { self.by.client(self.peer) }
     }
 
     /// What is asked about before it begins.
-    pub(super) fn beginning(&self) -> Beginning<'_> {
+    pub(super) fn beginning(&self) -> BeginQuestion<'_> {
         let (size, token) = (self.plan.file_size, self.by.token());
-        Beginning { name: &self.name, size, token, replace: self.replace, peer: self.peer }
+        BeginQuestion { name: &self.name, size, token, replace: self.replace, peer: self.peer }
     }
 }

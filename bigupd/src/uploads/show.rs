@@ -2,7 +2,7 @@
 
 use super::begin::show_life;
 use super::refusals::no_upload;
-use super::{Standing, Unfinished, Uploads, finished, unusable};
+use super::{NameState, Unfinished, Uploads, finished, unusable};
 use crate::metrics::Limit;
 use crate::refusal::Refusal;
 use bigup_core::protocol::digest::SliceDigest;
@@ -21,15 +21,15 @@ impl Uploads {
     ///
     /// # Errors
     /// The data folder cannot be read.
-    pub fn peek(&self, name: &FileName, source: Option<&str>) -> Result<Option<Standing>, Refusal> {
-        self.peek_by(name, source, || self.look_up(name))
+    pub fn peek(&self, name: &FileName, source: Option<&str>) -> Result<Option<NameState>, Refusal> {
+        self.peek_by(name, source, || self.lookup(name))
     }
 
     /// The same for one to whom the digest matters: a finished file whose digest is not known for certain is read.
     ///
     /// # Errors
     /// The data folder cannot be read, or a large file is being read: then it is to be asked again.
-    pub fn examine(&self, name: &FileName, source: Option<&str>) -> Result<Option<Standing>, Refusal> {
+    pub fn examine(&self, name: &FileName, source: Option<&str>) -> Result<Option<NameState>, Refusal> {
         self.peek_by(name, source, || self.look_into(name))
     }
 
@@ -38,7 +38,7 @@ impl Uploads {
         name: &FileName,
         source: Option<&str>,
         look: impl FnOnce() -> Result<Entry, Refusal>,
-    ) -> Result<Option<Standing>, Refusal> {
+    ) -> Result<Option<NameState>, Refusal> {
         let spool = Spool::of(&self.data, name);
         if let Some(upload) = spool.upload().map_err(|e| unusable(&spool, e))? {
             match spool.holdings(&upload) {
@@ -46,7 +46,7 @@ impl Uploads {
                     if source.is_some() && upload.source.as_deref() == source {
                         show_life(&spool);
                     }
-                    return Ok(Some(Standing::Unfinished(Box::new(Unfinished { upload, holdings }))));
+                    return Ok(Some(NameState::Unfinished(Box::new(Unfinished { upload, holdings }))));
                 }
                 // Finished in between.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -3,19 +3,19 @@
 use super::begin::{check_not_paused, is_sender, note_refused, show_life};
 use super::limits::Stop;
 use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
-use super::{Admission, SliceAsk, Standing, Stored, Target, Uploads};
-use crate::admission::grants::{Grant, What};
+use super::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Uploads};
+use crate::admission::grants::{Grant, Growing};
 use crate::metrics::Synced;
 use crate::net::peer::Peer;
 use crate::refusal::{Refusal, against_upload};
-use crate::uploads::request::BeginAsk;
+use crate::uploads::request::BeginRequest;
 use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::publish::Outcome;
-use bigup_core::storage::space::RoomError;
-use bigup_core::storage::spool::{LockedSpool, Place, SliceError, Spool, Upload};
-use bigup_core::storage::store::{Entry, Finished};
+use bigup_core::storage::space::SpaceError;
+use bigup_core::storage::spool::{LockedSpool, Place, SliceError, Spool, UploadRecord};
+use bigup_core::storage::store::{Entry, FinishedFile};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ impl Uploads {
     ///
     /// # Errors
     /// Refused; nothing changed then.
-    pub fn admit(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
+    pub fn admit(&self, ask: &SliceRequest) -> Result<Admission, Refusal> {
         self.check_sizes(Some(ask.len), None, None)?;
         if let Some(begin) = &ask.begin
             && let Some(admission) =
@@ -40,7 +40,7 @@ impl Uploads {
     }
 
     /// The same of a slice of an upload that has begun.
-    fn admit_to_upload(&self, ask: &SliceAsk, asked: Instant) -> Result<Admission, Stop> {
+    fn admit_to_upload(&self, ask: &SliceRequest, asked: Instant) -> Result<Admission, Stop> {
         let spool = Spool::of(&self.data, &ask.name);
         let Some(locked) = self.lock(&spool)? else { return Ok(self.admit_without_upload(ask)?) };
         check_not_paused(locked.upload())?;
@@ -68,25 +68,31 @@ impl Uploads {
             kinds.push(digest.kind);
         }
         let counts_by_slices = locked.upload().plan.file_size.is_none();
-        let slice = counts_by_slices.then_some(What::Slice(ask.len));
+        let slice = counts_by_slices.then_some(Growing::Slice(ask.len));
         let granted = slice.map(|slice| self.take_locked(&ask.by, &ask.name, slice, asked)).transpose()?;
-        let arrival = self.with_room(|room| locked.arrival(ask.slice_id, ask.len, &plan, room));
+        let arrival = self.with_room(|space| locked.arrival(ask.slice_id, ask.len, &plan, space));
         let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
-        Ok(Admission::Take { target: Target::Spool(arrival, granted), kinds, offset })
+        Ok(Admission::Take { target: SliceTarget::Spool(arrival, granted), kinds, offset })
     }
 
     /// Stores a slice that arrived whole; `digests` are of what arrived, of the kinds that were asked for.
     ///
     /// # Errors
     /// Refused; nothing changed then.
-    pub fn commit(&self, ask: &SliceAsk, target: Target, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
+    pub fn commit(
+        &self,
+        ask: &SliceRequest,
+        target: SliceTarget,
+        digests: &[SliceDigest],
+    ) -> Result<SliceStored, Refusal> {
         self.check_told(ask, digests)?;
         let (mut arrival, granted) = match target {
-            Target::Spool(arrival, granted) => (arrival, granted),
-            Target::Draft(draft, granted) => return self.finish(ask, draft, granted, digests[0].digest),
-            Target::Compare(finished) => {
+            SliceTarget::Spool(arrival, granted) => (arrival, granted),
+            SliceTarget::UnnamedFile(unnamed, granted) => return self.finish(ask, unnamed, granted, digests[0].digest),
+            SliceTarget::Compare(finished) => {
                 let differs = digests.iter().find(|d| d.kind == DigestKind::Hash && d.digest != finished);
-                return differs.map_or(Ok(Stored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
+                return differs
+                    .map_or(Ok(SliceStored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
             }
         };
         let spool = Spool::of(&self.data, &ask.name);
@@ -94,7 +100,7 @@ impl Uploads {
         let Some((mut locked, growth)) = locked else { return self.finished_meanwhile(ask, digests) };
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
             drop(locked);
-            return self.keep_promise(ask).map(|()| Stored::Held);
+            return self.keep_promise(ask).map(|()| SliceStored::Held);
         }
         // In this order: with its size known the upload counts no more by its slices.
         [growth, granted].into_iter().flatten().for_each(Grant::landed);
@@ -104,22 +110,22 @@ impl Uploads {
         drop(locked);
         if is_only_slice {
             match self.publish_now(&spool, &ask.name)? {
-                Some(Outcome::Published(digest)) => return Ok(Stored::Finished(digest)),
+                Some(Outcome::Published(digest)) => return Ok(SliceStored::Finished(digest)),
                 Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
                 // A merger has it, or it wants a client's word first.
                 Some(Outcome::NotYet | Outcome::NoUpload) | None => {}
             }
         }
         self.keep_promise(ask)?;
-        self.fresh.keep(arrival);
-        Ok(if may_merge { Stored::MergerDue } else { Stored::Waits })
+        self.recent.keep(arrival);
+        Ok(if may_merge { SliceStored::MergerDue } else { SliceStored::Waits })
     }
 
     /// Locks the spool for a slice that arrived whole; with what the upload counts for more by it. None: there is no upload.
     fn lock_to_commit(
         &self,
         spool: &Spool,
-        ask: &SliceAsk,
+        ask: &SliceRequest,
         asked: Instant,
     ) -> Result<Option<(LockedSpool, Option<Grant>)>, Stop> {
         let Some(locked) = self.lock(spool)? else { return Ok(None) };
@@ -130,7 +136,7 @@ impl Uploads {
     }
 
     /// Whether a slice arrived with the digest that its client told.
-    fn check_told(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<(), Refusal> {
+    fn check_told(&self, ask: &SliceRequest, digests: &[SliceDigest]) -> Result<(), Refusal> {
         match ask.digest.and_then(|told| Some((told, digests.iter().find(|d| d.kind == told.kind && **d != told)?))) {
             None => Ok(()),
             Some((told, is)) => {
@@ -141,51 +147,56 @@ impl Uploads {
     }
 
     /// The upload went while the slice arrived: somebody else may have finished it with the same content.
-    fn finished_meanwhile(&self, ask: &SliceAsk, digests: &[SliceDigest]) -> Result<Stored, Refusal> {
-        let Entry::File(Finished { stamp: Some(stamp), .. }) = self.look_up(&ask.name)? else {
+    fn finished_meanwhile(&self, ask: &SliceRequest, digests: &[SliceDigest]) -> Result<SliceStored, Refusal> {
+        let Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) = self.lookup(&ask.name)? else {
             return match self.moved(ask)? {
-                Some(digest) => Ok(Stored::Finished(digest)),
+                Some(digest) => Ok(SliceStored::Finished(digest)),
                 None => Err(self.no_upload_of(ask)?),
             };
         };
         let is_only = ask.begin.as_ref().is_some_and(|begin| begin.plan.slice_num == Some(1));
-        let same_content = is_only && digests.iter().any(|d| d.kind == DigestKind::Hash && d.digest == stamp.digest);
-        let same_source = ask.source.is_some() && ask.source == stamp.source;
-        if same_content || same_source { Ok(Stored::Finished(stamp.digest)) } else { Err(self.no_upload_of(ask)?) }
+        let same_content =
+            is_only && digests.iter().any(|d| d.kind == DigestKind::Hash && d.digest == stored_digest.digest);
+        let same_source = ask.source.is_some() && ask.source == stored_digest.source;
+        if same_content || same_source {
+            Ok(SliceStored::Finished(stored_digest.digest))
+        } else {
+            Err(self.no_upload_of(ask)?)
+        }
     }
 
     /// Why a slice finds no upload: it was cancelled, or there is none.
-    fn no_upload_of(&self, ask: &SliceAsk) -> Result<Refusal, Refusal> {
+    fn no_upload_of(&self, ask: &SliceRequest) -> Result<Refusal, Refusal> {
         self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
         Ok(no_upload(&ask.name))
     }
 
     /// Begins the upload that a slice brings with it, unless the file is finished: then what that means for the slice.
-    fn begin_with_slice(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Admission>, Refusal> {
+    fn begin_with_slice(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<Admission>, Refusal> {
         let is_only = begin.plan.slice_num == Some(1);
         // The hash of the only slice is the digest of the file.
         let only = ask.digest.filter(|d| is_only && d.kind == DigestKind::Hash);
         let file_digest = begin.file_digest.or(only.map(|d| d.digest));
         let kinds = vec![DigestKind::Hash];
-        if is_only && let Some(target) = self.draft(begin, ask)? {
+        if is_only && let Some(target) = self.unnamed(begin, ask)? {
             return Ok(Some(Admission::Take { target, kinds, offset: 0 }));
         }
-        match self.begin_or_go_on(&BeginAsk { file_digest, ..begin.clone() }, false)? {
-            Standing::Unfinished(_) => Ok(None),
-            Standing::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
+        match self.begin_or_go_on(&BeginRequest { file_digest, ..begin.clone() }, false)? {
+            NameState::Unfinished(_) => Ok(None),
+            NameState::Finished { digest, same_source, .. } if same_source || file_digest.is_some() => {
                 Ok(Some(Admission::Held(digest)))
             }
-            Standing::Finished { digest: Some(digest), .. } if is_only => {
-                Ok(Some(Admission::Take { target: Target::Compare(digest), kinds, offset: 0 }))
+            NameState::Finished { digest: Some(digest), .. } if is_only => {
+                Ok(Some(Admission::Take { target: SliceTarget::Compare(digest), kinds, offset: 0 }))
             }
             // Where the digest is not certain only reading the file tells.
-            Standing::Finished { digest: None, .. } if is_only => match self.look_into(&ask.name)? {
-                Entry::File(Finished { stamp: Some(stamp), .. }) => {
-                    Ok(Some(Admission::Take { target: Target::Compare(stamp.digest), kinds, offset: 0 }))
+            NameState::Finished { digest: None, .. } if is_only => match self.look_into(&ask.name)? {
+                Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) => {
+                    Ok(Some(Admission::Take { target: SliceTarget::Compare(stored_digest.digest), kinds, offset: 0 }))
                 }
                 _ => Err(self.restless(&ask.name)),
             },
-            Standing::Finished { .. } => {
+            NameState::Finished { .. } => {
                 let message = format!("{} exists: name the digest of yours, or push with --replace", ask.name);
                 Err(Refusal::new(ErrorCode::Exists, message))
             }
@@ -193,15 +204,15 @@ impl Uploads {
     }
 
     /// A slice of an upload that is not there: of a finished one, sent again because the answer was lost, or of none.
-    fn admit_without_upload(&self, ask: &SliceAsk) -> Result<Admission, Refusal> {
-        match self.look_up(&ask.name)? {
-            Entry::File(Finished { stamp: Some(stamp), .. })
-                if stamp.source.is_some() && stamp.source == ask.source =>
+    fn admit_without_upload(&self, ask: &SliceRequest) -> Result<Admission, Refusal> {
+        match self.lookup(&ask.name)? {
+            Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. })
+                if stored_digest.source.is_some() && stored_digest.source == ask.source =>
             {
-                Ok(Admission::Held(Some(stamp.digest)))
+                Ok(Admission::Held(Some(stored_digest.digest)))
             }
             // Somebody may have touched it, so that what it is is not certain; what the upload became is.
-            Entry::File(Finished { stamp: None, .. }) if let Some(digest) = self.moved(ask)? => {
+            Entry::File(FinishedFile { stored_digest: None, .. }) if let Some(digest) = self.moved(ask)? => {
                 Ok(Admission::Held(Some(digest)))
             }
             Entry::File(_) => {
@@ -218,13 +229,13 @@ impl Uploads {
     }
 
     /// The digest of the file that the sender's upload became a while ago, which somebody has moved away since.
-    fn moved(&self, ask: &SliceAsk) -> Result<Option<Digest>, Refusal> {
+    fn moved(&self, ask: &SliceRequest) -> Result<Option<Digest>, Refusal> {
         let Some(source) = &ask.source else { return Ok(None) };
         Ok(Spool::of(&self.data, &ask.name).finished(source)?.map(|(digest, _)| digest))
     }
 
     /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
-    fn keep_promise(&self, ask: &SliceAsk) -> Result<(), Refusal> {
+    fn keep_promise(&self, ask: &SliceRequest) -> Result<(), Refusal> {
         if self.settings.slice_ack == SliceAck::Written {
             return Ok(());
         }
@@ -239,12 +250,12 @@ impl Uploads {
     }
 
     /// There is no room for a slice; there may be in a moment, where others are being merged.
-    fn no_room_for(&self, ask: &SliceAsk, error: RoomError) -> Refusal {
+    fn no_room_for(&self, ask: &SliceRequest, error: SpaceError) -> Refusal {
         let is_full = match &error {
-            RoomError::Full { .. } => true,
+            SpaceError::Full { .. } => true,
             // The file system has less than it told.
-            RoomError::Io(e) => matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
-            RoomError::NoInodes { .. } => false,
+            SpaceError::Io(e) => matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+            SpaceError::NoInodes { .. } => false,
         };
         let may_pass = is_full && self.is_room_coming_back();
         let refusal = no_room(error, &format!("slice {} of {}", ask.slice_id, ask.name));
@@ -258,7 +269,7 @@ impl Uploads {
 }
 
 /// Whether a slice comes from who sends this upload; of clients that name a source its place tells.
-fn check_sender(upload: &Upload, ask: &SliceAsk) -> Result<(), Refusal> {
+fn check_sender(upload: &UploadRecord, ask: &SliceRequest) -> Result<(), Refusal> {
     let client = ask.by.client(ask.peer.and_then(Peer::ip));
     let is_other = ask.source.is_none() && !is_sender(upload, None, client.as_deref());
     if is_other { Err(SliceError::OtherSource.into()) } else { Ok(()) }

@@ -29,11 +29,11 @@ impl Fixture {
         Fixture { _dir: dir, uploads }
     }
 
-    fn begin(&self, ask: &BeginAsk) {
+    fn begin(&self, ask: &BeginRequest) {
         self.uploads.begin(ask).unwrap();
     }
 
-    fn admit(&self, ask: &SliceAsk) -> Target {
+    fn admit(&self, ask: &SliceRequest) -> SliceTarget {
         match self.uploads.admit(ask).unwrap() {
             Admission::Take { target, .. } => target,
             Admission::Held(_) => panic!("nothing is held"),
@@ -46,8 +46,8 @@ fn name(text: &str) -> FileName {
 }
 
 /// The size of the file is not known where it is None; slices have a mebibyte.
-fn ask(source: &str, file_size: Option<u64>) -> BeginAsk {
-    BeginAsk {
+fn ask(source: &str, file_size: Option<u64>) -> BeginRequest {
+    BeginRequest {
         by: Access::Anonymous,
         name: name("f"),
         plan: Plan::new(None, Some(MIB), file_size).unwrap(),
@@ -63,13 +63,13 @@ fn ask(source: &str, file_size: Option<u64>) -> BeginAsk {
 }
 
 /// The same of eight slices, the last of which tells the size.
-fn with_a_short_last_slice() -> BeginAsk {
-    BeginAsk { plan: Plan::new(Some(8), Some(MIB), None).unwrap(), ..ask("s", None) }
+fn with_a_short_last_slice() -> BeginRequest {
+    BeginRequest { plan: Plan::new(Some(8), Some(MIB), None).unwrap(), ..ask("s", None) }
 }
 
 /// A slice that is shorter than others.
-fn last_slice(slice_id: u64) -> SliceAsk {
-    SliceAsk {
+fn last_slice(slice_id: u64) -> SliceRequest {
+    SliceRequest {
         by: Access::Anonymous,
         peer: None,
         name: name("f"),
@@ -82,7 +82,7 @@ fn last_slice(slice_id: u64) -> SliceAsk {
     }
 }
 
-fn fill(target: &Target) -> SliceDigest {
+fn fill(target: &SliceTarget) -> SliceDigest {
     target.file().unwrap().write_all(b"last").unwrap();
     let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
     hasher.update(b"last");
@@ -125,7 +125,7 @@ fn the_spool_is_free_while_it_is_counted_what_a_finer_cut_adds() {
     f.begin(&ask("s", Some(3 * MIB)));
     // Slices of a byte count as blocks.
     let plan = Plan::new(None, Some(1024), Some(3 * MIB)).unwrap();
-    assert_free_while_counting(&f, || f.uploads.begin(&BeginAsk { plan, recut: true, ..ask("s", None) }).map(drop));
+    assert_free_while_counting(&f, || f.uploads.begin(&BeginRequest { plan, recut: true, ..ask("s", None) }).map(drop));
     assert_eq!(Spool::of(&f.uploads.data, &name("f")).upload().unwrap().unwrap().plan, plan);
 }
 
@@ -144,7 +144,7 @@ fn the_spool_is_free_while_it_is_counted_what_a_slice_adds() {
     f.begin(&with_a_short_last_slice());
     let mut target = None;
     assert_free_while_counting(&f, || f.uploads.admit(&last_slice(7)).map(|admission| target = Some(admission)));
-    let Some(Admission::Take { target: target @ Target::Spool(_, Some(_)), .. }) = target else {
+    let Some(Admission::Take { target: target @ SliceTarget::Spool(_, Some(_)), .. }) = target else {
         panic!("it is granted")
     };
     let digest = fill(&target);
@@ -169,7 +169,7 @@ fn sizes_told_at_once_do_not_pass_the_quota() {
     const PUSHES: u64 = 8;
     // Three of them can have a mebibyte, while the others have the block of an upload that was begun.
     let f = Fixture::new(3 * MIB + (PUSHES - 3) * BLOCK);
-    let of = |i: u64, file_size| BeginAsk { name: name(&format!("f{i}")), ..ask("s", file_size) };
+    let of = |i: u64, file_size| BeginRequest { name: name(&format!("f{i}")), ..ask("s", file_size) };
     (0..PUSHES).for_each(|i| f.begin(&of(i, None)));
     let grow = |i: u64| f.uploads.begin(&of(i, Some(MIB))).is_ok();
     f.uploads.grants.forget_counts();
@@ -213,14 +213,14 @@ fn the_room_of_a_merged_slice_that_is_kept_open_is_found() {
     // As a merger does.
     std::fs::remove_file(Spool::of(&f.uploads.data, &name("f")).slice_path(7)).unwrap();
     assert!(is_open(inode));
-    let full = || RoomError::Full { needed: 4, beside: 0, available: 0, kept: 0 };
+    let full = || SpaceError::Full { needed: 4, headroom: 0, available: 0, reserve: 0 };
     f.uploads.with_room(|_| if is_open(inode) { Err(full()) } else { Ok(()) }).unwrap();
 }
 
 #[test]
 fn room_is_looked_for_once_more_and_only_where_there_is_none() {
     let f = Fixture::new(0);
-    let tried = |error: fn() -> RoomError| {
+    let tried = |error: fn() -> SpaceError| {
         let mut times = 0;
         let taken = f.uploads.with_room(|_| {
             times += 1;
@@ -229,9 +229,9 @@ fn room_is_looked_for_once_more_and_only_where_there_is_none() {
         assert!(taken.is_err());
         times
     };
-    assert_eq!(tried(|| RoomError::Full { needed: 4, beside: 0, available: 0, kept: 0 }), 2);
-    assert_eq!(tried(|| RoomError::NoInodes { needed: 4, available: 0, kept: 0, total: 1 }), 2);
-    assert_eq!(tried(|| RoomError::Io(io::ErrorKind::StorageFull.into())), 2);
-    assert_eq!(tried(|| RoomError::Io(io::ErrorKind::QuotaExceeded.into())), 2);
-    assert_eq!(tried(|| RoomError::Io(io::ErrorKind::PermissionDenied.into())), 1);
+    assert_eq!(tried(|| SpaceError::Full { needed: 4, headroom: 0, available: 0, reserve: 0 }), 2);
+    assert_eq!(tried(|| SpaceError::NoInodes { needed: 4, available: 0, reserve: 0, total: 1 }), 2);
+    assert_eq!(tried(|| SpaceError::Io(io::ErrorKind::StorageFull.into())), 2);
+    assert_eq!(tried(|| SpaceError::Io(io::ErrorKind::QuotaExceeded.into())), 2);
+    assert_eq!(tried(|| SpaceError::Io(io::ErrorKind::PermissionDenied.into())), 1);
 }

@@ -3,15 +3,15 @@
 use crate::name::assert_harmless;
 use crate::plan::assert_sound;
 use bigup_client::client::Client;
-use bigup_client::client::observer::Nobody;
-use bigup_client::client::requests::Remote;
-use bigup_client::client::retry::{Patience, WhenFull};
+use bigup_client::client::observer::NoObserver;
+use bigup_client::client::requests::UploadRequests;
+use bigup_client::client::retry::{RetryPolicy, WhenFull};
 use bigup_client::client::server_digests::ids_below;
 use bigup_client::client::tls::Certificates;
 use bigup_client::upload::finish::because;
 use bigup_client::upload::plan_of;
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorAnswer, ListAnswer, SliceAnswer, UploadAnswer};
+use bigup_core::protocol::native::{ErrorResponse, ListResponse, SliceResponse, UploadResponse};
 use bigup_core::protocol::ranges::SliceRanges;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,9 +27,9 @@ pub fn check(data: &[u8]) {
     if let Ok(ranges) = serde_json::from_slice::<SliceRanges>(data) {
         check_ranges(&ranges);
     }
-    if let Ok(answer) = serde_json::from_slice::<UploadAnswer>(data) {
+    if let Ok(answer) = serde_json::from_slice::<UploadResponse>(data) {
         let again = serde_json::to_vec(&answer).expect("an answer can be said");
-        assert_eq!(serde_json::from_slice::<UploadAnswer>(&again).expect("it can be read"), answer);
+        assert_eq!(serde_json::from_slice::<UploadResponse>(&again).expect("it can be read"), answer);
         check_held(&answer);
         check_plan(&answer);
         assert_harmless(&because(&answer));
@@ -37,16 +37,16 @@ pub fn check(data: &[u8]) {
             assert_eq!(answer.file_digest.as_ref().map(|text| text.to_ascii_lowercase()), Some(digest.to_string()));
         }
     }
-    if let Ok(answer) = serde_json::from_slice::<ErrorAnswer>(data) {
+    if let Ok(answer) = serde_json::from_slice::<ErrorResponse>(data) {
         assert!(serde_json::to_vec(&answer).is_ok());
     }
-    if let Ok(answer) = serde_json::from_slice::<SliceAnswer>(data) {
+    if let Ok(answer) = serde_json::from_slice::<SliceResponse>(data) {
         let again = serde_json::to_vec(&answer).expect("an answer can be said");
-        assert_eq!(serde_json::from_slice::<SliceAnswer>(&again).expect("it can be read"), answer);
+        assert_eq!(serde_json::from_slice::<SliceResponse>(&again).expect("it can be read"), answer);
     }
-    if let Ok(answer) = serde_json::from_slice::<ListAnswer>(data) {
+    if let Ok(answer) = serde_json::from_slice::<ListResponse>(data) {
         let again = serde_json::to_vec(&answer).expect("an answer can be said");
-        assert_eq!(serde_json::from_slice::<ListAnswer>(&again).expect("it can be read"), answer);
+        assert_eq!(serde_json::from_slice::<ListResponse>(&again).expect("it can be read"), answer);
     }
 }
 
@@ -73,7 +73,7 @@ fn check_ranges(ranges: &SliceRanges) {
     }
 }
 
-fn check_held(answer: &UploadAnswer) {
+fn check_held(answer: &UploadResponse) {
     let held = answer.held();
     check_ranges(&held);
     assert!(held.is_valid(), "{held:?}");
@@ -88,14 +88,14 @@ fn check_held(answer: &UploadAnswer) {
 }
 
 /// What a client takes for the plan of its file is one, and of its file.
-fn check_plan(answer: &UploadAnswer) {
+fn check_plan(answer: &UploadResponse) {
     let client = Client::new("http://127.0.0.1:1", &Certificates::default(), 1).expect("it is a URL");
-    let patience = Patience::new(0, Duration::ZERO, WhenFull::Stop);
+    let patience = RetryPolicy::new(0, Duration::ZERO, WhenFull::Stop);
     let name = FileName::new("x").expect("it is a name");
     for file_size in [Some(0), Some(25), Some(1 << 40), None] {
-        let remote = Remote {
+        let remote = UploadRequests {
             client: &client,
-            observer: &Nobody,
+            observer: &NoObserver,
             patience: &patience,
             name: &name,
             source: String::new(),

@@ -4,7 +4,7 @@
 use bigup_core::protocol::native::ErrorCode;
 use bigupd::config::Config;
 use bigupd::http::body::{Body, raw_body};
-use bigupd::net::min_rate::Pace;
+use bigupd::net::min_rate::MinRate;
 use bigupd::refusal::Refusal;
 use bytes::Bytes;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn read(pieces: Vec<Bytes>, content_type: &str) -> Result<Vec<u8>, ErrorCode> {
     let content = runtime.block_on(async {
         let mut body = Body::new(raw, Some(content_type), SILENCE).await?;
         let mut content = vec![];
-        let mut pace = Pace::new(&limits);
+        let mut pace = MinRate::new(&limits);
         while let Some(piece) = body.next(&mut pace).await? {
             content.extend(piece);
         }

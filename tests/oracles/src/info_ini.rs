@@ -6,9 +6,9 @@ use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::info_ini::{InfoIni, key};
-use bigup_core::storage::space::Room;
-use bigup_core::storage::spool::{Spool, Upload};
-use bigupd::upkeep::reconcile::Looker;
+use bigup_core::storage::space::DiskSpace;
+use bigup_core::storage::spool::{Spool, UploadRecord};
+use bigupd::upkeep::reconcile::Reconciler;
 use ini::{Ini, ParseOption, Properties};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -46,10 +46,11 @@ pub fn check(data: &[u8]) {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let data = DataDir::create(dir.path()).expect("a data folder can be made");
     std::fs::write(data.info_ini(), before).expect("it can be written");
-    let (info, room) = (InfoIni::new(&data), Room::new(&data, 0));
+    let (info, room) = (InfoIni::new(&data), DiskSpace::new(&data, 0));
     for (begun, name) in (0..).zip(&names) {
         let plan = Plan::new(Some(1), Some(10), Some(7)).expect("these numbers fit");
-        let upload = Upload { begun, last_error: Some(why.to_string()), ..Upload::begin(name.clone(), plan, None) };
+        let upload =
+            UploadRecord { begun, last_error: Some(why.to_string()), ..UploadRecord::begin(name.clone(), plan, None) };
         let is_new = Spool::create(&data, &upload, &room).expect("a spool can be made");
         assert!(is_new, "{name:?}: two names never share a folder");
     }
@@ -66,7 +67,7 @@ pub fn check(data: &[u8]) {
         // By default quotes and escapes mean something to the library.
         all_are_told(&Ini::load_from_str(&told[2]).expect("it can be read"), &names, Some(&why));
     }
-    Looker::new(data.clone()).look(|_| ()).expect("it can be written");
+    Reconciler::new(data.clone()).reconcile(|_| ()).expect("it can be written");
     let text = written(&data.info_ini());
     by_hand_all_are_told(&text, &names);
     let whole = read_verbatim(&text).unwrap_or_else(|why| panic!("{why}: {text}"));
@@ -78,7 +79,7 @@ pub fn check(data: &[u8]) {
             assert!(after.contains(&entry), "{entry:?} is lost in {text}");
         }
     }
-    Looker::new(data.clone()).look(|_| ()).expect("it can be written");
+    Reconciler::new(data.clone()).reconcile(|_| ()).expect("it can be written");
     assert_eq!(written(&data.info_ini()), text, "nothing is new");
     for name in &names {
         info.remove(name).expect("it can be written");

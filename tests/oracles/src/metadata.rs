@@ -3,7 +3,7 @@
 use crate::plan::assert_sound;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::storage::disk::BootId;
-use bigup_core::storage::spool::{Publication, Record, Records, Upload};
+use bigup_core::storage::spool::{Publication, Record, Records, UploadRecord};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -16,10 +16,10 @@ const MANY: u64 = 40;
 /// # Panics
 /// Something is read that was not written, or something that was written is not read.
 pub fn check(data: &[u8]) {
-    match Upload::from_json(data) {
+    match UploadRecord::from_json(data) {
         Ok(upload) => {
             assert_sound(&upload.plan);
-            assert_eq!(Upload::from_json(&upload.to_json()), Ok(upload));
+            assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
         }
         Err(why) => assert!(!why.is_empty()),
     }

@@ -7,9 +7,9 @@ use bigup_client::client::query::Query;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::native::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigupd::admission::access::Access;
-use bigupd::http::native::query::Params;
+use bigupd::http::native::query::QueryParams;
 use bigupd::refusal::Refusal;
-use bigupd::uploads::request::BeginAsk;
+use bigupd::uploads::request::BeginRequest;
 
 /// Checks a query string.
 ///
@@ -18,7 +18,7 @@ use bigupd::uploads::request::BeginAsk;
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     value_survives(text);
-    let Some(params) = told(Params::parse(text, Access::Everything)) else { return };
+    let Some(params) = told(QueryParams::parse(text, Access::Everything)) else { return };
     for name in [param::SLICE_ID, param::SLICE_NUM, param::SLICE_SIZE, param::FILE_SIZE, param::OFFSET, "other"] {
         let number = told(params.number(name));
         assert_eq!(told(params.needed_number(name)), number.flatten());
@@ -66,7 +66,7 @@ fn told<T>(result: Result<T, Refusal>) -> Option<T> {
 /// Any text, put into a query by the client, is what the daemon reads.
 fn value_survives(text: &str) {
     let query = Query::new().with("x", 1).with(param::FILE_NAME, text).with("y", 2);
-    let params = Params::parse(query.as_str(), Access::Everything).expect("the client's queries can be read");
+    let params = QueryParams::parse(query.as_str(), Access::Everything).expect("the client's queries can be read");
     match bigup_core::protocol::name::FileName::new(text) {
         Ok(name) => assert_eq!(params.name_to_push(), Ok(name)),
         Err(why) => assert_eq!(params.name_to_push(), Err(why.into())),
@@ -75,7 +75,7 @@ fn value_survives(text: &str) {
 }
 
 /// What a query asked for, said again by the client, asks for the same.
-fn is_read_back(ask: &BeginAsk) {
+fn is_read_back(ask: &BeginRequest) {
     let query = Query::new()
         .with(param::FILE_NAME, ask.name.as_str())
         .with_known(param::SLICE_NUM, ask.plan.slice_num)
@@ -85,7 +85,7 @@ fn is_read_back(ask: &BeginAsk) {
         .with_known(param::FILE_DIGEST, ask.file_digest)
         .with_switch(param::REPLACE, ask.replace)
         .with_switch(param::RECUT, ask.recut);
-    let again = Params::parse(query.as_str(), Access::Everything).and_then(|params| params.begin());
-    let asked = |ask: &BeginAsk| (ask.name.clone(), ask.plan, ask.source.clone(), ask.file_digest, ask.replace);
+    let again = QueryParams::parse(query.as_str(), Access::Everything).and_then(|params| params.begin());
+    let asked = |ask: &BeginRequest| (ask.name.clone(), ask.plan, ask.source.clone(), ask.file_digest, ask.replace);
     assert_eq!(again.as_ref().map(asked), Ok(asked(ask)));
 }

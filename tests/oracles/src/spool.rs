@@ -17,16 +17,16 @@
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::{MAX_SLICES, Plan};
-use bigup_core::storage::data_dir::{DataDir, Modes};
+use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::disk::BootId;
-use bigup_core::storage::space::Room;
-use bigup_core::storage::spool::{Publication, Record, Records, Spool, Upload};
-use bigup_merger::{Ended, Events, Stop};
+use bigup_core::storage::space::DiskSpace;
+use bigup_core::storage::spool::{Publication, Record, Records, Spool, UploadRecord};
+use bigup_merger::{Events, MergeEnd, Stop};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
-use bigupd::upkeep::reconcile::Looker;
-use bigupd::uploads::request::BeginAsk;
-use bigupd::uploads::{SliceAsk, Uploads};
+use bigupd::upkeep::reconcile::Reconciler;
+use bigupd::uploads::request::BeginRequest;
+use bigupd::uploads::{SliceRequest, Uploads};
 use nix::sys::stat::Mode;
 use std::fs::File;
 use std::io::Write;
@@ -61,7 +61,7 @@ pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.lines();
     let json = lines.next().unwrap_or_default();
-    let upload = Upload::from_json(json.as_bytes()).ok();
+    let upload = UploadRecord::from_json(json.as_bytes()).ok();
     let plain = FileName::new("x").expect("it is a name");
     let name = upload.as_ref().map_or(plain, |upload| upload.file_name.clone());
     if name.as_str().starts_with(NEIGHBOUR) {
@@ -72,7 +72,7 @@ pub fn check(data: &[u8]) {
     let neighbour = FileName::new(NEIGHBOUR).expect("it is a name");
     let plan = Plan::new(Some(1), None, Some(7)).expect("these numbers fit");
     assert!(
-        Spool::create(&data, &Upload::begin(neighbour.clone(), plan, None), &Room::new(&data, 0))
+        Spool::create(&data, &UploadRecord::begin(neighbour.clone(), plan, None), &DiskSpace::new(&data, 0))
             .expect("a spool can be made")
     );
 
@@ -93,7 +93,7 @@ pub fn check(data: &[u8]) {
     // Whatever these answer.
     let _ = uploads.peek(&name, None);
     let _ = uploads.digests(&name, 0, 4095);
-    let _ = Looker::new(data.clone()).look(|_| ());
+    let _ = Reconciler::new(data.clone()).reconcile(|_| ());
     let ini = std::fs::read_to_string(data.info_ini()).expect("info.ini is there");
     assert!(ini.contains("[neighbour]"), "{ini}");
 
@@ -105,11 +105,11 @@ pub fn check(data: &[u8]) {
         data_dir: dir.path().to_owned(),
         file_name: name.clone(),
         idle: Duration::ZERO,
-        events: Events::untold(),
+        events: Events::none(),
         leave_notice: false,
-        modes: Modes::default(),
+        modes: FileModes::default(),
     };
-    if let (Ok(Ended::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
+    if let (Ok(MergeEnd::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published
     {
         assert!(upload.file_digest.is_none_or(|promised| promised == digest), "{digest}, not as promised");
@@ -122,11 +122,11 @@ pub fn check(data: &[u8]) {
 }
 
 /// A client comes back.
-fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
+fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
     let plan = upload.as_ref().map_or(Plan::default(), |upload| upload.plan);
     let plan = Plan::new(plan.slice_num.or(Some(2)), plan.slice_size, plan.file_size).unwrap_or(plan);
     let source = upload.and_then(|upload| upload.source);
-    let ask = BeginAsk {
+    let ask = BeginRequest {
         by: Access::Everything,
         name: name.clone(),
         plan,
@@ -142,7 +142,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<Upload>) {
     let _ = uploads.begin(&ask);
     for slice_id in [0, 1, MAX_SLICES - 1, u64::MAX] {
         let len = plan.slice_size.unwrap_or(10);
-        let _ = uploads.admit(&SliceAsk {
+        let _ = uploads.admit(&SliceRequest {
             by: Access::Everything,
             peer: None,
             name: name.clone(),

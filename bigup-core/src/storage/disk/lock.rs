@@ -1,6 +1,6 @@
 //! Locks on files (flock(2)), that follow a name.
 
-use super::{Context, open_or_create};
+use super::{IoContext, open_or_create};
 use fs2::FileExt;
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};

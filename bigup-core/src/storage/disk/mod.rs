@@ -1,6 +1,6 @@
 //! Small, exact file operations: replacement by rename, syncing, copying, locks that outlive renames.
 //!
-//! Every error says what was being done and to which path ([`Context`]).
+//! Every error says what was being done and to which path ([`IoContext`]).
 
 use crate::protocol::name::printable;
 use nix::dir::Dir;
@@ -31,12 +31,12 @@ pub use written::{check_no_write_failed, notes_failed_writes};
 pub const READ_LEN: usize = 256 << 10;
 
 /// Adds what was being done, and to which path, to an I/O error.
-pub trait Context<T> {
+pub trait IoContext<T> {
     /// `doing` is a phrase like "syncing"; the error's kind stays as it was.
     fn at(self, doing: &str, path: &Path) -> io::Result<T>;
 }
 
-impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
     fn at(self, doing: &str, path: &Path) -> io::Result<T> {
         self.map_err(|error| {
             let error = error.into();
@@ -71,7 +71,7 @@ fn told(kind: io::ErrorKind, text: String, errno: Option<i32>) -> io::Error {
     io::Error::new(kind, Told { text, errno })
 }
 
-/// The system's number of an error (errno(3)), also of one with added [`Context`]. None: it is none of the system's.
+/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. None: it is none of the system's.
 pub fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| error.get_ref()?.downcast_ref::<Told>()?.errno)
 }
@@ -288,53 +288,53 @@ pub fn forget_cached(file: &File, offset: u64, len: u64) {
 /// The file system, and the mount of it, that something is on. Nothing can be renamed or linked from one to another, not
 /// even between two mounts of one file system (rename(2), EXDEV), nor between subvolumes of Btrfs, which are devices too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct MountedFs {
     device: u64,
     /// 0: the kernel does not tell (statx(2), before Linux 5.8).
     mount: u64,
 }
 
-impl Place {
+impl MountedFs {
     /// Where an open file or folder is.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn of(file: &File) -> io::Result<Place> {
+    pub fn of(file: &File) -> io::Result<MountedFs> {
         let wanted = rustix::fs::StatxFlags::MNT_ID;
         let told = match rustix::fs::statx(file, "", rustix::fs::AtFlags::EMPTY_PATH, wanted) {
             // An old kernel, or a sandbox that does not let it through: devices must do.
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => None,
             told => Some(told?).filter(|told| told.stx_mask & wanted.bits() != 0),
         };
-        Ok(Place { device: file.metadata()?.dev(), mount: told.map_or(0, |told| told.stx_mnt_id) })
+        Ok(MountedFs { device: file.metadata()?.dev(), mount: told.map_or(0, |told| told.stx_mnt_id) })
     }
 
     /// Where the folder at `path` is.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn of_folder(path: &Path) -> io::Result<Place> {
-        File::open(path).and_then(|folder| Place::of(&folder)).at("looking at the file system of", path)
+    pub fn of_folder(path: &Path) -> io::Result<MountedFs> {
+        File::open(path).and_then(|folder| MountedFs::of(&folder)).at("looking at the file system of", path)
     }
 }
 
 /// What tells whether a file, or the entries of a folder, changed since they were looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct FileVersion {
     inode: u64,
     len: u64,
     /// When the kernel last noted a change (inode(7), ctime), in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
-impl Seen {
+impl FileVersion {
     /// How `path` stands now; a link itself, not what it leads to. None: there is nothing.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn of(path: &Path) -> io::Result<Option<Seen>> {
+    pub fn of(path: &Path) -> io::Result<Option<FileVersion>> {
         match std::fs::symlink_metadata(path) {
-            Ok(m) => Ok(Some(Seen { inode: m.ino(), len: m.len(), changed: (m.ctime(), m.ctime_nsec()) })),
+            Ok(m) => Ok(Some(FileVersion { inode: m.ino(), len: m.len(), changed: (m.ctime(), m.ctime_nsec()) })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).at("looking at", path),
         }
@@ -436,13 +436,13 @@ mod tests {
     #[test]
     fn what_was_seen_tells_a_change() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Seen::of(&dir.path().join("nothing")).unwrap(), None);
-        let before = Seen::of(dir.path()).unwrap().unwrap();
+        assert_eq!(FileVersion::of(&dir.path().join("nothing")).unwrap(), None);
+        let before = FileVersion::of(dir.path()).unwrap().unwrap();
         assert!(!before.is_older(Duration::from_secs(600)));
         std::thread::sleep(Duration::from_millis(20));
-        assert_eq!(Seen::of(dir.path()).unwrap(), Some(before));
+        assert_eq!(FileVersion::of(dir.path()).unwrap(), Some(before));
         assert!(before.is_older(Duration::from_millis(10)));
         fs::write(dir.path().join("new"), "").unwrap();
-        assert_ne!(Seen::of(dir.path()).unwrap(), Some(before));
+        assert_ne!(FileVersion::of(dir.path()).unwrap(), Some(before));
     }
 }

@@ -11,9 +11,9 @@
 //! time of its last change, and is swept then. Whoever sweeps it writes its line of the audit log first, so a kill between the
 //! two has the line written twice. A kill between steps 1 and 2 has it written of an upload that stayed.
 
-use crate::storage::audit::{Kind, Line};
+use crate::storage::audit::{AuditEvent, AuditLine};
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{self, Context, FileLock};
+use crate::storage::disk::{self, FileLock, IoContext};
 use crate::storage::info_ini::{self, InfoIni};
 use crate::storage::spool::{LockedSpool, MergerLock, delete, take_away};
 use std::io::{self, Write};
@@ -30,21 +30,21 @@ const MAX_MARK: u64 = 64 << 10;
 /// As the system gives them. It is still there unless only the folder could not be synced.
 pub fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::Result<()> {
     let (spool, upload) = (locked.spool(), locked.upload());
-    make_mark(&spool.mark_of(upload.source.as_deref()), &Line::of(Kind::Cancelled, upload, None))?;
+    make_mark(&spool.mark_of(upload.source.as_deref()), &AuditLine::of(AuditEvent::Cancelled, upload, None))?;
     let gone = take_away(spool.path())?;
     disk::sync_dir(&data.tmp())?;
-    info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
+    info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
     delete(&gone);
     Ok(())
 }
 
 /// The line of the audit log that a mark is to leave, for whoever removes the mark. None: it cannot be read.
-pub fn cancelled_upload(mark: &Path) -> Option<Line> {
+pub fn cancelled_upload(mark: &Path) -> Option<AuditLine> {
     serde_json::from_slice(&disk::read_small(mark, MAX_MARK).ok()?).ok()
 }
 
 /// Makes the mark, or makes one that is there already count anew. Its content is for the audit log.
-fn make_mark(mark: &Path, line: &Line) -> io::Result<()> {
+fn make_mark(mark: &Path, line: &AuditLine) -> io::Result<()> {
     // A sweep may be about to remove one that counts no more.
     let lock = FileLock::wait(mark)?;
     let mut file = lock.file();

@@ -14,8 +14,10 @@
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
-use crate::storage::disk::{self, Context, Durability, FileLock};
-use crate::storage::spool::{DIGESTS, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, Upload, delete, take_away};
+use crate::storage::disk::{self, Durability, FileLock, IoContext};
+use crate::storage::spool::{
+    DIGESTS, LockedSpool, MAX_UPLOAD_JSON, Records, UPLOAD_JSON, UploadRecord, delete, take_away,
+};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const TRIALS_JSON: &str = "trials.json";
 
-/// Largest `trials.json` that is read, in bytes: what is written of an error is far less.
+/// Largest `attempts.json` that is read, in bytes: what is written of an error is far less.
 const MAX_TRIALS_JSON: u64 = 64 << 10;
 
 /// Folder of the notices whose trials are used up, in `completed/`.
@@ -62,7 +64,7 @@ fn tidy(path: &Path) {
 
 /// The place of one notice; it need not exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Notice {
+pub struct CompletionRecord {
     id: String,
     path: PathBuf,
 }
@@ -82,7 +84,7 @@ pub struct Completion {
 
 /// How often a hook failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trials {
+pub struct Attempts {
     /// How often.
     pub failed: u32,
     /// Not to be tried before this time, in milliseconds since 1970.
@@ -91,30 +93,30 @@ pub struct Trials {
     pub why: String,
 }
 
-impl Notice {
+impl CompletionRecord {
     /// All notices of a data folder, in the order in which the files were finished.
     ///
     /// # Errors
     /// `completed/` cannot be read. Where there is none, there are no notices.
-    pub fn all(data: &DataDir) -> io::Result<Vec<Notice>> {
+    pub fn all(data: &DataDir) -> io::Result<Vec<CompletionRecord>> {
         let completed = data.completed();
         let entries = match std::fs::read_dir(&completed) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(vec![]),
             entries => entries.at("listing", &completed)?,
         };
-        let mut notices = vec![];
+        let mut found = vec![];
         for entry in entries {
             let entry = entry.at("listing", &completed)?;
             let is_dir = entry.file_type().is_ok_and(|found| found.is_dir());
             match entry.file_name().into_string() {
                 Ok(id) if is_dir && !id.starts_with('.') && id != FAILED => {
-                    notices.push(Notice { id, path: entry.path() });
+                    found.push(CompletionRecord { id, path: entry.path() });
                 }
                 _ => {}
             }
         }
-        notices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        Ok(notices)
+        found.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
     }
 
     /// Its folder's name.
@@ -139,14 +141,14 @@ impl Notice {
         }
     }
 
-    fn upload(&self) -> io::Result<Upload> {
+    fn upload(&self) -> io::Result<UploadRecord> {
         let path = self.path.join(UPLOAD_JSON);
-        let upload = Upload::from_json(&disk::read_small(&path, MAX_UPLOAD_JSON)?);
+        let upload = UploadRecord::from_json(&disk::read_small(&path, MAX_UPLOAD_JSON)?);
         upload.map_err(|e| io::Error::new(ErrorKind::InvalidData, e)).at("reading", &path)
     }
 
     /// How often its hook failed. What cannot be read counts as never: it is tried once more than it need be.
-    pub fn trials(&self) -> Trials {
+    pub fn attempts(&self) -> Attempts {
         let read = disk::read_small(&self.path.join(TRIALS_JSON), MAX_TRIALS_JSON).ok();
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
@@ -155,12 +157,12 @@ impl Notice {
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn try_lock(&self) -> io::Result<Option<LockedNotice>> {
+    pub fn try_lock(&self) -> io::Result<Option<LockedCompletionRecord>> {
         match FileLock::try_now(&self.path.join(DIGESTS)) {
             Ok(Some(lock)) => {
                 // A process that left it may not have come to that.
                 tidy(&self.path);
-                Ok(Some(LockedNotice { notice: self.clone(), lock }))
+                Ok(Some(LockedCompletionRecord { record: self.clone(), lock }))
             }
             Ok(None) => Ok(None),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -170,15 +172,15 @@ impl Notice {
 }
 
 /// A notice under its lock.
-pub struct LockedNotice {
-    notice: Notice,
+pub struct LockedCompletionRecord {
+    record: CompletionRecord,
     lock: FileLock,
 }
 
-impl LockedNotice {
+impl LockedCompletionRecord {
     /// Its place.
-    pub fn notice(&self) -> &Notice {
-        &self.notice
+    pub fn record(&self) -> &CompletionRecord {
+        &self.record
     }
 
     /// What it tells.
@@ -186,8 +188,8 @@ impl LockedNotice {
     /// # Errors
     /// It cannot be read.
     pub fn completion(&self) -> io::Result<Completion> {
-        let upload = self.notice.upload()?;
-        let publication = Records(self.lock.file()).publication().at("reading the digest in", &self.notice.path)?;
+        let upload = self.record.upload()?;
+        let publication = Records(self.lock.file()).publication().at("reading the digest in", &self.record.path)?;
         Ok(Completion {
             file_name: upload.file_name,
             size: upload.plan.file_size,
@@ -200,9 +202,9 @@ impl LockedNotice {
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn note(&self, trials: &Trials) -> io::Result<()> {
-        let bytes = serde_json::to_vec(trials).expect("strings and numbers always serialise");
-        disk::replace_file(&self.notice.path, TRIALS_JSON, &bytes, Durability::Process)
+    pub fn note(&self, attempts: &Attempts) -> io::Result<()> {
+        let bytes = serde_json::to_vec(attempts).expect("strings and numbers always serialise");
+        disk::replace_file(&self.record.path, TRIALS_JSON, &bytes, Durability::Process)
     }
 
     /// Removes it: the hook has succeeded. It goes from sight by one rename; a kill after it leaves a hidden folder.
@@ -210,7 +212,7 @@ impl LockedNotice {
     /// # Errors
     /// As the system gives them; it is still there then.
     pub fn remove(self) -> io::Result<()> {
-        take_away(&self.notice.path).map(|gone| delete(&gone))
+        take_away(&self.record.path).map(|gone| delete(&gone))
     }
 
     /// Moves it to `completed/failed/`, with why. Who moves it back has it tried again as often as at first.
@@ -218,11 +220,11 @@ impl LockedNotice {
     /// # Errors
     /// As the system gives them; it is where it was.
     pub fn give_up(self, why: &str) -> io::Result<()> {
-        let path = &self.notice.path;
+        let path = &self.record.path;
         let failed = path.with_file_name(FAILED);
         data_dir::create_folder(&failed)?;
-        self.note(&Trials { failed: 0, again: 0, why: why.to_owned() })?;
-        std::fs::rename(path, failed.join(&self.notice.id)).at("setting aside", path)
+        self.note(&Attempts { failed: 0, again: 0, why: why.to_owned() })?;
+        std::fs::rename(path, failed.join(&self.record.id)).at("setting aside", path)
     }
 }
 
@@ -232,7 +234,7 @@ mod tests {
     use crate::protocol::digest::{DigestKind, SliceDigest, of_bytes};
     use crate::protocol::plan::Plan;
     use crate::storage::finish::publish::{Outcome, publish};
-    use crate::storage::space::Room;
+    use crate::storage::space::DiskSpace;
     use crate::storage::spool::{Publication, Spool};
     use crate::storage::store::Store;
     use std::fs;
@@ -247,19 +249,19 @@ mod tests {
     impl Fixture {
         fn new() -> Fixture {
             let dir = tempfile::tempdir().unwrap();
-            let data = DataDir::create(dir.path()).unwrap().leaving_notices().unwrap();
+            let data = DataDir::create(dir.path()).unwrap().recording_completions().unwrap();
             Fixture { dir, data }
         }
 
         /// Begins an upload whose only slice is `text`.
         fn begin(&self, name: &str, text: &str) -> Spool {
             let plan = Plan::new(Some(1), None, Some(text.len() as u64)).unwrap();
-            let upload = Upload::begin(FileName::new(name).unwrap(), plan, Some("s".to_owned()));
-            let upload = Upload { token: Some("t".to_owned()), ..upload };
-            assert!(Spool::create(&self.data, &upload, &Room::new(&self.data, 0)).unwrap());
+            let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, Some("s".to_owned()));
+            let upload = UploadRecord { token: Some("t".to_owned()), ..upload };
+            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
             let spool = Spool::of(&self.data, &upload.file_name);
             let mut locked = spool.lock().unwrap().unwrap();
-            let mut arrival = locked.arrival(0, text.len() as u64, &plan, &Room::new(&self.data, 0)).unwrap();
+            let mut arrival = locked.arrival(0, text.len() as u64, &plan, &DiskSpace::new(&self.data, 0)).unwrap();
             arrival.file().write_all(text.as_bytes()).unwrap();
             let hash = SliceDigest { kind: DigestKind::Hash, digest: of_bytes(text.as_bytes()) };
             locked.commit(&mut arrival, text.len() as u64, Some("s"), &[hash]).unwrap();
@@ -271,10 +273,10 @@ mod tests {
             publish(&self.data, spool, &lock, None).unwrap()
         }
 
-        fn only(&self) -> Notice {
-            let mut notices = Notice::all(&self.data).unwrap();
-            assert_eq!(notices.len(), 1);
-            notices.remove(0)
+        fn only(&self) -> CompletionRecord {
+            let mut found = CompletionRecord::all(&self.data).unwrap();
+            assert_eq!(found.len(), 1);
+            found.remove(0)
         }
     }
 
@@ -285,10 +287,10 @@ mod tests {
         fs::write(spool.path().join("0.x.part"), "left").unwrap();
         assert_eq!(f.publish(&spool), Outcome::Published(of_bytes(b"text")));
         assert!(!spool.path().exists());
-        let notice = f.only();
-        assert_eq!(fs::read_dir(notice.path()).unwrap().count(), 2, "what is left of the spool is gone");
-        assert_eq!(notice.file_name().unwrap().unwrap().as_str(), "a/b");
-        let locked = notice.try_lock().unwrap().unwrap();
+        let record = f.only();
+        assert_eq!(fs::read_dir(record.path()).unwrap().count(), 2, "what is left of the spool is gone");
+        assert_eq!(record.file_name().unwrap().unwrap().as_str(), "a/b");
+        let locked = record.try_lock().unwrap().unwrap();
         let expected = Completion {
             file_name: FileName::new("a/b").unwrap(),
             size: Some(4),
@@ -296,9 +298,9 @@ mod tests {
             token: Some("t".to_owned()),
         };
         assert_eq!(locked.completion().unwrap(), expected);
-        assert!(notice.try_lock().unwrap().is_none(), "one at a time");
+        assert!(record.try_lock().unwrap().is_none(), "one at a time");
         locked.remove().unwrap();
-        assert!(notice.try_lock().unwrap().is_none() && notice.file_name().unwrap().is_none());
+        assert!(record.try_lock().unwrap().is_none() && record.file_name().unwrap().is_none());
         assert_eq!(fs::read_dir(f.data.completed()).unwrap().count(), 0);
     }
 
@@ -330,30 +332,30 @@ mod tests {
         let f = Fixture::new();
         let names = ["z", "a", "m"];
         names.iter().for_each(|name| drop(f.publish(&f.begin(name, name))));
-        let told = Notice::all(&f.data).unwrap();
+        let told = CompletionRecord::all(&f.data).unwrap();
         let told: Vec<String> =
-            told.iter().map(|notice| notice.file_name().unwrap().unwrap().as_str().to_owned()).collect();
+            told.iter().map(|record| record.file_name().unwrap().unwrap().as_str().to_owned()).collect();
         assert_eq!(told, names);
         fs::write(f.data.completed().join("file"), "").unwrap();
         fs::create_dir(f.data.completed().join(".gone-1")).unwrap();
-        assert_eq!(Notice::all(&f.data).unwrap().len(), 3);
+        assert_eq!(CompletionRecord::all(&f.data).unwrap().len(), 3);
     }
 
     #[test]
     fn trials_are_kept_and_begin_anew_for_what_is_moved_back() {
         let f = Fixture::new();
         f.publish(&f.begin("x", "text"));
-        let notice = f.only();
-        assert_eq!(notice.trials(), Trials::default());
-        let trials = Trials { failed: 3, again: 5, why: "exit code 1".to_owned() };
-        let locked = notice.try_lock().unwrap().unwrap();
-        locked.note(&trials).unwrap();
-        assert_eq!(notice.trials(), trials);
+        let record = f.only();
+        assert_eq!(record.attempts(), Attempts::default());
+        let attempts = Attempts { failed: 3, again: 5, why: "exit code 1".to_owned() };
+        let locked = record.try_lock().unwrap().unwrap();
+        locked.note(&attempts).unwrap();
+        assert_eq!(record.attempts(), attempts);
         locked.give_up("it never worked").unwrap();
-        assert!(Notice::all(&f.data).unwrap().is_empty());
-        let failed = f.dir.path().join("completed/failed").join(notice.id());
-        fs::rename(failed, notice.path()).unwrap();
-        assert_eq!(f.only().trials(), Trials { failed: 0, again: 0, why: "it never worked".to_owned() });
+        assert!(CompletionRecord::all(&f.data).unwrap().is_empty());
+        let failed = f.dir.path().join("completed/failed").join(record.id());
+        fs::rename(failed, record.path()).unwrap();
+        assert_eq!(f.only().attempts(), Attempts { failed: 0, again: 0, why: "it never worked".to_owned() });
         assert!(f.only().try_lock().unwrap().unwrap().completion().is_ok());
     }
 
@@ -361,11 +363,11 @@ mod tests {
     fn what_cannot_be_read_is_no_name_and_no_trial() {
         let f = Fixture::new();
         f.publish(&f.begin("x", "text"));
-        let notice = f.only();
-        fs::write(notice.path().join(UPLOAD_JSON), "{").unwrap();
-        fs::write(notice.path().join(TRIALS_JSON), "{").unwrap();
-        assert!(notice.file_name().unwrap_err().to_string().contains("upload.json"));
-        assert_eq!(notice.trials(), Trials::default());
+        let record = f.only();
+        fs::write(record.path().join(UPLOAD_JSON), "{").unwrap();
+        fs::write(record.path().join(TRIALS_JSON), "{").unwrap();
+        assert!(record.file_name().unwrap_err().to_string().contains("upload.json"));
+        assert_eq!(record.attempts(), Attempts::default());
     }
 
     #[test]
@@ -373,6 +375,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let f = Fixture { data: DataDir::create(dir.path()).unwrap(), dir };
         f.publish(&f.begin("x", "text"));
-        assert!(!f.data.completed().exists() && Notice::all(&f.data).unwrap().is_empty());
+        assert!(!f.data.completed().exists() && CompletionRecord::all(&f.data).unwrap().is_empty());
     }
 }

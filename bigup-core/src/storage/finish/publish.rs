@@ -27,14 +27,15 @@ use crate::protocol::name::FileName;
 use crate::protocol::plan::Plan;
 use crate::storage::audit;
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{self, BootId, Context, Seen};
+use crate::storage::disk::{self, BootId, FileVersion, IoContext};
 use crate::storage::finish::completion;
 use crate::storage::info_ini::{self, InfoIni};
 use crate::storage::space;
 use crate::storage::spool::{
-    LockedSpool, MergerLock, Publication, Record, Records, Spool, Upload, hash_range, is_as_it_came, slice_is_right,
+    LockedSpool, MergerLock, Publication, Record, Records, Spool, UploadRecord, hash_range, is_as_it_came,
+    slice_is_right,
 };
-use crate::storage::store::{self, Claim, Entry, Finished, Opened, Stamp, Store, StoreError};
+use crate::storage::store::{self, DigestState, Entry, FinishedFile, OpenEntry, Store, StoreError, StoredDigest};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -115,7 +116,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
 fn give_name(
     data: &DataDir,
     spool: &Spool,
-    upload: &Upload,
+    upload: &UploadRecord,
     merged: &File,
     digest: Digest,
     leaves: Option<&Leaves>,
@@ -128,19 +129,19 @@ fn give_name(
         InTheWay::TheSameFile => {
             // Whoever put it there may not be done with that.
             sync_entry(data, &upload.file_name)?;
-            info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
+            info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
             if data.leaves_notices() {
                 // A notice tells the digest by it.
                 record(&locked, merged, &merged_path, digest)?;
             }
-            end(data, locked, digest, audit::Kind::Finished)?;
+            end(data, locked, digest, audit::AuditEvent::Finished)?;
             return Ok(Some(Outcome::Published(digest)));
         }
         InTheWay::Unread => return Ok(None),
         InTheWay::Other(what) => return block(&mut locked, what).map(Some),
     }
     space::give_back_rest(merged).at("cutting", &merged_path)?;
-    store::stamp(merged, &merged_path, &Stamp { digest, source: upload.source.clone() })?;
+    store::stored_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone() })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(merged, &merged_path, slice_size, leaves);
     }
@@ -154,13 +155,13 @@ fn give_name(
         Err(StoreError::InTheWay(what)) => return block(&mut locked, what).map(Some),
         Err(StoreError::Io(e)) => return Err(e),
     }
-    info_ini::tolerate(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
+    info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
     end(data, locked, digest, kind_of(replaces))?;
     Ok(Some(Outcome::Published(digest)))
 }
 
-fn kind_of(replaces: bool) -> audit::Kind {
-    if replaces { audit::Kind::Replaced } else { audit::Kind::Finished }
+fn kind_of(replaces: bool) -> audit::AuditEvent {
+    if replaces { audit::AuditEvent::Replaced } else { audit::AuditEvent::Finished }
 }
 
 /// Writes down, for good, that the merged file, of this digest, is about to become the finished one.
@@ -171,9 +172,9 @@ fn record(locked: &LockedSpool, merged: &File, merged_path: &Path, digest: Diges
 }
 
 /// The spool of a finished file, of this digest, goes; its source may ask for it a while longer.
-fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::Kind) -> io::Result<()> {
+fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::AuditEvent) -> io::Result<()> {
     let upload = locked.upload();
-    audit::Line::of(kind, upload, Some(digest)).log();
+    audit::AuditLine::of(kind, upload, Some(digest)).log();
     if let (Some(source), Some(size)) = (&upload.source, upload.plan.file_size) {
         Spool::of(data, &upload.file_name).mark_finished(source, digest, size);
     }
@@ -195,7 +196,7 @@ fn must_be_checked(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
 ///
 /// # Errors
 /// The records cannot be read.
-pub fn must_be_hashed(upload: &Upload, records: &Records<'_>) -> io::Result<bool> {
+pub fn must_be_hashed(upload: &UploadRecord, records: &Records<'_>) -> io::Result<bool> {
     Ok(match upload.plan.slice_num {
         _ if upload.taken_over => false,
         None | Some(0) => false,
@@ -228,7 +229,7 @@ fn moved_already(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Res
 /// The finished file, opened, if it is still the one of this publication.
 fn finished(data: &DataDir, locked: &LockedSpool, publication: Publication) -> io::Result<Option<File>> {
     let (store, name) = (Store::new(data), &locked.upload().file_name);
-    let Opened::File(file) = store.open(name)? else { return Ok(None) };
+    let OpenEntry::File(file) = store.open(name)? else { return Ok(None) };
     let inode = file.metadata().at("looking at", &store.path_of(name))?.ino();
     Ok((inode == publication.inode).then_some(file))
 }
@@ -258,15 +259,15 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
     sync_entry(data, name)?;
     if let Some(file) = finished(data, locked, publication)? {
         let path = store.path_of(name);
-        let known = store::claim(&file, &file.metadata().at("looking at", &path)?)?;
+        let known = store::digest_state(&file, &file.metadata().at("looking at", &path)?)?;
         // Room that was reserved under the name in the spool, after both names came back, changed its times.
-        if matches!(known, Claim::Changed { .. }) && hash_whole(&file)? == publication.digest {
+        if matches!(known, DigestState::Stale { .. }) && hash_whole(&file)? == publication.digest {
             let source = locked.upload().source.clone();
-            store::stamp(&file, &path, &Stamp { digest: publication.digest, source })?;
+            store::stored_digest(&file, &path, &StoredDigest { digest: publication.digest, source })?;
             file.sync_all().at("syncing", &path)?;
         }
     }
-    info_ini::tolerate(name, InfoIni::new(data).remove(name));
+    info_ini::log_failure(name, InfoIni::new(data).remove(name));
     Ok(())
 }
 
@@ -327,7 +328,7 @@ fn learn_size(spool: &Spool, locked: &mut LockedSpool) -> io::Result<Option<Stri
     let path = spool.merged_path();
     let len = std::fs::metadata(&path).at("looking at", &path)?.len();
     match Plan::new(None, None, Some(len)).and_then(|size| plan.bind(&size)) {
-        Ok(plan) => locked.save(Upload { plan, ..locked.upload().clone() }).map(|()| None),
+        Ok(plan) => locked.save(UploadRecord { plan, ..locked.upload().clone() }).map(|()| None),
         Err(why) => Ok(Some(format!("{why}; push it anew under another name"))),
     }
 }
@@ -342,33 +343,40 @@ enum InTheWay {
 
 /// Reads a finished file of this name that may have the same content and does not tell, which would be in the way. It takes
 /// its time, so nobody may wait for a lock meanwhile.
-fn read_what_is_there(data: &DataDir, upload: &Upload) -> io::Result<Option<(Seen, Stamp)>> {
+fn read_what_is_there(data: &DataDir, upload: &UploadRecord) -> io::Result<Option<(FileVersion, StoredDigest)>> {
     let store = Store::new(data);
     match store.lookup(&upload.file_name)? {
         Entry::File(found) if !upload.replace && may_be_the_same(upload, &found) => {}
         _ => return Ok(None),
     }
-    let Entry::File(Finished { stamp: Some(stamp), .. }) = store.confirm(&upload.file_name)? else { return Ok(None) };
-    Ok(Seen::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stamp)))
+    let Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) = store.confirm(&upload.file_name)? else {
+        return Ok(None);
+    };
+    Ok(FileVersion::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stored_digest)))
 }
 
 /// Whether a finished file has the size of the upload and does not tell its content.
-fn may_be_the_same(upload: &Upload, found: &Finished) -> bool {
-    found.stamp.is_none() && Some(found.size) == upload.plan.file_size
+fn may_be_the_same(upload: &UploadRecord, found: &FinishedFile) -> bool {
+    found.stored_digest.is_none() && Some(found.size) == upload.plan.file_size
 }
 
 /// What is in the way of an upload, of this digest; `read` is what was read of it.
-fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest, read: Option<&(Seen, Stamp)>) -> io::Result<InTheWay> {
+fn in_the_way(
+    data: &DataDir,
+    upload: &UploadRecord,
+    digest: Digest,
+    read: Option<&(FileVersion, StoredDigest)>,
+) -> io::Result<InTheWay> {
     let mut entry = Store::new(data).lookup(&upload.file_name)?;
     if let (Entry::File(found), Some(read)) = (&mut entry, read)
-        && found.stamp.is_none()
-        && Seen::of(&Store::new(data).path_of(&upload.file_name))? == Some(read.0)
+        && found.stored_digest.is_none()
+        && FileVersion::of(&Store::new(data).path_of(&upload.file_name))? == Some(read.0)
     {
-        found.stamp = Some(read.1.clone());
+        found.stored_digest = Some(read.1.clone());
     }
     Ok(match entry {
         Entry::Nothing => InTheWay::Nothing,
-        Entry::File(found) if found.stamp.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
+        Entry::File(found) if found.stored_digest.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
         Entry::File(_) if upload.replace => InTheWay::Nothing,
         Entry::File(found) if may_be_the_same(upload, &found) => InTheWay::Unread,
         Entry::File(_) => InTheWay::Other(exists(upload)),
@@ -376,7 +384,7 @@ fn in_the_way(data: &DataDir, upload: &Upload, digest: Digest, read: Option<&(Se
     })
 }
 
-fn exists(upload: &Upload) -> String {
+fn exists(upload: &UploadRecord) -> String {
     format!("{} exists with other content; push with --replace to replace it", upload.file_name)
 }
 
@@ -386,21 +394,27 @@ fn block(locked: &mut LockedSpool, why: String) -> io::Result<Outcome> {
 }
 
 /// Blocks `upload`, which may be another one than before, in one step.
-fn block_as(locked: &mut LockedSpool, upload: Upload, why: String) -> io::Result<Outcome> {
+fn block_as(locked: &mut LockedSpool, upload: UploadRecord, why: String) -> io::Result<Outcome> {
     locked.records().set_publication(None)?;
-    locked.save(Upload { blocked: Some(why.clone()), ..upload })?;
+    locked.save(UploadRecord { blocked: Some(why.clone()), ..upload })?;
     Ok(Outcome::Blocked(why))
 }
 
 /// The whole file is not what a client promised. In an upload that was taken over the records may be what is wrong:
 /// they are written anew from what the merged file really holds, so that the next comparison finds the differing slices.
-fn refuse_content(spool: &Spool, upload: &Upload, merged: &File, is: Digest, promised: Digest) -> io::Result<Outcome> {
+fn refuse_content(
+    spool: &Spool,
+    upload: &UploadRecord,
+    merged: &File,
+    is: Digest,
+    promised: Digest,
+) -> io::Result<Outcome> {
     if upload.taken_over && !record_anew(spool, upload, merged)? {
         return Ok(Outcome::NotYet);
     }
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
     // Whoever pushes it again compares what is held, sends what differs, and promises anew.
-    let upload = Upload { taken_over: true, file_digest: None, ..upload.clone() };
+    let upload = UploadRecord { taken_over: true, file_digest: None, ..upload.clone() };
     let why = format!("the whole file has the digest {is}, not {promised} as promised; push it again");
     block_as(&mut locked, upload, why)
 }
@@ -408,7 +422,7 @@ fn refuse_content(spool: &Spool, upload: &Upload, merged: &File, is: Digest, pro
 /// Records of each slice what the merged file has in its place. Reading takes its time, so each is recorded under a lock of
 /// its own; a kill leaves some of them recorded, which is as true. False: the upload changed meanwhile, or was cut where the
 /// disk cannot give it back.
-fn record_anew(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<bool> {
+fn record_anew(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<bool> {
     let plan = upload.plan;
     for slice_id in 0..plan.slice_num.unwrap_or(0) {
         let (offset, len) = extent(&plan, slice_id);
@@ -424,7 +438,7 @@ fn record_anew(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<bool
 }
 
 /// The spool under its lock, if the upload is what it was, and complete.
-fn lock_unchanged(spool: &Spool, upload: &Upload) -> io::Result<Option<LockedSpool>> {
+fn lock_unchanged(spool: &Spool, upload: &UploadRecord) -> io::Result<Option<LockedSpool>> {
     let Some(locked) = spool.lock()? else { return Ok(None) };
     Ok(if locked.upload() == upload && is_complete(&locked)? { Some(locked) } else { None })
 }
@@ -445,7 +459,7 @@ pub fn damaged_since_merged(slice_id: u64) -> io::Error {
 
 /// The digest of the complete merged file, from the digests of its slices where these are enough, and of its leaves where
 /// slices are subtrees; or the slice that is not what its record says, or that the disk cannot give back, if one was read.
-fn digest_of(spool: &Spool, upload: &Upload, merged: &File) -> io::Result<Result<(Digest, Option<Leaves>), u64>> {
+fn digest_of(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<Result<(Digest, Option<Leaves>), u64>> {
     let digests = spool.open_digests()?;
     let records = Records(&digests);
     let slice_num = upload.plan.slice_num.unwrap_or(0);

@@ -15,9 +15,9 @@
 
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
-use crate::storage::disk::Context;
-use crate::storage::space::{self, Room, RoomError};
-use crate::storage::store::{self, Stamp, Store, StoreError};
+use crate::storage::disk::IoContext;
+use crate::storage::space::{self, DiskSpace, SpaceError};
+use crate::storage::store::{self, Store, StoreError, StoredDigest};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
@@ -27,28 +27,28 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// A file without a name. It is gone once this is dropped, unless it was published.
-pub struct Draft {
+pub struct UnnamedFile {
     file: File,
     /// The folder on whose file system it is, for messages.
     tmp: PathBuf,
 }
 
-impl Draft {
+impl UnnamedFile {
     /// A file of `len` bytes that are about to come, with room for all of them. None: the file system has no such files.
     ///
     /// # Errors
     /// There is no room, or as the system gives them.
-    pub fn new(data: &DataDir, len: u64, room: &Room) -> Result<Option<Draft>, RoomError> {
+    pub fn new(data: &DataDir, len: u64, space: &DiskSpace) -> Result<Option<UnnamedFile>, SpaceError> {
         if !can_be_linked() {
             return Ok(None);
         }
         let tmp = data.tmp();
         data_dir::check_folder(&tmp)?;
-        let taking = room.lock()?;
-        taking.look(len, 0)?;
+        let taking = space.lock()?;
+        taking.check(len, 0)?;
         let Some(file) = create(&tmp)? else { return Ok(None) };
         space::reserve(&file, 0, len).at("reserving room in", &tmp)?;
-        Ok(Some(Draft { file, tmp }))
+        Ok(Some(UnnamedFile { file, tmp }))
     }
 
     /// Where its bytes go.
@@ -61,8 +61,8 @@ impl Draft {
     /// # Errors
     /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in
     /// this way. Else as the system gives them; then the file is not there, or was not told to anybody.
-    pub fn publish(self, data: &DataDir, name: &FileName, stamp: &Stamp) -> Result<(), StoreError> {
-        store::stamp(&self.file, &self.tmp, stamp)?;
+    pub fn publish(self, data: &DataDir, name: &FileName, stored_digest: &StoredDigest) -> Result<(), StoreError> {
+        store::stored_digest(&self.file, &self.tmp, stored_digest)?;
         Store::new(data).give_permissions(&self.file, name)?;
         // A sync that failed has nothing to be tried again with: the file goes.
         self.file.sync_all().at("syncing what arrived in", &self.tmp)?;
@@ -104,42 +104,43 @@ mod tests {
         FileName::new(text).unwrap()
     }
 
-    fn draft(data: &DataDir, text: &str) -> (Draft, Stamp) {
-        let draft =
-            Draft::new(data, text.len() as u64, &Room::new(data, 0)).unwrap().expect("tests run where it works");
-        draft.file().write_all(text.as_bytes()).unwrap();
-        (draft, Stamp { digest: of_bytes(text.as_bytes()), source: Some("s".to_owned()) })
+    fn unnamed(data: &DataDir, text: &str) -> (UnnamedFile, StoredDigest) {
+        let unnamed = UnnamedFile::new(data, text.len() as u64, &DiskSpace::new(data, 0))
+            .unwrap()
+            .expect("tests run where it works");
+        unnamed.file().write_all(text.as_bytes()).unwrap();
+        (unnamed, StoredDigest { digest: of_bytes(text.as_bytes()), source: Some("s".to_owned()) })
     }
 
     #[test]
     fn a_draft_becomes_a_finished_file_with_its_stamp() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
-        let (draft, stamp) = draft(&data, "text");
+        let (unnamed, stored_digest) = unnamed(&data, "text");
         assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0, "it has no name");
-        draft.publish(&data, &name("a/b/c"), &stamp).unwrap();
+        unnamed.publish(&data, &name("a/b/c"), &stored_digest).unwrap();
         assert_eq!(fs::read_to_string(data.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = Store::new(&data).lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
-        assert_eq!((found.size, found.stamp), (4, Some(stamp)));
+        assert_eq!((found.size, found.stored_digest), (4, Some(stored_digest)));
     }
 
     #[test]
     fn a_draft_takes_nobodys_name() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
-        let (first, stamp) = draft(&data, "one");
-        first.publish(&data, &name("x"), &stamp).unwrap();
+        let (first, stored_digest) = unnamed(&data, "one");
+        first.publish(&data, &name("x"), &stored_digest).unwrap();
         std::os::unix::fs::symlink("nowhere", data.files().join("link")).unwrap();
         fs::create_dir(data.files().join("folder")).unwrap();
         fs::write(data.files().join("folder/file"), "").unwrap();
         for taken in ["x", "link", "folder"] {
-            let (second, stamp) = draft(&data, "two");
-            let refused = second.publish(&data, &name(taken), &stamp);
+            let (second, stored_digest) = unnamed(&data, "two");
+            let refused = second.publish(&data, &name(taken), &stored_digest);
             assert!(matches!(refused, Err(StoreError::Exists)), "{taken}: {refused:?}");
         }
         for inner in ["x/y", "link/y"] {
-            let (second, stamp) = draft(&data, "two");
-            let refused = second.publish(&data, &name(inner), &stamp);
+            let (second, stored_digest) = unnamed(&data, "two");
+            let refused = second.publish(&data, &name(inner), &stored_digest);
             assert!(matches!(refused, Err(StoreError::InTheWay(_))), "{inner}: {refused:?}");
         }
         assert_eq!(fs::read_to_string(data.files().join("x")).unwrap(), "one");
@@ -150,7 +151,7 @@ mod tests {
     fn a_draft_needs_room() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
-        let refused = Draft::new(&data, 10, &Room::new(&data, u64::MAX / 2));
-        assert!(matches!(refused, Err(RoomError::Full { needed: 10, .. })));
+        let refused = UnnamedFile::new(&data, 10, &DiskSpace::new(&data, u64::MAX / 2));
+        assert!(matches!(refused, Err(SpaceError::Full { needed: 10, .. })));
     }
 }

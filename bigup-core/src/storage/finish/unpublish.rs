@@ -14,11 +14,11 @@ use crate::protocol::digest::{self, SliceHasher};
 use crate::protocol::name::FileName;
 use crate::protocol::plan::Plan;
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{self, Context, Copier, FileLock};
+use crate::storage::disk::{self, Copier, FileLock, IoContext};
 use crate::storage::info_ini::InfoIni;
-use crate::storage::space::{Room, RoomError};
-use crate::storage::spool::{MAKING, Spool, Upload, hash_range};
-use crate::storage::store::{Stamp, Store, StoreError};
+use crate::storage::space::{DiskSpace, SpaceError};
+use crate::storage::spool::{MAKING, Spool, UploadRecord, hash_range};
+use crate::storage::store::{Store, StoreError, StoredDigest};
 use std::fs::File;
 
 /// What came of it.
@@ -40,34 +40,34 @@ pub struct Damaged<'a> {
     /// It, opened.
     pub file: &'a File,
     /// What it must be.
-    pub stamp: &'a Stamp,
+    pub stored_digest: &'a StoredDigest,
     /// Bytes that it must have.
     pub size: u64,
     /// Size of the slices that it came in, in bytes. None: not known.
     pub slice_size: Option<u64>,
 }
 
-/// Takes back a damaged finished file. It is moved into `aside`, and copied where `room` has some.
+/// Takes back a damaged finished file. It is moved into `aside`, and copied where `space` has some.
 ///
 /// # Errors
 /// It could not be moved; it is where it was.
 pub fn unpublish(
     data: &DataDir,
     aside: &DataDir,
-    room: &Room,
+    space: &DiskSpace,
     damaged: &Damaged<'_>,
 ) -> Result<Unpublished, StoreError> {
-    let Damaged { name, file, stamp, size, slice_size } = *damaged;
+    let Damaged { name, file, stored_digest, size, slice_size } = *damaged;
     if !Store::new(data).set_aside(name, file, &Store::new(aside))? {
         return Ok(Unpublished::Replaced);
     }
     let whole = |why: &str| Ok(Unpublished::Whole(why.to_owned()));
-    let Some(source) = &stamp.source else { return whole("its client named no source") };
+    let Some(source) = &stored_digest.source else { return whole("its client named no source") };
     let Some(plan) = slice_size.and_then(|slice_size| Plan::new(None, Some(slice_size), Some(size)).ok()) else {
         return whole("the digests of its parts are not known");
     };
-    let upload = Upload { taken_over: true, ..Upload::begin(name.clone(), plan, Some(source.clone())) };
-    match become_upload(data, room, &upload, file) {
+    let upload = UploadRecord { taken_over: true, ..UploadRecord::begin(name.clone(), plan, Some(source.clone())) };
+    match become_upload(data, space, &upload, file) {
         Ok(true) => Ok(Unpublished::Slices),
         Ok(false) => whole("a push of it has begun meanwhile"),
         Err(e) => whole(&e.to_string()),
@@ -75,7 +75,7 @@ pub fn unpublish(
 }
 
 /// Creates `upload` with a copy of `file` merged. False: there is one already.
-fn become_upload(data: &DataDir, room: &Room, upload: &Upload, file: &File) -> Result<bool, RoomError> {
+fn become_upload(data: &DataDir, space: &DiskSpace, upload: &UploadRecord, file: &File) -> Result<bool, SpaceError> {
     let (plan, spool) = (&upload.plan, Spool::of(data, &upload.file_name));
     let (mut digests, mut end) = (vec![], 0);
     // Slices that a file cut short has lost are missing.
@@ -89,7 +89,7 @@ fn become_upload(data: &DataDir, room: &Room, upload: &Upload, file: &File) -> R
     }
     let copy = data.tmp().join(format!("{MAKING}{}", disk::random_suffix()));
     let made = (|| {
-        room.lock()?.look(end, plan.slice_size.unwrap_or(0))?;
+        space.lock()?.check(end, plan.slice_size.unwrap_or(0))?;
         // A sweep leaves alone what is locked.
         let to = FileLock::on(disk::create_new(&copy)?, &copy)?;
         Copier::new().copy_range((file, 0), (to.file(), 0), end).at("copying to", &copy)?;

@@ -1,7 +1,7 @@
 //! A slice that is arriving.
 
 use super::{PART_SUFFIX, Spool, marks};
-use crate::storage::disk::{self, Context};
+use crate::storage::disk::{self, IoContext};
 use fs2::FileExt as _;
 use std::fs::File;
 use std::io;

@@ -3,7 +3,7 @@
 use super::{LockedSpool, MergerLock, Record, Spool};
 use crate::protocol::digest::{SliceDigest, SliceHasher};
 use crate::protocol::plan::Plan;
-use crate::storage::disk::{self, Context, Copier};
+use crate::storage::disk::{self, Copier, IoContext};
 use crate::storage::space;
 use std::fs::File;
 use std::io;

@@ -1,9 +1,9 @@
 //! What becomes of a slice that arrives: whether it is wanted, and the step by which it is held.
 
-use super::{Arrival, DIGESTS, LockedSpool, Record, Upload};
+use super::{Arrival, DIGESTS, LockedSpool, Record, UploadRecord};
 use crate::protocol::digest::{self, DigestKind, SliceDigest};
 use crate::protocol::plan::PlanError;
-use crate::storage::disk::{BootId, Context};
+use crate::storage::disk::{BootId, IoContext};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -147,7 +147,7 @@ impl LockedSpool {
             return Err(SliceError::Meanwhile(slice_id));
         }
         let plan = self.upload.plan.learn(slice_id, len)?;
-        self.save(Upload { plan, ..self.upload.clone() })?;
+        self.save(UploadRecord { plan, ..self.upload.clone() })?;
         // A slice must not be seen beside the record of another content, whichever of the two is written first: so the
         // old slice goes, then the record changes, then the new slice appears.
         let replaced = self.set_aside(slice_id)?;

@@ -1,10 +1,10 @@
 //! Spools are made whole, in one step.
 
-use super::{DIGESTS, MAKING, MERGED, Record, Records, Spool, UPLOAD_JSON, Upload};
+use super::{DIGESTS, MAKING, MERGED, Record, Records, Spool, UPLOAD_JSON, UploadRecord};
 use crate::protocol::digest::SliceDigest;
 use crate::storage::data_dir::{self, DataDir};
-use crate::storage::disk::{self, BootId, Context, Durability, FileLock};
-use crate::storage::space::{Room, RoomError};
+use crate::storage::disk::{self, BootId, Durability, FileLock, IoContext};
+use crate::storage::space::{DiskSpace, SpaceError};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -12,19 +12,19 @@ impl Spool {
     /// Creates the spool of `upload`, whole at once. False: there is one already.
     ///
     /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
-    /// synced, in the same breath, unless a notice is to come of it. Where its size is known, `room` is reserved for all of it.
+    /// synced, in the same breath, unless a notice is to come of it. Where its size is known, `space` is reserved for all of it.
     ///
     /// # Errors
     /// There is no room, or as the system gives them; nothing is there then.
-    pub fn create(data: &DataDir, upload: &Upload, room: &Room) -> Result<bool, RoomError> {
+    pub fn create(data: &DataDir, upload: &UploadRecord, space: &DiskSpace) -> Result<bool, SpaceError> {
         if let (Some(1), Some(size)) = (upload.plan.slice_num, upload.plan.file_size) {
             // Its slice takes the room.
-            room.lock()?.look(size, 0)?;
+            space.lock()?.check(size, 0)?;
         }
         Spool::create_filled(data, upload, |making, _| {
             // The only slice of an upload takes its room itself, and becomes the merged file.
             let is_joined = !matches!(upload.plan.slice_num, Some(0 | 1));
-            if is_joined { room.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
+            if is_joined { space.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
         })
     }
 
@@ -35,10 +35,10 @@ impl Spool {
     /// As the system gives them; nothing is there then, and `merged` may be gone.
     pub fn create_merged(
         data: &DataDir,
-        upload: &Upload,
+        upload: &UploadRecord,
         merged: &Path,
         digests: &[SliceDigest],
-    ) -> Result<bool, RoomError> {
+    ) -> Result<bool, SpaceError> {
         Spool::create_filled(data, upload, |making, records| {
             for (slice_id, digest) in (0..).zip(digests) {
                 let len = upload.plan.len_of(slice_id).unwrap_or(0);
@@ -51,9 +51,9 @@ impl Spool {
 
     fn create_filled(
         data: &DataDir,
-        upload: &Upload,
-        fill: impl FnOnce(&Path, &Records<'_>) -> Result<(), RoomError>,
-    ) -> Result<bool, RoomError> {
+        upload: &UploadRecord,
+        fill: impl FnOnce(&Path, &Records<'_>) -> Result<(), SpaceError>,
+    ) -> Result<bool, SpaceError> {
         let spool = Spool::of(data, &upload.file_name);
         let tmp = data.tmp();
         data_dir::check_folder(&tmp)?;
@@ -63,7 +63,7 @@ impl Spool {
             Some(0 | 1) if !data.leaves_notices() => Durability::Process,
             _ => Durability::PowerCut,
         };
-        let made = (|| -> Result<FileLock, RoomError> {
+        let made = (|| -> Result<FileLock, SpaceError> {
             std::fs::create_dir(&making).at("creating the folder", &making)?;
             // Making room may take minutes, and a sweep leaves alone what is locked.
             let lock = FileLock::of_folder(&making)?;
@@ -75,7 +75,7 @@ impl Spool {
             Ok(lock)
         })();
         // A folder is renamed onto an empty one at most (rename(2)), and a spool is never empty.
-        match made.and_then(|lock| std::fs::rename(&making, &spool.path).map(|()| lock).map_err(RoomError::Io)) {
+        match made.and_then(|lock| std::fs::rename(&making, &spool.path).map(|()| lock).map_err(SpaceError::Io)) {
             Ok(_lock) if durability == Durability::PowerCut => match disk::sync_dir(&tmp) {
                 Ok(()) => Ok(true),
                 Err(e) => {
@@ -89,10 +89,12 @@ impl Spool {
                 // Swept later if this fails too.
                 let _ = disk::remove_folder(&making);
                 match e {
-                    RoomError::Io(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+                    SpaceError::Io(e)
+                        if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) =>
+                    {
                         Ok(false)
                     }
-                    RoomError::Io(e) => Ok(Err(e).at("creating the spool", &spool.path)?),
+                    SpaceError::Io(e) => Ok(Err(e).at("creating the spool", &spool.path)?),
                     no_room => Err(no_room),
                 }
             }

@@ -1,9 +1,9 @@
 //! What an upload holds.
 
-use super::{Records, Spool, Upload};
+use super::{Records, Spool, UploadRecord};
 use crate::protocol::plan::MAX_SLICES;
 use crate::protocol::ranges::SliceRanges;
-use crate::storage::disk::Context;
+use crate::storage::disk::IoContext;
 use std::io::{self, ErrorKind};
 
 /// What an upload holds, at one instant.
@@ -37,7 +37,7 @@ impl Holdings {
 
     /// Whether a merger of `upload`, which holds this, would find something to do: a slice at or below the frontier, or a
     /// file to publish. What is missing or blocked needs no merger.
-    pub fn need_merger(&self, upload: &Upload) -> bool {
+    pub fn need_merger(&self, upload: &UploadRecord) -> bool {
         let has_work = self.waiting.first().is_some_and(|first| *first <= self.frontier);
         let is_complete = upload.may_be_published() && Some(self.frontier) == upload.plan.slice_num;
         upload.blocked.is_none() && (has_work || is_complete)
@@ -52,7 +52,7 @@ impl Spool {
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
-    pub fn holdings(&self, upload: &Upload) -> io::Result<Holdings> {
+    pub fn holdings(&self, upload: &UploadRecord) -> io::Result<Holdings> {
         let mut waiting = self.waiting()?;
         let slice_num = upload.plan.slice_num.unwrap_or(u64::MAX);
         waiting.retain(|id| *id < slice_num);
@@ -67,7 +67,7 @@ impl Spool {
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn bytes(&self, upload: &Upload, holdings: &Holdings) -> io::Result<HeldBytes> {
+    pub fn bytes(&self, upload: &UploadRecord, holdings: &Holdings) -> io::Result<HeldBytes> {
         let (plan, frontier) = (&upload.plan, holdings.frontier);
         let merged = match (plan.slice_num == Some(frontier), plan.file_size) {
             (true, Some(size)) => size,
@@ -83,7 +83,7 @@ impl Spool {
 
     /// Whether the file of a slice has the length that its place asks for. It may not where the end of the file was told
     /// after it came: then it is another source's, and counts for nothing.
-    fn fits(&self, upload: &Upload, slice_id: u64) -> bool {
+    fn fits(&self, upload: &UploadRecord, slice_id: u64) -> bool {
         let found = self.slice_file(slice_id);
         upload.plan.len_of(slice_id).is_none_or(|len| found.is_some_and(|found| found.len() == len))
     }
@@ -95,7 +95,7 @@ impl Spool {
     ///
     /// # Errors
     /// As for [`Spool::holdings`].
-    pub fn synced_frontier(&self, upload: &Upload) -> io::Result<u64> {
+    pub fn synced_frontier(&self, upload: &UploadRecord) -> io::Result<u64> {
         let frontier = self.frontier(upload)?;
         Ok(Holdings { waiting: self.waiting()?, frontier }.synced_frontier())
     }
@@ -105,13 +105,13 @@ impl Spool {
     ///
     /// # Errors
     /// As for [`Spool::holdings`].
-    pub fn lag(&self, upload: &Upload, slice_id: u64) -> io::Result<u64> {
+    pub fn lag(&self, upload: &UploadRecord, slice_id: u64) -> io::Result<u64> {
         let frontier = self.frontier(upload)?;
         let offset = |slice_id| upload.plan.offset_of(slice_id).unwrap_or(0);
         Ok(if self.has_slice(frontier) { offset(slice_id).saturating_sub(offset(frontier)) } else { 0 })
     }
 
-    pub(crate) fn frontier(&self, upload: &Upload) -> io::Result<u64> {
+    pub(crate) fn frontier(&self, upload: &UploadRecord) -> io::Result<u64> {
         match self.merged_len()? {
             Some(len) => Ok(upload.plan.slices_in(len)),
             // It is in files/ already, and the spool about to be removed.

@@ -2,7 +2,7 @@
 
 use super::{DIGESTS, MERGER_LOCK, OtherVersion, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{self, Context, FileLock};
+use crate::storage::disk::{self, FileLock, IoContext};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;

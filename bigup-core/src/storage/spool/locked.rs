@@ -1,9 +1,9 @@
 //! A spool under its lock, and what may change there.
 
-use super::{Arrival, Holdings, MergerLock, Records, Spool, UPLOAD_JSON, Upload};
+use super::{Arrival, Holdings, MergerLock, Records, Spool, UPLOAD_JSON, UploadRecord};
 use crate::protocol::plan::Plan;
-use crate::storage::disk::{self, Context, Durability, FileLock};
-use crate::storage::space::{self, Room, RoomError};
+use crate::storage::disk::{self, Durability, FileLock, IoContext};
+use crate::storage::space::{self, DiskSpace, SpaceError};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +13,7 @@ use std::path::Path;
 pub struct LockedSpool {
     pub(super) spool: Spool,
     pub(super) lock: FileLock,
-    pub(super) upload: Upload,
+    pub(super) upload: UploadRecord,
 }
 
 impl LockedSpool {
@@ -23,7 +23,7 @@ impl LockedSpool {
     }
 
     /// What the upload is.
-    pub fn upload(&self) -> &Upload {
+    pub fn upload(&self) -> &UploadRecord {
         &self.upload
     }
 
@@ -37,7 +37,7 @@ impl LockedSpool {
     ///
     /// # Errors
     /// As the system gives them; it is what it was then.
-    pub fn save(&mut self, upload: Upload) -> io::Result<()> {
+    pub fn save(&mut self, upload: UploadRecord) -> io::Result<()> {
         if upload == self.upload {
             return Ok(());
         }
@@ -76,7 +76,7 @@ impl LockedSpool {
         Ok(self.spool.has_slice(slice_id) || slice_id < self.frontier()?)
     }
 
-    /// Cuts the upload anew into several slices, by `plan`, if nothing of it is held; `room` is what it may take. False:
+    /// Cuts the upload anew into several slices, by `plan`, if nothing of it is held; `space` is what it may take. False:
     /// something is held, or a merger may be looking for it.
     ///
     /// Slices that are arriving were let in by the old plan, and are refused when they are whole. A kill in between leaves
@@ -84,7 +84,7 @@ impl LockedSpool {
     ///
     /// # Errors
     /// There is no room, or as the system gives them; it is cut as it was then.
-    pub fn recut(&mut self, plan: Plan, room: &Room) -> Result<bool, RoomError> {
+    pub fn recut(&mut self, plan: Plan, space: &DiskSpace) -> Result<bool, SpaceError> {
         // Also what lies beyond the end that was told since, and counts for nothing as long as it does.
         if self.spool.merged_len()?.is_some_and(|len| len > 0) || !self.spool.waiting()?.is_empty() {
             return Ok(false);
@@ -93,9 +93,9 @@ impl LockedSpool {
         let Some(_merger) = self.spool.try_merger_lock()? else { return Ok(false) };
         let is_single = self.upload.plan.slice_num == Some(1);
         if is_single {
-            room.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, &plan)?;
+            space.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, &plan)?;
         }
-        self.save(Upload { plan, ..self.upload.clone() })?;
+        self.save(UploadRecord { plan, ..self.upload.clone() })?;
         if is_single {
             // Such a spool is made without syncs, since it is mostly published in the same breath.
             self.spool.path.parent().map_or(Ok(()), disk::sync_dir)?;
@@ -103,13 +103,13 @@ impl LockedSpool {
         Ok(true)
     }
 
-    /// Reserves in `room` what an upload of this plan, whose size may have become known only now, still needs. It adds
+    /// Reserves in `space` what an upload of this plan, whose size may have become known only now, still needs. It adds
     /// blocks beyond the end of the merged file, which change neither its length nor anything that a merger does.
     ///
     /// # Errors
     /// There is no room, or as the system gives them.
-    pub fn reserve(&self, room: &Room, plan: &Plan) -> Result<(), RoomError> {
-        self.merged()?.map_or(Ok(()), |merged| room.reserve_for(&merged, plan))
+    pub fn reserve(&self, space: &DiskSpace, plan: &Plan) -> Result<(), SpaceError> {
+        self.merged()?.map_or(Ok(()), |merged| space.reserve_for(&merged, plan))
     }
 
     /// The merged file, to reserve room in it. None where there is none: the upload is of a single slice, or its file
@@ -133,7 +133,7 @@ impl LockedSpool {
     ///
     /// # Errors
     /// There is no room, and nothing was changed; or as the system gives them.
-    pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, room: &Room) -> Result<Arrival, RoomError> {
+    pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, space: &DiskSpace) -> Result<Arrival, SpaceError> {
         let (frontier, merged) = (self.frontier()?, self.merged()?);
         let place = match &merged {
             Some(merged) if slice_id >= frontier && !space::is_reserved(merged, plan)? => len,
@@ -141,10 +141,10 @@ impl LockedSpool {
         };
         let needed = len.saturating_add(place);
         let beside = if slice_id > frontier { needed } else { 0 };
-        let taking = room.lock()?;
-        match taking.look(needed, beside) {
-            Err(RoomError::Full { .. }) if slice_id == frontier && self.is_stuck_at(frontier)? => {
-                taking.look_at_all(needed)?
+        let taking = space.lock()?;
+        match taking.check(needed, beside) {
+            Err(SpaceError::Full { .. }) if slice_id == frontier && self.is_stuck_at(frontier)? => {
+                taking.check_all(needed)?
             }
             looked => looked?,
         }

@@ -1,7 +1,7 @@
 //! Marks beside spools, in `tmp/`: files whose name tells of one source's upload of one name, and which count for a while.
 
 use super::Spool;
-use crate::storage::disk::Context;
+use crate::storage::disk::IoContext;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

@@ -1,7 +1,7 @@
 //! The right to change the merged file: one merger at a time for each upload.
 
 use super::{MERGER_LOCK, Spool};
-use crate::storage::disk::{self, Context, FileLock};
+use crate::storage::disk::{self, FileLock, IoContext};
 use std::io::{self, Read, Write};
 
 /// The right to change `merged`, for as long as it lives.

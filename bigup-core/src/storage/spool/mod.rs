@@ -22,7 +22,7 @@
 
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
-use crate::storage::disk::{self, Context, FileLock};
+use crate::storage::disk::{self, FileLock, IoContext};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub use locked::LockedSpool;
 pub use marks::{CANCELLED, TOLD_FOR};
 pub use merger_lock::MergerLock;
 pub use records::{Publication, Record, Records};
-pub use upload::{OtherVersion, Upload};
+pub use upload::{OtherVersion, UploadRecord};
 pub use whole_hash::WholeHash;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";
@@ -160,7 +160,7 @@ impl Spool {
     /// # Errors
     /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands in its
     /// place ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
-    pub fn upload(&self) -> io::Result<Option<Upload>> {
+    pub fn upload(&self) -> io::Result<Option<UploadRecord>> {
         if !self.is_there()? {
             return Ok(None);
         }
@@ -174,11 +174,11 @@ impl Spool {
             }
             Err(e) => return Err(e),
         };
-        if let Some(is) = Upload::other_version(&bytes) {
+        if let Some(is) = UploadRecord::other_version(&bytes) {
             let other = OtherVersion { folder: self.folder.clone(), is };
             return Err(io::Error::new(io::ErrorKind::Unsupported, other));
         }
-        let upload = Upload::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+        let upload = UploadRecord::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
         let upload = upload.at("reading", &path)?;
         if upload.file_name.spool_folder() != self.folder {
             // It was renamed by hand, or names that differ by case only are one to the file system.

@@ -1,7 +1,7 @@
 //! What a held slice needs to survive a power cut.
 
 use super::{Records, Spool, UPLOAD_JSON, is_as_it_came, is_as_recorded};
-use crate::storage::disk::{self, BootId, Context, Durability};
+use crate::storage::disk::{self, BootId, Durability, IoContext};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;

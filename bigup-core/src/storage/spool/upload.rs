@@ -29,7 +29,7 @@ impl OtherVersion {
 
 /// What an upload is: enough, with the slices and digests beside it, to rebuild its section of info.ini.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upload {
+pub struct UploadRecord {
     /// Name under which the file will be published.
     pub file_name: FileName,
     /// How it is cut, as far as known.
@@ -64,7 +64,7 @@ pub struct Upload {
 
 /// The form on disk.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct UploadJson {
     version: u32,
     file_name: String,
     #[serde(flatten)]
@@ -88,11 +88,11 @@ struct Stored {
     paused: bool,
 }
 
-impl Upload {
+impl UploadRecord {
     /// A new upload, begun now.
-    pub fn begin(file_name: FileName, plan: Plan, source: Option<String>) -> Upload {
+    pub fn begin(file_name: FileName, plan: Plan, source: Option<String>) -> UploadRecord {
         let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
-        Upload {
+        UploadRecord {
             file_name,
             plan,
             source,
@@ -122,7 +122,7 @@ impl Upload {
 
     /// The content of `upload.json`.
     pub fn to_json(&self) -> Vec<u8> {
-        let stored = Stored {
+        let stored = UploadJson {
             version: VERSION,
             file_name: self.file_name.as_str().to_owned(),
             plan: self.plan,
@@ -158,14 +158,14 @@ impl Upload {
     ///
     /// # Errors
     /// Says what is wrong with it.
-    pub fn from_json(bytes: &[u8]) -> Result<Upload, String> {
-        let stored: Stored = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    pub fn from_json(bytes: &[u8]) -> Result<UploadRecord, String> {
+        let stored: UploadJson = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         if stored.version != VERSION {
             return Err(format!("version {}; this program reads version {VERSION}", stored.version));
         }
         // What was read may contradict itself; binding it to nothing known checks it.
         let plan = Plan::default().bind(&stored.plan).map_err(|e| e.to_string())?;
-        Ok(Upload {
+        Ok(UploadRecord {
             file_name: FileName::new(&stored.file_name).map_err(|e| e.to_string())?,
             plan,
             source: stored.source,
@@ -188,20 +188,21 @@ impl Upload {
 mod tests {
     use super::*;
 
-    fn upload() -> Upload {
+    fn upload() -> UploadRecord {
         let plan = Plan::new(None, Some(10), Some(25)).unwrap();
-        Upload::begin(FileName::new("a/ü \"x\".bin").unwrap(), plan, Some("s".to_owned()))
+        UploadRecord::begin(FileName::new("a/ü \"x\".bin").unwrap(), plan, Some("s".to_owned()))
     }
 
     #[test]
     fn what_is_written_is_read() {
         let token = Some("t".to_owned());
-        let upload = Upload { file_digest: Some(Digest([7; 32])), taken_over: true, token, paused: true, ..upload() };
-        assert_eq!(Upload::from_json(&upload.to_json()), Ok(upload));
-        let open = Upload::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
+        let upload =
+            UploadRecord { file_digest: Some(Digest([7; 32])), taken_over: true, token, paused: true, ..upload() };
+        assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
+        let open = UploadRecord::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
         let client = Some("10.0.0.1 t".to_owned());
-        let learned = Upload { plan: open.plan.learn(2, 4).unwrap(), client, ..open };
-        assert_eq!(Upload::from_json(&learned.to_json()), Ok(learned));
+        let learned = UploadRecord { plan: open.plan.learn(2, 4).unwrap(), client, ..open };
+        assert_eq!(UploadRecord::from_json(&learned.to_json()), Ok(learned));
     }
 
     #[test]
@@ -209,14 +210,14 @@ mod tests {
         let text = String::from_utf8(upload().to_json()).unwrap();
         let old = text.replace("  \"token\": null,\n", "");
         assert!(old.len() < text.len());
-        assert_eq!(Upload::from_json(old.as_bytes()), Ok(upload()));
+        assert_eq!(UploadRecord::from_json(old.as_bytes()), Ok(upload()));
     }
 
     #[test]
     fn an_upload_that_is_not_paused_says_nothing_of_it_as_before_uploads_could_be() {
         let text = String::from_utf8(upload().to_json()).unwrap();
         assert!(!text.contains("paused"), "{text}");
-        assert!(!Upload::from_json(text.as_bytes()).unwrap().paused);
+        assert!(!UploadRecord::from_json(text.as_bytes()).unwrap().paused);
     }
 
     #[test]
@@ -224,7 +225,7 @@ mod tests {
         let text = String::from_utf8(upload().to_json()).unwrap();
         let newer = text.replace("\"version\": 1", "\"version\": 2").replace("slice_size", "cut");
         for (text, version) in [(&newer[..], Some(2)), (&text, None), ("{}", None), ("", None), (&newer[1..], None)] {
-            assert_eq!(Upload::other_version(text.as_bytes()), version, "{text}");
+            assert_eq!(UploadRecord::other_version(text.as_bytes()), version, "{text}");
         }
     }
 
@@ -233,8 +234,8 @@ mod tests {
         let text = String::from_utf8(upload().to_json()).unwrap();
         for (from, to) in [("\"version\": 1", "\"version\": 2"), ("a/ü", "../ü"), (": 25", ": 500"), ("{", "")] {
             assert!(text.contains(from));
-            assert!(Upload::from_json(text.replacen(from, to, 1).as_bytes()).is_err(), "{from}");
+            assert!(UploadRecord::from_json(text.replacen(from, to, 1).as_bytes()).is_err(), "{from}");
         }
-        assert!(Upload::from_json(b"").is_err());
+        assert!(UploadRecord::from_json(b"").is_err());
     }
 }

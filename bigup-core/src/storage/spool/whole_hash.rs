@@ -14,7 +14,7 @@
 
 use super::{Record, Records, Spool};
 use crate::protocol::digest::{Digest, DigestKind, RunningHash};
-use crate::storage::disk::{self, Context, Durability};
+use crate::storage::disk::{self, Durability, IoContext};
 use std::io;
 
 const HASH: &str = "hash";

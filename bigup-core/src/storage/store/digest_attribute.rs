@@ -1,7 +1,7 @@
 //! The digest of a finished file, kept on the file itself.
 
 use crate::protocol::digest::{Digest, Leaves};
-use crate::storage::disk::Context;
+use crate::storage::disk::IoContext;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
 use std::io;
@@ -25,7 +25,7 @@ const SEAL_MARGINS: [i128; 3] = [1_000_000, 20_000_000, 100_000_000];
 
 /// What is known of a finished file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct StoredDigest {
     /// BLAKE3 of the whole file.
     pub digest: Digest,
     /// The client's source that it came from, where it named one.
@@ -34,20 +34,20 @@ pub struct Stamp {
 
 /// What a file in `files/` says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum DigestState {
     /// Nothing: it was put there by somebody else, or the file system keeps no extended attributes.
-    Nothing,
+    Absent,
     /// It was changed since it was published, so nothing is known of what it must be.
-    Changed {
+    Stale {
         /// What it was.
-        stamp: Stamp,
+        stored_digest: StoredDigest,
         /// Bytes that it had.
         size: u64,
     },
     /// It was not changed since, and what it must be is this; its size, in bytes, too.
-    Was {
+    Valid {
         /// Its stamp.
-        stamp: Stamp,
+        stored_digest: StoredDigest,
         /// Bytes that it must have.
         size: u64,
     },
@@ -55,7 +55,7 @@ pub enum Claim {
 
 /// The form of a stamp on disk. It holds for a file of this size and time of change only.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct AttributeJson {
     digest: String,
     source: Option<String>,
     size: u64,
@@ -68,16 +68,21 @@ struct Stored {
 ///
 /// # Errors
 /// As the system gives them.
-pub fn stamp(file: &File, path: &Path, stamp: &Stamp) -> io::Result<()> {
-    stamp_as(file, path, stamp, &file.metadata().at("looking at", path)?)
+pub fn stored_digest(file: &File, path: &Path, stored_digest: &StoredDigest) -> io::Result<()> {
+    store_digest_as(file, path, stored_digest, &file.metadata().at("looking at", path)?)
 }
 
 /// The same where what `file` holds was read while its metadata were `found`: the stamp does not hold if it was written to
 /// since.
-pub(super) fn stamp_as(file: &File, path: &Path, stamp: &Stamp, found: &Metadata) -> io::Result<()> {
-    let stored = Stored {
-        digest: stamp.digest.to_string(),
-        source: stamp.source.clone(),
+pub(super) fn store_digest_as(
+    file: &File,
+    path: &Path,
+    stored_digest: &StoredDigest,
+    found: &Metadata,
+) -> io::Result<()> {
+    let stored = AttributeJson {
+        digest: stored_digest.digest.to_string(),
+        source: stored_digest.source.clone(),
         size: found.len(),
         modified: (found.mtime(), found.mtime_nsec()),
     };
@@ -150,27 +155,33 @@ pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
 ///
 /// # Errors
 /// It cannot be read, which says nothing.
-pub fn claim(file: &File, found: &Metadata) -> io::Result<Claim> {
+pub fn digest_state(file: &File, found: &Metadata) -> io::Result<DigestState> {
     let value = match file.get_xattr(ATTRIBUTE) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
         value => value?,
     };
-    let stored: Option<Stored> = value.and_then(|value| serde_json::from_slice(&value).ok());
+    let stored: Option<AttributeJson> = value.and_then(|value| serde_json::from_slice(&value).ok());
     let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
     Ok(match known {
-        None => Claim::Nothing,
-        Some((digest, Stored { source, size, modified, .. })) => {
-            let stamp = Stamp { digest, source };
+        None => DigestState::Absent,
+        Some((digest, AttributeJson { source, size, modified, .. })) => {
+            let stored_digest = StoredDigest { digest, source };
             let is_changed = modified != (found.mtime(), found.mtime_nsec());
-            if is_changed { Claim::Changed { stamp, size } } else { Claim::Was { stamp, size } }
+            if is_changed {
+                DigestState::Stale { stored_digest, size }
+            } else {
+                DigestState::Valid { stored_digest, size }
+            }
         }
     })
 }
 
 /// The stamp of a file, if it has one that holds.
-pub(super) fn read_stamp(file: &File, found: &Metadata) -> io::Result<Option<Stamp>> {
-    Ok(match claim(file, found)? {
-        Claim::Was { stamp, size } if size == found.len() && is_sealed(file, found)? => Some(stamp),
+pub(super) fn read_stored_digest(file: &File, found: &Metadata) -> io::Result<Option<StoredDigest>> {
+    Ok(match digest_state(file, found)? {
+        DigestState::Valid { stored_digest, size } if size == found.len() && is_sealed(file, found)? => {
+            Some(stored_digest)
+        }
         _ => None,
     })
 }

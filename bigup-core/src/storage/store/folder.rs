@@ -2,7 +2,7 @@
 
 use super::{Store, StoreError};
 use crate::protocol::name::FileName;
-use crate::storage::disk::{Context, Place};
+use crate::storage::disk::{IoContext, MountedFs};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
@@ -30,10 +30,10 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn out_of_reach(&self, name: &FileName) -> io::Result<Option<String>> {
-        let here = Place::of_folder(&self.tmp)?;
+        let here = MountedFs::of_folder(&self.tmp)?;
         let (passed, found) = (Cell::new(0), Cell::new(None));
         let walked = self.walk(name, |folder, _| {
-            if Place::of(folder).at("looking at the file system of", &self.path_of(name))? != here {
+            if MountedFs::of(folder).at("looking at the file system of", &self.path_of(name))? != here {
                 found.set(Some(passed.get()));
                 return Err(StoreError::Exists);
             }

@@ -11,9 +11,9 @@
 
 use crate::protocol::digest::{DigestKind, SliceHasher};
 use crate::protocol::name::FileName;
-use crate::storage::data_dir::{DataDir, Modes};
-use crate::storage::disk::{Context, Place};
-use crate::storage::group_sync::JointSyncs;
+use crate::storage::data_dir::{DataDir, FileModes};
+use crate::storage::disk::{IoContext, MountedFs};
+use crate::storage::group_sync::GroupSync;
 use crate::storage::spool::hash_range;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
@@ -32,8 +32,8 @@ mod digest_attribute;
 mod folder;
 mod possible_names;
 
-pub use digest_attribute::{Claim, Stamp, claim, keep_leaves, read_leaves, stamp};
-use digest_attribute::{changed, read_stamp, seal, stamp_as};
+pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, stored_digest};
+use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
 pub use possible_names::is_possible;
 
@@ -43,24 +43,24 @@ pub enum Entry {
     /// Nothing.
     Nothing,
     /// A finished file.
-    File(Finished),
+    File(FinishedFile),
     /// Something that no upload of this name can become or replace; says what.
     Other(String),
 }
 
 /// A finished file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finished {
+pub struct FinishedFile {
     /// Its size, in bytes.
     pub size: u64,
     /// What is known of its content for certain. None: it was put there or changed by somebody else, that cannot be ruled
     /// out, or the file system keeps no extended attributes. [`Store::confirm`] finds out.
-    pub stamp: Option<Stamp>,
+    pub stored_digest: Option<StoredDigest>,
 }
 
 /// What is found under a name, opened.
 #[derive(Debug)]
-pub enum Opened {
+pub enum OpenEntry {
     /// Nothing.
     Nothing,
     /// A regular file.
@@ -91,8 +91,8 @@ pub struct Store {
     files: PathBuf,
     /// Where files come from.
     tmp: PathBuf,
-    syncs: Arc<JointSyncs>,
-    modes: Modes,
+    syncs: Arc<GroupSync>,
+    modes: FileModes,
 }
 
 impl Store {
@@ -112,13 +112,13 @@ impl Store {
     /// As the system gives them.
     pub fn lookup(&self, name: &FileName) -> io::Result<Entry> {
         Ok(match self.open(name)? {
-            Opened::Nothing => Entry::Nothing,
-            Opened::Other(what) => Entry::Other(what),
-            Opened::File(file) => {
+            OpenEntry::Nothing => Entry::Nothing,
+            OpenEntry::Other(what) => Entry::Other(what),
+            OpenEntry::File(file) => {
                 let path = self.path_of(name);
                 let found = file.metadata().at("looking at", &path)?;
-                let stamp = read_stamp(&file, &found).at("reading the digest of", &path)?;
-                Entry::File(Finished { size: found.len(), stamp })
+                let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
+                Entry::File(FinishedFile { size: found.len(), stored_digest })
             }
         })
     }
@@ -132,7 +132,7 @@ impl Store {
         for _ in 1..CONFIRM_ATTEMPTS {
             match self.confirm_once(name)? {
                 // Mostly whoever published it was about to seal it.
-                Entry::File(Finished { stamp: None, .. }) => {}
+                Entry::File(FinishedFile { stored_digest: None, .. }) => {}
                 known => return Ok(known),
             }
         }
@@ -141,26 +141,28 @@ impl Store {
 
     fn confirm_once(&self, name: &FileName) -> io::Result<Entry> {
         let (entry, path) = (self.lookup(name)?, self.path_of(name));
-        let Entry::File(Finished { stamp: None, .. }) = &entry else { return Ok(entry) };
-        let Opened::File(file) = self.open(name)? else { return Ok(entry) };
+        let Entry::File(FinishedFile { stored_digest: None, .. }) = &entry else { return Ok(entry) };
+        let OpenEntry::File(file) = self.open(name)? else { return Ok(entry) };
         let before = file.metadata().at("looking at", &path)?;
         let digest = hash_range(&file, 0, before.len(), SliceHasher::new(DigestKind::Hash, 0)).at("reading", &path)?;
         let after = file.metadata().at("looking at", &path)?;
         if (before.len(), changed(&before)) != (after.len(), changed(&after)) {
-            return Ok(Entry::File(Finished { size: after.len(), stamp: None }));
+            return Ok(Entry::File(FinishedFile { size: after.len(), stored_digest: None }));
         }
         let digest = digest.digest;
-        let (known, is_written) = match claim(&file, &after).at("reading the digest of", &path)? {
+        let (known, is_written) = match digest_state(&file, &after).at("reading the digest of", &path)? {
             // To write it again would only move the time of change, for others who do the same.
-            Claim::Was { stamp, size } if stamp.digest == digest => (stamp, size == after.len()),
-            _ => (Stamp { digest, source: None }, false),
+            DigestState::Valid { stored_digest, size } if stored_digest.digest == digest => {
+                (stored_digest, size == after.len())
+            }
+            _ => (StoredDigest { digest, source: None }, false),
         };
         // It may be another user's, or lie on a file system that is only to be read.
-        match if is_written { Ok(()) } else { stamp_as(&file, &path, &known, &after) } {
+        match if is_written { Ok(()) } else { store_digest_as(&file, &path, &known, &after) } {
             Ok(()) => seal(&file, &path),
             Err(e) => log::debug!("what it was found to be is not written down: {e}"),
         }
-        Ok(Entry::File(Finished { size: after.len(), stamp: Some(known) }))
+        Ok(Entry::File(FinishedFile { size: after.len(), stored_digest: Some(known) }))
     }
 
     /// Gives `file`, which is about to become `name`, to the group of the folder that it goes to, where that folder says so
@@ -192,36 +194,37 @@ impl Store {
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn open(&self, name: &FileName) -> io::Result<Opened> {
+    pub fn open(&self, name: &FileName) -> io::Result<OpenEntry> {
         let path = self.path_of(name);
         let folder = match self.folder_of(name) {
             Ok(folder) => folder,
-            Err(StoreError::InTheWay(what)) => return Ok(Opened::Other(what)),
-            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Nothing),
+            Err(StoreError::InTheWay(what)) => return Ok(OpenEntry::Other(what)),
+            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(OpenEntry::Nothing),
             Err(StoreError::Io(e)) => return Err(e),
             Err(StoreError::Exists) => unreachable!("looking for a folder finds no file"),
         };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match openat(&folder, last_component(name), flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
-            Err(Errno::ENOENT) => return Ok(Opened::Nothing),
-            Err(Errno::ELOOP) => return Ok(Opened::Other(format!("{name} is a symbolic link, not a regular file"))),
-            Err(Errno::ENXIO) => return Ok(Opened::Other(format!("{name} is no regular file"))),
+            Err(Errno::ENOENT) => return Ok(OpenEntry::Nothing),
+            Err(Errno::ELOOP) => return Ok(OpenEntry::Other(format!("{name} is a symbolic link, not a regular file"))),
+            Err(Errno::ENXIO) => return Ok(OpenEntry::Other(format!("{name} is no regular file"))),
             Err(e) => return Err(e).at("opening", &path),
         };
         let found = file.metadata().at("looking at", &path)?;
         if found.is_dir() {
             // A place where something is mounted stays.
-            let is_here = Place::of(&file).at("looking at", &path)? == Place::of(&folder).at("looking at", &path)?;
+            let is_here =
+                MountedFs::of(&file).at("looking at", &path)? == MountedFs::of(&folder).at("looking at", &path)?;
             if is_here && is_hollow(&file, &mut { MAX_HOLLOW }).unwrap_or(false) {
-                return Ok(Opened::Nothing);
+                return Ok(OpenEntry::Nothing);
             }
-            return Ok(Opened::Other(format!("{name} is a folder with finished files")));
+            return Ok(OpenEntry::Other(format!("{name} is a folder with finished files")));
         }
         if !found.is_file() {
-            return Ok(Opened::Other(format!("{name} is no regular file")));
+            return Ok(OpenEntry::Other(format!("{name} is no regular file")));
         }
-        Ok(Opened::File(file))
+        Ok(OpenEntry::File(file))
     }
 
     /// Moves the file under `name` to the same name in `aside`, a store on the same file system, if it is still the opened
@@ -247,8 +250,8 @@ impl Store {
     fn has(&self, name: &FileName, file: &File) -> io::Result<bool> {
         let inode = |file: &File| file.metadata().map(|found| found.ino()).at("looking at", &self.path_of(name));
         match self.open(name)? {
-            Opened::File(found) => Ok(inode(&found)? == inode(file)?),
-            Opened::Nothing | Opened::Other(_) => Ok(false),
+            OpenEntry::File(found) => Ok(inode(&found)? == inode(file)?),
+            OpenEntry::Nothing | OpenEntry::Other(_) => Ok(false),
         }
     }
 
@@ -350,36 +353,36 @@ mod tests {
         assert_eq!(f.store.lookup(&name("a/b/c")).unwrap(), Entry::Nothing);
         let from = f.source("text");
         let digest = crate::protocol::digest::of_bytes(b"text");
-        let known = Stamp { digest, source: Some("s".to_owned()) };
-        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        let known = StoredDigest { digest, source: Some("s".to_owned()) };
+        stored_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("a/b/c"), false).unwrap();
         assert_eq!(fs::read_to_string(f.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = f.store.lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
-        assert_eq!((found.size, found.stamp), (4, Some(known)));
+        assert_eq!((found.size, found.stored_digest), (4, Some(known)));
     }
 
     #[test]
     fn a_changed_file_has_no_known_digest() {
         let f = Fixture::new();
         let from = f.source("text");
-        let known = Stamp { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
-        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
+        stored_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let file = fs::OpenOptions::new().write(true).open(f.files().join("x")).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         let Entry::File(found) = f.store.lookup(&name("x")).unwrap() else { panic!("no file") };
-        assert_eq!(found.stamp, None);
+        assert_eq!(found.stored_digest, None);
     }
 
     #[test]
     fn a_file_changed_with_its_old_time_is_not_known_until_it_is_read() {
         let f = Fixture::new();
         let from = f.source("text");
-        let known = Stamp { digest: crate::protocol::digest::of_bytes(b"text"), source: Some("s".to_owned()) };
-        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: Some("s".to_owned()) };
+        stored_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let stamp_of = |entry| match entry {
-            Entry::File(found) => found.stamp,
+            Entry::File(found) => found.stored_digest,
             other => panic!("{other:?}"),
         };
         let path = f.files().join("x");
@@ -394,7 +397,7 @@ mod tests {
         assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(known.clone()));
         assert_eq!(stamp_of(f.store.lookup(&name("x")).unwrap()), Some(known), "it was sealed anew");
         set_back("else");
-        let other = Stamp { digest: crate::protocol::digest::of_bytes(b"else"), source: None };
+        let other = StoredDigest { digest: crate::protocol::digest::of_bytes(b"else"), source: None };
         assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(other));
     }
 
@@ -406,11 +409,11 @@ mod tests {
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         let read_at = file.metadata().unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
-        let read = Stamp { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
-        stamp_as(&file, &path, &read, &read_at).unwrap();
+        let read = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
+        store_digest_as(&file, &path, &read, &read_at).unwrap();
         seal(&file, &path);
         let Entry::File(found) = f.store.lookup(&name("x")).unwrap() else { panic!("no file") };
-        assert_eq!(found.stamp, None);
+        assert_eq!(found.stored_digest, None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::Context;
+use crate::storage::disk::IoContext;
 use crate::storage::spool::MAKING;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;

@@ -12,7 +12,7 @@ use crate::net::client_certificate::ClientCertificate;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::{Context, read_small, replace_private_file};
+use bigup_core::storage::disk::{IoContext, read_small, replace_private_file};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -312,13 +312,13 @@ impl Tokens {
 }
 
 /// tokens.json as a daemon sees it: read again once it has changed.
-pub struct Watched {
+pub struct WatchedTokens {
     data: DataDir,
-    known: Mutex<Known>,
+    known: Mutex<CountedUpload>,
 }
 
 #[derive(Default)]
-struct Known {
+struct CountedUpload {
     /// What was read last, and of which state of the file.
     tokens: Option<(Identity, Arc<Tokens>)>,
     /// What was wrong last, so that it is logged once and not for every request.
@@ -345,10 +345,10 @@ impl Identity {
     }
 }
 
-impl Watched {
+impl WatchedTokens {
     /// The tokens of `data`; nothing is read yet.
-    pub fn new(data: DataDir) -> Watched {
-        Watched { data, known: Mutex::default() }
+    pub fn new(data: DataDir) -> WatchedTokens {
+        WatchedTokens { data, known: Mutex::default() }
     }
 
     /// The tokens as they stand now. None: there is no tokens.json. Blocks on the disk.
@@ -371,7 +371,7 @@ impl Watched {
         tokens
     }
 
-    fn look(&self, known: &mut Known) -> io::Result<Option<Arc<Tokens>>> {
+    fn look(&self, known: &mut CountedUpload) -> io::Result<Option<Arc<Tokens>>> {
         let path = self.data.tokens_json();
         let identity = match std::fs::symlink_metadata(&path) {
             Ok(found) => Identity::of(&found),
@@ -528,7 +528,7 @@ mod tests {
     #[test]
     fn a_change_is_seen_and_trouble_is_never_the_same_as_no_file() {
         let (_dir, data) = data();
-        let watched = Watched::new(data.clone());
+        let watched = WatchedTokens::new(data.clone());
         let names = || watched.now().map(|tokens| tokens.map(|t| t.iter().map(|t| t.name.clone()).collect::<Vec<_>>()));
         assert_eq!(names().unwrap(), None);
         add(&data, "one", "s");

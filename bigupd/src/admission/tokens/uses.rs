@@ -5,7 +5,7 @@
 
 use super::{Token, Tokens, now};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::{Context, read_small, replace_private_file};
+use bigup_core::storage::disk::{IoContext, read_small, replace_private_file};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -59,9 +59,9 @@ impl Uses {
 
 /// The uses that a daemon has seen and not written down. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(Arc<Mutex<HashMap<String, Use>>>);
+pub struct TokenUses(Arc<Mutex<HashMap<String, Use>>>);
 
-impl Seen {
+impl TokenUses {
     /// Somebody was let in by `token`.
     pub fn note(&self, token: &Token) {
         let of = Use { created: token.created, last: now() };
@@ -146,7 +146,7 @@ mod tests {
         for new in [token("one", 1), token("two", 1)] {
             assert!(Tokens::update(&data, |tokens| Ok(tokens.add(new))).unwrap());
         }
-        let (seen, other) = (Seen::default(), Seen::default());
+        let (seen, other) = (TokenUses::default(), TokenUses::default());
         seen.write(&data).unwrap();
         assert!(!data.root().join(USES).exists(), "nothing was seen");
         let before = now();

@@ -6,7 +6,7 @@ use bigup_core::protocol::name::{FileName, MAX_NAME_LEN, printable};
 use bigup_core::storage::disk::forget_cached;
 use bigup_core::storage::finish::unpublish::{Damaged, Unpublished, unpublish};
 use bigup_core::storage::spool::hash_range;
-use bigup_core::storage::store::{self, Claim, Opened, Stamp, Store};
+use bigup_core::storage::store::{self, DigestState, OpenEntry, Store, StoredDigest};
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use std::time::UNIX_EPOCH;
 use walkdir::WalkDir;
 
 /// A file that can be checked.
-struct Stamped {
+struct CheckableFile {
     file: File,
-    stamp: Stamp,
+    stored_digest: StoredDigest,
     /// Bytes that it must have.
     size: u64,
     /// The size of the slices in which it came, and its leaves.
@@ -24,8 +24,8 @@ struct Stamped {
 }
 
 /// What is found under a name.
-enum Look {
-    Stamped(Stamped),
+enum Lookup {
+    Checkable(CheckableFile),
     /// It cannot be compared; says why, and what is known of it.
     Unknown(String),
     Gone,
@@ -69,19 +69,19 @@ impl Check<'_> {
             return self.unknown(name.as_str(), "no regular file");
         }
         match open(&Store::new(&self.data), &name) {
-            Ok(Look::Stamped(stamped)) => self.check_file(&name, &stamped),
-            Ok(Look::Unknown(what)) => self.unknown(name.as_str(), &what),
+            Ok(Lookup::Checkable(stamped)) => self.check_file(&name, &stamped),
+            Ok(Lookup::Unknown(what)) => self.unknown(name.as_str(), &what),
             // A robot may have taken it.
-            Ok(Look::Gone) => {}
+            Ok(Lookup::Gone) => {}
             Err(e) => self.failed("file", name.as_str(), &e.to_string()),
         }
     }
 
-    fn check_file(&mut self, name: &FileName, stamped: &Stamped) {
+    fn check_file(&mut self, name: &FileName, stamped: &CheckableFile) {
         let findings = stamped.findings();
         // Whoever changed it while it was read changed its time too.
-        match stamped.file.metadata().and_then(|found| store::claim(&stamped.file, &found)) {
-            Ok(Claim::Was { stamp, .. }) if stamp == stamped.stamp => {}
+        match stamped.file.metadata().and_then(|found| store::digest_state(&stamped.file, &found)) {
+            Ok(DigestState::Valid { stored_digest, .. }) if stored_digest == stamped.stored_digest => {}
             _ => return self.unknown(name.as_str(), "it changed while it was read"),
         }
         self.tally.files += 1;
@@ -93,7 +93,7 @@ impl Check<'_> {
         self.damaged("file", name.as_str(), &findings, &repair);
     }
 
-    fn repair_file(&mut self, name: &FileName, stamped: &Stamped) -> Repair {
+    fn repair_file(&mut self, name: &FileName, stamped: &CheckableFile) -> Repair {
         let aside = match self.aside() {
             Ok(aside) => aside,
             Err(e) => return Repair::Failed(e.to_string()),
@@ -101,12 +101,12 @@ impl Check<'_> {
         let damaged = Damaged {
             name,
             file: &stamped.file,
-            stamp: &stamped.stamp,
+            stored_digest: &stamped.stored_digest,
             size: stamped.size,
             slice_size: stamped.leaves.as_ref().map(|(slice_size, _)| *slice_size),
         };
         let moved = || format!("moved to {}", Store::new(&aside).path_of(name).display());
-        match unpublish(&self.data, &aside, &self.room, &damaged) {
+        match unpublish(&self.data, &aside, &self.space, &damaged) {
             Ok(Unpublished::Slices) => Repair::Done(format!("{}; push it again: only what differs is sent", moved())),
             Ok(Unpublished::Whole(why)) => Repair::Done(format!("{}; push it again, all of it ({why})", moved())),
             Ok(Unpublished::Replaced) => Repair::Done("another file has taken its place".to_owned()),
@@ -116,25 +116,28 @@ impl Check<'_> {
 }
 
 /// Opens a file, to be compared with what is known of it.
-fn open(store: &Store, name: &FileName) -> io::Result<Look> {
-    let Opened::File(file) = store.open(name)? else { return Ok(Look::Gone) };
+fn open(store: &Store, name: &FileName) -> io::Result<Lookup> {
+    let OpenEntry::File(file) = store.open(name)? else { return Ok(Lookup::Gone) };
     let found = file.metadata()?;
-    Ok(match store::claim(&file, &found)? {
-        Claim::Nothing => Look::Unknown(format!(
+    Ok(match store::digest_state(&file, &found)? {
+        DigestState::Absent => Lookup::Unknown(format!(
             "no digest is kept on it: it was put there by somebody else, or restored without extended attributes; {} \
              bytes, last written to at {}",
             found.len(),
             time_of(&found)
         )),
-        Claim::Changed { stamp, size } => Look::Unknown(format!(
+        DigestState::Stale { stored_digest, size } => Lookup::Unknown(format!(
             "changed since it was published: then {size} bytes of the digest {}; now {} bytes, last written to at {}",
-            stamp.digest,
+            stored_digest.digest,
             found.len(),
             time_of(&found)
         )),
-        Claim::Was { stamp, size } => {
-            Look::Stamped(Stamped { leaves: store::read_leaves(&file, stamp.digest), file, stamp, size })
-        }
+        DigestState::Valid { stored_digest, size } => Lookup::Checkable(CheckableFile {
+            leaves: store::read_leaves(&file, stored_digest.digest),
+            file,
+            stored_digest,
+            size,
+        }),
     })
 }
 
@@ -144,10 +147,10 @@ fn time_of(found: &Metadata) -> String {
     humantime::format_rfc3339_seconds(when.max(UNIX_EPOCH)).to_string()
 }
 
-impl Stamped {
+impl CheckableFile {
     fn findings(&self) -> Vec<Finding> {
         let (parts, slice_size) = match &self.leaves {
-            None => (vec![(0, self.size, DigestKind::Hash, self.stamp.digest)], None),
+            None => (vec![(0, self.size, DigestKind::Hash, self.stored_digest.digest)], None),
             Some((slice_size, leaves)) => (self.parts(leaves), Some(*slice_size)),
         };
         let mut findings: Vec<Finding> = vec![];

@@ -6,12 +6,12 @@
 
 use crate::commands::owner;
 use crate::config::Config;
-use crate::upkeep::reconcile::Looker;
+use crate::upkeep::reconcile::Reconciler;
 use crate::upkeep::sweep;
 use bigup_core::protocol::name::{FileName, NameError, printable};
 use bigup_core::protocol::units::show_size;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::space::Room;
+use bigup_core::storage::space::DiskSpace;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -79,7 +79,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
 
 /// What was found so far.
 #[derive(Default)]
-struct Tally {
+struct Summary {
     files: u64,
     uploads: u64,
     bytes: u64,
@@ -113,24 +113,24 @@ enum Repair {
 
 struct Check<'a> {
     data: DataDir,
-    room: Room,
+    space: DiskSpace,
     arguments: &'a Arguments,
     /// How long to wait for a merger to leave an upload that must be repaired.
     patience: Duration,
     /// Where damaged things go, once there are any.
     aside: Option<DataDir>,
-    tally: Tally,
+    tally: Summary,
 }
 
 impl<'a> Check<'a> {
     fn begin(config: &Config, arguments: &'a Arguments) -> io::Result<Check<'a>> {
         let data = if arguments.repair { owner::open } else { DataDir::open }(&config.data_dir)?;
         let patience = config.mergers.idle.saturating_add(MERGER_LEAVES);
-        let room = Room::new(&data, config.uploads.reserve);
-        Ok(Check { data, room, arguments, patience, aside: None, tally: Tally::default() })
+        let space = DiskSpace::new(&data, config.uploads.reserve);
+        Ok(Check { data, space, arguments, patience, aside: None, tally: Summary::default() })
     }
 
-    fn all(mut self) -> io::Result<Tally> {
+    fn all(mut self) -> io::Result<Summary> {
         // Uploads first: one that is finished meanwhile is looked at as a file.
         let mut unseen = self.arguments.names.clone();
         self.check_uploads(&mut unseen)?;
@@ -140,7 +140,7 @@ impl<'a> Check<'a> {
         }
         if self.arguments.repair {
             sweep::clean(&self.data, sweep::LEFTOVER_AGE)?;
-            Looker::new(self.data.clone()).look(|_due| {})?;
+            Reconciler::new(self.data.clone()).reconcile(|_due| {})?;
         }
         self.summary();
         Ok(self.tally)

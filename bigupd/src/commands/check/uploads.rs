@@ -7,7 +7,7 @@ use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::disk::{self, forget_cached};
 use bigup_core::storage::info_ini::InfoIni;
 use bigup_core::storage::spool::{
-    Holdings, MergerLock, OtherVersion, Records, Spool, Upload, merged_is_right, slice_is_right,
+    Holdings, MergerLock, OtherVersion, Records, Spool, UploadRecord, merged_is_right, slice_is_right,
 };
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ struct Wrong {
 
 /// An upload that can be checked.
 struct Readable {
-    upload: Upload,
+    upload: UploadRecord,
     holdings: Holdings,
     digests: File,
 }

@@ -5,13 +5,13 @@ use crate::config::Config;
 use bigup_core::protocol::name::{FileName, printable, printable_json};
 use bigup_core::protocol::units::parse_duration;
 use bigup_core::storage::data_dir::DataDir;
-use look::Look;
+use snapshot::Snapshot;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub mod look;
+pub mod snapshot;
 pub mod table;
 
 /// Between two looks, where only one table is asked for: long enough for a rate, short enough to wait for.
@@ -123,13 +123,13 @@ impl Arguments {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-            let mut before: Option<Look> = None;
+            let mut before: Option<Snapshot> = None;
             if is_screen {
                 self.print(&[CLEAR.to_owned()])?;
             }
             loop {
                 let look = self.look(data)?;
-                let look = before.iter().fold(look, Look::after);
+                let look = before.iter().fold(look, Snapshot::after);
                 let mut lines = self.lines(&look);
                 lines.extend(missing(&look).filter(|_| !self.json));
                 self.print(&if is_screen { redrawn(lines) } else { lines })?;
@@ -147,13 +147,13 @@ impl Arguments {
         })
     }
 
-    fn look(&self, data: &DataDir) -> io::Result<Look> {
-        let mut look = if self.names.is_empty() { Look::at_all(data)? } else { Look::at(data, &self.names) };
+    fn look(&self, data: &DataDir) -> io::Result<Snapshot> {
+        let mut look = if self.names.is_empty() { Snapshot::at_all(data)? } else { Snapshot::at(data, &self.names) };
         look.sort(self.sort);
         Ok(look)
     }
 
-    fn lines(&self, look: &Look) -> Vec<String> {
+    fn lines(&self, look: &Snapshot) -> Vec<String> {
         if self.json {
             let json = serde_json::to_string(look).expect("strings and numbers always serialise");
             return vec![printable_json(&json)];
@@ -169,7 +169,7 @@ impl Arguments {
 }
 
 /// What is to be said of names without an upload. In JSON the look itself says it.
-fn missing(look: &Look) -> impl Iterator<Item = String> {
+fn missing(look: &Snapshot) -> impl Iterator<Item = String> {
     look.missing.iter().map(|name| format!("{}: there is no unfinished upload of this name", printable(name)))
 }
 

@@ -1,6 +1,6 @@
 //! A look at uploads as a table: columns that are aligned, names last and cut to the width of a terminal.
 
-use super::look::{Look, Total, Upload};
+use super::snapshot::{Snapshot, Totals, UploadRow};
 use bigup_core::protocol::name::printable;
 use bigup_core::protocol::units::show_size;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -18,7 +18,7 @@ const GAP: &str = "  ";
 
 /// The table. Where `width` is known, in columns of a terminal, names are cut to it and what is to be said of an upload has
 /// a line of its own below; else each upload has one line, however long.
-pub fn lines(look: &Look, width: Option<usize>) -> Vec<String> {
+pub fn lines(look: &Snapshot, width: Option<usize>) -> Vec<String> {
     let numbers: Vec<[String; NUMBERS]> = look.uploads.iter().map(numbers).collect();
     let column = |i: usize| numbers.iter().map(|row| row[i].len()).chain([HEADER[i].len()]).max().unwrap_or(0);
     let widths: [usize; NUMBERS] = std::array::from_fn(column);
@@ -48,7 +48,7 @@ pub fn lines(look: &Look, width: Option<usize>) -> Vec<String> {
     lines
 }
 
-fn numbers(upload: &Upload) -> [String; NUMBERS] {
+fn numbers(upload: &UploadRow) -> [String; NUMBERS] {
     let merger = match (upload.merger_pid, upload.merge_slice_process_exist) {
         (Some(pid), _) => pid.to_string(),
         (None, 1) => "at work".to_owned(),
@@ -57,8 +57,8 @@ fn numbers(upload: &Upload) -> [String; NUMBERS] {
     };
     [
         upload.file_size.map_or("?".to_owned(), size),
-        share(upload.bytes_held, upload.file_size),
-        share(upload.bytes_merged, upload.file_size),
+        thread_share(upload.bytes_held, upload.file_size),
+        thread_share(upload.bytes_merged, upload.file_size),
         rate(upload.bytes_per_second),
         merger,
         time(upload.age_seconds),
@@ -67,7 +67,7 @@ fn numbers(upload: &Upload) -> [String; NUMBERS] {
 }
 
 /// What is to be said of an upload besides numbers.
-fn note(upload: &Upload) -> Option<String> {
+fn note(upload: &UploadRow) -> Option<String> {
     let paused = upload.paused.then(|| "paused".to_owned());
     let is = if upload.blocked { "cannot be finished" } else { "the merger stopped" };
     let why = upload.last_error.as_ref().map(|why| format!("{is}: {}", printable(why)));
@@ -75,8 +75,8 @@ fn note(upload: &Upload) -> Option<String> {
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
-fn total(total: &Total) -> String {
-    let Total { uploads, file_size, bytes_held, bytes_merged, bytes_per_second, .. } = *total;
+fn total(total: &Totals) -> String {
+    let Totals { uploads, file_size, bytes_held, bytes_merged, bytes_per_second, .. } = *total;
     let uploads = if uploads == 1 { "1 upload".to_owned() } else { format!("{uploads} uploads") };
     let rate = bytes_per_second.map(|_| format!(", {}", rate(bytes_per_second))).unwrap_or_default();
     format!("{uploads}, {}: {} held, {} merged{rate}", size(file_size), size(bytes_held), size(bytes_merged))
@@ -88,7 +88,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Bytes and how much of all of them that is, in full percents: 100 stands for all.
-fn share(bytes: u64, all: Option<u64>) -> String {
+fn thread_share(bytes: u64, all: Option<u64>) -> String {
     let percent = all.map(|all| (u128::from(bytes) * 100).checked_div(u128::from(all)).unwrap_or(100).min(100));
     let percent = percent.map_or("-".to_owned(), |percent| format!("{percent}%"));
     format!("{} {percent:>4}", size(bytes))
@@ -113,14 +113,14 @@ fn cut(text: &str, most: usize) -> String {
     if text.width() <= most {
         return text.to_owned();
     }
-    let room = most.saturating_sub(1);
-    let fitting = |chars: &mut dyn Iterator<Item = char>, room: usize| -> Vec<char> {
-        let mut left = room;
+    let space = most.saturating_sub(1);
+    let fitting = |chars: &mut dyn Iterator<Item = char>, space: usize| -> Vec<char> {
+        let mut left = space;
         let fits = |c: &char| left.checked_sub(c.width().unwrap_or(0)).map(|rest| left = rest).is_some();
         chars.take_while(fits).collect()
     };
-    let head: String = fitting(&mut text.chars(), room.div_ceil(2)).into_iter().collect();
-    let tail: String = fitting(&mut text.chars().rev(), room / 2).into_iter().rev().collect();
+    let head: String = fitting(&mut text.chars(), space.div_ceil(2)).into_iter().collect();
+    let tail: String = fitting(&mut text.chars().rev(), space / 2).into_iter().rev().collect();
     // A mark whose letter is gone would go to another one.
     let tail = tail.trim_start_matches(|c: char| c.width() == Some(0));
     format!("{head}…{tail}")
@@ -130,8 +130,8 @@ fn cut(text: &str, most: usize) -> String {
 mod tests {
     use super::*;
 
-    fn upload(name: &str) -> Upload {
-        Upload {
+    fn upload(name: &str) -> UploadRow {
+        UploadRow {
             file_name: name.to_owned(),
             file_size: Some(8 << 30),
             bytes_held: (8 << 30) - 1,
@@ -141,21 +141,21 @@ mod tests {
             merger_pid: Some(4711),
             age_seconds: 3600,
             idle_seconds: 5,
-            ..Upload::default()
+            ..UploadRow::default()
         }
     }
 
     #[test]
     fn columns_are_aligned_and_each_upload_has_one_line_where_there_is_no_terminal() {
-        let new = Upload { file_name: "new".to_owned(), paused: true, ..Upload::default() };
-        let blocked = Upload {
+        let new = UploadRow { file_name: "new".to_owned(), paused: true, ..UploadRow::default() };
+        let blocked = UploadRow {
             last_error: Some("it\nexists".to_owned()),
             blocked: true,
             merger_due: true,
             ..upload("a\u{1b}[31m")
         };
         assert_eq!(
-            lines(&Look::of(vec![blocked, upload("b"), new]), None),
+            lines(&Snapshot::of(vec![blocked, upload("b"), new]), None),
             [
                 " SIZE        HELD      MERGED     RATE  MERGER  AGE  IDLE  NAME",
                 "8.00G  8.00G  99%  4.00G  50%  99.0M/s    4711   1h    5s  a\\u{1b}[31m  (cannot be finished: it\\u{a}exists)",
@@ -169,8 +169,8 @@ mod tests {
     #[test]
     fn a_table_fits_its_terminal_whatever_names_are() {
         let long = format!("folder/{}/the end.bin", "x".repeat(300));
-        let note = Upload { last_error: Some("y".repeat(300)), ..upload(&"文".repeat(200)) };
-        let look = Look::of(vec![upload(&long), note, upload("short")]);
+        let note = UploadRow { last_error: Some("y".repeat(300)), ..upload(&"文".repeat(200)) };
+        let look = Snapshot::of(vec![upload(&long), note, upload("short")]);
         for width in [80, 100, 200] {
             let lines = lines(&look, Some(width));
             assert!(lines.iter().all(|line| line.width() <= width), "{width}: {lines:#?}");
@@ -193,10 +193,10 @@ mod tests {
 
     #[test]
     fn shares_are_full_percents() {
-        assert_eq!(share(0, Some(0)), "0 100%");
-        assert_eq!(share(999, Some(1000)), "999  99%");
-        assert_eq!(share(1000, Some(1000)), "1000 100%");
-        assert_eq!(share(u64::MAX, None), "16.0E    -");
+        assert_eq!(thread_share(0, Some(0)), "0 100%");
+        assert_eq!(thread_share(999, Some(1000)), "999  99%");
+        assert_eq!(thread_share(1000, Some(1000)), "1000 100%");
+        assert_eq!(thread_share(u64::MAX, None), "16.0E    -");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::refusal::{Refusal, within_request};
-use crate::uploads::request::BeginAsk;
+use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan, PlanError};
@@ -15,14 +15,14 @@ use std::time::Duration;
 
 /// The parameters of one request, not yet made sense of, and what its sender may do.
 #[derive(Debug)]
-pub struct Params {
+pub struct QueryParams {
     map: HashMap<String, String>,
     by: Access,
 }
 
 /// How a GET is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AnswerForm {
+pub struct ResponseForm {
     /// Held slices as runs.
     pub ranges: bool,
     /// How long to wait for the file to be finished.
@@ -33,12 +33,12 @@ fn bad(message: String) -> Refusal {
     Refusal::new(ErrorCode::BadRequest, message)
 }
 
-impl Params {
+impl QueryParams {
     /// Reads a query string, sent `by` somebody.
     ///
     /// # Errors
     /// A parameter is there twice, or is not UTF-8.
-    pub fn parse(query: &str, by: Access) -> Result<Params, Refusal> {
+    pub fn parse(query: &str, by: Access) -> Result<QueryParams, Refusal> {
         let mut map = HashMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -51,7 +51,7 @@ impl Params {
             }
             map.insert(name, value);
         }
-        Ok(Params { map, by })
+        Ok(QueryParams { map, by })
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -150,7 +150,7 @@ impl Params {
     ///
     /// # Errors
     /// Something is missing or makes no sense.
-    pub fn begin(&self) -> Result<BeginAsk, Refusal> {
+    pub fn begin(&self) -> Result<BeginRequest, Refusal> {
         let slice_num = self.number(param::SLICE_NUM)?;
         let slice_size = self.number(param::SLICE_SIZE)?;
         if slice_num.is_none() && slice_size.is_none() && self.has_file_name() {
@@ -159,7 +159,7 @@ impl Params {
         let ask = self.begin_by(Plan::new(slice_num, slice_size, self.number(param::FILE_SIZE)?))?;
         let is_oldest = self.map.keys().all(|name| [param::FILE_NAME, param::SLICE_NUM].contains(&name.as_str()));
         self.check_named(&ask, is_oldest)?;
-        Ok(BeginAsk { by_size: is_oldest, ..ask })
+        Ok(BeginRequest { by_size: is_oldest, ..ask })
     }
 
     /// What a POST asks that begins the upload too, by slice `slice_id` of `len` bytes. Its `slice_size` is that of the
@@ -167,7 +167,7 @@ impl Params {
     ///
     /// # Errors
     /// Something is missing or makes no sense.
-    pub fn begin_with_slice(&self, slice_id: u64, len: u64) -> Result<BeginAsk, Refusal> {
+    pub fn begin_with_slice(&self, slice_id: u64, len: u64) -> Result<BeginRequest, Refusal> {
         let plan = Plan::new(self.number(param::SLICE_NUM)?, None, self.number(param::FILE_SIZE)?);
         let ask = self.begin_by(plan.and_then(|plan| plan.learn(slice_id, len)))?;
         self.check_named(&ask, false)?;
@@ -175,7 +175,7 @@ impl Params {
     }
 
     /// Whether it is said whose bytes these are, where others could send slices too. The oldest client cannot say it.
-    fn check_named(&self, ask: &BeginAsk, is_oldest: bool) -> Result<(), Refusal> {
+    fn check_named(&self, ask: &BeginRequest, is_oldest: bool) -> Result<(), Refusal> {
         let is_named = ask.source.is_some() || ask.file_digest.is_some();
         if is_oldest || is_named || matches!(ask.plan.slice_num, Some(0 | 1)) {
             return Ok(());
@@ -189,12 +189,12 @@ impl Params {
         Err(bad(message))
     }
 
-    fn begin_by(&self, plan: Result<Plan, PlanError>) -> Result<BeginAsk, Refusal> {
+    fn begin_by(&self, plan: Result<Plan, PlanError>) -> Result<BeginRequest, Refusal> {
         let (name, replace) = (self.name_to_push()?, self.switch(param::REPLACE)?);
         if replace {
             self.by.check(&[Permission::Replace], Some(&name))?;
         }
-        Ok(BeginAsk {
+        Ok(BeginRequest {
             by: self.by.clone(),
             name,
             plan: plan.map_err(within_request)?,
@@ -213,9 +213,9 @@ impl Params {
     ///
     /// # Errors
     /// Something makes no sense.
-    pub fn form(&self) -> Result<AnswerForm, Refusal> {
+    pub fn form(&self) -> Result<ResponseForm, Refusal> {
         let wait = self.number(param::WAIT)?.unwrap_or(0).min(MAX_WAIT_SECS);
-        Ok(AnswerForm { ranges: self.switch(param::RANGES)?, wait: Duration::from_secs(wait) })
+        Ok(ResponseForm { ranges: self.switch(param::RANGES)?, wait: Duration::from_secs(wait) })
     }
 
     /// The slices, first and last, whose digests a GET asks for.
@@ -256,8 +256,8 @@ fn decode(text: &str) -> Result<String, Refusal> {
 mod tests {
     use super::*;
 
-    fn begin(query: &str) -> Result<BeginAsk, Refusal> {
-        Params::parse(query, Access::Everything).and_then(|params| params.begin())
+    fn begin(query: &str) -> Result<BeginRequest, Refusal> {
+        QueryParams::parse(query, Access::Everything).and_then(|params| params.begin())
     }
 
     #[test]
@@ -296,7 +296,8 @@ mod tests {
 
     #[test]
     fn ranges_of_digests_are_bounded() {
-        let digests = |text: &str| Params::parse(&format!("digests={text}"), Access::Everything).unwrap().digests();
+        let digests =
+            |text: &str| QueryParams::parse(&format!("digests={text}"), Access::Everything).unwrap().digests();
         assert_eq!(digests("0-4095"), Ok(Some((0, 4095))));
         for wrong in ["0-4096", "4-3", "x", "1", "-", "0-18446744073709551616"] {
             assert!(digests(wrong).is_err(), "{wrong}");

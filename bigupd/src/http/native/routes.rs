@@ -4,31 +4,31 @@
 //! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
 //! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
 
-use crate::admission::access::{Access, Gate};
-use crate::admission::origins::Does;
-use crate::admission::thread_shares::{Share, Shares, Whose};
+use crate::admission::access::{Access, Authenticator};
+use crate::admission::origins::Effect;
+use crate::admission::thread_shares::{ShareOwner, ThreadShare, ThreadShares};
 use crate::admission::tokens::{Permission, redacted, uses};
 use crate::http::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
-use crate::http::native::query::{AnswerForm, Params};
-use crate::http::probes::{ALLOWED, Question, Watching, question};
+use crate::http::native::query::{QueryParams, ResponseForm};
+use crate::http::probes::{ALLOWED, Probe, Probes, question};
 use crate::http::receive::{Expected, Received, check_sha256, parse_content_digest, receive};
-use crate::http::response_budget::Answers;
+use crate::http::response_budget::ResponseBudget;
 use crate::http::timing;
 use crate::mergers::Mergers;
 use crate::metrics::{Metrics, Route};
 use crate::net::client_certificate::ClientCertificate;
-use crate::net::connection_slots::{Seat, Seats};
+use crate::net::connection_slots::{ConnectionSlot, ConnectionSlots};
 use crate::net::limits::Limits;
-use crate::net::min_rate::Pace;
+use crate::net::min_rate::MinRate;
 use crate::net::peer::Peer;
-use crate::net::response::{Reply, json};
+use crate::net::response::{Response, json};
 use crate::refusal::Refusal;
-use crate::upkeep::reconcile::News;
-use crate::uploads::request::BeginAsk;
-use crate::uploads::{Admission, SliceAsk, Standing, Stored, Target, Unfinished, Uploads};
+use crate::upkeep::reconcile::Wakeup;
+use crate::uploads::request::BeginRequest;
+use crate::uploads::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Unfinished, Uploads};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, ListAnswer, PATH, SliceAnswer, UploadAnswer, param};
+use bigup_core::protocol::native::{ErrorCode, ListResponse, PATH, SliceResponse, UploadResponse, param};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::Spool;
 use std::convert::Infallible;
@@ -83,53 +83,53 @@ pub struct Settings {
 /// What handlers work on.
 #[derive(Clone)]
 pub struct App {
-    gate: Arc<Gate>,
+    authenticator: Arc<Authenticator>,
     settings: Arc<Settings>,
     uploads: Uploads,
     mergers: Mergers,
-    answers: Answers,
-    news: News,
-    watching: Watching,
+    responses: ResponseBudget,
+    wakeup: Wakeup,
+    probes: Probes,
     /// Whom trusted proxies ask for, each request being a connection of theirs.
-    visitors: Seats,
+    visitors: ConnectionSlots,
     stopping: watch::Receiver<bool>,
-    shares: Shares,
+    thread_shares: ThreadShares,
     /// That of who sent the request at hand.
-    share: Share,
+    thread_share: ThreadShare,
     /// What they showed in the handshake. None: no certificate, or a proxy's.
     certificate: Option<ClientCertificate>,
 }
 
 impl App {
-    /// Handlers over `uploads`, with `mergers` to start; `news` learns of uploads that begin, `watching` answers who watches,
-    /// `gate` tells what who asks may do.
+    /// Handlers over `uploads`, with `mergers` to start; `wakeup` learns of uploads that begin, `probes` answers who watches,
+    /// `authenticator` tells what who asks may do.
     /// Once `stopping` is true no request is kept waiting.
     pub fn new(
         uploads: Uploads,
         mergers: Mergers,
-        news: News,
-        watching: Watching,
-        gate: Gate,
+        wakeup: Wakeup,
+        probes: Probes,
+        authenticator: Authenticator,
         settings: Settings,
         stopping: watch::Receiver<bool>,
     ) -> App {
-        let (gate, settings) = (Arc::new(gate), Arc::new(settings));
-        let answers = Answers::new(uploads.settings.answer_size);
-        let visitors = Seats::new(&Limits { connections: u64::MAX, ..settings.limits.clone() });
-        let shares = Shares::default();
-        let share = shares.of(Whose::Unknown);
+        let (authenticator, settings) = (Arc::new(authenticator), Arc::new(settings));
+        let responses = ResponseBudget::new(uploads.settings.answer_size);
+        let visitors = ConnectionSlots::new(&Limits { connections: u64::MAX, ..settings.limits.clone() });
+        let thread_shares = ThreadShares::default();
+        let thread_share = thread_shares.of(ShareOwner::Unknown);
         App {
-            gate,
+            authenticator,
             settings,
             uploads,
             mergers,
-            answers,
-            news,
-            watching,
+            responses,
+            wakeup,
+            probes,
             visitors,
             stopping,
-            shares,
-            share,
+            thread_shares,
+            thread_share,
             certificate: None,
         }
     }
@@ -137,16 +137,16 @@ impl App {
 
 impl App {
     /// Which tokens let somebody in.
-    pub fn token_uses(&self) -> uses::Seen {
-        self.gate.uses.clone()
+    pub fn token_uses(&self) -> uses::TokenUses {
+        self.authenticator.uses.clone()
     }
 
     /// The same for a request with these headers: what blocks is done on the share of who sent it.
     fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
-        let share = self.shares.of(self.gate.whose(headers, ip_of(peer)));
+        let thread_share = self.thread_shares.of(self.authenticator.whose(headers, ip_of(peer)));
         // Whom a proxy asks for has shown nothing to us.
         let certificate = self.certificate.filter(|_| Peer::shows_its_own(peer));
-        App { share, certificate, ..self }
+        App { thread_share, certificate, ..self }
     }
 
     /// The name in the certificate that was shown.
@@ -159,12 +159,12 @@ impl App {
         &self,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.share.run(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
+        self.thread_share.run(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
     }
 }
 
 /// All routes of the daemon.
-pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> + Clone {
+pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone {
     let with_app = warp::ext::optional().map(move |certificate| App { certificate, ..app.clone() });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let body = warp::body::stream().map(raw_body);
@@ -175,26 +175,26 @@ pub fn routes(app: App) -> impl Filter<Extract = (Reply,), Error = Infallible> +
 }
 
 /// Every request matches one of the two routes; what warp itself refuses comes here.
-async fn never(rejection: warp::Rejection) -> Result<Reply, Infallible> {
+async fn never(rejection: warp::Rejection) -> Result<Response, Infallible> {
     log::debug!("refused by warp: {rejection:?}");
-    Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").reply())
+    Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").response())
 }
 
 async fn elsewhere(
     app: App,
-    question: Option<Question>,
+    question: Option<Probe>,
     method: Method,
     headers: HeaderMap,
     _query: String,
     peer: Option<Peer>,
     body: RawBody,
-) -> Reply {
+) -> Response {
     let app = app.for_request(&headers, peer);
-    let route = question.map_or(Route::Other, Question::route);
-    let sharing = app.gate.origins().sharing(&headers);
+    let route = question.map_or(Route::Other, Probe::route);
+    let sharing = app.authenticator.origins().sharing(&headers);
     let answering = async {
         let answer = match question {
-            Some(_) if method == Method::OPTIONS => app.gate.origins().options(&headers, ALLOWED),
+            Some(_) if method == Method::OPTIONS => app.authenticator.origins().options(&headers, ALLOWED),
             Some(question) => app.tell(question, &method, &headers, peer).await,
             None => Err(nothing_here()),
         };
@@ -209,11 +209,11 @@ fn nothing_here() -> Refusal {
 
 /// Says that the connection is closed after this answer, unless its request's body was read to the end: hyper closes it
 /// then, and its client is not to send another request (RFC 9112, section 9.6).
-fn last_unless(at_end: bool, mut reply: Reply) -> Reply {
+fn last_unless(at_end: bool, mut response: Response) -> Response {
     if !at_end {
-        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    reply
+    response
 }
 
 async fn native(
@@ -223,9 +223,9 @@ async fn native(
     query: String,
     peer: Option<Peer>,
     body: RawBody,
-) -> Reply {
+) -> Response {
     let (route, metrics) = (route_of(&method, &query), app.metrics().clone());
-    let sharing = app.gate.origins().sharing(&headers);
+    let sharing = app.authenticator.origins().sharing(&headers);
     let answering = async {
         match app.visitor(peer, &headers) {
             Ok((peer, _seat)) => answer(app.for_request(&headers, peer), method, headers, query, peer, body).await,
@@ -236,10 +236,10 @@ async fn native(
 }
 
 /// What a request would do, told by its parameters' names as they stand there.
-fn does_of(method: &Method, query: &str) -> Does {
+fn does_of(method: &Method, query: &str) -> Effect {
     let names = || query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
     let looks = route_of(method, query) == Route::Peek && names().all(|name| LOOKING.contains(&name));
-    if looks { Does::Looks } else { Does::Changes }
+    if looks { Effect::Looks } else { Effect::Changes }
 }
 
 /// How a request is counted, whether or not it is refused.
@@ -259,7 +259,7 @@ async fn answer(
     query: String,
     peer: Option<Peer>,
     body: RawBody,
-) -> Reply {
+) -> Response {
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::protocol::name::printable(&query)));
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
@@ -267,7 +267,7 @@ async fn answer(
     let does = does_of(&method, &query);
     let answer = match method {
         // Browsers ask by it whether a page may call, and send no token along.
-        Method::OPTIONS => app.gate.origins().options(&headers, METHODS),
+        Method::OPTIONS => app.authenticator.origins().options(&headers, METHODS),
         method => match app.enter(&headers, peer, does).await {
             Err(refusal) => Err(refusal),
             Ok(by) if method == Method::GET => app.get(by, peer, &query).await,
@@ -279,13 +279,18 @@ async fn answer(
 
 impl App {
     /// What the sender of a request may do, before anything else of it is looked at.
-    async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Does) -> Result<Access, Refusal> {
-        let (gate, headers, certificate) = (Arc::clone(&self.gate), headers.clone(), self.certificate.clone());
-        self.blocking(move || gate.enter(&headers, peer, certificate.as_ref(), does)).await
+    async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Effect) -> Result<Access, Refusal> {
+        let (authenticator, headers, certificate) =
+            (Arc::clone(&self.authenticator), headers.clone(), self.certificate.clone());
+        self.blocking(move || authenticator.enter(&headers, peer, certificate.as_ref(), does)).await
     }
 
     /// Who sent a request that came by a connection of `peer`, and its seat where `peer` is a proxy that tells.
-    fn visitor(&self, peer: Option<Peer>, headers: &HeaderMap) -> Result<(Option<Peer>, Option<Seat>), Refusal> {
+    fn visitor(
+        &self,
+        peer: Option<Peer>,
+        headers: &HeaderMap,
+    ) -> Result<(Option<Peer>, Option<ConnectionSlot>), Refusal> {
         let Some(peer) = peer else { return Ok((None, None)) };
         match self.settings.limits.trusted_proxies.sender(peer, headers)? {
             Peer::Forwarded(ip) => Ok((Some(Peer::Forwarded(ip)), Some(self.visitors.take(ip)?))),
@@ -300,19 +305,19 @@ impl App {
     /// Answers who watches the daemon. Whether it is well may be asked by everybody; what it counted is of all uploads.
     async fn tell(
         &self,
-        question: Question,
+        question: Probe,
         method: &Method,
         headers: &HeaderMap,
         peer: Option<Peer>,
-    ) -> Result<Reply, Refusal> {
-        if question == Question::Metrics {
+    ) -> Result<Response, Refusal> {
+        if question == Probe::Metrics {
             if self.settings.has_metrics_listener {
                 return Err(nothing_here());
             }
             let (peer, _seat) = self.visitor(peer, headers)?;
-            self.enter(headers, peer, Does::Looks).await?.check_reads_all()?;
+            self.enter(headers, peer, Effect::Looks).await?.check_reads_all()?;
         }
-        self.watching.answer(question, method).await
+        self.probes.answer(question, method).await
     }
 
     fn drain_limit(&self) -> u64 {
@@ -329,26 +334,26 @@ impl App {
     }
 
     /// The reply to a request whose body is not wanted, given once that is gone.
-    async fn answer_after(&self, headers: &HeaderMap, body: RawBody, answer: Result<Reply, Refusal>) -> Reply {
+    async fn answer_after(&self, headers: &HeaderMap, body: RawBody, answer: Result<Response, Refusal>) -> Response {
         let at_end = self.drain_unless_waiting(headers, body).await;
-        last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.reply()))
+        last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.response()))
     }
 
-    async fn get(&self, by: Access, peer: Option<Peer>, query: &str) -> Result<Reply, Refusal> {
-        let params = Params::parse(query, by)?;
+    async fn get(&self, by: Access, peer: Option<Peer>, query: &str) -> Result<Response, Refusal> {
+        let params = QueryParams::parse(query, by)?;
         if params.switch(param::PEEK)? {
             return self.peek(params).await;
         }
         let (peer, certificate) = (ip_of(peer), self.shown_name());
-        let (ask, form) = (BeginAsk { peer, certificate, ..params.begin()? }, params.form()?);
+        let (ask, form) = (BeginRequest { peer, certificate, ..params.begin()? }, params.form()?);
         let standing = self.begin_and_wait(ask.clone(), form).await?;
         let held = held(&standing, ask.plan.slice_num);
-        let size = self.answers.size_with(&held, form.ranges)?;
-        self.answers.make(size, || upload_answer(&ask.name, &standing, held, form))
+        let size = self.responses.size_with(&held, form.ranges)?;
+        self.responses.make(size, || upload_answer(&ask.name, &standing, held, form))
     }
 
     /// Begins or goes on, sees to a merger, and waits for the end if that was asked for and can be expected.
-    async fn begin_and_wait(&self, ask: BeginAsk, form: AnswerForm) -> Result<Standing, Refusal> {
+    async fn begin_and_wait(&self, ask: BeginRequest, form: ResponseForm) -> Result<NameState, Refusal> {
         let deadline = tokio::time::Instant::now() + form.wait;
         let (mut waited, waits) = (false, !form.wait.is_zero());
         loop {
@@ -358,9 +363,9 @@ impl App {
                 // If it was finished while we waited that must not begin another one, be it to replace this.
                 if waited {
                     match uploads.peek(&asked.name, asked.source.as_deref())? {
-                        Some(finished @ Standing::Finished { .. }) => return Ok(finished),
+                        Some(finished @ NameState::Finished { .. }) => return Ok(finished),
                         // To begin again would be to try again, and again.
-                        Some(Standing::Unfinished(unfinished)) if unfinished.upload.blocked.is_some() => {
+                        Some(NameState::Unfinished(unfinished)) if unfinished.upload.blocked.is_some() => {
                             return Err(uploads.refusal_of_blocked(&unfinished.upload)?);
                         }
                         _ => {}
@@ -370,8 +375,8 @@ impl App {
             });
             let standing = standing.await?;
             waited = true;
-            let Standing::Unfinished(unfinished) = &standing else { return Ok(standing) };
-            self.news.tell();
+            let NameState::Unfinished(unfinished) = &standing else { return Ok(standing) };
+            self.wakeup.tell();
             if unfinished.is_merger_due() {
                 self.ensure_merger(&ask.name).await?;
             }
@@ -408,14 +413,14 @@ impl App {
         .await
     }
 
-    async fn peek(&self, params: Params) -> Result<Reply, Refusal> {
-        let (uploads, answers) = (self.uploads.clone(), self.answers.clone());
+    async fn peek(&self, params: QueryParams) -> Result<Response, Refusal> {
+        let (uploads, responses) = (self.uploads.clone(), self.responses.clone());
         self.blocking(move || {
             if !params.has_file_name() {
                 let by = params.by().clone();
                 by.check(&[Permission::Read], None)?;
                 let (uploads, size) = uploads.list(|name| by.sees(name))?;
-                return answers.make(size, || ListAnswer { status: 200, uploads });
+                return responses.make(size, || ListResponse { status: 200, uploads });
             }
             let (name, form) = (params.name_to_show()?, params.form()?);
             // Who names a digest wants to know whether it is this one.
@@ -433,26 +438,26 @@ impl App {
                 return Err(Refusal::new(ErrorCode::NoUpload, message));
             };
             let digests = match (params.digests()?, &standing) {
-                (Some((first, last)), Standing::Unfinished(_)) => Some(uploads.digests(&name, first, last)?),
+                (Some((first, last)), NameState::Unfinished(_)) => Some(uploads.digests(&name, first, last)?),
                 _ => None,
             };
             let held = held(&standing, None);
             let size =
-                answers.size_with(&held, form.ranges)? + digests.as_ref().map_or(0, |d| d.len() as u64 * DIGEST_LEN);
-            answers.make(size, || {
+                responses.size_with(&held, form.ranges)? + digests.as_ref().map_or(0, |d| d.len() as u64 * DIGEST_LEN);
+            responses.make(size, || {
                 let shown =
                     |digests: Vec<Option<SliceDigest>>| digests.iter().map(|d| d.map(|d| d.to_string())).collect();
-                UploadAnswer { digests: digests.map(shown), ..upload_answer(&name, &standing, held, form) }
+                UploadResponse { digests: digests.map(shown), ..upload_answer(&name, &standing, held, form) }
             })
         })
         .await
     }
 
-    async fn post(&self, headers: HeaderMap, peer: Option<Peer>, query: String, body: RawBody) -> Reply {
+    async fn post(&self, headers: HeaderMap, peer: Option<Peer>, query: String, body: RawBody) -> Response {
         // All that comes before the body at once, since each change of threads costs as much as most of it.
         let (app, asking) = (self.clone(), headers.clone());
         let asked = self.blocking(move || {
-            let by = app.gate.enter(&asking, peer, app.certificate.as_ref(), Does::Changes)?;
+            let by = app.authenticator.enter(&asking, peer, app.certificate.as_ref(), Effect::Changes)?;
             let (mut ask, expected) = slice_ask(by, peer, &asking, &query)?;
             ask.begin.iter_mut().for_each(|begin| begin.certificate = app.shown_name());
             let admission = app.uploads.admit(&ask).inspect_err(|refusal| log_refused(&ask, refusal))?;
@@ -486,53 +491,53 @@ impl App {
             }
             Err(refusal) => Err(refusal),
         };
-        let reply = match stored {
+        let response = match stored {
             Ok(stored) => self.stored(&ask, stored).await,
             Err(refusal) => {
                 log_refused(&ask, &refusal);
-                refusal.reply()
+                refusal.response()
             }
         };
-        last_unless(at_end, reply)
+        last_unless(at_end, response)
     }
 
     async fn receive(
         &self,
         raw: RawBody,
         content_type: Option<&str>,
-        target: Target,
+        target: SliceTarget,
         kinds: &[DigestKind],
         offset: u64,
         expected: &Expected,
     ) -> Result<Received, Refusal> {
         let mut body = Body::new(raw, content_type, self.body_timeout()).await?;
-        let pace = Pace::new(&self.settings.limits);
-        let received = receive(&mut body, target, kinds, offset, expected, pace, &self.share).await?;
+        let pace = MinRate::new(&self.settings.limits);
+        let received = receive(&mut body, target, kinds, offset, expected, pace, &self.thread_share).await?;
         body.finish(self.body_timeout()).await?;
         Ok(received)
     }
 
-    async fn stored(&self, ask: &SliceAsk, stored: Stored) -> Reply {
+    async fn stored(&self, ask: &SliceRequest, stored: SliceStored) -> Response {
         let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
         log::debug!(upload, slice, peer; "{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
         let mut answer = slice_answer(ask);
         match stored {
-            Stored::Finished(digest) => {
+            SliceStored::Finished(digest) => {
                 answer.is_uploaded = 1;
                 answer.file_digest = Some(digest.to_string());
             }
-            Stored::MergerDue => {
+            SliceStored::MergerDue => {
                 // The slice is stored whether or not a merger can be started; the sweep tries again.
                 let _ = self.ensure_merger(&ask.name).await;
             }
-            Stored::Held => return self.held(ask, None).await,
-            Stored::Waits => self.wait_for_merging(ask).await,
+            SliceStored::Held => return self.held(ask, None).await,
+            SliceStored::Waits => self.wait_for_merging(ask).await,
         }
         json(StatusCode::OK, &answer)
     }
 
     /// Waits until merging is not too far behind a slice, for a while.
-    async fn wait_for_merging(&self, ask: &SliceAsk) {
+    async fn wait_for_merging(&self, ask: &SliceRequest) {
         let deadline = tokio::time::Instant::now() + LAG_PATIENCE.0;
         let most = MAX_LAG.0.max(ask.len.saturating_mul(MAX_LAG.1));
         loop {
@@ -547,8 +552,8 @@ impl App {
     }
 
     /// A slice that was there already. It may be one whose upload waits for a merger, the last attempt having failed.
-    async fn held(&self, ask: &SliceAsk, finished: Option<Digest>) -> Reply {
-        let mut answer = SliceAnswer { held: true, ..slice_answer(ask) };
+    async fn held(&self, ask: &SliceRequest, finished: Option<Digest>) -> Response {
+        let mut answer = SliceResponse { held: true, ..slice_answer(ask) };
         if let Some(digest) = finished {
             answer.is_uploaded = 1;
             answer.file_digest = Some(digest.to_string());
@@ -557,7 +562,7 @@ impl App {
         let (app, name) = (self.clone(), ask.name.clone());
         let due = self.blocking(move || {
             let standing = app.uploads.peek(&name, None)?;
-            Ok(matches!(standing, Some(Standing::Unfinished(unfinished)) if unfinished.is_merger_due()))
+            Ok(matches!(standing, Some(NameState::Unfinished(unfinished)) if unfinished.is_merger_due()))
         });
         if due.await.unwrap_or(false) {
             let _ = self.ensure_merger(&ask.name).await;
@@ -584,14 +589,14 @@ async fn alive<T>(spool: Spool, work: impl Future<Output = T>) -> T {
     }
 }
 
-fn log_refused(ask: &SliceAsk, refusal: &Refusal) {
+fn log_refused(ask: &SliceRequest, refusal: &Refusal) {
     let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
     log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
 }
 
-fn slice_answer(ask: &SliceAsk) -> SliceAnswer {
+fn slice_answer(ask: &SliceRequest) -> SliceResponse {
     let file_name = ask.name.as_str().to_owned();
-    SliceAnswer { file_name, slice_id: ask.slice_id, status: 200, ..SliceAnswer::default() }
+    SliceResponse { file_name, slice_id: ask.slice_id, status: 200, ..SliceResponse::default() }
 }
 
 fn ip_of(peer: Option<Peer>) -> Option<IpAddr> {
@@ -604,22 +609,22 @@ fn slice_ask(
     peer: Option<Peer>,
     headers: &HeaderMap,
     query: &str,
-) -> Result<(SliceAsk, Expected), Refusal> {
-    let params = Params::parse(query, by)?;
+) -> Result<(SliceRequest, Expected), Refusal> {
+    let params = QueryParams::parse(query, by)?;
     let name = params.name_to_push()?;
     let slice_id = params.needed_number(param::SLICE_ID)?;
     let len = params.needed_number(param::SLICE_SIZE)?;
     check_content_length(headers, len)?;
     let digest: Option<SliceDigest> = params.value(param::SLICE_DIGEST)?;
     let begin = match params.number(param::SLICE_NUM)? {
-        Some(_) => Some(BeginAsk { peer: ip_of(peer), ..params.begin_with_slice(slice_id, len)? }),
+        Some(_) => Some(BeginRequest { peer: ip_of(peer), ..params.begin_with_slice(slice_id, len)? }),
         None => None,
     };
     check_content_coding(headers)?;
     let digested = content_digest(headers)?;
     let (sha256, form_sha256) = if is_form(headers) { (None, digested) } else { (digested, None) };
     let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
-    let ask = SliceAsk { by: params.by().clone(), peer, name, slice_id, len, digest, offset, source, begin };
+    let ask = SliceRequest { by: params.by().clone(), peer, name, slice_id, len, digest, offset, source, begin };
     Ok((ask, Expected { slice_id, len, sha256, form_sha256 }))
 }
 
@@ -666,24 +671,24 @@ fn check_content_length(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
 }
 
 /// The slices held of an upload. `asked_num` is how many the asker has in mind, for files that are finished.
-fn held(standing: &Standing, asked_num: Option<u64>) -> SliceRanges {
+fn held(standing: &NameState, asked_num: Option<u64>) -> SliceRanges {
     match standing {
-        Standing::Finished { .. } => SliceRanges::up_to(asked_num.unwrap_or(0)),
-        Standing::Unfinished(unfinished) => unfinished.holdings.ranges(),
+        NameState::Finished { .. } => SliceRanges::up_to(asked_num.unwrap_or(0)),
+        NameState::Unfinished(unfinished) => unfinished.holdings.ranges(),
     }
 }
 
 /// The answer to a GET.
-fn upload_answer(name: &FileName, standing: &Standing, held: SliceRanges, form: AnswerForm) -> UploadAnswer {
-    let mut answer = UploadAnswer { file_name: name.as_str().to_owned(), status: 200, ..UploadAnswer::default() };
+fn upload_answer(name: &FileName, standing: &NameState, held: SliceRanges, form: ResponseForm) -> UploadResponse {
+    let mut answer = UploadResponse { file_name: name.as_str().to_owned(), status: 200, ..UploadResponse::default() };
     match standing {
-        Standing::Finished { file_size, digest, same_source } => {
+        NameState::Finished { file_size, digest, same_source } => {
             answer.is_uploaded = 1;
             answer.file_size = Some(*file_size);
             answer.file_digest = digest.map(|d| d.to_string());
             answer.same_source = *same_source;
         }
-        Standing::Unfinished(unfinished) => describe(&mut answer, unfinished),
+        NameState::Unfinished(unfinished) => describe(&mut answer, unfinished),
     }
     if form.ranges {
         answer.slice_ranges_uploaded = Some(held);
@@ -693,7 +698,7 @@ fn upload_answer(name: &FileName, standing: &Standing, held: SliceRanges, form: 
     answer
 }
 
-fn describe(answer: &mut UploadAnswer, unfinished: &Unfinished) {
+fn describe(answer: &mut UploadResponse, unfinished: &Unfinished) {
     let Unfinished { upload, holdings } = unfinished;
     answer.slice_num = upload.plan.slice_num;
     answer.slice_size = upload.plan.slice_size;

@@ -21,21 +21,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The files kept open.
 #[derive(Clone, Debug)]
-pub struct Fresh {
+pub struct RecentSlices {
     kept: Arc<Mutex<VecDeque<(Instant, Arrival)>>>,
     most: usize,
     came: Arc<Notify>,
 }
 
-impl Default for Fresh {
-    fn default() -> Fresh {
+impl Default for RecentSlices {
+    fn default() -> RecentSlices {
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         let most = usize::try_from(descriptors::kept_open(files)).unwrap_or(0);
-        Fresh { kept: Arc::default(), most, came: Arc::default() }
+        RecentSlices { kept: Arc::default(), most, came: Arc::default() }
     }
 }
 
-impl Fresh {
+impl RecentSlices {
     /// Keeps the file of a slice that was committed. May block.
     pub fn keep(&self, arrival: Arrival) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,13 +64,13 @@ impl Fresh {
 }
 
 /// Lets go what need not be kept any more, again and again.
-pub async fn let_go_forever(fresh: Fresh) {
+pub async fn let_go_forever(recent: RecentSlices) {
     loop {
-        fresh.came.notified().await;
+        recent.came.notified().await;
         let mut is_any_left = true;
         while is_any_left {
             tokio::time::sleep(PAUSE).await;
-            let at_work = fresh.clone();
+            let at_work = recent.clone();
             is_any_left = tokio::task::spawn_blocking(move || at_work.let_go()).await.unwrap_or(false);
         }
     }
@@ -82,8 +82,8 @@ mod tests {
     use bigup_core::protocol::name::FileName;
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::data_dir::DataDir;
-    use bigup_core::storage::space::Room;
-    use bigup_core::storage::spool::{Spool, Upload};
+    use bigup_core::storage::space::DiskSpace;
+    use bigup_core::storage::spool::{Spool, UploadRecord};
 
     #[test]
     fn what_has_no_name_is_let_go_and_so_are_the_oldest_of_too_many() {
@@ -91,20 +91,22 @@ mod tests {
         let data = DataDir::create(dir.path()).unwrap();
         let name = FileName::new("x").unwrap();
         let plan = Plan::new(None, Some(1024), Some(10_240)).unwrap();
-        assert!(Spool::create(&data, &Upload::begin(name.clone(), plan, None), &Room::new(&data, 0)).unwrap());
+        assert!(
+            Spool::create(&data, &UploadRecord::begin(name.clone(), plan, None), &DiskSpace::new(&data, 0)).unwrap()
+        );
         let spool = Spool::of(&data, &name);
-        let fresh = Fresh { most: 3, ..Fresh::default() };
+        let recent = RecentSlices { most: 3, ..RecentSlices::default() };
         let ids = || -> Vec<u64> {
-            let kept = fresh.kept.lock().unwrap();
+            let kept = recent.kept.lock().unwrap();
             let name = |arrival: &Arrival| arrival.path().file_name().unwrap().to_str().unwrap().to_owned();
             kept.iter().map(|(_, arrival)| name(arrival).split('.').next().unwrap().parse().unwrap()).collect()
         };
-        assert!(!fresh.let_go());
-        (0..5).for_each(|slice_id| fresh.keep(spool.arrival(slice_id).unwrap()));
+        assert!(!recent.let_go());
+        (0..5).for_each(|slice_id| recent.keep(spool.arrival(slice_id).unwrap()));
         assert_eq!(ids(), [2, 3, 4]);
-        let path = fresh.kept.lock().unwrap()[1].1.path().to_owned();
+        let path = recent.kept.lock().unwrap()[1].1.path().to_owned();
         std::fs::remove_file(path).unwrap();
-        assert!(fresh.let_go());
+        assert!(recent.let_go());
         assert_eq!(ids(), [2, 4]);
     }
 }

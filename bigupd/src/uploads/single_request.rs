@@ -1,17 +1,17 @@
 //! A small file that comes whole in one request, and needs no spool ([`bigup_core::storage::finish::single_request`]).
 
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_room};
-use super::{SliceAsk, Stored, Target, Uploads};
-use crate::admission::grants::{Grant, What};
+use super::{SliceRequest, SliceStored, SliceTarget, Uploads};
+use crate::admission::grants::{Grant, Growing};
 use crate::refusal::Refusal;
-use crate::uploads::request::BeginAsk;
+use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::{Digest, DigestKind};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::MIB;
-use bigup_core::storage::audit::{Kind, Line};
-use bigup_core::storage::finish::single_request::Draft;
+use bigup_core::storage::audit::{AuditEvent, AuditLine};
+use bigup_core::storage::finish::single_request::UnnamedFile;
 use bigup_core::storage::spool::Spool;
-use bigup_core::storage::store::{Entry, Finished, Stamp, Store, StoreError};
+use bigup_core::storage::store::{Entry, FinishedFile, Store, StoreError, StoredDigest};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,12 +23,12 @@ const MAX_DRAFT: u64 = MIB;
 impl Uploads {
     /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no spool.
     /// None: it does.
-    pub(super) fn draft(&self, begin: &BeginAsk, ask: &SliceAsk) -> Result<Option<Target>, Refusal> {
+    pub(super) fn unnamed(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<SliceTarget>, Refusal> {
         // A hook is asked about an upload, and told of one by what its spool leaves.
-        let has_hooks = self.doorkeeper.is_some() || self.data.leaves_notices();
+        let has_hooks = self.begin_hook.is_some() || self.data.leaves_notices();
         let is_plain =
             !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
-        if !is_plain || self.without_drafts.load(Ordering::Relaxed) || self.has_spool(&ask.name) {
+        if !is_plain || self.without_unnamed_files.load(Ordering::Relaxed) || self.has_spool(&ask.name) {
             return Ok(None);
         }
         if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
@@ -38,16 +38,17 @@ impl Uploads {
         ask.name.check_new()?;
         self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
-        let granted = match self.take(&ask.by, &ask.name, What::Draft(ask.len)) {
+        let granted = match self.take(&ask.by, &ask.name, Growing::UnnamedFile(ask.len)) {
             // Another request made it, and what it counts for may be what left no room: see what is there.
             Err(_) if self.has_spool(&ask.name) || Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing => {
                 return Ok(None);
             }
             taken => taken?,
         };
-        let draft =
-            self.with_room(|room| Draft::new(&self.data, ask.len, room)).map_err(|e| no_room(e, ask.name.as_str()))?;
-        Ok(draft.map(|draft| Target::Draft(draft, granted)))
+        let unnamed = self
+            .with_room(|space| UnnamedFile::new(&self.data, ask.len, space))
+            .map_err(|e| no_room(e, ask.name.as_str()))?;
+        Ok(unnamed.map(|unnamed| SliceTarget::UnnamedFile(unnamed, granted)))
     }
 
     /// Whether there is an upload of this name, or what looks like one.
@@ -59,11 +60,11 @@ impl Uploads {
     /// Publishes a file that arrived whole, with this digest.
     pub(super) fn finish(
         &self,
-        ask: &SliceAsk,
-        draft: Draft,
+        ask: &SliceRequest,
+        unnamed: UnnamedFile,
         granted: Grant,
         digest: Digest,
-    ) -> Result<Stored, Refusal> {
+    ) -> Result<SliceStored, Refusal> {
         let begin = ask.begin.as_ref();
         if let Some(promised) = begin.and_then(|begin| begin.file_digest).filter(|promised| *promised != digest) {
             let why = format!("the whole file has the digest {digest}, not {promised} as promised; push it again");
@@ -74,14 +75,14 @@ impl Uploads {
             return Err(self.restless(&ask.name));
         }
         let began = Instant::now();
-        match draft.publish(&self.data, &ask.name, &Stamp { digest, source: ask.source.clone() }) {
+        match unnamed.publish(&self.data, &ask.name, &StoredDigest { digest, source: ask.source.clone() }) {
             Ok(()) => {
                 granted.landed();
                 self.metrics.upload_begun();
                 self.metrics.slice_received(ask.len);
                 self.metrics.upload_finished(ask.len, began.elapsed());
                 let begin = ask.begin.as_ref();
-                Line::new(Kind::Finished, &ask.name)
+                AuditLine::new(AuditEvent::Finished, &ask.name)
                     .with("size", Some(ask.len))
                     .with("digest", Some(digest))
                     .with("token", ask.by.token())
@@ -89,13 +90,13 @@ impl Uploads {
                     .with("peer", begin.and_then(|begin| begin.peer))
                     .with("seconds", Some(began.elapsed().as_secs()))
                     .log();
-                Ok(Stored::Finished(digest))
+                Ok(SliceStored::Finished(digest))
             }
             Err(StoreError::Exists) => self.finished_before(ask, digest),
             Err(StoreError::InTheWay(what)) => Err(in_the_way(&what)),
             Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 log::info!("files of one request take a spool from now on: {e}");
-                self.without_drafts.store(true, Ordering::Relaxed);
+                self.without_unnamed_files.store(true, Ordering::Relaxed);
                 Err(self.restless(&ask.name))
             }
             Err(StoreError::Io(e)) => {
@@ -107,14 +108,18 @@ impl Uploads {
     }
 
     /// Another request gave the name to something while this file, with this digest, came.
-    fn finished_before(&self, ask: &SliceAsk, digest: Digest) -> Result<Stored, Refusal> {
+    fn finished_before(&self, ask: &SliceRequest, digest: Digest) -> Result<SliceStored, Refusal> {
         // Whoever put it there may not have come to seal it.
         match self.look_into(&ask.name)? {
-            Entry::File(Finished { stamp: Some(stamp), .. }) if stamp.digest == digest => Ok(Stored::Finished(digest)),
+            Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) if stored_digest.digest == digest => {
+                Ok(SliceStored::Finished(digest))
+            }
             // Asked again it is one that is to be replaced.
             Entry::File(_) if ask.begin.as_ref().is_some_and(|begin| begin.replace) => Err(self.restless(&ask.name)),
-            Entry::File(Finished { stamp: Some(stamp), .. }) => Err(exists_with(ask, stamp.digest, digest)),
-            Entry::File(Finished { stamp: None, .. }) => Err(self.restless(&ask.name)),
+            Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) => {
+                Err(exists_with(ask, stored_digest.digest, digest))
+            }
+            Entry::File(FinishedFile { stored_digest: None, .. }) => Err(self.restless(&ask.name)),
             Entry::Other(what) => Err(in_the_way(&what)),
             Entry::Nothing => Err(self.restless(&ask.name)),
         }

@@ -6,8 +6,8 @@
 
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::MIB;
-use bigup_core::storage::disk::Seen;
-use bigup_core::storage::store::{Entry, Finished, Stamp, Store};
+use bigup_core::storage::disk::FileVersion;
+use bigup_core::storage::store::{Entry, FinishedFile, Store, StoredDigest};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,36 +20,36 @@ const MOST: usize = 4096;
 
 /// What was read. Shared by all requests.
 #[derive(Clone, Debug, Default)]
-pub struct Contents(Arc<Mutex<State>>);
+pub struct FinishedDigests(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    known: VecDeque<(Seen, Stamp)>,
+    known: VecDeque<(FileVersion, StoredDigest)>,
     /// A large file is being read.
     is_reading: bool,
 }
 
-impl Contents {
+impl FinishedDigests {
     /// What `name` is, which `found` does not say for certain. None: it is being read, or must wait for that.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn read(&self, store: &Arc<Store>, name: &FileName, found: Finished) -> io::Result<Option<Entry>> {
-        if let Some(stamp) = self.known(store, name)? {
-            return Ok(Some(Entry::File(Finished { stamp: Some(stamp), ..found })));
+    pub fn read(&self, store: &Arc<Store>, name: &FileName, found: FinishedFile) -> io::Result<Option<Entry>> {
+        if let Some(stored_digest) = self.known(store, name)? {
+            return Ok(Some(Entry::File(FinishedFile { stored_digest: Some(stored_digest), ..found })));
         }
         if found.size <= SOON {
             return self.read_now(store, name).map(Some);
         }
         let mut state = self.lock();
         if !state.is_reading {
-            let (contents, store, name) = (self.clone(), Arc::clone(store), name.clone());
+            let (finished_digests, store, name) = (self.clone(), Arc::clone(store), name.clone());
             let reading = move || {
                 log::info!(upload = name.as_str(); "{name}: reading all of it, since it may have changed");
-                if let Err(e) = contents.read_now(&store, &name) {
+                if let Err(e) = finished_digests.read_now(&store, &name) {
                     log::error!("{e}");
                 }
-                contents.lock().is_reading = false;
+                finished_digests.lock().is_reading = false;
             };
             std::thread::Builder::new().name("contents".to_owned()).spawn(reading)?;
             state.is_reading = true;
@@ -57,22 +57,22 @@ impl Contents {
         Ok(None)
     }
 
-    fn known(&self, store: &Store, name: &FileName) -> io::Result<Option<Stamp>> {
-        let Some(seen) = Seen::of(&store.path_of(name))? else { return Ok(None) };
-        Ok(self.lock().known.iter().find(|(known, _)| *known == seen).map(|(_, stamp)| stamp.clone()))
+    fn known(&self, store: &Store, name: &FileName) -> io::Result<Option<StoredDigest>> {
+        let Some(seen) = FileVersion::of(&store.path_of(name))? else { return Ok(None) };
+        Ok(self.lock().known.iter().find(|(known, _)| *known == seen).map(|(_, stored_digest)| stored_digest.clone()))
     }
 
     fn read_now(&self, store: &Store, name: &FileName) -> io::Result<Entry> {
         let path = store.path_of(name);
-        let before = Seen::of(&path)?;
+        let before = FileVersion::of(&path)?;
         let entry = store.confirm(name)?;
-        let after = Seen::of(&path)?;
+        let after = FileVersion::of(&path)?;
         // Where it was written down on the file its time of change moved, and nobody needs to remember it.
-        if let (Entry::File(Finished { stamp: Some(stamp), .. }), Some(seen)) = (&entry, after)
+        if let (Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }), Some(seen)) = (&entry, after)
             && before == after
         {
             let mut state = self.lock();
-            state.known.push_front((seen, stamp.clone()));
+            state.known.push_front((seen, stored_digest.clone()));
             state.known.truncate(MOST);
         }
         Ok(entry)

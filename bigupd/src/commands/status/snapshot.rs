@@ -14,13 +14,13 @@ const MOVING: u64 = 5;
 
 /// What was seen.
 #[derive(Clone, Debug, Serialize)]
-pub struct Look {
+pub struct Snapshot {
     /// When, in seconds since 1970.
     pub time: u64,
     /// The uploads.
-    pub uploads: Vec<Upload>,
+    pub uploads: Vec<UploadRow>,
     /// All of them together.
-    pub total: Total,
+    pub total: Totals,
     /// Names that were asked for and of which there is no upload.
     pub missing: Vec<String>,
     /// Folders that cannot be read as uploads, and why.
@@ -31,7 +31,7 @@ pub struct Look {
 
 /// One unfinished upload. Sizes are in bytes, times in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Upload {
+pub struct UploadRow {
     /// Name of the file.
     pub file_name: String,
     /// Bytes of the file; None while not known.
@@ -70,16 +70,16 @@ pub struct Upload {
 
 /// Sums over uploads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Total {
+pub struct Totals {
     /// How many there are.
     pub uploads: u64,
     /// Bytes of the files, as far as known.
     pub file_size: u64,
-    /// See [`Upload`].
+    /// See [`UploadRow`].
     pub bytes_held: u64,
-    /// See [`Upload`].
+    /// See [`UploadRow`].
     pub bytes_merged: u64,
-    /// See [`Upload`].
+    /// See [`UploadRow`].
     pub bytes_arriving: u64,
     /// None: there was one look only.
     pub bytes_per_second: Option<u64>,
@@ -94,13 +94,13 @@ pub struct Unreadable {
     pub why: String,
 }
 
-impl Look {
+impl Snapshot {
     /// Looks at all uploads of `data`.
     ///
     /// # Errors
     /// They cannot be listed.
-    pub fn at_all(data: &DataDir) -> io::Result<Look> {
-        let mut look = Look::of(vec![]);
+    pub fn at_all(data: &DataDir) -> io::Result<Snapshot> {
+        let mut look = Snapshot::of(vec![]);
         for spool in Spool::all(data)? {
             // Without an upload: it was finished meanwhile.
             look.take(&spool);
@@ -110,8 +110,8 @@ impl Look {
     }
 
     /// Looks at the uploads of these names.
-    pub fn at(data: &DataDir, names: &[FileName]) -> Look {
-        let mut look = Look::of(vec![]);
+    pub fn at(data: &DataDir, names: &[FileName]) -> Snapshot {
+        let mut look = Snapshot::of(vec![]);
         for name in names {
             if !look.take(&Spool::of(data, name)) {
                 look.missing.push(name.as_str().to_owned());
@@ -122,9 +122,9 @@ impl Look {
     }
 
     /// One at which these uploads were seen, just now.
-    pub(super) fn of(uploads: Vec<Upload>) -> Look {
+    pub(super) fn of(uploads: Vec<UploadRow>) -> Snapshot {
         let (total, missing, unreadable) = Default::default();
-        let mut look = Look { time: now(), uploads, total, missing, unreadable, when: Instant::now() };
+        let mut look = Snapshot { time: now(), uploads, total, missing, unreadable, when: Instant::now() };
         look.sum();
         look
     }
@@ -149,7 +149,7 @@ impl Look {
     }
 
     /// The same look, with what came since another one.
-    pub fn after(mut self, before: &Look) -> Look {
+    pub fn after(mut self, before: &Snapshot) -> Snapshot {
         let known: HashMap<_, u64> = before.uploads.iter().map(|upload| (upload.id(), upload.came())).collect();
         let time = self.when.duration_since(before.when);
         for upload in &mut self.uploads {
@@ -162,8 +162,8 @@ impl Look {
     }
 
     fn sum(&mut self) {
-        let sum = |of: fn(&Upload) -> u64| self.uploads.iter().map(of).fold(0, u64::saturating_add);
-        self.total = Total {
+        let sum = |of: fn(&UploadRow) -> u64| self.uploads.iter().map(of).fold(0, u64::saturating_add);
+        self.total = Totals {
             uploads: self.uploads.len() as u64,
             file_size: sum(|upload| upload.file_size.unwrap_or(0)),
             bytes_held: sum(|upload| upload.bytes_held),
@@ -182,7 +182,7 @@ impl Look {
     }
 }
 
-impl Upload {
+impl UploadRow {
     /// What tells it from another one of the same name.
     fn id(&self) -> (&str, u64) {
         (&self.file_name, self.begun)
@@ -203,7 +203,7 @@ fn now() -> u64 {
 }
 
 /// What is in a spool at the time `now`. None: there is no such upload.
-fn read(spool: &Spool, now: u64) -> io::Result<Option<Upload>> {
+fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
     // Before what is held: a merger that ends in between has told by then what it left.
     let merger = spool.merger()?;
     let Some(upload) = spool.upload()? else { return Ok(None) };
@@ -211,7 +211,7 @@ fn read(spool: &Spool, now: u64) -> io::Result<Option<Upload>> {
     let bytes_arriving = spool.arriving()?;
     let holdings = spool.holdings(&upload)?;
     let bytes = spool.bytes(&upload, &holdings)?;
-    Ok(Some(Upload {
+    Ok(Some(UploadRow {
         file_size: upload.plan.file_size,
         slice_size: upload.plan.slice_size,
         slice_num: upload.plan.slice_num,
@@ -237,16 +237,16 @@ fn read(spool: &Spool, now: u64) -> io::Result<Option<Upload>> {
 mod tests {
     use super::*;
     use bigup_core::protocol::plan::Plan;
-    use bigup_core::storage::space::Room;
+    use bigup_core::storage::space::DiskSpace;
 
-    fn look(uploads: &[(&str, u64, u64)]) -> Look {
-        let upload = |(name, bytes_held, idle_seconds): &(&str, u64, u64)| Upload {
+    fn look(uploads: &[(&str, u64, u64)]) -> Snapshot {
+        let upload = |(name, bytes_held, idle_seconds): &(&str, u64, u64)| UploadRow {
             file_name: (*name).to_owned(),
             bytes_held: *bytes_held,
             idle_seconds: *idle_seconds,
-            ..Upload::default()
+            ..UploadRow::default()
         };
-        Look::of(uploads.iter().map(upload).collect())
+        Snapshot::of(uploads.iter().map(upload).collect())
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn uploads_are_sorted_by_name_or_by_what_moved_last() {
         let mut seen = look(&[("b", 0, 7), ("c", 0, 7), ("a", 0, 9)]);
-        let names = |look: &Look| look.uploads.iter().map(|upload| upload.file_name.clone()).collect::<String>();
+        let names = |look: &Snapshot| look.uploads.iter().map(|upload| upload.file_name.clone()).collect::<String>();
         seen.sort(Sort::Activity);
         assert_eq!(names(&seen), "bca");
         seen.sort(Sort::Name);
@@ -282,8 +282,8 @@ mod tests {
             ("counted", Plan::new(Some(3), None, None)),
         ] {
             let name = FileName::new(name).unwrap();
-            let upload = bigup_core::storage::spool::Upload::begin(name.clone(), plan.unwrap(), None);
-            assert!(Spool::create(&data, &upload, &Room::new(&data, 0)).unwrap());
+            let upload = bigup_core::storage::spool::UploadRecord::begin(name.clone(), plan.unwrap(), None);
+            assert!(Spool::create(&data, &upload, &DiskSpace::new(&data, 0)).unwrap());
             let spool = Spool::of(&data, &name);
             std::fs::write(spool.slice_path(2), [0; 5]).unwrap();
             if name.as_str() != "counted" {
@@ -295,9 +295,9 @@ mod tests {
         std::io::Write::write_all(&mut arrival.file(), &[0; 7]).unwrap();
         // Left by a process that died.
         std::fs::write(data.tmp().join("known/1.0123.part"), [0; 9]).unwrap();
-        let mut look = Look::at_all(&data).unwrap();
+        let mut look = Snapshot::at_all(&data).unwrap();
         look.sort(Sort::Name);
-        let bytes = |upload: &Upload| (upload.bytes_held, upload.bytes_merged, upload.bytes_arriving);
+        let bytes = |upload: &UploadRow| (upload.bytes_held, upload.bytes_merged, upload.bytes_arriving);
         let all: Vec<_> = look.uploads.iter().map(bytes).collect();
         assert_eq!(all, [(5, 0, 0), (15, 10, 7), (20, 10, 0)], "{look:?}");
     }
