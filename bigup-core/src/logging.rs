@@ -6,11 +6,11 @@
 //!
 //! | field | |
 //! | --- | --- |
-//! | `UPLOAD` | name of the file, as it is |
+//! | `FILE_NAME` | name of the file, as it is |
 //! | `SLICE` | id of the slice |
 //! | `PEER` | address that the request came from, with its port where that is known |
 //!
-//! Places in the program give them as key and value of [`log`]'s macros: `upload`, `slice`, `peer`.
+//! Places in the program give them as key and value of [`log`]'s macros: `file_name`, `slice`, `peer`.
 
 use crate::protocol::name::{FileName, printable};
 use env_logger::{Builder, Env, Logger};
@@ -50,7 +50,7 @@ fn write_line(out: &mut env_logger::fmt::Formatter, record: &Record<'_>) -> io::
 fn journal(upload: Option<&FileName>) -> Option<JournalLog> {
     let journal = connected_to_journal().then(JournalLog::new)?.ok()?;
     Some(match upload {
-        Some(name) => journal.add_extra_field("UPLOAD", name.as_str()),
+        Some(name) => journal.add_extra_field("FILE_NAME", name.as_str()),
         None => journal,
     })
 }

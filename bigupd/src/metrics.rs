@@ -83,13 +83,13 @@ labels! {
         /// max_answer_size.
         AnswerSize = "answer_size",
         /// How many large answers may be on the way at once.
-        ResponseBudget = "answers",
+        ResponseBudget = "responses",
         /// Room on the disk.
-        DiskSpace = "room",
+        DiskSpace = "disk_space",
         /// header_timeout.
         Header = "header",
         /// body_timeout and min_body_rate, of bodies.
-        MinRate = "pace",
+        MinRate = "body_rate",
         /// The same of answers that are not read.
         Reading = "reading",
         /// How many uploads may wait for an answer of on_begin.
@@ -232,7 +232,7 @@ struct Inner {
     connections: Gauge,
     disk_free: Gauge,
     disk_inodes_free: Gauge,
-    last_look: Gauge<f64, AtomicU64>,
+    last_scan: Gauge<f64, AtomicU64>,
 }
 
 /// Adds a metric to those that are shown. Help gets a full stop by itself, counters `_total`.
@@ -349,11 +349,11 @@ impl Metrics {
                 <_>::default(),
             ),
             connections: shown(r, "connections_open", "Connections that are served", <_>::default()),
-            disk_free: shown(r, "room_left_bytes", "Bytes that uploads may still take on the disk", <_>::default()),
-            disk_inodes_free: shown(r, "inodes_left", "Files that may still be made on the disk", <_>::default()),
-            last_look: shown(
+            disk_free: shown(r, "disk_free_bytes", "Bytes that uploads may still take on the disk", <_>::default()),
+            disk_inodes_free: shown(r, "disk_inodes_free", "Files that may still be made on the disk", <_>::default()),
+            last_scan: shown(
                 r,
-                "last_look_timestamp_seconds",
+                "last_scan_timestamp_seconds",
                 "When the data folder was last looked at as a whole, since 1970",
                 <_>::default(),
             ),
@@ -481,7 +481,7 @@ impl Metrics {
         self.0.uploads_unfinished.set(signed(scanned.uploads));
         self.0.lag_bytes.set(signed(scanned.lag_bytes));
         self.0.lag_seconds.set(scanned.lag.as_secs_f64());
-        self.0.last_look.set(now());
+        self.0.last_scan.set(now());
     }
 
     /// So many bytes are left for uploads.
@@ -589,7 +589,7 @@ mod tests {
         metrics.scanned(ScanResult { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500) });
         assert_has(
             &metrics,
-            &["bigup_room_left_bytes 9223372036854775807", "bigup_merge_lag_bytes 9", "bigup_merge_lag_seconds 1.5"],
+            &["bigup_disk_free_bytes 9223372036854775807", "bigup_merge_lag_bytes 9", "bigup_merge_lag_seconds 1.5"],
         );
     }
 }

@@ -575,7 +575,7 @@ fn a_cancelled_upload_is_in_the_audit_log_before_its_mark_goes() {
     let file = fs::File::options().write(true).open(&mark).expect("it is there");
     file.set_modified(SystemTime::now() - TOLD_FOR - Duration::from_secs(1)).expect("it is ours");
 
-    let lines = |lane: &Lane| lane.daemon.log().matches("cancelled f: size=16384").count();
+    let lines = |lane: &Lane| lane.daemon.log().matches("cancelled f: file_size=16384").count();
     lane.daemon.kill_9();
     lane.faults.arm(&Fault { kinds: kind::REMOVE, only: name.leak(), period: 1, ..ERROR }, 1);
     lane.daemon.run();

@@ -909,12 +909,12 @@ fn who_pushed_what_is_in_the_log_of_whoever_finished_it() {
     let quota = daemon.server().with_token(&token).get("file_name=y&slice_size=1024&file_size=104857600&source=s");
     quota.expect(413);
     let has = |parts: &[&str]| daemon.log().lines().any(|line| parts.iter().all(|part| line.contains(part)));
-    let digest = |content: &[u8]| format!("digest={}", blake3::hash(content));
+    let digest = |content: &[u8]| format!("file_digest={}", blake3::hash(content));
     for parts in [
-        &["finished alice/small: size=5", &digest(&small), "token=alice", "peer=127.0.0.1", "seconds="][..],
-        &["replaced alice/small: size=5", &digest(b"other"), "token=alice"],
-        &["finished large: size=3145728", &digest(&large), "token=bob", "peer=127.0.0.1"],
-        &["refused y: size=104857600", "token=bob", "reason=", "may push up to"],
+        &["finished alice/small: file_size=5", &digest(&small), "token=alice", "peer=127.0.0.1", "seconds="][..],
+        &["replaced alice/small: file_size=5", &digest(b"other"), "token=alice"],
+        &["finished large: file_size=3145728", &digest(&large), "token=bob", "peer=127.0.0.1"],
+        &["refused y: file_size=104857600", "token=bob", "reason=", "may push up to"],
     ] {
         eventually(&format!("{parts:?} is in the log"), || has(parts));
     }
@@ -932,7 +932,7 @@ fn who_pushed_what_is_in_the_log_of_whoever_finished_it() {
     daemon.stop();
     daemon.run();
     eventually("the cancelled one is in the log", || {
-        daemon.log().lines().any(|line| line.contains("cancelled alice/z: size=4096 token=alice peer=127.0.0.1"))
+        daemon.log().lines().any(|line| line.contains("cancelled alice/z: file_size=4096 token=alice peer=127.0.0.1"))
     });
 }
 

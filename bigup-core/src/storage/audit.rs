@@ -4,15 +4,15 @@
 //!
 //! | key | journal | |
 //! | --- | --- | --- |
-//! | `size` | `SIZE` | bytes of the file |
-//! | `digest` | `DIGEST` | BLAKE3 of the file |
+//! | `file_size` | `FILE_SIZE` | bytes of the file |
+//! | `file_digest` | `FILE_DIGEST` | BLAKE3 of the file |
 //! | `token` | `TOKEN` | name of the token by which the upload was begun or taken over |
 //! | `certificate` | `CERTIFICATE` | name in the client certificate that was shown then |
 //! | `peer` | `PEER` | address from which it was begun or taken over; behind a trusted proxy that of the client |
 //! | `seconds` | `SECONDS` | time from its begin to its end |
 //! | `reason` | `REASON` | why it was refused |
 //!
-//! A key is left out where its value is not known. The fields `UPLOAD` and `AUDIT` have the name and the kind.
+//! A key is left out where its value is not known. The fields `FILE_NAME` and `AUDIT` have the name and the kind.
 //!
 //! The line of a finished file is written once its publication is durable, and before its spool goes. A kill in between has
 //! it written again by whoever cleans up: it is never lost, and may come twice.
@@ -75,8 +75,8 @@ impl AuditLine {
     pub fn of(kind: AuditEvent, upload: &UploadRecord, digest: Option<Digest>) -> AuditLine {
         let begun = UNIX_EPOCH + Duration::from_secs(upload.begun);
         AuditLine::new(kind, &upload.file_name)
-            .with("size", upload.plan.file_size)
-            .with("digest", digest)
+            .with("file_size", upload.plan.file_size)
+            .with("file_digest", digest)
             .with("token", upload.token.as_ref())
             .with("certificate", upload.certificate.as_ref())
             .with("peer", upload.peer.as_ref())
@@ -91,7 +91,7 @@ impl AuditLine {
 
     /// Writes the line.
     pub fn log(&self) {
-        let mut pairs = vec![("audit", self.kind.as_str()), ("upload", self.name.as_str())];
+        let mut pairs = vec![("audit", self.kind.as_str()), ("file_name", self.name.as_str())];
         pairs.extend(self.fields.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         let mut record = Record::builder();
         record.level(Level::Info).target(TARGET).key_values(&pairs);
@@ -120,11 +120,11 @@ mod tests {
     #[test]
     fn a_line_has_what_is_known_and_nothing_can_fake_a_key() {
         let line = AuditLine::new(AuditEvent::Replaced, &FileName::new("a/b size=2").unwrap())
-            .with("size", Some(7))
-            .with("digest", None::<Digest>)
+            .with("file_size", Some(7))
+            .with("file_digest", None::<Digest>)
             .with("certificate", Some("x size=1"))
             .with("peer", Some("2001:db8::1"));
-        let text = r#"replaced "a/b size=2": size=7 certificate="x size=1" peer=2001:db8::1"#;
+        let text = r#"replaced "a/b size=2": file_size=7 certificate="x size=1" peer=2001:db8::1"#;
         assert_eq!(line.to_string(), text);
         let read: AuditLine = serde_json::from_str(&serde_json::to_string(&line).unwrap()).unwrap();
         assert_eq!(read, line);
@@ -139,7 +139,7 @@ mod tests {
             ..UploadRecord::begin(FileName::new("f").unwrap(), plan, None)
         };
         let text = AuditLine::of(AuditEvent::Finished, &upload, Some(Digest([1; 32]))).to_string();
-        assert!(text.starts_with("finished f: size=25 digest=0101"), "{text}");
+        assert!(text.starts_with("finished f: file_size=25 file_digest=0101"), "{text}");
         assert!(text.contains(" token=alice peer=192.0.2.1 seconds="), "{text}");
     }
 }

@@ -186,7 +186,7 @@ impl InfoIni<'_> {
 /// mends it.
 pub fn log_failure(name: &FileName, told: io::Result<()>) {
     if let Err(e) = told {
-        log::warn!(upload = name.as_str(); "{name}: info.ini is not up to date: {e}");
+        log::warn!(file_name = name.as_str(); "{name}: info.ini is not up to date: {e}");
     }
 }
 

@@ -68,7 +68,7 @@ impl BeginHook {
     pub fn admit(&self, ask: BeginQuestion<'_>) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let name = ask.name;
-            log::warn!(upload = name.as_str(); "{name}: not asked about: {MOST_WAITING} uploads wait for on_begin already");
+            log::warn!(file_name = name.as_str(); "{name}: not asked about: {MOST_WAITING} uploads wait for on_begin already");
             return Err(Refusal { limit: Some(Limit::OnBegin), ..not_now() });
         };
         let (name, question, this) = (ask.name.clone(), question(ask), self.clone());
@@ -82,12 +82,12 @@ impl BeginHook {
         match told.blocking_recv() {
             Ok(HookAnswer::Yes) => Ok(()),
             Ok(HookAnswer::No { how, message }) => {
-                log::info!(upload = ask.name.as_str(); "{}: on_begin does not let it in: {how}", ask.name);
+                log::info!(file_name = ask.name.as_str(); "{}: on_begin does not let it in: {how}", ask.name);
                 let message = if message.is_empty() { "this server does not take it".to_owned() } else { message };
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
             Ok(HookAnswer::Failed(why)) => {
-                log::error!(upload = ask.name.as_str(); "{}: on_begin gave no answer: {why}", ask.name);
+                log::error!(file_name = ask.name.as_str(); "{}: on_begin gave no answer: {why}", ask.name);
                 Err(not_now())
             }
             Ok(HookAnswer::Stopped) | Err(_) => Err(not_now()),
@@ -116,13 +116,13 @@ fn not_now() -> Refusal {
 fn question(ask: BeginQuestion<'_>) -> HookQuestion {
     let fields = vec![
         ("event", json!("begin")),
-        ("name", json!(ask.name.as_str())),
-        ("size", json!(ask.size)),
+        ("file_name", json!(ask.name.as_str())),
+        ("file_size", json!(ask.size)),
         ("token", json!(ask.token)),
         ("replace", json!(ask.replace)),
         ("peer", json!(ask.peer.map(|peer| peer.to_string()))),
     ];
-    HookQuestion::new(random_suffix(), fields, &["name", "size", "token"])
+    HookQuestion::new(random_suffix(), fields, &["file_name", "file_size", "token"])
 }
 
 #[cfg(test)]

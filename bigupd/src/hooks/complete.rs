@@ -225,12 +225,12 @@ async fn attempt(teller: &Arc<CompletionWorker>, record: CompletionRecord, stop:
     let (teller, settled) = (Arc::clone(teller), name.clone());
     let why = match answer {
         HookAnswer::Yes => {
-            log::info!(upload = name.as_str(); "{name}: on_complete was told (attempt {number})");
+            log::info!(file_name = name.as_str(); "{name}: on_complete was told (attempt {number})");
             return blocking(move || locked.remove()).await.map(|()| 0);
         }
         // It will be told again.
         HookAnswer::Stopped => {
-            log::info!(upload = name.as_str(); "{name}: on_complete was ended, and will be told again");
+            log::info!(file_name = name.as_str(); "{name}: on_complete was ended, and will be told again");
             return Ok(0);
         }
         HookAnswer::Failed(why) => why,
@@ -245,14 +245,14 @@ impl CompletionWorker {
         let name = completion.file_name.as_str();
         let fields = vec![
             ("event", json!("complete")),
-            ("name", json!(name)),
+            ("file_name", json!(name)),
             ("path", json!(self.files.join(name).to_string_lossy())),
-            ("size", json!(completion.size)),
-            ("digest", json!(completion.digest.map(|digest| digest.to_string()))),
+            ("file_size", json!(completion.size)),
+            ("file_digest", json!(completion.digest.map(|digest| digest.to_string()))),
             ("token", json!(completion.token)),
             ("attempt", json!(attempt)),
         ];
-        HookQuestion::new(id.to_owned(), fields, &["name", "path", "size", "digest", "token"])
+        HookQuestion::new(id.to_owned(), fields, &["file_name", "path", "file_size", "file_digest", "token"])
     }
 
     /// Notes that attempt `failed` failed; gives when to look again.

@@ -112,7 +112,7 @@ pub struct HookQuestion {
     id: String,
     /// What a program gets as its arguments; what is not known is empty.
     arguments: Vec<String>,
-    /// All of it, by name: `size` is `BIGUP_SIZE` in a program's environment ([`variable`]) and `"size"` in a body's JSON.
+    /// All of it, by name: `file_size` is `BIGUP_FILE_SIZE` in a program's environment ([`variable`]) and `"file_size"` in a body's JSON.
     fields: Vec<(&'static str, Value)>,
 }
 
@@ -230,7 +230,7 @@ impl HookRunner {
                 let answer = ended.answer();
                 let level = if answer == HookAnswer::Yes { log::Level::Info } else { log::Level::Warn };
                 for line in ended.out.lines().into_iter().chain(ended.err.lines()) {
-                    log::log!(level, upload = name.as_str(); "{name}: {}: {line}", self.key.label());
+                    log::log!(level, file_name = name.as_str(); "{name}: {}: {line}", self.key.label());
                 }
                 answer
             }
@@ -350,12 +350,12 @@ mod tests {
 
     #[test]
     fn a_question_is_told_in_three_forms() {
-        let fields = vec![("name", json!("a b")), ("size", json!(7)), ("token", Value::Null), ("replace", json!(true))];
-        let question = HookQuestion::new("1".to_owned(), fields, &["name", "token", "size"]);
+        let fields = vec![("file_name", json!("a b")), ("file_size", json!(7)), ("token", Value::Null), ("replace", json!(true))];
+        let question = HookQuestion::new("1".to_owned(), fields, &["file_name", "token", "file_size"]);
         assert_eq!(question.arguments, ["a b", "", "7"]);
         let variables: Vec<String> = question.variables().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(variables, ["BIGUP_NAME=a b", "BIGUP_SIZE=7", "BIGUP_TOKEN_NAME=", "BIGUP_REPLACE=1"]);
-        assert_eq!(question.json(), json!({"name": "a b", "size": 7, "token": null, "replace": true}));
+        assert_eq!(variables, ["BIGUP_FILE_NAME=a b", "BIGUP_FILE_SIZE=7", "BIGUP_TOKEN_NAME=", "BIGUP_REPLACE=1"]);
+        assert_eq!(question.json(), json!({"file_name": "a b", "file_size": 7, "token": null, "replace": true}));
     }
 
     #[test]

@@ -139,8 +139,8 @@ impl Mergers {
         }
         match Spool::of(&self.inner.data, name).merger() {
             Ok(None) => self.start(name.clone()),
-            Ok(Some(pid)) => log::debug!(upload = name.as_str(); "{name}: process {pid} is merging"),
-            Err(e) => log::warn!(upload = name.as_str(); "{name}: whether a merger is at work cannot be told: {e}"),
+            Ok(Some(pid)) => log::debug!(file_name = name.as_str(); "{name}: process {pid} is merging"),
+            Err(e) => log::warn!(file_name = name.as_str(); "{name}: whether a merger is at work cannot be told: {e}"),
         }
     }
 
@@ -252,7 +252,7 @@ impl Mergers {
                 return (ended, false);
             }
             if self.inner.waiting.load(Ordering::Relaxed) > 0 && self.is_idle(name).await {
-                log::debug!(upload = name.as_str(); "{name}: others wait, and the merger is idle: it makes room");
+                log::debug!(file_name = name.as_str(); "{name}: others wait, and the merger is idle: it makes room");
                 // It has an id until its end is awaited.
                 if let Some(pid) = merger.id().and_then(|pid| i32::try_from(pid).ok()) {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -292,12 +292,12 @@ impl Mergers {
         match ended {
             // 3: another one is at work; 4: no such upload any more; 5: blocked, which the spool says.
             Ok(status) if matches!(status.code(), Some(0 | 3 | 4 | 5)) => {
-                log::debug!(upload = name.as_str(); "{name}: the merger ended with {status}");
+                log::debug!(file_name = name.as_str(); "{name}: the merger ended with {status}");
                 return false;
             }
-            Ok(status) => log::warn!(upload = name.as_str(); "{name}: the merger ended with {status}"),
+            Ok(status) => log::warn!(file_name = name.as_str(); "{name}: the merger ended with {status}"),
             Err(e) => {
-                log::error!(upload = name.as_str(); "{name}: the merger {} cannot be started: {e}", self.inner.settings.program.display())
+                log::error!(file_name = name.as_str(); "{name}: the merger {} cannot be started: {e}", self.inner.settings.program.display())
             }
         }
         true

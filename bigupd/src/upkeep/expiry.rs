@@ -111,14 +111,14 @@ pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Resu
             Ok(Some(gone)) => {
                 metrics.upload_failed(Failure::Expired);
                 let (time, size) = (shown(gone.idle), show_size(gone.bytes));
-                log::warn!(upload = named; "{name}: the upload is removed with the {size} that it held: nothing came for {time}");
+                log::warn!(file_name = named; "{name}: the upload is removed with the {size} that it held: nothing came for {time}");
                 if let Some(upload) = &upload {
                     InfoIni::new(data).remove(&upload.file_name)?;
                 }
             }
             // Published in between.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => log::warn!(upload = named; "{name}: {e}"),
+            Err(e) => log::warn!(file_name = named; "{name}: {e}"),
         }
     }
     Ok(())

@@ -150,7 +150,7 @@ impl Uploads {
             // Somebody else may create it first; the next round goes on with theirs.
             match self.with_room(|space| Spool::create(&self.data, &upload, space)) {
                 Err(e) if spool.path().exists() => {
-                    log::debug!(upload = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
+                    log::debug!(file_name = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
                 }
                 created => {
                     if created.map_err(|e| no_room(e, ask.name.as_str()))? {
@@ -243,7 +243,7 @@ impl Uploads {
             show_life(spool);
             // What was told only now is reserved where it can be; without, each slice that has no room is refused.
             if let Err(e) = self.with_room(|space| locked.reserve(space, &locked.upload().plan)) {
-                log::debug!(upload = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
+                log::debug!(file_name = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
             }
         } else {
             self.check_not_cancelled(spool, &ask.name, ask.source.as_deref())?;
@@ -363,7 +363,7 @@ impl Uploads {
             let is_cut =
                 self.with_room(|space| locked.recut(plan, space)).map_err(|e| no_room(e, ask.name.as_str()))?;
             growth.filter(|_| is_cut).into_iter().for_each(Grant::landed);
-            log::debug!(upload = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
+            log::debug!(file_name = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
         Ok(())
     }
@@ -513,8 +513,8 @@ impl Uploads {
 pub(super) fn note_refused(ask: &BeginRequest, refusal: &Refusal) {
     if refusal.retry_after.is_none() {
         AuditLine::new(AuditEvent::Refused, &ask.name)
-            .with("size", ask.plan.file_size)
-            .with("digest", ask.file_digest)
+            .with("file_size", ask.plan.file_size)
+            .with("file_digest", ask.file_digest)
             .with("token", ask.by.token())
             .with("certificate", ask.certificate.as_ref())
             .with("peer", ask.peer)

@@ -45,7 +45,7 @@ impl FinishedDigests {
         if !state.is_reading {
             let (finished_digests, store, name) = (self.clone(), Arc::clone(store), name.clone());
             let reading = move || {
-                log::info!(upload = name.as_str(); "{name}: reading all of it, since it may have changed");
+                log::info!(file_name = name.as_str(); "{name}: reading all of it, since it may have changed");
                 if let Err(e) = finished_digests.read_now(&store, &name) {
                     log::error!("{e}");
                 }

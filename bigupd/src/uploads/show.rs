@@ -67,7 +67,7 @@ impl Uploads {
         let spool = Spool::of(&self.data, name);
         match self.lock(&spool)? {
             Some(locked) if source.is_some() && locked.upload().source.as_deref() == source => {
-                log::debug!(upload = name.as_str(); "{name}: its client has given up");
+                log::debug!(file_name = name.as_str(); "{name}: its client has given up");
                 Ok(spool.set_left()?)
             }
             _ => Ok(()),

@@ -83,8 +83,8 @@ impl Uploads {
                 self.metrics.upload_finished(ask.len, began.elapsed());
                 let begin = ask.begin.as_ref();
                 AuditLine::new(AuditEvent::Finished, &ask.name)
-                    .with("size", Some(ask.len))
-                    .with("digest", Some(digest))
+                    .with("file_size", Some(ask.len))
+                    .with("file_digest", Some(digest))
                     .with("token", ask.by.token())
                     .with("certificate", begin.and_then(|begin| begin.certificate.as_ref()))
                     .with("peer", begin.and_then(|begin| begin.peer))

@@ -177,13 +177,13 @@ impl<'a> Check<'a> {
     fn unknown(&mut self, name: &str, what: &str) {
         self.tally.unknown += 1;
         let text = format!("not known: file {}: {}", printable(name), printable(what));
-        self.say(&text, &serde_json::json!({"event": "unknown", "kind": "file", "name": name, "what": what}));
+        self.say(&text, &serde_json::json!({"event": "unknown", "kind": "file", "file_name": name, "what": what}));
     }
 
     fn failed(&mut self, kind: &str, name: &str, why: &str) {
         self.tally.failures += 1;
         let text = format!("not checked: {kind} {}: {}", printable(name), printable(why));
-        self.say(&text, &serde_json::json!({"event": "failed", "kind": kind, "name": name, "what": why}));
+        self.say(&text, &serde_json::json!({"event": "failed", "kind": kind, "file_name": name, "what": why}));
     }
 
     fn summary(&self) {
@@ -241,7 +241,7 @@ impl Finding {
             Repair::Failed(why) => (false, Some(why)),
         };
         serde_json::json!({
-            "event": "damaged", "kind": kind, "name": name, "what": self.what,
+            "event": "damaged", "kind": kind, "file_name": name, "what": self.what,
             "first_byte": self.bytes.map(|b| b.0), "last_byte": self.bytes.map(|b| b.1),
             "first_slice": self.slices.map(|s| s.0), "last_slice": self.slices.map(|s| s.1),
             "repaired": repaired, "repair": repair,
