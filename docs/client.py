@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Uploads a file to bigupd: client.py http://HOST:8888 FILE [NAME]. Run it again to resume. Needs no packages.
 
-Environment: BIGUP_TOKEN, and BIGUP_SLICE_SIZE in bytes. Comments name the rules of docs/http.md."""
-import base64, hashlib, http.client, json, os, platform, sys, time
+Environment: BIGUP_TOKEN, and BIGUP_SLICE_SIZE in bytes. Comments name the rules of docs/http.md.
+Rule 12 is left out: it never pauses between requests, and does not say when it gives up."""
+import base64, hashlib, http.client, json, os, platform, random, sys, time
 from urllib.parse import urlencode
 from urllib.request import HTTPErrorProcessor, Request, build_opener
 
@@ -30,7 +31,8 @@ def call(query, body=None, **headers):
             return status, said
         if time.monotonic() - progress > PATIENCE:
             sys.exit(f"gave up after {PATIENCE} s without progress: {said['message']}")
-        time.sleep(max(min(10, 0.2 * 2 ** min(attempt, 6)), min(120, int(after or 0))))
+        delay = min(10, 0.2 * 2 ** min(attempt, 6)) * random.uniform(0.5, 1)
+        time.sleep(max(delay, min(120, int(after or 0))))
 
 
 def source_of(file):
