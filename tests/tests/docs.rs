@@ -35,6 +35,9 @@ const PROGRAMS: [&str; 4] = ["bigupd", "bigup-cli", "bigup-merger", "bench"];
 /// What documents write for a value, and one that can be parsed in its place.
 const VALUES: [(&str, &str); 4] = [("TIME", "1s"), ("name|activity", "name"), ("N", "1"), ("ID", "1")];
 
+/// Folders of the repository whose files documents name by their paths.
+const FOLDERS: [&str; 6] = ["tests", "systemd", "bigup-core", "bigupd", "bigup-merger", "bigup-cli"];
+
 /// Spans that begin with a program's name and are what it prints.
 const NO_COMMANDS: [&str; 1] = ["bigupd listening on"];
 
@@ -43,7 +46,8 @@ fn documents() -> Vec<PathBuf> {
         let entries = std::fs::read_dir(root().join(folder)).expect("the folder can be read").flatten();
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "md"))
     };
-    markdown("").chain(markdown("docs")).filter(|path| !path.ends_with("CHANGELOG.md")).collect()
+    let all = ["", "docs", "docs/design"].into_iter().flat_map(markdown);
+    all.filter(|path| !path.ends_with("CHANGELOG.md")).collect()
 }
 
 /// The lines of commands in a document, and those of synopses and spans in its text, which may be cut short.
@@ -147,8 +151,8 @@ fn the_commands_that_documents_tell_can_be_given() {
                 continue;
             }
             for words in commands(&line) {
-                // A script of the repository.
-                let path = words[0].split_once('/').filter(|(folder, _)| ["tests", "systemd"].contains(folder));
+                // A file of the repository.
+                let path = words[0].split_once('/').filter(|(folder, _)| FOLDERS.contains(folder));
                 if path.is_some() && !words[0].contains(['*', '…']) && !root().join(&words[0]).exists() {
                     mistakes.push(format!("{}: {line}: {} is not there", document.display(), words[0]));
                 }
@@ -161,6 +165,29 @@ fn the_commands_that_documents_tell_can_be_given() {
     }
     assert!(parsed > 60, "only {parsed} commands were found");
     assert_eq!(mistakes, [""; 0], "{}", mistakes.join("\n"));
+}
+
+/// The targets of links to other files of the repository.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.map(|target| target.split('#').next().unwrap_or_default());
+    files.filter(|file| !file.is_empty() && !file.contains("://")).collect()
+}
+
+#[test]
+fn the_files_that_documents_link_to_are_there() {
+    let (mut found, mut missing) = (0, vec![]);
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).expect("the document can be read");
+        for file in links(&text) {
+            found += 1;
+            if !document.with_file_name("").join(file).exists() {
+                missing.push(format!("{}: {file}", document.display()));
+            }
+        }
+    }
+    assert!(found > 30, "only {found} links were found");
+    assert_eq!(missing, [""; 0]);
 }
 
 #[test]
