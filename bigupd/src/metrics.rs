@@ -80,8 +80,8 @@ labels! {
         FileSize = "file_size",
         /// max_slices.
         Slices = "slices",
-        /// max_answer_size.
-        AnswerSize = "answer_size",
+        /// max_response_size.
+        ResponseSize = "response_size",
         /// How many large answers may be on the way at once.
         ResponseBudget = "responses",
         /// Room on the disk.

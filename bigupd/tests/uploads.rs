@@ -148,7 +148,7 @@ fn a_source_that_tells_only_the_number_of_slices_may_take_over() {
 #[test]
 fn a_list_of_uploads_that_takes_more_than_an_answer_may_is_refused_as_it_grows() {
     let folder = tempfile::tempdir().unwrap();
-    let uploads = uploads_with(&folder, |settings| settings.answer_size = 3000);
+    let uploads = uploads_with(&folder, |settings| settings.response_size = 3000);
     let begin = |n: usize| {
         let name = FileName::new(&format!("{n}{}", "\"".repeat(200))).unwrap();
         uploads.begin(&BeginRequest { name, ..ask(None, 3000) }).unwrap();

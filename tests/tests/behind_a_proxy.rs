@@ -353,7 +353,7 @@ fn ask(url: &str, query: &str, headers: &[&str]) -> http::Answer {
 fn whom_a_trusted_proxy_asks_for_is_told_to_log_and_hook_whatever_the_client_says() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = Authority::new(folder.path(), "authority").issue("server", &["127.0.0.1"]);
-    let hook = hooks::script(folder.path(), "hook", "echo $BIGUP_NAME $BIGUP_PEER >> DIR/peers");
+    let hook = hooks::script(folder.path(), "hook", "echo $BIGUP_FILE_NAME $BIGUP_PEER >> DIR/peers");
     let daemon = Daemon::with(&["--trusted-proxies", "127.0.0.1", "--on-begin", &hook]);
     let nginx = Gateway::nginx(&documented("nginx"), daemon.url(), &certificate);
     let caddy = Gateway::caddy(&documented("caddy"), daemon.url());

@@ -169,7 +169,7 @@ fn damaged_slices_of_an_upload_are_named_and_a_repair_has_just_those_sent_again(
     let said = check(&daemon.data(), &[]).expect(3);
     assert_eq!(said.slices(), [(3, 4), (8, 8), (15, 15)]);
     let first = said.damaged()[0];
-    assert_eq!((&first["name"], &first["kind"]), (&"f".into(), &"upload".into()));
+    assert_eq!((&first["file_name"], &first["kind"]), (&"f".into(), &"upload".into()));
     assert_eq!((&first["first_byte"], &first["last_byte"]), (&(3 * SLICE).into(), &(5 * SLICE - 1).into()));
     assert_eq!(everything(&daemon.data()), before, "only a repair changes anything");
 
@@ -267,7 +267,7 @@ fn without_leaves_or_source_a_damaged_file_is_found_and_sent_whole() {
     flip(&daemon.finished("plain"), 20_000);
     let said = check(&daemon.data(), &["--repair"]).expect(0);
     for (name, first, why) in [("odd", 0, "digests of its parts"), ("plain", 16384, "no source")] {
-        let line = said.damaged().into_iter().find(|line| line["name"] == name).unwrap();
+        let line = said.damaged().into_iter().find(|line| line["file_name"] == name).unwrap();
         assert_eq!((&line["first_byte"], &line["last_byte"]), (&first.into(), &29_999.into()));
         assert!(line["repair"].as_str().unwrap().contains(why), "{line}");
         daemon.server().get(&format!("peek=1&file_name={name}")).expect(404);
@@ -300,7 +300,7 @@ fn files_of_unknown_content_are_counted_and_those_that_lost_their_end_are_damage
     let mut ranges: Vec<(String, String)> = said
         .damaged()
         .iter()
-        .map(|line| (line["name"].to_string(), format!("{}-{}", line["first_byte"], line["last_byte"])))
+        .map(|line| (line["file_name"].to_string(), format!("{}-{}", line["first_byte"], line["last_byte"])))
         .collect();
     ranges.sort();
     let expected = [("\"long\"", "5-8"), ("\"short\"", "0-4")];
@@ -360,7 +360,7 @@ fn only_what_is_named_is_checked_and_what_is_not_there_is_told() {
     let said = check(&daemon.data(), &["dir"]).expect(0);
     assert_eq!((&said.summary()["files"], &said.summary()["uploads"]), (&2.into(), &1.into()));
     let said = check(&daemon.data(), &["a", "nothing"]).expect(1);
-    assert_eq!((&said.lines[0]["event"], &said.lines[0]["name"]), (&"failed".into(), &"nothing".into()));
+    assert_eq!((&said.lines[0]["event"], &said.lines[0]["file_name"]), (&"failed".into(), &"nothing".into()));
     assert_eq!(said.summary()["files"], 1);
     let refused = command(&daemon.data(), &["../x"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");

@@ -391,7 +391,7 @@ fn an_answer_that_nobody_reads_does_not_hold_its_connection() {
 
 #[test]
 fn large_answers_are_refused_and_say_what_to_ask_for() {
-    let daemon = with_a_finished_file(&["--max-answer-size", "1M"]);
+    let daemon = with_a_finished_file(&["--max-response-size", "1M"]);
     let refused = daemon.server().get("file_name=a&slice_num=1000000").expect(413);
     assert_eq!(refused.body["error"], "too_large");
     assert!(refused.message().contains("1048576") && refused.message().contains("ranges=1"), "{}", refused.message());

@@ -111,7 +111,7 @@ fn a_push_is_counted_to_the_byte() {
     let now = Scrape::of(&watched.url);
     assert!(now.get("sync_duration_seconds_count{what=\"checkpoint\"}") >= 1.0);
     assert_eq!((now.sum("uploads_failed_total"), now.sum("refused_total")), (0.0, 0.0));
-    assert!(now.get("room_left_bytes") > 0.0 && now.get("last_look_timestamp_seconds") > 1e9);
+    assert!(now.get("disk_free_bytes") > 0.0 && now.get("last_scan_timestamp_seconds") > 1e9);
     // Again it is a no-op.
     succeed(watched.push(&watched.daemon.scratch().join("f"), &["--slice-size", "1M"]));
     watched.eventually(&[("uploads_begun_total", 1.0), ("uploads_finished_total", 1.0), ("received_bytes_total", len)]);
@@ -200,7 +200,7 @@ fn read_to_end(mut stream: TcpStream) -> String {
 #[test]
 fn each_limit_of_sizes_and_numbers_counts_for_itself() {
     let sizes = ["--max-file-size", "2M", "--max-slices", "5", "--max-slice-size", "1M", "--max-uploads", "2"];
-    let watched = Watched::with(&[&sizes[..], &["--max-answer-size", "1M"]].concat());
+    let watched = Watched::with(&[&sizes[..], &["--max-response-size", "1M"]].concat());
     let server = watched.server();
     let get = |query: &str, status: u16| drop(server.get(query).expect(status));
     refused_once(&watched, "file_size", || get("file_name=a&slice_size=1000&file_size=9000000", 413));
@@ -213,14 +213,14 @@ fn each_limit_of_sizes_and_numbers_counts_for_itself() {
     watched.begin("b");
     refused_once(&watched, "uploads", || get("file_name=c&slice_num=2&slice_size=1", 503));
     // Beyond what a file may have, so that no answer could list it.
-    let watched = Watched::with(&["--max-answer-size", "1M"]);
+    let watched = Watched::with(&["--max-response-size", "1M"]);
     watched.server().post("file_name=a&slice_id=0&slice_num=1&slice_size=1", b"x").expect(200);
-    refused_once(&watched, "answer_size", || drop(watched.server().get("file_name=a&slice_num=1000000").expect(413)));
+    refused_once(&watched, "response_size", || drop(watched.server().get("file_name=a&slice_num=1000000").expect(413)));
     watched.eventually(&[("request_duration_seconds_count{route=\"begin\",status=\"413\"}", 1.0)]);
     // Answers that nobody reads take the room of others.
     let ask = b"GET /big_file_upload?file_name=a&slice_num=100000&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut unread = vec![];
-    refused_once(&watched, "answers", || {
+    refused_once(&watched, "responses", || {
         while Scrape::of(&watched.url).get("refused_total{limit=\"answers\"}") < 1.0 {
             let mut stream = connect(watched.daemon.url());
             stream.write_all(ask).unwrap();
@@ -241,7 +241,7 @@ fn each_limit_of_connections_and_times_counts_for_itself() {
         assert!(read_to_end(stream).starts_with("HTTP/1.1 408"));
     });
     watched.begin("a");
-    refused_once(&watched, "pace", || {
+    refused_once(&watched, "body_rate", || {
         let mut stream = connect(watched.daemon.url());
         stream.write_all(&post_head(&slice("a", 0), &["Content-Length: 1024"])).unwrap();
         stream.write_all(b"x").unwrap();
@@ -292,12 +292,12 @@ fn each_limit_of_tokens_and_of_room_counts_for_itself() {
     server.get("file_name=a&slice_size=1000&file_size=4000").expect(200);
     refused_once(&watched, "quota", || drop(server.get("file_name=b&slice_size=1000&file_size=4000").expect(413)));
     let watched = Watched::with(&["--reserve", "100000T"]);
-    refused_once(&watched, "room", || {
+    refused_once(&watched, "disk_space", || {
         drop(watched.server().get("file_name=a&slice_size=1000&file_size=4000").expect(507));
     });
     let small = "file_name=a&slice_id=0&slice_num=1&slice_size=1";
-    refused_once(&watched, "room", || drop(watched.server().post(small, b"x").expect(507)));
-    watched.eventually(&[("room_left_bytes", 0.0), ("uploads_begun_total", 0.0)]);
+    refused_once(&watched, "disk_space", || drop(watched.server().post(small, b"x").expect(507)));
+    watched.eventually(&[("disk_free_bytes", 0.0), ("uploads_begun_total", 0.0)]);
 }
 
 #[test]
@@ -471,7 +471,7 @@ fn a_daemon_is_ready_until_its_folder_its_room_or_its_lock_is_gone() {
         );
         let ready = page(url, "/readyz", None);
         assert_eq!((ready.status, &ready.content_type[..]), (200, "application/json"), "{ready:?}");
-        for check in ["data_folder", "room", "lock", "running"] {
+        for check in ["data_folder", "disk_space", "lock", "running"] {
             assert_eq!(checks(&ready)[check], "ok", "{ready:?}");
         }
     }
@@ -498,7 +498,7 @@ fn a_daemon_is_ready_until_its_folder_its_room_or_its_lock_is_gone() {
     let full = Daemon::with(&["--reserve", "100000T"]);
     let said = page(full.url(), "/readyz", None);
     assert_eq!((said.status, &checks(&said)["data_folder"]), (503, &"ok".into()));
-    assert!(checks(&said)["room"].as_str().unwrap().contains("make room"), "{said:?}");
+    assert!(checks(&said)["disk_space"].as_str().unwrap().contains("make room"), "{said:?}");
 }
 
 #[test]

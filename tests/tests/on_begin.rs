@@ -31,7 +31,7 @@ fn push(daemon: &Daemon, name: &str, len: u64) -> Command {
 
 #[test]
 fn what_is_refused_leaves_nothing_and_the_client_reads_why() {
-    let text = "printf '%s|' \"$@\" \"$BIGUP_EVENT\" \"$BIGUP_NAME\" \"$BIGUP_SIZE\" \"$BIGUP_TOKEN_NAME\" \"$BIGUP_REPLACE\" \\
+    let text = "printf '%s|' \"$@\" \"$BIGUP_EVENT\" \"$BIGUP_FILE_NAME\" \"$BIGUP_FILE_SIZE\" \"$BIGUP_TOKEN_NAME\" \"$BIGUP_REPLACE\" \\
         \"$BIGUP_PEER\" >> DIR/asked; echo >> DIR/asked; case $1 in bad*) printf 'not \\033 here,\\nplease\\n'; exit 1;; esac";
     let (daemon, place) = asking(text, &[]);
     // Of one request, and of several slices.
@@ -189,7 +189,7 @@ fn a_server_lets_in_or_not() {
     begin().expect(200);
     begin().expect(200);
     let expected =
-        json!({"event": "begin", "name": "f", "size": null, "token": null, "replace": true, "peer": "127.0.0.1"});
+        json!({"event": "begin", "file_name": "f", "file_size": null, "token": null, "replace": true, "peer": "127.0.0.1"});
     assert_eq!(web.asked(), vec![expected; 4]);
 }
 

@@ -110,10 +110,10 @@ fn a_program_gets_what_is_known_and_nothing_else() {
             environment.split_terminator('\0').filter_map(|variable| variable.split_once('=')).collect();
         for (key, value) in [
             ("BIGUP_EVENT", "complete"),
-            ("BIGUP_NAME", name),
+            ("BIGUP_FILE_NAME", name),
             ("BIGUP_PATH", path),
-            ("BIGUP_SIZE", &size),
-            ("BIGUP_DIGEST", &digest),
+            ("BIGUP_FILE_SIZE", &size),
+            ("BIGUP_FILE_DIGEST", &digest),
             ("BIGUP_TOKEN_NAME", "alice"),
             ("BIGUP_ATTEMPT", "1"),
         ] {
@@ -331,8 +331,8 @@ fn a_server_is_told_by_a_post_and_again_where_it_fails() {
     eventually("it is told", || web.asked().len() == 3 && list(&daemon.data().join("completed")).is_empty());
     for (i, asked) in web.asked().into_iter().enumerate() {
         let path = daemon.data().join("files/a b");
-        let expected = json!({"event": "complete", "name": "a b", "path": path, "size": 4, "token": null,
-            "digest": blake3::hash(b"text").to_string(), "attempt": i + 1});
+        let expected = json!({"event": "complete", "file_name": "a b", "path": path, "file_size": 4, "token": null,
+            "file_digest": blake3::hash(b"text").to_string(), "attempt": i + 1});
         assert_eq!(asked, expected);
     }
     assert!(daemon.log().contains("HTTP status 500") && daemon.log().contains("HTTP status 302"));

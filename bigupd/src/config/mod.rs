@@ -191,7 +191,7 @@ impl Config {
                 slices: from.get("max_slices", number_of_slices),
                 number: from.get("max_uploads", at_least_one),
                 number_per_token: from.get("max_uploads_per_token", at_least_one),
-                answer_size: from.get("max_answer_size", room_for_digests),
+                response_size: from.get("max_response_size", room_for_digests),
                 anonymous_quota: from.some("anonymous_quota", parse_size),
                 takeover_after: from.get("takeover_after", parse_duration),
                 slice_ack: from.get("slice_ack", parse_slice_ack),

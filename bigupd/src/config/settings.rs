@@ -370,7 +370,7 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Limits,
     },
     Setting {
-        key: "max_answer_size",
+        key: "max_response_size",
         value: "SIZE",
         // Room for the ids of a million slices.
         default: Some("16M"),

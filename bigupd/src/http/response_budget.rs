@@ -68,7 +68,7 @@ impl ResponseBudget {
                 "the {what} of the held slices take up to {size} bytes, at most {} are sent: {instead}",
                 self.most
             );
-            return Err(Refusal::over(Limit::AnswerSize, ErrorCode::TooLarge, message));
+            return Err(Refusal::over(Limit::ResponseSize, ErrorCode::TooLarge, message));
         }
         Ok(size)
     }
@@ -102,8 +102,8 @@ fn kib(bytes: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn responses(answer_size: u64) -> ResponseBudget {
-        ResponseBudget::new(answer_size)
+    fn responses(response_size: u64) -> ResponseBudget {
+        ResponseBudget::new(response_size)
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Settings {
     /// Most unfinished uploads of one token.
     pub number_per_token: u64,
     /// Largest answer, in bytes.
-    pub answer_size: u64,
+    pub response_size: u64,
     /// Most bytes that all files may take for who has no token to push more. None: any number.
     pub anonymous_quota: Option<u64>,
     /// How long a push must be silent before another source may take its upload over.

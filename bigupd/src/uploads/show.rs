@@ -108,7 +108,7 @@ impl Uploads {
     /// # Errors
     /// The data folder cannot be read, or the answer would be too large.
     pub fn list(&self, shown: impl Fn(&str) -> bool) -> Result<(Vec<UploadStatus>, u64), Refusal> {
-        let (mut list, mut size, most) = (vec![], 0, self.settings.answer_size);
+        let (mut list, mut size, most) = (vec![], 0, self.settings.response_size);
         for spool in Spool::all(&self.data)? {
             match status_of(&spool) {
                 Ok(Some(status)) if shown(&status.file_name) => {
@@ -124,7 +124,7 @@ impl Uploads {
                 let message = format!(
                     "the list of uploads takes more than {most} bytes, the most that are sent: ask for one by its name"
                 );
-                return Err(Refusal::over(Limit::AnswerSize, ErrorCode::TooLarge, message));
+                return Err(Refusal::over(Limit::ResponseSize, ErrorCode::TooLarge, message));
             }
         }
         list.sort_by(|a, b| a.file_name.cmp(&b.file_name));

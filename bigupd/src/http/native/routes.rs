@@ -114,7 +114,7 @@ impl App {
         stopping: watch::Receiver<bool>,
     ) -> App {
         let (authenticator, settings) = (Arc::new(authenticator), Arc::new(settings));
-        let responses = ResponseBudget::new(uploads.settings.answer_size);
+        let responses = ResponseBudget::new(uploads.settings.response_size);
         let visitors = ConnectionSlots::new(&Limits { connections: u64::MAX, ..settings.limits.clone() });
         let thread_shares = ThreadShares::default();
         let thread_share = thread_shares.of(ShareOwner::Unknown);
