@@ -1,0 +1,9 @@
+//! What keeps a whole machine busy, or measures time on it.
+
+mod bench;
+mod faults;
+mod idle;
+mod kill;
+mod model;
+mod rate;
+mod soak;
