@@ -877,7 +877,7 @@ fn the_embedded_daemon_needs_no_token_and_lets_nobody_else_in() {
 
 #[test]
 fn the_example_in_the_readme_works() {
-    let example = docs::block("README.md", "tests/tests/tokens.rs: tokens");
+    let example = docs::block("README.md", "tests/tests/programs/tokens.rs: tokens");
     let folder = tempfile::tempdir().unwrap();
     let file = data::file(folder.path(), "disk.img", 1, 3 << 20);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
