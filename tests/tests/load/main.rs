@@ -4,6 +4,5 @@ mod bench;
 mod faults;
 mod idle;
 mod kill;
-mod model;
 mod rate;
 mod soak;
