@@ -12,6 +12,7 @@
 //! - [`hooks`] - programs and a server that are asked and told.
 //! - [`mapped`] - files that are mapped for writing.
 //! - [`mount`] - file systems of a test's own.
+//! - [`needs`] - what is skipped without root.
 //! - [`powercut`] - what a power cut leaves.
 //! - [`proxy`] - a bad network.
 //! - [`wan`] - a long, slow, lossy link.
@@ -30,6 +31,7 @@ pub mod hooks;
 pub mod http;
 pub mod mapped;
 pub mod mount;
+pub mod needs;
 pub mod powercut;
 pub mod process;
 pub mod programs;

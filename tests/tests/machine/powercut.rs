@@ -14,6 +14,7 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::hooks::{lines, script};
 use bigup_tests::http::Server;
+use bigup_tests::needs_root;
 use bigup_tests::powercut::{Cut, Kind, Machine, another_boot};
 use bigup_tests::process::eventually;
 use bigup_tests::programs;
@@ -303,45 +304,54 @@ fn keeps_notices(kind: Kind) {
 
 #[test]
 fn ext4_keeps_notices() {
+    needs_root!("to mount file systems");
     keeps_notices(Kind::Ext4);
 }
 
 #[test]
 fn xfs_keeps_notices() {
+    needs_root!("to mount file systems");
     keeps_notices(Kind::Xfs);
 }
 
 #[test]
 fn btrfs_keeps_notices() {
+    needs_root!("to mount file systems");
     keeps_notices(Kind::Btrfs);
 }
 
 #[test]
 fn ext4_keeps_what_was_told() {
+    needs_root!("to mount file systems");
     survives(Kind::Ext4, "written");
 }
 
 #[test]
 fn ext4_keeps_synced_slices() {
+    needs_root!("to mount file systems");
     survives(Kind::Ext4, "synced");
 }
 
 #[test]
 fn xfs_keeps_what_was_told() {
+    needs_root!("to mount file systems");
     survives(Kind::Xfs, "written");
 }
 
 #[test]
 fn xfs_keeps_synced_slices() {
+    needs_root!("to mount file systems");
     survives(Kind::Xfs, "synced");
 }
 
 #[test]
 fn btrfs_keeps_what_was_told() {
+    needs_root!("to mount file systems");
     survives(Kind::Btrfs, "written");
 }
 
 #[test]
 fn btrfs_keeps_synced_slices() {
+    needs_root!("to mount file systems");
     survives(Kind::Btrfs, "synced");
 }
