@@ -18,6 +18,7 @@
 //! - [`wan`] - a long, slow, lossy link.
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`scrape`] - what those who watch a daemon get.
+//! - [`turns`] - tests that keep the whole machine busy.
 //! - [`usage`] - what a process uses.
 
 pub mod browser;
@@ -37,6 +38,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod scrape;
+pub mod turns;
 pub mod usage;
 pub mod wan;
 

@@ -15,6 +15,7 @@ use bigup_tests::http::Server;
 use bigup_tests::mount::{Mount, make_image, run};
 use bigup_tests::needs_root;
 use bigup_tests::process::{PATIENCE, eventually, kill_9};
+use bigup_tests::turns::turn;
 use bigup_tests::{data, programs};
 use nix::errno::Errno;
 use std::fs;
@@ -281,6 +282,7 @@ fn watched<T>(path: &Path, old: Option<&[u8]>, new: &[u8], work: impl FnOnce() -
 
 /// Tries every `step`-th n until an upload passes without reaching it, or all up to `last`; tells what went wrong.
 fn rounds(upload: &Upload, fault: &Fault, step: u64, last: u64) -> Vec<String> {
+    let _turn = turn();
     let (next, last) = (AtomicU64::new(1), AtomicU64::new(last));
     let (wrong, done, failed) = (Mutex::new(vec![]), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();

@@ -4,6 +4,7 @@
 use bigup_tests::daemon::Daemon;
 use bigup_tests::needs_root;
 use bigup_tests::process::{kill_9, signal, within};
+use bigup_tests::turns::turn;
 use bigup_tests::wan::{ADDRESS_B, Wan};
 use bigup_tests::{data, programs};
 use nix::sys::signal::Signal;
@@ -73,6 +74,7 @@ impl Drop for Push {
 #[test]
 fn a_push_over_a_long_lossy_link_arrives_exact() {
     needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let mut wan = Wan::start(100, 50, 0.5);
     let daemon = daemon(&wan, folder.path());
@@ -88,6 +90,7 @@ fn a_push_over_a_long_lossy_link_arrives_exact() {
 #[test]
 fn a_long_lossy_link_gets_more_senders_and_smaller_slices_by_itself() {
     needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let wan = Wan::start(200, 40, 1.0);
     let daemon = daemon(&wan, folder.path());
@@ -108,6 +111,7 @@ fn a_long_lossy_link_gets_more_senders_and_smaller_slices_by_itself() {
 #[test]
 fn slices_that_would_take_long_on_a_slow_link_are_cut_anew() {
     needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let wan = Wan::start(4, 1, 0.0);
     let daemon = daemon(&wan, folder.path());
@@ -128,6 +132,7 @@ fn slices_that_would_take_long_on_a_slow_link_are_cut_anew() {
 #[test]
 fn a_pulled_cable_is_noticed_in_time_and_costs_a_slice_for_each_sender_at_most() {
     needs_root!("to make network namespaces");
+    let _turn = turn();
     const SENDERS: u64 = 4;
     const SLICE: u64 = 1 << 20;
     const SIZE: u64 = 24 * SLICE;
@@ -158,6 +163,7 @@ fn a_pulled_cable_is_noticed_in_time_and_costs_a_slice_for_each_sender_at_most()
 #[test]
 fn a_link_that_goes_silent_while_an_answer_is_waited_for_is_noticed_in_time() {
     needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let mut wan = Wan::start(20, 20, 0.0);
     let daemon = daemon(&wan, folder.path());
