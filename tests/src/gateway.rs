@@ -16,7 +16,7 @@ use std::time::Instant;
 /// # Panics
 /// There is none.
 pub fn documented(name: &str) -> String {
-    docs::block("docs/behind-a-proxy.md", &format!("tests/tests/behind_a_proxy.rs: {name}"))
+    docs::block("docs/behind-a-proxy.md", &format!("tests/tests/programs/behind_a_proxy.rs: {name}"))
 }
 
 /// `text` with `from` replaced.

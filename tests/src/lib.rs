@@ -12,11 +12,13 @@
 //! - [`hooks`] - programs and a server that are asked and told.
 //! - [`mapped`] - files that are mapped for writing.
 //! - [`mount`] - file systems of a test's own.
+//! - [`needs`] - what is skipped without root.
 //! - [`powercut`] - what a power cut leaves.
 //! - [`proxy`] - a bad network.
 //! - [`wan`] - a long, slow, lossy link.
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`scrape`] - what those who watch a daemon get.
+//! - [`turns`] - tests that keep the whole machine busy.
 //! - [`usage`] - what a process uses.
 
 pub mod browser;
@@ -30,11 +32,13 @@ pub mod hooks;
 pub mod http;
 pub mod mapped;
 pub mod mount;
+pub mod needs;
 pub mod powercut;
 pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod scrape;
+pub mod turns;
 pub mod usage;
 pub mod wan;
 

@@ -110,7 +110,9 @@ fn mount_image(image: &Path, options: &str, point: &Path) {
 pub fn run(command: &mut Command) -> String {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().unwrap_or_else(|e| {
-        panic!("{program} cannot be started ({e}): these tests need root and the packages xfsprogs, btrfs-progs, e2fsprogs, mount")
+        panic!(
+            "{program} cannot be started ({e}): these tests need the packages xfsprogs, btrfs-progs, e2fsprogs, mount"
+        )
     });
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -52,15 +52,6 @@ pub struct Carried {
     pub dropped: u64,
 }
 
-/// Whether links can be made here: by root only. Says so loudly where they cannot.
-pub fn is_possible() -> bool {
-    let is_root = nix::unistd::geteuid().is_root();
-    if !is_root {
-        eprintln!("=== NOT TESTED: a link between network namespaces needs root ===");
-    }
-    is_root
-}
-
 impl Wan {
     /// A link of so many Mbit/s that takes `delay_ms` each way and loses `loss_pct` percent of the packets each way; TCP
     /// over it is controlled by `cubic`.

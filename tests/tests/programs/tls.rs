@@ -535,7 +535,7 @@ fn a_push_goes_on_after_everything_was_killed() {
 fn the_certificate_of_the_readme_serves_our_client_and_curl() {
     let folder = tempfile::tempdir().unwrap();
     let made = run(Command::new("sh")
-        .args(["-euc", &docs::block("README.md", "tests/tests/tls.rs: certificate")])
+        .args(["-euc", &docs::block("README.md", "tests/tests/programs/tls.rs: certificate")])
         .current_dir(folder.path()));
     assert!(made.status.success(), "{made:?}");
     let certificate =

@@ -4,6 +4,7 @@
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::mount::{Mount, run};
+use bigup_tests::needs_root;
 use bigup_tests::process::eventually;
 use bigup_tests::{data, programs};
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -95,6 +96,7 @@ fn assert_goes_through(daemon: &Daemon, name: &str) {
 
 #[test]
 fn in_the_place_of_an_uploads_files() {
+    needs_root!("to make devices");
     let daemon = daemon();
     let outside = Outside::new();
     for (i, file) in ["upload.json", "digests", "merged", "merger.lock", "hash", "2", "0"].into_iter().enumerate() {
@@ -133,6 +135,7 @@ fn in_the_place_of_an_uploads_files() {
 
 #[test]
 fn in_the_place_of_an_upload() {
+    needs_root!("to make devices");
     let daemon = daemon();
     let outside = Outside::new();
     for (i, what) in ALL.into_iter().enumerate() {
@@ -155,6 +158,7 @@ fn in_the_place_of_an_upload() {
 
 #[test]
 fn in_the_place_of_a_finished_file_or_its_folder() {
+    needs_root!("to make devices");
     let daemon = daemon();
     let outside = Outside::new();
     for (i, what) in ALL.into_iter().enumerate() {
@@ -185,6 +189,7 @@ fn in_the_place_of_a_finished_file_or_its_folder() {
 
 #[test]
 fn in_the_place_of_info_ini_and_of_the_note_of_looks() {
+    needs_root!("to make devices");
     let daemon = Daemon::with(&["--merger-idle", "100ms", "--expire-after", "1m"]);
     let outside = Outside::new();
     for (i, what) in ALL.into_iter().enumerate() {
@@ -206,6 +211,7 @@ fn in_the_place_of_info_ini_and_of_the_note_of_looks() {
 
 #[test]
 fn in_the_place_of_the_folders_themselves() {
+    needs_root!("to make devices");
     let outside = Outside::new();
     for folder in ["tmp", "files"] {
         for what in ALL.into_iter().filter(|what| *what != Hostile::Folder) {
@@ -240,6 +246,7 @@ fn in_the_place_of_the_folders_themselves() {
 
 #[test]
 fn a_file_system_that_turns_read_only_is_told_and_uploads_go_on_once_it_is_mended() {
+    needs_root!("to mount a file system");
     let mount = Mount::in_memory("tmpfs", "size=64m");
     let remount = |options: &str| run(Command::new("mount").args(["-o", options]).arg(mount.path()));
     let mut daemon = Daemon::with_data(&mount.path().join("data"), &["--merger-idle", "100ms", "--reserve", "0"]);
@@ -278,6 +285,7 @@ impl Drop for Immutable {
 
 #[test]
 fn a_folder_of_finished_files_that_cannot_be_written_to_is_told_and_mended() {
+    needs_root!("to make a folder immutable");
     let daemon = daemon();
     let immutable = Immutable::new(daemon.data().join("files"));
     let small = daemon.server().post("file_name=small&slice_num=1&slice_id=0&slice_size=1", b"x");
@@ -298,6 +306,7 @@ fn a_folder_of_finished_files_that_cannot_be_written_to_is_told_and_mended() {
 
 #[test]
 fn a_data_folder_of_somebody_else_is_a_failure_that_says_so() {
+    needs_root!("to become another user");
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // Where anybody may execute it, wherever the sources are.
@@ -330,6 +339,7 @@ fn push(daemon: &Daemon, name: &str, path: &Path) -> Command {
 /// No attributes, no links, no reflinks, no rename that does not replace; names that differ by case only are one.
 #[test]
 fn the_file_system_of_cameras_and_sticks_will_do() {
+    needs_root!("to mount a file system");
     let mount = Mount::served(&["mkfs.exfat"], 128 << 20, "exfat-fuse");
     let mut daemon = Daemon::with_data(&mount.path().join("data"), &["--merger-idle", "300ms", "--reserve", "0"]);
     let file = data::file(&daemon.scratch(), "f", 1, (16 << 20) + 5);
@@ -363,6 +373,7 @@ fn the_file_system_of_cameras_and_sticks_will_do() {
 
 #[test]
 fn devices_pipes_and_folders_in_place_of_slices_give_way() {
+    needs_root!("to make devices");
     let daemon = daemon();
     let outside = Outside::new();
     for (i, what) in ALL.into_iter().enumerate() {

@@ -139,7 +139,7 @@ fn what_a_refusal_advises_lets_pass() {
     assert!(refused.message().contains("https://app.example.org") && refused.message().contains("allowed_origins"));
     // As docs/http.md sets it.
     let ini = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(ini.path(), docs::block("docs/http.md", "tests/tests/pages.rs: bigupd")).unwrap();
+    std::fs::write(ini.path(), docs::block("docs/http.md", "tests/tests/programs/pages.rs: bigupd")).unwrap();
     let daemon = Daemon::with(&["--config", ini.path().to_str().unwrap()]);
     for headers in
         [&[named][..], &[page], &[named, page, "Sec-Fetch-Site: cross-site"], &["Origin: http://localhost:3000"]]

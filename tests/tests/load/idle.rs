@@ -3,6 +3,7 @@
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{connect, post_head, read_answer};
 use bigup_tests::process::eventually;
+use bigup_tests::turns::all_turns;
 use bigup_tests::usage::{descriptors, memory};
 use bigup_tests::{data, programs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -27,6 +28,7 @@ fn request(stream: &mut TcpStream, request: &[u8]) -> String {
 
 #[test]
 fn two_thousand_idle_connections_are_held_in_little_memory_and_a_push_works_beside() {
+    let _turns = all_turns();
     const HALF: usize = 1000;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

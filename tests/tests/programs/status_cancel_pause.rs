@@ -7,6 +7,7 @@ use bigup_core::storage::spool::{CANCELLED, Spool, UploadRecord};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::http::{Answer, encoded};
+use bigup_tests::needs_root;
 use bigup_tests::process::{eventually, kill_9, signal, signal_program};
 use bigup_tests::programs;
 use nix::fcntl::{Flock, FlockArg};
@@ -224,9 +225,7 @@ fn status_follows_a_push_and_ends_with_ctrl_c() {
 
 #[test]
 fn others_than_the_owner_of_the_folder_may_look_as_far_as_they_can_read_and_change_nothing() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
+    needs_root!("to become another user");
     let daemon = Daemon::start();
     begin(&daemon, "f").expect(200);
     let as_nobody = |arguments: &[&str]| {
@@ -253,9 +252,7 @@ fn others_than_the_owner_of_the_folder_may_look_as_far_as_they_can_read_and_chan
 
 #[test]
 fn root_leaves_nothing_of_its_own_in_the_folder_of_another_user() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
+    needs_root!("to give files to another user");
     let daemon = Daemon::start();
     let data = daemon.data();
     ["one", "two"].into_iter().for_each(|name| drop(begin(&daemon, name).expect(200)));

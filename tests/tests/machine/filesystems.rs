@@ -5,6 +5,7 @@
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::http::{Answer, Server, raw};
 use bigup_tests::mount::{Bind, Mount};
+use bigup_tests::needs_root;
 use bigup_tests::{data, http, process::eventually, programs};
 use nix::sys::statvfs::statvfs;
 use std::fs;
@@ -71,30 +72,35 @@ fn methods(mount: &Mount) -> Vec<&'static str> {
 
 #[test]
 fn xfs_shares_the_blocks_of_slices() {
+    needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512 << 20);
     assert_eq!(methods(&mount), ["reflink"]);
 }
 
 #[test]
 fn btrfs_shares_the_blocks_of_slices() {
+    needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.btrfs", "-q"], 512 << 20);
     assert_eq!(methods(&mount), ["reflink"]);
 }
 
 #[test]
 fn ext4_copies_slices_in_the_kernel() {
+    needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.ext4", "-q"], 512 << 20);
     assert_eq!(methods(&mount), ["splice"]);
 }
 
 #[test]
 fn tmpfs_copies_slices_in_the_kernel() {
+    needs_root!("to mount file systems");
     let mount = Mount::in_memory("tmpfs", "size=256m");
     assert_eq!(methods(&mount), ["splice"]);
 }
 
 #[test]
 fn without_extended_attributes_files_arrive_and_their_digests_are_not_known_later() {
+    needs_root!("to mount file systems");
     let mount = Mount::in_memory("ramfs", "mode=700");
     let daemon = daemon_on(&mount, &[]);
     let content = data::bytes(5, 2 * SLICE_SIZE + 1);
@@ -150,11 +156,13 @@ fn survives_being_full(mount: &Mount) {
 
 #[test]
 fn a_full_ext4_loses_nothing() {
+    needs_root!("to mount file systems");
     survives_being_full(&Mount::new(&["mkfs.ext4", "-q", "-m", "0"], 64 << 20));
 }
 
 #[test]
 fn a_full_tmpfs_loses_nothing() {
+    needs_root!("to mount file systems");
     survives_being_full(&Mount::in_memory("tmpfs", "size=64m"));
 }
 
@@ -162,6 +170,7 @@ fn a_full_tmpfs_loses_nothing() {
 /// what is not yet unlinked. With room for one slice the whole file must get through all the same.
 #[test]
 fn merging_goes_on_with_room_for_a_single_slice() {
+    needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0", "-O", "^extent,^64bit"], 64 << 20);
     let daemon = daemon_on(&mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
@@ -177,6 +186,7 @@ fn merging_goes_on_with_room_for_a_single_slice() {
 
 #[test]
 fn a_file_system_without_inodes_left_says_so() {
+    needs_root!("to mount file systems");
     let mount = Mount::in_memory("tmpfs", "size=64m,nr_inodes=24");
     let daemon = daemon_on(&mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
@@ -203,6 +213,7 @@ fn refused_start(data: &Path, more: &[&str]) -> String {
 
 #[test]
 fn finished_files_on_another_mount_than_spools_are_told_at_the_start() {
+    needs_root!("to mount file systems");
     let (folder, disk) = (tempfile::tempdir().unwrap(), Mount::in_memory("tmpfs", "size=64m"));
     let (data, same_device) = (folder.path().join("data"), folder.path().join("other"));
     for folder in [&data.join("files"), &data.join("tmp"), &same_device] {
@@ -228,6 +239,7 @@ fn finished_files_on_another_mount_than_spools_are_told_at_the_start() {
 
 #[test]
 fn what_is_mounted_below_finished_files_is_told_before_anything_is_taken() {
+    needs_root!("to mount file systems");
     let disk = Mount::in_memory("tmpfs", "size=64m");
     let mut daemon = Daemon::start();
     let (files, content) = (daemon.data().join("files"), data::bytes(7, SLICE_SIZE + 1));
@@ -263,6 +275,7 @@ fn what_is_mounted_below_finished_files_is_told_before_anything_is_taken() {
 
 #[test]
 fn what_is_mounted_while_a_daemon_runs_makes_it_not_ready_and_blocks_what_is_whole() {
+    needs_root!("to mount file systems");
     let disk = Mount::in_memory("tmpfs", "size=64m");
     let daemon = Daemon::with(&["--merger-idle", "1s"]);
     let (server, content) = (daemon.server(), data::bytes(8, SLICE_SIZE + 1));
@@ -288,6 +301,7 @@ fn what_is_mounted_while_a_daemon_runs_makes_it_not_ready_and_blocks_what_is_who
 
 #[test]
 fn as_large_a_part_of_the_inodes_stays_free_as_of_the_bytes() {
+    needs_root!("to mount file systems");
     let mount = Mount::in_memory("tmpfs", "size=64m,nr_inodes=400");
     let daemon = Daemon::with_data(&mount.path().join("data"), &["--reserve", "16M"]);
     let (server, left) = (daemon.server(), || statvfs(&mount.path()).expect("it is mounted").files_available());
@@ -362,6 +376,7 @@ fn disk_of_whole_seconds() -> Mount {
 
 #[test]
 fn on_a_disk_of_whole_seconds_a_change_in_the_second_of_the_last_push_is_noticed() {
+    needs_root!("to mount file systems");
     let (mount, daemon) = (disk_of_whole_seconds(), Daemon::start());
     for len in [1000, 2 << 20] {
         let name = format!("f{len}");
@@ -380,6 +395,7 @@ fn on_a_disk_of_whole_seconds_a_change_in_the_second_of_the_last_push_is_noticed
 
 #[test]
 fn on_a_disk_of_whole_seconds_a_change_in_the_second_in_which_a_push_began_is_never_mixed() {
+    needs_root!("to mount file systems");
     let (mount, daemon) = (disk_of_whole_seconds(), Daemon::start());
     let file = data::file(&mount.path(), "f", 1, 8 << 20);
     write_early_in_a_second(&file, b"old");

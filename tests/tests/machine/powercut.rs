@@ -14,9 +14,11 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::hooks::{lines, script};
 use bigup_tests::http::Server;
+use bigup_tests::needs_root;
 use bigup_tests::powercut::{Cut, Kind, Machine, another_boot};
 use bigup_tests::process::eventually;
 use bigup_tests::programs;
+use bigup_tests::turns::turn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
@@ -303,45 +305,63 @@ fn keeps_notices(kind: Kind) {
 
 #[test]
 fn ext4_keeps_notices() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     keeps_notices(Kind::Ext4);
 }
 
 #[test]
 fn xfs_keeps_notices() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     keeps_notices(Kind::Xfs);
 }
 
 #[test]
 fn btrfs_keeps_notices() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     keeps_notices(Kind::Btrfs);
 }
 
 #[test]
 fn ext4_keeps_what_was_told() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     survives(Kind::Ext4, "written");
 }
 
 #[test]
 fn ext4_keeps_synced_slices() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     survives(Kind::Ext4, "synced");
 }
 
 #[test]
 fn xfs_keeps_what_was_told() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     survives(Kind::Xfs, "written");
 }
 
 #[test]
 fn xfs_keeps_synced_slices() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     survives(Kind::Xfs, "synced");
 }
 
 #[test]
 fn btrfs_keeps_what_was_told() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     survives(Kind::Btrfs, "written");
 }
 
 #[test]
 fn btrfs_keeps_synced_slices() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
     survives(Kind::Btrfs, "synced");
 }

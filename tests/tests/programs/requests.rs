@@ -1260,7 +1260,7 @@ fn a_finished_file_of_the_same_length_does_not_pass_for_that_of_who_names_nothin
 fn two_of_the_oldest_clients_at_two_addresses_do_not_fill_one_upload_together() {
     let daemon = Daemon::start();
     let ask = |from: &str, request: &str, body: &[u8]| {
-        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         let address = |text: &str| SockaddrIn::from(text.parse::<SocketAddrV4>().unwrap());
         bind(socket.as_raw_fd(), &address(&format!("{from}:0"))).unwrap();
         connect_socket(socket.as_raw_fd(), &address(bigup_tests::http::address(daemon.url()))).unwrap();

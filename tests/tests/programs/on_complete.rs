@@ -135,8 +135,8 @@ fn a_program_gets_what_is_known_and_nothing_else() {
 /// The example of docs/hooks.md.
 #[test]
 fn finished_files_can_be_moved_away() {
-    let text =
-        docs::block("docs/hooks.md", "tests/tests/on_complete.rs: move").replace("/srv/incoming", "DIR/incoming");
+    let text = docs::block("docs/hooks.md", "tests/tests/programs/on_complete.rs: move")
+        .replace("/srv/incoming", "DIR/incoming");
     let hooked = Hooked::with(&text, &[]);
     put(&hooked.daemon.server(), "a b/c", b"text", "");
     eventually("it was moved", || hooked.notices().is_empty());

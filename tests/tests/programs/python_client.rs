@@ -158,7 +158,7 @@ fn a_token_lets_it_in_and_a_refusal_is_told() {
 fn the_requests_by_curl_that_the_document_shows_upload_a_file() {
     let daemon = Daemon::start();
     let file = data::file(&daemon.scratch(), "disk.img", 1, 12_000_000);
-    let script = docs::block("docs/http.md", "tests/tests/python_client.rs: curl");
+    let script = docs::block("docs/http.md", "tests/tests/programs/python_client.rs: curl");
     let url = "http://127.0.0.1:8888";
     assert!(script.contains(url) && script.matches("curl ").count() == 5, "{script}");
     let mut command = Command::new("sh");

@@ -13,7 +13,9 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::faults::{Effect, Fault, Faults, kind, library, program};
 use bigup_tests::http::Server;
 use bigup_tests::mount::{Mount, make_image, run};
+use bigup_tests::needs_root;
 use bigup_tests::process::{PATIENCE, eventually, kill_9};
+use bigup_tests::turns::turn;
 use bigup_tests::{data, programs};
 use nix::errno::Errno;
 use std::fs;
@@ -280,6 +282,7 @@ fn watched<T>(path: &Path, old: Option<&[u8]>, new: &[u8], work: impl FnOnce() -
 
 /// Tries every `step`-th n until an upload passes without reaching it, or all up to `last`; tells what went wrong.
 fn rounds(upload: &UploadRecord, fault: &Fault, step: u64, last: u64) -> Vec<String> {
+    let _turn = turn();
     let (next, last) = (AtomicU64::new(1), AtomicU64::new(last));
     let (wrong, done, failed) = (Mutex::new(vec![]), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
@@ -637,6 +640,7 @@ fn an_upload_that_is_not_durable_was_not_begun() {
 /// Sharing the blocks of a slice writes it back first, and that is as good as a sync of it.
 #[test]
 fn a_slice_that_cannot_be_written_back_is_asked_for_again() {
+    needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 512 << 20);
     let lane = Lane::in_folder(tempfile::tempdir_in(mount.path()).expect("a temporary folder can be made"), &[]);
     let (server, content) = (lane.daemon.server(), data::bytes(3, 3 * SLICE_SIZE));
@@ -746,17 +750,17 @@ fn what_a_disk_loses_unsaid(slice_size: usize, is_forgotten: bool) {
     daemon.stop();
 }
 
-/// Needs root.
 #[test]
 fn what_a_disk_lost_of_waiting_slices_is_asked_for_again() {
+    needs_root!("to mount file systems");
     for slice_size in [1 << 20, 1_000_000] {
         what_a_disk_loses_unsaid(slice_size, false);
     }
 }
 
-/// Needs root.
 #[test]
 fn what_a_disk_lost_of_waiting_slices_and_nobody_knows_any_more_is_asked_for_again() {
+    needs_root!("to mount file systems");
     for slice_size in [1 << 20, 1_000_000] {
         what_a_disk_loses_unsaid(slice_size, true);
     }

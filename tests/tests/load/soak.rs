@@ -9,6 +9,7 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::process::{PATIENCE, eventually, kill_9, signal};
 use bigup_tests::proxy::Proxy;
+use bigup_tests::turns::all_turns;
 use bigup_tests::usage::{descriptors, peak_memory};
 use bigup_tests::{number, programs};
 use nix::sys::signal::Signal;
@@ -246,6 +247,7 @@ fn requests(log: &Path) -> usize {
 
 #[test]
 fn sixty_four_clients_on_a_bad_network_with_kills_see_no_error_and_lose_nothing() {
+    let _turns = all_turns();
     let (seed, seconds) = (number("BIGUP_SEED", 1), number("BIGUP_SOAK_SECONDS", SECONDS));
     println!("seed {seed}, {seconds} s");
     // A push from standard input that was killed is gone on with as soon as it has been silent for a moment.

@@ -3,6 +3,7 @@
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::http::{Answer, connect, post_head, read_answer};
 use bigup_tests::process::{PATIENCE, eventually};
+use bigup_tests::turns::all_turns;
 use bigup_tests::{data, programs, usage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -532,6 +533,7 @@ impl Trickle {
 
 #[test]
 fn thousands_of_trickling_connections_stop_no_push_and_are_cut() {
+    let _turns = all_turns();
     const TRICKLES: usize = 2000;
     allow_many_files();
     let daemon = Daemon::with(&[

@@ -2,6 +2,7 @@
 
 use bigup_tests::daemon::Daemon;
 use bigup_tests::proxy::Proxy;
+use bigup_tests::turns::turn;
 use bigup_tests::{data, programs};
 use std::fs::File;
 use std::path::Path;
@@ -34,6 +35,7 @@ fn assert_kept(took: Duration, bytes: u64, what: &str) {
 
 #[test]
 fn the_rate_is_kept_by_any_number_of_senders() {
+    let _turn = turn();
     let daemon = Daemon::start();
     for senders in ["1", "4", "32"] {
         let file = data::file(&daemon.scratch(), senders, 1, SIZE);
@@ -45,6 +47,7 @@ fn the_rate_is_kept_by_any_number_of_senders() {
 
 #[test]
 fn the_rate_is_kept_for_standard_input_and_for_small_files() {
+    let _turn = turn();
     let daemon = Daemon::start();
     let file = data::file(&daemon.scratch(), "input", 1, SIZE);
     let mut command = push(daemon.url(), &["-", "--name", "input", "--slice-size", "1M"]);
@@ -57,6 +60,7 @@ fn the_rate_is_kept_for_standard_input_and_for_small_files() {
 
 #[test]
 fn what_is_sent_again_counts_too() {
+    let _turn = turn();
     let daemon = Daemon::start();
     let proxy = Proxy::start(&[daemon.url()], 3);
     let file = data::file(&daemon.scratch(), "again", 1, 3 * SIZE);

@@ -4,6 +4,7 @@
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::mount::{Mount, run};
+use bigup_tests::needs_root;
 use bigup_tests::process::{eventually, kill_9, signal, signal_program, within};
 use bigup_tests::usage::descriptors;
 use bigup_tests::{data, http, programs};
@@ -196,26 +197,31 @@ fn big_is_refused_small_goes_through(disk: &Disk) {
 
 #[test]
 fn ext4_refuses_what_does_not_fit() {
+    needs_root!("to mount file systems");
     big_is_refused_small_goes_through(&Disk::ext4());
 }
 
 #[test]
 fn xfs_refuses_what_does_not_fit() {
+    needs_root!("to mount file systems");
     big_is_refused_small_goes_through(&Disk::xfs());
 }
 
 #[test]
 fn btrfs_refuses_what_does_not_fit() {
+    needs_root!("to mount file systems");
     big_is_refused_small_goes_through(&Disk::btrfs());
 }
 
 #[test]
 fn tmpfs_refuses_what_does_not_fit() {
+    needs_root!("to mount file systems");
     big_is_refused_small_goes_through(&Disk::tmpfs());
 }
 
 #[test]
 fn without_fallocate_what_does_not_fit_is_refused_all_the_same() {
+    needs_root!("to mount file systems");
     let disk = Disk::without_fallocate();
     big_is_refused_small_goes_through(&disk);
     let file = disk.file("file", 20 * MIB);
@@ -272,21 +278,25 @@ fn one_of_two_is_refused(disk: &Disk) {
 
 #[test]
 fn of_two_at_once_ext4_takes_the_one_that_fits() {
+    needs_root!("to mount file systems");
     one_of_two_is_refused(&Disk::ext4());
 }
 
 #[test]
 fn of_two_at_once_xfs_takes_the_one_that_fits() {
+    needs_root!("to mount file systems");
     one_of_two_is_refused(&Disk::xfs());
 }
 
 #[test]
 fn of_two_at_once_btrfs_takes_the_one_that_fits() {
+    needs_root!("to mount file systems");
     one_of_two_is_refused(&Disk::btrfs());
 }
 
 #[test]
 fn of_two_at_once_tmpfs_takes_the_one_that_fits() {
+    needs_root!("to mount file systems");
     one_of_two_is_refused(&Disk::tmpfs());
 }
 
@@ -308,26 +318,31 @@ fn stops_and_goes_on(disk: &Disk) {
 
 #[test]
 fn a_push_over_which_ext4_fills_up_stops_and_goes_on() {
+    needs_root!("to mount file systems");
     stops_and_goes_on(&Disk::ext4());
 }
 
 #[test]
 fn a_push_over_which_xfs_fills_up_stops_and_goes_on() {
+    needs_root!("to mount file systems");
     stops_and_goes_on(&Disk::xfs());
 }
 
 #[test]
 fn a_push_over_which_btrfs_fills_up_stops_and_goes_on() {
+    needs_root!("to mount file systems");
     stops_and_goes_on(&Disk::btrfs());
 }
 
 #[test]
 fn a_push_over_which_tmpfs_fills_up_stops_and_goes_on() {
+    needs_root!("to mount file systems");
     stops_and_goes_on(&Disk::tmpfs());
 }
 
 #[test]
 fn a_push_that_is_to_wait_for_room_goes_on_by_itself() {
+    needs_root!("to mount file systems");
     let disk = Disk::ext4();
     let (file, big) = (disk.file("file", 30 * MIB), disk.file("big", 40 * MIB));
     let client = disk.stopped_half_way(&file, &["--when-full", "wait"]);
@@ -352,6 +367,7 @@ fn a_push_that_is_to_wait_for_room_goes_on_by_itself() {
 
 #[test]
 fn waiting_for_room_ends_with_patience() {
+    needs_root!("to mount file systems");
     let disk = Disk::ext4();
     let big = disk.file("big", 80 * MIB);
     let output = disk.push(&big, &["--when-full", "wait", "--retry-for", "2s"]).output().unwrap();
@@ -362,6 +378,7 @@ fn waiting_for_room_ends_with_patience() {
 
 #[test]
 fn many_senders_get_by_with_room_for_one_slice() {
+    needs_root!("to mount file systems");
     let disk = Disk::ext4();
     let file = disk.file("file", 30 * MIB);
     disk.fill("ballast", KEPT + 32 * MIB + MIB / 2);
@@ -372,6 +389,7 @@ fn many_senders_get_by_with_room_for_one_slice() {
 
 #[test]
 fn standard_input_stops_before_it_uses_what_stays_free() {
+    needs_root!("to mount file systems");
     let disk = Disk::ext4();
     // The slices that merging waits for, one of each sender at most, may use what is to stay free: each for itself and for its
     // place, until it is merged and synced.
@@ -388,6 +406,7 @@ fn standard_input_stops_before_it_uses_what_stays_free() {
 
 #[test]
 fn after_kills_an_upload_still_has_its_room() {
+    needs_root!("to mount file systems");
     for mut disk in [Disk::ext4(), Disk::xfs(), Disk::btrfs()] {
         let file = disk.file("file", 30 * MIB);
         let mut client = disk.stopped_half_way(&file, &[]);
@@ -432,6 +451,7 @@ fn send_the_rest(disk: &Disk, content: &[u8]) {
 
 #[test]
 fn slices_that_wait_leave_what_stays_free_and_the_one_they_wait_for_gets_in() {
+    needs_root!("to mount file systems");
     for disk in [Disk::ext4(), Disk::xfs(), Disk::btrfs(), Disk::tmpfs()] {
         let content = data::bytes(9, 30 * MIB as usize);
         disk.fill("ballast", KEPT + 40 * MIB);
@@ -445,6 +465,7 @@ fn slices_that_wait_leave_what_stays_free_and_the_one_they_wait_for_gets_in() {
 
 #[test]
 fn the_slice_that_merging_waits_for_may_use_what_stays_free() {
+    needs_root!("to mount file systems");
     for disk in [Disk::ext4(), Disk::xfs(), Disk::btrfs(), Disk::tmpfs()] {
         let content = data::bytes(9, 30 * MIB as usize);
         disk.fill("ballast", KEPT + 40 * MIB);
@@ -470,6 +491,7 @@ fn the_slice_that_merging_waits_for_may_use_what_stays_free() {
 
 #[test]
 fn what_is_reserved_is_seen_at_once_stays_and_goes_with_its_upload() {
+    needs_root!("to mount file systems");
     for disk in [Disk::ext4(), Disk::xfs(), Disk::btrfs(), Disk::tmpfs()] {
         let (server, before) = (disk.daemon.server(), disk.available());
         disk.begin("f", 30 * MIB, MIB).expect(200);
@@ -501,6 +523,7 @@ fn what_is_reserved_is_seen_at_once_stays_and_goes_with_its_upload() {
 
 #[test]
 fn what_an_upload_reserved_for_more_than_it_became_goes_back() {
+    needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0"], 64 << 20);
     let daemon = Daemon::with_data(&mount.path().join("data"), &["--reserve", "0", "--takeover-after", "100ms"]);
     let server = daemon.server();
@@ -519,6 +542,7 @@ fn what_an_upload_reserved_for_more_than_it_became_goes_back() {
 
 #[test]
 fn a_size_that_is_told_later_is_reserved_then() {
+    needs_root!("to mount file systems");
     let disk = Disk::ext4();
     let server = disk.daemon.server();
     server.get(&format!("file_name=f&slice_size={MIB}")).expect(200);
@@ -533,6 +557,7 @@ fn a_size_that_is_told_later_is_reserved_then() {
 
 #[test]
 fn a_quota_is_a_full_disk() {
+    needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.btrfs", "-q"], 512 << 20);
     let data = mount.path().join("data");
     let btrfs = |arguments: &[&str], path: &Path| run(Command::new("btrfs").args(arguments).arg(path));

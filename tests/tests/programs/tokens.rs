@@ -8,6 +8,7 @@ use bigup_core::storage::spool::{Spool, UploadRecord};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Answer, Server, connect, post_head, raw, read_answer, read_head};
 use bigup_tests::process::{eventually, kill_9};
+use bigup_tests::turns::all_turns;
 use bigup_tests::{data, docs, programs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
@@ -532,6 +533,7 @@ fn every_file_and_folder_counts() {
 
 #[test]
 fn requests_of_one_token_that_all_hang_keep_no_other_waiting() {
+    let _turns = all_turns();
     // More than the daemon has threads for what may wait for a disk.
     const MANY: usize = 1500;
     let (_, files) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -877,7 +879,7 @@ fn the_embedded_daemon_needs_no_token_and_lets_nobody_else_in() {
 
 #[test]
 fn the_example_in_the_readme_works() {
-    let example = docs::block("README.md", "tests/tests/tokens.rs: tokens");
+    let example = docs::block("README.md", "tests/tests/programs/tokens.rs: tokens");
     let folder = tempfile::tempdir().unwrap();
     let file = data::file(folder.path(), "disk.img", 1, 3 << 20);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

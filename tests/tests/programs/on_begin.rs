@@ -64,7 +64,7 @@ fn what_is_refused_leaves_nothing_and_the_client_reads_why() {
 /// The example of docs/hooks.md.
 #[test]
 fn names_and_sizes_can_be_refused() {
-    let (daemon, _) = asking(&docs::block("docs/hooks.md", "tests/tests/on_begin.rs: refuse"), &[]);
+    let (daemon, _) = asking(&docs::block("docs/hooks.md", "tests/tests/programs/on_begin.rs: refuse"), &[]);
     let begin = |name: &str, size: u64| {
         daemon.server().get(&format!("file_name={name}&slice_size=1073741824&file_size={size}&peek=0"))
     };
@@ -188,8 +188,7 @@ fn a_server_lets_in_or_not() {
     begin().expect(503);
     begin().expect(200);
     begin().expect(200);
-    let expected =
-        json!({"event": "begin", "file_name": "f", "file_size": null, "token": null, "replace": true, "peer": "127.0.0.1"});
+    let expected = json!({"event": "begin", "file_name": "f", "file_size": null, "token": null, "replace": true, "peer": "127.0.0.1"});
     assert_eq!(web.asked(), vec![expected; 4]);
 }
 
@@ -208,7 +207,7 @@ fn a_server_that_says_nothing_is_given_up() {
 #[test]
 fn what_a_server_gets_is_signed() {
     let folder = tempfile::tempdir().unwrap();
-    let make = docs::block("docs/hooks.md", "tests/tests/on_begin.rs: secret");
+    let make = docs::block("docs/hooks.md", "tests/tests/programs/on_begin.rs: secret");
     assert!(Command::new("sh").args(["-c", &make]).current_dir(&folder).status().unwrap().success());
     let file = folder.path().join("hook.secret");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

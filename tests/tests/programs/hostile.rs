@@ -34,8 +34,9 @@ impl Target {
         let a = list(&data.join("tmp/a")).into_iter().map(|name| format!("tmp/a/{name}"));
         let tmp = list(&data.join("tmp")).into_iter().map(|name| format!("tmp/{name}"));
         let files = list(&data.join("files")).into_iter().map(|name| format!("files/{name}"));
-        // The daemon's own, which it writes when it comes to it.
-        let here = list(&data).into_iter().filter(|name| name != "expiry.json");
+        // The daemon's own, which it writes when it comes to it, each first by another name.
+        let is_written = |name: &String| name == "expiry.json" || name.ends_with(".tmp");
+        let here = list(&data).into_iter().filter(|name| !is_written(name));
         here.chain(tmp).chain(a).chain(files).collect()
     }
 

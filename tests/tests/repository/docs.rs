@@ -12,21 +12,40 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     pieces.filter_map(|piece| piece.split_once(": ")).filter(|(file, _)| *file != "is_uploaded").collect()
 }
 
+/// Where files with tests of programs and crates are.
+fn test_folders() -> impl Iterator<Item = PathBuf> {
+    let programs = std::fs::read_dir(root().join("tests/tests")).expect("the folder can be read").flatten();
+    let crates = ["bigup-merger/tests", "bigup-core/tests", "bigupd/tests"].map(|folder| root().join(folder));
+    programs.map(|entry| entry.path()).chain(crates)
+}
+
 #[test]
 fn the_tests_that_the_documents_name_are_there() {
     let text = std::fs::read_to_string(root().join("docs/durability.md")).expect("the document is there");
     let named = named(&text);
     assert!(named.len() > 20, "few tests are named: {named:?}");
     for (file, test) in named {
-        let folders = ["tests/tests", "bigup-merger/tests", "bigup-core/tests", "bigupd/tests"];
-        let source =
-            folders.iter().find_map(|f| std::fs::read_to_string(root().join(f).join(format!("{file}.rs"))).ok());
+        let source = test_folders().find_map(|f| std::fs::read_to_string(f.join(format!("{file}.rs"))).ok());
         let source = source.unwrap_or_else(|| panic!("there is no file {file}.rs"));
         let test = format!("fn {test}(");
         let at = source.find(&test).unwrap_or_else(|| panic!("{file}.rs has no {test}"));
         let before = &source[..at];
         assert!(before.trim_end().ends_with("#[test]"), "{file}.rs: {test} is no test");
     }
+}
+
+#[test]
+fn what_documents_say_to_be_run_is_run_by_files_that_are_there() {
+    let mut named = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).expect("the document can be read");
+        for marker in text.split("<!-- run by ").skip(1) {
+            let file = marker.split([':', ' ']).next().expect("there is a first part");
+            assert!(root().join(file).is_file(), "{}: there is no {file}", document.display());
+            named += 1;
+        }
+    }
+    assert!(named > 10, "only {named} were found");
 }
 
 /// The programs whose commands are parsed, each by what it parses itself.

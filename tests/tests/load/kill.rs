@@ -7,6 +7,7 @@
 use bigup_tests::daemon::Daemon;
 use bigup_tests::data::{self, Dice};
 use bigup_tests::process::{PATIENCE, kill_9, signal_program};
+use bigup_tests::turns::turn;
 use bigup_tests::{number, programs};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,7 @@ fn kill_one(dice: &mut Dice, daemon: &mut Daemon, pusher: &mut Pusher) -> &'stat
 
 #[test]
 fn random_kills_lose_and_mix_nothing() {
+    let _turn = turn();
     let (seed, kills) = (number("BIGUP_SEED", 1), number("BIGUP_KILLS", KILLS));
     println!("seed {seed}, {kills} kills");
     let mut daemon = Daemon::with(&["--merger-idle", "200ms"]);

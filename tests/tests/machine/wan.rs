@@ -2,8 +2,10 @@
 //! Needs root; see `bigup_tests::wan`.
 
 use bigup_tests::daemon::Daemon;
+use bigup_tests::needs_root;
 use bigup_tests::process::{kill_9, signal, within};
-use bigup_tests::wan::{ADDRESS_B, Wan, is_possible};
+use bigup_tests::turns::turn;
+use bigup_tests::wan::{ADDRESS_B, Wan};
 use bigup_tests::{data, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -71,9 +73,8 @@ impl Drop for Push {
 
 #[test]
 fn a_push_over_a_long_lossy_link_arrives_exact() {
-    if !is_possible() {
-        return;
-    }
+    needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let mut wan = Wan::start(100, 50, 0.5);
     let daemon = daemon(&wan, folder.path());
@@ -88,9 +89,8 @@ fn a_push_over_a_long_lossy_link_arrives_exact() {
 
 #[test]
 fn a_long_lossy_link_gets_more_senders_and_smaller_slices_by_itself() {
-    if !is_possible() {
-        return;
-    }
+    needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let wan = Wan::start(200, 40, 1.0);
     let daemon = daemon(&wan, folder.path());
@@ -110,9 +110,8 @@ fn a_long_lossy_link_gets_more_senders_and_smaller_slices_by_itself() {
 
 #[test]
 fn slices_that_would_take_long_on_a_slow_link_are_cut_anew() {
-    if !is_possible() {
-        return;
-    }
+    needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let wan = Wan::start(4, 1, 0.0);
     let daemon = daemon(&wan, folder.path());
@@ -132,9 +131,8 @@ fn slices_that_would_take_long_on_a_slow_link_are_cut_anew() {
 
 #[test]
 fn a_pulled_cable_is_noticed_in_time_and_costs_a_slice_for_each_sender_at_most() {
-    if !is_possible() {
-        return;
-    }
+    needs_root!("to make network namespaces");
+    let _turn = turn();
     const SENDERS: u64 = 4;
     const SLICE: u64 = 1 << 20;
     const SIZE: u64 = 24 * SLICE;
@@ -164,9 +162,8 @@ fn a_pulled_cable_is_noticed_in_time_and_costs_a_slice_for_each_sender_at_most()
 
 #[test]
 fn a_link_that_goes_silent_while_an_answer_is_waited_for_is_noticed_in_time() {
-    if !is_possible() {
-        return;
-    }
+    needs_root!("to make network namespaces");
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let mut wan = Wan::start(20, 20, 0.0);
     let daemon = daemon(&wan, folder.path());

@@ -11,7 +11,8 @@ const MIB: u64 = 1 << 20;
 
 /// Runs a block of the document with the package's folders replaced by the test's.
 fn run(marker: &str, folders: &[(&str, &Path)]) -> Output {
-    let mut script = docs::block("docs/operations.md", &format!("tests/tests/operations.rs: {marker}"));
+    let mut script =
+        docs::block("docs/operations.md", &format!("tests/tests/programs/documented_commands.rs: {marker}"));
     for (of_the_package, ours) in folders {
         assert!(script.contains(of_the_package), "{of_the_package}: {script}");
         script = script.replace(of_the_package, ours.to_str().expect("it is UTF-8"));

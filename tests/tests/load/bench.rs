@@ -1,5 +1,6 @@
 //! The benchmark on the smallest of inputs, with no peer that would have to be installed: that it runs, not what it finds.
 
+use bigup_tests::turns::turn;
 use std::path::Path;
 use std::process::Command;
 
@@ -19,6 +20,7 @@ fn run(arguments: &[&str], docs: &Path) -> String {
 
 #[test]
 fn modes_yield_tables_and_sections_of_the_document() {
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let docs = folder.path().join("results.md");
     let modes: [(&[&str], &str); 6] = [
