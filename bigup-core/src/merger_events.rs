@@ -25,12 +25,12 @@ pub enum MergerEvent {
     },
     /// The merger leaves.
     Ended {
-        /// Why.
+        /// The reason.
         how: MergerExit,
     },
 }
 
-/// Why a merger leaves that did not fail.
+/// The reason a merger leaves that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MergerExit {
@@ -48,7 +48,7 @@ impl MergerEvent {
         serde_json::to_string(self).expect("numbers always serialise") + "\n"
     }
 
-    /// The event of a line. None: it is none that this version knows.
+    /// The event of a line. `None` if it is none that this version knows.
     pub fn parse(line: &str) -> Option<MergerEvent> {
         serde_json::from_str(line).ok()
     }

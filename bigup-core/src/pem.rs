@@ -4,7 +4,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 
-/// Why a file gives no certificate, no revocation list or no key.
+/// The reason a file gives no certificate, no revocation list or no key.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
     /// It cannot be read.
@@ -12,7 +12,7 @@ pub enum PemError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         cause: std::io::Error,
     },
     /// A block in it is damaged.
@@ -37,7 +37,7 @@ pub enum PemError {
     Encrypted(PathBuf),
 }
 
-/// Why a server's certificate is refused, in words for whoever made it: `error` is what webpki says.
+/// The reason a server's certificate is refused, in words for whoever made it: `error` is what webpki says.
 pub fn refusal(error: &impl std::fmt::Display) -> String {
     let error = error.to_string();
     if error.contains("CaUsedAsEndEntity") {

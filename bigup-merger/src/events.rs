@@ -42,7 +42,7 @@ impl Events {
 /// Writes a line if it is taken at once: a pipe that is writable takes PIPE_BUF bytes (pipe(7)), and no line has as many.
 fn write_if_taken(mut pipe: &File, line: &[u8]) -> io::Result<()> {
     let mut wanted = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
-    // Whether somebody is there is told by writing.
+    // True if somebody is there is told by writing.
     if poll(&mut wanted, PollTimeout::ZERO)? == 0 {
         return Ok(());
     }

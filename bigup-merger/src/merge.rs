@@ -72,7 +72,8 @@ pub struct Merge<'a> {
     method: Option<CopyMethod>,
     /// Slices that an earlier merger may have seen: they are not certain ([`is_as_it_came`]).
     found: BTreeSet<u64>,
-    /// Hashes the whole file where its slices' digests do not join. None: nothing was hashed yet, or what was is no more.
+    /// Hashes the whole file where its slices' digests do not join. `None` if nothing was hashed yet, or what was is no
+    /// more.
     whole: Option<WholeHash>,
     /// Slices merged since the last sync began, with the inodes of the files that were merged.
     unsynced: BTreeMap<u64, u64>,
@@ -130,7 +131,7 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
-    /// Whether the upload being merged is still there. Its folder may have been removed by hand, which inotify does not
+    /// True if the upload being merged is still there. Its folder may have been removed by hand, which inotify does not
     /// tell while files in it are open; one begun after that is another upload, although of the same path.
     ///
     /// # Errors
@@ -144,7 +145,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Locks the spool for a change. None: the upload is gone.
+    /// Locks the spool for a change. `None` if the upload is gone.
     fn lock(&self) -> io::Result<Option<LockedSpool>> {
         let locked = self.spool.lock()?;
         Ok(if self.has_its_upload()? { locked } else { None })
@@ -155,7 +156,7 @@ impl<'a> Merge<'a> {
         self.frontier
     }
 
-    /// Whether all slices are in the merged file.
+    /// True if all slices are in the merged file.
     pub fn is_whole(&self) -> bool {
         Some(self.frontier) == self.upload.plan.slice_num && self.again.is_empty()
     }
@@ -171,8 +172,8 @@ impl<'a> Merge<'a> {
         Ok(Some(self.hash_up_to(self.frontier)?.finish()))
     }
 
-    /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. None: anything may
-    /// have.
+    /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. `None`: anything
+    /// may have.
     ///
     /// # Errors
     /// As the system gives them.
@@ -201,13 +202,13 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Whether the end of the file was told since merging began. More may have been merged than belongs to it, from
+    /// True if the end of the file was told since merging began. More may have been merged than belongs to it, from
     /// another source: merging must begin anew.
     pub fn end_was_told(&self) -> bool {
         self.end_was_told
     }
 
-    /// Merges whatever can be merged now, with checkpoints on the way. Whether there was anything.
+    /// Merges whatever can be merged now, with checkpoints on the way. True if there was anything.
     ///
     /// # Errors
     /// As the system gives them. The merged file ends at a slice's end then, and nothing counts as merged that may not
@@ -229,7 +230,7 @@ impl<'a> Merge<'a> {
         Ok(any)
     }
 
-    /// Time until the next checkpoint is due. None while there is nothing to be done at one.
+    /// Time until the next checkpoint is due. `None` while there is nothing to be done at one.
     pub fn checkpoint_due(&self) -> Option<Duration> {
         let anything = !self.unsynced.is_empty() || !self.syncing.is_empty() || self.info_lags;
         anything.then(|| CHECKPOINT_TIME.saturating_sub(self.last_checkpoint.elapsed()))
@@ -278,7 +279,7 @@ impl<'a> Merge<'a> {
         self.syncer.begin();
     }
 
-    /// Takes the end of a sync, and unlinks the slices that it was about. False: none ended.
+    /// Takes the end of a sync, and unlinks the slices that it was about. `false` if none ended.
     ///
     /// After a sync that failed the kernel may hold pages as clean that never reached the disk, and a second sync would
     /// succeed without having written them. So what was merged since the last good sync counts as lost: it is cut off,
@@ -367,7 +368,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Puts one slice in its place. False: it is not there.
+    /// Puts one slice in its place. `false` if it is not there.
     fn merge_one(&mut self, slice_id: u64) -> io::Result<bool> {
         let path = self.spool.slice_path(slice_id);
         // Before the file is opened, and again once it was copied: a client may replace both in between.
@@ -466,7 +467,8 @@ impl<'a> Merge<'a> {
         Ok(self.whole.insert(whole))
     }
 
-    /// Hashes the next slice of the merged file. False: it is not what its record says, and what was hashed is of no use.
+    /// Hashes the next slice of the merged file. `false` if it is not what its record says, and what was hashed is of
+    /// no use.
     fn hash_next(&self, whole: &mut WholeHash) -> io::Result<bool> {
         let slice_id = whole.slices();
         let record = Records(&self.digests).get(slice_id)?;

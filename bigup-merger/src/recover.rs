@@ -28,7 +28,7 @@ pub struct Recovered {
     pub found: BTreeSet<u64>,
 }
 
-/// Finds out where merging goes on. None: there is no such upload.
+/// Finds out where merging goes on. `None` if there is no such upload.
 ///
 /// # Errors
 /// As the system gives them.

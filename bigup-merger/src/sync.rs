@@ -36,7 +36,7 @@ impl Syncer {
         Ok(Syncer { ask: Some(ask), done, thread: Some(thread), at_work: false, took: Duration::ZERO })
     }
 
-    /// Whether a sync is under way whose end was not taken yet.
+    /// True if a sync is under way whose end was not taken yet.
     pub fn is_at_work(&self) -> bool {
         self.at_work
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Whether to stop, and something to sleep on until then.
+/// True if to stop, and something to sleep on until then.
 pub struct Stop {
     flag: Arc<AtomicBool>,
     /// Becomes readable with the signal.
@@ -46,7 +46,7 @@ impl Stop {
         Stop { flag: Arc::default(), wake: None }
     }
 
-    /// Whether to stop now.
+    /// True if to stop now.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }
@@ -55,7 +55,7 @@ impl Stop {
 /// What happened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wakeup {
-    /// Files of these names appeared in the spool. None: too many to tell. A signal gives an empty list.
+    /// Files of these names appeared in the spool. `None`: too many to tell. A signal gives an empty list.
     Changed(Option<Vec<String>>),
     /// The time is over.
     TimeOver,
@@ -68,7 +68,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Watches one spool.
 pub struct Watch<'a> {
-    /// None: there was none left.
+    /// `None` if there was none left.
     inotify: Option<Inotify>,
     stop: &'a Stop,
 }

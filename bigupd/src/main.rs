@@ -164,7 +164,7 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().max_blocking_threads(thread_shares::THREADS).thread_keep_alive(THREAD_IDLE).build()
 }
 
-/// Whether what is finished can be moved to where it belongs, as far as the data folder is there yet.
+/// True if what is finished can be moved to where it belongs, as far as the data folder is there yet.
 fn check_mounts(config: &Config) -> std::io::Result<()> {
     let Ok(data) = DataDir::open(&config.data_dir) else { return Ok(()) };
     warn_of_mounts(&data);

@@ -98,7 +98,7 @@ labels! {
 }
 
 labels! {
-    /// Why an upload failed.
+    /// The reason an upload failed.
     Failure {
         /// The file cannot be published as things stand; the upload stays until a client begins anew.
         Blocked = "blocked",

@@ -1,4 +1,4 @@
-//! Whether the daemon can take uploads, for whoever sends clients to it.
+//! True if the daemon can take uploads, for whoever sends clients to it.
 //!
 //! The checks touch the disk, which may be slow or hang. So they run on a thread of their own, one run at a time however
 //! many ask, and an answer is given in time without them; what was found is good for a moment. Strangers may ask: what is
@@ -62,7 +62,7 @@ impl Checks {
 pub struct ReadinessReport {
     /// HTTP status: 200 where all is well, else 503.
     pub status: u16,
-    /// Whether all is well.
+    /// True if all is well.
     pub ready: bool,
     /// What was found.
     pub checks: Checks,
@@ -202,7 +202,7 @@ fn check(data: &DataDir, space: &DiskSpace) -> Checks {
     }
 }
 
-/// Whether the data folder can be written to, and what is finished be moved within it.
+/// True if the data folder can be written to, and what is finished be moved within it.
 fn look_at_folder(data: &DataDir) -> io::Result<Option<&'static str>> {
     write_and_remove(data)?;
     let apart = "no finished file can be moved from tmp to files, or to completed, since that is on another mount: mount one \
@@ -217,7 +217,7 @@ fn write_and_remove(data: &DataDir) -> io::Result<()> {
     std::fs::remove_file(&path).at("removing", &path).and(written)
 }
 
-/// Whether the lock on info.ini could be had.
+/// True if the lock on info.ini could be had.
 fn lock_once(data: &DataDir) -> io::Result<bool> {
     let deadline = Instant::now() + LOCK_PATIENCE.0;
     loop {

@@ -84,7 +84,7 @@ async fn tell_status_forever(urls: String, data: DataDir, mergers: impl Fn() -> 
     }
 }
 
-/// What `systemctl status` shows. None: how many uploads there are cannot be told.
+/// What `systemctl status` shows. `None`: how many uploads there are cannot be told.
 fn status(urls: &str, uploads: Option<usize>, mergers: usize) -> String {
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let uploads =
@@ -106,7 +106,7 @@ async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, 
     }
 }
 
-/// Whether any of the threads below `tasks` waits in the kernel for a disk.
+/// True if any of the threads below `tasks` waits in the kernel for a disk.
 fn waits_for_disk(tasks: impl AsRef<Path>) -> bool {
     let threads = std::fs::read_dir(tasks).into_iter().flatten().flatten();
     let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// How many signs of life there were after a while in which all blocking threads hang.
+    /// Number of signs of life there after a while in which all blocking threads hang.
     fn signs_while_all_threads_hang(is_disk_slow: bool) -> u32 {
         static SIGNS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
         let every = Duration::from_millis(10);

@@ -92,7 +92,7 @@ impl FromStr for SliceDigest {
     }
 }
 
-/// Whether slices of `slice_size` bytes are whole subtrees, so that their chaining values join.
+/// True if slices of `slice_size` bytes are whole subtrees, so that their chaining values join.
 pub fn is_subtree_size(slice_size: u64) -> bool {
     slice_size >= CHUNK_LEN && slice_size.is_power_of_two()
 }
@@ -188,7 +188,7 @@ impl TreeJoin {
 
     /// The digest of the file.
     ///
-    /// None for fewer than two slices: one alone has no chaining value that leads to the root.
+    /// `None` for fewer than two slices: one alone has no chaining value that leads to the root.
     pub fn finish(mut self) -> Option<Digest> {
         while self.stack.len() > 2 {
             self.merge_top();
@@ -197,7 +197,7 @@ impl TreeJoin {
         Some(Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()))
     }
 
-    /// The chaining value of all slices taken, as one subtree of a file that goes on; None if there are none.
+    /// The chaining value of all slices taken, as one subtree of a file that goes on; `None` if there are none.
     fn finish_subtree(mut self) -> Option<Digest> {
         while self.stack.len() > 1 {
             self.merge_top();
@@ -247,12 +247,12 @@ impl RunningHash {
         }
     }
 
-    /// How many bytes it took.
+    /// Number of bytes.
     pub fn len(&self) -> u64 {
         self.join.count * RUN_LEN as u64 + self.rest.len() as u64
     }
 
-    /// Whether it took none.
+    /// True if it took none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -273,8 +273,8 @@ impl RunningHash {
         bytes
     }
 
-    /// Goes on from [`RunningHash::to_bytes`]. None: these are no such bytes. Whether they are the right ones only the caller
-    /// can tell.
+    /// Goes on from [`RunningHash::to_bytes`]. `None` if these are no such bytes. True if they are the right ones only
+    /// the caller can tell.
     pub fn from_bytes(bytes: &[u8]) -> Option<RunningHash> {
         let (count, mut left) = bytes.split_first_chunk()?;
         let count = u64::from_le_bytes(*count);
@@ -313,7 +313,7 @@ pub struct Leaves {
 }
 
 impl Leaves {
-    /// The digest of the file that they are of. None: they are fewer than two.
+    /// The digest of the file that they are of. `None` if they are fewer than two.
     pub fn root(&self) -> Option<Digest> {
         let mut join = TreeJoin::new();
         self.values.iter().for_each(|value| join.push(*value));

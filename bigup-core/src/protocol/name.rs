@@ -25,7 +25,7 @@ const MAX_FOLDER_LEN: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName(String);
 
-/// Why a file name was refused.
+/// The reason a file name was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NameError {
     /// Nothing there.
@@ -92,7 +92,7 @@ impl FileName {
         Ok(FileName(name.to_owned()))
     }
 
-    /// Whether something new may have this name.
+    /// True if something new may have this name.
     ///
     /// # Errors
     /// It may not: says why.
@@ -143,7 +143,7 @@ impl FileName {
         })
     }
 
-    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. None where it stands for none.
+    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. `None` if it stands for none.
     pub fn from_section_title(title: &str) -> Option<FileName> {
         let bytes = percent_encoding::percent_decode_str(title);
         FileName::new(&bytes.decode_utf8().ok()?).ok()
@@ -190,7 +190,7 @@ pub fn printable_json(json: &str) -> String {
     line
 }
 
-/// Whether a character could steer a terminal or make a line look like another one: control characters, ends of lines,
+/// True if a character could steer a terminal or make a line look like another one: control characters, ends of lines,
 /// those that turn the direction of text (Bidi_Control, UAX #9), and those that cannot be seen (most of
 /// Default_Ignorable_Code_Point, UAX #44; variation selectors apart, which emoji need).
 pub fn steers(c: char) -> bool {

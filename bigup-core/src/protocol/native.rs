@@ -107,7 +107,7 @@ pub struct UploadResponse {
     /// Digests of the slices asked for, in order; null for those that are not held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digests: Option<Vec<Option<String>>>,
-    /// Why the merger stopped last, where it did.
+    /// The reason the merger stopped last, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// An operator lets the upload rest: no slice of it is taken.
@@ -154,7 +154,7 @@ pub struct UploadStatus {
     pub slice_size: Option<u64>,
     /// Bytes of the file, where known.
     pub file_size: Option<u64>,
-    /// How many slices are held.
+    /// Number of slices held.
     pub slices_held: u64,
     /// The frontier.
     pub curr_merge_slice_id: u64,
@@ -162,7 +162,7 @@ pub struct UploadStatus {
     pub merge_slice_process_exist: u8,
     /// Seconds since the last byte arrived.
     pub idle_seconds: u64,
-    /// Why the merger stopped last, where it did.
+    /// The reason the merger stopped last, where it did.
     pub last_error: Option<String>,
     /// An operator lets it rest: no slice of it is taken.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

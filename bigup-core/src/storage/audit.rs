@@ -83,7 +83,7 @@ impl AuditLine {
             .with("seconds", SystemTime::now().duration_since(begun).ok().map(|time| time.as_secs()))
     }
 
-    /// The same with one more key. None: its value is not known.
+    /// The same with one more key. `None` if its value is not known.
     pub fn with(mut self, key: &str, value: Option<impl fmt::Display>) -> AuditLine {
         self.fields.extend(value.map(|value| (key.to_owned(), value.to_string())));
         self

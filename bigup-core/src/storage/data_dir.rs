@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Permissions of what is finished (chmod(2)). None: what the process's umask leaves.
+/// Permissions of what is finished (chmod(2)). `None`: what the process's umask leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileModes {
     /// Of finished files.
@@ -98,7 +98,7 @@ impl DataDir {
         self.modes
     }
 
-    /// Whether each file that is finished leaves a notice.
+    /// True if each file that is finished leaves a notice.
     pub fn leaves_notices(&self) -> bool {
         self.leaves_notices
     }

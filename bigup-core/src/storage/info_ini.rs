@@ -46,7 +46,7 @@ pub mod key {
     pub const BEGUN: &str = "begun";
     /// 1 while an operator lets the upload rest; absent otherwise.
     pub const PAUSED: &str = "paused";
-    /// Why the merger stopped or the file cannot be published; absent while all is well.
+    /// The reason the merger stopped or the file cannot be published; absent while all is well.
     pub const LAST_ERROR: &str = "last_error";
 }
 
@@ -55,10 +55,10 @@ pub struct InfoIni<'a> {
     data: &'a DataDir,
 }
 
-/// The keys of a section and their values; None for those that are absent.
+/// The keys of a section and their values; `None` for those that are absent.
 type Values = [(&'static str, Option<String>); 9];
 
-/// What sections shall say, by their titles. None: they shall go.
+/// What sections shall say, by their titles. `None` if they shall go.
 type Changes = BTreeMap<String, Option<Values>>;
 
 impl InfoIni<'_> {
@@ -81,8 +81,8 @@ impl InfoIni<'_> {
         }
     }
 
-    /// Brings the section of `spool` up to date, or removes it where there is no such upload any more. `frontier` is the
-    /// synced one; None: it is read from the spool.
+    /// Brings the section of `spool` up to date, or removes it where there is no such upload any more. `frontier` is
+    /// the synced one; `None` if it is read from the spool.
     ///
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
@@ -276,7 +276,7 @@ impl<'a> Section<'a> {
         self.text
     }
 
-    /// The upload that it tells of. None: it is not one of bigup's sections.
+    /// The upload that it tells of. `None` if it is not one of bigup's sections.
     ///
     /// # Errors
     /// It cannot be read; says why.
@@ -286,7 +286,7 @@ impl<'a> Section<'a> {
         Ok(FileName::from_section_title(self.title).filter(|_| is_ours))
     }
 
-    /// Whether it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
+    /// True if it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
     /// is one it tells the frontier itself, when it has synced; then none up to the one in `holdings` is wrong.
     pub fn matches(&self, upload: &UploadRecord, holdings: &Holdings, merger: Option<u32>) -> bool {
         let Ok(ini) = parse(self.text) else { return false };
@@ -317,7 +317,7 @@ fn changed(mut ini: Ini, title: &str, values: Option<&Values>) -> String {
     show(&ini)
 }
 
-/// What the section of `spool` shall say. None: there is no such upload.
+/// What the section of `spool` shall say. `None` if there is no such upload.
 fn values_of(spool: &Spool, frontier: Option<u64>) -> io::Result<Option<Values>> {
     let Some(upload) = spool.upload()? else { return Ok(None) };
     let frontier = match frontier {

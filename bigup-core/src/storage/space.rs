@@ -41,7 +41,7 @@ pub const FULL_FILE_SYSTEM: &str =
 /// Inodes that an upload, or a slice of one, needs at most: a spool, what is in it, a slice, and what is replaced by rename.
 const INODES: u64 = 8;
 
-/// Why there is no room.
+/// The reason there is no room.
 #[derive(Debug, thiserror::Error)]
 pub enum SpaceError {
     /// Too few bytes are left.
@@ -100,7 +100,7 @@ impl DiskSpace {
         DiskSpace { tmp: data.tmp(), reserve, uncounted: Arc::clone(&data.uncounted) }
     }
 
-    /// Bytes that are left beside those that stay free. None: the file system tells no size.
+    /// Bytes that are left beside those that stay free. `None` if the file system tells no size.
     ///
     /// # Errors
     /// As the system gives them.
@@ -110,8 +110,8 @@ impl DiskSpace {
         Ok((found.blocks() > 0).then(|| available.saturating_sub(self.reserve)))
     }
 
-    /// Files and folders that may still be made, beside as large a part of all of them as stays free of the bytes. None: the
-    /// file system tells no number, and mostly has as many as fit.
+    /// Files and folders that may still be made, beside as large a part of all of them as stays free of the bytes.
+    /// `None` if the file system tells no number, and mostly has as many as fit.
     ///
     /// # Errors
     /// As the system gives them.
@@ -162,7 +162,7 @@ pub(crate) struct LockedDiskSpace<'a> {
 }
 
 impl LockedDiskSpace<'_> {
-    /// Whether `needed` bytes may be taken, and `headroom` be left besides what stays free. A file system that tells no
+    /// True if `needed` bytes may be taken, and `headroom` be left besides what stays free. A file system that tells no
     /// size (ramfs) has room for anything.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl LockedDiskSpace<'_> {
         self.check_keeping(self.space.reserve, needed, headroom)
     }
 
-    /// Whether `needed` bytes may be taken of all there is, of what is to stay free too.
+    /// True if `needed` bytes may be taken of all there is, of what is to stay free too.
     ///
     /// # Errors
     /// There is no room.
@@ -222,7 +222,7 @@ impl LockedDiskSpace<'_> {
     }
 }
 
-/// Whether all that an upload of this plan will need is in `merged`, or reserved there. False where that is not known.
+/// True if all that an upload of this plan will need is in `merged`, or reserved there. False where that is not known.
 pub(crate) fn is_reserved(merged: &File, plan: &Plan) -> io::Result<bool> {
     Ok(match reserved_size(plan) {
         Some(size) => allocated(merged)? >= size,

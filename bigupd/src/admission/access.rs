@@ -77,7 +77,7 @@ impl Access {
         }
     }
 
-    /// Whether `name` is one of those that it is for.
+    /// True if `name` is one of those that it is for.
     pub fn sees(&self, name: &str) -> bool {
         match self {
             Access::Everything | Access::Anonymous => true,
@@ -85,7 +85,7 @@ impl Access {
         }
     }
 
-    /// Whether it may read of all names there are.
+    /// True if it may read of all names there are.
     ///
     /// # Errors
     /// It may not.
@@ -108,13 +108,13 @@ impl Access {
         }
     }
 
-    /// Who asks from `peer`, told apart from others by address and token. None: the address is not known.
+    /// Who asks from `peer`, told apart from others by address and token. `None` if the address is not known.
     pub fn client(&self, peer: Option<IpAddr>) -> Option<String> {
         let token = self.token().map(|token| format!(" {token}")).unwrap_or_default();
         peer.map(|address| format!("{address}{token}"))
     }
 
-    /// Whether it may take `upload` over, whose name it may push.
+    /// True if it may take `upload` over, whose name it may push.
     ///
     /// # Errors
     /// It may not. No 403: that somebody pushes this name is no secret to who may push it.
@@ -126,7 +126,7 @@ impl Access {
         Ok(())
     }
 
-    /// Whether it may go on with `upload` as it is.
+    /// True if it may go on with `upload` as it is.
     ///
     /// # Errors
     /// It may not, as for [`Access::check_take_over`].
@@ -141,13 +141,13 @@ impl Access {
         Ok(())
     }
 
-    /// Whether there is a limit of its own to its unfinished uploads. All who have no token share one where there are
+    /// True if there is a limit of its own to its unfinished uploads. All who have no token share one where there are
     /// tokens.
     pub fn counts_uploads(&self) -> bool {
         !matches!(self, Access::Everything)
     }
 
-    /// The quota that what it adds has to fit into. None: there is none.
+    /// The quota that what it adds has to fit into. `None` if there is none.
     pub fn quota(&self) -> Option<Quota> {
         let Access::Token(token) = self else { return None };
         let quota = Quota { prefix: token.prefix.clone(), bytes: token.quota, files: token.max_files };
@@ -160,7 +160,7 @@ impl Access {
 pub struct Settings {
     /// Whoever has no token is let in, wherever the daemon listens.
     pub allow_anonymous: bool,
-    /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
+    /// The token of the program that started this daemon for itself, and may do everything. `None` if there is none.
     pub owner: Option<SecretHash>,
     /// Only who is on this machine, or shows a certificate, gets through to the daemon.
     pub is_guarded: bool,
@@ -274,7 +274,7 @@ impl Authenticator {
         Err(refusal)
     }
 
-    /// Whether who has no token passes where there is no tokens.json.
+    /// True if who has no token passes where there is no tokens.json.
     fn lets_in(&self, peer: Option<Peer>) -> bool {
         let is_from_elsewhere = matches!(peer, Some(Peer::Forwarded(ip)) if ip.is_none_or(|ip| !ip.is_loopback()));
         self.allow_anonymous || (self.is_guarded && !is_from_elsewhere)
@@ -323,7 +323,7 @@ impl Authenticator {
     }
 }
 
-/// Whether a daemon over `data_dir` may listen at `listen`. Reads the tokens.
+/// True if a daemon over `data_dir` may listen at `listen`. Reads the tokens.
 ///
 /// # Errors
 /// Anybody could upload, or the tokens cannot be read.

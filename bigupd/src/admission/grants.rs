@@ -52,9 +52,9 @@ pub struct GrantRequest<'a> {
     pub what: Growing,
     /// Most unfinished uploads of all.
     pub most_uploads: u64,
-    /// Most of those of the token. None: any number.
+    /// Most of those of the token. `None`: any number.
     pub most_of_token: Option<u64>,
-    /// The quota that it has to fit into. None: there is none.
+    /// The quota that it has to fit into. `None` if there is none.
     pub quota: Option<&'a Quota>,
 }
 
@@ -73,7 +73,7 @@ pub enum Growing {
     Growth(u64),
 }
 
-/// Why something does not fit.
+/// The reason something does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverLimit {
     /// There are as many unfinished uploads as there may be.
@@ -120,7 +120,7 @@ pub struct Grant {
 enum Scope {
     /// Among all unfinished uploads.
     Uploads,
-    /// Among those of a token; None: of all who have none.
+    /// Among those of a token; `None`: of all who have none.
     UploadsOf(Option<String>),
     /// Below a prefix that somebody has a quota for.
     Below(Prefix),
@@ -372,7 +372,7 @@ impl Book {
         verdict.unwrap_or_else(|| GrantVerdict::Granted(self.begin(entry)))
     }
 
-    /// None: it is within the limits for uploads.
+    /// `None` if it is within the limits for uploads.
     fn decide_uploads(&self, entry: &Entry, ask: &GrantRequest<'_>, asked: Instant) -> Option<GrantVerdict> {
         let (of_all, of_token) = entry.as_upload();
         let (most, most_of_token) = (of_all.then_some(ask.most_uploads), ask.most_of_token.filter(|_| of_token));
@@ -398,7 +398,7 @@ impl Book {
         Some(if stands { GrantVerdict::Over(over) } else { GrantVerdict::Uncounted(Uncounted::Uploads) })
     }
 
-    /// None: it is within the quota.
+    /// `None` if it is within the quota.
     fn decide_quota(&self, entry: &Entry, ask: &GrantRequest<'_>, asked: Instant) -> Option<GrantVerdict> {
         let quota = ask.quota.filter(|quota| quota.prefix.covers(&entry.name))?;
         let more = entry.below(&quota.prefix);

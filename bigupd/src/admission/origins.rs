@@ -75,7 +75,7 @@ impl AllowedOrigins {
         Ok(allowed)
     }
 
-    /// Whether pages of all origins may call, with a token.
+    /// True if pages of all origins may call, with a token.
     pub fn any(&self) -> bool {
         self.any
     }
@@ -170,7 +170,8 @@ impl Origins {
         host.is_some_and(|host| origin.is_of(host, self.is_tls))
     }
 
-    /// Whether the page that sent a request may read the answer. None: it may not, or no page tells that it sent it.
+    /// True if the page that sent a request may read the answer. `None` if it may not, or no page tells that it sent
+    /// it.
     fn readable_by(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         let is_listed = || {
@@ -234,7 +235,8 @@ impl CorsHeaders {
     }
 }
 
-/// Whether all requests need a token where the pages of all origins are `allowed` to call. Reads the tokens of the data folder.
+/// True if all requests need a token where the pages of all origins are `allowed` to call. Reads the tokens of the data
+/// folder.
 ///
 /// # Errors
 /// They do not, or the tokens cannot be read.
@@ -252,7 +254,7 @@ pub fn check_any(data_dir: &Path, allowed: &AllowedOrigins, allow_anonymous: boo
     ))
 }
 
-/// The name of this machine (proc(5)). None: it cannot be told.
+/// The name of this machine (proc(5)). `None` if it cannot be told.
 fn machine_name() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned())
 }
@@ -261,7 +263,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
     headers.get_all(USER_AGENT).iter().any(|agent| agent.as_bytes().starts_with(BROWSER))
 }
 
-/// The only line of a header. None: there is none.
+/// The only line of a header. `None` if there is none.
 fn one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Refusal> {
     let mut lines = headers.get_all(&name).iter();
     match (lines.next(), lines.next()) {

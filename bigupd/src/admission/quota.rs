@@ -22,14 +22,14 @@ use walkdir::WalkDir;
 pub struct Quota {
     /// Where it counts.
     pub prefix: Prefix,
-    /// Most bytes. None: any number.
+    /// Most bytes. `None`: any number.
     pub bytes: Option<u64>,
-    /// Most files and folders. None: any number.
+    /// Most files and folders. `None`: any number.
     pub files: Option<u64>,
 }
 
 impl Quota {
-    /// Whether so much is within it.
+    /// True if so much is within it.
     pub fn allows(&self, amount: Amount) -> bool {
         self.bytes.is_none_or(|most| amount.bytes <= most) && self.files.is_none_or(|most| amount.files <= most)
     }

@@ -40,7 +40,7 @@ pub struct UploadList {
 }
 
 impl UploadList {
-    /// How many a token has; None: how many were begun without one.
+    /// How many a token has; `None`: how many were begun without one.
     pub fn number_of(&self, token: Option<&str>) -> u64 {
         // A copy of the name, since a map of optional strings cannot be asked by a borrowed one.
         self.of.get(&token.map(str::to_owned)).copied().unwrap_or(0)

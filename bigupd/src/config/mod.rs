@@ -44,7 +44,7 @@ pub struct Config {
     pub listen: Listen,
     /// Permissions of a socket in the file system, if it listens on one of its own.
     pub listen_mode: u32,
-    /// Where to answer those who watch the daemon. None: only where it listens.
+    /// Where to answer those who watch the daemon. `None` if only where it listens.
     pub metrics_listen: Option<SocketAddr>,
     /// Whoever has no token is let in, wherever the daemon listens.
     pub allow_anonymous: bool,
@@ -52,7 +52,7 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// Names of this server beside those that it has by itself.
     pub allowed_hosts: Vec<Host>,
-    /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
+    /// The token of the program that started this daemon for itself, and may do everything. `None` if there is none.
     pub owner: Option<SecretHash>,
     /// How mergers are started.
     pub mergers: mergers::Settings,
@@ -60,11 +60,11 @@ pub struct Config {
     pub stop_grace: Duration,
     /// Permissions of what is finished.
     pub modes: FileModes,
-    /// An unfinished upload goes this long after its last byte. None: never.
+    /// An unfinished upload goes this long after its last byte. `None`: never.
     pub expire_after: Option<Duration>,
-    /// One of which nothing has come goes this long after it began. None: like any other.
+    /// One of which nothing has come goes this long after it began. `None`: like any other.
     pub begin_expire_after: Option<Duration>,
-    /// TLS on all connections. None: plain HTTP.
+    /// TLS on all connections. `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
     /// How many connections there may be, and how slow.
     pub limits: Limits,
@@ -95,7 +95,7 @@ impl Collector<'_> {
             .or_else(|| from_file().map(|value| (format!("{key} in the configuration file"), value)))
     }
 
-    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given. None: there is none.
+    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given. `None` if there is none.
     fn some<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let setting = settings::find(key).expect("every setting is in the table");
         if let Some((whence, value)) = self.given(setting) {

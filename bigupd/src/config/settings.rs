@@ -12,7 +12,7 @@ pub struct Setting {
     pub key: &'static str,
     /// What a value is, like `SIZE`.
     pub value: &'static str,
-    /// The value where none is given, as one would write it. None: there is none.
+    /// The value where none is given, as one would write it. `None` if there is none.
     pub default: Option<&'static str>,
     /// A value that somebody might choose instead.
     pub example: &'static str,

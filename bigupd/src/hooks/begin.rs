@@ -33,9 +33,9 @@ const RETRY_AFTER: u64 = 5;
 pub struct BeginQuestion<'a> {
     /// Name of the file.
     pub name: &'a FileName,
-    /// Bytes of the file. None: not known yet.
+    /// Bytes of the file. `None` if not known yet.
     pub size: Option<u64>,
-    /// Name of the client's token. None: it has none.
+    /// Name of the client's token. `None` if it has none.
     pub token: Option<&'a str>,
     /// A finished file of that name may be replaced.
     pub replace: bool,
@@ -53,7 +53,7 @@ pub struct BeginHook {
 }
 
 impl BeginHook {
-    /// The doorkeeper that `settings` ask for, over the data folder `folder`. None: all uploads may begin.
+    /// The doorkeeper that `settings` ask for, over the data folder `folder`. `None` if all uploads may begin.
     pub fn new(settings: &HookSettings, folder: &Path, metrics: Metrics) -> Option<BeginHook> {
         let (hook, time) = (settings.on_begin.clone()?, settings.on_begin_timeout);
         let runner = HookRunner::new(hook, metrics::Hook::Begin, folder, settings.secret_file.clone(), metrics);

@@ -171,7 +171,8 @@ async fn look(mut desk: Schedule, data: DataDir, metrics: Metrics) -> (Schedule,
     })
 }
 
-/// What a notice is about. None: it is gone, or the disk does not give it now, or it makes no sense and was set aside.
+/// What a notice is about. `None` if it is gone, or the disk does not give it now, or it makes no sense and was set
+/// aside.
 fn read(record: &CompletionRecord) -> Option<ScheduledRecord> {
     match record.file_name() {
         Ok(name) => name.map(|name| ScheduledRecord { name, again: record.attempts().again }),

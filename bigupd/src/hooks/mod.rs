@@ -57,7 +57,7 @@ impl Hook {
         }
     }
 
-    /// Whether it can be used as things stand.
+    /// True if it can be used as things stand.
     ///
     /// # Errors
     /// The program is not there or cannot be executed, or there is no authority to trust.
@@ -79,17 +79,17 @@ impl Hook {
 /// Settings of hooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookSettings {
-    /// Who is asked before an upload begins. None: nobody.
+    /// Who is asked before an upload begins. `None`: nobody.
     pub on_begin: Option<Hook>,
     /// How long an answer may take.
     pub on_begin_timeout: Duration,
-    /// Who is told that a file is finished. None: nobody.
+    /// Who is told that a file is finished. `None`: nobody.
     pub on_complete: Option<Hook>,
     /// How long that may take, each time.
     pub on_complete_timeout: Duration,
     /// How often it is tried, at least once.
     pub on_complete_attempts: u32,
-    /// The file of the secret by which questions to URLs are signed. None: they are not.
+    /// The file of the secret by which questions to URLs are signed. `None` if they are not.
     pub secret_file: Option<PathBuf>,
 }
 

@@ -13,7 +13,7 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-/// Whether a URL can be asked as things stand.
+/// True if a URL can be asked as things stand.
 ///
 /// # Errors
 /// It is https://, and no authorities are installed.

@@ -24,7 +24,7 @@ pub struct RawBody(Arc<Mutex<Raw>>);
 struct Raw {
     pieces: Pieces,
     broken: bool,
-    /// None: nobody wants it.
+    /// `None`: nobody wants it.
     sha256: Option<Sha256>,
 }
 
@@ -66,13 +66,13 @@ impl RawBody {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Sha256::new());
     }
 
-    /// What was digested so far. None: nothing was to be.
+    /// What was digested so far. `None` if nothing was to be.
     pub fn sha256(&self) -> Option<Sha256> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256.clone()
     }
 }
 
-/// Whether the headers are those of a form, which has its slice in a field.
+/// True if the headers are those of a form, which has its slice in a field.
 pub fn is_form(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_form_type)
 }
@@ -157,8 +157,8 @@ impl Body {
     }
 }
 
-/// Reads and forgets `raw`, up to `limit` bytes, for half a minute at most, and until nothing comes for `silence`. Whether its
-/// end was reached.
+/// Reads and forgets `raw`, up to `limit` bytes, for half a minute at most, and until nothing comes for `silence`. True
+/// if its end was reached.
 pub async fn drain(mut raw: RawBody, limit: u64, silence: Duration) -> bool {
     let deadline = Instant::now() + DRAIN_TIME;
     let mut left = limit;

@@ -23,9 +23,9 @@ pub const ALLOWED: &str = "GET, HEAD, OPTIONS";
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether the daemon is alive.
+    /// True if the daemon is alive.
     Alive,
-    /// Whether it can take uploads.
+    /// True if it can take uploads.
     Ready,
     /// What it counted.
     Metrics,
@@ -41,7 +41,8 @@ impl Probe {
     }
 }
 
-/// What is to be said of answering everybody at `address`. None: only this machine, or a network of one's own, reaches it.
+/// What is to be said of answering everybody at `address`. `None` if only this machine, or a network of one's own,
+/// reaches it.
 pub fn warning(address: SocketAddr) -> Option<String> {
     is_public(address.ip()).then(|| {
         format!(
@@ -51,8 +52,8 @@ pub fn warning(address: SocketAddr) -> Option<String> {
     })
 }
 
-/// Whether others than this machine and its own networks may reach an address. All addresses at once count as public. Private
-/// are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and those of one link.
+/// True if others than this machine and its own networks may reach an address. All addresses at once count as public.
+/// Private are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and those of one link.
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -106,8 +107,8 @@ impl Probes {
         let answering = async {
             let answer = match question {
                 Some(_) if method == Method::OPTIONS => Ok(no_content(ALLOWED)),
-                // What it tells is for no page of others, whether or not there are tokens. Whether the daemon is well is
-                // no secret, and often asked by other names.
+                // What it tells is for no page of others, whether or not there are tokens. True if the daemon is well
+                // is no secret, and often asked by other names.
                 Some(Probe::Metrics) if let Err(foreign) = origins.check(&headers, Effect::Looks) => Err(foreign),
                 Some(question) => self.answer(question, &method).await,
                 None => {
@@ -129,7 +130,7 @@ fn text(content_type: &'static str, text: String) -> Response {
     response
 }
 
-/// The question that a request is. None: it is another request.
+/// The question that a request is. `None` if it is another request.
 pub fn question() -> impl Filter<Extract = (Option<Probe>,), Error = Infallible> + Copy {
     let at = |path: &'static str, question| warp::path(path).and(warp::path::end()).map(move || Some(question));
     let (alive, ready) = (at("healthz", Probe::Alive), at("readyz", Probe::Ready));

@@ -254,8 +254,8 @@ pub fn check_sha256(slice_id: u64, told: Option<[u8; 32]>, is: Option<Sha256>) -
     }
 }
 
-/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). None: there is none; other algorithms are ignored, as
-/// the RFC allows.
+/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). `None` if there is none; other algorithms are ignored,
+/// as the RFC allows.
 ///
 /// # Errors
 /// It is malformed.

@@ -50,7 +50,7 @@ impl ResponseBudget {
         ResponseBudget { most, space: Arc::new(Semaphore::new(space.min(Semaphore::MAX_PERMITS))) }
     }
 
-    /// Whether an answer with these slices, as runs or as ids, is not too large. Its size in bytes, or a bit more.
+    /// True if an answer with these slices, as runs or as ids, is not too large. Its size in bytes, or a bit more.
     ///
     /// # Errors
     /// It is; says what to do.

@@ -79,7 +79,7 @@ struct Inner {
     ended: Arc<Notify>,
     /// One for each merger that may be at work; given in the order of asking.
     turns: Semaphore,
-    /// How many there are of them.
+    /// Number of there of them.
     most: usize,
     /// How many uploads wait for one.
     waiting: AtomicUsize,
@@ -107,7 +107,7 @@ impl Mergers {
         }
     }
 
-    /// How many mergers of this daemon are at work.
+    /// Number of mergers of this daemon at work.
     pub fn at_work(&self) -> usize {
         self.inner.most - self.inner.turns.available_permits()
     }
@@ -148,7 +148,7 @@ impl Mergers {
         self.inner.running.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// The frontier of an upload that needs a merger; None for one that needs none. Blocks on the disk.
+    /// The frontier of an upload that needs a merger; `None` for one that needs none. Blocks on the disk.
     fn frontier_if_due(&self, name: &FileName) -> Option<u64> {
         let spool = Spool::of(&self.inner.data, name);
         // What cannot be read is told by whoever asks for it.
@@ -262,7 +262,7 @@ impl Mergers {
         }
     }
 
-    /// Whether the merger of an upload has nothing to do, for now.
+    /// True if the merger of an upload has nothing to do, for now.
     async fn is_idle(&self, name: &FileName) -> bool {
         let (this, name) = (self.clone(), name.clone());
         tokio::task::spawn_blocking(move || this.frontier_if_due(&name).is_none()).await.unwrap_or(false)
@@ -304,7 +304,7 @@ impl Mergers {
     }
 }
 
-/// Counts what a merger tells, up to its end. How it says that it ended; None: it did not say.
+/// Counts what a merger tells, up to its end. How it says that it ended; `None` if it did not say.
 async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExit> {
     let (mut lines, mut how) = (BufReader::new(stdout).lines(), None);
     // Whatever cannot be read, merging does not depend on it.

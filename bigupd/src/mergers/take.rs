@@ -46,8 +46,8 @@ fn stays(at_work: Option<u32>, wait: Duration) -> io::Error {
     io::Error::other(format!("{who}, and cancel again"))
 }
 
-/// Whether a process merges this upload. Its id may be an old one that is another process's by now, or that of a daemon or
-/// another command, which hold the lock for an instant, and are not to be ended.
+/// True if a process merges this upload. Its id may be an old one that is another process's by now, or that of a daemon
+/// or another command, which hold the lock for an instant, and are not to be ended.
 fn is_merger_of(pid: u32, spool: &Spool) -> bool {
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let is_merger =

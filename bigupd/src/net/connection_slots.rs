@@ -32,7 +32,7 @@ struct Taken {
 #[derive(Debug)]
 pub struct ConnectionSlot {
     slots: ConnectionSlots,
-    /// None: it counts for no address.
+    /// `None` if it counts for no address.
     peer: Option<IpAddr>,
 }
 
@@ -43,7 +43,7 @@ impl ConnectionSlots {
         ConnectionSlots(Arc::new(Inner { most, most_of_one, taken: Mutex::default() }))
     }
 
-    /// A seat for a connection from `address`. None: only the limit of all counts.
+    /// A seat for a connection from `address`. `None` if only the limit of all counts.
     ///
     /// # Errors
     /// There are as many as there may be; says which limit it is.

@@ -70,7 +70,7 @@ impl Proxies {
         each.map(Proxy::parse).collect::<Result<_, _>>().map(Proxies)
     }
 
-    /// Whether `peer` is a trusted proxy.
+    /// True if `peer` is a trusted proxy.
     pub fn trust(&self, peer: Peer) -> bool {
         match peer {
             Peer::Unix => self.0.contains(&Proxy::Unix),
@@ -101,15 +101,15 @@ impl Proxies {
         }
     }
 
-    /// The last address that is no trusted proxy's; the first one of all where all are. Some(None): it is not told, since
-    /// the proxies hide it. None: nothing is told at all.
+    /// The last address that is no trusted proxy's; the first one of all where all are. Some(None): it is not told,
+    /// since the proxies hide it. `None` if nothing is told at all.
     fn first_other(&self, nodes: &[Option<IpAddr>]) -> Option<Option<IpAddr>> {
         let other = nodes.iter().rev().find(|node| node.is_none_or(|ip| !self.cover(ip)));
         other.or(nodes.first()).copied()
     }
 }
 
-/// Whether a proxy forwarded a request with these headers.
+/// True if a proxy forwarded a request with these headers.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED)
 }
@@ -120,14 +120,14 @@ fn whole(headers: &HeaderMap, name: HeaderName) -> String {
     lines.join(",")
 }
 
-/// What X-Forwarded-For tells. None: no address.
+/// What X-Forwarded-For tells. `None` if no address.
 fn listed(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let whole = whole(headers, X_FORWARDED_FOR);
     whole.split(',').map(str::trim).filter(|node| !node.is_empty()).map(node).collect()
 }
 
-/// What Forwarded tells. None: it is not what RFC 7239, section 4, describes. That matters: with a quote that is not
-/// closed a client could hide what the proxy adds behind it.
+/// What Forwarded tells. `None` if it is not what RFC 7239, section 4, describes. That matters: with a quote that is
+/// not closed a client could hide what the proxy adds behind it.
 fn standard(headers: &HeaderMap) -> Option<Vec<Option<IpAddr>>> {
     let whole = whole(headers, FORWARDED);
     let elements = split_unquoted(&whole, ',')?;
@@ -135,7 +135,7 @@ fn standard(headers: &HeaderMap) -> Option<Vec<Option<IpAddr>>> {
     elements.map(node_of_element).collect()
 }
 
-/// The node that an element of Forwarded is for. None: the element is malformed.
+/// The node that an element of Forwarded is for. `None` if the element is malformed.
 fn node_of_element(element: &str) -> Option<Option<IpAddr>> {
     let mut of_element = None;
     for pair in split_unquoted(element, ';')? {
@@ -154,7 +154,7 @@ fn node_of_element(element: &str) -> Option<Option<IpAddr>> {
     Some(of_element.flatten())
 }
 
-/// Cuts at each `separator` outside quotes. None: a quote is not closed.
+/// Cuts at each `separator` outside quotes. `None` if a quote is not closed.
 fn split_unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut parts, mut begin, mut is_quoted, mut is_escaped) = (vec![], 0, false, false);
     for (at, c) in text.char_indices() {
@@ -173,7 +173,7 @@ fn split_unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     (!is_quoted).then_some(parts)
 }
 
-/// The address of a node, with or without brackets and a port (RFC 7239, section 6). None: it is hidden, or none.
+/// The address of a node, with or without brackets and a port (RFC 7239, section 6). `None` if it is hidden, or none.
 fn node(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         return rest.split_once(']')?.0.parse().ok().map(|ip: IpAddr| ip.to_canonical());

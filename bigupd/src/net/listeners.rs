@@ -47,7 +47,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// Whether only this machine's own programs get through.
+    /// True if only this machine's own programs get through.
     pub fn is_local(&self) -> bool {
         match self {
             Listen::Tcp(address) => address.ip().is_loopback(),
@@ -230,7 +230,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     Ok(Listener::Unix(listener, Some(made)))
 }
 
-/// Whether a socket may take the place of what is at `path`.
+/// True if a socket may take the place of what is at `path`.
 fn check_replaceable(path: &Path) -> io::Result<()> {
     let metadata = match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -261,7 +261,7 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Waits for a first byte and leaves it where it is. None: it cannot be told beforehand.
+    /// Waits for a first byte and leaves it where it is. `None` if it cannot be told beforehand.
     ///
     /// # Errors
     /// As the system gives them.
@@ -365,8 +365,8 @@ impl InheritedSockets {
         sockets.collect::<Result<_, _>>().map(InheritedSockets)
     }
 
-    /// Where most get through to the daemon: an address that is not this machine's own, if there is any. None: nothing
-    /// was passed.
+    /// Where most get through to the daemon: an address that is not this machine's own, if there is any. `None` if
+    /// nothing was passed.
     pub fn most_exposed(&self) -> Option<Listen> {
         let places: Vec<Listen> = self.0.iter().filter_map(|socket| socket.place().ok()).collect();
         places.iter().find(|place| !place.is_local()).or(places.first()).cloned()

@@ -345,7 +345,8 @@ fn check_head(request: &Request<Incoming>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What is to be said to somebody whose request hyper gave up without an answer. None: it answered, or nothing was asked.
+/// What is to be said to somebody whose request hyper gave up without an answer. `None` if it answered, or nothing was
+/// asked.
 fn refusal_owed<S>(stream: &TimedStream<S>, error: &hyper::Error, limits: &Limits) -> Option<Refusal> {
     if !stream.owes_answer() {
         return None;

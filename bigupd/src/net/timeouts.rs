@@ -139,12 +139,12 @@ impl<S> TimedStream<S> {
         self.unread = bytes;
     }
 
-    /// Which limit ended it. None: none did.
+    /// Which limit ended it. `None`: none did.
     pub fn late(&self) -> Option<Timeout> {
         self.late
     }
 
-    /// Whether part of a request came to which no answer was begun, and one can be written.
+    /// True if part of a request came to which no answer was begun, and one can be written.
     pub fn owes_answer(&self) -> bool {
         self.owes_answer && self.blocked.is_none()
     }

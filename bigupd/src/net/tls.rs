@@ -28,9 +28,9 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Authorities whose certificates clients must show. None: clients need none.
+    /// Authorities whose certificates clients must show. `None`: clients need none.
     pub client_ca: Option<PathBuf>,
-    /// Lists of client certificates that their authorities have revoked. None: none is looked at.
+    /// Lists of client certificates that their authorities have revoked. `None`: none is looked at.
     pub client_crl: Option<PathBuf>,
 }
 
@@ -136,7 +136,7 @@ fn told(error: impl std::fmt::Display) -> Vec<String> {
     vec![format!("TLS: {error}")]
 }
 
-/// The server's certificate with its key. None: mistakes were noted.
+/// The server's certificate with its key. `None`: mistakes were noted.
 fn own_certificate(files: &TlsFiles, provider: &CryptoProvider, mistakes: &mut Vec<String>) -> Option<CertifiedKey> {
     let mut note = |setting: &str, error: &dyn std::fmt::Display| mistakes.push(format!("{setting}: {error}"));
     let chain = pem::certificates(&files.cert).inspect_err(|e| note("tls_cert", e)).ok();
@@ -162,7 +162,7 @@ fn own_certificate(files: &TlsFiles, provider: &CryptoProvider, mistakes: &mut V
     None
 }
 
-/// Authorities of client certificates. None: mistakes were noted.
+/// Authorities of client certificates. `None`: mistakes were noted.
 fn authorities(path: &Path, mistakes: &mut Vec<String>) -> Option<RootCertStore> {
     let mut note = |error: &dyn std::fmt::Display| mistakes.push(format!("tls_client_ca: {error}"));
     let mut roots = RootCertStore::empty();
@@ -181,7 +181,7 @@ fn revocation_lists(path: &Path, mistakes: &mut Vec<String>) -> Vec<CertificateR
     read.unwrap_or_default()
 }
 
-/// Why clients will refuse the certificate, whomever they trust.
+/// The reason clients will refuse the certificate, whomever they trust.
 fn flaw(chain: &[CertificateDer<'static>], provider: &CryptoProvider) -> Option<String> {
     // To someone who trusts nobody a certificate has no flaw but its unknown issuer.
     let (own, others) = chain.split_first()?;

@@ -31,7 +31,7 @@ const MAX_LOOKED: u64 = 1 << 10;
 /// A pause between looks that means nothing, however short the time that is set: a restart, a machine under load.
 const SHORT_PAUSE: u64 = 600;
 
-/// How long uploads have, whose bytes are long in coming. None: for ever.
+/// How long uploads have, whose bytes are long in coming. `None`: for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpiryTimes {
     /// Any.
@@ -41,7 +41,7 @@ pub struct ExpiryTimes {
 }
 
 impl ExpiryTimes {
-    /// The shorter one. None: nothing expires.
+    /// The shorter one. `None` if nothing expires.
     pub fn least(self) -> Option<Duration> {
         [self.any, self.begun].into_iter().flatten().min()
     }
@@ -50,7 +50,8 @@ impl ExpiryTimes {
 /// When the daemons of a data folder looked, in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Looks {
-    /// Since when somebody has looked again and again, by what counts as that for [`ExpiryTimes::any`]. None: by that nobody did.
+    /// Since when somebody has looked again and again, by what counts as that for [`ExpiryTimes::any`]. `None`: by that
+    /// nobody did.
     since: Option<u64>,
     /// The same for [`ExpiryTimes::begun`]. It is no field in what older daemons wrote.
     #[serde(default)]
@@ -95,7 +96,7 @@ pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Resu
     }
     for spool in Spool::all(data)? {
         let upload = match spool.upload() {
-            // Whether it is paused, or at work, its own program knows.
+            // True if it is paused, or at work, its own program knows.
             Err(e) if OtherVersion::of(&e).is_some() => continue,
             read => read.ok().flatten(),
         };

@@ -78,9 +78,9 @@ pub struct Reconciler {
     data: DataDir,
     /// Since when it remembers.
     since: Instant,
-    /// All uploads, by their folders. None: it was not at rest.
+    /// All uploads, by their folders. `None` if it was not at rest.
     uploads: HashMap<String, Option<IdleUpload>>,
-    /// Why uploads could not be read, by their folders.
+    /// The reason uploads could not be read, by their folders.
     trouble: HashMap<String, String>,
     /// info.ini, if all of it was right.
     info_ini: Option<FileVersion>,
@@ -110,7 +110,7 @@ struct ActiveUpload {
 }
 
 impl ActiveUpload {
-    /// What `spool` is. None: it is gone.
+    /// What `spool` is. `None` if it is gone.
     ///
     /// # Errors
     /// It cannot be read.
@@ -193,7 +193,7 @@ impl Reconciler {
         Ok(scanned)
     }
 
-    /// Makes info.ini right, and remembers which uploads rest. Whether it was right.
+    /// Makes info.ini right, and remembers which uploads rest. True if it was right.
     fn repair(&mut self, resting: Vec<(Spool, IdleUpload)>, mut found: Vec<(Spool, ActiveUpload)>) -> io::Result<bool> {
         let info_ini = InfoIni::new(&self.data);
         let bytes = match info_ini.read() {
@@ -260,7 +260,8 @@ fn lag(spool: &Spool, upload: &UploadRecord, holdings: &Holdings) -> Duration {
     written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
-/// What `spool` is, if it is there and can be read. Why it cannot is noted in `trouble`, and logged unless it is known.
+/// What `spool` is, if it is there and can be read. The reason it cannot is noted in `trouble`, and logged unless it is
+/// known.
 fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<String, String>) -> Option<ActiveUpload> {
     ActiveUpload::read(spool).unwrap_or_else(|e| {
         let why = e.to_string();

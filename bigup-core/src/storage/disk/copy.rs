@@ -33,7 +33,7 @@ impl fmt::Display for CopyMethod {
     }
 }
 
-/// Why a range was not copied.
+/// The reason a range was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The source could not be written back (ioctl_ficlonerange(2), EIO), as before a failed sync of it: what it holds

@@ -31,7 +31,7 @@ impl FileLock {
         }
     }
 
-    /// Takes the lock if it is free. None while somebody else has it.
+    /// Takes the lock if it is free. `None` while somebody else has it.
     ///
     /// # Errors
     /// As for [`FileLock::wait`].
@@ -66,8 +66,8 @@ impl FileLock {
         Ok(FileLock { file })
     }
 
-    /// Takes the lock on what stands at `path`, a file or a folder, if it is free. None while somebody else has it. A link
-    /// is not followed, and nothing is created.
+    /// Takes the lock on what stands at `path`, a file or a folder, if it is free. `None` while somebody else has it. A
+    /// link is not followed, and nothing is created.
     ///
     /// # Errors
     /// It cannot be opened or locked.
@@ -107,7 +107,7 @@ impl Drop for FileLock {
     }
 }
 
-/// Whether somebody holds the lock on an open file, at this instant.
+/// True if somebody holds the lock on an open file, at this instant.
 ///
 /// # Errors
 /// As the system gives them.
@@ -120,8 +120,8 @@ pub fn is_locked(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether somebody holds an exclusive lock on an open file, at this instant. Unlike [`is_locked`] it never passes for such a
-/// lock itself, for whoever asks at the same time.
+/// True if somebody holds an exclusive lock on an open file, at this instant. Unlike [`is_locked`] it never passes for
+/// such a lock itself, for whoever asks at the same time.
 ///
 /// # Errors
 /// As the system gives them.

@@ -71,12 +71,13 @@ fn told(kind: io::ErrorKind, text: String, errno: Option<i32>) -> io::Error {
     io::Error::new(kind, Told { text, errno })
 }
 
-/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. None: it is none of the system's.
+/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. `None` if it is none of the
+/// system's.
 pub fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| error.get_ref()?.downcast_ref::<Told>()?.errno)
 }
 
-/// Whether the system was short of something that comes back by itself: descriptors of this process, descriptors of all
+/// True if the system was short of something that comes back by itself: descriptors of this process, descriptors of all
 /// (EMFILE, ENFILE, open(2)), or memory. Nothing is wrong with the file then.
 pub fn is_passing(error: &io::Error) -> bool {
     const PASSING: [i32; 3] = [Errno::EMFILE as i32, Errno::ENFILE as i32, Errno::ENOMEM as i32];
@@ -130,7 +131,7 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).open(path).at("creating", path)
 }
 
-/// Whether a replaced file must survive a power cut from the moment the call returns.
+/// True if a replaced file must survive a power cut from the moment the call returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// The old or the new content survives the death of any process.
@@ -273,7 +274,8 @@ pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8]
     Ok(())
 }
 
-/// Whether a read failed since the disk cannot give back what was written: it has less, or the device fails (EIO, read(2)).
+/// True if a read failed since the disk cannot give back what was written: it has less, or the device fails (EIO,
+/// read(2)).
 pub fn is_lost(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::EIO as i32)
 }
@@ -328,7 +330,7 @@ pub struct FileVersion {
 }
 
 impl FileVersion {
-    /// How `path` stands now; a link itself, not what it leads to. None: there is nothing.
+    /// How `path` stands now; a link itself, not what it leads to. `None` if there is nothing.
     ///
     /// # Errors
     /// As the system gives them.
@@ -340,7 +342,7 @@ impl FileVersion {
         }
     }
 
-    /// Whether the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: after a
+    /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: after a
     /// change just now another one may follow that cannot be told from it. False where clocks disagree.
     pub fn is_older(&self, time: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Whether the kernel failed to write back what was written to a file. Linux only.
+//! True if the kernel failed to write back what was written to a file. Linux only.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ const NOTE_FAILURES: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
 /// An offset that no file reaches, in bytes.
 const BEYOND: i64 = 1 << 62;
 
-/// Whether the file system of `file` notes in the inode each write-back that fails. False where that is not known.
+/// True if the file system of `file` notes in the inode each write-back that fails. False where that is not known.
 pub fn notes_failed_writes(file: &File) -> bool {
     fstatfs(file).is_ok_and(|found| NOTE_FAILURES.iter().any(|known| found.filesystem_type() == FsType(*known as _)))
 }

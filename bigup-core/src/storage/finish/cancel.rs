@@ -38,7 +38,7 @@ pub fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::
     Ok(())
 }
 
-/// The line of the audit log that a mark is to leave, for whoever removes the mark. None: it cannot be read.
+/// The line of the audit log that a mark is to leave, for whoever removes the mark. `None` if it cannot be read.
 pub fn cancelled_upload(mark: &Path) -> Option<AuditLine> {
     serde_json::from_slice(&disk::read_small(mark, MAX_MARK).ok()?).ok()
 }

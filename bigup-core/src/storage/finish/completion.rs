@@ -74,11 +74,11 @@ pub struct CompletionRecord {
 pub struct Completion {
     /// Its name.
     pub file_name: FileName,
-    /// Its size, in bytes. None: not known.
+    /// Its size, in bytes. `None` if not known.
     pub size: Option<u64>,
-    /// Its digest. None: not known.
+    /// Its digest. `None` if not known.
     pub digest: Option<Digest>,
-    /// Name of the token that its upload was begun with. None: without one.
+    /// Name of the token that its upload was begun with. `None`: without one.
     pub token: Option<String>,
 }
 
@@ -89,7 +89,7 @@ pub struct Attempts {
     pub failed: u32,
     /// Not to be tried before this time, in milliseconds since 1970.
     pub again: u64,
-    /// Why it failed last; for people.
+    /// The reason it failed last; for people.
     pub why: String,
 }
 
@@ -129,7 +129,7 @@ impl CompletionRecord {
         &self.path
     }
 
-    /// Name of the file that it is about. None: it is gone.
+    /// Name of the file that it is about. `None` if it is gone.
     ///
     /// # Errors
     /// It cannot be read.
@@ -153,7 +153,7 @@ impl CompletionRecord {
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Locks it for work on it. None: somebody else is at work on it, or it is gone.
+    /// Locks it for work on it. `None`: somebody else is at work on it, or it is gone.
     ///
     /// # Errors
     /// As the system gives them.

@@ -34,7 +34,8 @@ pub struct UnnamedFile {
 }
 
 impl UnnamedFile {
-    /// A file of `len` bytes that are about to come, with room for all of them. None: the file system has no such files.
+    /// A file of `len` bytes that are about to come, with room for all of them. `None` if the file system has no such
+    /// files.
     ///
     /// # Errors
     /// There is no room, or as the system gives them.
@@ -86,7 +87,7 @@ fn create(tmp: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether a file without a name can be given one: that goes by /proc.
+/// True if a file without a name can be given one: that goes by /proc.
 fn can_be_linked() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| Path::new("/proc/self/fd").exists())

@@ -43,7 +43,7 @@ pub struct Damaged<'a> {
     pub stored_digest: &'a StoredDigest,
     /// Bytes that it must have.
     pub size: u64,
-    /// Size of the slices that it came in, in bytes. None: not known.
+    /// Size of the slices that it came in, in bytes. `None` if not known.
     pub slice_size: Option<u64>,
 }
 
@@ -74,7 +74,7 @@ pub fn unpublish(
     }
 }
 
-/// Creates `upload` with a copy of `file` merged. False: there is one already.
+/// Creates `upload` with a copy of `file` merged. `false` if there is one already.
 fn become_upload(data: &DataDir, space: &DiskSpace, upload: &UploadRecord, file: &File) -> Result<bool, SpaceError> {
     let (plan, spool) = (&upload.plan, Spool::of(data, &upload.file_name));
     let (mut digests, mut end) = (vec![], 0);

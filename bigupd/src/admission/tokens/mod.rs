@@ -68,7 +68,7 @@ impl fmt::Display for Permission {
 pub struct Prefix(String);
 
 impl Prefix {
-    /// Whether `name` lies below it. `a/` has `a/b`, but neither `a` nor `ab`.
+    /// True if `name` lies below it. `a/` has `a/b`, but neither `a` nor `ab`.
     pub fn covers(&self, name: &str) -> bool {
         name.starts_with(&self.0)
     }
@@ -155,34 +155,35 @@ pub fn redacted(text: &str) -> String {
 pub struct Token {
     /// What people call it; visible ASCII.
     pub name: String,
-    /// The hash of the secret. None: there is none, and only a certificate counts.
+    /// The hash of the secret. `None` if there is none, and only a certificate counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<SecretHash>,
-    /// A name in client certificates: whoever shows one that is issued for it needs no secret. None: no certificate counts.
+    /// A name in client certificates: whoever shows one that is issued for it needs no secret. `None` if no certificate
+    /// counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
     /// The names that it is for.
     pub prefix: Prefix,
     /// What may be done with these.
     pub permissions: Vec<Permission>,
-    /// Most bytes, finished and unfinished, that it may fill its prefix up to. None: any.
+    /// Most bytes, finished and unfinished, that it may fill its prefix up to. `None`: any.
     pub quota: Option<u64>,
-    /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. None: any number.
+    /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. `None`: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u64>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// When it ends, in seconds since 1970. None: never.
+    /// When it ends, in seconds since 1970. `None`: never.
     pub expires: Option<u64>,
 }
 
 impl Token {
-    /// Whether it may do that with names below its prefix.
+    /// True if it may do that with names below its prefix.
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.iter().any(|has| *has == permission || *has == Permission::Admin)
     }
 
-    /// Whether it has ended at `now`, in seconds since 1970.
+    /// True if it has ended at `now`, in seconds since 1970.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
@@ -197,7 +198,7 @@ impl Token {
     }
 }
 
-/// Whether `name` can be a token's: 1 to [`MAX_NAME_LEN`] visible ASCII characters.
+/// True if `name` can be a token's: 1 to [`MAX_NAME_LEN`] visible ASCII characters.
 ///
 /// # Errors
 /// Says what is wrong with it.
@@ -229,7 +230,7 @@ pub fn now() -> u64 {
 }
 
 impl Tokens {
-    /// Reads tokens.json. None: there is none.
+    /// Reads tokens.json. `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.
@@ -289,12 +290,12 @@ impl Tokens {
         self.tokens.iter()
     }
 
-    /// Whether there is no token, not even one that has ended.
+    /// True if there is no token, not even one that has ended.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Adds a token. False: there is one of that name.
+    /// Adds a token. `false` if there is one of that name.
     pub fn add(&mut self, token: Token) -> bool {
         let is_new = self.iter().all(|other| other.name != token.name);
         if is_new {
@@ -303,7 +304,7 @@ impl Tokens {
         is_new
     }
 
-    /// Removes a token. False: there is none of that name.
+    /// Removes a token. `false` if there is none of that name.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.tokens.len();
         self.tokens.retain(|token| token.name != name);
@@ -351,7 +352,7 @@ impl WatchedTokens {
         WatchedTokens { data, known: Mutex::default() }
     }
 
-    /// The tokens as they stand now. None: there is no tokens.json. Blocks on the disk.
+    /// The tokens as they stand now. `None` if there is no tokens.json. Blocks on the disk.
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.

@@ -44,7 +44,7 @@ impl Uses {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// When `token` was used last, in seconds since 1970, up to a minute ago. None: never, as far as is known.
+    /// When `token` was used last, in seconds since 1970, up to a minute ago. `None`: never, as far as is known.
     pub fn last(&self, token: &Token) -> Option<u64> {
         self.tokens.get(&token.name).filter(|used| used.created == token.created).map(|used| used.last)
     }

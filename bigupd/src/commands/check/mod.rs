@@ -146,7 +146,7 @@ impl<'a> Check<'a> {
         Ok(self.tally)
     }
 
-    /// Whether `name` is to be checked; it is seen then.
+    /// True if `name` is to be checked; it is seen then.
     fn is_asked_for(&self, name: &str, unseen: &mut Vec<FileName>) -> bool {
         let stands_for = |asked: &FileName| {
             name.strip_prefix(asked.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

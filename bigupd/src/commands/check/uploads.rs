@@ -166,7 +166,7 @@ impl Check<'_> {
     }
 }
 
-/// Reads what is needed to check an upload. None: it is gone.
+/// Reads what is needed to check an upload. `None` if it is gone.
 fn read(spool: &Spool) -> io::Result<Option<Readable>> {
     let all = || -> io::Result<Option<Readable>> {
         let Some(upload) = spool.upload()? else { return Ok(None) };

@@ -129,7 +129,7 @@ impl Snapshot {
         look
     }
 
-    /// Takes note of what is in a spool. False: there is none.
+    /// Takes note of what is in a spool. `false` if there is none.
     fn take(&mut self, spool: &Spool) -> bool {
         match read(spool, self.time) {
             Ok(Some(upload)) => self.uploads.push(upload),
@@ -143,7 +143,7 @@ impl Snapshot {
         true
     }
 
-    /// Whether anything came to any upload in the last seconds.
+    /// True if anything came to any upload in the last seconds.
     pub fn is_anything_moving(&self) -> bool {
         self.uploads.iter().any(|upload| upload.idle_seconds < MOVING)
     }
@@ -202,7 +202,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// What is in a spool at the time `now`. None: there is no such upload.
+/// What is in a spool at the time `now`. `None` if there is no such upload.
 fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
     // Before what is held: a merger that ends in between has told by then what it left.
     let merger = spool.merger()?;
