@@ -1,5 +1,5 @@
-//! What the programs log: to standard error, a line each, or to systemd's journal where standard error leads there. A line
-//! steers no terminal and fakes no other line, whatever it quotes of a client, a server or the disk.
+//! Log lines of the programs: a line each to standard error, or to systemd's journal where standard error leads there.
+//! A line steers no terminal and fakes no other line, whatever it quotes of a client, a server or the disk.
 //!
 //! In the journal each entry has a priority, and beside the line the fields that its place in the program knows, by which
 //! `journalctl` finds it:

@@ -20,7 +20,7 @@ pub enum PemError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         cause: pem::Error,
     },
     /// It holds no certificate.
@@ -32,16 +32,16 @@ pub enum PemError {
     /// It holds no private key.
     #[error("{0} holds no private key in PEM: no line says -----BEGIN PRIVATE KEY-----, nor RSA or EC PRIVATE KEY")]
     NoKey(PathBuf),
-    /// Its key wants a passphrase, and there is nobody to ask.
+    /// Its key needs a passphrase, and there is no terminal to ask for it.
     #[error("{0} holds an encrypted private key: decrypt it with `openssl pkey`")]
     Encrypted(PathBuf),
 }
 
-/// The reason a server's certificate is refused, in words for whoever made it: `error` is what webpki says.
+/// The reason a server's certificate is refused, worded for its issuer. `error` comes from webpki.
 pub fn refusal(error: &impl std::fmt::Display) -> String {
     let error = error.to_string();
     if error.contains("CaUsedAsEndEntity") {
-        // What `openssl req -x509` makes unless it is told otherwise.
+        // `openssl req -x509` makes such a certificate by default.
         return "it is an authority's (CA:TRUE), which no server may show: make it with basicConstraints=CA:FALSE, or \
                 sign another one by it"
             .to_owned();

@@ -17,12 +17,12 @@
 //! sync runs beside it, so that the disk is never idle and the last sync finds little left.
 //!
 //! # What is known of each byte
-//! The sync of step 2 tells of every byte since this merger opened `merged` whether it reached the disk. So what is in `merged`
-//! before that sync is what will be published, and must be what its sender's digest was of. Either that is certain of the
-//! slice that was copied ([`is_as_it_came`]), which costs four system calls; or what was written is read back and compared
-//! with the record. It is read from `merged` and not from the slice: where blocks are shared the slice may read well from
-//! memory, and the disk have something else. Where slices' digests do not join, what is merged is read for the digest of the
-//! file anyway, and always compared. What is wrong is cut off, and asked for again.
+//! The sync of step 2 tells whether each byte written since this merger opened `merged` reached the disk. So the
+//! content of `merged` before that sync is published, and must match its sender's digest. Either this is certain of the
+//! slice that was copied ([`is_as_it_came`]), which costs four system calls; or the written bytes are read back and
+//! compared with the record. They are read from `merged` and not from the slice: where blocks are shared the slice can
+//! read well from memory while the disk has something else. Where slices' digests do not join, the merged bytes are
+//! read for the digest of the file anyway, and always compared. Wrong bytes are cut off, and asked for again.
 
 use crate::Stop;
 use crate::events::Events;
@@ -344,8 +344,9 @@ impl<'a> Merge<'a> {
         first.map_or(self.frontier, |first| self.frontier.min(*first))
     }
 
-    /// Takes note of a slice that could not be merged, from the file `inode`. It may be damaged, so it is read before the
-    /// next attempt. One that could not be written back is asked for again, since reading it would tell nothing.
+    /// Takes note of a slice that could not be merged, from the file `inode`. It may be damaged, so it is read before
+    /// the next attempt. A slice that could not be written back is asked for again, since reading it would tell
+    /// nothing.
     fn doubt(&self, slice_id: u64, inode: u64, error: &CopyError) -> io::Result<()> {
         let Some(locked) = self.lock()? else { return Ok(()) };
         match error {
@@ -399,7 +400,7 @@ impl<'a> Merge<'a> {
                 return Ok(false);
             }
             Ok(Put::Replaced) => {
-                // What came in its place is told by the watch.
+                // The watch tells of the file that came in its place.
                 self.cut_part(slice_id, offset);
                 return Ok(false);
             }
@@ -440,7 +441,7 @@ impl<'a> Merge<'a> {
         let joins =
             self.upload.plan.slice_num == Some(1) || self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
         if slice_id != self.frontier || joins || self.upload.taken_over {
-            // What was hashed on the way may be of another content than what is there now.
+            // The bytes hashed so far may differ from the present content.
             self.whole = None;
             let is_right = is_certain || merged_is_right(&self.merged, &self.upload.plan, slice_id, Some(record));
             return Ok(if is_right { Put::Right } else { Put::Wrong });
@@ -488,7 +489,7 @@ impl<'a> Merge<'a> {
         Ok(record.zip(hasher).is_none_or(|(record, is)| is.finish() == record.digest))
     }
 
-    /// Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
+    /// Part of a slice at the end is no slice. If the cut fails here, the next merger makes it.
     fn cut_part(&self, slice_id: u64, offset: u64) {
         if slice_id == self.frontier {
             let _ = space::cut(&self.merged, offset, &self.upload.plan);
@@ -521,8 +522,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Cuts the merged file to its first `keep` slices. Those above it whose files are still there are merged again; the
-    /// others are asked for again.
+    /// Cuts the merged file to its first `keep` slices. Slices above that are merged again if their files are still
+    /// there; the others are asked for again.
     fn cut_to(&mut self, keep: u64) -> io::Result<()> {
         let Some(locked) = self.lock()? else { return Ok(()) };
         locked.cut_to(&self.merged, keep)?;
@@ -536,9 +537,9 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// What became of a slice that was copied to its place.
+/// The result of copying a slice to its place.
 enum Put {
-    /// What is there is what came.
+    /// The bytes in place are those that came.
     Right,
     /// It is not.
     Wrong,
@@ -546,8 +547,8 @@ enum Put {
     Replaced,
 }
 
-/// How many slices of a merged file stay where those `lost` are none: only those at its end are cut off. One that was
-/// written again in its place has its file beside it, and is written once more.
+/// Number of slices of a merged file that stay when those in `lost` are missing: only lost slices at its end are cut
+/// off. A slice that was written again in its place has its file beside it, and is written once more.
 fn end_of_kept(frontier: u64, lost: &BTreeSet<u64>) -> u64 {
     (0..frontier).rev().take_while(|slice_id| lost.contains(slice_id)).last().unwrap_or(frontier)
 }

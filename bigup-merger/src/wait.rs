@@ -33,7 +33,7 @@ impl Stop {
         // A file that is larger than allowed is an error of the write then, and not our end (setrlimit(2), RLIMIT_FSIZE).
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         for signal in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag unset, and whoever is woken finds it set.
+            // In this order: the first signal finds the flag unset, and a thread that wakes up finds it set.
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
             signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
@@ -52,7 +52,7 @@ impl Stop {
     }
 }
 
-/// What happened.
+/// An event that ends a wait.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wakeup {
     /// Files of these names appeared in the spool. `None`: too many to tell. A signal gives an empty list.
@@ -63,7 +63,7 @@ pub enum Wakeup {
     Gone,
 }
 
-/// How often to look where nothing tells.
+/// Time between two scans where inotify is not available.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Watches one spool.

@@ -56,7 +56,7 @@ pub struct Arguments {
     until_stdin_closes: bool,
 }
 
-/// What the program does instead of serving.
+/// A command to run instead of serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Compare unfinished uploads and finished files with their digests
@@ -87,7 +87,7 @@ pub enum Command {
     Resume(pause::Arguments),
 }
 
-/// What the command line asks for besides settings.
+/// The command line's options besides settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
     /// Check the configuration and leave.

@@ -21,7 +21,7 @@ const MAX_FOLDER_LEN: usize = 200;
 
 /// The name of a finished file, relative to `files/`.
 ///
-/// Components are separated by `/`. None is empty, `.` or `..`; there are no control characters.
+/// Components are separated by `/`. No component is empty, `.` or `..`; there are no control characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName(String);
 
@@ -52,7 +52,7 @@ pub enum NameError {
     /// A name over [`MAX_COMPONENTS`], which nothing new may have.
     #[error("the file name has {got} components; at most {MAX_COMPONENTS} are possible: use fewer folders")]
     TooDeep {
-        /// How many it has.
+        /// Its number of components.
         got: usize,
     },
     /// A name over [`MAX_NAME_LEN`].
@@ -157,7 +157,8 @@ impl fmt::Display for FileName {
     }
 }
 
-/// `text` with everything that could steer a terminal or fake a log line ([`steers`]) written as `\u{…}`. One line.
+/// `text` on a single line, with every character that could steer a terminal or fake a log line ([`steers`]) written as
+/// `\u{…}`.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -170,7 +171,7 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// `text` in quotes, [`printable`]: for messages about what somebody gave.
+/// `text` in quotes, [`printable`]: for messages that quote input.
 pub fn quoted(text: &str) -> String {
     // Quotes within are told from those around it.
     printable(&format!("{text:?}"))

@@ -36,7 +36,7 @@ pub struct DataDir {
     root: PathBuf,
     leaves_notices: bool,
     modes: FileModes,
-    /// What this process syncs in it for several at once.
+    /// The group syncs of this process in this data folder.
     pub(crate) syncs: Arc<GroupSync>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
     pub(crate) uncounted: Arc<AtomicU64>,
@@ -151,7 +151,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// What is mounted below `files/`, as far as the kernel tells: no file of a name there can be finished.
+    /// Mounts below `files/`, as far as the kernel tells: no file of a name there can be finished.
     pub fn mounts_in_files(&self) -> Vec<PathBuf> {
         let Ok(files) = self.files().canonicalize() else { return vec![] };
         // Without /proc each upload finds out for itself.
@@ -175,7 +175,7 @@ impl DataDir {
         self.root.join("info.ini")
     }
 
-    /// Who may do what.
+    /// File of the tokens and their permissions.
     pub fn tokens_json(&self) -> PathBuf {
         self.root.join("tokens.json")
     }

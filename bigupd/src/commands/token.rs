@@ -182,7 +182,7 @@ impl New {
     }
 }
 
-/// A new file that nobody else can read.
+/// A new file that only this user can read.
 fn create_private(path: &Path) -> anyhow::Result<File> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     created.with_context(|| format!("the token cannot be written to {}", path.display()))
@@ -201,9 +201,9 @@ fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
 /// A token, and what is known of it beside.
 struct Listed<'a> {
     token: &'a Token,
-    /// What is there below its prefix. None: it has no quota, or that cannot be counted.
+    /// The amount below its prefix. `None` if it has no quota, or the amount cannot be counted.
     used: Option<Amount>,
-    /// When it was used last, in seconds since 1970. None: never, as far as is known.
+    /// Time of its last use, in seconds since 1970. `None`: never, as far as is known.
     last_used: Option<u64>,
 }
 
@@ -232,7 +232,7 @@ fn list(data: &DataDir, json: bool) -> anyhow::Result<()> {
 
 fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{text}") {
-        // Whoever read the output has seen enough of it.
+        // The reader has closed the pipe: it has enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing to standard output"),
     }
@@ -293,7 +293,7 @@ fn row(listed: &Listed<'_>) -> [String; 8] {
 
 /// `2030-01-31T12:00:00Z`.
 fn show_moment(seconds: u64) -> String {
-    // What the format can show; a file changed by hand may say more.
+    // Latest time that the format can show; a file changed by hand can hold a later one.
     let moment: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
     humantime::format_rfc3339_seconds(moment).to_string()
 }

@@ -4,25 +4,25 @@
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use std::collections::HashMap;
 
-/// One setting.
+/// A setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Its name in the configuration file: `max_uploads` there is `--max-uploads` on the command line and
     /// `BIGUP_MAX_UPLOADS` in the environment.
     pub key: &'static str,
-    /// What a value is, like `SIZE`.
+    /// The kind of its value, like `SIZE`.
     pub value: &'static str,
     /// The value where none is given, as one would write it. `None` if there is none.
     pub default: Option<&'static str>,
-    /// A value that somebody might choose instead.
+    /// An example of another value.
     pub example: &'static str,
-    /// What it means, in a sentence or two.
+    /// Its meaning, in a sentence or two.
     pub help: &'static str,
-    /// What it is about.
+    /// Its topic.
     pub topic: Topic,
 }
 
-/// What settings are about; they are shown in this order.
+/// Topics of settings; they are shown in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Where the data are, who is let in.
@@ -31,11 +31,11 @@ pub enum Topic {
     Tls,
     /// Room, and how long uploads live.
     Uploads,
-    /// Who is over one is refused.
+    /// Requests over a limit are refused.
     Limits,
     /// Times.
     Times,
-    /// Who is asked and told.
+    /// Programs and URLs that are asked and told.
     Hooks,
 }
 
@@ -77,7 +77,7 @@ pub fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-/// What the command line gives, by keys.
+/// The values given on the command line, by keys.
 #[derive(Clone, Debug, Default)]
 pub struct Given(HashMap<&'static str, String>);
 
@@ -283,7 +283,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "begin_expire_after",
         value: "TIME",
-        // A pipe's first byte may take its time; nobody's work is lost.
+        // A pipe's first byte can take its time; no client's work is lost.
         default: Some("1h"),
         example: "1d",
         help: "An unfinished upload that holds nothing is removed once nothing of it came for this time; 0: like any other",
@@ -302,7 +302,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "max_file_size",
         value: "SIZE",
-        // What the design is made for.
+        // The largest size that the design is made for.
         default: Some("16T"),
         example: "500G",
         help: "Largest file",
@@ -354,7 +354,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "max_connections",
         value: "N",
-        // What one process can hold with little memory.
+        // Most connections that one process holds with little memory.
         default: Some("16384"),
         example: "1000",
         help: "Most connections at once; lowered at start, with a warning, to what the open files that are allowed suffice for",
@@ -438,7 +438,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "stop_grace",
         value: "TIME",
-        // What systemd's default stop timeout (90 s) leaves ample room for.
+        // Systemd's default stop timeout (90 s) is much longer.
         default: Some("10s"),
         example: "30s",
         help: "After SIGTERM running requests have this time to finish; a second signal ends the daemon at once",
@@ -474,7 +474,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "on_complete_timeout",
         value: "TIME",
-        // Enough to notify somebody, or to move a file within a disk; what takes longer has to say so.
+        // Enough to send a message, or to move a file within a disk; slower hooks need a longer setting.
         default: Some("60s"),
         example: "1h",
         help: "on_complete is ended after this time, which counts as a failure",

@@ -1,4 +1,4 @@
-//! Which boot of the kernel wrote something.
+//! The boot of the kernel that wrote something.
 
 use super::random_suffix;
 use std::sync::OnceLock;

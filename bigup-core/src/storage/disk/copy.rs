@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// How bytes got from one file into another.
+/// The way in which bytes got from a source file into a target file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CopyMethod {
     /// FICLONERANGE (ioctl_ficlonerange(2)): both files share the blocks.

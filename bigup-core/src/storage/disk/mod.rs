@@ -61,7 +61,7 @@ impl fmt::Display for Told {
 
 impl std::error::Error for Told {}
 
-/// The same error once more, for somebody else.
+/// A copy of the error, for a second receiver.
 pub(crate) fn again(error: &io::Error) -> io::Error {
     told(error.kind(), error.to_string(), errno(error))
 }
@@ -149,8 +149,8 @@ pub fn replace_file(folder: &Path, name: &str, bytes: &[u8], durability: Durabil
     replace(folder, name, bytes, durability, create_new)
 }
 
-/// The same, for good, with a file that only the owner of `folder` may read and write, whoever puts it there: what an
-/// administrator leaves in the folder of a service must be readable to it.
+/// Like [`replace_file`], durable, with a file that only the owner of `folder` can read and write, even if another user
+/// (root) writes it: a service must be able to read the files that an administrator leaves in its folder.
 ///
 /// # Errors
 /// As for [`replace_file`]; also if this process may not give a file to the folder's owner.
@@ -177,7 +177,7 @@ fn replace(
     let temporary = folder.join(format!(".{name}.{}.tmp", random_suffix()));
     let path = folder.join(name);
     let written = (|| {
-        // A sweep leaves alone what somebody has locked, however long the disk takes.
+        // A sweep leaves locked files alone, however long the disk takes.
         let lock = FileLock::on(create(&temporary)?, &temporary)?;
         let mut file = lock.file();
         file.write_all(bytes).at("writing", &temporary)?;
@@ -205,7 +205,7 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder).and_then(|dir| dir.sync_all()).at("syncing the folder", folder)
 }
 
-/// Removes a folder with all that is in it; a symlink is removed itself, whoever puts one in place of a folder meanwhile.
+/// Removes a folder with its content. A symlink is removed itself, even if it replaces a folder meanwhile.
 ///
 /// Folders in it are first moved beside it, under names that begin like its own, so that neither the stack nor the number
 /// of descriptors grows with their depth, which [`std::fs::remove_dir_all`] does not survive.
@@ -280,8 +280,8 @@ pub fn is_lost(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::EIO as i32)
 }
 
-/// Lets the kernel forget the `len` bytes at `offset` of `file` that it keeps in memory (posix_fadvise(2)): for whoever
-/// reads much more than anybody will read again soon.
+/// Lets the kernel forget the `len` bytes at `offset` of `file` that it keeps in memory (posix_fadvise(2)): for readers
+/// of much data that will not be read again soon.
 pub fn forget_cached(file: &File, offset: u64, len: u64) {
     // A hint: where it is not taken, memory is used as by any other reader.
     let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -320,17 +320,17 @@ impl MountedFs {
     }
 }
 
-/// What tells whether a file, or the entries of a folder, changed since they were looked at.
+/// Shows whether a file, or the entries of a folder, changed since an earlier call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileVersion {
     inode: u64,
     len: u64,
-    /// When the kernel last noted a change (inode(7), ctime), in seconds and nanoseconds.
+    /// Time at which the kernel last noted a change (inode(7), ctime), in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
 impl FileVersion {
-    /// How `path` stands now; a link itself, not what it leads to. `None` if there is nothing.
+    /// The version of `path` now. For a link it is the link's own, not its target's. `None` if there is nothing.
     ///
     /// # Errors
     /// As the system gives them.

@@ -21,7 +21,7 @@ use crate::storage::spool::{MAKING, Spool, UploadRecord, hash_range};
 use crate::storage::store::{Store, StoreError, StoredDigest};
 use std::fs::File;
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unpublished {
     /// Something else has taken the file's place: nothing was done.
@@ -39,7 +39,7 @@ pub struct Damaged<'a> {
     pub name: &'a FileName,
     /// It, opened.
     pub file: &'a File,
-    /// What it must be.
+    /// The digest that the file must have.
     pub stored_digest: &'a StoredDigest,
     /// Bytes that it must have.
     pub size: u64,

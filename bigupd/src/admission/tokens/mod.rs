@@ -1,12 +1,12 @@
 //! The tokens: who may do what. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read.
 //!
-//! A token is 256 random bits. Only its BLAKE3 hash is stored. A slow, salted hash would gain nothing: such hashes make
-//! guessing what people think up expensive, and nobody guesses 256 bits however fast he may try; it would only make
-//! every request slow. Hashes are compared in constant time (documentation of [`blake3::Hash`]), with every token there
-//! is, so that the time tells nothing of what is stored.
+//! A token is 256 random bits. Only its BLAKE3 hash is stored. A slow, salted hash would gain nothing: it makes
+//! guessing a human password expensive, but 256 random bits cannot be guessed at any speed. It would only make every
+//! request slow. Hashes are compared in constant time (documentation of [`blake3::Hash`]), with every token there is,
+//! so the time tells nothing of the stored hashes.
 //!
-//! The file is replaced by rename under a lock on the data folder. As long as it exists tokens are in force. One that
-//! cannot be read is an error, and never the same as none.
+//! The file is replaced by rename under a lock on the data folder. As long as it exists tokens are in force. A file
+//! that cannot be read is an error; it is never treated like a missing file.
 
 use crate::net::client_certificate::ClientCertificate;
 use bigup_core::protocol::digest::Digest;
@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub mod uses;
 
-/// What every token begins with, so that people and programs that look for leaked secrets recognise one.
+/// Beginning of every token. People and programs that look for leaked secrets recognise a token by it.
 pub const SECRET_PREFIX: &str = "bigup_";
 
 /// Longest name of a token, in characters.
@@ -36,7 +36,7 @@ const VERSION: u32 = 1;
 /// Largest tokens.json that is read, in bytes: tens of thousands of tokens.
 const MAX_FILE_LEN: u64 = 16 << 20;
 
-/// What somebody may do under a token's prefix.
+/// A permission under a token's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Permission {
@@ -148,32 +148,32 @@ pub fn redacted(text: &str) -> String {
     })
 }
 
-/// What is known of one token.
+/// The stored facts of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-// What a later version restricts must not be passed over.
+// Restrictions by a later version must not be ignored.
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// What people call it; visible ASCII.
+    /// Its name for people; visible ASCII.
     pub name: String,
     /// The hash of the secret. `None` if there is none, and only a certificate counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<SecretHash>,
-    /// A name in client certificates: whoever shows one that is issued for it needs no secret. `None` if no certificate
-    /// counts.
+    /// A name in client certificates: a client with a certificate for this name needs no secret. `None` if no
+    /// certificate counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
     /// The names that it is for.
     pub prefix: Prefix,
-    /// What may be done with these.
+    /// The permitted actions.
     pub permissions: Vec<Permission>,
     /// Most bytes, finished and unfinished, that it may fill its prefix up to. `None`: any.
     pub quota: Option<u64>,
     /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. `None`: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u64>,
-    /// When it was made, in seconds since 1970.
+    /// Time at which it was made, in seconds since 1970.
     pub created: u64,
-    /// When it ends, in seconds since 1970. `None`: never.
+    /// Time at which it expires, in seconds since 1970. `None`: never.
     pub expires: Option<u64>,
 }
 
@@ -320,13 +320,13 @@ pub struct WatchedTokens {
 
 #[derive(Default)]
 struct CountedUpload {
-    /// What was read last, and of which state of the file.
+    /// The tokens read last, and the state of the file then.
     tokens: Option<(Identity, Arc<Tokens>)>,
-    /// What was wrong last, so that it is logged once and not for every request.
+    /// The last error, so that it is logged once and not for every request.
     trouble: Option<String>,
 }
 
-/// What tells two states of a file apart.
+/// Identifies a state of a file.
 #[derive(PartialEq, Eq)]
 struct Identity {
     inode: (u64, u64),

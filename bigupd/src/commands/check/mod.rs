@@ -1,8 +1,8 @@
 //! `bigupd check`: compares unfinished uploads and finished files with their digests, and mends what it can.
 //!
-//! It may run beside daemons and mergers. What looks wrong is looked at again under the lock that keeps it from changing
-//! before it counts as damage. Nothing is changed unless `--repair` is given, and nothing is ever deleted but slices that
-//! are not what their digest says, which are asked for again.
+//! It can run beside daemons and mergers. Before a fault counts as damage it is checked again under the lock that keeps
+//! the file from changing. Nothing is changed unless `--repair` is given. Nothing is ever deleted but slices that do
+//! not match their digest; those are asked for again.
 
 use crate::commands::owner;
 use crate::config::Config;
@@ -22,7 +22,7 @@ mod uploads;
 /// Damage was found and left.
 const EXIT_DAMAGED: u8 = 3;
 
-/// What a merger may need, over the time without a slice after which it leaves, to sync and leave.
+/// Time that a merger can need to sync and leave, beyond its time without a slice.
 const MERGER_LEAVES: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\
@@ -77,7 +77,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// What was found so far.
+/// The results so far.
 #[derive(Default)]
 struct Summary {
     files: u64,
@@ -88,11 +88,11 @@ struct Summary {
     repaired: u64,
     /// Files without a digest.
     unknown: u64,
-    /// What could not be checked.
+    /// Number of checks that failed to run.
     failures: u64,
 }
 
-/// One thing that is wrong.
+/// A fault.
 struct Finding {
     /// First and last byte, where that can be told.
     bytes: Option<(u64, u64)>,
@@ -101,9 +101,9 @@ struct Finding {
     what: String,
 }
 
-/// What a repair came to.
+/// The result of a repair.
 enum Repair {
-    /// None was asked for.
+    /// No repair was asked for.
     NotAsked,
     /// It is mended; says how.
     Done(String),
@@ -115,7 +115,7 @@ struct Check<'a> {
     data: DataDir,
     space: DiskSpace,
     arguments: &'a Arguments,
-    /// How long to wait for a merger to leave an upload that must be repaired.
+    /// Longest wait for a merger to leave an upload that must be repaired.
     patience: Duration,
     /// Where damaged things go, once there are any.
     aside: Option<DataDir>,
@@ -211,7 +211,7 @@ impl<'a> Check<'a> {
 
     fn say(&self, text: &str, json: &serde_json::Value) {
         let line = if self.arguments.json { json.to_string() } else { text.to_owned() };
-        // Nobody may be listening any more; what is mended is mended all the same.
+        // The reader may be gone; the repair counts all the same.
         let _ = writeln!(io::stdout(), "{line}");
     }
 }

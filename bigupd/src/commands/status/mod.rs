@@ -90,7 +90,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     });
     match shown {
         Ok(code) => code,
-        // Whoever read this has enough of it.
+        // The reader has closed the pipe: it has enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("bigupd: {}", printable(&e.to_string()));
@@ -168,7 +168,7 @@ impl Arguments {
     }
 }
 
-/// What is to be said of names without an upload. In JSON the look itself says it.
+/// The text for names without an upload. In JSON the snapshot itself says it.
 fn missing(look: &Snapshot) -> impl Iterator<Item = String> {
     look.missing.iter().map(|name| format!("{}: there is no unfinished upload of this name", printable(name)))
 }
