@@ -31,7 +31,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The configuration is wrong: as clap's own code for a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
-/// How long a thread for what waits on a disk waits for more work before it ends.
+/// Time for which a thread for disk work waits for more work before it ends.
 const THREAD_IDLE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -146,7 +146,7 @@ fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<
         // From here on a file that is larger than allowed is an error of the write, and not our end (setrlimit(2)).
         let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).context("handling SIGXFSZ")?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
-        // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
+        // For the parent process: from here on connections are accepted. A closed standard output is no reason to end.
         let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");
         log::info!("listening on {urls}, data in {}", data.root().display());
         systemd::ready(&urls);

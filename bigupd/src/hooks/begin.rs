@@ -1,7 +1,7 @@
-//! `on_begin`: somebody is asked before an upload begins.
+//! `on_begin`: a hook is asked before an upload begins.
 //!
-//! Whoever goes on with an upload is let through: it has begun. Another source that takes one over begins it anew, so it is
-//! asked about. What waits for an answer holds a thread, so there are bounds to how many may.
+//! A client that goes on with an upload is let through: the upload has begun. A source that takes an upload over begins
+//! it anew, so the hook is asked. A request that waits for a response holds a thread, so their number is limited.
 
 use super::{HookAnswer, HookQuestion, HookRunner, HookSettings, StopDeadline};
 use crate::metrics::{self, Limit, Metrics};
@@ -43,7 +43,7 @@ pub struct BeginQuestion<'a> {
     pub peer: Option<IpAddr>,
 }
 
-/// Who asks about uploads that are to begin.
+/// Asks the hook about uploads that are to begin.
 #[derive(Clone, Debug)]
 pub struct BeginHook {
     runner: HookRunner,
@@ -72,11 +72,11 @@ impl BeginHook {
             return Err(Refusal { limit: Some(Limit::OnBegin), ..not_now() });
         };
         let (name, question, this) = (ask.name.clone(), question(ask), self.clone());
-        // On the runtime: when that is shut down nobody waits any more.
+        // On the runtime: when that is shut down, no request waits any more.
         let (tell, told) = oneshot::channel();
         Handle::current().spawn(async move {
             let _place = place;
-            // Whoever asked may be gone.
+            // The request may be gone.
             let _ = tell.send(this.ask(&name, &question).await);
         });
         match told.blocking_recv() {

@@ -1,4 +1,4 @@
-//! What programs that watch the daemon ask: `/healthz`, `/readyz` and `/metrics`.
+//! Endpoints for monitoring programs: `/healthz`, `/readyz` and `/metrics`.
 //!
 //! On the listener for uploads, or, for all three, on one of their own that no flood of uploads fills; then `/metrics` is
 //! there alone. Nothing here waits for the disk: only `/readyz` looks at it, for a limited time.
@@ -20,19 +20,19 @@ use warp::http::{Method, StatusCode};
 /// The methods there are.
 pub const ALLOWED: &str = "GET, HEAD, OPTIONS";
 
-/// What can be asked.
+/// An endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// True if the daemon is alive.
     Alive,
     /// True if it can take uploads.
     Ready,
-    /// What it counted.
+    /// The counted values.
     Metrics,
 }
 
 impl Probe {
-    /// How it is counted.
+    /// Its route in the metrics.
     pub fn route(self) -> Route {
         match self {
             Probe::Alive | Probe::Ready => Route::Health,
@@ -41,8 +41,7 @@ impl Probe {
     }
 }
 
-/// What is to be said of answering everybody at `address`. `None` if only this machine, or a network of one's own,
-/// reaches it.
+/// The warning about answering all clients at `address`. `None` if only this machine, or a private network, reaches it.
 pub fn warning(address: SocketAddr) -> Option<String> {
     is_public(address.ip()).then(|| {
         format!(
@@ -64,7 +63,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Answers such questions, whoever asks.
+/// Answers these requests, from every client.
 #[derive(Clone)]
 pub struct Probes {
     metrics: Metrics,
@@ -107,8 +106,8 @@ impl Probes {
         let answering = async {
             let answer = match question {
                 Some(_) if method == Method::OPTIONS => Ok(no_content(ALLOWED)),
-                // What it tells is for no page of others, whether or not there are tokens. True if the daemon is well
-                // is no secret, and often asked by other names.
+                // Metrics are for no foreign page, whether or not there are tokens. The daemon's health is no secret,
+                // and often asked by other names.
                 Some(Probe::Metrics) if let Err(foreign) = origins.check(&headers, Effect::Looks) => Err(foreign),
                 Some(question) => self.answer(question, &method).await,
                 None => {
@@ -116,7 +115,7 @@ impl Probes {
                     Err(Refusal::new(ErrorCode::NotFound, message))
                 }
             };
-            // No body was read; whoever sent one gets no second answer on this connection.
+            // No body was read; a client that sent a body gets no second response on this connection.
             answer.unwrap_or_else(|refusal| refusal.last_reply())
         };
         timing::time(&self.metrics, route, answering).await

@@ -1,8 +1,8 @@
 //! For whom a proxy asks: X-Forwarded-For, and Forwarded (RFC 7239).
 //!
-//! Anybody can send these headers. So they count only where the connection is that of a trusted proxy, and are read from
-//! their end, where the nearest proxy wrote: the first address that is not a trusted proxy's is the client's. Further left
-//! stands whatever that client likes.
+//! Every client can send these headers. So they count only on the connection of a trusted proxy, and are read from
+//! their end, where the nearest proxy wrote: the first address that is not a trusted proxy's is the client's. The text
+//! left of it is the client's own, and can be anything.
 
 use crate::net::peer::Peer;
 use crate::refusal::Refusal;
@@ -11,7 +11,7 @@ use bigup_core::protocol::native::ErrorCode;
 use std::net::{IpAddr, SocketAddr};
 use warp::http::header::{FORWARDED, HeaderMap, HeaderName};
 
-/// The older one of the two, of which there is no standard.
+/// The older header of the two; it has no standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The proxies that are trusted to tell for whom they ask.
@@ -20,7 +20,7 @@ pub struct Proxies(Vec<Proxy>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Proxy {
-    /// Whoever reaches a socket in the file system.
+    /// All connections to a socket in the file system.
     Unix,
     /// Addresses that share their first bits.
     Network(IpAddr, u32),
@@ -64,7 +64,7 @@ impl Proxies {
     /// Reads addresses, networks and the word `unix`, between commas or spaces.
     ///
     /// # Errors
-    /// One is none of these.
+    /// An entry is none of these.
     pub fn parse(text: &str) -> Result<Proxies, String> {
         let each = text.split([',', ' ']).filter(|part| !part.is_empty());
         each.map(Proxy::parse).collect::<Result<_, _>>().map(Proxies)
@@ -82,8 +82,8 @@ impl Proxies {
         self.0.iter().any(|proxy| proxy.covers(ip))
     }
 
-    /// Who sent the request with these headers, that came by a connection of `peer`: `peer` itself, or whom it asks for if
-    /// it is trusted and says so.
+    /// The sender of a request with these headers, on a connection of `peer`: `peer` itself, or the client that it
+    /// names if it is trusted.
     ///
     /// # Errors
     /// The headers contradict each other, or cannot be read: the client wrote one that the proxy passes on as it is.
@@ -120,14 +120,14 @@ fn whole(headers: &HeaderMap, name: HeaderName) -> String {
     lines.join(",")
 }
 
-/// What X-Forwarded-For tells. `None` if no address.
+/// The addresses in X-Forwarded-For; `None` for an entry that is no address.
 fn listed(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let whole = whole(headers, X_FORWARDED_FOR);
     whole.split(',').map(str::trim).filter(|node| !node.is_empty()).map(node).collect()
 }
 
-/// What Forwarded tells. `None` if it is not what RFC 7239, section 4, describes. That matters: with a quote that is
-/// not closed a client could hide what the proxy adds behind it.
+/// The addresses in Forwarded. `None` if it breaks the rules of RFC 7239, section 4. That matters: with an unclosed
+/// quote a client could hide the text that the proxy adds behind it.
 fn standard(headers: &HeaderMap) -> Option<Vec<Option<IpAddr>>> {
     let whole = whole(headers, FORWARDED);
     let elements = split_unquoted(&whole, ',')?;
@@ -244,10 +244,10 @@ mod tests {
             ("unix", "unix", "203.0.113.7:4711", "203.0.113.7"),
             ("::1", "::1", "[2001:db8::1]:4711", "2001:db8::1"),
             ("::1", "::1", "::ffff:203.0.113.7", "203.0.113.7"),
-            // Who is not trusted tells nothing.
+            // A peer that is not trusted tells nothing.
             ("10.0.0.1", "10.0.0.2", "203.0.113.7", "10.0.0.2:7 itself"),
             ("10.0.0.1", "unix", "203.0.113.7", "unix itself"),
-            // What the proxy hides cannot be known, and what stands left of it was not said by a proxy.
+            // The hidden address is unknown, and no proxy wrote the text left of it.
             ("10.0.0.1", "10.0.0.1", "1.1.1.1, unknown", "hidden"),
             ("10.0.0.1", "10.0.0.1", "", "10.0.0.1:7 itself"),
         ] {

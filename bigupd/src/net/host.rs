@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Host and port, as in a Host header (RFC 9110, section 7.2). Equal ones stand for the same server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// In lower case, without the dot of the root at its end. Empty: it names nobody.
+    /// In lower case, without the dot of the root at its end. Empty: the header names no host.
     name: String,
     ip: Option<IpAddr>,
     /// `None` if that of the scheme.
@@ -47,7 +47,7 @@ impl Host {
         self.port.is_some()
     }
 
-    /// True if it is an address and no name, so that nobody's DNS decided what it stands for.
+    /// True if it is an address and no name, so that it does not depend on DNS.
     pub fn is_address(&self) -> bool {
         self.ip.is_some()
     }

@@ -26,9 +26,9 @@ pub enum TooSlow {
     Silent(Duration),
     /// Fewer bytes moved than must.
     Slow {
-        /// How many moved.
+        /// Number of bytes moved.
         bytes: u64,
-        /// How many must.
+        /// Number of bytes required.
         least: u64,
         /// In this time.
         window: Duration,
