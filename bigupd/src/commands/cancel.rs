@@ -21,21 +21,21 @@ use std::time::Duration;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  cancelled
-  1  something failed
-  2  the command line or the configuration makes no sense
+  1  failure
+  2  the command line or the configuration is invalid
   4  there is no such upload
 
 Examples:
-  bigupd cancel disk.img   drop an upload";
+  bigupd cancel disk.img   remove an upload";
 
 /// Arguments of `bigupd cancel`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Uploads, by their names
+    /// Names of the uploads
     #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]
     names: Vec<FileName>,
-    /// How long a merger at work may take to leave
+    /// Wait this long for a merger at work to exit
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     wait: Duration,
 }

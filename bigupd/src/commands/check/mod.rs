@@ -30,31 +30,31 @@ A finished file without a digest (put there or changed by hand, or on a file sys
 as not known: it is named, with what it was where that is known, and changes no exit code.
 
 Exit codes:
-  0  all is well, or was made so
-  1  something could not be checked
-  2  the command line or the configuration makes no sense
+  0  no damage, or all damage was repaired
+  1  some files or uploads could not be checked
+  2  the command line or the configuration is invalid
   3  damage was found and left
 
 Files:
-  DATA/damaged/TIME/   what a repair, or a push, moved out of the way; never used or removed by bigup
+  DATA/damaged/TIME/   files moved out of the way by a repair or a push; never used or removed by bigup
 
 Examples:
   bigupd check   check all that is stored
-  bigupd check --data-dir /srv/bigup --repair alice/   check and mend what is below a folder";
+  bigupd check --data-dir /srv/bigup --repair alice/   check and repair everything below a folder";
 
-/// Compares unfinished uploads and finished files with the digests that were recorded when they came. May run beside
+/// Compare unfinished uploads and finished files with the digests that were recorded when they came. Can run beside
 /// daemons; nothing is changed without --repair.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Files, folders of files and uploads, by name [default: all]
+    /// Names of files, folders of files, and uploads [default: all]
     #[arg(value_name = "NAME", value_parser = file_or_folder)]
     names: Vec<FileName>,
-    /// Have damaged slices sent again by the next push; move damaged files and unreadable uploads to DATA/damaged/; write
-    /// info.ini anew
+    /// Repair: damaged slices are sent again by the next push, damaged files and unreadable uploads go to DATA/damaged/,
+    /// info.ini is rewritten
     #[arg(long)]
     repair: bool,
-    /// One JSON object a line
+    /// Print a JSON object per line
     #[arg(long)]
     json: bool,
 }
