@@ -83,7 +83,7 @@ impl<'a> Watch<'a> {
             Ok(inotify) => Ok(Watch { inotify: Some(inotify), stop }),
             // Used up, or forbidden: by others, by a limit, or by a sandbox.
             Err(e @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM | Errno::ENOSYS | Errno::EPERM)) => {
-                log::warn!("{}: looked at again and again, since it cannot be watched: {e}", path.display());
+                log::warn!("{}: cannot be watched, scanned every 100 ms instead: {e}", path.display());
                 Ok(Watch::without(stop))
             }
             Err(e) => Err(e.into()),

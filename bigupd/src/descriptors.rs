@@ -75,7 +75,7 @@ pub fn fit(asked: u64, others: OtherHolders) -> u64 {
     let files = match allowed {
         Ok(files) => files,
         Err(e) => {
-            log::warn!("how many files may be open cannot be told or changed: {e}");
+            log::warn!("cannot read or change the limit of open files: {e}");
             return asked;
         }
     };

@@ -117,7 +117,7 @@ pub async fn run(
     let _ = teller.await;
     noting.abort();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || uses.write(&used_in)).await {
-        log::warn!("when tokens were used cannot be written down: {e}");
+        log::warn!("cannot write the last uses of tokens: {e}");
     }
     sweeper.abort();
     memory.abort();

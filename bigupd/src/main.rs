@@ -119,11 +119,11 @@ fn refuse(mistakes: &[String]) -> ExitCode {
 fn fit_file_size(file_size: &mut u64) {
     match getrlimit(Resource::RLIMIT_FSIZE) {
         Ok((most, _)) if most < *file_size => {
-            log::warn!("max_file_size is {}, but files of {most} bytes are allowed: so it is", file_size);
+            log::warn!("max_file_size lowered from {file_size} to {most} bytes: the limit of file sizes (ulimit -f)");
             *file_size = most;
         }
         Ok(_) => {}
-        Err(e) => log::warn!("how large files may be cannot be told: {e}"),
+        Err(e) => log::warn!("cannot find out the largest file size allowed: {e}"),
     }
 }
 
@@ -198,8 +198,8 @@ async fn reload_forever(mut hangup: Signal, tls: Option<Arc<Tls>>) {
 
 fn reload(tls: Option<&Tls>) {
     match tls.map(Tls::reload) {
-        None => log::info!("SIGHUP: there is no TLS, and nothing to read again"),
-        Some(Ok(())) => log::info!("SIGHUP: new connections get the certificates as they are now"),
+        None => log::info!("SIGHUP ignored: TLS is off"),
+        Some(Ok(())) => log::info!("SIGHUP: certificates reloaded for new connections"),
         Some(Err(mistakes)) => {
             mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
             log::error!("SIGHUP: the certificates in use stay as they are");

@@ -164,7 +164,7 @@ fn on_its_own_thread(check: impl FnOnce() -> Checks + Send + 'static) -> oneshot
     };
     let started = std::thread::Builder::new().name("ready".to_owned()).spawn(run);
     if let Err(e) = started {
-        log::error!("no thread can be started to look at the data folder: {e}");
+        log::error!("cannot start a thread to check the data folder: {e}");
     }
     told
 }

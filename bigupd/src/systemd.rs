@@ -98,7 +98,7 @@ async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, 
         let mut signed = spawn_blocking(sign);
         while timeout(every, &mut signed).await.is_err() {
             if is_disk_slow() {
-                log::warn!("no thread is free, and the disk keeps some of them: it is slow, or gone");
+                log::warn!("all threads are busy, some of them waiting for the disk: it is slow, or gone");
                 sign();
             }
         }
@@ -116,7 +116,7 @@ fn waits_for_disk(tasks: impl AsRef<Path>) -> bool {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        log::warn!("systemd cannot be told {states:?}: {e}");
+        log::warn!("cannot send {states:?} to systemd: {e}");
     }
 }
 

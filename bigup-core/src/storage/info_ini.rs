@@ -176,7 +176,7 @@ impl InfoIni<'_> {
             match spool.upload().and_then(|upload| Ok((upload, values_of(&spool, None)?))) {
                 Ok((Some(upload), values)) => drop(changes.insert(upload.file_name.section_title(), values)),
                 Ok((None, _)) => {}
-                Err(e) => log::error!("no section for the upload in {}: {e}", spool.path().display()),
+                Err(e) => log::error!("upload in {} omitted from info.ini: {e}", spool.path().display()),
             }
         }
         Ok(changes)

@@ -273,7 +273,7 @@ pub fn cut(merged: &File, len: u64, plan: &Plan) -> io::Result<()> {
 pub(crate) fn reserve_again(merged: &File, plan: &Plan) {
     let reserved = merged.metadata().and_then(|found| reserve_from(merged, found.len(), plan));
     if let Err(e) = reserved {
-        log::warn!("what is left of an upload cannot be reserved again, so it goes on without: {e}");
+        log::warn!("cannot reserve disk space for the rest of an upload, which goes on without a reserve: {e}");
     }
 }
 

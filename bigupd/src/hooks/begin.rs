@@ -68,7 +68,7 @@ impl BeginHook {
     pub fn admit(&self, ask: BeginQuestion<'_>) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let name = ask.name;
-            log::warn!(file_name = name.as_str(); "{name}: not asked about: {MOST_WAITING} uploads wait for on_begin already");
+            log::warn!(file_name = name.as_str(); "{name}: on_begin was not asked: {MOST_WAITING} uploads wait for it already");
             return Err(Refusal { limit: Some(Limit::OnBegin), ..not_now() });
         };
         let (name, question, this) = (ask.name.clone(), question(ask), self.clone());
@@ -82,12 +82,12 @@ impl BeginHook {
         match told.blocking_recv() {
             Ok(HookAnswer::Yes) => Ok(()),
             Ok(HookAnswer::No { how, message }) => {
-                log::info!(file_name = ask.name.as_str(); "{}: on_begin does not let it in: {how}", ask.name);
+                log::info!(file_name = ask.name.as_str(); "{}: on_begin refused the upload: {how}", ask.name);
                 let message = if message.is_empty() { "this server does not take it".to_owned() } else { message };
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
             Ok(HookAnswer::Failed(why)) => {
-                log::error!(file_name = ask.name.as_str(); "{}: on_begin gave no answer: {why}", ask.name);
+                log::error!(file_name = ask.name.as_str(); "{}: on_begin gave no response: {why}", ask.name);
                 Err(not_now())
             }
             Ok(HookAnswer::Stopped) | Err(_) => Err(not_now()),

@@ -167,7 +167,7 @@ async fn look(mut desk: Schedule, data: DataDir, metrics: Metrics) -> (Schedule,
         (desk, due, next)
     });
     looked.await.unwrap_or_else(|e| {
-        log::error!("on_complete: looking for finished files: {e}");
+        log::error!("on_complete: cannot list completion records: {e}");
         (Schedule::default(), vec![], LOOK_EVERY)
     })
 }
@@ -181,7 +181,7 @@ fn read(record: &CompletionRecord) -> Option<ScheduledRecord> {
             None
         }
         Err(e) => {
-            log::error!("on_complete: nobody can be told of a finished file, since its notice makes no sense: {e}");
+            log::error!("on_complete: a finished file is not told of, its completion record is invalid: {e}");
             let set_aside = record.try_lock().and_then(|locked| locked.map_or(Ok(()), |it| it.give_up(&e.to_string())));
             if let Err(e) = set_aside {
                 log::error!("on_complete: {e}");
@@ -231,7 +231,7 @@ async fn attempt(teller: &Arc<CompletionWorker>, record: CompletionRecord, stop:
         }
         // It will be told again.
         HookAnswer::Stopped => {
-            log::info!(file_name = name.as_str(); "{name}: on_complete was ended, and will be told again");
+            log::info!(file_name = name.as_str(); "{name}: on_complete was ended, and will be retried");
             return Ok(0);
         }
         HookAnswer::Failed(why) => why,

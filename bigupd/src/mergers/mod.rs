@@ -140,7 +140,7 @@ impl Mergers {
         match Spool::of(&self.inner.data, name).merger() {
             Ok(None) => self.start(name.clone()),
             Ok(Some(pid)) => log::debug!(file_name = name.as_str(); "{name}: process {pid} is merging"),
-            Err(e) => log::warn!(file_name = name.as_str(); "{name}: whether a merger is at work cannot be told: {e}"),
+            Err(e) => log::warn!(file_name = name.as_str(); "{name}: cannot find out if a merger is at work: {e}"),
         }
     }
 
@@ -252,7 +252,7 @@ impl Mergers {
                 return (ended, false);
             }
             if self.inner.waiting.load(Ordering::Relaxed) > 0 && self.is_idle(name).await {
-                log::debug!(file_name = name.as_str(); "{name}: others wait, and the merger is idle: it makes room");
+                log::debug!(file_name = name.as_str(); "{name}: the idle merger is stopped, other uploads wait for a merger");
                 // It has an id until its end is awaited.
                 if let Some(pid) = merger.id().and_then(|pid| i32::try_from(pid).ok()) {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -298,7 +298,7 @@ impl Mergers {
             }
             Ok(status) => log::warn!(file_name = name.as_str(); "{name}: the merger ended with {status}"),
             Err(e) => {
-                log::error!(file_name = name.as_str(); "{name}: the merger {} cannot be started: {e}", self.inner.settings.program.display())
+                log::error!(file_name = name.as_str(); "{name}: cannot start the merger {}: {e}", self.inner.settings.program.display())
             }
         }
         true

@@ -120,7 +120,7 @@ pub fn keep_some() {
         // SAFETY: it may be called at any time and from any thread, and changes nothing that is in use.
         let is_set = unsafe { mallopt(setting, value) } == 1;
         if !is_set {
-            log::debug!("glibc keeps memory as it likes: setting {setting} cannot be {value}");
+            log::debug!("cannot set glibc's malloc option {setting} to {value}: more memory may stay in use");
         }
     }
 }

@@ -107,7 +107,7 @@ pub async fn serve<F>(
     log::info!("stopping: {} connections have {} s to finish", stopping.receiver_count(), grace.as_secs());
     stopping.send_replace(true);
     if timeout(grace, stopping.closed()).await.is_err() {
-        log::warn!("some requests did not finish within {} s and are dropped; nothing stored is lost", grace.as_secs());
+        log::warn!("requests dropped that did not finish within {} s; no stored data is lost", grace.as_secs());
     }
 }
 

@@ -64,7 +64,7 @@ pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeu
         if let Err(e) =
             tokio::task::spawn_blocking(reconcile).await.map_err(io::Error::other).and_then(|scanned| scanned)
         {
-            log::error!("looking after the data folder: {e}");
+            log::error!("cannot reconcile the data folder: {e}");
         }
         tokio::time::sleep(SHORTEST_PAUSE).await;
         // Time over is as good as news.
@@ -265,7 +265,7 @@ fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<St
     ActiveUpload::read(spool).unwrap_or_else(|e| {
         let why = e.to_string();
         if known.get(spool.folder()) != Some(&why) {
-            log::warn!("an upload cannot be looked after: {}", printable(&why));
+            log::warn!("cannot reconcile an upload: {}", printable(&why));
         }
         trouble.insert(spool.folder().to_owned(), why);
         None

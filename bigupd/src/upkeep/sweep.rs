@@ -27,7 +27,7 @@ pub async fn sweep_forever(data: DataDir, times: ExpiryTimes, metrics: Metrics) 
         let (data, metrics) = (data.clone(), metrics.clone());
         let work = move || sweep(&data, times, &metrics, round);
         if let Err(e) = tokio::task::spawn_blocking(work).await {
-            log::error!("sweeping the data folder: {e}");
+            log::error!("cannot sweep the data folder: {e}");
         }
         tokio::time::sleep(ROUND).await;
     }
@@ -37,7 +37,7 @@ pub async fn sweep_forever(data: DataDir, times: ExpiryTimes, metrics: Metrics) 
 fn sweep(data: &DataDir, times: ExpiryTimes, metrics: &Metrics, round: u32) {
     let taken = |step: io::Result<()>| {
         if let Err(e) = step {
-            log::error!("sweeping the data folder: {e}");
+            log::error!("cannot sweep the data folder: {e}");
         }
     };
     if round.is_multiple_of(CLEAN_EVERY) {

@@ -59,7 +59,7 @@ fn tidy(path: &Path) {
         Ok::<(), io::Error>(())
     })();
     if let Err(e) = tidied {
-        log::warn!("left in a notice: {e}");
+        log::warn!("a file stays in a completion record: {e}");
     }
 }
 

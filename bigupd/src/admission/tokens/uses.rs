@@ -98,7 +98,7 @@ impl TokenUses {
             let (seen, data) = (self.clone(), data.clone());
             let written = tokio::task::spawn_blocking(move || seen.write(&data)).await;
             if let Err(e) = written.map_err(io::Error::other).and_then(|written| written) {
-                log::warn!("when tokens were used cannot be written down: {e}");
+                log::warn!("cannot write the last uses of tokens: {e}");
             }
         }
     }
