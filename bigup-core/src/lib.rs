@@ -1,4 +1,4 @@
-//! What the bigup processes agree on: the protocol, and the data folder.
+//! The parts that the bigup processes share: the protocol, and the data folder.
 //!
 //! No module talks to the network and none knows an async runtime. `bigupd`, `bigup-merger` and `bigup-cli` lean on this
 //! crate and never on each other.

@@ -1,5 +1,5 @@
-//! What the programs log: to standard error, a line each, or to systemd's journal where standard error leads there. A line
-//! steers no terminal and fakes no other line, whatever it quotes of a client, a server or the disk.
+//! Log lines of the programs: a line each to standard error, or to systemd's journal where standard error leads there.
+//! A line steers no terminal and fakes no other line, whatever it quotes of a client, a server or the disk.
 //!
 //! In the journal each entry has a priority, and beside the line the fields that its place in the program knows, by which
 //! `journalctl` finds it:
@@ -26,7 +26,7 @@ pub fn logger(filter: &str) -> Builder {
 }
 
 /// Starts to log, to the journal where standard error leads there, for a program that may run as a service. `upload` is
-/// the one that every line is about; None: there is no such.
+/// the one that every line is about; `None` if there is no such.
 pub fn start(filter: &str, upload: Option<&FileName>) {
     let mut logger = logger(filter);
     match journal(upload) {
@@ -46,7 +46,7 @@ fn write_line(out: &mut env_logger::fmt::Formatter, record: &Record<'_>) -> io::
     writeln!(out, "[{time} {style}{:<5}{style:#} {}] {message}", record.level(), record.target())
 }
 
-/// The journal; None where standard error leads elsewhere, or the journal cannot be reached.
+/// The journal; `None` if standard error leads elsewhere, or the journal cannot be reached.
 fn journal(upload: Option<&FileName>) -> Option<JournalLog> {
     let journal = connected_to_journal().then(JournalLog::new)?.ok()?;
     Some(match upload {

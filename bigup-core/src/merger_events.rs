@@ -1,4 +1,4 @@
-//! What a merger tells whoever started it, on its standard output: a line of JSON for each event.
+//! Events of a merger for the process that started it, on its standard output: a line of JSON for each event.
 //!
 //! It is told for counting only. Nothing waits for it, nothing is decided by it, and an event that finds no reader is lost.
 
@@ -9,28 +9,28 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum MergerEvent {
-    /// What was merged since the checkpoint before is synced.
+    /// The bytes merged since the previous checkpoint are synced.
     Checkpoint {
         /// Bytes merged. A slice that was merged again counts again.
         bytes: u64,
-        /// How long the sync took.
+        /// Duration of the sync.
         sync_seconds: f64,
     },
     /// The file is finished.
     Published {
         /// Its size.
         bytes: u64,
-        /// How long the publication took: syncs, and reading the file where its digest was not known by then.
+        /// Duration of the publication: syncs, and reading the file if its digest was not known yet.
         seconds: f64,
     },
     /// The merger leaves.
     Ended {
-        /// Why.
+        /// The reason.
         how: MergerExit,
     },
 }
 
-/// Why a merger leaves that did not fail.
+/// The reason a merger leaves that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MergerExit {
@@ -48,13 +48,13 @@ impl MergerEvent {
         serde_json::to_string(self).expect("numbers always serialise") + "\n"
     }
 
-    /// The event of a line. None: it is none that this version knows.
+    /// The event of a line. `None` if it is none that this version knows.
     pub fn parse(line: &str) -> Option<MergerEvent> {
         serde_json::from_str(line).ok()
     }
 }
 
-/// A time as events tell it. Zero where it is none, as in a line that somebody else wrote.
+/// A time of an event. Zero if `seconds` is no valid time, as in a line that another program wrote.
 pub fn time(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 
-/// Why a file gives no certificate, no revocation list or no key.
+/// The reason a file gives no certificate, no revocation list or no key.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
     /// It cannot be read.
@@ -12,7 +12,7 @@ pub enum PemError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         cause: std::io::Error,
     },
     /// A block in it is damaged.
@@ -20,7 +20,7 @@ pub enum PemError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         cause: pem::Error,
     },
     /// It holds no certificate.
@@ -32,16 +32,16 @@ pub enum PemError {
     /// It holds no private key.
     #[error("{0} holds no private key in PEM: no line says -----BEGIN PRIVATE KEY-----, nor RSA or EC PRIVATE KEY")]
     NoKey(PathBuf),
-    /// Its key wants a passphrase, and there is nobody to ask.
+    /// Its key needs a passphrase, and there is no terminal to ask for it.
     #[error("{0} holds an encrypted private key: decrypt it with `openssl pkey`")]
     Encrypted(PathBuf),
 }
 
-/// Why a server's certificate is refused, in words for whoever made it: `error` is what webpki says.
+/// The reason a server's certificate is refused, worded for its issuer. `error` comes from webpki.
 pub fn refusal(error: &impl std::fmt::Display) -> String {
     let error = error.to_string();
     if error.contains("CaUsedAsEndEntity") {
-        // What `openssl req -x509` makes unless it is told otherwise.
+        // `openssl req -x509` makes such a certificate by default.
         return "it is an authority's (CA:TRUE), which no server may show: make it with basicConstraints=CA:FALSE, or \
                 sign another one by it"
             .to_owned();

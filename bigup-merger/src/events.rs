@@ -1,4 +1,4 @@
-//! Telling whoever started the merger what it does. That one may stop reading, or die: merging never waits for it.
+//! Events for the process that started the merger. That process can stop reading, or die: merging never waits for it.
 
 use bigup_core::merger_events::MergerEvent;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Events(Arc<Mutex<Option<File>>>);
 
 impl Events {
-    /// Nobody wants to know.
+    /// Events that are dropped.
     pub fn none() -> Events {
         Events::default()
     }
@@ -29,7 +29,7 @@ impl Events {
         Events(Arc::new(Mutex::new(Some(pipe))))
     }
 
-    /// Tells an event, unless nobody takes it now. Once there is nobody any more nothing is told again.
+    /// Writes an event, unless the reader cannot take it now. Once the reader is gone, no event is written again.
     pub fn tell(&self, event: MergerEvent) {
         let mut to = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Rust's programs get no SIGPIPE but an error, which is the end of telling and of nothing else.
@@ -42,7 +42,7 @@ impl Events {
 /// Writes a line if it is taken at once: a pipe that is writable takes PIPE_BUF bytes (pipe(7)), and no line has as many.
 fn write_if_taken(mut pipe: &File, line: &[u8]) -> io::Result<()> {
     let mut wanted = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
-    // Whether somebody is there is told by writing.
+    // A write tells whether the reader is still there.
     if poll(&mut wanted, PollTimeout::ZERO)? == 0 {
         return Ok(());
     }

@@ -17,12 +17,12 @@
 //! sync runs beside it, so that the disk is never idle and the last sync finds little left.
 //!
 //! # What is known of each byte
-//! The sync of step 2 tells of every byte since this merger opened `merged` whether it reached the disk. So what is in `merged`
-//! before that sync is what will be published, and must be what its sender's digest was of. Either that is certain of the
-//! slice that was copied ([`is_as_it_came`]), which costs four system calls; or what was written is read back and compared
-//! with the record. It is read from `merged` and not from the slice: where blocks are shared the slice may read well from
-//! memory, and the disk have something else. Where slices' digests do not join, what is merged is read for the digest of the
-//! file anyway, and always compared. What is wrong is cut off, and asked for again.
+//! The sync of step 2 tells whether each byte written since this merger opened `merged` reached the disk. So the
+//! content of `merged` before that sync is published, and must match its sender's digest. Either this is certain of the
+//! slice that was copied ([`is_as_it_came`]), which costs four system calls; or the written bytes are read back and
+//! compared with the record. They are read from `merged` and not from the slice: where blocks are shared the slice can
+//! read well from memory while the disk has something else. Where slices' digests do not join, the merged bytes are
+//! read for the digest of the file anyway, and always compared. Wrong bytes are cut off, and asked for again.
 
 use crate::Stop;
 use crate::events::Events;
@@ -72,7 +72,8 @@ pub struct Merge<'a> {
     method: Option<CopyMethod>,
     /// Slices that an earlier merger may have seen: they are not certain ([`is_as_it_came`]).
     found: BTreeSet<u64>,
-    /// Hashes the whole file where its slices' digests do not join. None: nothing was hashed yet, or what was is no more.
+    /// Hashes the whole file where its slices' digests do not join. `None` if nothing was hashed yet, or what was is no
+    /// more.
     whole: Option<WholeHash>,
     /// Slices merged since the last sync began, with the inodes of the files that were merged.
     unsynced: BTreeMap<u64, u64>,
@@ -130,7 +131,7 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
-    /// Whether the upload being merged is still there. Its folder may have been removed by hand, which inotify does not
+    /// True if the upload being merged is still there. Its folder may have been removed by hand, which inotify does not
     /// tell while files in it are open; one begun after that is another upload, although of the same path.
     ///
     /// # Errors
@@ -144,7 +145,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Locks the spool for a change. None: the upload is gone.
+    /// Locks the spool for a change. `None` if the upload is gone.
     fn lock(&self) -> io::Result<Option<LockedSpool>> {
         let locked = self.spool.lock()?;
         Ok(if self.has_its_upload()? { locked } else { None })
@@ -155,7 +156,7 @@ impl<'a> Merge<'a> {
         self.frontier
     }
 
-    /// Whether all slices are in the merged file.
+    /// True if all slices are in the merged file.
     pub fn is_whole(&self) -> bool {
         Some(self.frontier) == self.upload.plan.slice_num && self.again.is_empty()
     }
@@ -171,8 +172,8 @@ impl<'a> Merge<'a> {
         Ok(Some(self.hash_up_to(self.frontier)?.finish()))
     }
 
-    /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. None: anything may
-    /// have.
+    /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. `None`: anything
+    /// may have.
     ///
     /// # Errors
     /// As the system gives them.
@@ -201,13 +202,13 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Whether the end of the file was told since merging began. More may have been merged than belongs to it, from
+    /// True if the end of the file was told since merging began. More may have been merged than belongs to it, from
     /// another source: merging must begin anew.
     pub fn end_was_told(&self) -> bool {
         self.end_was_told
     }
 
-    /// Merges whatever can be merged now, with checkpoints on the way. Whether there was anything.
+    /// Merges whatever can be merged now, with checkpoints on the way. True if there was anything.
     ///
     /// # Errors
     /// As the system gives them. The merged file ends at a slice's end then, and nothing counts as merged that may not
@@ -229,7 +230,7 @@ impl<'a> Merge<'a> {
         Ok(any)
     }
 
-    /// Time until the next checkpoint is due. None while there is nothing to be done at one.
+    /// Time until the next checkpoint is due. `None` while there is nothing to be done at one.
     pub fn checkpoint_due(&self) -> Option<Duration> {
         let anything = !self.unsynced.is_empty() || !self.syncing.is_empty() || self.info_lags;
         anything.then(|| CHECKPOINT_TIME.saturating_sub(self.last_checkpoint.elapsed()))
@@ -278,7 +279,7 @@ impl<'a> Merge<'a> {
         self.syncer.begin();
     }
 
-    /// Takes the end of a sync, and unlinks the slices that it was about. False: none ended.
+    /// Takes the end of a sync, and unlinks the slices that it was about. `false` if none ended.
     ///
     /// After a sync that failed the kernel may hold pages as clean that never reached the disk, and a second sync would
     /// succeed without having written them. So what was merged since the last good sync counts as lost: it is cut off,
@@ -343,8 +344,9 @@ impl<'a> Merge<'a> {
         first.map_or(self.frontier, |first| self.frontier.min(*first))
     }
 
-    /// Takes note of a slice that could not be merged, from the file `inode`. It may be damaged, so it is read before the
-    /// next attempt. One that could not be written back is asked for again, since reading it would tell nothing.
+    /// Takes note of a slice that could not be merged, from the file `inode`. It may be damaged, so it is read before
+    /// the next attempt. A slice that could not be written back is asked for again, since reading it would tell
+    /// nothing.
     fn doubt(&self, slice_id: u64, inode: u64, error: &CopyError) -> io::Result<()> {
         let Some(locked) = self.lock()? else { return Ok(()) };
         match error {
@@ -367,7 +369,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Puts one slice in its place. False: it is not there.
+    /// Puts one slice in its place. `false` if it is not there.
     fn merge_one(&mut self, slice_id: u64) -> io::Result<bool> {
         let path = self.spool.slice_path(slice_id);
         // Before the file is opened, and again once it was copied: a client may replace both in between.
@@ -398,7 +400,7 @@ impl<'a> Merge<'a> {
                 return Ok(false);
             }
             Ok(Put::Replaced) => {
-                // What came in its place is told by the watch.
+                // The watch tells of the file that came in its place.
                 self.cut_part(slice_id, offset);
                 return Ok(false);
             }
@@ -439,7 +441,7 @@ impl<'a> Merge<'a> {
         let joins =
             self.upload.plan.slice_num == Some(1) || self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
         if slice_id != self.frontier || joins || self.upload.taken_over {
-            // What was hashed on the way may be of another content than what is there now.
+            // The bytes hashed so far may differ from the present content.
             self.whole = None;
             let is_right = is_certain || merged_is_right(&self.merged, &self.upload.plan, slice_id, Some(record));
             return Ok(if is_right { Put::Right } else { Put::Wrong });
@@ -466,7 +468,8 @@ impl<'a> Merge<'a> {
         Ok(self.whole.insert(whole))
     }
 
-    /// Hashes the next slice of the merged file. False: it is not what its record says, and what was hashed is of no use.
+    /// Hashes the next slice of the merged file. `false` if it is not what its record says, and what was hashed is of
+    /// no use.
     fn hash_next(&self, whole: &mut WholeHash) -> io::Result<bool> {
         let slice_id = whole.slices();
         let record = Records(&self.digests).get(slice_id)?;
@@ -486,7 +489,7 @@ impl<'a> Merge<'a> {
         Ok(record.zip(hasher).is_none_or(|(record, is)| is.finish() == record.digest))
     }
 
-    /// Part of a slice at the end is no slice. What fails to be cut here is cut by the next merger.
+    /// Part of a slice at the end is no slice. If the cut fails here, the next merger makes it.
     fn cut_part(&self, slice_id: u64, offset: u64) {
         if slice_id == self.frontier {
             let _ = space::cut(&self.merged, offset, &self.upload.plan);
@@ -519,8 +522,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Cuts the merged file to its first `keep` slices. Those above it whose files are still there are merged again; the
-    /// others are asked for again.
+    /// Cuts the merged file to its first `keep` slices. Slices above that are merged again if their files are still
+    /// there; the others are asked for again.
     fn cut_to(&mut self, keep: u64) -> io::Result<()> {
         let Some(locked) = self.lock()? else { return Ok(()) };
         locked.cut_to(&self.merged, keep)?;
@@ -534,9 +537,9 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// What became of a slice that was copied to its place.
+/// The result of copying a slice to its place.
 enum Put {
-    /// What is there is what came.
+    /// The bytes in place are those that came.
     Right,
     /// It is not.
     Wrong,
@@ -544,8 +547,8 @@ enum Put {
     Replaced,
 }
 
-/// How many slices of a merged file stay where those `lost` are none: only those at its end are cut off. One that was
-/// written again in its place has its file beside it, and is written once more.
+/// Number of slices of a merged file that stay when those in `lost` are missing: only lost slices at its end are cut
+/// off. A slice that was written again in its place has its file beside it, and is written once more.
 fn end_of_kept(frontier: u64, lost: &BTreeSet<u64>) -> u64 {
     (0..frontier).rev().take_while(|slice_id| lost.contains(slice_id)).last().unwrap_or(frontier)
 }

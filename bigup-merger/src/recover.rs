@@ -1,10 +1,11 @@
-//! What to trust at the start.
+//! The parts of a spool that a merger can trust at its start.
 //!
-//! Under the same kernel lengths and names are right, whoever was killed; whether the content of a slice is what came, is
-//! found out when it is merged ([`crate::merge`]). Under another one (the boot id differs) whatever was not synced may be anything, and names may be
-//! missing. What lies below the recorded synced frontier and has no slice file any more has reached the disk. All else
-//! is checked: a slice against its digest, to be merged again; where it is gone or wrong, what was merged of it; where
-//! neither is right, the merged file is cut there and the slice is asked for again.
+//! Under the same kernel lengths and names are right, whichever process was killed. The content of a slice is checked
+//! when it is merged ([`crate::merge`]). Under another kernel (the boot id differs) all bytes that were not synced can
+//! be wrong, and names can be missing. Slices below the recorded synced frontier that have no slice file any more have
+//! reached the disk. All other slices are checked. A slice that matches its digest is merged again. If it is gone or
+//! wrong, its merged bytes are checked. If both are wrong, the merged file is cut there and the slice is asked for
+//! again.
 
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::disk::{self, BootId, IoContext};
@@ -16,7 +17,7 @@ use std::io;
 
 /// Where merging goes on.
 pub struct Recovered {
-    /// What the upload is.
+    /// The record of the upload.
     pub upload: UploadRecord,
     /// The file so far; it ends at the frontier.
     pub merged: File,
@@ -24,11 +25,11 @@ pub struct Recovered {
     pub frontier: u64,
     /// Slices below the frontier to be written again, ascending.
     pub again: Vec<u64>,
-    /// Slices that waited, of which a merger that died may have been told that they could not be written back.
+    /// Slices that waited. A merger that died may have learned that some of them could not be written back.
     pub found: BTreeSet<u64>,
 }
 
-/// Finds out where merging goes on. None: there is no such upload.
+/// Finds out where merging goes on. `None` if there is no such upload.
 ///
 /// # Errors
 /// As the system gives them.

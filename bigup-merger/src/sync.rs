@@ -36,12 +36,12 @@ impl Syncer {
         Ok(Syncer { ask: Some(ask), done, thread: Some(thread), at_work: false, took: Duration::ZERO })
     }
 
-    /// Whether a sync is under way whose end was not taken yet.
+    /// True if a sync is under way whose end was not taken yet.
     pub fn is_at_work(&self) -> bool {
         self.at_work
     }
 
-    /// Begins a sync of all that was written so far. None may be under way.
+    /// Begins a sync of all that was written so far. No other sync may be under way.
     pub fn begin(&mut self) {
         debug_assert!(!self.at_work);
         // The thread ends only after we do.
@@ -52,7 +52,7 @@ impl Syncer {
     /// `Ok(false)`: it goes on, or there was none.
     ///
     /// # Errors
-    /// What was written before that sync began may not have reached the disk, and never will.
+    /// Bytes written before that sync began may not have reached the disk, and never will.
     pub fn end(&mut self, patience: Option<Duration>) -> io::Result<bool> {
         if !self.at_work {
             return Ok(false);
@@ -70,7 +70,7 @@ impl Syncer {
         synced.map(|()| true)
     }
 
-    /// How long the sync took whose end was taken last.
+    /// Duration of the sync whose end was taken last.
     pub fn took(&self) -> Duration {
         self.took
     }

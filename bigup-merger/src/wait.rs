@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Whether to stop, and something to sleep on until then.
+/// True if to stop, and something to sleep on until then.
 pub struct Stop {
     flag: Arc<AtomicBool>,
     /// Becomes readable with the signal.
@@ -33,7 +33,7 @@ impl Stop {
         // A file that is larger than allowed is an error of the write then, and not our end (setrlimit(2), RLIMIT_FSIZE).
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         for signal in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag unset, and whoever is woken finds it set.
+            // In this order: the first signal finds the flag unset, and a thread that wakes up finds it set.
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
             signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
@@ -46,16 +46,16 @@ impl Stop {
         Stop { flag: Arc::default(), wake: None }
     }
 
-    /// Whether to stop now.
+    /// True if to stop now.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }
 }
 
-/// What happened.
+/// An event that ends a wait.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wakeup {
-    /// Files of these names appeared in the spool. None: too many to tell. A signal gives an empty list.
+    /// Files of these names appeared in the spool. `None`: too many to tell. A signal gives an empty list.
     Changed(Option<Vec<String>>),
     /// The time is over.
     TimeOver,
@@ -63,12 +63,12 @@ pub enum Wakeup {
     Gone,
 }
 
-/// How often to look where nothing tells.
+/// Time between two scans where inotify is not available.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Watches one spool.
 pub struct Watch<'a> {
-    /// None: there was none left.
+    /// `None` if there was none left.
     inotify: Option<Inotify>,
     stop: &'a Stop,
 }
@@ -83,7 +83,7 @@ impl<'a> Watch<'a> {
             Ok(inotify) => Ok(Watch { inotify: Some(inotify), stop }),
             // Used up, or forbidden: by others, by a limit, or by a sandbox.
             Err(e @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM | Errno::ENOSYS | Errno::EPERM)) => {
-                log::warn!("{}: looked at again and again, since it cannot be watched: {e}", path.display());
+                log::warn!("{}: cannot be watched, scanned every 100 ms instead: {e}", path.display());
                 Ok(Watch::without(stop))
             }
             Err(e) => Err(e.into()),

@@ -7,48 +7,47 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
-Every setting may also stand in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or in the configuration file \
-(data_dir = …, listen = …), without a section or in [bigupd]. Flags win over the environment, the environment over the \
+Every setting can also be given in the environment (BIGUP_DATA_DIR, BIGUP_LISTEN, …) or in the configuration file \
+(data_dir = …, listen = …), without a section or in [bigupd]. Flags override the environment, which overrides the \
 file. Sizes are bytes or numbers with K, M, G, T; times are seconds or numbers with ms, s, m, h, d.
 
 Exit codes:
-  0  stopped as asked, or the configuration is right
-  1  something failed
-  2  the command line or the configuration makes no sense; every mistake is told
+  0  stopped as asked, or the configuration is valid
+  1  failure
+  2  the command line or the configuration is invalid; every mistake is printed
 
 Signals:
-  SIGTERM, SIGINT   stop: running requests have stop_grace to finish; a second one ends it at once
+  SIGTERM, SIGINT   stop: running requests have stop_grace to finish; a second signal ends the daemon at once
   SIGHUP   read the certificates again
 
 Environment:
-  BIGUP_CONFIG   the configuration file, where --config is not given
-  BIGUP_LOG   what is logged: error, warn, info (default), debug
+  BIGUP_CONFIG   the configuration file, if --config is not given
+  BIGUP_LOG   log level: error, warn, info (default), debug
 
 Files:
   /etc/bigup/bigupd.ini   the configuration of the service
-  DATA/info.ini   the unfinished uploads, to be read
-  DATA/tokens.json   who is let in; changed by bigupd token
+  DATA/info.ini   list of the unfinished uploads, for people and scripts to read
+  DATA/tokens.json   the tokens; changed by bigupd token
   DATA/files/   finished files
   DATA/tmp/   unfinished uploads
 
 Examples:
   bigupd --data-dir /srv/bigup --listen 127.0.0.1:8888   serve this machine
-  bigupd --config /etc/bigup/bigupd.ini --check-config   tell the mistakes in a configuration";
+  bigupd --config /etc/bigup/bigupd.ini --check-config   print the mistakes in a configuration";
 
-/// Receives slices of big files over HTTP, has them merged while they arrive, and keeps finished files in
-/// DATA/files/.
+/// Receive slices of big files over HTTP, merge them while they arrive, and store finished files in DATA/files/.
 #[derive(Parser, Debug, Default)]
 #[command(name = "bigupd", version, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// What to do instead of serving.
+    /// Run this command instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
     given: Given,
-    /// Configuration file (INI) [default: /etc/bigup/bigupd.ini, where there is one and no data folder is named].
+    /// Read this configuration file (INI) [default: /etc/bigup/bigupd.ini, if it exists and no data folder is named].
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Check the configuration and leave.
+    /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
     /// Stop when standard input is closed: for programs that start a daemon of their own.
@@ -56,38 +55,38 @@ pub struct Arguments {
     until_stdin_closes: bool,
 }
 
-/// What the program does instead of serving.
+/// A command to run instead of serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Compare unfinished uploads and finished files with their digests
     ///
-    /// The digests are those that were recorded when slices and files came. It may run beside daemons; nothing is changed
-    /// without --repair, and what is missing is sent again by the next push.
+    /// The digests were recorded when slices and files came. The command can run beside daemons. Nothing is changed
+    /// without --repair; the next push sends missing slices again.
     Check(check::Arguments),
-    /// Make, list and revoke tokens, by which clients are let in
+    /// Make, list and revoke the tokens of clients
     ///
-    /// As long as there is a list of tokens, be it empty, every request needs one, or a client certificate that has the
-    /// rights of one. Daemons see what changed at their next request.
+    /// As long as there is a list of tokens, even an empty one, every request needs a token, or a client certificate with
+    /// the rights of a token. Daemons see changes at their next request.
     Token(token::Arguments),
-    /// Show unfinished uploads, from the data folder, whether or not a daemon runs. Nothing is changed
+    /// Show unfinished uploads of the data folder. Needs no daemon and changes nothing
     ///
-    /// HELD is what has arrived, MERGED what of it is in the merged file already. RATE is what came in the last second, or
-    /// since the last look. MERGER is the process that merges; `waiting` where there is something to merge and none at work.
-    /// AGE is the time since an upload was begun, IDLE since anything of it came or went. K, M, G, T are 1024 bytes and its
-    /// powers.
+    /// HELD is the part that has arrived, MERGED the part of that in the merged file. RATE counts the bytes of the last
+    /// second, or since the last refresh. MERGER is the process that merges; `waiting` if there is something to merge and
+    /// no merger at work. AGE is the time since an upload was begun, IDLE the time since data last came or went. K, M, G,
+    /// T are 1024 bytes and its powers.
     Status(status::Arguments),
-    /// Remove unfinished uploads, with all that is held of them. Finished files are not touched
+    /// Remove unfinished uploads, with all slices held. Finished files are not touched
     ///
-    /// It works with or without daemons, whatever mergers and clients are at work: a client is told that its upload was
-    /// cancelled, and ends. For a minute that source cannot begin the upload anew; others can.
+    /// The command works with or without daemons, mergers and clients at work. A client is told that its upload was
+    /// cancelled, and exits. For a minute that source cannot begin the upload anew; other sources can.
     Cancel(cancel::Arguments),
-    /// Let unfinished uploads rest: no slices are taken of them until they are resumed
+    /// Pause unfinished uploads: their slices are refused until they are resumed
     Pause(pause::Arguments),
-    /// Let paused uploads go on
+    /// Resume paused uploads
     Resume(pause::Arguments),
 }
 
-/// What the command line asks for besides settings.
+/// The command line's options besides settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
     /// Check the configuration and leave.

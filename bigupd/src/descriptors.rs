@@ -5,9 +5,9 @@
 //! - `OWN` for the daemon itself and for what looks after its uploads;
 //! - two for each merger at work: its pipe, and the descriptor by which its end is waited for;
 //! - `HOOKS` for programs of hooks, where there are any;
-//! - as many as [`refusals`] for connections that are refused, and as many again for those that are read on after their last
-//!   answer;
-//! - as many as [`crate::uploads::recent`] keeps open of slices that just came.
+//! - [`refusals`] for connections that are refused, and the same number for connections that are read on after their
+//!   last response;
+//! - the slices that just came and that [`crate::uploads::recent`] keeps open.
 //!
 //! Of the rest each connection gets `A_CONNECTION`: its socket, the file of the slice that arrives, and what a request opens
 //! for a moment. More than that may be open for an instant; then requests are told to come back.
@@ -38,8 +38,8 @@ const REFUSALS_SHARE: u64 = 16;
 /// The limits of open files as they were at the start, soft and hard.
 static AT_START: OnceLock<(rlim_t, rlim_t)> = OnceLock::new();
 
-/// Keeps all descriptors but the standard ones from our children, also those that whoever started us left open, and sockets
-/// that are passed (fcntl(2), FD_CLOEXEC). For the start of the program, before it has threads.
+/// Keeps all descriptors but the standard ones from child processes (fcntl(2), FD_CLOEXEC). This includes descriptors
+/// that the parent process left open, and passed sockets. For the start of the program, before it has threads.
 pub fn keep_from_children() {
     // Without /proc there is no list of them, and those that we open ourselves are kept anyway.
     let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
@@ -56,7 +56,7 @@ const MOST_KEPT: u64 = 256;
 /// Of the descriptors that the daemon may have, the part that is used for this.
 const KEPT_SHARE: u64 = 16;
 
-/// Who takes descriptors beside connections.
+/// Users of descriptors beside connections.
 #[derive(Clone, Copy, Debug)]
 pub struct OtherHolders {
     /// Mergers that may be at work at once.
@@ -75,7 +75,7 @@ pub fn fit(asked: u64, others: OtherHolders) -> u64 {
     let files = match allowed {
         Ok(files) => files,
         Err(e) => {
-            log::warn!("how many files may be open cannot be told or changed: {e}");
+            log::warn!("cannot read or change the limit of open files: {e}");
             return asked;
         }
     };
@@ -88,7 +88,7 @@ pub fn fit(asked: u64, others: OtherHolders) -> u64 {
     asked.min(fit)
 }
 
-/// How many connections so many descriptors suffice for; see the head of this file.
+/// Number of connections for which this number of descriptors suffices; see the head of this file.
 fn connections_for(files: u64, others: OtherHolders) -> u64 {
     let hooks = if others.has_hooks { HOOKS } else { 0 };
     let taken = OWN + hooks + 2 * refusals_for(files) + kept_open(files);
@@ -96,13 +96,13 @@ fn connections_for(files: u64, others: OtherHolders) -> u64 {
     ((files - taken) / A_CONNECTION).max(1)
 }
 
-/// How many connections may be refused at once, and how many may be read on after their last answer.
+/// Most connections that can be refused at once. The same number can be read on after their last response.
 pub fn refusals() -> usize {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(MAX_REFUSALS * REFUSALS_SHARE, |(soft, _)| soft);
     usize::try_from(refusals_for(files)).unwrap_or(usize::MAX)
 }
 
-/// How many files of slices that just came are kept open at most, where there may be so many open files.
+/// Most slices that just came and are kept open, given this limit of open files.
 pub fn kept_open(files: u64) -> u64 {
     (files / KEPT_SHARE).min(MOST_KEPT)
 }

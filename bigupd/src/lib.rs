@@ -1,7 +1,7 @@
 //! The daemon: receives slices over HTTP, answers what is held, starts mergers and looks after them.
 //!
-//! It keeps no state of uploads in memory: each request reads the data folder and leaves it such that the next one, of
-//! whichever daemon, can go on.
+//! It keeps no state of uploads in memory: each request reads the data folder and leaves it in a state from which the
+//! next request, at any daemon, can go on.
 //!
 //! - [`net`] - connections; [`http`] - requests and responses, a folder for each protocol.
 //! - [`admission`] - who may do what, and how much.
@@ -49,7 +49,7 @@ use upkeep::reconcile::{self, Wakeup};
 use upkeep::sweep;
 use uploads::{Uploads, recent_slices};
 
-/// Most connections of those who watch the daemon: more than anybody has of them.
+/// Most connections of monitoring programs; more than a real system has.
 const MAX_WATCHERS: u64 = 256;
 
 /// Runs the daemon on `listeners` over `data` until `stop` is done and running requests had their grace. With `tls` all
@@ -117,7 +117,7 @@ pub async fn run(
     let _ = teller.await;
     noting.abort();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || uses.write(&used_in)).await {
-        log::warn!("when tokens were used cannot be written down: {e}");
+        log::warn!("cannot write the last uses of tokens: {e}");
     }
     sweeper.abort();
     memory.abort();

@@ -31,7 +31,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The configuration is wrong: as clap's own code for a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
-/// How long a thread for what waits on a disk waits for more work before it ends.
+/// Time for which a thread for disk work waits for more work before it ends.
 const THREAD_IDLE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -119,11 +119,11 @@ fn refuse(mistakes: &[String]) -> ExitCode {
 fn fit_file_size(file_size: &mut u64) {
     match getrlimit(Resource::RLIMIT_FSIZE) {
         Ok((most, _)) if most < *file_size => {
-            log::warn!("max_file_size is {}, but files of {most} bytes are allowed: so it is", file_size);
+            log::warn!("max_file_size lowered from {file_size} to {most} bytes: the limit of file sizes (ulimit -f)");
             *file_size = most;
         }
         Ok(_) => {}
-        Err(e) => log::warn!("how large files may be cannot be told: {e}"),
+        Err(e) => log::warn!("cannot find out the largest file size allowed: {e}"),
     }
 }
 
@@ -146,7 +146,7 @@ fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<
         // From here on a file that is larger than allowed is an error of the write, and not our end (setrlimit(2)).
         let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).context("handling SIGXFSZ")?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
-        // For whoever started us: from here on connections are accepted. A closed standard output is no reason to end.
+        // For the parent process: from here on connections are accepted. A closed standard output is no reason to end.
         let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");
         log::info!("listening on {urls}, data in {}", data.root().display());
         systemd::ready(&urls);
@@ -164,7 +164,7 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().max_blocking_threads(thread_shares::THREADS).thread_keep_alive(THREAD_IDLE).build()
 }
 
-/// Whether what is finished can be moved to where it belongs, as far as the data folder is there yet.
+/// True if what is finished can be moved to where it belongs, as far as the data folder is there yet.
 fn check_mounts(config: &Config) -> std::io::Result<()> {
     let Ok(data) = DataDir::open(&config.data_dir) else { return Ok(()) };
     warn_of_mounts(&data);
@@ -198,8 +198,8 @@ async fn reload_forever(mut hangup: Signal, tls: Option<Arc<Tls>>) {
 
 fn reload(tls: Option<&Tls>) {
     match tls.map(Tls::reload) {
-        None => log::info!("SIGHUP: there is no TLS, and nothing to read again"),
-        Some(Ok(())) => log::info!("SIGHUP: new connections get the certificates as they are now"),
+        None => log::info!("SIGHUP ignored: TLS is off"),
+        Some(Ok(())) => log::info!("SIGHUP: certificates reloaded for new connections"),
         Some(Err(mistakes)) => {
             mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
             log::error!("SIGHUP: the certificates in use stay as they are");

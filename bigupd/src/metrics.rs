@@ -1,8 +1,8 @@
-//! What the daemon counts, and its text for Prometheus. docs/metrics.md says what each metric means.
+//! The daemon's counters and gauges, and their text for Prometheus. docs/metrics.md gives the meaning of each metric.
 //!
-//! Counters are of this daemon, from its start, and of the mergers that it started; gauges that the looker sets are of the
-//! data folder, whoever works on it. No label has a value that a client could choose, so their number is bounded; series
-//! of known labels are there from the start, with 0.
+//! Counters are of this daemon, from its start, and of the mergers that it started. Gauges that the reconciler sets are
+//! of the data folder, whichever process works on it. No label has a value that a client could choose, so the number of
+//! series is bounded. Series of known labels are there from the start, with 0.
 
 use bigup_core::merger_events::{MergerEvent, time};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
@@ -44,7 +44,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What a request asks.
+    /// The kind of a request.
     Route {
         /// Begins an upload, or goes on with it.
         Begin = "begin",
@@ -82,7 +82,7 @@ labels! {
         Slices = "slices",
         /// max_response_size.
         ResponseSize = "response_size",
-        /// How many large answers may be on the way at once.
+        /// Limit of large responses on the way at once.
         ResponseBudget = "responses",
         /// Room on the disk.
         DiskSpace = "disk_space",
@@ -92,13 +92,13 @@ labels! {
         MinRate = "body_rate",
         /// The same of answers that are not read.
         Reading = "reading",
-        /// How many uploads may wait for an answer of on_begin.
+        /// Limit of uploads that wait for a response of on_begin.
         OnBegin = "on_begin",
     }
 }
 
 labels! {
-    /// Why an upload failed.
+    /// The reason an upload failed.
     Failure {
         /// The file cannot be published as things stand; the upload stays until a client begins anew.
         Blocked = "blocked",
@@ -106,13 +106,13 @@ labels! {
         Expired = "expired",
         /// An operator ended it (`bigupd cancel`).
         Cancelled = "cancelled",
-        /// What lay on disk could not be read, and was moved to `damaged/`.
+        /// Data on disk could not be read, and was moved to `damaged/`.
         Unreadable = "unreadable",
     }
 }
 
 labels! {
-    /// How a merger ended.
+    /// The end of a merger.
     MergerEnd {
         /// It published the file.
         Published = "published",
@@ -148,7 +148,7 @@ labels! {
 }
 
 labels! {
-    /// What came of asking or telling a hook once.
+    /// The result of asking or telling a hook once.
     HookResult {
         /// It is well.
         Yes = "yes",
@@ -162,18 +162,18 @@ labels! {
 }
 
 labels! {
-    /// What was synced.
+    /// The target of a sync.
     Synced {
         /// A slice, before its 200.
         Slice = "slice",
-        /// What was merged since the last time.
+        /// The bytes merged since the last checkpoint.
         Checkpoint = "checkpoint",
         /// A file that is finished.
         Publication = "publication",
     }
 }
 
-/// One label.
+/// A single label.
 type One = [(&'static str, &'static str); 1];
 
 /// Two of them.
@@ -190,18 +190,18 @@ struct Build {
     version: &'static str,
 }
 
-/// What the looker saw of all uploads.
+/// The state of all uploads at the last scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanResult {
-    /// How many are unfinished.
+    /// Number of unfinished uploads.
     pub uploads: u64,
     /// Bytes that they hold and that are not merged.
     pub lag_bytes: u64,
-    /// How long the oldest slice has waited that a merger could merge.
+    /// Time for which the oldest slice has waited that a merger could merge.
     pub lag: Duration,
 }
 
-/// What is counted. Copies count together.
+/// The metrics. Copies count together.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -384,7 +384,7 @@ impl Metrics {
         self.0.uploads_begun.inc();
     }
 
-    /// A client went on with an upload, part of which is held.
+    /// A client went on with an upload that holds some slices.
     pub fn upload_resumed(&self) {
         self.0.uploads_resumed.inc();
     }
@@ -461,7 +461,7 @@ impl Metrics {
         self.0.hook_answers.get_or_create(&hook_labels(hook, answer)).inc();
     }
 
-    /// So many finished files are there of which on_complete is to be told.
+    /// Sets the number of completion records for on_complete.
     pub fn completions_wait(&self, number: u64) {
         self.0.completions_waiting.set(signed(number));
     }
@@ -499,7 +499,7 @@ fn hook_labels(hook: Hook, answer: HookResult) -> Two {
     [("hook", hook.label()), ("answer", answer.label())]
 }
 
-/// What has a name that all programs share, and so no prefix.
+/// Metrics with names that all programs share, and so without a prefix.
 fn about_the_process(registry: &mut Registry) {
     let help = "When the process started, since 1970";
     let started: Gauge<f64, AtomicU64> = shown(registry, "process_start_time_seconds", help, <_>::default());

@@ -1,4 +1,4 @@
-//! Whether the daemon can take uploads, for whoever sends clients to it.
+//! Readiness: tells load balancers and monitoring programs if the daemon can take uploads.
 //!
 //! The checks touch the disk, which may be slow or hang. So they run on a thread of their own, one run at a time however
 //! many ask, and an answer is given in time without them; what was found is good for a moment. Strangers may ask: what is
@@ -16,19 +16,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Mutex, oneshot, watch};
 
-/// How long what was found is good: a flood of questions costs as much as one a second.
+/// Time for which a result is reused: a flood of requests costs as much as one request a second.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// Longest time for the checks: common probes wait longer, and a disk that takes longer is not one to send clients to.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long others may hold the lock on info.ini, which they need for an instant, and how often to try.
+/// Longest time for which other processes can hold the lock on info.ini, which they need for an instant; and the time
+/// between two tries.
 const LOCK_PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(10));
 
-/// What is said of a check that found nothing wrong.
+/// Text of a check that found nothing wrong.
 const OK: &str = "ok";
 
-/// What was found: of each check "ok", or what is wrong and what to do.
+/// The results: for each check "ok", or the fault and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checks {
     /// Files can be made and removed in the data folder.
@@ -57,20 +58,20 @@ impl Checks {
     }
 }
 
-/// How the daemon stands.
+/// The state of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReadinessReport {
     /// HTTP status: 200 where all is well, else 503.
     pub status: u16,
-    /// Whether all is well.
+    /// True if all is well.
     pub ready: bool,
-    /// What was found.
+    /// The results of the checks.
     pub checks: Checks,
 }
 
 type Check = Arc<dyn Fn() -> Checks + Send + Sync>;
 
-/// What is known, and who is finding out more.
+/// The last results, and the check under way.
 #[derive(Default)]
 struct State {
     at_work: Option<oneshot::Receiver<(Instant, Checks)>>,
@@ -78,7 +79,7 @@ struct State {
 }
 
 impl State {
-    /// Hears of a check that ended while nobody waited for it.
+    /// Takes the result of a check that ended while no request waited for it.
     fn hear(&mut self) {
         let ended = self.at_work.as_mut().map(oneshot::Receiver::try_recv);
         if matches!(ended, None | Some(Err(TryRecvError::Empty))) {
@@ -115,7 +116,7 @@ impl Readiness {
         Readiness { check, time_limit, stopping, state: Mutex::default() }
     }
 
-    /// How it stands, as found within the last second.
+    /// The state, as found within the last second.
     pub async fn now(&self) -> ReadinessReport {
         let mut checks = self.checks().await;
         if *self.stopping.borrow() {
@@ -126,13 +127,13 @@ impl Readiness {
     }
 
     async fn checks(&self) -> Checks {
-        // Whoever asks meanwhile waits here, and then finds what is known.
+        // Requests that come meanwhile wait here, and then find the result.
         let mut state = self.state.lock().await;
         state.hear();
         if let Some((_, checks)) = state.known.as_ref().filter(|(when, _)| when.elapsed() < GOOD_FOR) {
             return checks.clone();
         }
-        // One that hangs is waited for again, not joined by another: also where who asked is gone.
+        // A check that hangs is waited for again, not joined by another: also if its caller is gone.
         let at_work = state.at_work.get_or_insert_with(|| {
             let check = Arc::clone(&self.check);
             on_its_own_thread(move || check())
@@ -156,14 +157,14 @@ impl Readiness {
 /// Runs `check` on a thread that no request can have taken, and tells when it ended. Where none can be started the result says that it failed.
 fn on_its_own_thread(check: impl FnOnce() -> Checks + Send + 'static) -> oneshot::Receiver<(Instant, Checks)> {
     let (tell, told) = oneshot::channel();
-    // Nobody may wait for it any more.
+    // The caller may be gone.
     let run = move || {
         let checks = check();
         drop(tell.send((Instant::now(), checks)));
     };
     let started = std::thread::Builder::new().name("ready".to_owned()).spawn(run);
     if let Err(e) = started {
-        log::error!("no thread can be started to look at the data folder: {e}");
+        log::error!("cannot start a thread to check the data folder: {e}");
     }
     told
 }
@@ -202,7 +203,7 @@ fn check(data: &DataDir, space: &DiskSpace) -> Checks {
     }
 }
 
-/// Whether the data folder can be written to, and what is finished be moved within it.
+/// True if the data folder can be written to, and what is finished be moved within it.
 fn look_at_folder(data: &DataDir) -> io::Result<Option<&'static str>> {
     write_and_remove(data)?;
     let apart = "no finished file can be moved from tmp to files, or to completed, since that is on another mount: mount one \
@@ -217,7 +218,7 @@ fn write_and_remove(data: &DataDir) -> io::Result<()> {
     std::fs::remove_file(&path).at("removing", &path).and(written)
 }
 
-/// Whether the lock on info.ini could be had.
+/// True if the lock on info.ini could be had.
 fn lock_once(data: &DataDir) -> io::Result<bool> {
     let deadline = Instant::now() + LOCK_PATIENCE.0;
     loop {
@@ -282,7 +283,7 @@ mod tests {
         assert!(checks.load(Ordering::Relaxed) < 20, "{checks:?}");
     }
 
-    /// A check that is counted. The first one ends once somebody else waits at the barrier.
+    /// A check that is counted. The first run ends once a second thread waits at the barrier.
     fn hanging_once(checks: &Arc<AtomicUsize>, barrier: &Arc<Barrier>) -> Check {
         let (counted, gate) = (Arc::clone(checks), Arc::clone(barrier));
         Arc::new(move || {

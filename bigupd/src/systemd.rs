@@ -1,6 +1,6 @@
-//! What is told to systemd, and what it asks: that the daemon serves, reads its certificates again, stops (sd_notify(3)),
-//! what it is at (`systemctl status`), and that it is alive (`WatchdogSec=`, systemd.service(5)). Where nobody listens, as
-//! outside of systemd, all of this is silent.
+//! Messages to systemd, and its requests: the daemon serves, reads its certificates again, stops (sd_notify(3)), its
+//! status (`systemctl status`), and its watchdog signal (`WatchdogSec=`, systemd.service(5)). Outside of systemd all of
+//! this is silent.
 //!
 //! # What a sign of life proves
 //! It is asked for by a task, so the runtime turns; and sent by a blocking thread that was free for it, so not all of those
@@ -18,14 +18,14 @@ use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-/// What is for this process alone. Of a child that said "ready" systemd would believe it.
+/// Variables for this process alone. If a child said "ready", systemd would believe it.
 const OWN_VARIABLES: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// Our threads (proc_pid_task(5)).
 const TASKS: &str = "/proc/self/task";
 
-/// How often the status is looked at; it is told when it changed.
+/// Time between two looks at the status; it is sent if it changed.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
 /// Signs of life in the time that systemd waits for one: some may be late.
@@ -73,7 +73,7 @@ async fn tell_status_forever(urls: String, data: DataDir, mergers: impl Fn() -> 
     let mut told = String::new();
     loop {
         let data = data.clone();
-        // What cannot be listed is for whoever looks after the uploads to complain of.
+        // The reconciler reports an error of listing.
         let uploads = spawn_blocking(move || Spool::all(&data).ok().map(|all| all.len())).await.ok().flatten();
         let status = status(&urls, uploads, mergers());
         if status != told {
@@ -84,7 +84,7 @@ async fn tell_status_forever(urls: String, data: DataDir, mergers: impl Fn() -> 
     }
 }
 
-/// What `systemctl status` shows. None: how many uploads there are cannot be told.
+/// Text that `systemctl status` shows. `uploads` is `None` if their number is unknown.
 fn status(urls: &str, uploads: Option<usize>, mergers: usize) -> String {
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let uploads =
@@ -98,7 +98,7 @@ async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, 
         let mut signed = spawn_blocking(sign);
         while timeout(every, &mut signed).await.is_err() {
             if is_disk_slow() {
-                log::warn!("no thread is free, and the disk keeps some of them: it is slow, or gone");
+                log::warn!("all threads are busy, some of them waiting for the disk: it is slow, or gone");
                 sign();
             }
         }
@@ -106,7 +106,7 @@ async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, 
     }
 }
 
-/// Whether any of the threads below `tasks` waits in the kernel for a disk.
+/// True if any of the threads below `tasks` waits in the kernel for a disk.
 fn waits_for_disk(tasks: impl AsRef<Path>) -> bool {
     let threads = std::fs::read_dir(tasks).into_iter().flatten().flatten();
     let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
@@ -116,7 +116,7 @@ fn waits_for_disk(tasks: impl AsRef<Path>) -> bool {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        log::warn!("systemd cannot be told {states:?}: {e}");
+        log::warn!("cannot send {states:?} to systemd: {e}");
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// How many signs of life there were after a while in which all blocking threads hang.
+    /// Number of signs of life there after a while in which all blocking threads hang.
     fn signs_while_all_threads_hang(is_disk_slow: bool) -> u32 {
         static SIGNS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
         let every = Duration::from_millis(10);

@@ -1,10 +1,10 @@
 //! BLAKE3 digests of slices, and how they join to the digest of the file. No I/O.
 //!
 //! BLAKE3 is a binary tree over chunks of 1024 bytes (BLAKE3 paper, section 2.1). A slice of 1024·2^k bytes at a
-//! multiple of its own length is a whole subtree, and so is a shorter last slice at the right edge. Its *chaining
-//! value* is computed from the slice alone and joins with its neighbours' to the root that `b3sum` prints, without the
-//! bytes being read again. Slices of other lengths, slices whose offset is not known yet, and the only slice of a file
-//! carry the plain BLAKE3 *hash* of their bytes instead.
+//! multiple of its own length is a whole subtree. A shorter last slice at the right edge is one too. Its *chaining
+//! value* is computed from the slice alone. It joins with its neighbours' values to the root that `b3sum` prints, so
+//! the bytes are not read again. Other slices carry the plain BLAKE3 *hash* of their bytes: slices of other lengths,
+//! slices whose offset is not known yet, and the only slice of a file.
 
 use crate::protocol::plan::Plan;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
@@ -44,7 +44,7 @@ impl FromStr for Digest {
     }
 }
 
-/// What a slice's digest is of.
+/// The input of a slice's digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DigestKind {
     /// The chaining value of the slice as a subtree of the file, at its offset.
@@ -56,7 +56,7 @@ pub enum DigestKind {
 /// The digest of one slice; on the wire `cv:` or `hash:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SliceDigest {
-    /// What it is of.
+    /// The input of the digest.
     pub kind: DigestKind,
     /// The value.
     pub digest: Digest,
@@ -92,7 +92,7 @@ impl FromStr for SliceDigest {
     }
 }
 
-/// Whether slices of `slice_size` bytes are whole subtrees, so that their chaining values join.
+/// True if slices of `slice_size` bytes are whole subtrees, so that their chaining values join.
 pub fn is_subtree_size(slice_size: u64) -> bool {
     slice_size >= CHUNK_LEN && slice_size.is_power_of_two()
 }
@@ -188,7 +188,7 @@ impl TreeJoin {
 
     /// The digest of the file.
     ///
-    /// None for fewer than two slices: one alone has no chaining value that leads to the root.
+    /// `None` for fewer than two slices: one alone has no chaining value that leads to the root.
     pub fn finish(mut self) -> Option<Digest> {
         while self.stack.len() > 2 {
             self.merge_top();
@@ -197,7 +197,7 @@ impl TreeJoin {
         Some(Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()))
     }
 
-    /// The chaining value of all slices taken, as one subtree of a file that goes on; None if there are none.
+    /// The chaining value of all slices taken, as one subtree of a file that goes on; `None` if there are none.
     fn finish_subtree(mut self) -> Option<Digest> {
         while self.stack.len() > 1 {
             self.merge_top();
@@ -247,12 +247,12 @@ impl RunningHash {
         }
     }
 
-    /// How many bytes it took.
+    /// Number of bytes.
     pub fn len(&self) -> u64 {
         self.join.count * RUN_LEN as u64 + self.rest.len() as u64
     }
 
-    /// Whether it took none.
+    /// True if it took none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -261,7 +261,7 @@ impl RunningHash {
     pub fn finish(&self) -> Digest {
         let mut join = self.join.clone();
         join.push(if join.count > 0 { self.subtree(&self.rest) } else { of_bytes(&self.rest) });
-        // One subtree alone is the root itself.
+        // A single subtree is the root itself.
         join.finish().unwrap_or_else(|| of_bytes(&self.rest))
     }
 
@@ -273,8 +273,8 @@ impl RunningHash {
         bytes
     }
 
-    /// Goes on from [`RunningHash::to_bytes`]. None: these are no such bytes. Whether they are the right ones only the caller
-    /// can tell.
+    /// Goes on from [`RunningHash::to_bytes`]. `None` if these are no such bytes. True if they are the right ones only
+    /// the caller can tell.
     pub fn from_bytes(bytes: &[u8]) -> Option<RunningHash> {
         let (count, mut left) = bytes.split_first_chunk()?;
         let count = u64::from_le_bytes(*count);
@@ -302,8 +302,8 @@ impl RunningHash {
 /// Most leaves that are kept of a file: 2 KiB of digests, which any extended attribute holds.
 pub const MAX_LEAVES: u64 = 64;
 
-/// The chaining values of a file's leaves: equal parts, at most [`MAX_LEAVES`], whose digests join to the file's. Kept
-/// beside that they tell later which part of a file is damaged.
+/// The chaining values of a file's leaves: equal parts, at most [`MAX_LEAVES`], whose digests join to the file's. They
+/// are stored beside the file and tell later which part of it is damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaves {
     /// Bytes of a leaf: 1024·2^k. The last one may be shorter.
@@ -313,7 +313,7 @@ pub struct Leaves {
 }
 
 impl Leaves {
-    /// The digest of the file that they are of. None: they are fewer than two.
+    /// The digest of the file that they are of. `None` if they are fewer than two.
     pub fn root(&self) -> Option<Digest> {
         let mut join = TreeJoin::new();
         self.values.iter().for_each(|value| join.push(*value));

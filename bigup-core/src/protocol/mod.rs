@@ -1,4 +1,4 @@
-//! What clients and servers agree on: names, slices, digests, and the parameters and bodies of the native endpoint.
+//! The protocol of clients and servers: names, slices, digests, and the parameters and bodies of the native endpoint.
 //!
 //! Here is only arithmetic and text. Nothing here reads or writes a file, opens a connection, or depends on the system.
 

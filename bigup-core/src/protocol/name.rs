@@ -21,11 +21,11 @@ const MAX_FOLDER_LEN: usize = 200;
 
 /// The name of a finished file, relative to `files/`.
 ///
-/// Components are separated by `/`. None is empty, `.` or `..`; there are no control characters.
+/// Components are separated by `/`. No component is empty, `.` or `..`; there are no control characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName(String);
 
-/// Why a file name was refused.
+/// The reason a file name was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NameError {
     /// Nothing there.
@@ -52,7 +52,7 @@ pub enum NameError {
     /// A name over [`MAX_COMPONENTS`], which nothing new may have.
     #[error("the file name has {got} components; at most {MAX_COMPONENTS} are possible: use fewer folders")]
     TooDeep {
-        /// How many it has.
+        /// Its number of components.
         got: usize,
     },
     /// A name over [`MAX_NAME_LEN`].
@@ -92,7 +92,7 @@ impl FileName {
         Ok(FileName(name.to_owned()))
     }
 
-    /// Whether something new may have this name.
+    /// True if something new may have this name.
     ///
     /// # Errors
     /// It may not: says why.
@@ -143,7 +143,7 @@ impl FileName {
         })
     }
 
-    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. None where it stands for none.
+    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. `None` if it stands for none.
     pub fn from_section_title(title: &str) -> Option<FileName> {
         let bytes = percent_encoding::percent_decode_str(title);
         FileName::new(&bytes.decode_utf8().ok()?).ok()
@@ -157,7 +157,8 @@ impl fmt::Display for FileName {
     }
 }
 
-/// `text` with everything that could steer a terminal or fake a log line ([`steers`]) written as `\u{…}`. One line.
+/// `text` on a single line, with every character that could steer a terminal or fake a log line ([`steers`]) written as
+/// `\u{…}`.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -170,7 +171,7 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// `text` in quotes, [`printable`]: for messages about what somebody gave.
+/// `text` in quotes, [`printable`]: for messages that quote input.
 pub fn quoted(text: &str) -> String {
     // Quotes within are told from those around it.
     printable(&format!("{text:?}"))
@@ -190,7 +191,7 @@ pub fn printable_json(json: &str) -> String {
     line
 }
 
-/// Whether a character could steer a terminal or make a line look like another one: control characters, ends of lines,
+/// True if a character could steer a terminal or make a line look like another one: control characters, ends of lines,
 /// those that turn the direction of text (Bidi_Control, UAX #9), and those that cannot be seen (most of
 /// Default_Ignorable_Code_Point, UAX #44; variation selectors apart, which emoji need).
 pub fn steers(c: char) -> bool {

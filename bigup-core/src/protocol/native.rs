@@ -1,20 +1,20 @@
 //! Parameters and JSON bodies of the native endpoint, `/big_file_upload`.
 //!
-//! The seed's names and fields stand as they were; all else is optional. What the server sends is informational to a
-//! client but for `status`, `is_uploaded`, what is held and the digests.
+//! The names and fields of the first version are unchanged; all others are optional. For a client the response is
+//! informational, except for `status`, `is_uploaded`, the held slices and the digests.
 
 use crate::protocol::digest::Digest;
 use crate::protocol::ranges::SliceRanges;
 use serde::{Deserialize, Serialize};
 
-/// Header by which a client says that no web page sent a request: no page can send one whose name begins with `Sec-` (Fetch
-/// Standard, forbidden request-header). Its value names the client.
+/// Header by which a client says that no web page sent a request: a page cannot send a header whose name begins with
+/// `Sec-` (Fetch Standard, forbidden request-header). Its value names the client.
 pub const CLIENT_HEADER: &str = "sec-bigup-client";
 
 /// Path of the endpoint, below the server's root.
 pub const PATH: &str = "big_file_upload";
 
-/// Most slices whose digests one answer carries.
+/// Most slices whose digests a single response carries.
 pub const MAX_DIGESTS: u64 = 4096;
 
 /// Longest `wait`, in seconds: below the 60 s after which common proxies give a silent request up.
@@ -41,8 +41,9 @@ pub mod param {
     pub const SLICE_ID: &str = "slice_id";
     /// POST: the slice's digest, as [`crate::protocol::digest::SliceDigest`] shows it.
     pub const SLICE_DIGEST: &str = "slice_digest";
-    /// What the client's source is, opaque to the server: two equal ones stand for the same bytes. Whoever begins several
-    /// slices names it, or `file_digest`, unless no other parameters are there than the oldest client knows.
+    /// Identity of the client's source, opaque to the server: two equal values stand for the same bytes. A client that
+    /// begins several slices must send it, or `file_digest`, unless it sends no parameters but those that the oldest
+    /// client knows.
     pub const SOURCE: &str = "source";
     /// The BLAKE3 digest that the whole file must have.
     pub const FILE_DIGEST: &str = "file_digest";
@@ -56,8 +57,8 @@ pub mod param {
     /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads. With the `source`
     /// of the upload it shows that its client is alive.
     pub const PEEK: &str = "peek";
-    /// GET with `peek`, switch: the client named by `source`, whose upload it is, has given up: another one may go on with it
-    /// at once.
+    /// GET with `peek`, switch: the client named by `source`, the upload's owner, has given up. Another client can go
+    /// on with the upload at once.
     pub const LEAVE: &str = "leave";
     /// GET with `peek`: `A-B`, the digests of the held ones among these slices, at most [`super::MAX_DIGESTS`].
     pub const DIGESTS: &str = "digests";
@@ -85,7 +86,7 @@ pub struct UploadResponse {
     /// Number of slices, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice_num: Option<u64>,
-    /// Bytes of a slice, where known. Binding for whoever goes on with the upload.
+    /// Bytes of a slice, where known. Binding for every client that goes on with the upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice_size: Option<u64>,
     /// Bytes of the file, where known.
@@ -107,7 +108,7 @@ pub struct UploadResponse {
     /// Digests of the slices asked for, in order; null for those that are not held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digests: Option<Vec<Option<String>>>,
-    /// Why the merger stopped last, where it did.
+    /// The reason the merger stopped last, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// An operator lets the upload rest: no slice of it is taken.
@@ -143,7 +144,7 @@ pub struct ListResponse {
     pub uploads: Vec<UploadStatus>,
 }
 
-/// One unfinished upload, as an operator sees it.
+/// An unfinished upload, as an operator sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UploadStatus {
     /// Name of the file.
@@ -154,7 +155,7 @@ pub struct UploadStatus {
     pub slice_size: Option<u64>,
     /// Bytes of the file, where known.
     pub file_size: Option<u64>,
-    /// How many slices are held.
+    /// Number of slices held.
     pub slices_held: u64,
     /// The frontier.
     pub curr_merge_slice_id: u64,
@@ -162,7 +163,7 @@ pub struct UploadStatus {
     pub merge_slice_process_exist: u8,
     /// Seconds since the last byte arrived.
     pub idle_seconds: u64,
-    /// Why the merger stopped last, where it did.
+    /// The reason the merger stopped last, where it did.
     pub last_error: Option<String>,
     /// An operator lets it rest: no slice of it is taken.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -174,13 +175,13 @@ pub struct UploadStatus {
 pub struct ErrorResponse {
     /// HTTP status.
     pub status: u16,
-    /// What was wrong, with both numbers, and what to do; for people.
+    /// The fault, with both numbers, and the remedy; for people.
     pub message: String,
-    /// What was wrong, for programs.
+    /// The fault, for programs.
     pub error: ErrorCode,
 }
 
-/// What was wrong, for programs. Codes stay as they are once released.
+/// The fault, for programs. Codes stay as they are once released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
@@ -192,8 +193,8 @@ pub enum ErrorCode {
     Damaged,
     /// 401: a token is needed, and none, or none that counts, was sent.
     Unauthorized,
-    /// 403: this token may not do that, a hook of the server's does not let the upload in, or a web page of somebody else
-    /// sent it.
+    /// 403: this token does not permit the request, a hook of the server refuses the upload, or a foreign web page sent
+    /// the request.
     Forbidden,
     /// 404: no such path.
     NotFound,
@@ -207,7 +208,7 @@ pub enum ErrorCode {
     Conflict,
     /// 409: another push is at work on this name; ask again later.
     Busy,
-    /// 409: a finished file of this name exists, of other content, or of which it cannot be told.
+    /// 409: a finished file of this name exists, and its content differs or cannot be compared.
     Exists,
     /// 410: the upload was cancelled on the server, and cannot be begun anew for a moment.
     Cancelled,

@@ -27,12 +27,12 @@ impl SliceRanges {
         ranges
     }
 
-    /// How many ids there are.
+    /// Number of ids.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|[first, last]| last - first + 1).sum()
     }
 
-    /// Whether `id` is among them.
+    /// True if `id` is among them.
     pub fn contains(&self, id: u64) -> bool {
         let after = self.0.partition_point(|[first, _]| *first <= id);
         after > 0 && self.0[after - 1][1] >= id
@@ -48,7 +48,7 @@ impl SliceRanges {
         &self.0
     }
 
-    /// Whether the runs keep the rules of this type, and the ids can be counted; what comes over the wire may not.
+    /// True if the runs keep the rules of this type, and the ids can be counted; what comes over the wire may not.
     pub fn is_valid(&self) -> bool {
         self.0.iter().all(|[first, last]| last.checked_sub(*first).is_some_and(|more| more < u64::MAX))
             && self.0.windows(2).all(|w| w[0][1].checked_add(1).is_some_and(|next| next < w[1][0]))

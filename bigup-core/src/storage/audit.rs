@@ -14,8 +14,8 @@
 //!
 //! A key is left out where its value is not known. The fields `FILE_NAME` and `AUDIT` have the name and the kind.
 //!
-//! The line of a finished file is written once its publication is durable, and before its spool goes. A kill in between has
-//! it written again by whoever cleans up: it is never lost, and may come twice.
+//! The line of a finished file is written after its publication is durable, and before its spool is removed. After a
+//! kill in between, the process that cleans up writes it again. So the line is never lost, and can appear twice.
 
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Target of the lines, for a filter like `BIGUP_LOG=info,audit=off`.
 pub const TARGET: &str = "audit";
 
-/// How an upload ended.
+/// The end of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuditEvent {
@@ -57,7 +57,7 @@ impl AuditEvent {
     }
 }
 
-/// One line.
+/// A line of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditLine {
     kind: AuditEvent,
@@ -83,7 +83,7 @@ impl AuditLine {
             .with("seconds", SystemTime::now().duration_since(begun).ok().map(|time| time.as_secs()))
     }
 
-    /// The same with one more key. None: its value is not known.
+    /// The same with one more key. `None` if its value is not known.
     pub fn with(mut self, key: &str, value: Option<impl fmt::Display>) -> AuditLine {
         self.fields.extend(value.map(|value| (key.to_owned(), value.to_string())));
         self

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Permissions of what is finished (chmod(2)). None: what the process's umask leaves.
+/// Permissions of what is finished (chmod(2)). `None`: what the process's umask leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileModes {
     /// Of finished files.
@@ -36,7 +36,7 @@ pub struct DataDir {
     root: PathBuf,
     leaves_notices: bool,
     modes: FileModes,
-    /// What this process syncs in it for several at once.
+    /// The group syncs of this process in this data folder.
     pub(crate) syncs: Arc<GroupSync>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
     pub(crate) uncounted: Arc<AtomicU64>,
@@ -98,7 +98,7 @@ impl DataDir {
         self.modes
     }
 
-    /// Whether each file that is finished leaves a notice.
+    /// True if each file that is finished leaves a notice.
     pub fn leaves_notices(&self) -> bool {
         self.leaves_notices
     }
@@ -151,7 +151,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// What is mounted below `files/`, as far as the kernel tells: no file of a name there can be finished.
+    /// Mounts below `files/`, as far as the kernel tells: no file of a name there can be finished.
     pub fn mounts_in_files(&self) -> Vec<PathBuf> {
         let Ok(files) = self.files().canonicalize() else { return vec![] };
         // Without /proc each upload finds out for itself.
@@ -175,7 +175,7 @@ impl DataDir {
         self.root.join("info.ini")
     }
 
-    /// Who may do what.
+    /// File of the tokens and their permissions.
     pub fn tokens_json(&self) -> PathBuf {
         self.root.join("tokens.json")
     }

@@ -1,6 +1,6 @@
-//! Syncing folders for many at once. Where files are finished by the hundred in one folder, each would wait for a sync
-//! of its own of that folder, and each of those has the drive write its cache; so whoever comes while a folder is being
-//! synced waits for the next sync of it, together with all others who came meanwhile.
+//! Group syncs of folders. When hundreds of files are finished in one folder, each would wait for a sync of its own of
+//! that folder, and each sync has the drive write its cache. So a caller that comes while a folder is being synced
+//! waits for the next sync of it, together with all other callers that came meanwhile.
 
 use crate::storage::disk::again;
 use std::collections::HashMap;
@@ -22,22 +22,22 @@ struct Turns {
     runs: bool,
     /// The last one that failed, and how.
     failed: Option<(u64, io::Error)>,
-    /// How many wait for one or run it; with the last of them all this is forgotten.
+    /// Number of callers that wait for a sync or run it. The last of them removes this entry.
     waiting: usize,
 }
 
 impl GroupSync {
-    /// Has `what` synced by `sync`, our own call of it or that of somebody else who wanted the same, which begins after
-    /// this was called.
+    /// Syncs `what` by `sync`: by this call, or by the call of another waiter for the same, which begins after this was
+    /// called.
     ///
     /// # Errors
-    /// What `sync` gives, to all who waited for it.
+    /// The result of `sync`, for all callers that waited for it.
     pub(crate) fn sync(&self, what: &str, sync: impl Fn() -> io::Result<()>) -> io::Result<()> {
         const WAITED_FOR: &str = "it stays while anybody waits";
         let mut all = self.lock();
         let turns = all.entry(what.to_owned()).or_default();
         turns.waiting += 1;
-        // One that runs already may have passed by what is to be synced.
+        // A sync that runs already may have passed the change before it was made.
         let mine = turns.begun + 1;
         loop {
             let turns = all.get_mut(what).expect(WAITED_FOR);

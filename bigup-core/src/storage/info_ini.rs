@@ -22,7 +22,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Name of the file, in the data folder.
 const INFO_INI: &str = "info.ini";
 
-/// What an unreadable info.ini is kept as.
+/// Name under which an unreadable info.ini is kept.
 const BROKEN: &str = "info.ini.broken";
 
 /// The last second that RFC 3339 can tell, in seconds since 1970.
@@ -42,11 +42,11 @@ pub mod key {
     pub const FILE_SIZE: &str = "file_size";
     /// Process id of the merger at work; absent while there is none.
     pub const MERGER_PID: &str = "merger_pid";
-    /// When the upload was begun (RFC 3339, UTC).
+    /// Time at which the upload was begun (RFC 3339, UTC).
     pub const BEGUN: &str = "begun";
     /// 1 while an operator lets the upload rest; absent otherwise.
     pub const PAUSED: &str = "paused";
-    /// Why the merger stopped or the file cannot be published; absent while all is well.
+    /// The reason the merger stopped or the file cannot be published; absent while all is well.
     pub const LAST_ERROR: &str = "last_error";
 }
 
@@ -55,10 +55,10 @@ pub struct InfoIni<'a> {
     data: &'a DataDir,
 }
 
-/// The keys of a section and their values; None for those that are absent.
+/// The keys of a section and their values; `None` for those that are absent.
 type Values = [(&'static str, Option<String>); 9];
 
-/// What sections shall say, by their titles. None: they shall go.
+/// New values of sections, by their titles. `None` removes the section.
 type Changes = BTreeMap<String, Option<Values>>;
 
 impl InfoIni<'_> {
@@ -67,7 +67,7 @@ impl InfoIni<'_> {
         InfoIni { data }
     }
 
-    /// What stands there; nothing where there is no such file.
+    /// The content of the file; empty if there is no such file.
     ///
     /// # Errors
     /// Something else than a file is in its place ([`io::ErrorKind::InvalidInput`]), or as the system gives them.
@@ -81,8 +81,8 @@ impl InfoIni<'_> {
         }
     }
 
-    /// Brings the section of `spool` up to date, or removes it where there is no such upload any more. `frontier` is the
-    /// synced one; None: it is read from the spool.
+    /// Brings the section of `spool` up to date, or removes it where there is no such upload any more. `frontier` is
+    /// the synced one; `None` if it is read from the spool.
     ///
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
@@ -90,8 +90,8 @@ impl InfoIni<'_> {
         self.edit(|| Ok(Changes::from([(name.section_title(), values_of(spool, frontier)?)])))
     }
 
-    /// Does the same for all these uploads, in one step. The section of one that cannot be read stays as it is: that is
-    /// reported by whoever begins that upload anew.
+    /// Does the same for all these uploads, in one step. The section of an upload that cannot be read stays as it is:
+    /// the client that begins that upload anew gets the error.
     ///
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
@@ -137,10 +137,10 @@ impl InfoIni<'_> {
         self.edit_if(|_| Ok(()), changes)
     }
 
-    /// Reads, changes and replaces info.ini under its lock. One that cannot be read, or does not pass `check`, is kept
-    /// aside and rebuilt.
+    /// Reads, changes and replaces info.ini under its lock. A file that cannot be read, or does not pass `check`, is
+    /// kept aside and rebuilt.
     ///
-    /// What shall change is asked for under the lock, above all whether a merger is at work: a merger takes its own lock
+    /// The changes are computed under the lock, above all whether a merger is at work: a merger takes its own lock
     /// before it comes here, so the last writer is right.
     fn edit_if(
         &self,
@@ -168,14 +168,15 @@ impl InfoIni<'_> {
         Ok(())
     }
 
-    /// What the spools say. No spool is locked: whoever publishes holds that lock while waiting for the one on info.ini.
+    /// The sections that the spools describe. No spool is locked: a publisher holds that lock while it waits for the
+    /// lock on info.ini.
     fn everything(&self) -> io::Result<Changes> {
         let mut changes = Changes::new();
         for spool in Spool::all(self.data)? {
             match spool.upload().and_then(|upload| Ok((upload, values_of(&spool, None)?))) {
                 Ok((Some(upload), values)) => drop(changes.insert(upload.file_name.section_title(), values)),
                 Ok((None, _)) => {}
-                Err(e) => log::error!("no section for the upload in {}: {e}", spool.path().display()),
+                Err(e) => log::error!("upload in {} omitted from info.ini: {e}", spool.path().display()),
             }
         }
         Ok(changes)
@@ -192,7 +193,7 @@ pub fn log_failure(name: &FileName, told: io::Result<()>) {
 
 /// The text of info.ini, cut into its sections.
 pub struct Sections<'a> {
-    /// What stands before the first one.
+    /// The text before the first section.
     head: &'a str,
     sections: Vec<Section<'a>>,
 }
@@ -276,7 +277,7 @@ impl<'a> Section<'a> {
         self.text
     }
 
-    /// The upload that it tells of. None: it is not one of bigup's sections.
+    /// The upload that it tells of. `None` if it is not one of bigup's sections.
     ///
     /// # Errors
     /// It cannot be read; says why.
@@ -286,7 +287,7 @@ impl<'a> Section<'a> {
         Ok(FileName::from_section_title(self.title).filter(|_| is_ours))
     }
 
-    /// Whether it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
+    /// True if it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
     /// is one it tells the frontier itself, when it has synced; then none up to the one in `holdings` is wrong.
     pub fn matches(&self, upload: &UploadRecord, holdings: &Holdings, merger: Option<u32>) -> bool {
         let Ok(ini) = parse(self.text) else { return false };
@@ -300,7 +301,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The text of a section with the keys that are bigup's changed; empty if it shall go.
+/// The text of a section with bigup's keys changed; empty if the section is to be removed.
 fn changed(mut ini: Ini, title: &str, values: Option<&Values>) -> String {
     match values {
         None => drop(ini.delete(Some(title))),
@@ -317,7 +318,7 @@ fn changed(mut ini: Ini, title: &str, values: Option<&Values>) -> String {
     show(&ini)
 }
 
-/// What the section of `spool` shall say. None: there is no such upload.
+/// The new values of the section of `spool`. `None` if there is no such upload.
 fn values_of(spool: &Spool, frontier: Option<u64>) -> io::Result<Option<Values>> {
     let Some(upload) = spool.upload()? else { return Ok(None) };
     let frontier = match frontier {

@@ -1,9 +1,9 @@
 //! Room on the disk: how much is left, and taking it for a file before its bytes come.
 //!
-//! What an upload will need is reserved by the file system itself: blocks beyond the end of `merged` (fallocate(2) with
-//! FALLOC_FL_KEEP_SIZE). So statvfs(3) alone tells what is left for others; no sum over uploads is kept, a kill leaves
-//! nothing that could disagree, and a spool that is removed gives its room back. The length of the file, from which the
-//! frontier is read, stays as it is. Where a file system cannot reserve there is only the look.
+//! The file system itself reserves the space that an upload will need: blocks beyond the end of `merged` (fallocate(2)
+//! with FALLOC_FL_KEEP_SIZE). So statvfs(3) alone tells the space available to others. No sum over uploads is kept, a
+//! kill leaves nothing that could disagree, and a removed spool gives its space back. The length of the file, from
+//! which the frontier is read, stays as it is. Where a file system cannot reserve, space is only checked.
 //!
 //! Looking and taking are one step among all daemons on a data folder, by a lock on its `tmp/`.
 //!
@@ -35,13 +35,13 @@ const MAX_PIECES: u64 = 1024;
 /// Begins what clients are told of want of room, whichever way it was found out.
 pub const FULL_DISK: &str = "there is not enough room on the server's disk";
 
-/// What clients are told where the file system itself says that it is full, which tells no numbers.
+/// Message to clients when the file system itself says that it is full, without numbers.
 pub const FULL_FILE_SYSTEM: &str =
     "there is not enough room on the server's disk: its file system is full; free some there, then push again";
 /// Inodes that an upload, or a slice of one, needs at most: a spool, what is in it, a slice, and what is replaced by rename.
 const INODES: u64 = 8;
 
-/// Why there is no room.
+/// The reason there is no room.
 #[derive(Debug, thiserror::Error)]
 pub enum SpaceError {
     /// Too few bytes are left.
@@ -69,11 +69,11 @@ pub enum SpaceError {
     NoInodes {
         /// Files and folders that are to be made.
         needed: u64,
-        /// How many more there may be.
+        /// Number available.
         available: u64,
-        /// How many of these stay free.
+        /// Number reserved.
         reserve: u64,
-        /// How many there may be at all.
+        /// Total number.
         total: u64,
     },
     /// I/O; with [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] where the file system has less room
@@ -95,12 +95,12 @@ pub struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// The room of `data`, of which `reserve` bytes stay free.
+    /// The disk space of `data`, where `reserve` bytes stay free.
     pub fn new(data: &DataDir, reserve: u64) -> DiskSpace {
         DiskSpace { tmp: data.tmp(), reserve, uncounted: Arc::clone(&data.uncounted) }
     }
 
-    /// Bytes that are left beside those that stay free. None: the file system tells no size.
+    /// Bytes that are left beside those that stay free. `None` if the file system tells no size.
     ///
     /// # Errors
     /// As the system gives them.
@@ -110,8 +110,8 @@ impl DiskSpace {
         Ok((found.blocks() > 0).then(|| available.saturating_sub(self.reserve)))
     }
 
-    /// Files and folders that may still be made, beside as large a part of all of them as stays free of the bytes. None: the
-    /// file system tells no number, and mostly has as many as fit.
+    /// Number of files and folders that can still be made. The share of inodes kept free equals the share of bytes kept
+    /// free. `None` if the file system tells no number, and mostly has as many inodes as fit.
     ///
     /// # Errors
     /// As the system gives them.
@@ -126,8 +126,8 @@ impl DiskSpace {
         fstatvfs(&folder).map_err(io::Error::from).at("looking for room in", &self.tmp)
     }
 
-    /// Lets nobody else take any, in this daemon or another one, until the result is dropped. Nothing else is waited for
-    /// under this lock.
+    /// Keeps all others, in this daemon and in other ones, from taking disk space until the result is dropped. No other
+    /// wait happens under this lock.
     pub(crate) fn lock(&self) -> io::Result<LockedDiskSpace<'_>> {
         FileLock::of_folder(&self.tmp).map(|folder| LockedDiskSpace { space: self, folder })
     }
@@ -155,14 +155,14 @@ impl DiskSpace {
     }
 }
 
-/// The room of a data folder, of which nobody else can take any.
+/// The disk space of a data folder, locked against all others.
 pub(crate) struct LockedDiskSpace<'a> {
     space: &'a DiskSpace,
     folder: FileLock,
 }
 
 impl LockedDiskSpace<'_> {
-    /// Whether `needed` bytes may be taken, and `headroom` be left besides what stays free. A file system that tells no
+    /// True if `needed` bytes may be taken, and `headroom` be left besides what stays free. A file system that tells no
     /// size (ramfs) has room for anything.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl LockedDiskSpace<'_> {
         self.check_keeping(self.space.reserve, needed, headroom)
     }
 
-    /// Whether `needed` bytes may be taken of all there is, of what is to stay free too.
+    /// True if `needed` bytes may be taken of all there is, of what is to stay free too.
     ///
     /// # Errors
     /// There is no room.
@@ -181,13 +181,13 @@ impl LockedDiskSpace<'_> {
 
     fn check_keeping(&self, reserve: u64, needed: u64, headroom: u64) -> Result<(), SpaceError> {
         let uncounted = &self.space.uncounted;
-        // Whoever changes it has the lock on the folder.
+        // Every caller that changes it holds the lock on the folder.
         let looked = self.check_once(reserve, needed, headroom.saturating_add(uncounted.load(Ordering::Relaxed)));
         if !is_btrfs(self.folder.file())? {
             return looked;
         }
         match looked {
-            // What was just removed may not be told yet.
+            // The system may not yet count the space of files that were just removed.
             Err(SpaceError::Full { .. }) => {
                 self.settle()?;
                 self.check_once(reserve, needed, headroom)?;
@@ -205,7 +205,7 @@ impl LockedDiskSpace<'_> {
             return Err(SpaceError::Full { needed, headroom, available, reserve });
         }
         let (needed, available, reserve) = (INODES, found.files_available(), kept_inodes(&found, reserve));
-        // Btrfs tells 0 inodes: it has as many as it needs.
+        // Btrfs reports 0 inodes: its number of inodes is not limited.
         if found.files() > 0 && available < needed.saturating_add(reserve) {
             return Err(SpaceError::NoInodes { needed, available, reserve, total: found.files() });
         }
@@ -222,7 +222,7 @@ impl LockedDiskSpace<'_> {
     }
 }
 
-/// Whether all that an upload of this plan will need is in `merged`, or reserved there. False where that is not known.
+/// True if all that an upload of this plan will need is in `merged`, or reserved there. False where that is not known.
 pub(crate) fn is_reserved(merged: &File, plan: &Plan) -> io::Result<bool> {
     Ok(match reserved_size(plan) {
         Some(size) => allocated(merged)? >= size,
@@ -251,8 +251,8 @@ pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
 
 /// Cuts `merged`, the file so far of an upload of this plan, to its first `len` bytes.
 ///
-/// A cut gives back all that is reserved beyond the new end, even where that is the old one: so nothing is done where
-/// there is nothing to cut, and what was reserved is reserved again, unless somebody else was faster.
+/// A cut gives back all that is reserved beyond the new end, even if that is the old end. So it is left out if there is
+/// nothing to cut; and the reserve is taken again afterwards, unless another process was faster.
 ///
 /// # Errors
 /// It cannot be cut.
@@ -268,12 +268,12 @@ pub fn cut(merged: &File, len: u64, plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves again what was reserved of `merged` beyond its end before it was cut. Where somebody else was faster that is
-/// logged, and each slice has to find its room.
+/// Reserves again the space of `merged` beyond its end that was reserved before it was cut. If another process was
+/// faster, that is logged, and each slice must find its own space.
 pub(crate) fn reserve_again(merged: &File, plan: &Plan) {
     let reserved = merged.metadata().and_then(|found| reserve_from(merged, found.len(), plan));
     if let Err(e) = reserved {
-        log::warn!("what is left of an upload cannot be reserved again, so it goes on without: {e}");
+        log::warn!("cannot reserve disk space for the rest of an upload, which goes on without a reserve: {e}");
     }
 }
 

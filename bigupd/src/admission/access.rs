@@ -1,5 +1,5 @@
-//! Who asks, and what they may do. Decided by the request alone, before anything is looked up by its name, so that a 401
-//! or 403 tells nothing of what there is.
+//! Identity and permissions of a request's sender. They are decided by the request alone, before any name is looked up,
+//! so a 401 or 403 tells nothing of the files that exist.
 //!
 //! | asked | tokens.json | no tokens.json |
 //! | --- | --- | --- |
@@ -7,8 +7,8 @@
 //! | with a client certificate whose name a token has | what that token may | as without |
 //! | without | 401; with `allow_anonymous` see [`Access::Anonymous`] | everything where only this machine, or holders of a client's certificate, get through; with `allow_anonymous` for all; else 401 |
 //!
-//! Where no token counted, the page of somebody else is let in nowhere ([`crate::admission::origins`]): 403. And whom a trusted proxy
-//! asks for got through to that proxy, not to us. So it is this machine's only by its own address, and has shown no
+//! If no token counted, a foreign web page is refused ([`crate::admission::origins`]): 403. A client behind a trusted
+//! proxy connected to that proxy, not to this daemon. So it counts as local only by its own address, and has shown no
 //! certificate.
 
 use crate::admission::origins::{Effect, Origins};
@@ -42,7 +42,7 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time between two log lines about a proxy that lets everybody in.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
-/// What somebody may do.
+/// Permissions of a sender.
 #[derive(Clone, Debug)]
 pub enum Access {
     /// Everything: no tokens are in force.
@@ -50,7 +50,7 @@ pub enum Access {
     /// Without a token where there are tokens, since `allow_anonymous` says so: to push and to read, not to replace, and
     /// not to go on with what was begun by a token.
     Anonymous,
-    /// What this token may.
+    /// Permissions of this token.
     Token(Arc<Token>),
 }
 
@@ -77,7 +77,7 @@ impl Access {
         }
     }
 
-    /// Whether `name` is one of those that it is for.
+    /// True if `name` is one of those that it is for.
     pub fn sees(&self, name: &str) -> bool {
         match self {
             Access::Everything | Access::Anonymous => true,
@@ -85,7 +85,7 @@ impl Access {
         }
     }
 
-    /// Whether it may read of all names there are.
+    /// True if it may read of all names there are.
     ///
     /// # Errors
     /// It may not.
@@ -108,16 +108,17 @@ impl Access {
         }
     }
 
-    /// Who asks from `peer`, told apart from others by address and token. None: the address is not known.
+    /// The sender at `peer`, told apart from others by address and token. `None` if the address is not known.
     pub fn client(&self, peer: Option<IpAddr>) -> Option<String> {
         let token = self.token().map(|token| format!(" {token}")).unwrap_or_default();
         peer.map(|address| format!("{address}{token}"))
     }
 
-    /// Whether it may take `upload` over, whose name it may push.
+    /// Checks that it is permitted to take `upload` over, whose name it is permitted to push.
     ///
     /// # Errors
-    /// It may not. No 403: that somebody pushes this name is no secret to who may push it.
+    /// It is not permitted. This is no 403: the existence of an upload is no secret to a client that is permitted to
+    /// push its name.
     pub fn check_take_over(&self, upload: &UploadRecord) -> Result<(), Refusal> {
         if matches!(self, Access::Anonymous) && upload.token.is_some() {
             let message = format!("the unfinished upload of {} was begun by a token: use one", upload.file_name);
@@ -126,7 +127,7 @@ impl Access {
         Ok(())
     }
 
-    /// Whether it may go on with `upload` as it is.
+    /// True if it may go on with `upload` as it is.
     ///
     /// # Errors
     /// It may not, as for [`Access::check_take_over`].
@@ -141,13 +142,13 @@ impl Access {
         Ok(())
     }
 
-    /// Whether there is a limit of its own to its unfinished uploads. All who have no token share one where there are
+    /// True if there is a limit of its own to its unfinished uploads. All who have no token share one where there are
     /// tokens.
     pub fn counts_uploads(&self) -> bool {
         !matches!(self, Access::Everything)
     }
 
-    /// The quota that what it adds has to fit into. None: there is none.
+    /// The quota that what it adds has to fit into. `None` if there is none.
     pub fn quota(&self) -> Option<Quota> {
         let Access::Token(token) = self else { return None };
         let quota = Quota { prefix: token.prefix.clone(), bytes: token.quota, files: token.max_files };
@@ -155,12 +156,12 @@ impl Access {
     }
 }
 
-/// Who gets in by other means than tokens.
+/// Ways to be let in other than by tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Whoever has no token is let in, wherever the daemon listens.
+    /// Clients without a token are let in, on every address that the daemon listens on.
     pub allow_anonymous: bool,
-    /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
+    /// The token of the program that started this daemon for itself, and may do everything. `None` if there is none.
     pub owner: Option<SecretHash>,
     /// Only who is on this machine, or shows a certificate, gets through to the daemon.
     pub is_guarded: bool,
@@ -177,14 +178,14 @@ pub struct Authenticator {
     origins: Origins,
     /// Tokens were in force at the last request.
     in_force: AtomicBool,
-    /// Which tokens let somebody in.
+    /// The last uses of tokens.
     pub uses: uses::TokenUses,
     turned_away: Mutex<TurnedAway>,
-    /// When it was last logged that a proxy lets everybody in.
+    /// Time at which the log last said that a proxy lets all clients in.
     warned: Mutex<Option<Instant>>,
 }
 
-/// What was not logged yet of requests that were not let in.
+/// Refused requests that were not logged yet.
 #[derive(Default)]
 struct TurnedAway {
     logged: Option<Instant>,
@@ -207,13 +208,13 @@ impl Authenticator {
         }
     }
 
-    /// Which pages may use the daemon.
+    /// The web pages that are permitted to use the daemon.
     pub fn origins(&self) -> &Origins {
         &self.origins
     }
 
-    /// What the sender of a request with these headers, and this certificate, may do, which `does` something. Blocks on the
-    /// disk.
+    /// Permissions of the sender of a request with these headers, and this certificate; `does` is the request's effect.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// Nothing, or the tokens cannot be read.
@@ -235,7 +236,7 @@ impl Authenticator {
             false => Refusal::new(ErrorCode::Internal, "the server cannot read its tokens; its log says why"),
         })?;
         self.in_force.store(tokens.is_some(), Ordering::Relaxed);
-        // Whom a proxy asks for has shown nothing to us.
+        // A client behind a proxy has shown nothing to this daemon.
         let certificate = certificate.filter(|_| Peer::shows_its_own(peer));
         let certified =
             certificate.zip(tokens.as_ref()).and_then(|(shown, tokens)| tokens.find_certified(shown, now()));
@@ -255,7 +256,7 @@ impl Authenticator {
                 None => unauthorized(NO_TOKEN),
             },
             (None, Some(_)) => unauthorized(NO_TOKEN),
-            // A browser shows it for the page of anybody.
+            // A browser shows it for every web page.
             (Some(_), None) if certified.is_some() => match (self.origins.check(headers, does), certified) {
                 (Ok(()), Some(token)) => {
                     self.uses.note(token);
@@ -274,7 +275,7 @@ impl Authenticator {
         Err(refusal)
     }
 
-    /// Whether who has no token passes where there is no tokens.json.
+    /// True if who has no token passes where there is no tokens.json.
     fn lets_in(&self, peer: Option<Peer>) -> bool {
         let is_from_elsewhere = matches!(peer, Some(Peer::Forwarded(ip)) if ip.is_none_or(|ip| !ip.is_loopback()));
         self.allow_anonymous || (self.is_guarded && !is_from_elsewhere)
@@ -299,9 +300,9 @@ impl Authenticator {
         );
     }
 
-    /// Whose share of what there is the work for a request with these headers takes. Reads nothing.
+    /// The share of threads that the work for a request with these headers takes. Reads nothing.
     pub fn whose(&self, headers: &HeaderMap, address: Option<IpAddr>) -> ShareOwner {
-        // Where secrets count for nothing anybody could make up new ones.
+        // Without tokens a client could make up a new secret for each request.
         let secret = presented(headers).filter(|_| self.in_force.load(Ordering::Relaxed));
         ShareOwner::of(secret, address)
     }
@@ -323,10 +324,10 @@ impl Authenticator {
     }
 }
 
-/// Whether a daemon over `data_dir` may listen at `listen`. Reads the tokens.
+/// True if a daemon over `data_dir` may listen at `listen`. Reads the tokens.
 ///
 /// # Errors
-/// Anybody could upload, or the tokens cannot be read.
+/// All clients could upload, or the tokens cannot be read.
 pub fn check_listen(data_dir: &Path, listen: &Listen, settings: Settings) -> Result<(), String> {
     let tokens = match DataDir::open(data_dir) {
         Ok(data) => Tokens::read(&data).map_err(|e| e.to_string())?,
@@ -350,7 +351,7 @@ fn unauthorized(why: &str) -> Refusal {
 }
 
 /// The token that a request carries (RFC 6750, section 2.1; the scheme in any case: RFC 9110, section 11.1). Other
-/// schemes are somebody else's, like a proxy's.
+/// schemes are for other programs, like a proxy.
 fn presented(headers: &HeaderMap) -> Option<&str> {
     headers.get_all(AUTHORIZATION).iter().find_map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
@@ -396,7 +397,7 @@ mod tests {
             assert!(Tokens::update(&self.data, |tokens| Ok(tokens.add(new))).unwrap());
         }
 
-        /// Who enters with this header: `*` with everything, `?` without a token, else the token; or the status.
+        /// The access that this header gives: `*` for everything, `?` without a token, else the token; or the status.
         fn enters(&self, authorization: &str) -> Result<String, u16> {
             let mut headers = HeaderMap::new();
             if !authorization.is_empty() {

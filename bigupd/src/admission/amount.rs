@@ -6,7 +6,7 @@ use bigup_core::storage::spool::Holdings;
 /// Bytes that a file, a folder or a slice counts for at least: a block of most file systems.
 pub const BLOCK: u64 = 4096;
 
-/// What is there, or is to come.
+/// A number of bytes and of files that exist, or are to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
     /// Bytes, where a file or a folder has a [`BLOCK`] at least.
@@ -32,7 +32,7 @@ impl Amount {
         Amount { bytes: self.bytes.saturating_add(other.bytes), files: self.files.saturating_add(other.files) }
     }
 
-    /// What is left without `other`; nothing where that is more.
+    /// The rest without `other`; zero where `other` is more.
     #[must_use]
     pub fn minus(self, other: Amount) -> Amount {
         Amount { bytes: self.bytes.saturating_sub(other.bytes), files: self.files.saturating_sub(other.files) }

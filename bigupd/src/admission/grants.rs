@@ -1,4 +1,4 @@
-//! What was granted and is not on the disk yet.
+//! Grants of bytes and files that are not on the disk yet.
 //!
 //! Limits count what is on the disk: unfinished uploads ([`crate::admission::upload_count`]), and what lies below a quota's prefix
 //! ([`crate::admission::quota`]). Between the look and the moment at which what was granted can be seen there others ask, too. So a
@@ -11,11 +11,11 @@
 //! counted    a count that began later has seen it, or has not: it was removed      counts by that
 //! given up   the grant was dropped without having landed                           counts no more
 //! ```
-//! What lands while a count is at work may be seen by it and counts as landed too: once too much rather than not at all.
-//! So nothing is refused by a sum in which something landed; it is counted anew first, once for all who wait for that.
-//! Nor is anything refused for good because of what is at work: that may be the same request, sent before over a connection
-//! that broke, and it may be on the disk and counted there already. Whoever asks is to come back.
-//! No lock is held meanwhile. Another daemon's grants are seen by the next count.
+//! A grant that lands during a count may be seen by that count and counts as landed too: counted twice rather than not
+//! at all. So no request is refused by a sum in which a grant landed; the sum is counted anew first, once for all that
+//! wait for it. Nor is a request refused for good because of grants at work. Such a grant can belong to the same
+//! request, sent before over a connection that broke, and can be on the disk and counted there already. The client is
+//! asked to retry. No lock is held meanwhile. The next count sees another daemon's grants.
 
 use crate::admission::amount::{self, Amount};
 use crate::admission::quota::{self, Quota};
@@ -29,7 +29,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a count of uploads is good while there is room: by as much may daemons that share a folder miss each other's.
+/// Time for which a count of uploads is reused below the limit. Daemons that share a folder can exceed the limit by the
+/// uploads that begin in this time.
 const UPLOADS_HOLD: Duration = Duration::from_secs(2);
 
 /// The same once there is none: so long may one that ended still count.
@@ -41,24 +42,24 @@ const TREE_HOLDS: Duration = Duration::from_secs(5);
 /// It is good this many times as long as it took, so that little of the time is spent on counting.
 const TREE_HOLDS_TIMES: u32 = 20;
 
-/// What somebody asks to add.
+/// A request to add bytes and files.
 #[derive(Clone, Debug)]
 pub struct GrantRequest<'a> {
     /// Name of the file.
     pub name: &'a FileName,
     /// The token that asks; None stands for all who have none.
     pub token: Option<&'a str>,
-    /// What it is.
+    /// The kind of growth.
     pub what: Growing,
     /// Most unfinished uploads of all.
     pub most_uploads: u64,
-    /// Most of those of the token. None: any number.
+    /// Most of those of the token. `None`: any number.
     pub most_of_token: Option<u64>,
-    /// The quota that it has to fit into. None: there is none.
+    /// The quota that it has to fit into. `None` if there is none.
     pub quota: Option<&'a Quota>,
 }
 
-/// What is to be added.
+/// A kind of growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growing {
     /// An upload of a file of this many bytes, to be begun.
@@ -73,7 +74,7 @@ pub enum Growing {
     Growth(u64),
 }
 
-/// Why something does not fit.
+/// The reason something does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverLimit {
     /// There are as many unfinished uploads as there may be.
@@ -86,12 +87,12 @@ pub enum OverLimit {
     QuotaForNow,
 }
 
-/// What is to be counted before it can be told whether something fits.
+/// A count that is needed before a request can be decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Uncounted {
     /// The unfinished uploads.
     Uploads,
-    /// What lies below this prefix.
+    /// Everything below this prefix.
     Below(Prefix),
 }
 
@@ -120,13 +121,13 @@ pub struct Grant {
 enum Scope {
     /// Among all unfinished uploads.
     Uploads,
-    /// Among those of a token; None: of all who have none.
+    /// Among those of a token; `None`: of all who have none.
     UploadsOf(Option<String>),
-    /// Below a prefix that somebody has a quota for.
+    /// Everything below a prefix with a quota.
     Below(Prefix),
 }
 
-/// What counts in one place; of uploads `files` is their number.
+/// The count of a single place; for uploads `files` is their number.
 #[derive(Debug, Default)]
 struct ScopeCount {
     at_work: Amount,
@@ -136,7 +137,7 @@ struct ScopeCount {
     landed_meanwhile: Amount,
 }
 
-/// What a count found.
+/// The result of a count.
 #[derive(Clone, Copy, Debug)]
 struct Counted<T> {
     what: T,
@@ -165,7 +166,7 @@ struct Book {
     below: HashMap<Prefix, Counted<Amount>>,
 }
 
-/// What a look into the book says.
+/// The verdict of the book on a request.
 enum GrantVerdict {
     Granted(u64),
     Over(OverLimit),
@@ -174,7 +175,7 @@ enum GrantVerdict {
 }
 
 impl Grants {
-    /// None yet, on `data`.
+    /// No grants yet, on `data`.
     pub fn new(data: DataDir) -> Grants {
         let (upload_count, book, listing, trees) = Default::default();
         Grants(Arc::new(Inner { data, upload_count, book, listing, trees }))
@@ -197,7 +198,7 @@ impl Grants {
     /// The same by what was counted, of one who asked first at the moment `asked`: nothing is waited for.
     ///
     /// # Errors
-    /// This is to be [counted](Grants::count) first. What was counted since `asked` is not told again.
+    /// This is to be [counted](Grants::count) first. Counts since `asked` are not asked for again.
     pub fn take_counted(&self, ask: &GrantRequest<'_>, asked: Instant) -> Result<Result<Grant, OverLimit>, Uncounted> {
         // A slice's upload was granted its folders when it began.
         let folders_there = match ask.what {
@@ -212,7 +213,7 @@ impl Grants {
         }
     }
 
-    /// Counts this, unless somebody has counted it since the moment `asked`. Takes its time.
+    /// Counts this, unless another thread has counted it since the moment `asked`. Can take long.
     ///
     /// # Errors
     /// The data folder cannot be read.
@@ -263,8 +264,8 @@ impl Grants {
 
 #[cfg(test)]
 impl Grants {
-    /// Does `work` while nobody else can count what lies below `prefix`, and no count of it is good any more. `work` may ask
-    /// whether somebody waits for one.
+    /// Does `work` while no other thread can count below `prefix`, and drops the last count of it. `work` can ask
+    /// whether a thread waits for a count.
     pub(crate) fn while_counting(&self, prefix: &Prefix, work: impl FnOnce(&dyn Fn() -> bool)) {
         let turns = self.turns(prefix);
         // Beside the one here and that in the table.
@@ -304,7 +305,7 @@ impl Entry {
         Entry { name: ask.name.as_str().to_owned(), folders_there, token, what: ask.what, bytes }
     }
 
-    /// What it is where it counts among uploads, in all and of the token.
+    /// Its part of the counts of uploads: in all, and of the token.
     fn as_upload(&self) -> (bool, bool) {
         match self.what {
             Growing::Upload(_) | Growing::UnnamedFile(_) => (true, true),
@@ -313,7 +314,7 @@ impl Entry {
         }
     }
 
-    /// What it is below `prefix`, which covers its name.
+    /// Its amount below `prefix`, which covers its name.
     fn below(&self, prefix: &Prefix) -> Amount {
         match self.what {
             Growing::Upload(_) | Growing::UnnamedFile(_) => {
@@ -372,7 +373,7 @@ impl Book {
         verdict.unwrap_or_else(|| GrantVerdict::Granted(self.begin(entry)))
     }
 
-    /// None: it is within the limits for uploads.
+    /// `None` if it is within the limits for uploads.
     fn decide_uploads(&self, entry: &Entry, ask: &GrantRequest<'_>, asked: Instant) -> Option<GrantVerdict> {
         let (of_all, of_token) = entry.as_upload();
         let (most, most_of_token) = (of_all.then_some(ask.most_uploads), ask.most_of_token.filter(|_| of_token));
@@ -398,7 +399,7 @@ impl Book {
         Some(if stands { GrantVerdict::Over(over) } else { GrantVerdict::Uncounted(Uncounted::Uploads) })
     }
 
-    /// None: it is within the quota.
+    /// `None` if it is within the quota.
     fn decide_quota(&self, entry: &Entry, ask: &GrantRequest<'_>, asked: Instant) -> Option<GrantVerdict> {
         let quota = ask.quota.filter(|quota| quota.prefix.covers(&entry.name))?;
         let more = entry.below(&quota.prefix);
@@ -419,7 +420,8 @@ impl Book {
         if !stands {
             return uncounted();
         }
-        // What is at work may be the same request, sent before, and may be on the disk and counted there already.
+        // A grant at work can belong to the same request, sent before, and can be on the disk and counted there
+        // already.
         let tally = self.tallies.get(&place);
         let at_rest = found.what.plus(tally.map_or(Amount::default(), |tally| tally.landed));
         let passes = quota.allows(at_rest.plus(entry.below_by_itself(&quota.prefix)));
@@ -619,7 +621,7 @@ mod tests {
     #[test]
     fn nothing_is_refused_by_a_sum_of_what_landed() {
         let f = Fixture::new(2 * UNIT);
-        // Landed, and gone by the hand of somebody else.
+        // Landed, and removed by hand.
         f.take("a/x", Growing::UnnamedFile(2 * UNIT)).unwrap().landed();
         drop(f.take("a/y", Growing::UnnamedFile(2 * UNIT)).unwrap());
     }

@@ -1,4 +1,4 @@
-//! Who may do what, and how much: tokens, web pages, quotas, limits, and shares of threads.
+//! Permissions and amounts: tokens, web pages, quotas, limits, and shares of threads.
 //!
 //! It answers before anything is changed. It reads the data folder to count, and changes nothing of uploads.
 

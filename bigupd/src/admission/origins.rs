@@ -1,4 +1,4 @@
-//! Which web pages may use the daemon.
+//! The web pages that are permitted to use the daemon.
 //!
 //! A browser sends requests for any page to any server that it reaches, and so to a daemon at its own machine. A token
 //! proves that its sender was let in: no page has one by itself. A request without one is judged by what browsers add to
@@ -44,7 +44,7 @@ const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static("allow, retry-after
 /// Seconds that a browser may keep a permission: the most that Chromium takes.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
-/// How the User-Agent of every browser begins.
+/// Beginning of every browser's User-Agent.
 const BROWSER: &[u8] = b"Mozilla/";
 
 /// Pages that may call.
@@ -60,7 +60,7 @@ impl AllowedOrigins {
     /// Reads origins, or `*`, between commas or spaces.
     ///
     /// # Errors
-    /// One is no origin.
+    /// An entry is no origin.
     pub fn parse(text: &str) -> Result<AllowedOrigins, String> {
         let mut allowed = AllowedOrigins::default();
         for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
@@ -75,7 +75,7 @@ impl AllowedOrigins {
         Ok(allowed)
     }
 
-    /// Whether pages of all origins may call, with a token.
+    /// True if pages of all origins may call, with a token.
     pub fn any(&self) -> bool {
         self.any
     }
@@ -84,7 +84,7 @@ impl AllowedOrigins {
 /// Reads names of this server, between commas or spaces.
 ///
 /// # Errors
-/// One is no name of a host.
+/// An entry is no host name.
 pub fn parse_hosts(text: &str) -> Result<Vec<Host>, String> {
     let each = text.split([',', ' ']).filter(|part| !part.is_empty());
     let host = |part: &str| Host::parse(part).filter(|host| !host.has_port());
@@ -92,7 +92,7 @@ pub fn parse_hosts(text: &str) -> Result<Vec<Host>, String> {
         .collect()
 }
 
-/// What a request would do.
+/// The effect of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It asks, and changes nothing.
@@ -122,7 +122,7 @@ impl Origins {
         Origins { allowed, names, is_tls }
     }
 
-    /// Lets pass a request without a token, unless a page of somebody else sent it.
+    /// Lets a request without a token pass, unless a foreign web page sent it.
     ///
     /// # Errors
     /// 403, and which setting would let it pass.
@@ -143,7 +143,7 @@ impl Origins {
         }
         match (one(headers, SEC_FETCH_SITE)?, one(headers, REFERER)?) {
             (Some("same-origin"), _) => Ok(()),
-            // An address that somebody typed, or a link in a letter.
+            // The user typed the address, or followed a link in a letter.
             (Some("none"), _) if does == Effect::Looks => Ok(()),
             (Some("none"), _) => Err(followed_link()),
             (Some(site), _) => Err(foreign_page("Sec-Fetch-Site", site)),
@@ -170,7 +170,8 @@ impl Origins {
         host.is_some_and(|host| origin.is_of(host, self.is_tls))
     }
 
-    /// Whether the page that sent a request may read the answer. None: it may not, or no page tells that it sent it.
+    /// True if the page that sent a request may read the answer. `None` if it may not, or no page tells that it sent
+    /// it.
     fn readable_by(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         let is_listed = || {
@@ -183,7 +184,7 @@ impl Origins {
         }
     }
 
-    /// What an answer to a request with these headers tells the browser of who may read it.
+    /// Headers of the response to a request with these headers that tell a browser which pages can read it.
     pub fn sharing(&self, headers: &HeaderMap) -> CorsHeaders {
         let varies = !self.allowed.listed.is_empty();
         CorsHeaders { readable_by: self.readable_by(headers), varies }
@@ -211,7 +212,7 @@ impl Origins {
     }
 }
 
-/// What answers tell browsers of who may read them.
+/// Response headers that tell a browser which pages can read the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsHeaders {
     readable_by: Option<HeaderValue>,
@@ -234,7 +235,8 @@ impl CorsHeaders {
     }
 }
 
-/// Whether all requests need a token where the pages of all origins are `allowed` to call. Reads the tokens of the data folder.
+/// True if all requests need a token where the pages of all origins are `allowed` to call. Reads the tokens of the data
+/// folder.
 ///
 /// # Errors
 /// They do not, or the tokens cannot be read.
@@ -252,7 +254,7 @@ pub fn check_any(data_dir: &Path, allowed: &AllowedOrigins, allow_anonymous: boo
     ))
 }
 
-/// The name of this machine (proc(5)). None: it cannot be told.
+/// The name of this machine (proc(5)). `None` if it cannot be told.
 fn machine_name() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned())
 }
@@ -261,7 +263,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
     headers.get_all(USER_AGENT).iter().any(|agent| agent.as_bytes().starts_with(BROWSER))
 }
 
-/// The only line of a header. None: there is none.
+/// The only line of a header. `None` if there is none.
 fn one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Refusal> {
     let mut lines = headers.get_all(&name).iter();
     match (lines.next(), lines.next()) {
@@ -271,7 +273,7 @@ fn one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Refusal> {
     }
 }
 
-/// What somebody sent, for a message.
+/// A client's text, for a message.
 fn shown(text: &str) -> String {
     printable(text).chars().take(200).collect()
 }
@@ -328,7 +330,7 @@ mod tests {
         Origins::new(allowed, &parse_hosts(allowed_hosts).unwrap(), false)
     }
 
-    /// What refuses a request to change something, if anything does.
+    /// The reason to refuse a request to change something, if there is such a reason.
     fn refused(origins: &Origins, lines: &[(&str, &str)]) -> Option<String> {
         let refusal = origins.check(&headers(lines), Effect::Changes).err()?;
         assert_eq!(refusal.status().as_u16(), 403);
@@ -386,7 +388,7 @@ mod tests {
             (&[host, ("origin", "null")], "allowed_origins"),
             (&[host, ("origin", "http://127.0.0.1:3000"), FIREFOX], "allowed_origins"),
             (&[host, ("origin", "http://127.0.0.1:8888"), ("origin", "https://app.example.org")], "twice"),
-            // A redirect by somebody else's server.
+            // A redirect by a foreign server.
             (&[host, ("origin", "http://127.0.0.1:8888"), ("sec-fetch-site", "cross-site")], "allowed_origins"),
             (&[host, ("sec-fetch-site", "cross-site")], "allowed_origins"),
             (&[host, ("sec-fetch-site", "same-site")], "allowed_origins"),
@@ -395,7 +397,7 @@ mod tests {
             (&[host, ("referer", "https://evil.example/127.0.0.1:8888")], "allowed_origins"),
             (&[host, ("referer", "about:blank"), FIREFOX], "allowed_origins"),
             (&[host, FIREFOX], "Referer"),
-            // What is listed says nothing of the name by which it calls.
+            // A listed page tells nothing of the name by which it calls.
             (&[("host", "evil.example"), ("origin", "https://app.example.org")], "allowed_hosts"),
         ] {
             let message = refused(&origins, wrong).unwrap_or_else(|| panic!("{wrong:?}"));

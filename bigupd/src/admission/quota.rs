@@ -1,8 +1,9 @@
-//! What counts against a quota, and how much of it there is.
+//! Count of the bytes and files below a prefix that has a quota.
 //!
-//! What counts is what is there: all finished files below a prefix, whoever pushed them, the folders that hold them, and all
-//! unfinished uploads, each with the size that its file will have. So it needs no books that could be wrong, and a file
-//! that somebody removes by hand counts no more. What is granted between two counts is [`crate::admission::grants`]' part.
+//! The count covers all that is there: all finished files below a prefix, whichever client pushed them, the folders
+//! that hold them, and all unfinished uploads, each with the size that its file will have. So it needs no books that
+//! could be wrong, and a file removed by hand counts no more. [`crate::admission::grants`] counts the grants between
+//! two counts.
 //!
 //! Whatever takes an inode counts as a block at least: a file of one byte, a folder, each slice of an upload. So a
 //! quota of bytes bounds inodes, too.
@@ -17,38 +18,38 @@ use std::collections::HashSet;
 use std::io;
 use walkdir::WalkDir;
 
-/// The most that there may be below a prefix for whoever has this quota to add to it.
+/// The most bytes and files that can be below a prefix when the quota's owner adds to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Where it counts.
     pub prefix: Prefix,
-    /// Most bytes. None: any number.
+    /// Most bytes. `None`: any number.
     pub bytes: Option<u64>,
-    /// Most files and folders. None: any number.
+    /// Most files and folders. `None`: any number.
     pub files: Option<u64>,
 }
 
 impl Quota {
-    /// Whether so much is within it.
+    /// True if so much is within it.
     pub fn allows(&self, amount: Amount) -> bool {
         self.bytes.is_none_or(|most| amount.bytes <= most) && self.files.is_none_or(|most| amount.files <= most)
     }
 }
 
-/// How many of the folders that lead to `name` are there; those after them are to be made for it.
+/// Number of the folders leading to `name` that exist; the ones after them are to be made for it.
 pub fn folders_there(data: &DataDir, name: &FileName) -> u64 {
     let mut path = data.files();
     let folders = name.components().count() - 1;
     let there = name.components().take(folders).take_while(|component| {
         path.push(component);
-        // What cannot be told counts as there; making it will tell.
+        // A folder that cannot be looked at counts as there; making it will tell.
         !matches!(path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound)
     });
     there.count() as u64
 }
 
-/// What lies below `prefix` of `data`, of whose unfinished uploads `listed` tells; that list must not be older than the call.
-/// Takes its time where there are many files.
+/// The amount below `prefix` of `data`. `listed` tells of the unfinished uploads; that list must not be older than the
+/// call. Takes long where there are many files.
 ///
 /// # Errors
 /// The data folder cannot be read.

@@ -1,8 +1,8 @@
 //! Threads that may block on the disk, shared fairly.
 //!
-//! There are some hundreds of them in all, and each request needs one now and then. Whoever sends hundreds of requests that
-//! each wait for the disk, or for a count of many files, would have all of them. So each token, and each host that shows
-//! none, gets no more than a share at once; what is beyond it waits, and only for its own.
+//! There are some hundreds of threads in all, and each request needs a thread now and then. A client that sends
+//! hundreds of requests, each waiting for the disk or for a count of many files, would take all of them. So each token,
+//! and each host without a token, gets no more than a share at once. Work beyond it waits, and only for its own share.
 
 use crate::net::connection_slots;
 use std::collections::HashMap;
@@ -14,15 +14,15 @@ use tokio::task::{JoinError, spawn_blocking};
 /// Threads in all for work that may block.
 pub const THREADS: usize = 1024;
 
-/// How many of them one has at most: more than a client has senders, and than may wait for a hook's answer (`on_begin`),
-/// which may come to ask something itself.
+/// Most threads of a share. It is more than a client has senders. It is also more than the number of requests that can
+/// wait for a hook's response (`on_begin`), which can ask the daemon something itself.
 const SHARE: usize = 160;
 
-/// Whose work it is.
+/// The owner of work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ShareOwner {
-    /// Of whoever shows this secret, by its hash: whether it is a token's is only known later, and only those that are
-    /// have work that takes time.
+    /// Every client that shows this secret, by its hash. Only later is it known whether it is a token's, and only
+    /// tokens' requests have work that takes time.
     Secret([u8; 32]),
     /// Of a host.
     Host(IpAddr),
@@ -31,7 +31,7 @@ pub enum ShareOwner {
 }
 
 impl ShareOwner {
-    /// Whose a request is that carries this secret, or none, and comes from this address.
+    /// The owner of a request that carries this secret, or no secret, and comes from this address.
     pub fn of(secret: Option<&str>, address: Option<IpAddr>) -> ShareOwner {
         match (secret, address) {
             (Some(secret), _) => ShareOwner::Secret(*blake3::hash(secret.as_bytes()).as_bytes()),
@@ -41,7 +41,7 @@ impl ShareOwner {
     }
 }
 
-/// All shares; nothing is kept of those that nobody uses.
+/// All shares; unused ones are dropped.
 #[derive(Clone, Debug, Default)]
 pub struct ThreadShares(Arc<Mutex<HashMap<ShareOwner, Weak<Semaphore>>>>);
 
@@ -68,8 +68,8 @@ impl ThreadShares {
 }
 
 impl ThreadShare {
-    /// Does work that may block, on a thread of the share, once one is free. It is done to the end whether or not anybody
-    /// waits for it once it has begun.
+    /// Does work that can block on a thread of the share, once a thread is free. Work that has begun is done to the
+    /// end, even if its caller is gone.
     ///
     /// # Errors
     /// It panicked, or the daemon ends.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Whose turn it is to count.
+/// The order of threads that want a count.
 #[derive(Debug, Default)]
 pub struct CountTurns {
     state: Mutex<State>,
@@ -14,7 +14,7 @@ pub struct CountTurns {
 #[derive(Debug, Default)]
 struct State {
     is_at_work: bool,
-    /// When the last one that succeeded began, and how long it took.
+    /// Begin of the last count that succeeded, and its duration.
     last: Option<(Instant, Duration)>,
 }
 
@@ -22,8 +22,8 @@ struct State {
 struct Turn<'a>(&'a CountTurns);
 
 impl CountTurns {
-    /// Returns once somebody has counted from beginning to end since the moment `since`; counts by `count` unless somebody
-    /// else does. Counting takes half of the time at most, however often it is asked for.
+    /// Returns once a thread has counted from beginning to end since the moment `since`; calls `count` unless another
+    /// thread counts. Counting takes half of the time at most, however often it is asked for.
     ///
     /// # Errors
     /// Those of `count`.

@@ -1,8 +1,8 @@
 //! The unfinished uploads, by what limits and quotas need to know of them.
 //!
-//! They are folders, and come and go by the hands of mergers and other daemons too. Each look lists them all, and reads those
-//! that changed since the last one: what changes an upload's numbers puts a file into its folder or takes one away. So a
-//! look costs one stat(2) for each upload that rests. What is remembered decides nothing else.
+//! Uploads are folders, and come and go by mergers and other daemons too. Each scan lists them all, and reads those
+//! that changed since the last scan: every change of an upload's numbers adds a file to its folder or removes one. So
+//! an idle upload costs one stat(2). The remembered numbers decide nothing else.
 
 use crate::admission::amount;
 use bigup_core::protocol::name::FileName;
@@ -31,23 +31,23 @@ pub struct CountedUpload {
 /// All unfinished uploads, as one look found them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadList {
-    /// How many there are, also of those that cannot be read.
+    /// Number of uploads, also of those that cannot be read.
     pub number: u64,
     /// Those that can be read.
     pub uploads: Vec<Arc<CountedUpload>>,
-    /// How many each token has; None stands for all that were begun without one.
+    /// Number of uploads of each token. `None` stands for uploads that were begun without a token.
     of: HashMap<Option<String>, u64>,
 }
 
 impl UploadList {
-    /// How many a token has; None: how many were begun without one.
+    /// Number of uploads of a token; `None`: of those begun without a token.
     pub fn number_of(&self, token: Option<&str>) -> u64 {
         // A copy of the name, since a map of optional strings cannot be asked by a borrowed one.
         self.of.get(&token.map(str::to_owned)).copied().unwrap_or(0)
     }
 }
 
-/// What is remembered of the last look, by folders.
+/// The result of the last scan, by folders.
 #[derive(Debug, Default)]
 pub struct UploadCount(Mutex<HashMap<String, (FileVersion, Arc<CountedUpload>)>>);
 
@@ -63,7 +63,7 @@ impl UploadCount {
             listed.number += 1;
             let Ok(Some(seen)) = FileVersion::of(spool.path()) else { continue };
             let known = before.remove(spool.folder()).filter(|(then, _)| *then == seen).map(|(_, known)| known);
-            // One that cannot be read, or has gone, holds nothing of use.
+            // An upload that cannot be read, or has gone, holds nothing of use.
             let Some(known) = known.or_else(|| read(&spool).map(Arc::new)) else { continue };
             *listed.of.entry(known.token.clone()).or_default() += 1;
             listed.uploads.push(Arc::clone(&known));

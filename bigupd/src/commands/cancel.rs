@@ -1,8 +1,8 @@
-//! `bigupd cancel`: removes unfinished uploads at once, whoever is at work on them.
+//! `bigupd cancel`: removes unfinished uploads at once, whether or not a client or merger is at work on them.
 //!
-//! A merger at work is told to leave, which it does between two slices; then its lock and that of the spool are taken, so
-//! that nobody is publishing, and the upload goes ([`bigup_core::storage::finish::cancel`]). A daemon that starts
-//! another merger meanwhile sees that one told to leave, too.
+//! A merger at work is told to leave, which it does between two slices. Then its lock and that of the spool are taken,
+//! so that no process is publishing, and the upload is removed ([`bigup_core::storage::finish::cancel`]). A daemon that
+//! starts another merger meanwhile has that merger told to leave, too.
 
 use super::{Outcome, each, finished, no_upload};
 use crate::config::Config;
@@ -21,21 +21,21 @@ use std::time::Duration;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  cancelled
-  1  something failed
-  2  the command line or the configuration makes no sense
+  1  failure
+  2  the command line or the configuration is invalid
   4  there is no such upload
 
 Examples:
-  bigupd cancel disk.img   drop an upload";
+  bigupd cancel disk.img   remove an upload";
 
 /// Arguments of `bigupd cancel`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Uploads, by their names
+    /// Names of the uploads
     #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]
     names: Vec<FileName>,
-    /// How long a merger at work may take to leave
+    /// Wait this long for a merger at work to exit
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     wait: Duration,
 }
@@ -43,7 +43,7 @@ pub struct Arguments {
 /// Cancels the uploads, and says how it went.
 pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     each(&config.data_dir, &arguments.names, |data, name| {
-        // What turns out to be finished is still to be told of.
+        // Hooks must still be told of an upload that turns out to be finished.
         let data = data.clone();
         let data = if config.hooks.on_complete.is_some() { data.recording_completions()? } else { data };
         cancel(&data, name, arguments.wait)

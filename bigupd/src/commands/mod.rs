@@ -1,4 +1,4 @@
-//! What operators run: `bigupd check`, `status`, `cancel`, `pause`, `resume` and `token`.
+//! Commands for operators: `bigupd check`, `status`, `cancel`, `pause`, `resume` and `token`.
 //!
 //! They need no daemon and disturb none: all that is decided is decided by what they leave in the data folder. No command knows
 //! HTTP.
@@ -19,16 +19,16 @@ pub mod token;
 /// There is no such upload: as bigup-merger's code for it.
 pub const EXIT_NO_UPLOAD: u8 = 4;
 
-/// What came of one name.
+/// The result for one name.
 pub enum Outcome {
-    /// What was asked for is so; says what was done.
+    /// The request is fulfilled; the text tells the action.
     Done(String),
     /// There is no unfinished upload of this name; says what there is.
     NoUpload(String),
 }
 
-/// Does something to the uploads of these names in `data_dir`, one after the other, and says what came of it. One that
-/// fails keeps no other from its turn.
+/// Acts on the uploads of these names in `data_dir`, in order, and prints the results. A failure does not stop the
+/// others.
 fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -> io::Result<Outcome>) -> ExitCode {
     let data = match owner::open(data_dir) {
         Ok(data) => data,
@@ -40,7 +40,7 @@ fn each(data_dir: &Path, names: &[FileName], act: impl Fn(&DataDir, &FileName) -
     let (mut failed, mut missing) = (false, false);
     for name in names {
         match act(&data, name) {
-            // What is done is done, whether or not anybody listens.
+            // The action is done, whether or not its result can be printed.
             Ok(Outcome::Done(what)) => drop(writeln!(io::stdout(), "{name}: {}", printable(&what))),
             Ok(Outcome::NoUpload(what)) => {
                 missing = true;

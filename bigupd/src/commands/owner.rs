@@ -1,5 +1,5 @@
-//! Who changes a data folder by hand: the user to whom it belongs, as whom the daemon runs. What another user left there
-//! the daemon might be unable to read or to change. So root goes on as that user, and nobody else may.
+//! The user under whom a data folder is changed by hand: its owner, as whom the daemon runs. The daemon might be unable
+//! to read or to change another user's files. So root goes on as the owner, and other users are refused.
 
 use bigup_core::storage::data_dir::DataDir;
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
@@ -10,18 +10,18 @@ use std::path::Path;
 /// Opens a data folder for changes, as its owner.
 ///
 /// # Errors
-/// There is none, it belongs to somebody else, or as the system gives them.
+/// It does not exist, it belongs to another user, or as the system gives them.
 pub fn open(data_dir: &Path) -> io::Result<DataDir> {
     let data = DataDir::open(data_dir)?;
     become_owner_of(&data.tmp())?;
-    // What was opened as root is not to be used any more.
+    // A folder opened as root must not be used any more.
     DataDir::open(data_dir)
 }
 
-/// The same, making what is missing of it. What is not there at all belongs to whoever makes it.
+/// The same, making its missing parts. If the folder does not exist at all, it belongs to the user who makes it.
 ///
 /// # Errors
-/// It belongs to somebody else, or as the system gives them.
+/// It belongs to another user, or as the system gives them.
 pub fn create(data_dir: &Path) -> io::Result<DataDir> {
     if data_dir.exists() {
         become_owner_of(data_dir)?;

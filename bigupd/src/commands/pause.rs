@@ -13,20 +13,20 @@ use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  it is so
-  1  something failed
-  2  the command line or the configuration makes no sense
+  0  success
+  1  failure
+  2  the command line or the configuration is invalid
   4  there is no such upload
 
 Examples:
-  bigupd pause disk.img   let an upload rest
-  bigupd resume disk.img   let it go on";
+  bigupd pause disk.img   refuse slices of an upload for now
+  bigupd resume disk.img   accept them again";
 
 /// Arguments of both.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Uploads, by their names
+    /// Names of the uploads
     #[arg(value_name = "NAME", required = true, value_parser = |name: &str| FileName::new(name))]
     names: Vec<FileName>,
 }

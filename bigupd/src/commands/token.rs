@@ -19,19 +19,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  done
-  1  it could not be done; nothing changed
-  2  the command line or the configuration makes no sense
+  0  success
+  1  failure; nothing changed
+  2  the command line or the configuration is invalid
 
 Files:
-  DATA/tokens.json       hashes of the tokens, and what each may; never the tokens themselves
-  DATA/token-uses.json   when each was used last, written by daemons once a minute
+  DATA/tokens.json       hashes and permissions of the tokens; never the tokens themselves
+  DATA/token-uses.json   last use of each token, written by daemons once a minute
 
 Examples:
-  bigupd token new alice --prefix alice/ --output alice.token   a token for what is below a folder
-  bigupd token new lab --certificate lab.example.org   the rights of who shows a certificate
-  bigupd token list   what there is
-  bigupd token revoke alice   from now on nobody is let in by it";
+  bigupd token new alice --prefix alice/ --output alice.token   make a token for everything below a folder
+  bigupd token new lab --certificate lab.example.org   give rights to a client certificate
+  bigupd token list   list the tokens
+  bigupd token revoke alice   end a token";
 
 /// Arguments of `bigupd token`.
 #[derive(clap::Args, Clone, Debug)]
@@ -43,17 +43,17 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand, Clone, Debug)]
 enum Action {
-    /// Make a token and print it: this once, since only its hash is stored. With --certificate there is no secret
+    /// Make a token and print it once: only its hash is stored. With --certificate there is no secret
     #[command(after_help = AFTER_HELP)]
     New(New),
-    /// Show the tokens, without their secrets: what each may, how much of its quota is used, when it was used last
+    /// List the tokens without their secrets: permissions, used part of the quota, last use
     #[command(after_help = AFTER_HELP)]
     List {
-        /// One JSON object
+        /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
-    /// End a token: no request is let in by it any more. What it uploaded stays
+    /// End a token: requests with it are refused. Its uploads stay
     #[command(after_help = AFTER_HELP)]
     Revoke {
         /// Its name
@@ -63,31 +63,31 @@ enum Action {
 
 #[derive(clap::Args, Clone, Debug)]
 struct New {
-    /// What to call it: up to 64 visible ASCII characters
+    /// Name the token: up to 64 visible ASCII characters
     #[arg(value_parser = name)]
     name: String,
-    /// Only names below this folder of finished files, like alice/ [default: all names]
+    /// Restrict it to names below this folder of finished files, like alice/ [default: all names]
     #[arg(long, value_name = "DIR/")]
     prefix: Option<Prefix>,
-    /// What it may do: push (begin uploads, send slices, ask how a name stands), read (ask how a name stands, list
+    /// Permit: push (begin uploads, send slices, ask for the state of a name), read (ask for the state of a name, list
     /// unfinished uploads), replace (finished files), admin (all of these)
     #[arg(long, value_delimiter = ',', value_name = "WHAT,…", default_value = "push,read")]
     permissions: Vec<Permission>,
-    /// Most bytes below the prefix, finished and unfinished, that it may push up to, like 100G [default: any]
+    /// Limit the bytes below the prefix, finished and unfinished, like 100G [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     quota: Option<u64>,
-    /// Most files and folders below the prefix, unfinished uploads among them, that it may push up to [default: any number]
+    /// Limit the files, folders and unfinished uploads below the prefix [default: no limit]
     #[arg(long, value_name = "NUMBER")]
     max_files: Option<u64>,
-    /// When it ends: after a time, like 30d, or at a moment in UTC, like 2030-01-31 or 2030-01-31T12:00:00Z
+    /// Let it expire after a time, like 30d, or at a moment in UTC, like 2030-01-31 or 2030-01-31T12:00:00Z
     /// [default: never]
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
     expires: Option<u64>,
-    /// Write the token to this new file, which only you can read, in place of standard output
+    /// Write the token to this new file, readable only by you, instead of standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// No secret: who shows a client certificate (tls_client_ca) issued for this name has the rights. It is the common name, or
-    /// a host name, e-mail address or URI in subjectAltName
+    /// Give the rights to client certificates (tls_client_ca) issued for this name, without a secret. The name is the
+    /// common name, or a host name, e-mail address or URI in subjectAltName
     #[arg(long, value_name = "NAME", conflicts_with = "output")]
     certificate: Option<String>,
 }
@@ -182,7 +182,7 @@ impl New {
     }
 }
 
-/// A new file that nobody else can read.
+/// A new file that only this user can read.
 fn create_private(path: &Path) -> anyhow::Result<File> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     created.with_context(|| format!("the token cannot be written to {}", path.display()))
@@ -201,9 +201,9 @@ fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
 /// A token, and what is known of it beside.
 struct Listed<'a> {
     token: &'a Token,
-    /// What is there below its prefix. None: it has no quota, or that cannot be counted.
+    /// The amount below its prefix. `None` if it has no quota, or the amount cannot be counted.
     used: Option<Amount>,
-    /// When it was used last, in seconds since 1970. None: never, as far as is known.
+    /// Time of its last use, in seconds since 1970. `None`: never, as far as is known.
     last_used: Option<u64>,
 }
 
@@ -232,7 +232,7 @@ fn list(data: &DataDir, json: bool) -> anyhow::Result<()> {
 
 fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{text}") {
-        // Whoever read the output has seen enough of it.
+        // The reader has closed the pipe: it has enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing to standard output"),
     }
@@ -293,7 +293,7 @@ fn row(listed: &Listed<'_>) -> [String; 8] {
 
 /// `2030-01-31T12:00:00Z`.
 fn show_moment(seconds: u64) -> String {
-    // What the format can show; a file changed by hand may say more.
+    // Latest time that the format can show; a file changed by hand can hold a later one.
     let moment: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
     humantime::format_rfc3339_seconds(moment).to_string()
 }

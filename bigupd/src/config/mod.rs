@@ -32,7 +32,7 @@ const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 /// of the service.
 const USUAL_CONFIG: &str = "/etc/bigup/bigupd.ini";
 
-/// Longest timeout: more than anybody waits, and no clock overflows by adding it.
+/// Longest timeout: longer than any client waits, and no clock overflows by adding it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Settings, checked.
@@ -44,33 +44,33 @@ pub struct Config {
     pub listen: Listen,
     /// Permissions of a socket in the file system, if it listens on one of its own.
     pub listen_mode: u32,
-    /// Where to answer those who watch the daemon. None: only where it listens.
+    /// Where to answer those who watch the daemon. `None` if only where it listens.
     pub metrics_listen: Option<SocketAddr>,
-    /// Whoever has no token is let in, wherever the daemon listens.
+    /// Clients without a token are let in, on every address that the daemon listens on.
     pub allow_anonymous: bool,
-    /// Whose web pages may call.
+    /// Origins whose web pages are permitted to call.
     pub allowed_origins: AllowedOrigins,
     /// Names of this server beside those that it has by itself.
     pub allowed_hosts: Vec<Host>,
-    /// The token of the program that started this daemon for itself, and may do everything. None: there is none.
+    /// The token of the program that started this daemon for itself, and may do everything. `None` if there is none.
     pub owner: Option<SecretHash>,
-    /// How mergers are started.
+    /// Settings of mergers.
     pub mergers: mergers::Settings,
-    /// How long running requests may go on after a stop was asked for.
+    /// Longest time for which running requests go on after a stop was asked for.
     pub stop_grace: Duration,
     /// Permissions of what is finished.
     pub modes: FileModes,
-    /// An unfinished upload goes this long after its last byte. None: never.
+    /// An unfinished upload goes this long after its last byte. `None`: never.
     pub expire_after: Option<Duration>,
-    /// One of which nothing has come goes this long after it began. None: like any other.
+    /// Time after its begin at which an upload that received nothing is removed. `None`: like any other.
     pub begin_expire_after: Option<Duration>,
-    /// TLS on all connections. None: plain HTTP.
+    /// TLS on all connections. `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// How many connections there may be, and how slow.
+    /// Limits to the number of connections, and to their slowness.
     pub limits: Limits,
-    /// How uploads are treated, and what of them is too much.
+    /// Settings and limits of uploads.
     pub uploads: uploads::settings::Settings,
-    /// Who is asked before an upload begins, and told of finished files.
+    /// Hooks: asked before an upload begins, and told of finished files.
     pub hooks: HookSettings,
 }
 
@@ -95,7 +95,7 @@ impl Collector<'_> {
             .or_else(|| from_file().map(|value| (format!("{key} in the configuration file"), value)))
     }
 
-    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given. None: there is none.
+    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given. `None` if there is none.
     fn some<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let setting = settings::find(key).expect("every setting is in the table");
         if let Some((whence, value)) = self.given(setting) {
@@ -139,13 +139,13 @@ impl Config {
         Config { data_dir, ..Config::collect(&mut from) }
     }
 
-    /// Who gets in.
+    /// The settings of admission.
     pub fn access(&self) -> access::Settings {
         let is_guarded = self.listen.is_local() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         access::Settings { allow_anonymous: self.allow_anonymous, owner: self.owner, is_guarded }
     }
 
-    /// Whose web pages may use the daemon.
+    /// Origins whose web pages are permitted to use the daemon.
     pub fn origins(&self) -> Origins {
         Origins::new(self.allowed_origins.clone(), &self.allowed_hosts, self.tls.is_some())
     }
@@ -222,7 +222,7 @@ pub fn settle(
 ) -> Result<Config, Vec<String>> {
     let mut mistakes = vec![];
     let told = told.or_else(|| environment("BIGUP_CONFIG").map(PathBuf::from));
-    // Whoever names a data folder means that one, with the defaults.
+    // A command line that names a data folder means that folder, with the defaults.
     let names_data = given.get("data_dir").is_some() || environment("BIGUP_DATA_DIR").is_some();
     let usual = Some(PathBuf::from(USUAL_CONFIG)).filter(|usual| !names_data && usual.exists());
     let config_file = told.or(usual);
@@ -236,7 +236,7 @@ pub fn settle(
     }
     let mut from = Collector { flags: given, environment, file, mistakes };
     let config = Config::collect(&mut from);
-    // From nobody who serves by himself: not a setting, and known to the two programs only.
+    // The owner's token is no setting, and known to the two programs only. A daemon without an owner ignores it.
     let owner = environment(OWNER_TOKEN).filter(|_| is_owned);
     match from.mistakes.is_empty() {
         true => Ok(Config { owner: owner.map(|secret| SecretHash::of(&secret)), ..config }),
@@ -382,7 +382,7 @@ mod tests {
         };
         parse(&["--data-dir", "/d"]).settle(&environment).unwrap();
         let unread: Vec<_> = SETTINGS.iter().filter(|setting| !asked.borrow().contains(&setting.variable())).collect();
-        // What a flag gives is not looked for elsewhere.
+        // A setting given by a flag is not looked for elsewhere.
         assert_eq!(unread.iter().map(|setting| setting.key).collect::<Vec<_>>(), ["data_dir"]);
     }
 

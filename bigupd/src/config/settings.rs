@@ -4,25 +4,25 @@
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use std::collections::HashMap;
 
-/// One setting.
+/// A setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Its name in the configuration file: `max_uploads` there is `--max-uploads` on the command line and
     /// `BIGUP_MAX_UPLOADS` in the environment.
     pub key: &'static str,
-    /// What a value is, like `SIZE`.
+    /// The kind of its value, like `SIZE`.
     pub value: &'static str,
-    /// The value where none is given, as one would write it. None: there is none.
+    /// The value where none is given, as one would write it. `None` if there is none.
     pub default: Option<&'static str>,
-    /// A value that somebody might choose instead.
+    /// An example of another value.
     pub example: &'static str,
-    /// What it means, in a sentence or two.
+    /// Its meaning, in a sentence or two.
     pub help: &'static str,
-    /// What it is about.
+    /// Its topic.
     pub topic: Topic,
 }
 
-/// What settings are about; they are shown in this order.
+/// Topics of settings; they are shown in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Where the data are, who is let in.
@@ -31,11 +31,11 @@ pub enum Topic {
     Tls,
     /// Room, and how long uploads live.
     Uploads,
-    /// Who is over one is refused.
+    /// Requests over a limit are refused.
     Limits,
     /// Times.
     Times,
-    /// Who is asked and told.
+    /// Programs and URLs that are asked and told.
     Hooks,
 }
 
@@ -77,7 +77,7 @@ pub fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-/// What the command line gives, by keys.
+/// The values given on the command line, by keys.
 #[derive(Clone, Debug, Default)]
 pub struct Given(HashMap<&'static str, String>);
 
@@ -119,7 +119,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DIR",
         default: None,
         example: "/var/lib/bigup",
-        help: "The data folder; created if missing",
+        help: "Use this data folder; created if missing",
         topic: Topic::Serving,
     },
     Setting {
@@ -128,9 +128,9 @@ pub const SETTINGS: &[Setting] = &[
         // This machine only, the seed's port.
         default: Some("127.0.0.1:8888"),
         example: "0.0.0.0:8888",
-        help: "Address and port to listen on; port 0 takes a free one. Other addresses than this machine's own need \
-               tokens, tls_client_ca or allow_anonymous. unix: and an absolute path: a socket there, for a proxy on this \
-               machine. Sockets that systemd passes (bigupd.socket) count in its place",
+        help: "Listen on this address and port; port 0 takes a free one. Addresses beyond this machine need tokens, \
+               tls_client_ca or allow_anonymous. unix: and an absolute path make a socket for a proxy on this \
+               machine. Sockets passed by systemd (bigupd.socket) replace it",
         topic: Topic::Serving,
     },
     Setting {
@@ -139,7 +139,7 @@ pub const SETTINGS: &[Setting] = &[
         // The daemon's user and group, where a proxy's user may be.
         default: Some("660"),
         example: "666",
-        help: "Mode of the socket that listen = unix:PATH makes, in octal: who may write to it may connect",
+        help: "Set the mode of the socket of listen = unix:PATH, in octal; write permission lets a user connect",
         topic: Topic::Serving,
     },
     Setting {
@@ -147,8 +147,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "YES|NO",
         default: Some("no"),
         example: "yes",
-        help: "Let in who has no token: without tokens to do everything, also at other addresses than this machine's \
-               own; with tokens to push and read, but not to replace or to go on with what a token began",
+        help: "Let in clients without a token. If there are no tokens, they have full access, from every address. If \
+               there are tokens, they can push and read, but not replace files or go on with uploads that a token \
+               began",
         topic: Topic::Serving,
     },
     Setting {
@@ -156,8 +157,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "SIZE",
         default: None,
         example: "100G",
-        help: "Who has no token may push as long as all files together, finished and unfinished, take at most so much; a file, \
-               a folder and a slice count as 4096 bytes at least",
+        help: "Limit the total size of all files, finished and unfinished, up to which clients without a token can \
+               push. A file, a folder and a slice count as at least 4096 bytes",
         topic: Topic::Serving,
     },
     Setting {
@@ -165,8 +166,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "ORIGINS",
         default: None,
         example: "https://app.example.org",
-        help: "Origins whose web pages may call, between commas, like https://app.example.org; * for those of all, who \
-               need a token then. Pages of other origins may not read answers, and change nothing without a token",
+        help: "Let web pages of these origins call, separated by commas, like https://app.example.org; * allows all \
+               origins, whose requests then need a token. Pages of other origins cannot read responses, and need a \
+               token to change anything",
         topic: Topic::Serving,
     },
     Setting {
@@ -174,8 +176,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "NAMES",
         default: None,
         example: "files.example.org",
-        help: "Names of this server, between commas, by which it is asked without a token. Those that count by themselves \
-               are addresses, localhost, and the machine's own name",
+        help: "Accept these names of the server in requests without a token, separated by commas. Addresses, \
+               localhost and the machine's own name are always accepted",
         topic: Topic::Serving,
     },
     Setting {
@@ -183,8 +185,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "ADDRS",
         default: None,
         example: "127.0.0.1, 10.1.0.0/16",
-        help: "Proxies, between commas, that tell for whom they ask by X-Forwarded-For or Forwarded: addresses, networks, \
-               and unix for all who reach a socket in the file system. Who they ask for counts for limits, log and hooks",
+        help: "Trust these proxies, separated by commas, to name their client by X-Forwarded-For or Forwarded: \
+               addresses, networks, and unix for every connection to a socket in the file system. That client counts \
+               for limits, log and hooks",
         topic: Topic::Serving,
     },
     Setting {
@@ -192,8 +195,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "ADDR:PORT",
         default: None,
         example: "127.0.0.1:9888",
-        help: "Answer /metrics, /healthz and /readyz at an address of their own too, over plain HTTP and to everybody who \
-               reaches it; /metrics is there alone then. Without it they are where uploads go",
+        help: "Serve /metrics, /healthz and /readyz at this address too, over plain HTTP and to all clients. /metrics \
+               is then served there only. Without it they are served where uploads go",
         topic: Topic::Serving,
     },
     Setting {
@@ -201,7 +204,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "PATH",
         default: None,
         example: "/usr/lib/bigup/bigup-merger",
-        help: "The merge worker's program; without it bigup-merger beside this program",
+        help: "Run this program as merge worker; without it bigup-merger beside this program",
         topic: Topic::Serving,
     },
     Setting {
@@ -209,7 +212,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: None,
         example: "/etc/bigup/cert.pem",
-        help: "Certificate chain (PEM); with it and its key all connections are TLS. Read again on SIGHUP",
+        help: "Use this certificate chain (PEM); with it and its key all connections are TLS. Read again on SIGHUP",
         topic: Topic::Tls,
     },
     Setting {
@@ -217,7 +220,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: None,
         example: "/etc/bigup/key.pem",
-        help: "Private key of the certificate (PEM), readable by the daemon's user",
+        help: "Use this private key of the certificate (PEM); the daemon's user must be able to read it",
         topic: Topic::Tls,
     },
     Setting {
@@ -225,7 +228,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: None,
         example: "/etc/bigup/clients.pem",
-        help: "Clients must show a certificate of one of these authorities (PEM)",
+        help: "Require client certificates of one of these authorities (PEM)",
         topic: Topic::Tls,
     },
     Setting {
@@ -233,9 +236,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: None,
         example: "/etc/bigup/clients.crl",
-        help: "Certificate revocation lists (PEM), one of each authority from a client's certificate up to the one in \
-               tls_client_ca. A revoked certificate is refused, and so is every certificate once a list is out of date. \
-               Read again on SIGHUP",
+        help: "Check client certificates against these revocation lists (PEM): one list of each authority from a \
+               client's certificate up to the one in tls_client_ca. Revoked certificates are refused, and all \
+               certificates once a list is out of date. Read again on SIGHUP",
         topic: Topic::Tls,
     },
     Setting {
@@ -243,7 +246,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "MODE",
         default: None,
         example: "640",
-        help: "Permissions of finished files, in octal; without it what the daemon's umask leaves",
+        help: "Set permissions of finished files, in octal; without it the daemon's umask decides",
         topic: Topic::Uploads,
     },
     Setting {
@@ -251,7 +254,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "MODE",
         default: None,
         example: "750",
-        help: "Permissions of folders that are made for finished files, in octal; without it what the daemon's umask leaves",
+        help: "Set permissions of folders made for finished files, in octal; without it the daemon's umask decides",
         topic: Topic::Uploads,
     },
     Setting {
@@ -259,7 +262,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "WRITTEN|SYNCED",
         default: Some("written"),
         example: "synced",
-        help: "What a slice's 200 promises: written (it survives the death of any process) or synced (a power cut too)",
+        help: "Choose the promise of a slice's 200: written (survives the death of any process) or synced (a power \
+               cut too)",
         topic: Topic::Uploads,
     },
     Setting {
@@ -268,7 +272,7 @@ pub const SETTINGS: &[Setting] = &[
         // Enough for logs, small uploads and an operator's shell on a disk that big uploads have filled.
         default: Some("256M"),
         example: "10G",
-        help: "Room that uploads leave free on the disk",
+        help: "Keep this much disk space free of uploads",
         topic: Topic::Uploads,
     },
     Setting {
@@ -277,16 +281,16 @@ pub const SETTINGS: &[Setting] = &[
         // Longer than a weekend and a holiday beside it.
         default: Some("7d"),
         example: "30d",
-        help: "An unfinished upload is removed this long after its last byte; 0: never",
+        help: "Remove an unfinished upload this long after its last byte; 0: never",
         topic: Topic::Uploads,
     },
     Setting {
         key: "begin_expire_after",
         value: "TIME",
-        // A pipe's first byte may take its time; nobody's work is lost.
+        // A pipe's first byte can take its time; no client's work is lost.
         default: Some("1h"),
         example: "1d",
-        help: "An unfinished upload that holds nothing is removed once nothing of it came for this time; 0: like any other",
+        help: "Remove an unfinished upload that holds nothing after this time without a byte; 0: like any other",
         topic: Topic::Uploads,
     },
     Setting {
@@ -295,17 +299,17 @@ pub const SETTINGS: &[Setting] = &[
         // More than a pause between two slices, less than people wait.
         default: Some("15s"),
         example: "1m",
-        help: "A push of which nothing was heard for so long may be taken over by another one of other content; one that only \
-               waits for the server to finish its file is not",
+        help: "Let a push of other content take over an upload after this time without a request of its client. An \
+               upload whose client only waits for the server to finish the file is not taken over",
         topic: Topic::Uploads,
     },
     Setting {
         key: "max_file_size",
         value: "SIZE",
-        // What the design is made for.
+        // The largest size that the design is made for.
         default: Some("16T"),
         example: "500G",
-        help: "Largest file",
+        help: "Limit the size of a file",
         topic: Topic::Limits,
     },
     Setting {
@@ -314,7 +318,7 @@ pub const SETTINGS: &[Setting] = &[
         // Far above what clients use; bounds what a refused body can cost.
         default: Some("1G"),
         example: "64M",
-        help: "Largest slice",
+        help: "Limit the size of a slice",
         topic: Topic::Limits,
     },
     Setting {
@@ -322,7 +326,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "N",
         default: Some("1000000"),
         example: "10000",
-        help: "Most slices of a file, at most a million",
+        help: "Limit the slices of a file, at most 1000000",
         topic: Topic::Limits,
     },
     Setting {
@@ -331,7 +335,7 @@ pub const SETTINGS: &[Setting] = &[
         // Of all clients; each is a folder.
         default: Some("10000"),
         example: "500",
-        help: "Most unfinished uploads in all",
+        help: "Limit unfinished uploads in all",
         topic: Topic::Limits,
     },
     Setting {
@@ -339,7 +343,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "N",
         default: Some("1000"),
         example: "50",
-        help: "Most unfinished uploads of one token; where there are tokens, all who have none count as one",
+        help: "Limit unfinished uploads of a token; if there are tokens, all clients without a token count as one",
         topic: Topic::Limits,
     },
     Setting {
@@ -348,16 +352,16 @@ pub const SETTINGS: &[Setting] = &[
         // Each is a process of a few MiB that keeps a disk busy; more would only take turns.
         default: Some("16"),
         example: "4",
-        help: "Most mergers at work; more wait for their turn",
+        help: "Limit mergers at work; further uploads wait for their turn",
         topic: Topic::Limits,
     },
     Setting {
         key: "max_connections",
         value: "N",
-        // What one process can hold with little memory.
+        // Most connections that one process holds with little memory.
         default: Some("16384"),
         example: "1000",
-        help: "Most connections at once; lowered at start, with a warning, to what the open files that are allowed suffice for",
+        help: "Limit open connections; lowered at start, with a warning, if too few open files are allowed",
         topic: Topic::Limits,
     },
     Setting {
@@ -366,7 +370,7 @@ pub const SETTINGS: &[Setting] = &[
         // Far above what a client or a common proxy opens.
         default: Some("1024"),
         example: "0",
-        help: "Most connections from one address (of IPv6: one /64); 0: no limit of its own, as behind a proxy",
+        help: "Limit connections from an address (IPv6: a /64); 0: no such limit, as behind a proxy",
         topic: Topic::Limits,
     },
     Setting {
@@ -375,7 +379,7 @@ pub const SETTINGS: &[Setting] = &[
         // Room for the ids of a million slices.
         default: Some("16M"),
         example: "64M",
-        help: "Largest answer, at least 1M; four such may be on the way at once",
+        help: "Limit the size of a response, at least 1M; four of this size can be on the way at once",
         topic: Topic::Limits,
     },
     Setting {
@@ -384,8 +388,8 @@ pub const SETTINGS: &[Setting] = &[
         // Sixteen bodies at full speed.
         default: Some("64M"),
         example: "256M",
-        help: "Memory that all arriving bodies take together, at least 1M, beside 64K for each. The more bodies arrive, the \
-               smaller are the pieces that they are written in",
+        help: "Limit the memory for all arriving bodies together, at least 1M, besides 64K for each. The more bodies \
+               arrive, the smaller are the pieces in which they are written",
         topic: Topic::Limits,
     },
     Setting {
@@ -394,8 +398,8 @@ pub const SETTINGS: &[Setting] = &[
         // Below any link that a push makes sense over, far above what it costs to trickle.
         default: Some("1K"),
         example: "0",
-        help: "Bytes a second that a body must bring, and that an answer must be read with, over each body_timeout; \
-               0: any",
+        help: "Require this many bytes per second of a body that arrives, and of a response that is read, over each \
+               body_timeout; 0: any rate",
         topic: Topic::Limits,
     },
     Setting {
@@ -404,7 +408,7 @@ pub const SETTINGS: &[Setting] = &[
         // As long as common proxies wait for a silent peer.
         default: Some("60s"),
         example: "5m",
-        help: "A request is given up after this time without a byte of its body",
+        help: "Give up a request after this time without a byte of its body",
         topic: Topic::Times,
     },
     Setting {
@@ -413,8 +417,7 @@ pub const SETTINGS: &[Setting] = &[
         // A client that is at work sends its next head at once; one that trickles holds a connection this long.
         default: Some("30s"),
         example: "10s",
-        help: "Longest time from the first byte of a request's head, or from the begin of a connection, to the head's \
-               end",
+        help: "Limit the time for receiving the complete request header",
         topic: Topic::Times,
     },
     Setting {
@@ -423,7 +426,7 @@ pub const SETTINGS: &[Setting] = &[
         // More than common proxies keep theirs, so that they close first and no request meets a closing connection.
         default: Some("75s"),
         example: "10m",
-        help: "A connection is closed this long after its last answer",
+        help: "Close a connection this long after its last response",
         topic: Topic::Times,
     },
     Setting {
@@ -432,16 +435,16 @@ pub const SETTINGS: &[Setting] = &[
         // Long enough to bridge a slow client's pause, short enough that idle mergers do not pile up.
         default: Some("10s"),
         example: "1m",
-        help: "A merger leaves after this time without a new slice",
+        help: "End a merger after this time without a new slice",
         topic: Topic::Times,
     },
     Setting {
         key: "stop_grace",
         value: "TIME",
-        // What systemd's default stop timeout (90 s) leaves ample room for.
+        // Systemd's default stop timeout (90 s) is much longer.
         default: Some("10s"),
         example: "30s",
-        help: "After SIGTERM running requests have this time to finish; a second signal ends the daemon at once",
+        help: "Give running requests this time to finish after SIGTERM; a second signal ends the daemon at once",
         topic: Topic::Times,
     },
     Setting {
@@ -449,8 +452,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "PATH|URL",
         default: None,
         example: "/etc/bigup/on-begin",
-        help: "Program (absolute path, no arguments) or http(s):// URL that is asked before an upload begins, and may \
-               refuse it. See docs/hooks.md",
+        help: "Ask this program (absolute path, no arguments) or http(s):// URL before an upload begins; it can \
+               refuse the upload. See docs/hooks.md",
         topic: Topic::Hooks,
     },
     Setting {
@@ -459,7 +462,7 @@ pub const SETTINGS: &[Setting] = &[
         // A client waits for it.
         default: Some("10s"),
         example: "30s",
-        help: "on_begin is ended after this time, and the client told to come back",
+        help: "End on_begin after this time; the client is told to retry",
         topic: Topic::Hooks,
     },
     Setting {
@@ -467,17 +470,17 @@ pub const SETTINGS: &[Setting] = &[
         value: "PATH|URL",
         default: None,
         example: "/etc/bigup/on-complete",
-        help: "Program (absolute path, no arguments) or http(s):// URL that is told of each finished file, at least once. \
-               The same for all daemons of a data folder. See docs/hooks.md",
+        help: "Tell this program (absolute path, no arguments) or http(s):// URL of each finished file, at least \
+               once. Must be the same for all daemons of a data folder. See docs/hooks.md",
         topic: Topic::Hooks,
     },
     Setting {
         key: "on_complete_timeout",
         value: "TIME",
-        // Enough to notify somebody, or to move a file within a disk; what takes longer has to say so.
+        // Enough to send a message, or to move a file within a disk; slower hooks need a longer setting.
         default: Some("60s"),
         example: "1h",
-        help: "on_complete is ended after this time, which counts as a failure",
+        help: "End on_complete after this time, which counts as a failure",
         topic: Topic::Hooks,
     },
     Setting {
@@ -486,8 +489,8 @@ pub const SETTINGS: &[Setting] = &[
         // About a quarter of an hour, with pauses from 1 s to 5 min.
         default: Some("10"),
         example: "100",
-        help: "How often on_complete is tried, with doubling pauses of 1 s to 5 min; then the notice of the file goes to \
-               completed/failed/ in the data folder",
+        help: "Try on_complete this many times, with doubling pauses of 1 s to 5 min. Then the file's completion \
+               record goes to completed/failed/ in the data folder",
         topic: Topic::Hooks,
     },
     Setting {
@@ -495,8 +498,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "FILE",
         default: None,
         example: "/etc/bigup/hook.secret",
-        help: "File with a secret (whsec_ and base64) by which what hooks' URLs get is signed with HMAC-SHA256, as Standard \
-               Webhooks has it; read each time. See docs/hooks.md",
+        help: "Sign requests to hooks' URLs with the secret in this file (whsec_ and base64), by HMAC-SHA256 as in \
+               Standard Webhooks; read each time. See docs/hooks.md",
         topic: Topic::Hooks,
     },
 ];

@@ -1,7 +1,7 @@
-//! `on_begin`: somebody is asked before an upload begins.
+//! `on_begin`: a hook is asked before an upload begins.
 //!
-//! Whoever goes on with an upload is let through: it has begun. Another source that takes one over begins it anew, so it is
-//! asked about. What waits for an answer holds a thread, so there are bounds to how many may.
+//! A client that goes on with an upload is let through: the upload has begun. A source that takes an upload over begins
+//! it anew, so the hook is asked. A request that waits for a response holds a thread, so their number is limited.
 
 use super::{HookAnswer, HookQuestion, HookRunner, HookSettings, StopDeadline};
 use crate::metrics::{self, Limit, Metrics};
@@ -33,9 +33,9 @@ const RETRY_AFTER: u64 = 5;
 pub struct BeginQuestion<'a> {
     /// Name of the file.
     pub name: &'a FileName,
-    /// Bytes of the file. None: not known yet.
+    /// Bytes of the file. `None` if not known yet.
     pub size: Option<u64>,
-    /// Name of the client's token. None: it has none.
+    /// Name of the client's token. `None` if it has none.
     pub token: Option<&'a str>,
     /// A finished file of that name may be replaced.
     pub replace: bool,
@@ -43,7 +43,7 @@ pub struct BeginQuestion<'a> {
     pub peer: Option<IpAddr>,
 }
 
-/// Who asks about uploads that are to begin.
+/// Asks the hook about uploads that are to begin.
 #[derive(Clone, Debug)]
 pub struct BeginHook {
     runner: HookRunner,
@@ -53,7 +53,7 @@ pub struct BeginHook {
 }
 
 impl BeginHook {
-    /// The doorkeeper that `settings` ask for, over the data folder `folder`. None: all uploads may begin.
+    /// The doorkeeper that `settings` ask for, over the data folder `folder`. `None` if all uploads may begin.
     pub fn new(settings: &HookSettings, folder: &Path, metrics: Metrics) -> Option<BeginHook> {
         let (hook, time) = (settings.on_begin.clone()?, settings.on_begin_timeout);
         let runner = HookRunner::new(hook, metrics::Hook::Begin, folder, settings.secret_file.clone(), metrics);
@@ -68,26 +68,26 @@ impl BeginHook {
     pub fn admit(&self, ask: BeginQuestion<'_>) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let name = ask.name;
-            log::warn!(file_name = name.as_str(); "{name}: not asked about: {MOST_WAITING} uploads wait for on_begin already");
+            log::warn!(file_name = name.as_str(); "{name}: on_begin was not asked: {MOST_WAITING} uploads wait for it already");
             return Err(Refusal { limit: Some(Limit::OnBegin), ..not_now() });
         };
         let (name, question, this) = (ask.name.clone(), question(ask), self.clone());
-        // On the runtime: when that is shut down nobody waits any more.
+        // On the runtime: when that is shut down, no request waits any more.
         let (tell, told) = oneshot::channel();
         Handle::current().spawn(async move {
             let _place = place;
-            // Whoever asked may be gone.
+            // The request may be gone.
             let _ = tell.send(this.ask(&name, &question).await);
         });
         match told.blocking_recv() {
             Ok(HookAnswer::Yes) => Ok(()),
             Ok(HookAnswer::No { how, message }) => {
-                log::info!(file_name = ask.name.as_str(); "{}: on_begin does not let it in: {how}", ask.name);
+                log::info!(file_name = ask.name.as_str(); "{}: on_begin refused the upload: {how}", ask.name);
                 let message = if message.is_empty() { "this server does not take it".to_owned() } else { message };
                 Err(Refusal::new(ErrorCode::Forbidden, message))
             }
             Ok(HookAnswer::Failed(why)) => {
-                log::error!(file_name = ask.name.as_str(); "{}: on_begin gave no answer: {why}", ask.name);
+                log::error!(file_name = ask.name.as_str(); "{}: on_begin gave no response: {why}", ask.name);
                 Err(not_now())
             }
             Ok(HookAnswer::Stopped) | Err(_) => Err(not_now()),

@@ -1,7 +1,8 @@
-//! `on_complete`: somebody is told of each finished file, at least once, whatever dies.
+//! `on_complete`: a hook is told of each finished file, at least once, even after a kill or a crash.
 //!
-//! What is to be told lies on the disk, as notices (`bigup_core::storage::finish::completion`), and so does how often it failed. Nothing here is
-//! more than a view of that. Several daemons may look at one folder: a notice is told by whoever holds its lock.
+//! Completion records on the disk (`bigup_core::storage::finish::completion`) say which files are to be told of, and
+//! how often that failed. This module holds no more than a view of them. Several daemons can scan one folder: the
+//! daemon that holds a record's lock tells of it.
 //!
 //! Notices are begun with in the order in which the files were finished. Of one name a later one waits until the earlier
 //! one was told, or given up; different names go side by side, four at once.
@@ -35,13 +36,13 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// When a notice that somebody else is at work on is looked at again.
+/// Time until a record that another process has locked is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// When one that the disk refuses is.
+/// Time until a record that the disk refuses is tried again.
 const MENDED_AFTER: Duration = Duration::from_secs(5);
 
-/// Tells whoever looks for notices that there is one.
+/// Signals a new completion record to the worker.
 #[derive(Clone, Debug, Default)]
 pub struct Completions(Arc<Notify>);
 
@@ -52,7 +53,7 @@ impl Completions {
     }
 }
 
-/// Who is told, and how often it is tried.
+/// The hook, and the number of attempts.
 struct CompletionWorker {
     runner: HookRunner,
     /// `files/`, absolute.
@@ -61,14 +62,14 @@ struct CompletionWorker {
     attempts: u32,
 }
 
-/// What became of one notice, and when to look at it again, in milliseconds since 1970; it may be gone.
+/// The result of one attempt, and the time of the next one, in milliseconds since 1970; the record may be gone.
 struct NextAttempt {
     id: String,
     again: u64,
 }
 
 /// Tells of files that are finished in `data`, as `settings` say, until `stopping` is true and hooks at work have had
-/// `grace`. Done at once where nobody is to be told.
+/// `grace`. Returns at once if no hook is set.
 pub async fn tell_forever(
     data: DataDir,
     settings: HookSettings,
@@ -107,7 +108,7 @@ pub async fn tell_forever(
     while at_work.join_next().await.is_some() {}
 }
 
-/// What is known of notices; it may be forgotten at any time.
+/// A view of the records; it can be dropped at any time.
 #[derive(Default)]
 struct Schedule {
     known: HashMap<String, ScheduledRecord>,
@@ -115,7 +116,7 @@ struct Schedule {
     at_work: HashSet<String>,
 }
 
-/// What is known of one notice.
+/// A view of a record.
 struct ScheduledRecord {
     name: FileName,
     /// Not to be looked at before, in milliseconds since 1970.
@@ -166,12 +167,12 @@ async fn look(mut desk: Schedule, data: DataDir, metrics: Metrics) -> (Schedule,
         (desk, due, next)
     });
     looked.await.unwrap_or_else(|e| {
-        log::error!("on_complete: looking for finished files: {e}");
+        log::error!("on_complete: cannot list completion records: {e}");
         (Schedule::default(), vec![], LOOK_EVERY)
     })
 }
 
-/// What a notice is about. None: it is gone, or the disk does not give it now, or it makes no sense and was set aside.
+/// The file that a record is about. `None` if the record is gone, cannot be read now, or is invalid and was set aside.
 fn read(record: &CompletionRecord) -> Option<ScheduledRecord> {
     match record.file_name() {
         Ok(name) => name.map(|name| ScheduledRecord { name, again: record.attempts().again }),
@@ -180,7 +181,7 @@ fn read(record: &CompletionRecord) -> Option<ScheduledRecord> {
             None
         }
         Err(e) => {
-            log::error!("on_complete: nobody can be told of a finished file, since its notice makes no sense: {e}");
+            log::error!("on_complete: a finished file is not told of, its completion record is invalid: {e}");
             let set_aside = record.try_lock().and_then(|locked| locked.map_or(Ok(()), |it| it.give_up(&e.to_string())));
             if let Err(e) = set_aside {
                 log::error!("on_complete: {e}");
@@ -190,7 +191,7 @@ fn read(record: &CompletionRecord) -> Option<ScheduledRecord> {
     }
 }
 
-/// Tells of one file, if nobody else does and it is time.
+/// Tells of a file if it is time, and no other process does it.
 async fn attend(teller: Arc<CompletionWorker>, record: CompletionRecord, stop: StopDeadline) -> NextAttempt {
     let id = record.id().to_owned();
     let again = match attempt(&teller, record, stop).await {
@@ -230,7 +231,7 @@ async fn attempt(teller: &Arc<CompletionWorker>, record: CompletionRecord, stop:
         }
         // It will be told again.
         HookAnswer::Stopped => {
-            log::info!(file_name = name.as_str(); "{name}: on_complete was ended, and will be told again");
+            log::info!(file_name = name.as_str(); "{name}: on_complete was ended, and will be retried");
             return Ok(0);
         }
         HookAnswer::Failed(why) => why,

@@ -29,7 +29,7 @@ pub const MAX_SAID: usize = 4 << 10;
 /// Most lines of it that are logged.
 const MAX_LINES: usize = 40;
 
-/// Who is asked or told.
+/// A program or URL that is asked or told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// This program, by its absolute path.
@@ -57,7 +57,7 @@ impl Hook {
         }
     }
 
-    /// Whether it can be used as things stand.
+    /// True if it can be used as things stand.
     ///
     /// # Errors
     /// The program is not there or cannot be executed, or there is no authority to trust.
@@ -79,22 +79,22 @@ impl Hook {
 /// Settings of hooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookSettings {
-    /// Who is asked before an upload begins. None: nobody.
+    /// The hook that is asked before an upload begins. `None`: no hook.
     pub on_begin: Option<Hook>,
-    /// How long an answer may take.
+    /// Time limit for its response.
     pub on_begin_timeout: Duration,
-    /// Who is told that a file is finished. None: nobody.
+    /// The hook that is told of finished files. `None`: no hook.
     pub on_complete: Option<Hook>,
-    /// How long that may take, each time.
+    /// Time limit for it, at each attempt.
     pub on_complete_timeout: Duration,
-    /// How often it is tried, at least once.
+    /// Number of attempts, at least 1.
     pub on_complete_attempts: u32,
-    /// The file of the secret by which questions to URLs are signed. None: they are not.
+    /// The file of the secret by which questions to URLs are signed. `None` if they are not.
     pub secret_file: Option<PathBuf>,
 }
 
 impl HookSettings {
-    /// What is wrong with the hooks as things stand, one mistake each.
+    /// Mistakes in the hooks' settings as things stand.
     pub fn mistakes(&self) -> Vec<String> {
         let hooks = [("on_begin", &self.on_begin), ("on_complete", &self.on_complete)];
         let check =
@@ -105,19 +105,19 @@ impl HookSettings {
     }
 }
 
-/// What a hook is asked or told.
+/// A question or message for a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookQuestion {
-    /// What tells it from other questions; the same each time that it is asked again.
+    /// Tells it from other questions; the same at each attempt.
     id: String,
-    /// What a program gets as its arguments; what is not known is empty.
+    /// Arguments of a program; an unknown value is empty.
     arguments: Vec<String>,
     /// All of it, by name: `file_size` is `BIGUP_FILE_SIZE` in a program's environment ([`variable`]) and `"file_size"` in a body's JSON.
     fields: Vec<(&'static str, Value)>,
 }
 
 impl HookQuestion {
-    /// What is asked with these fields; those named in `arguments` are a program's arguments, in that order. `id` tells it
+    /// A question with these fields. Those named in `arguments` are a program's arguments, in that order. `id` tells it
     /// from all others.
     fn new(id: String, fields: Vec<(&'static str, Value)>, arguments: &[&str]) -> HookQuestion {
         let value = |name: &&str| fields.iter().find(|(key, _)| key == name).map_or(String::new(), |(_, v)| text(v));
@@ -153,16 +153,16 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// What a hook answered.
+/// The response of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookAnswer {
     /// It is well: exit code 0, or a 2xx.
     Yes,
     /// It says no, and that will not change by itself.
     No {
-        /// How it said so, like `exit code 1`.
+        /// Form of the response, like `exit code 1`.
         how: String,
-        /// What it said to whom it concerns, printable; empty where it said nothing.
+        /// Its message for the client, printable; empty if it gave none.
         message: String,
     },
     /// It could not do it now, or could not be asked; says why.
@@ -175,7 +175,7 @@ pub enum HookAnswer {
 #[derive(Clone, Debug)]
 pub struct HookRunner {
     hook: Hook,
-    /// Which one it is.
+    /// The hook's label in metrics.
     key: metrics::Hook,
     /// The data folder, absolute; where programs run.
     folder: PathBuf,
@@ -186,8 +186,8 @@ pub struct HookRunner {
 }
 
 impl HookRunner {
-    /// One who asks `hook`, the value of the setting `key`. A program runs in the data folder `folder`, a POST is signed by
-    /// what is in `secret_file`. Answers count in `metrics`.
+    /// A runner of `hook`, the value of the setting `key`. A program runs in the data folder `folder`; a POST is signed
+    /// by the secret in `secret_file`. Responses count in `metrics`.
     pub fn new(
         hook: Hook,
         key: metrics::Hook,
@@ -204,7 +204,7 @@ impl HookRunner {
         HookRunner { hook, key, folder, agent, secret_file, metrics }
     }
 
-    /// Asks about the upload `name`, and waits for `time` at most, or until `stop`. What a program says is logged.
+    /// Asks about the upload `name`, and waits for `time` at most, or until `stop`. The output of a program is logged.
     pub async fn ask(
         &self,
         name: &FileName,
@@ -249,7 +249,7 @@ impl HookRunner {
     }
 }
 
-/// When a hook that is at work is to be ended because the daemon stops.
+/// The time at which a running hook is ended because the daemon stops.
 #[derive(Clone, Debug)]
 pub struct StopDeadline(Option<(watch::Receiver<bool>, Duration)>);
 
@@ -267,18 +267,18 @@ impl StopDeadline {
     /// Done when it is time.
     async fn asked(self) {
         let Some((mut stopping, grace)) = self.0 else { return std::future::pending().await };
-        // Also where whoever could ask is gone.
+        // Also if the sender is gone.
         let _ = stopping.wait_for(|stop| *stop).await;
         tokio::time::sleep(grace).await;
     }
 }
 
-/// What a hook said, as much as is kept of it.
+/// A hook's output, up to the size that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapturedOutput {
     /// The first [`MAX_SAID`] bytes.
     kept: Vec<u8>,
-    /// How many more came.
+    /// Number of bytes dropped beyond that.
     more: u64,
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-/// Between SIGTERM, for a program whose time is over, and SIGKILL.
+/// Time between SIGTERM, for a program whose time limit passed, and SIGKILL.
 const TERMINATION_TIME: Duration = Duration::from_secs(5);
 
-/// How long what a program left running may still hold its output open.
+/// Time for which processes that a program left running can still hold its output open.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// Most of its message that is given to a client, in bytes.
@@ -31,7 +31,7 @@ const LARGEST_OWN: i32 = 125;
 /// Names of variables that programs get from our own environment; of those that begin with `LC_` all.
 const PASSED_ON: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
-/// How a program ended.
+/// The end of a program.
 #[derive(Debug)]
 pub enum ProgramEnd {
     /// By itself.
@@ -48,14 +48,14 @@ pub enum ProgramEnd {
 #[derive(Debug)]
 pub struct ProgramResult {
     how: ProgramEnd,
-    /// What it said on standard output.
+    /// Its text on standard output.
     pub out: CapturedOutput,
-    /// What it said on standard error.
+    /// Its text on standard error.
     pub err: CapturedOutput,
 }
 
 impl ProgramResult {
-    /// What it answered by that.
+    /// The response that this end stands for.
     pub fn answer(&self) -> HookAnswer {
         match &self.how {
             ProgramEnd::Ended(status) => match (status.code(), status.signal()) {
@@ -78,8 +78,9 @@ impl ProgramResult {
 /// Runs `program` with the arguments and variables of `question` in the folder `folder`, for `time` at most, or until
 /// `stop`; then it and all that it started in its process group is ended.
 ///
-/// It inherits no descriptor but standard input, which is empty, and its outputs, which are read to their ends, and may
-/// open as many files as whoever started the daemon allowed. Whatever of its process group it leaves running ends with it.
+/// It inherits no descriptors except standard input, which is empty, and its outputs, which are read to their ends. It
+/// can open as many files as the daemon's parent process allowed. Processes of its group that it leaves running end
+/// with it.
 pub async fn run(
     program: &Path,
     question: &HookQuestion,
@@ -112,7 +113,7 @@ pub async fn run(
         };
         group.signal(Signal::SIGKILL);
         if !is_read {
-            // What left the group may hold them for as long as it likes.
+            // A process that left the group can hold them open for ever.
             let _ = tokio::time::timeout(LAST_WORDS_TIME, reading).await;
         }
         how
@@ -140,7 +141,7 @@ async fn wait(child: &mut Child, group: &Group, time: Duration, stop: StopDeadli
     how
 }
 
-/// Reads an output to its end. What cannot be read has ended.
+/// Reads an output to its end. A read error counts as the end.
 async fn keep(output: Option<impl AsyncRead + Unpin>, said: &mut CapturedOutput) {
     let Some(mut output) = output else { return };
     let mut buffer = vec![0; 64 << 10];
@@ -149,8 +150,8 @@ async fn keep(output: Option<impl AsyncRead + Unpin>, said: &mut CapturedOutput)
     }
 }
 
-/// The process group of a program, which goes when this does. Nobody else gets its number as long as anything is left of
-/// it, and numbers come round only after thousands of processes.
+/// The process group of a program, which ends when this is dropped. No other process gets its number as long as the
+/// group has a process, and numbers come round only after thousands of processes.
 struct Group(Option<Pid>);
 
 impl Group {

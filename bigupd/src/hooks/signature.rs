@@ -1,8 +1,8 @@
 //! Signing what goes to a URL, so that its receiver knows whom it is from: by HMAC-SHA256, as Standard Webhooks 1.0 has it
 //! (github.com/standard-webhooks, spec/standard-webhooks.md). Libraries that check it are there for most languages.
 //!
-//! A header with the secret itself was left: over plain HTTP it would be told to whoever listens, and nothing would keep a
-//! question from being changed or sent again.
+//! No header carries the secret itself: over plain HTTP a listener would learn it, and nothing would keep a question
+//! from being changed or sent again.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use bigup_core::protocol::name::printable;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// How a secret begins.
+/// Beginning of a secret.
 const PREFIX: &str = "whsec_";
 
 /// Bytes that a secret may have.
@@ -19,10 +19,10 @@ const LEN: std::ops::RangeInclusive<usize> = 24..=64;
 /// Block of SHA-256, in bytes.
 const BLOCK_LEN: usize = 64;
 
-/// How to make a secret.
+/// Command that makes a secret.
 const HOW: &str = "make one with: (umask 077; (printf whsec_; head -c 32 /dev/urandom | base64 -w0; echo) > FILE)";
 
-/// What both sides know.
+/// The secret that both sides know.
 pub struct Secret(Vec<u8>);
 
 impl Secret {
@@ -45,8 +45,8 @@ impl Secret {
         }
     }
 
-    /// The headers by which a receiver checks that it is told `body` by whoever knows the secret, at `time` (seconds since
-    /// 1970). `id` is the same each time that the same is told.
+    /// The headers by which a receiver checks that the sender of `body` knows the secret, and sent it at `time`
+    /// (seconds since 1970). `id` is the same at each attempt.
     pub fn headers(&self, id: &str, time: u64, body: &str) -> [(&'static str, String); 3] {
         let signature = hmac(&self.0, format!("{id}.{time}.{body}").as_bytes());
         [

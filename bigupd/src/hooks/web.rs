@@ -13,7 +13,7 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-/// Whether a URL can be asked as things stand.
+/// True if a URL can be asked as things stand.
 ///
 /// # Errors
 /// It is https://, and no authorities are installed.
@@ -36,7 +36,7 @@ fn authorities() -> Vec<Certificate<'static>> {
     found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
 }
 
-/// What asks `url`.
+/// The HTTP client for `url`.
 pub fn agent(url: &str) -> Agent {
     let config = Agent::config_builder().http_status_as_error(false).proxy(None);
     let config = config.max_redirects(0).max_redirects_will_error(false);
@@ -49,8 +49,8 @@ pub fn agent(url: &str) -> Agent {
     config.tls_config(tls.root_certs(RootCerts::from(authorities().into_iter())).build()).build().into()
 }
 
-/// Asks, and waits for `time` at most. What is sent is signed by the secret in `secret_file`, which is read each time, so
-/// that it may change. Blocks.
+/// Asks, and waits for `time` at most. The request is signed by the secret in `secret_file`, which is read each time,
+/// so that it can change. Blocks.
 pub fn post(
     agent: &Agent,
     url: &str,
@@ -73,7 +73,7 @@ pub fn post(
         Ok(response) => {
             let status = response.status();
             let mut said = vec![];
-            // What of it cannot be read in time only explains the status.
+            // The body only explains the status, so a part that cannot be read in time is left out.
             let _ = response.into_body().into_reader().take(MAX_SAID as u64).read_to_end(&mut said);
             judge(status, &said)
         }

@@ -17,14 +17,15 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use warp::http::header::{CONTENT_TYPE, HeaderMap};
 
-/// The body of a request. A copy reads on where the other one stopped, so that whoever kept one can get rid of the rest.
+/// The body of a request. A copy reads on where the other copy stopped, so that the holder of a copy can drain the
+/// rest.
 #[derive(Clone)]
 pub struct RawBody(Arc<Mutex<Raw>>);
 
 struct Raw {
     pieces: Pieces,
     broken: bool,
-    /// None: nobody wants it.
+    /// `None` if no digest is needed.
     sha256: Option<Sha256>,
 }
 
@@ -36,8 +37,8 @@ pub const MAX_FORM_OVERHEAD: u64 = 64 << 10;
 /// Longest boundary of a form, in characters (RFC 2046, section 5.1.1).
 const MAX_BOUNDARY_LEN: usize = 70;
 
-/// Longest time to go on reading a refused body, so that a client which writes all of it before it reads gets to read
-/// the answer. One that has not ended by then is cut off.
+/// Longest time to go on reading a refused body. So a client that writes the whole body before it reads gets the
+/// response. A body that has not ended by then is cut off.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
 
 /// Makes a [`RawBody`] of warp's stream.
@@ -66,13 +67,13 @@ impl RawBody {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Sha256::new());
     }
 
-    /// What was digested so far. None: nothing was to be.
+    /// The digest of the bytes so far. `None` if no digest was asked for.
     pub fn sha256(&self) -> Option<Sha256> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256.clone()
     }
 }
 
-/// Whether the headers are those of a form, which has its slice in a field.
+/// True if the headers are those of a form, which has its slice in a field.
 pub fn is_form(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_form_type)
 }
@@ -96,11 +97,11 @@ pub struct FormBody {
     held_back: Arc<HeldBack>,
 }
 
-/// What a form parser holds back until it makes sense of it.
+/// Bytes that a form parser holds back until it can parse them.
 #[derive(Default)]
 struct HeldBack {
     bytes: AtomicU64,
-    /// How much of it was looked through in vain, again with every piece.
+    /// Bytes searched in vain, again with every piece.
     looked_through: AtomicU64,
 }
 
@@ -157,8 +158,8 @@ impl Body {
     }
 }
 
-/// Reads and forgets `raw`, up to `limit` bytes, for half a minute at most, and until nothing comes for `silence`. Whether its
-/// end was reached.
+/// Reads and forgets `raw`, up to `limit` bytes, for half a minute at most, and until nothing comes for `silence`. True
+/// if its end was reached.
 pub async fn drain(mut raw: RawBody, limit: u64, silence: Duration) -> bool {
     let deadline = Instant::now() + DRAIN_TIME;
     let mut left = limit;
@@ -222,10 +223,11 @@ struct MultipartFeed {
 }
 
 impl MultipartFeed {
-    /// What a parser may hold back, in bytes: a piece as hyper gives them, and what came before it of a head or a boundary.
+    /// Most bytes that a parser can hold back: a piece as hyper gives them, and the part of a header or a boundary
+    /// before it.
     const MAX_HELD_BACK: u64 = 2 * MAX_BUFFER as u64;
 
-    /// What a parser may look through until it finds something, in bytes: some milliseconds' work.
+    /// Most bytes that a parser can search until it finds something: some milliseconds' work.
     const MAX_LOOKED_THROUGH: u64 = 64 << 20;
 
     fn new(raw: RawBody, held_back: Arc<HeldBack>) -> MultipartFeed {
@@ -355,7 +357,7 @@ mod tests {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"0123456789")));
         assert!(!drain(raw_body(endless), 1000, DRAIN_TIME).await);
         assert!(drain(pieces(b"short", 2), 1000, DRAIN_TIME).await);
-        // Who stalls has its connection no longer than for a body that is wanted.
+        // A client that stalls has its connection no longer than for a body that is wanted.
         let stalled = futures_util::stream::pending::<Result<Bytes, warp::Error>>();
         assert!(!drain(raw_body(stalled), 1000, Duration::from_millis(1)).await);
     }

@@ -1,4 +1,4 @@
-//! What programs that watch the daemon ask: `/healthz`, `/readyz` and `/metrics`.
+//! Endpoints for monitoring programs: `/healthz`, `/readyz` and `/metrics`.
 //!
 //! On the listener for uploads, or, for all three, on one of their own that no flood of uploads fills; then `/metrics` is
 //! there alone. Nothing here waits for the disk: only `/readyz` looks at it, for a limited time.
@@ -20,19 +20,19 @@ use warp::http::{Method, StatusCode};
 /// The methods there are.
 pub const ALLOWED: &str = "GET, HEAD, OPTIONS";
 
-/// What can be asked.
+/// An endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether the daemon is alive.
+    /// True if the daemon is alive.
     Alive,
-    /// Whether it can take uploads.
+    /// True if it can take uploads.
     Ready,
-    /// What it counted.
+    /// The counted values.
     Metrics,
 }
 
 impl Probe {
-    /// How it is counted.
+    /// Its route in the metrics.
     pub fn route(self) -> Route {
         match self {
             Probe::Alive | Probe::Ready => Route::Health,
@@ -41,7 +41,7 @@ impl Probe {
     }
 }
 
-/// What is to be said of answering everybody at `address`. None: only this machine, or a network of one's own, reaches it.
+/// The warning about answering all clients at `address`. `None` if only this machine, or a private network, reaches it.
 pub fn warning(address: SocketAddr) -> Option<String> {
     is_public(address.ip()).then(|| {
         format!(
@@ -51,8 +51,8 @@ pub fn warning(address: SocketAddr) -> Option<String> {
     })
 }
 
-/// Whether others than this machine and its own networks may reach an address. All addresses at once count as public. Private
-/// are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and those of one link.
+/// True if others than this machine and its own networks may reach an address. All addresses at once count as public.
+/// Private are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and those of one link.
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -63,7 +63,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Answers such questions, whoever asks.
+/// Answers these requests, from every client.
 #[derive(Clone)]
 pub struct Probes {
     metrics: Metrics,
@@ -106,8 +106,8 @@ impl Probes {
         let answering = async {
             let answer = match question {
                 Some(_) if method == Method::OPTIONS => Ok(no_content(ALLOWED)),
-                // What it tells is for no page of others, whether or not there are tokens. Whether the daemon is well is
-                // no secret, and often asked by other names.
+                // Metrics are for no foreign page, whether or not there are tokens. The daemon's health is no secret,
+                // and often asked by other names.
                 Some(Probe::Metrics) if let Err(foreign) = origins.check(&headers, Effect::Looks) => Err(foreign),
                 Some(question) => self.answer(question, &method).await,
                 None => {
@@ -115,7 +115,7 @@ impl Probes {
                     Err(Refusal::new(ErrorCode::NotFound, message))
                 }
             };
-            // No body was read; whoever sent one gets no second answer on this connection.
+            // No body was read; a client that sent a body gets no second response on this connection.
             answer.unwrap_or_else(|refusal| refusal.last_reply())
         };
         timing::time(&self.metrics, route, answering).await
@@ -129,7 +129,7 @@ fn text(content_type: &'static str, text: String) -> Response {
     response
 }
 
-/// The question that a request is. None: it is another request.
+/// The question that a request is. `None` if it is another request.
 pub fn question() -> impl Filter<Extract = (Option<Probe>,), Error = Infallible> + Copy {
     let at = |path: &'static str, question| warp::path(path).and(warp::path::end()).map(move || Some(question));
     let (alive, ready) = (at("healthz", Probe::Alive), at("readyz", Probe::Ready));

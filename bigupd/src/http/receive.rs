@@ -32,14 +32,14 @@ const BATCH_TIME: Duration = Duration::from_secs(1);
 /// Batches of a slice.
 const BATCHES: u64 = 8;
 
-/// What has been gathered of a body is written after so much time in which nothing of it came: long enough that it is no
-/// ordinary pause of a line, since small writes cost more.
+/// Time without new bytes after which the gathered part of a body is written. It is longer than an ordinary pause of a
+/// line, since small writes cost more.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Pieces below it, in bytes, are put together. Each would keep the buffer that it was read into, however little it is of it.
 const SMALL_PIECE: usize = 16 << 10;
 
-/// What is gathered to be written at once.
+/// Bytes gathered to be written at once.
 #[derive(Debug, Default)]
 struct Batch {
     pieces: Vec<Bytes>,
@@ -73,10 +73,10 @@ impl Batch {
     }
 }
 
-/// What a slice must be.
+/// The expected length and digest of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Which slice; for messages.
+    /// Number of the slice; for messages.
     pub slice_id: u64,
     /// Its length, in bytes.
     pub len: u64,
@@ -186,8 +186,8 @@ impl Received {
 /// the `pace`.
 ///
 /// # Errors
-/// What came is not what was expected, or could not be stored; the file is gone then. The rest of the body is left in
-/// `body`. What blocks is done on `thread_share`.
+/// The body differs from `expected`, or could not be stored; the file is gone then. The rest of the body is left in
+/// `body`. Blocking work is done on `thread_share`.
 pub async fn receive(
     body: &mut Body,
     target: SliceTarget,
@@ -254,8 +254,8 @@ pub fn check_sha256(slice_id: u64, told: Option<[u8; 32]>, is: Option<Sha256>) -
     }
 }
 
-/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). None: there is none; other algorithms are ignored, as
-/// the RFC allows.
+/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). `None` if there is none; other algorithms are ignored,
+/// as the RFC allows.
 ///
 /// # Errors
 /// It is malformed.

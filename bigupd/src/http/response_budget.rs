@@ -1,4 +1,5 @@
-//! Answers that may be large: held slices as ids or runs, the list of uploads. How large is told before they are made.
+//! Responses that can be large: held slices as ids or runs, the list of uploads. Their size is declared before they are
+//! made.
 
 use crate::metrics::Limit;
 use crate::net::response::{Response, json, json_bytes, json_text};
@@ -17,13 +18,13 @@ const SMALL: u64 = 64 << 10;
 /// Room for what every answer has beside its list, in bytes: the longest name, escaped, digests, errors.
 const BESIDE: u64 = 32 << 10;
 
-/// How many answers of the largest size may be in memory at once, on the way to their readers.
+/// Number of responses of the largest size that can be in memory at once, on the way to their readers.
 const LARGE_AT_ONCE: u64 = 4;
 
 /// Seconds after which an answer that finds no room may be asked for again.
 const RETRY_AFTER: u64 = 2;
 
-/// What answers may be in memory.
+/// The memory for responses.
 #[derive(Clone, Debug)]
 pub struct ResponseBudget {
     most: u64,
@@ -50,7 +51,7 @@ impl ResponseBudget {
         ResponseBudget { most, space: Arc::new(Semaphore::new(space.min(Semaphore::MAX_PERMITS))) }
     }
 
-    /// Whether an answer with these slices, as runs or as ids, is not too large. Its size in bytes, or a bit more.
+    /// True if an answer with these slices, as runs or as ids, is not too large. Its size in bytes, or a bit more.
     ///
     /// # Errors
     /// It is; says what to do.

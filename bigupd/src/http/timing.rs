@@ -1,4 +1,4 @@
-//! How long a request takes to be answered.
+//! Duration of a request up to its response.
 
 use crate::metrics::{Limit, Metrics, Route};
 use crate::net::response::Response;

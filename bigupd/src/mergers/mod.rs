@@ -1,13 +1,13 @@
 //! Starting mergers and watching them.
 //!
-//! Who merges is decided by the locks in the spools. What is remembered here, the mergers that this daemon started and
-//! that have not ended yet, only spares looking at a lock for every slice; a merger that ends is always followed by a
-//! look at what it left.
+//! The locks in the spools decide which process merges. The mergers that this daemon started and that have not ended
+//! yet are remembered only to spare a look at a lock for every slice. After a merger ends, its upload is always checked
+//! again.
 //!
-//! Only so many are at work at once. Uploads beyond wait for their turn, in the order in which they came to need a
-//! merger. A merger that finds nothing to do would hold its place for as long as it is patient; while others wait it is
-//! told to stop instead, which it does at any time without loss, and its upload queues again with its next slice. One
-//! that is busy is left alone: a new one might have to read what it had read.
+//! The number of mergers at work is limited. Further uploads wait for their turn, in the order in which they came to
+//! need a merger. A merger without work would hold its place until its idle time is over. While other uploads wait it
+//! is told to stop instead, which it does at any time without loss; its upload queues again with its next slice. A busy
+//! merger is left alone: a new one might have to read again all that it had read.
 //!
 //! It asks the spools whether there is work. Requests and hooks do not come in here.
 
@@ -39,14 +39,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// A merger that left sooner although there is something to do failed, whatever it said.
 const SHORTEST_LIFE: Duration = Duration::from_millis(100);
 
-/// Longest such pause: about as long as whoever just made room on the disk is ready to wait.
+/// Longest pause. An operator who just freed disk space should not wait longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How often mergers are looked at for idle ones while others wait.
+/// Time between two searches for idle mergers while uploads wait.
 const MAKE_ROOM_EVERY: Duration = Duration::from_millis(200);
 
-/// How long to wait for the last that a merger told once it has ended: it is there already, but somebody whom it started may
-/// hold the pipe open.
+/// Time to wait for the last events of a merger that has ended: they are there already, but a process that it started
+/// may hold the pipe open.
 const EVENTS_PATIENCE: Duration = Duration::from_secs(1);
 
 mod take;
@@ -59,14 +59,14 @@ pub struct Mergers {
     inner: Arc<Inner>,
 }
 
-/// How mergers are started.
+/// Settings of mergers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The program.
     pub program: PathBuf,
-    /// How long one waits for more slices before it ends.
+    /// Time without a slice after which a merger ends.
     pub idle: Duration,
-    /// How many may be at work at once.
+    /// Most mergers at work at once.
     pub most: u64,
 }
 
@@ -74,21 +74,21 @@ struct Inner {
     data: DataDir,
     settings: Settings,
     metrics: Metrics,
-    /// Uploads whose mergers are looked after: one is at work, or will be after a pause or when it is its turn.
+    /// Uploads with a merger at work, or with a merger to come after a pause or in its turn.
     running: Mutex<HashSet<FileName>>,
     ended: Arc<Notify>,
-    /// One for each merger that may be at work; given in the order of asking.
+    /// A permit for each merger that can be at work; given in the order of asking.
     turns: Semaphore,
-    /// How many there are of them.
+    /// Number of there of them.
     most: usize,
-    /// How many uploads wait for one.
+    /// Number of uploads that wait for a permit.
     waiting: AtomicUsize,
     /// The daemon ends: no merger is started again.
     stopping: AtomicBool,
 }
 
 impl Mergers {
-    /// None running yet.
+    /// No mergers running yet.
     pub fn new(data: DataDir, settings: Settings, metrics: Metrics) -> Mergers {
         let most = usize::try_from(settings.most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let (running, ended, waiting) = (Mutex::default(), Arc::default(), AtomicUsize::new(0));
@@ -107,13 +107,13 @@ impl Mergers {
         }
     }
 
-    /// How many mergers of this daemon are at work.
+    /// Number of mergers of this daemon at work.
     pub fn at_work(&self) -> usize {
         self.inner.most - self.inner.turns.available_permits()
     }
 
-    /// From here on no merger is started again after one that ended: whoever stops the daemon may stop mergers too, and
-    /// the next daemon goes on. Requests that are still answered may have one started.
+    /// From here on no merger is started again after its end: a stop of the daemon may stop mergers too, and the next
+    /// daemon goes on. Requests that are still being answered can start a merger.
     pub fn stop(&self) {
         self.inner.stopping.store(true, Ordering::Relaxed);
     }
@@ -140,7 +140,7 @@ impl Mergers {
         match Spool::of(&self.inner.data, name).merger() {
             Ok(None) => self.start(name.clone()),
             Ok(Some(pid)) => log::debug!(file_name = name.as_str(); "{name}: process {pid} is merging"),
-            Err(e) => log::warn!(file_name = name.as_str(); "{name}: whether a merger is at work cannot be told: {e}"),
+            Err(e) => log::warn!(file_name = name.as_str(); "{name}: cannot find out if a merger is at work: {e}"),
         }
     }
 
@@ -148,16 +148,16 @@ impl Mergers {
         self.inner.running.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// The frontier of an upload that needs a merger; None for one that needs none. Blocks on the disk.
+    /// The frontier of an upload that needs a merger; `None` for one that needs none. Blocks on the disk.
     fn frontier_if_due(&self, name: &FileName) -> Option<u64> {
         let spool = Spool::of(&self.inner.data, name);
-        // What cannot be read is told by whoever asks for it.
+        // The client that asks for this upload gets the error.
         let upload = spool.upload().ok().flatten()?;
         let holdings = spool.holdings(&upload).ok()?;
         holdings.need_merger(&upload).then_some(holdings.frontier)
     }
 
-    /// The same once more on a thread that may block; None also while somebody else's merger is at work.
+    /// The same on a thread that can block; `None` also while a merger of another process is at work.
     async fn frontier_if_left(&self, name: &FileName) -> Option<u64> {
         let (this, name) = (self.clone(), name.clone());
         let look = move || {
@@ -252,7 +252,7 @@ impl Mergers {
                 return (ended, false);
             }
             if self.inner.waiting.load(Ordering::Relaxed) > 0 && self.is_idle(name).await {
-                log::debug!(file_name = name.as_str(); "{name}: others wait, and the merger is idle: it makes room");
+                log::debug!(file_name = name.as_str(); "{name}: the idle merger is stopped, other uploads wait for a merger");
                 // It has an id until its end is awaited.
                 if let Some(pid) = merger.id().and_then(|pid| i32::try_from(pid).ok()) {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -262,7 +262,7 @@ impl Mergers {
         }
     }
 
-    /// Whether the merger of an upload has nothing to do, for now.
+    /// True if the merger of an upload has nothing to do, for now.
     async fn is_idle(&self, name: &FileName) -> bool {
         let (this, name) = (self.clone(), name.clone());
         tokio::task::spawn_blocking(move || this.frontier_if_due(&name).is_none()).await.unwrap_or(false)
@@ -283,7 +283,8 @@ impl Mergers {
         }
         systemd::forget_in(&mut command);
         descriptors::as_at_start(&mut command);
-        // Its log lines go where ours go. It outlives us: what it does needs no daemon, nor anybody who reads what it tells.
+        // Its log lines go to the daemon's standard error. It outlives the daemon: its work needs no daemon, and no
+        // reader of its events.
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command
     }
@@ -297,14 +298,14 @@ impl Mergers {
             }
             Ok(status) => log::warn!(file_name = name.as_str(); "{name}: the merger ended with {status}"),
             Err(e) => {
-                log::error!(file_name = name.as_str(); "{name}: the merger {} cannot be started: {e}", self.inner.settings.program.display())
+                log::error!(file_name = name.as_str(); "{name}: cannot start the merger {}: {e}", self.inner.settings.program.display())
             }
         }
         true
     }
 }
 
-/// Counts what a merger tells, up to its end. How it says that it ended; None: it did not say.
+/// Counts a merger's events, up to the last. Returns the end that it reported; `None` if it reported no end.
 async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExit> {
     let (mut lines, mut how) = (BufReader::new(stdout).lines(), None);
     // Whatever cannot be read, merging does not depend on it.
@@ -318,7 +319,7 @@ async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExi
     how
 }
 
-/// How a merger ended, by its exit code (bigup-merger's help) and by what it said.
+/// The end of a merger, by its exit code (bigup-merger's help) and by its last event.
 fn end_of(status: ExitStatus, how: Option<MergerExit>) -> MergerEnd {
     match (status.code(), how) {
         (Some(0), Some(MergerExit::Published)) => MergerEnd::Published,

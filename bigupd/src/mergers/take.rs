@@ -1,4 +1,4 @@
-//! Taking the lock of an upload from its merger, whoever started that.
+//! Takes the lock of an upload from its merger, whichever process started that.
 
 use bigup_core::storage::spool::{MERGER_LOCK, MergerLock, Spool};
 use nix::sys::signal::{Signal, kill};
@@ -9,10 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often to ask for the lock of a merger that is to leave: sooner than a daemon can start the next one.
+/// Time between two tries of the lock of a merger that is to leave: shorter than a daemon needs to start the next
+/// merger.
 const ASK_EVERY: Duration = Duration::from_millis(2);
 
-/// Takes the merger's lock of a spool from whoever has it, in good time.
+/// Takes the merger's lock of a spool from its holder, within the time `wait`.
 ///
 /// # Errors
 /// It is not given up, there is no such spool, or as the system gives them.
@@ -46,8 +47,8 @@ fn stays(at_work: Option<u32>, wait: Duration) -> io::Error {
     io::Error::other(format!("{who}, and cancel again"))
 }
 
-/// Whether a process merges this upload. Its id may be an old one that is another process's by now, or that of a daemon or
-/// another command, which hold the lock for an instant, and are not to be ended.
+/// True if a process merges this upload. Its id may be an old one that is another process's by now, or that of a daemon
+/// or another command, which hold the lock for an instant, and are not to be ended.
 fn is_merger_of(pid: u32, spool: &Spool) -> bool {
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let is_merger =

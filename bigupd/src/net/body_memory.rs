@@ -2,11 +2,11 @@
 //! giving it back to the system.
 //!
 //! # What bodies take
-//! A body that arrives has its bytes in three places: in hyper's buffer (what one read from the socket brings), in the batch
-//! that is being gathered, and in the one that is being written. How much of it each place may have depends on how many
-//! bodies are at work ([`BodyMemory`]): as long as they are few, as much as is of use; else each has its share of
-//! `max_body_memory`, down to a floor. What has been gathered is written early where nothing more comes
-//! ([`crate::http::receive`]), so that a client which stalls holds only the last thing that was read from its socket.
+//! A body that arrives has its bytes in three places: in hyper's buffer (the bytes of one read from the socket), in the
+//! batch that is being gathered, and in the batch that is being written. The size of each place depends on the number
+//! of bodies at work ([`BodyMemory`]). If they are few, each gets as much as is of use; else each has its share of
+//! `max_body_memory`, down to a floor. The gathered bytes are written early if nothing more comes
+//! ([`crate::http::receive`]), so a client that stalls holds only the bytes of the last read from its socket.
 //!
 //! # Keeping and giving back
 //! Bodies come in pieces of [`MAX_BUFFER`], each in memory of its own. glibc would ask the system for each
@@ -26,7 +26,7 @@ pub const MAX_BUFFER: usize = 256 << 10;
 /// Shortest time between two times of giving back: more buffers become free in it.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// One for the process, as its memory is.
+/// A single one for the process, like its memory.
 static FREED: Notify = Notify::const_new();
 
 /// The bodies of this process.
@@ -49,12 +49,12 @@ pub struct BodyMemory {
     at_work: AtomicU64,
 }
 
-/// One body at work, counted until it is dropped.
+/// A body at work, counted until it is dropped.
 #[derive(Debug)]
 pub struct BodyInMemory(&'static BodyMemory);
 
 impl BodyMemory {
-    /// None at work; all together may have `most` bytes.
+    /// No body at work; all together can have `most` bytes.
     const fn new(most: u64) -> BodyMemory {
         BodyMemory { most: AtomicU64::new(most), at_work: AtomicU64::new(0) }
     }
@@ -81,7 +81,7 @@ impl BodyMemory {
         self.part(BATCH_PARTS, best)
     }
 
-    /// One of so many parts of a body's share, `best` at most.
+    /// A body's share divided by `parts`, `best` at most.
     fn part(&self, parts: u64, best: u64) -> u64 {
         let thread_share = self.most.load(Ordering::Relaxed) / self.at_work.load(Ordering::Relaxed).max(1);
         (thread_share / parts).max(FLOOR).min(best)
@@ -120,7 +120,7 @@ pub fn keep_some() {
         // SAFETY: it may be called at any time and from any thread, and changes nothing that is in use.
         let is_set = unsafe { mallopt(setting, value) } == 1;
         if !is_set {
-            log::debug!("glibc keeps memory as it likes: setting {setting} cannot be {value}");
+            log::debug!("cannot set glibc's malloc option {setting} to {value}: more memory may stay in use");
         }
     }
 }

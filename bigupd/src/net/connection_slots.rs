@@ -1,4 +1,4 @@
-//! How many connections there are, in all and from each address.
+//! Number of connections, in all and from each address.
 
 use crate::metrics::Limit;
 use crate::net::limits::Limits;
@@ -32,7 +32,7 @@ struct Taken {
 #[derive(Debug)]
 pub struct ConnectionSlot {
     slots: ConnectionSlots,
-    /// None: it counts for no address.
+    /// `None` if it counts for no address.
     peer: Option<IpAddr>,
 }
 
@@ -43,10 +43,10 @@ impl ConnectionSlots {
         ConnectionSlots(Arc::new(Inner { most, most_of_one, taken: Mutex::default() }))
     }
 
-    /// A seat for a connection from `address`. None: only the limit of all counts.
+    /// A seat for a connection from `address`. `None` if only the limit of all counts.
     ///
     /// # Errors
-    /// There are as many as there may be; says which limit it is.
+    /// All slots are taken; the error names the limit.
     pub fn take(&self, address: Option<IpAddr>) -> Result<ConnectionSlot, Refusal> {
         let peer = address.map(peer);
         let mut taken = self.taken();
@@ -86,8 +86,8 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Whom an address stands for: an IPv4 address for itself, however it is written, an IPv6 address for its /64, of which
-/// one host has all (RFC 4291, section 2.5.4).
+/// The unit for which an address counts. An IPv4 address counts for itself, however it is written. An IPv6 address
+/// counts for its /64, since one host has all of that (RFC 4291, section 2.5.4).
 pub fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),

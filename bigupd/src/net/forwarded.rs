@@ -1,8 +1,8 @@
 //! For whom a proxy asks: X-Forwarded-For, and Forwarded (RFC 7239).
 //!
-//! Anybody can send these headers. So they count only where the connection is that of a trusted proxy, and are read from
-//! their end, where the nearest proxy wrote: the first address that is not a trusted proxy's is the client's. Further left
-//! stands whatever that client likes.
+//! Every client can send these headers. So they count only on the connection of a trusted proxy, and are read from
+//! their end, where the nearest proxy wrote: the first address that is not a trusted proxy's is the client's. The text
+//! left of it is the client's own, and can be anything.
 
 use crate::net::peer::Peer;
 use crate::refusal::Refusal;
@@ -11,7 +11,7 @@ use bigup_core::protocol::native::ErrorCode;
 use std::net::{IpAddr, SocketAddr};
 use warp::http::header::{FORWARDED, HeaderMap, HeaderName};
 
-/// The older one of the two, of which there is no standard.
+/// The older header of the two; it has no standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The proxies that are trusted to tell for whom they ask.
@@ -20,7 +20,7 @@ pub struct Proxies(Vec<Proxy>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Proxy {
-    /// Whoever reaches a socket in the file system.
+    /// All connections to a socket in the file system.
     Unix,
     /// Addresses that share their first bits.
     Network(IpAddr, u32),
@@ -64,13 +64,13 @@ impl Proxies {
     /// Reads addresses, networks and the word `unix`, between commas or spaces.
     ///
     /// # Errors
-    /// One is none of these.
+    /// An entry is none of these.
     pub fn parse(text: &str) -> Result<Proxies, String> {
         let each = text.split([',', ' ']).filter(|part| !part.is_empty());
         each.map(Proxy::parse).collect::<Result<_, _>>().map(Proxies)
     }
 
-    /// Whether `peer` is a trusted proxy.
+    /// True if `peer` is a trusted proxy.
     pub fn trust(&self, peer: Peer) -> bool {
         match peer {
             Peer::Unix => self.0.contains(&Proxy::Unix),
@@ -82,8 +82,8 @@ impl Proxies {
         self.0.iter().any(|proxy| proxy.covers(ip))
     }
 
-    /// Who sent the request with these headers, that came by a connection of `peer`: `peer` itself, or whom it asks for if
-    /// it is trusted and says so.
+    /// The sender of a request with these headers, on a connection of `peer`: `peer` itself, or the client that it
+    /// names if it is trusted.
     ///
     /// # Errors
     /// The headers contradict each other, or cannot be read: the client wrote one that the proxy passes on as it is.
@@ -101,15 +101,15 @@ impl Proxies {
         }
     }
 
-    /// The last address that is no trusted proxy's; the first one of all where all are. Some(None): it is not told, since
-    /// the proxies hide it. None: nothing is told at all.
+    /// The last address that is no trusted proxy's; the first one of all where all are. Some(None): it is not told,
+    /// since the proxies hide it. `None` if nothing is told at all.
     fn first_other(&self, nodes: &[Option<IpAddr>]) -> Option<Option<IpAddr>> {
         let other = nodes.iter().rev().find(|node| node.is_none_or(|ip| !self.cover(ip)));
         other.or(nodes.first()).copied()
     }
 }
 
-/// Whether a proxy forwarded a request with these headers.
+/// True if a proxy forwarded a request with these headers.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED)
 }
@@ -120,14 +120,14 @@ fn whole(headers: &HeaderMap, name: HeaderName) -> String {
     lines.join(",")
 }
 
-/// What X-Forwarded-For tells. None: no address.
+/// The addresses in X-Forwarded-For; `None` for an entry that is no address.
 fn listed(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let whole = whole(headers, X_FORWARDED_FOR);
     whole.split(',').map(str::trim).filter(|node| !node.is_empty()).map(node).collect()
 }
 
-/// What Forwarded tells. None: it is not what RFC 7239, section 4, describes. That matters: with a quote that is not
-/// closed a client could hide what the proxy adds behind it.
+/// The addresses in Forwarded. `None` if it breaks the rules of RFC 7239, section 4. That matters: with an unclosed
+/// quote a client could hide the text that the proxy adds behind it.
 fn standard(headers: &HeaderMap) -> Option<Vec<Option<IpAddr>>> {
     let whole = whole(headers, FORWARDED);
     let elements = split_unquoted(&whole, ',')?;
@@ -135,7 +135,7 @@ fn standard(headers: &HeaderMap) -> Option<Vec<Option<IpAddr>>> {
     elements.map(node_of_element).collect()
 }
 
-/// The node that an element of Forwarded is for. None: the element is malformed.
+/// The node that an element of Forwarded is for. `None` if the element is malformed.
 fn node_of_element(element: &str) -> Option<Option<IpAddr>> {
     let mut of_element = None;
     for pair in split_unquoted(element, ';')? {
@@ -154,7 +154,7 @@ fn node_of_element(element: &str) -> Option<Option<IpAddr>> {
     Some(of_element.flatten())
 }
 
-/// Cuts at each `separator` outside quotes. None: a quote is not closed.
+/// Cuts at each `separator` outside quotes. `None` if a quote is not closed.
 fn split_unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut parts, mut begin, mut is_quoted, mut is_escaped) = (vec![], 0, false, false);
     for (at, c) in text.char_indices() {
@@ -173,7 +173,7 @@ fn split_unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     (!is_quoted).then_some(parts)
 }
 
-/// The address of a node, with or without brackets and a port (RFC 7239, section 6). None: it is hidden, or none.
+/// The address of a node, with or without brackets and a port (RFC 7239, section 6). `None` if it is hidden, or none.
 fn node(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         return rest.split_once(']')?.0.parse().ok().map(|ip: IpAddr| ip.to_canonical());
@@ -244,10 +244,10 @@ mod tests {
             ("unix", "unix", "203.0.113.7:4711", "203.0.113.7"),
             ("::1", "::1", "[2001:db8::1]:4711", "2001:db8::1"),
             ("::1", "::1", "::ffff:203.0.113.7", "203.0.113.7"),
-            // Who is not trusted tells nothing.
+            // A peer that is not trusted tells nothing.
             ("10.0.0.1", "10.0.0.2", "203.0.113.7", "10.0.0.2:7 itself"),
             ("10.0.0.1", "unix", "203.0.113.7", "unix itself"),
-            // What the proxy hides cannot be known, and what stands left of it was not said by a proxy.
+            // The hidden address is unknown, and no proxy wrote the text left of it.
             ("10.0.0.1", "10.0.0.1", "1.1.1.1, unknown", "hidden"),
             ("10.0.0.1", "10.0.0.1", "", "10.0.0.1:7 itself"),
         ] {

@@ -6,15 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Host and port, as in a Host header (RFC 9110, section 7.2). Equal ones stand for the same server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// In lower case, without the dot of the root at its end. Empty: it names nobody.
+    /// In lower case, without the dot of the root at its end. Empty: the header names no host.
     name: String,
     ip: Option<IpAddr>,
-    /// None: that of the scheme.
+    /// `None` if that of the scheme.
     port: Option<u16>,
 }
 
 impl Host {
-    /// Reads `uri-host [":" port]` (RFC 9112, section 3.2; RFC 3986, section 3.2.2). None: it is no such thing.
+    /// Reads `uri-host [":" port]` (RFC 9112, section 3.2; RFC 3986, section 3.2.2). `None` if it is no such thing.
     pub fn parse(text: &str) -> Option<Host> {
         let (name, port) = match text.rfind(':') {
             Some(colon) if !text.ends_with(']') => (&text[..colon], &text[colon + 1..]),
@@ -42,12 +42,12 @@ impl Host {
         &self.name
     }
 
-    /// Whether a port is told.
+    /// True if a port is told.
     pub fn has_port(&self) -> bool {
         self.port.is_some()
     }
 
-    /// Whether it is an address and no name, so that nobody's DNS decided what it stands for.
+    /// True if it is an address and no name, so that it does not depend on DNS.
     pub fn is_address(&self) -> bool {
         self.ip.is_some()
     }
@@ -86,7 +86,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads `scheme://host[:port]`. None: it is no such thing, as `null` is none.
+    /// Reads `scheme://host[:port]`. `None` if it is no such thing, as `null` is none.
     pub fn parse(text: &str) -> Option<Origin> {
         let (scheme, host) = text.split_once("://")?;
         let scheme = scheme.to_ascii_lowercase();
@@ -103,8 +103,8 @@ impl Origin {
         Origin::parse(&address[..end])
     }
 
-    /// Whether `host`, which a request names, is the one that the page came from. `needs_https`: nothing else than https
-    /// is spoken there; else either will do, since a proxy may have taken the TLS away.
+    /// True if `host`, which a request names, is the one that the page came from. `needs_https`: nothing else than
+    /// https is spoken there; else either will do, since a proxy may have taken the TLS away.
     pub fn is_of(&self, host: &Host, needs_https: bool) -> bool {
         let is_spoken = if needs_https { self.scheme == "https" } else { matches!(&*self.scheme, "http" | "https") };
         is_spoken && host.clone().under(&self.scheme) == self.host

@@ -1,9 +1,10 @@
-//! What of connections is too much.
+//! Limits of connections.
 
 use crate::net::forwarded::Proxies;
 use std::time::Duration;
 
-/// How many connections there may be, and how slow. Over it requests are refused, never dropped.
+/// Limits to the number of connections, and to their slowness. Requests over a limit are refused; their connections are
+/// never dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end.
@@ -18,7 +19,7 @@ pub struct Limits {
     pub connections: u64,
     /// Most connections from one address, of IPv6 from one /64, at once. 0: no limit.
     pub connections_per_address: u64,
-    /// Whose connections bring the requests of others: the limit for an address is that of those.
+    /// Proxies whose connections bring other clients' requests: the limit for an address applies to those clients.
     pub trusted_proxies: Proxies,
     /// Most bytes that all bodies that arrive have in memory together.
     pub body_memory: u64,

@@ -1,7 +1,7 @@
 //! Reading on after the last answer of a connection, so that no reset takes the answer with it (RFC 9112, section 9.6).
 //!
-//! Who lingers holds a socket and nothing else: its place among the connections is another's already. There is a bound to
-//! how many do; beyond it the one that has lingered longest goes.
+//! A connection that lingers holds a socket and nothing else: its slot already belongs to another connection. The
+//! number of such connections is limited; beyond the limit the one that has lingered longest is closed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,7 +74,7 @@ mod tests {
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
-    /// One who lingers, and the other end of its stream.
+    /// A lingering connection, and the other end of its stream.
     async fn begin(lingering: &Lingering) -> (JoinHandle<Duration>, DuplexStream) {
         let (mut ours, theirs) = duplex(100);
         let lingering = lingering.clone();

@@ -1,8 +1,9 @@
 //! The sockets that connections come in by: one of our own, or those that systemd holds for the daemon (systemd.socket(5),
 //! sd_listen_fds(3)). The latter stay open while the daemon is restarted; who connects meanwhile waits and is not refused.
 //!
-//! A socket in the file system (unix(7)) is made under another name and renamed, so that it has its permissions and takes
-//! connections from when it is there. One that a killed daemon left is replaced by that; one that is listened on is not.
+//! A socket in the file system (unix(7)) is made under another name and renamed, so that it has its permissions and
+//! takes connections as soon as it is there. The rename replaces a socket that a killed daemon left; a socket with a
+//! listener is not replaced.
 
 use crate::net::peer::Peer;
 use listenfd::ListenFd;
@@ -27,11 +28,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: u16 = 4096;
 
-/// What the kernel holds of an answer that is not read yet, in bytes; it doubles it (socket(7), SO_SNDBUF). Answers are
-/// small, and a reader's pace is told only as its buffer empties.
+/// Kernel buffer for a response that is not read yet, in bytes; the kernel doubles it (socket(7), SO_SNDBUF). Responses
+/// are small, and a reader's pace shows only as its buffer empties.
 const SEND_BUFFER: u32 = 64 << 10;
 
-/// How a socket in the file system is called while it is made, beside its path.
+/// Suffix of a file system socket's path while the socket is made.
 const UNDER_WAY: &str = ".new";
 
 /// Longest path of a socket, in bytes, that the system takes (unix(7)).
@@ -47,7 +48,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// Whether only this machine's own programs get through.
+    /// True if only this machine's own programs get through.
     pub fn is_local(&self) -> bool {
         match self {
             Listen::Tcp(address) => address.ip().is_loopback(),
@@ -118,7 +119,7 @@ impl Listeners {
     /// Listens there. `mode` are the permissions of a socket in the file system.
     ///
     /// # Errors
-    /// As the system gives them; somebody listens there already; or something else is at the path.
+    /// As the system gives them; another process listens there already; or something else is at the path.
     pub fn bind(listen: &Listen, mode: u32) -> io::Result<Listeners> {
         match listen {
             Listen::Tcp(address) => bind_tcp(*address).map(Listeners::from),
@@ -195,7 +196,7 @@ impl Drop for Made {
     fn drop(&mut self) {
         let Ok(_lock) = lock_folder_of(&self.path) else { return };
         if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
-            // What stays is replaced by the next one.
+            // A socket that stays is replaced by the next daemon.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -230,7 +231,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     Ok(Listener::Unix(listener, Some(made)))
 }
 
-/// Whether a socket may take the place of what is at `path`.
+/// True if a socket may take the place of what is at `path`.
 fn check_replaceable(path: &Path) -> io::Result<()> {
     let metadata = match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -247,7 +248,7 @@ fn check_replaceable(path: &Path) -> io::Result<()> {
 }
 
 fn unix_place(path: Option<&Path>) -> Listen {
-    // One without a path is abstract (unix(7)); its name helps nobody.
+    // A socket without a path is abstract (unix(7)); its name is of no use.
     Listen::Unix(path.map_or_else(PathBuf::new, Path::to_owned))
 }
 
@@ -261,7 +262,7 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Waits for a first byte and leaves it where it is. None: it cannot be told beforehand.
+    /// Waits for a first byte and leaves it where it is. `None` if it cannot be told beforehand.
     ///
     /// # Errors
     /// As the system gives them.
@@ -355,7 +356,7 @@ impl InheritedSockets {
     /// out of the environment.
     ///
     /// # Errors
-    /// One is no listening socket of TCP or the file system.
+    /// A socket is no listening socket of TCP or the file system.
     pub fn take() -> Result<InheritedSockets, String> {
         let mut from = ListenFd::from_env();
         let sockets = (0..from.len()).map(|i| {
@@ -365,14 +366,15 @@ impl InheritedSockets {
         sockets.collect::<Result<_, _>>().map(InheritedSockets)
     }
 
-    /// Where most get through to the daemon: an address that is not this machine's own, if there is any. None: nothing
-    /// was passed.
+    /// Where most get through to the daemon: an address that is not this machine's own, if there is any. `None` if
+    /// nothing was passed.
     pub fn most_exposed(&self) -> Option<Listen> {
         let places: Vec<Listen> = self.0.iter().filter_map(|socket| socket.place().ok()).collect();
         places.iter().find(|place| !place.is_local()).or(places.first()).cloned()
     }
 
-    /// What to accept connections by: these, or where there are none a socket of our own, as [`Listeners::bind`] makes it.
+    /// Listeners for connections: these, or if there are none a socket of the daemon's own, as [`Listeners::bind`]
+    /// makes it.
     ///
     /// # Errors
     /// As there.

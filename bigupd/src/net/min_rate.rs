@@ -1,4 +1,5 @@
-//! Whether a peer keeps the pace: not silent for too long, and not slower than it must be on the average of each window.
+//! True if a peer keeps the pace: not silent for too long, and not slower than it must be on the average of each
+//! window.
 //!
 //! Only time spent waiting for the peer counts. While the server waits for its own disk the clock stands still.
 
@@ -25,9 +26,9 @@ pub enum TooSlow {
     Silent(Duration),
     /// Fewer bytes moved than must.
     Slow {
-        /// How many moved.
+        /// Number of bytes moved.
         bytes: u64,
-        /// How many must.
+        /// Number of bytes required.
         least: u64,
         /// In this time.
         window: Duration,

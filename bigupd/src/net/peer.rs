@@ -10,12 +10,12 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// By a socket in the file system of this machine.
     Unix,
-    /// From this address, as a trusted proxy tells. None: it tells that it hides it.
+    /// From this address, as a trusted proxy tells. `None` if it tells that it hides it.
     Forwarded(Option<IpAddr>),
 }
 
 impl Peer {
-    /// The address. None: it has none.
+    /// The address. `None` if it has none.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Peer::Tcp(address) => Some(address.ip().to_canonical()),
@@ -24,7 +24,7 @@ impl Peer {
         }
     }
 
-    /// Whether a certificate that was shown on the connection is that of who asks, and not of the proxy that forwards.
+    /// True if a certificate that was shown on the connection is that of who asks, and not of the proxy that forwards.
     pub fn shows_its_own(peer: Option<Peer>) -> bool {
         !matches!(peer, Some(Peer::Forwarded(_)))
     }

@@ -34,7 +34,7 @@ impl Refusal {
         }
     }
 
-    /// The response, which carries the limit to whoever counts.
+    /// The response, which carries the limit to the counters.
     pub fn response(&self) -> Response {
         let mut response = json(self.status(), &self.answer());
         if let Some(seconds) = self.retry_after {
@@ -47,7 +47,7 @@ impl Refusal {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
         if self.code == ErrorCode::Unsupported {
-            // Which codings are not (RFC 9110, section 15.5.16).
+            // The header lists the accepted codings (RFC 9110, section 15.5.16).
             response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.code == ErrorCode::Unauthorized {
@@ -111,8 +111,7 @@ pub fn no_content(allow: &'static str) -> Response {
     response
 }
 
-/// Tells whoever gets a response to take it as what it says it is, and not to give it to somebody who asks later: it tells
-/// how things stand now.
+/// Tells a client to take a response by its declared type, and not to store it: a response tells how things stand now.
 pub fn keep_nowhere(response: &mut Response) {
     // No browser is to take a name in it for a page.
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

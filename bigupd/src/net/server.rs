@@ -1,8 +1,9 @@
 //! Accepting connections and serving them until told to stop.
 //!
-//! Whoever is refused gets to read why. A socket that is closed while anything unread lies in it is reset, and the reset
-//! takes an answer under way with it (RFC 9112, section 9.6). So a connection one too many is served like any other, by a
-//! service that only says no; and a connection is closed for writing first, then read until its client closes it too.
+//! A refused client gets to read the reason. A socket that is closed while it holds unread bytes is reset, and the
+//! reset destroys a response under way (RFC 9112, section 9.6). So a connection over the limit is served like any
+//! other, by a service that only refuses. A connection is closed for writing first, then read until its client closes
+//! it too.
 
 use crate::descriptors;
 use crate::metrics::{Limit, Metrics};
@@ -49,7 +50,7 @@ const MAX_HEAD: usize = 64 << 10;
 /// Pause after a connection could not be accepted for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the log says so while it lasts, or comes back as descriptors come and go.
+/// Least time between two log lines about this while it lasts, or comes back as descriptors come and go.
 const ACCEPT_SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Longest time to bring the head of a request that is refused whatever it is.
@@ -106,14 +107,14 @@ pub async fn serve<F>(
     log::info!("stopping: {} connections have {} s to finish", stopping.receiver_count(), grace.as_secs());
     stopping.send_replace(true);
     if timeout(grace, stopping.closed()).await.is_err() {
-        log::warn!("some requests did not finish within {} s and are dropped; nothing stored is lost", grace.as_secs());
+        log::warn!("requests dropped that did not finish within {} s; no stored data is lost", grace.as_secs());
     }
 }
 
-/// Who comes in.
+/// Accepts connections.
 struct Acceptor {
     slots: ConnectionSlots,
-    /// One for each connection that may be refused at once; beyond, connections are closed without an answer.
+    /// A permit for each connection that can be refused at once; further connections are closed without a response.
     refusals: Arc<Semaphore>,
     lingering: Lingering,
     limits: Arc<Limits>,
@@ -129,7 +130,7 @@ impl Acceptor {
         F::Future: Send,
     {
         let (metrics, limits) = (&self.metrics, Arc::clone(&self.limits));
-        // Whoever a trusted proxy asks for has a limit for each request (routes).
+        // Clients behind a trusted proxy have a limit for each request (routes).
         let address = peer.ip().filter(|_| !self.limits.trusted_proxies.trust(peer));
         match self.slots.take(address) {
             Ok(slot) => {
@@ -159,7 +160,7 @@ impl Acceptor {
     }
 }
 
-/// How a connection is treated, whoever it is.
+/// Settings of a connection, the same for every client.
 struct ConnectionSettings {
     tls: Option<Arc<Tls>>,
     limits: Arc<Limits>,
@@ -229,8 +230,8 @@ async fn converse<S, V>(
         })
     });
     let mut http = http1::Builder::new();
-    // Who has sent a whole request may close its side and read: half of a connection is enough for an answer (RFC 9112,
-    // section 9.6).
+    // A client that has sent a whole request is permitted to close its side and read: half of a connection is enough
+    // for a response (RFC 9112, section 9.6).
     http.half_close(true);
     // The stream has limits of its own. That hyper has one too makes it read, and so look at them, while it is idle.
     http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout + limits.header_timeout);
@@ -259,7 +260,7 @@ async fn converse<S, V>(
                 first = stream.read_u8() => first,
                 () = stop_asked(&mut stopping) => break Ok(()),
             };
-            // Nothing is owed to whoever goes away, or is sent away, while nothing is going on.
+            // No response is owed to a client that leaves, or is sent away, while no request is under way.
             let Ok(first) = first else { break Ok(()) };
             unread = Bytes::copy_from_slice(&[first]);
         }
@@ -304,7 +305,7 @@ async fn say_goodbye(
 }
 
 async fn stop_asked(stopping: &mut watch::Receiver<bool>) {
-    // Also where whoever could ask is gone.
+    // Also if the sender is gone.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
@@ -322,7 +323,7 @@ fn host_of_target(request: &mut Request<Incoming>) {
     }
 }
 
-/// What of RFC 9112 hyper leaves to its user.
+/// Checks of RFC 9112 that hyper leaves to its user.
 fn check_head(request: &Request<Incoming>) -> Result<(), Refusal> {
     let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
     // Section 3.2: one Host, and one only.
@@ -345,7 +346,7 @@ fn check_head(request: &Request<Incoming>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What is to be said to somebody whose request hyper gave up without an answer. None: it answered, or nothing was asked.
+/// The refusal for a request that hyper gave up without a response. `None` if hyper answered, or there was no request.
 fn refusal_owed<S>(stream: &TimedStream<S>, error: &hyper::Error, limits: &Limits) -> Option<Refusal> {
     if !stream.owes_answer() {
         return None;

@@ -1,8 +1,8 @@
 //! A connection's stream with time limits, for hyper to read requests from and write answers to.
 //!
-//! hyper has one limit for heads (`header_read_timeout`), which runs from the end of the answer before, and none for
-//! answers that nobody reads. Here a head has its time from its own first byte on, an idle connection another, and an
-//! answer must be taken at the pace of a body.
+//! hyper has a single limit for request headers (`header_read_timeout`), which runs from the end of the previous
+//! response, and no limit for responses that are not read. Here a header has its time from its own first byte on, an
+//! idle connection another, and a response must be taken at the pace of a body.
 
 use crate::net::body_memory::BODIES;
 use crate::net::limits::Limits;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How often a first request is looked for, by whoever waits for it: the few that connect as the daemon stops.
+/// Time between two looks for a first request, on the few connections that are made as the daemon stops.
 const FIRST_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Counts the begins and ends of requests on one connection: odd while one is being answered.
@@ -72,7 +72,7 @@ impl RequestTurns {
     }
 }
 
-/// What ended a connection before its time.
+/// The timeout that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeout {
     /// A request's head did not come whole.
@@ -83,7 +83,7 @@ pub enum Timeout {
     Reader,
 }
 
-/// What must come next, until when, and during which turn that holds.
+/// The next event that must come, its deadline, and the turn during which that holds.
 struct Due {
     turn: u64,
     late: Timeout,
@@ -111,7 +111,7 @@ pub struct TimedStream<S> {
     /// Bytes of a request came, and no answer to it was begun.
     owes_answer: bool,
     late: Option<Timeout>,
-    /// What came and is to be read first.
+    /// Bytes that came and are to be read first.
     unread: Bytes,
 }
 
@@ -139,12 +139,12 @@ impl<S> TimedStream<S> {
         self.unread = bytes;
     }
 
-    /// Which limit ended it. None: none did.
+    /// The timeout that ended it. `None` if there was none.
     pub fn late(&self) -> Option<Timeout> {
         self.late
     }
 
-    /// Whether part of a request came to which no answer was begun, and one can be written.
+    /// True if part of a request came to which no answer was begun, and one can be written.
     pub fn owes_answer(&self) -> bool {
         self.owes_answer && self.blocked.is_none()
     }

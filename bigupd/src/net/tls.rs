@@ -28,13 +28,13 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Authorities whose certificates clients must show. None: clients need none.
+    /// Authorities whose certificates clients must show. `None`: clients need no certificate.
     pub client_ca: Option<PathBuf>,
-    /// Lists of client certificates that their authorities have revoked. None: none is looked at.
+    /// Lists of client certificates that their authorities have revoked. `None`: none is looked at.
     pub client_crl: Option<PathBuf>,
 }
 
-/// What the first byte of every TLS connection is: the type of a handshake record (RFC 8446, section 5.1).
+/// First byte of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
 
 /// The only protocol spoken inside (RFC 7301, section 6).
@@ -49,7 +49,7 @@ pub struct Tls {
 impl Tls {
     /// Reads certificate, key and client authorities.
     ///
-    /// What clients would refuse, and a key that others can read, is logged as a warning.
+    /// Faults that clients would refuse, and a key that other users can read, are logged as warnings.
     ///
     /// # Errors
     /// All mistakes in the files, one each.
@@ -131,12 +131,12 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, Vec<String>> {
     Ok(config)
 }
 
-/// One mistake.
+/// A single mistake.
 fn told(error: impl std::fmt::Display) -> Vec<String> {
     vec![format!("TLS: {error}")]
 }
 
-/// The server's certificate with its key. None: mistakes were noted.
+/// The server's certificate with its key. `None`: mistakes were noted.
 fn own_certificate(files: &TlsFiles, provider: &CryptoProvider, mistakes: &mut Vec<String>) -> Option<CertifiedKey> {
     let mut note = |setting: &str, error: &dyn std::fmt::Display| mistakes.push(format!("{setting}: {error}"));
     let chain = pem::certificates(&files.cert).inspect_err(|e| note("tls_cert", e)).ok();
@@ -162,7 +162,7 @@ fn own_certificate(files: &TlsFiles, provider: &CryptoProvider, mistakes: &mut V
     None
 }
 
-/// Authorities of client certificates. None: mistakes were noted.
+/// Authorities of client certificates. `None`: mistakes were noted.
 fn authorities(path: &Path, mistakes: &mut Vec<String>) -> Option<RootCertStore> {
     let mut note = |error: &dyn std::fmt::Display| mistakes.push(format!("tls_client_ca: {error}"));
     let mut roots = RootCertStore::empty();
@@ -181,9 +181,9 @@ fn revocation_lists(path: &Path, mistakes: &mut Vec<String>) -> Vec<CertificateR
     read.unwrap_or_default()
 }
 
-/// Why clients will refuse the certificate, whomever they trust.
+/// The reason clients will refuse the certificate, whomever they trust.
 fn flaw(chain: &[CertificateDer<'static>], provider: &CryptoProvider) -> Option<String> {
-    // To someone who trusts nobody a certificate has no flaw but its unknown issuer.
+    // To a verifier without trust anchors a certificate has no flaw but its unknown issuer.
     let (own, others) = chain.split_first()?;
     let algorithms = provider.signature_verification_algorithms.all;
     let trusted = RootCertStore::empty();

@@ -1,14 +1,14 @@
 //! The end of abandoned uploads.
 //!
-//! An upload goes when nothing came for the time that is set. Times of files are the wall clock's, and that may be set:
-//! one that was wrong for a while, or is set forward by a year, must not remove all uploads at once. So the daemons of a
-//! data folder write down when they last looked. Where nobody has looked for long (more than half of the time that is
-//! set), or somebody has looked in what is now the future, the clock was set or the server was off: then all uploads have
-//! the whole time again. An upload is removed only after a look at it through all that time.
+//! An upload is removed when nothing came for the time that is set. Times of files are the wall clock's, and the clock
+//! can be set. A clock that was wrong for a while, or is set forward by a year, must not remove all uploads at once. So
+//! the daemons of a data folder write down the time of their last scan. The clock was set or the server was off if the
+//! last scan is long ago (more than half of the time that is set), or lies in the future. Then all uploads have the
+//! whole time again. An upload is removed only if scans went on through all that time.
 //!
-//! One of which nothing has come yet goes sooner: nobody has sent anything in vain, and it keeps its room from others. Its
-//! time has a count of its own, since a pause that means nothing to a week is much of an hour. A client that is about to
-//! send its first slice then begins it anew.
+//! An upload that received nothing yet expires sooner: no client has sent bytes in vain, and it keeps disk space from
+//! others. Its time has a count of its own, since a pause that is short for a week is long for an hour. A client that
+//! is about to send its first slice then begins it anew.
 
 use crate::metrics::{Failure, Metrics};
 use bigup_core::protocol::name::printable;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Name of the file in the data folder that says when somebody looked.
+/// Name of the file in the data folder that holds the times of scans.
 pub const LOOKED: &str = "expiry.json";
 
 /// Largest such file that is read, in bytes; it has about 50.
@@ -31,26 +31,26 @@ const MAX_LOOKED: u64 = 1 << 10;
 /// A pause between looks that means nothing, however short the time that is set: a restart, a machine under load.
 const SHORT_PAUSE: u64 = 600;
 
-/// How long uploads have, whose bytes are long in coming. None: for ever.
+/// Times after which uploads without new bytes expire. `None`: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpiryTimes {
     /// Any.
     pub any: Option<Duration>,
-    /// One of which nothing has come yet.
+    /// Time for an upload that received nothing yet.
     pub begun: Option<Duration>,
 }
 
 impl ExpiryTimes {
-    /// The shorter one. None: nothing expires.
+    /// The shorter one. `None` if nothing expires.
     pub fn least(self) -> Option<Duration> {
         [self.any, self.begun].into_iter().flatten().min()
     }
 }
 
-/// When the daemons of a data folder looked, in seconds since 1970.
+/// Times at which the daemons of a data folder scanned, in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Looks {
-    /// Since when somebody has looked again and again, by what counts as that for [`ExpiryTimes::any`]. None: by that nobody did.
+    /// Begin of the unbroken scans that count for [`ExpiryTimes::any`]. `None` if there were none.
     since: Option<u64>,
     /// The same for [`ExpiryTimes::begun`]. It is no field in what older daemons wrote.
     #[serde(default)]
@@ -86,7 +86,7 @@ impl Looks {
 /// Looks at all uploads of `data`, and removes those to which nothing has come for these times.
 ///
 /// # Errors
-/// The data folder cannot be listed or written to. What cannot be removed is reported and left.
+/// The data folder cannot be listed or written to. Uploads that cannot be removed are reported and left.
 pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let over = look(data, now, times)?.over(times);
@@ -95,11 +95,11 @@ pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Resu
     }
     for spool in Spool::all(data)? {
         let upload = match spool.upload() {
-            // Whether it is paused, or at work, its own program knows.
+            // True if it is paused, or at work, its own program knows.
             Err(e) if OtherVersion::of(&e).is_some() => continue,
             read => read.ok().flatten(),
         };
-        // One that is resumed has all its time again, since that changes its folder.
+        // An upload that is resumed has all its time again, since resuming changes its folder.
         if upload.as_ref().is_some_and(|upload| upload.paused) {
             continue;
         }
@@ -133,9 +133,9 @@ fn remove_if_over(spool: &Spool, over: ExpiryTimes, tell: impl Fn()) -> io::Resu
     }
 }
 
-/// Writes down that somebody looks at `now`; since when that has been so.
+/// Writes down a scan at `now`, and the begin of the unbroken scans.
 fn look(data: &DataDir, now: u64, times: ExpiryTimes) -> io::Result<Looks> {
-    // What cannot be read is as good as nothing: uploads live longer.
+    // A file that cannot be read counts as empty: uploads live longer.
     let previous = disk::read_small(&data.root().join(LOOKED), MAX_LOOKED).ok();
     let previous: Option<Looks> = previous.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let looks = Looks::and_now(previous, now, times);

@@ -1,4 +1,4 @@
-//! What is done without being asked: mergers that died are started again, leftovers are swept, abandoned uploads end.
+//! Work that no request asks for: dead mergers are started again, leftovers are swept, abandoned uploads expire.
 //!
 //! It works on the data folder alone, as any other process could. No request waits for it.
 

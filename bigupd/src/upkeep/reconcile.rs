@@ -1,10 +1,9 @@
 //! Looking after all uploads, again and again: mergers that died are started again, and info.ini is made to say what the
 //! spools say.
 //!
-//! Most of many uploads rest. One that was found at rest, with nothing to merge and nobody merging, is not read again
-//! until its folder changes: whatever it takes to wake it, a slice, a client, a merger, puts a file there or takes one
-//! away. So a look at it costs one stat(2). What is remembered for that decides nothing else, and is forgotten from time
-//! to time.
+//! Most of many uploads are idle. An upload that was found idle, with nothing to merge and no merger, is not read again
+//! until its folder changes. Every event that wakes it (a slice, a client, a merger) adds a file there or removes one.
+//! So an idle upload costs one stat(2). The remembered state decides nothing else, and is dropped from time to time.
 
 use crate::mergers::Mergers;
 use crate::metrics::ScanResult;
@@ -27,13 +26,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Shortest time between two looks: info.ini lags by as much when uploads come and go all the time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What was remembered is forgotten after this time, in case that something changed without a trace.
+/// Time after which the remembered state is dropped, in case something changed without a trace.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// A folder that changed more recently may change again without that being seen.
 const AT_REST_AFTER: Duration = Duration::from_secs(1);
 
-/// Tells whoever looks after the uploads that one came or went.
+/// Tells the reconciler that an upload came or went.
 #[derive(Clone, Default)]
 pub struct Wakeup(Arc<Notify>);
 
@@ -65,7 +64,7 @@ pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeu
         if let Err(e) =
             tokio::task::spawn_blocking(reconcile).await.map_err(io::Error::other).and_then(|scanned| scanned)
         {
-            log::error!("looking after the data folder: {e}");
+            log::error!("cannot reconcile the data folder: {e}");
         }
         tokio::time::sleep(SHORTEST_PAUSE).await;
         // Time over is as good as news.
@@ -73,14 +72,14 @@ pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeu
     }
 }
 
-/// What was seen at the last look.
+/// The state at the last scan.
 pub struct Reconciler {
     data: DataDir,
     /// Since when it remembers.
     since: Instant,
-    /// All uploads, by their folders. None: it was not at rest.
+    /// All uploads, by their folders. `None` if it was not at rest.
     uploads: HashMap<String, Option<IdleUpload>>,
-    /// Why uploads could not be read, by their folders.
+    /// The reason uploads could not be read, by their folders.
     trouble: HashMap<String, String>,
     /// info.ini, if all of it was right.
     info_ini: Option<FileVersion>,
@@ -101,16 +100,16 @@ struct ActiveUpload {
     upload: UploadRecord,
     holdings: Holdings,
     merger: Option<u32>,
-    /// How its folder stood before.
+    /// The version of its folder before.
     folder: FileVersion,
     /// Bytes of the slices that wait to be merged.
     lag_bytes: u64,
-    /// How long the first of them has waited that a merger could merge, or the merged file to be published.
+    /// Time for which its first mergeable slice, or the publication of the merged file, has waited.
     lag: Duration,
 }
 
 impl ActiveUpload {
-    /// What `spool` is. None: it is gone.
+    /// The upload in `spool`. `None` if it is gone.
     ///
     /// # Errors
     /// It cannot be read.
@@ -132,7 +131,7 @@ impl ActiveUpload {
         self.merger.is_none() && self.holdings.need_merger(&self.upload)
     }
 
-    /// What to remember of it: nothing while it may change without its folder changing.
+    /// The state to remember of it: none while it can change without its folder changing.
     fn at_rest(self, section: Section<'_>) -> Option<IdleUpload> {
         let rests =
             self.merger.is_none() && !self.holdings.need_merger(&self.upload) && self.folder.is_older(AT_REST_AFTER);
@@ -188,12 +187,12 @@ impl Reconciler {
             return Ok(scanned);
         }
         let matches = self.repair(resting, found)?;
-        // One that changed just now may change again without that being seen.
+        // A file that changed just now can change again unseen.
         self.info_ini = info_ini.filter(|seen| matches && seen.is_older(AT_REST_AFTER));
         Ok(scanned)
     }
 
-    /// Makes info.ini right, and remembers which uploads rest. Whether it was right.
+    /// Makes info.ini right, and remembers which uploads rest. True if it was right.
     fn repair(&mut self, resting: Vec<(Spool, IdleUpload)>, mut found: Vec<(Spool, ActiveUpload)>) -> io::Result<bool> {
         let info_ini = InfoIni::new(&self.data);
         let bytes = match info_ini.read() {
@@ -247,25 +246,26 @@ impl Reconciler {
     }
 }
 
-/// How long the first slice has waited that a merger could merge; where all are merged, the file to be published. Zero where
-/// a merger would find nothing to do.
+/// Time for which the first mergeable slice has waited; if all slices are merged, the time for which the file has
+/// waited to be published. Zero if a merger would find nothing to do.
 fn lag(spool: &Spool, upload: &UploadRecord, holdings: &Holdings) -> Duration {
     if !holdings.need_merger(upload) {
         return Duration::ZERO;
     }
     let first = holdings.waiting.first().filter(|first| **first <= holdings.frontier);
     let path = first.map_or_else(|| spool.merged_path(), |first| spool.slice_path(*first));
-    // What is gone by now waits no more.
+    // A file that is gone by now waits no more.
     let written = std::fs::symlink_metadata(path).and_then(|found| found.modified());
     written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
-/// What `spool` is, if it is there and can be read. Why it cannot is noted in `trouble`, and logged unless it is known.
+/// The upload in `spool`, if it is there and can be read. The reason it cannot is noted in `trouble`, and logged unless
+/// it is known.
 fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<String, String>) -> Option<ActiveUpload> {
     ActiveUpload::read(spool).unwrap_or_else(|e| {
         let why = e.to_string();
         if known.get(spool.folder()) != Some(&why) {
-            log::warn!("an upload cannot be looked after: {}", printable(&why));
+            log::warn!("cannot reconcile an upload: {}", printable(&why));
         }
         trouble.insert(spool.folder().to_owned(), why);
         None

@@ -1,4 +1,4 @@
-//! What is removed from time to time: what processes that died left, and abandoned uploads.
+//! Periodic removal of files that dead processes left, and of abandoned uploads.
 
 use crate::admission::tokens::uses::USES;
 use crate::metrics::{Failure, Metrics};
@@ -11,14 +11,14 @@ use bigup_core::storage::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKIN
 use std::io;
 use std::time::Duration;
 
-/// How often it may be time for something.
+/// Time between two rounds.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// How often leftovers are looked for, in rounds.
+/// Number of rounds between two searches for leftovers.
 const CLEAN_EVERY: u32 = 30;
 
-/// Leftovers are touched only when they are older, and nobody has them locked: another daemon may have made what looks
-/// like one an instant ago and be about to lock it, and marks of cancelled uploads count for as long.
+/// Least age of leftovers that are removed, if no process has them locked. Another daemon may have just made such a
+/// file and be about to lock it. Marks of cancelled uploads count for the same time.
 pub const LEFTOVER_AGE: Duration = TOLD_FOR;
 
 /// Sweeps `data` for as long as it is polled; uploads to which nothing comes for these times are removed, and counted.
@@ -27,17 +27,17 @@ pub async fn sweep_forever(data: DataDir, times: ExpiryTimes, metrics: Metrics) 
         let (data, metrics) = (data.clone(), metrics.clone());
         let work = move || sweep(&data, times, &metrics, round);
         if let Err(e) = tokio::task::spawn_blocking(work).await {
-            log::error!("sweeping the data folder: {e}");
+            log::error!("cannot sweep the data folder: {e}");
         }
         tokio::time::sleep(ROUND).await;
     }
 }
 
-/// One step that fails must not keep the others from being taken.
+/// A step that fails must not keep the others from being taken.
 fn sweep(data: &DataDir, times: ExpiryTimes, metrics: &Metrics, round: u32) {
     let taken = |step: io::Result<()>| {
         if let Err(e) = step {
-            log::error!("sweeping the data folder: {e}");
+            log::error!("cannot sweep the data folder: {e}");
         }
     };
     if round.is_multiple_of(CLEAN_EVERY) {
@@ -54,11 +54,11 @@ fn expire_every(after: Duration) -> u32 {
     (after.as_secs() / 60).clamp(1, u64::from(CLEAN_EVERY)) as u32
 }
 
-/// Removes what killed processes left: spools half made or half removed, arrivals, temporary files. Also marks of cancelled
-/// uploads, of which there were as many as it says.
+/// Removes leftovers of killed processes: spools half made or half removed, arrivals, temporary files. Also removes
+/// marks of cancelled uploads. Returns the number of those marks.
 ///
 /// # Errors
-/// A folder cannot be listed. What cannot be removed is reported and left.
+/// A folder cannot be listed. Files that cannot be removed are reported and left.
 pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
     let mut marks = 0;
     for spool in Spool::all(data)? {

@@ -1,6 +1,7 @@
 //! What is in the repository: documents and what they say, what is made by programs, how sources use each other, scripts.
 
 mod docs;
+mod english;
 mod layout;
 mod package;
 mod reference;

@@ -1,4 +1,4 @@
-//! Which boot of the kernel wrote something.
+//! The boot of the kernel that wrote something.
 
 use super::random_suffix;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ impl BootId {
         static CURRENT: OnceLock<BootId> = OnceLock::new();
         *CURRENT.get_or_init(|| {
             let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|e| {
-                log::warn!("the kernel's boot id cannot be read ({e}): everything held will be checked by digest");
+                log::warn!("cannot read the kernel's boot id, all held slices will be checked by digest: {e}");
                 random_suffix().into_bytes()
             });
             let hash = blake3::hash(&text);

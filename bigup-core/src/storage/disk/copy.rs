@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// How bytes got from one file into another.
+/// The way in which bytes got from a source file into a target file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CopyMethod {
     /// FICLONERANGE (ioctl_ficlonerange(2)): both files share the blocks.
@@ -33,7 +33,7 @@ impl fmt::Display for CopyMethod {
     }
 }
 
-/// Why a range was not copied.
+/// The reason a range was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The source could not be written back (ioctl_ficlonerange(2), EIO), as before a failed sync of it: what it holds

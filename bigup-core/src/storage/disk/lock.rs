@@ -31,7 +31,7 @@ impl FileLock {
         }
     }
 
-    /// Takes the lock if it is free. None while somebody else has it.
+    /// Takes the lock if it is free. `None` while another process or thread has it.
     ///
     /// # Errors
     /// As for [`FileLock::wait`].
@@ -66,8 +66,8 @@ impl FileLock {
         Ok(FileLock { file })
     }
 
-    /// Takes the lock on what stands at `path`, a file or a folder, if it is free. None while somebody else has it. A link
-    /// is not followed, and nothing is created.
+    /// Takes the lock on the file or folder at `path` if it is free. `None` while another process or thread has it. A
+    /// link is not followed, and nothing is created.
     ///
     /// # Errors
     /// It cannot be opened or locked.
@@ -107,7 +107,7 @@ impl Drop for FileLock {
     }
 }
 
-/// Whether somebody holds the lock on an open file, at this instant.
+/// True if an open file is locked, at this instant.
 ///
 /// # Errors
 /// As the system gives them.
@@ -120,8 +120,8 @@ pub fn is_locked(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether somebody holds an exclusive lock on an open file, at this instant. Unlike [`is_locked`] it never passes for such a
-/// lock itself, for whoever asks at the same time.
+/// True if an open file is locked exclusively, at this instant. Unlike [`is_locked`], two callers at the same time
+/// never take each other for such a lock.
 ///
 /// # Errors
 /// As the system gives them.
@@ -144,7 +144,7 @@ mod tests {
         let path = dir.path().join("lock");
         let first = FileLock::try_now(&path).unwrap().unwrap();
         assert!(FileLock::try_now(&path).unwrap().is_none());
-        // The holder replaces the file, as info.ini is: whoever comes now locks the new one.
+        // The holder replaces the file, as happens to info.ini: the next caller locks the new file.
         replace_file(dir.path(), "lock", b"new", Durability::Process).unwrap();
         let second = FileLock::try_now(&path).unwrap().unwrap();
         drop(first);

@@ -61,7 +61,7 @@ impl fmt::Display for Told {
 
 impl std::error::Error for Told {}
 
-/// The same error once more, for somebody else.
+/// A copy of the error, for a second receiver.
 pub(crate) fn again(error: &io::Error) -> io::Error {
     told(error.kind(), error.to_string(), errno(error))
 }
@@ -71,12 +71,13 @@ fn told(kind: io::ErrorKind, text: String, errno: Option<i32>) -> io::Error {
     io::Error::new(kind, Told { text, errno })
 }
 
-/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. None: it is none of the system's.
+/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. `None` if it is none of the
+/// system's.
 pub fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| error.get_ref()?.downcast_ref::<Told>()?.errno)
 }
 
-/// Whether the system was short of something that comes back by itself: descriptors of this process, descriptors of all
+/// True if the system was short of something that comes back by itself: descriptors of this process, descriptors of all
 /// (EMFILE, ENFILE, open(2)), or memory. Nothing is wrong with the file then.
 pub fn is_passing(error: &io::Error) -> bool {
     const PASSING: [i32; 3] = [Errno::EMFILE as i32, Errno::ENFILE as i32, Errno::ENOMEM as i32];
@@ -130,7 +131,7 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).open(path).at("creating", path)
 }
 
-/// Whether a replaced file must survive a power cut from the moment the call returns.
+/// True if a replaced file must survive a power cut from the moment the call returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// The old or the new content survives the death of any process.
@@ -148,8 +149,8 @@ pub fn replace_file(folder: &Path, name: &str, bytes: &[u8], durability: Durabil
     replace(folder, name, bytes, durability, create_new)
 }
 
-/// The same, for good, with a file that only the owner of `folder` may read and write, whoever puts it there: what an
-/// administrator leaves in the folder of a service must be readable to it.
+/// Like [`replace_file`], durable, with a file that only the owner of `folder` can read and write, even if another user
+/// (root) writes it: a service must be able to read the files that an administrator leaves in its folder.
 ///
 /// # Errors
 /// As for [`replace_file`]; also if this process may not give a file to the folder's owner.
@@ -176,7 +177,7 @@ fn replace(
     let temporary = folder.join(format!(".{name}.{}.tmp", random_suffix()));
     let path = folder.join(name);
     let written = (|| {
-        // A sweep leaves alone what somebody has locked, however long the disk takes.
+        // A sweep leaves locked files alone, however long the disk takes.
         let lock = FileLock::on(create(&temporary)?, &temporary)?;
         let mut file = lock.file();
         file.write_all(bytes).at("writing", &temporary)?;
@@ -204,7 +205,7 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder).and_then(|dir| dir.sync_all()).at("syncing the folder", folder)
 }
 
-/// Removes a folder with all that is in it; a symlink is removed itself, whoever puts one in place of a folder meanwhile.
+/// Removes a folder with its content. A symlink is removed itself, even if it replaces a folder meanwhile.
 ///
 /// Folders in it are first moved beside it, under names that begin like its own, so that neither the stack nor the number
 /// of descriptors grows with their depth, which [`std::fs::remove_dir_all`] does not survive.
@@ -273,13 +274,14 @@ pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8]
     Ok(())
 }
 
-/// Whether a read failed since the disk cannot give back what was written: it has less, or the device fails (EIO, read(2)).
+/// True if a read failed since the disk cannot give back what was written: it has less, or the device fails (EIO,
+/// read(2)).
 pub fn is_lost(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::EIO as i32)
 }
 
-/// Lets the kernel forget the `len` bytes at `offset` of `file` that it keeps in memory (posix_fadvise(2)): for whoever
-/// reads much more than anybody will read again soon.
+/// Lets the kernel forget the `len` bytes at `offset` of `file` that it keeps in memory (posix_fadvise(2)): for readers
+/// of much data that will not be read again soon.
 pub fn forget_cached(file: &File, offset: u64, len: u64) {
     // A hint: where it is not taken, memory is used as by any other reader.
     let _ = posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -318,17 +320,17 @@ impl MountedFs {
     }
 }
 
-/// What tells whether a file, or the entries of a folder, changed since they were looked at.
+/// Shows whether a file, or the entries of a folder, changed since an earlier call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileVersion {
     inode: u64,
     len: u64,
-    /// When the kernel last noted a change (inode(7), ctime), in seconds and nanoseconds.
+    /// Time at which the kernel last noted a change (inode(7), ctime), in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
 impl FileVersion {
-    /// How `path` stands now; a link itself, not what it leads to. None: there is nothing.
+    /// The version of `path` now. For a link it is the link's own, not its target's. `None` if there is nothing.
     ///
     /// # Errors
     /// As the system gives them.
@@ -340,7 +342,7 @@ impl FileVersion {
         }
     }
 
-    /// Whether the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: after a
+    /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: after a
     /// change just now another one may follow that cannot be told from it. False where clocks disagree.
     pub fn is_older(&self, time: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

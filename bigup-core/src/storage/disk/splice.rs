@@ -15,7 +15,7 @@ const PIPE_LEN: usize = 256 << 10;
 /// File systems that copy by themselves, some without the bytes coming here at all: NFS, CIFS, SMB, Ceph, FUSE (statfs(2)).
 const COPY_THEMSELVES: [i64; 5] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400, 0x6573_5546];
 
-/// Whether it is worth while for a file on this file system.
+/// True if it is worth while for a file on this file system.
 pub fn is_fit_for(file: &File) -> bool {
     fstatfs(file).is_ok_and(|found| COPY_THEMSELVES.iter().all(|other| found.filesystem_type() != FsType(*other as _)))
 }

@@ -1,4 +1,4 @@
-//! Whether the kernel failed to write back what was written to a file. Linux only.
+//! True if the kernel failed to write back what was written to a file. Linux only.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
@@ -8,21 +8,22 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// File systems of which it is known that each failed write-back is noted in the inode: ext2 to ext4, XFS, Btrfs, and tmpfs,
-/// which has none (statfs(2)).
+/// File systems that are known to note each failed write-back in the inode: ext2 to ext4, XFS, Btrfs, and tmpfs, which
+/// has no write-back (statfs(2)).
 const NOTE_FAILURES: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
 
 /// An offset that no file reaches, in bytes.
 const BEYOND: i64 = 1 << 62;
 
-/// Whether the file system of `file` notes in the inode each write-back that fails. False where that is not known.
+/// True if the file system of `file` notes in the inode each write-back that fails. False where that is not known.
 pub fn notes_failed_writes(file: &File) -> bool {
     fstatfs(file).is_ok_and(|found| NOTE_FAILURES.iter().any(|known| found.filesystem_type() == FsType(*known as _)))
 }
 
-/// Says whether any write-back of `file` has failed that this descriptor was not told of, without writing or waiting for any:
-/// SYNC_FILE_RANGE_WAIT_BEFORE (sync_file_range(2)) waits for pages in the range alone, which is beyond any file, and then
-/// tells failures of the whole file. A descriptor that was opened after one is told of it if nobody was before.
+/// Reports a write-back of `file` that failed and was not yet reported to this descriptor. It neither writes nor waits:
+/// SYNC_FILE_RANGE_WAIT_BEFORE (sync_file_range(2)) waits for pages in the range alone, which is beyond any file, and
+/// then reports failures of the whole file. A descriptor opened after a failure still gets it if no other descriptor
+/// did.
 ///
 /// # Errors
 /// Something that was written may never reach the disk; or the file system cannot tell.

@@ -7,9 +7,10 @@
 //! 3  its section removed from info.ini          the same
 //! 4  the folder deleted                         no upload
 //! ```
-//! A mark is a file in `tmp/`, `.cancelled-HASH`, of one source's upload of one name. It counts for [`TOLD_FOR`](crate::storage::spool::TOLD_FOR) from the
-//! time of its last change, and is swept then. Whoever sweeps it writes its line of the audit log first, so a kill between the
-//! two has the line written twice. A kill between steps 1 and 2 has it written of an upload that stayed.
+//! A mark is a file in `tmp/`, `.cancelled-HASH`, for the upload of one name from one source. It counts for
+//! [`TOLD_FOR`](crate::storage::spool::TOLD_FOR) from the time of its last change, and is swept then. The sweep writes
+//! the upload's line of the audit log before it removes the mark, so a kill between the two writes the line twice.
+//! After a kill between steps 1 and 2 the line names an upload that stayed.
 
 use crate::storage::audit::{AuditEvent, AuditLine};
 use crate::storage::data_dir::DataDir;
@@ -24,7 +25,7 @@ const MAX_MARK: u64 = 64 << 10;
 
 /// Removes the upload, whatever it holds, and leaves the mark of it. Once this returns that survives a power cut.
 ///
-/// Nobody may be about to publish it: `_merger` proves that.
+/// No process may be about to publish it: `_merger` proves that.
 ///
 /// # Errors
 /// As the system gives them. It is still there unless only the folder could not be synced.
@@ -38,7 +39,7 @@ pub fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::
     Ok(())
 }
 
-/// The line of the audit log that a mark is to leave, for whoever removes the mark. None: it cannot be read.
+/// The line of the audit log that the sweep of a mark must write. `None` if the mark cannot be read.
 pub fn cancelled_upload(mark: &Path) -> Option<AuditLine> {
     serde_json::from_slice(&disk::read_small(mark, MAX_MARK).ok()?).ok()
 }

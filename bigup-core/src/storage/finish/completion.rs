@@ -1,4 +1,5 @@
-//! Notices: finished files that a hook is still to be told of. One is what the spool of the upload was, without its slices.
+//! Completion records: finished files that a hook is still to be told of. A record is the spool of the upload without
+//! its slices.
 //!
 //! ```text
 //! completed/<time>-<random>/upload.json   what the upload was, as in a spool
@@ -28,10 +29,10 @@ const TRIALS_JSON: &str = "trials.json";
 /// Largest `attempts.json` that is read, in bytes: what is written of an error is far less.
 const MAX_TRIALS_JSON: u64 = 64 << 10;
 
-/// Folder of the notices whose trials are used up, in `completed/`.
+/// Folder of the records whose attempts are used up, in `completed/`.
 const FAILED: &str = "failed";
 
-/// Makes a notice of the spool of a file that is finished, and whose publication is recorded.
+/// Makes a record of the spool of a file that is finished, and whose publication is recorded.
 ///
 /// # Errors
 /// As the system gives them; the spool is still there then.
@@ -41,7 +42,7 @@ pub(crate) fn leave(data: &DataDir, locked: LockedSpool) -> io::Result<()> {
     locked.move_to(&data.completed().join(format!("{now:020}-{}", disk::random_suffix())), tidy)
 }
 
-/// Removes what is left of a spool in a notice. What cannot be removed is logged, and goes with the notice.
+/// Removes the rest of a spool in a record. Files that cannot be removed are logged, and go with the record.
 fn tidy(path: &Path) {
     let tidied = (|| {
         for entry in std::fs::read_dir(path).at("listing", path)? {
@@ -58,7 +59,7 @@ fn tidy(path: &Path) {
         Ok::<(), io::Error>(())
     })();
     if let Err(e) = tidied {
-        log::warn!("left in a notice: {e}");
+        log::warn!("a file stays in a completion record: {e}");
     }
 }
 
@@ -74,22 +75,22 @@ pub struct CompletionRecord {
 pub struct Completion {
     /// Its name.
     pub file_name: FileName,
-    /// Its size, in bytes. None: not known.
+    /// Its size, in bytes. `None` if not known.
     pub size: Option<u64>,
-    /// Its digest. None: not known.
+    /// Its digest. `None` if not known.
     pub digest: Option<Digest>,
-    /// Name of the token that its upload was begun with. None: without one.
+    /// Name of the token that its upload was begun with. `None`: without one.
     pub token: Option<String>,
 }
 
-/// How often a hook failed.
+/// Number of times that a hook failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
-    /// How often.
+    /// Number of failures.
     pub failed: u32,
     /// Not to be tried before this time, in milliseconds since 1970.
     pub again: u64,
-    /// Why it failed last; for people.
+    /// The reason it failed last; for people.
     pub why: String,
 }
 
@@ -129,7 +130,7 @@ impl CompletionRecord {
         &self.path
     }
 
-    /// Name of the file that it is about. None: it is gone.
+    /// Name of the file that it is about. `None` if it is gone.
     ///
     /// # Errors
     /// It cannot be read.
@@ -147,13 +148,14 @@ impl CompletionRecord {
         upload.map_err(|e| io::Error::new(ErrorKind::InvalidData, e)).at("reading", &path)
     }
 
-    /// How often its hook failed. What cannot be read counts as never: it is tried once more than it need be.
+    /// Number of times that its hook failed. A count that cannot be read is 0: the hook then gets more attempts than it
+    /// needs.
     pub fn attempts(&self) -> Attempts {
         let read = disk::read_small(&self.path.join(TRIALS_JSON), MAX_TRIALS_JSON).ok();
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Locks it for work on it. None: somebody else is at work on it, or it is gone.
+    /// Locks the record for work on it. `None` if it is locked already, or gone.
     ///
     /// # Errors
     /// As the system gives them.
@@ -183,7 +185,7 @@ impl LockedCompletionRecord {
         &self.record
     }
 
-    /// What it tells.
+    /// The facts that it tells.
     ///
     /// # Errors
     /// It cannot be read.
@@ -215,7 +217,8 @@ impl LockedCompletionRecord {
         take_away(&self.record.path).map(|gone| delete(&gone))
     }
 
-    /// Moves it to `completed/failed/`, with why. Who moves it back has it tried again as often as at first.
+    /// Moves it to `completed/failed/`, with the reason `why`. A record that an operator moves back gets all its
+    /// attempts again.
     ///
     /// # Errors
     /// As the system gives them; it is where it was.

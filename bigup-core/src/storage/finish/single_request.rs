@@ -1,5 +1,5 @@
-//! A small file that comes whole in one request, and needs no spool: it has no name before it is whole, checked and
-//! synced, so nothing is left of it when whoever receives it dies.
+//! A small file that comes whole in a single request needs no spool. It has no name before it is whole, checked and
+//! synced, so nothing is left of it when its receiver dies.
 //!
 //! # What is on disk, and what a kill there leaves
 //! ```text
@@ -10,8 +10,8 @@
 //! 4  its folder synced, and all above it         the finished file
 //!    sealed                                      the same; without the seal it is read when somebody asks for its digest
 //! ```
-//! Only after 4 anybody is told; who finds the file before that syncs its folders, too, before saying anything of it. A
-//! link replaces nothing, so of two such files with one name the first is the one.
+//! Only after step 4 is the client told. A process that finds the file before that syncs its folders, too, before it
+//! reports the file. A link replaces nothing, so of two such files with one name the first wins.
 
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
@@ -29,12 +29,13 @@ use std::sync::OnceLock;
 /// A file without a name. It is gone once this is dropped, unless it was published.
 pub struct UnnamedFile {
     file: File,
-    /// The folder on whose file system it is, for messages.
+    /// A folder on the same file system, for messages.
     tmp: PathBuf,
 }
 
 impl UnnamedFile {
-    /// A file of `len` bytes that are about to come, with room for all of them. None: the file system has no such files.
+    /// A file of `len` bytes that are about to come, with room for all of them. `None` if the file system has no such
+    /// files.
     ///
     /// # Errors
     /// There is no room, or as the system gives them.
@@ -60,7 +61,7 @@ impl UnnamedFile {
     ///
     /// # Errors
     /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in
-    /// this way. Else as the system gives them; then the file is not there, or was not told to anybody.
+    /// this way. Other errors are the system's; then the file is not there, or no client was told of it.
     pub fn publish(self, data: &DataDir, name: &FileName, stored_digest: &StoredDigest) -> Result<(), StoreError> {
         store::stored_digest(&self.file, &self.tmp, stored_digest)?;
         Store::new(data).give_permissions(&self.file, name)?;
@@ -74,7 +75,7 @@ fn create(tmp: &Path) -> io::Result<Option<File>> {
     let flags = (OFlag::O_TMPFILE | OFlag::O_CLOEXEC).bits();
     match OpenOptions::new().read(true).write(true).custom_flags(flags).open(tmp) {
         Ok(file) => Ok(Some(file)),
-        // What a kernel says that does not know the flag, and file systems that do not (open(2)).
+        // Errors of a kernel that does not know the flag, and of file systems that do not (open(2)).
         Err(e)
             if [Errno::EOPNOTSUPP, Errno::EISDIR, Errno::ENOSYS]
                 .map(|e| e as i32)
@@ -86,7 +87,7 @@ fn create(tmp: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether a file without a name can be given one: that goes by /proc.
+/// True if a file without a name can be given one: that goes by /proc.
 fn can_be_linked() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| Path::new("/proc/self/fd").exists())

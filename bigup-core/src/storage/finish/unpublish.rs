@@ -21,7 +21,7 @@ use crate::storage::spool::{MAKING, Spool, UploadRecord, hash_range};
 use crate::storage::store::{Store, StoreError, StoredDigest};
 use std::fs::File;
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unpublished {
     /// Something else has taken the file's place: nothing was done.
@@ -39,11 +39,11 @@ pub struct Damaged<'a> {
     pub name: &'a FileName,
     /// It, opened.
     pub file: &'a File,
-    /// What it must be.
+    /// The digest that the file must have.
     pub stored_digest: &'a StoredDigest,
     /// Bytes that it must have.
     pub size: u64,
-    /// Size of the slices that it came in, in bytes. None: not known.
+    /// Size of the slices that it came in, in bytes. `None` if not known.
     pub slice_size: Option<u64>,
 }
 
@@ -74,7 +74,7 @@ pub fn unpublish(
     }
 }
 
-/// Creates `upload` with a copy of `file` merged. False: there is one already.
+/// Creates `upload` with a copy of `file` merged. `false` if there is one already.
 fn become_upload(data: &DataDir, space: &DiskSpace, upload: &UploadRecord, file: &File) -> Result<bool, SpaceError> {
     let (plan, spool) = (&upload.plan, Spool::of(data, &upload.file_name));
     let (mut digests, mut end) = (vec![], 0);

@@ -1,12 +1,12 @@
 //! The tokens: who may do what. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read.
 //!
-//! A token is 256 random bits. Only its BLAKE3 hash is stored. A slow, salted hash would gain nothing: such hashes make
-//! guessing what people think up expensive, and nobody guesses 256 bits however fast he may try; it would only make
-//! every request slow. Hashes are compared in constant time (documentation of [`blake3::Hash`]), with every token there
-//! is, so that the time tells nothing of what is stored.
+//! A token is 256 random bits. Only its BLAKE3 hash is stored. A slow, salted hash would gain nothing: it makes
+//! guessing a human password expensive, but 256 random bits cannot be guessed at any speed. It would only make every
+//! request slow. Hashes are compared in constant time (documentation of [`blake3::Hash`]), with every token there is,
+//! so the time tells nothing of the stored hashes.
 //!
-//! The file is replaced by rename under a lock on the data folder. As long as it exists tokens are in force. One that
-//! cannot be read is an error, and never the same as none.
+//! The file is replaced by rename under a lock on the data folder. As long as it exists tokens are in force. A file
+//! that cannot be read is an error; it is never treated like a missing file.
 
 use crate::net::client_certificate::ClientCertificate;
 use bigup_core::protocol::digest::Digest;
@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub mod uses;
 
-/// What every token begins with, so that people and programs that look for leaked secrets recognise one.
+/// Beginning of every token. People and programs that look for leaked secrets recognise a token by it.
 pub const SECRET_PREFIX: &str = "bigup_";
 
 /// Longest name of a token, in characters.
@@ -36,7 +36,7 @@ const VERSION: u32 = 1;
 /// Largest tokens.json that is read, in bytes: tens of thousands of tokens.
 const MAX_FILE_LEN: u64 = 16 << 20;
 
-/// What somebody may do under a token's prefix.
+/// A permission under a token's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Permission {
@@ -68,7 +68,7 @@ impl fmt::Display for Permission {
 pub struct Prefix(String);
 
 impl Prefix {
-    /// Whether `name` lies below it. `a/` has `a/b`, but neither `a` nor `ab`.
+    /// True if `name` lies below it. `a/` has `a/b`, but neither `a` nor `ab`.
     pub fn covers(&self, name: &str) -> bool {
         name.starts_with(&self.0)
     }
@@ -148,41 +148,42 @@ pub fn redacted(text: &str) -> String {
     })
 }
 
-/// What is known of one token.
+/// The stored facts of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-// What a later version restricts must not be passed over.
+// Restrictions by a later version must not be ignored.
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// What people call it; visible ASCII.
+    /// Its name for people; visible ASCII.
     pub name: String,
-    /// The hash of the secret. None: there is none, and only a certificate counts.
+    /// The hash of the secret. `None` if there is none, and only a certificate counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<SecretHash>,
-    /// A name in client certificates: whoever shows one that is issued for it needs no secret. None: no certificate counts.
+    /// A name in client certificates: a client with a certificate for this name needs no secret. `None` if no
+    /// certificate counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
     /// The names that it is for.
     pub prefix: Prefix,
-    /// What may be done with these.
+    /// The permitted actions.
     pub permissions: Vec<Permission>,
-    /// Most bytes, finished and unfinished, that it may fill its prefix up to. None: any.
+    /// Most bytes, finished and unfinished, that it may fill its prefix up to. `None`: any.
     pub quota: Option<u64>,
-    /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. None: any number.
+    /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. `None`: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u64>,
-    /// When it was made, in seconds since 1970.
+    /// Time at which it was made, in seconds since 1970.
     pub created: u64,
-    /// When it ends, in seconds since 1970. None: never.
+    /// Time at which it expires, in seconds since 1970. `None`: never.
     pub expires: Option<u64>,
 }
 
 impl Token {
-    /// Whether it may do that with names below its prefix.
+    /// True if it may do that with names below its prefix.
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.iter().any(|has| *has == permission || *has == Permission::Admin)
     }
 
-    /// Whether it has ended at `now`, in seconds since 1970.
+    /// True if it has ended at `now`, in seconds since 1970.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
@@ -197,7 +198,7 @@ impl Token {
     }
 }
 
-/// Whether `name` can be a token's: 1 to [`MAX_NAME_LEN`] visible ASCII characters.
+/// True if `name` can be a token's: 1 to [`MAX_NAME_LEN`] visible ASCII characters.
 ///
 /// # Errors
 /// Says what is wrong with it.
@@ -229,7 +230,7 @@ pub fn now() -> u64 {
 }
 
 impl Tokens {
-    /// Reads tokens.json. None: there is none.
+    /// Reads tokens.json. `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.
@@ -289,12 +290,12 @@ impl Tokens {
         self.tokens.iter()
     }
 
-    /// Whether there is no token, not even one that has ended.
+    /// True if there is no token, not even one that has ended.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Adds a token. False: there is one of that name.
+    /// Adds a token. `false` if there is one of that name.
     pub fn add(&mut self, token: Token) -> bool {
         let is_new = self.iter().all(|other| other.name != token.name);
         if is_new {
@@ -303,7 +304,7 @@ impl Tokens {
         is_new
     }
 
-    /// Removes a token. False: there is none of that name.
+    /// Removes a token. `false` if there is none of that name.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.tokens.len();
         self.tokens.retain(|token| token.name != name);
@@ -319,13 +320,13 @@ pub struct WatchedTokens {
 
 #[derive(Default)]
 struct CountedUpload {
-    /// What was read last, and of which state of the file.
+    /// The tokens read last, and the state of the file then.
     tokens: Option<(Identity, Arc<Tokens>)>,
-    /// What was wrong last, so that it is logged once and not for every request.
+    /// The last error, so that it is logged once and not for every request.
     trouble: Option<String>,
 }
 
-/// What tells two states of a file apart.
+/// Identifies a state of a file.
 #[derive(PartialEq, Eq)]
 struct Identity {
     inode: (u64, u64),
@@ -351,7 +352,7 @@ impl WatchedTokens {
         WatchedTokens { data, known: Mutex::default() }
     }
 
-    /// The tokens as they stand now. None: there is no tokens.json. Blocks on the disk.
+    /// The tokens as they stand now. `None` if there is no tokens.json. Blocks on the disk.
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.

@@ -1,4 +1,4 @@
-//! When each token was used last. Daemons write it down now and then; nothing is decided by it.
+//! The last use of each token. Daemons write it down now and then; it decides nothing.
 //!
 //! It stands in a file of its own beside tokens.json, which only `bigupd token` changes. A token is known there by its name and
 //! the time when it was made, so that one of the same name begins anew. Several daemons keep the latest time of all.
@@ -19,7 +19,7 @@ pub const USES: &str = "token-uses.json";
 /// Largest such file that is read, in bytes: as many tokens as tokens.json may have.
 const MAX_FILE_LEN: u64 = 16 << 20;
 
-/// How often new uses are written down.
+/// Time between two writes of new uses.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
 
 /// The content of the file.
@@ -31,20 +31,20 @@ pub struct Uses {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Use {
-    /// When the token was made, in seconds since 1970.
+    /// Time at which the token was made, in seconds since 1970.
     created: u64,
-    /// When it let somebody in last, in seconds since 1970.
+    /// Time at which it last let a request in, in seconds since 1970.
     last: u64,
 }
 
 impl Uses {
-    /// Reads what is written down. What cannot be read is as good as nothing.
+    /// Reads the stored uses. A file that cannot be read counts as empty.
     pub fn read(data: &DataDir) -> Uses {
         let bytes = read_small(&data.root().join(USES), MAX_FILE_LEN).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// When `token` was used last, in seconds since 1970, up to a minute ago. None: never, as far as is known.
+    /// Time of the last use of `token`, in seconds since 1970, accurate to a minute. `None`: never, as far as is known.
     pub fn last(&self, token: &Token) -> Option<u64> {
         self.tokens.get(&token.name).filter(|used| used.created == token.created).map(|used| used.last)
     }
@@ -62,7 +62,7 @@ impl Uses {
 pub struct TokenUses(Arc<Mutex<HashMap<String, Use>>>);
 
 impl TokenUses {
-    /// Somebody was let in by `token`.
+    /// Notes that `token` let a request in.
     pub fn note(&self, token: &Token) {
         let of = Use { created: token.created, last: now() };
         let mut seen = self.lock();
@@ -98,7 +98,7 @@ impl TokenUses {
             let (seen, data) = (self.clone(), data.clone());
             let written = tokio::task::spawn_blocking(move || seen.write(&data)).await;
             if let Err(e) = written.map_err(io::Error::other).and_then(|written| written) {
-                log::warn!("when tokens were used cannot be written down: {e}");
+                log::warn!("cannot write the last uses of tokens: {e}");
             }
         }
     }

@@ -23,7 +23,7 @@ struct CheckableFile {
     leaves: Option<(u64, Leaves)>,
 }
 
-/// What is found under a name.
+/// The result of looking up a name.
 enum Lookup {
     Checkable(CheckableFile),
     /// It cannot be compared; says why, and what is known of it.
@@ -79,7 +79,7 @@ impl Check<'_> {
 
     fn check_file(&mut self, name: &FileName, stamped: &CheckableFile) {
         let findings = stamped.findings();
-        // Whoever changed it while it was read changed its time too.
+        // A writer that changed the file during the read also changed its time.
         match stamped.file.metadata().and_then(|found| store::digest_state(&stamped.file, &found)) {
             Ok(DigestState::Valid { stored_digest, .. }) if stored_digest == stamped.stored_digest => {}
             _ => return self.unknown(name.as_str(), "it changed while it was read"),
@@ -141,7 +141,7 @@ fn open(store: &Store, name: &FileName) -> io::Result<Lookup> {
     })
 }
 
-/// When a file was last written to, for people (RFC 3339, UTC).
+/// Time of the last write to a file, for people (RFC 3339, UTC).
 fn time_of(found: &Metadata) -> String {
     let when = found.modified().unwrap_or(UNIX_EPOCH);
     humantime::format_rfc3339_seconds(when.max(UNIX_EPOCH)).to_string()

@@ -1,8 +1,8 @@
 //! `bigupd check`: compares unfinished uploads and finished files with their digests, and mends what it can.
 //!
-//! It may run beside daemons and mergers. What looks wrong is looked at again under the lock that keeps it from changing
-//! before it counts as damage. Nothing is changed unless `--repair` is given, and nothing is ever deleted but slices that
-//! are not what their digest says, which are asked for again.
+//! It can run beside daemons and mergers. Before a fault counts as damage it is checked again under the lock that keeps
+//! the file from changing. Nothing is changed unless `--repair` is given. Nothing is ever deleted but slices that do
+//! not match their digest; those are asked for again.
 
 use crate::commands::owner;
 use crate::config::Config;
@@ -22,7 +22,7 @@ mod uploads;
 /// Damage was found and left.
 const EXIT_DAMAGED: u8 = 3;
 
-/// What a merger may need, over the time without a slice after which it leaves, to sync and leave.
+/// Time that a merger can need to sync and leave, beyond its time without a slice.
 const MERGER_LEAVES: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\
@@ -30,31 +30,31 @@ A finished file without a digest (put there or changed by hand, or on a file sys
 as not known: it is named, with what it was where that is known, and changes no exit code.
 
 Exit codes:
-  0  all is well, or was made so
-  1  something could not be checked
-  2  the command line or the configuration makes no sense
+  0  no damage, or all damage was repaired
+  1  some files or uploads could not be checked
+  2  the command line or the configuration is invalid
   3  damage was found and left
 
 Files:
-  DATA/damaged/TIME/   what a repair, or a push, moved out of the way; never used or removed by bigup
+  DATA/damaged/TIME/   files moved out of the way by a repair or a push; never used or removed by bigup
 
 Examples:
   bigupd check   check all that is stored
-  bigupd check --data-dir /srv/bigup --repair alice/   check and mend what is below a folder";
+  bigupd check --data-dir /srv/bigup --repair alice/   check and repair everything below a folder";
 
-/// Compares unfinished uploads and finished files with the digests that were recorded when they came. May run beside
+/// Compare unfinished uploads and finished files with the digests that were recorded when they came. Can run beside
 /// daemons; nothing is changed without --repair.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Files, folders of files and uploads, by name [default: all]
+    /// Names of files, folders of files, and uploads [default: all]
     #[arg(value_name = "NAME", value_parser = file_or_folder)]
     names: Vec<FileName>,
-    /// Have damaged slices sent again by the next push; move damaged files and unreadable uploads to DATA/damaged/; write
-    /// info.ini anew
+    /// Repair: damaged slices are sent again by the next push, damaged files and unreadable uploads go to DATA/damaged/,
+    /// info.ini is rewritten
     #[arg(long)]
     repair: bool,
-    /// One JSON object a line
+    /// Print a JSON object per line
     #[arg(long)]
     json: bool,
 }
@@ -77,7 +77,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// What was found so far.
+/// The results so far.
 #[derive(Default)]
 struct Summary {
     files: u64,
@@ -88,11 +88,11 @@ struct Summary {
     repaired: u64,
     /// Files without a digest.
     unknown: u64,
-    /// What could not be checked.
+    /// Number of checks that failed to run.
     failures: u64,
 }
 
-/// One thing that is wrong.
+/// A fault.
 struct Finding {
     /// First and last byte, where that can be told.
     bytes: Option<(u64, u64)>,
@@ -101,9 +101,9 @@ struct Finding {
     what: String,
 }
 
-/// What a repair came to.
+/// The result of a repair.
 enum Repair {
-    /// None was asked for.
+    /// No repair was asked for.
     NotAsked,
     /// It is mended; says how.
     Done(String),
@@ -115,7 +115,7 @@ struct Check<'a> {
     data: DataDir,
     space: DiskSpace,
     arguments: &'a Arguments,
-    /// How long to wait for a merger to leave an upload that must be repaired.
+    /// Longest wait for a merger to leave an upload that must be repaired.
     patience: Duration,
     /// Where damaged things go, once there are any.
     aside: Option<DataDir>,
@@ -146,7 +146,7 @@ impl<'a> Check<'a> {
         Ok(self.tally)
     }
 
-    /// Whether `name` is to be checked; it is seen then.
+    /// True if `name` is to be checked; it is seen then.
     fn is_asked_for(&self, name: &str, unseen: &mut Vec<FileName>) -> bool {
         let stands_for = |asked: &FileName| {
             name.strip_prefix(asked.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -211,7 +211,7 @@ impl<'a> Check<'a> {
 
     fn say(&self, text: &str, json: &serde_json::Value) {
         let line = if self.arguments.json { json.to_string() } else { text.to_owned() };
-        // Nobody may be listening any more; what is mended is mended all the same.
+        // The reader may be gone; the repair counts all the same.
         let _ = writeln!(io::stdout(), "{line}");
     }
 }

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How often to ask for the lock of a merger that is at work.
+/// Time between two tries of the lock of a merger that is at work.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// Slices that are not what was recorded of them.
@@ -112,7 +112,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Compares without locks, so that nobody waits; what looks wrong is looked at again under the lock.
+    /// Compares without locks, so that no process waits; a slice that looks wrong is checked again under the lock.
     fn wrong_slices(&mut self, spool: &Spool, readable: &Readable) -> io::Result<Wrong> {
         let (plan, records) = (&readable.upload.plan, Records(&readable.digests));
         let mut wrong = Wrong::default();
@@ -166,7 +166,7 @@ impl Check<'_> {
     }
 }
 
-/// Reads what is needed to check an upload. None: it is gone.
+/// Reads what is needed to check an upload. `None` if it is gone.
 fn read(spool: &Spool) -> io::Result<Option<Readable>> {
     let all = || -> io::Result<Option<Readable>> {
         let Some(upload) = spool.upload()? else { return Ok(None) };

@@ -34,26 +34,26 @@ const BELOW: &str = "\x1b[J";
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  shown
-  1  something failed
-  2  the command line or the configuration makes no sense
-  4  there is no upload of a name
+  0  success
+  1  failure
+  2  the command line or the configuration is invalid
+  4  a named upload does not exist
 
 Examples:
   bigupd status   all unfinished uploads
-  bigupd status --watch --data-dir /srv/bigup disk.img   one upload, again and again";
+  bigupd status --watch --data-dir /srv/bigup disk.img   one upload, refreshed every 2 s";
 
 /// Arguments of `bigupd status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Uploads, by their names [default: all]
+    /// Names of the uploads [default: all]
     #[arg(value_name = "NAME", value_parser = |name: &str| FileName::new(name))]
     names: Vec<FileName>,
-    /// One JSON object; with --watch one a line for each look
+    /// Print a JSON object; with --watch a line for each refresh
     #[arg(long)]
     json: bool,
-    /// Look again and again, until Ctrl-C: each 2 s, or so often
+    /// Refresh until Ctrl-C, every TIME [default: 2s]
     #[arg(
         long,
         value_name = "TIME",
@@ -63,17 +63,17 @@ pub struct Arguments {
         value_parser = watch_time
     )]
     watch: Option<Duration>,
-    /// By what to sort
+    /// Sort by name or by last activity
     #[arg(long, value_name = "name|activity", default_value = "name", hide_possible_values = true)]
     sort: Sort,
 }
 
-/// By what uploads are sorted.
+/// The order of uploads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sort {
     /// By name.
     Name,
-    /// The one first to which something came last.
+    /// Most recently active first.
     Activity,
 }
 
@@ -90,7 +90,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     });
     match shown {
         Ok(code) => code,
-        // Whoever read this has enough of it.
+        // The reader has closed the pipe: it has enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("bigupd: {}", printable(&e.to_string()));
@@ -168,12 +168,12 @@ impl Arguments {
     }
 }
 
-/// What is to be said of names without an upload. In JSON the look itself says it.
+/// The text for names without an upload. In JSON the snapshot itself says it.
 fn missing(look: &Snapshot) -> impl Iterator<Item = String> {
     look.missing.iter().map(|name| format!("{}: there is no unfinished upload of this name", printable(name)))
 }
 
-/// Columns and rows of the terminal that this is shown on. None: it is none.
+/// Columns and rows of the terminal that this is shown on. `None` if it is none.
 fn terminal() -> Option<(usize, usize)> {
     let size = terminal_size::terminal_size_of(io::stdout());
     size.map(|(width, height)| (usize::from(width.0), usize::from(height.0)))

@@ -1,4 +1,4 @@
-//! One look at unfinished uploads: what of each is held, and what came since another look.
+//! A snapshot of unfinished uploads: the bytes held of each, and the bytes that came since another snapshot.
 
 use super::Sort;
 use bigup_core::protocol::name::FileName;
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// An upload to which something came in this time is moving.
 const MOVING: u64 = 5;
 
-/// What was seen.
+/// A snapshot.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
-    /// When, in seconds since 1970.
+    /// Its time, in seconds since 1970.
     pub time: u64,
     /// The uploads.
     pub uploads: Vec<UploadRow>,
     /// All of them together.
     pub total: Totals,
-    /// Names that were asked for and of which there is no upload.
+    /// Names that were asked for and have no upload.
     pub missing: Vec<String>,
     /// Folders that cannot be read as uploads, and why.
     pub unreadable: Vec<Unreadable>,
@@ -29,7 +29,7 @@ pub struct Snapshot {
     when: Instant,
 }
 
-/// One unfinished upload. Sizes are in bytes, times in seconds.
+/// An unfinished upload. Sizes are in bytes, times in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct UploadRow {
     /// Name of the file.
@@ -46,32 +46,32 @@ pub struct UploadRow {
     pub bytes_merged: u64,
     /// Bytes of slices that are arriving.
     pub bytes_arriving: u64,
-    /// What came, between two looks. None: there was one look only.
+    /// Bytes that came per second, between two snapshots. `None` if there is a single snapshot.
     pub bytes_per_second: Option<u64>,
     /// 1 while a merger is at work.
     pub merge_slice_process_exist: u8,
-    /// Its process. None: there is none, or it is not known.
+    /// Its process. `None` if there is none, or it is not known.
     pub merger_pid: Option<u32>,
     /// There is something to merge, and no merger at work.
     pub merger_due: bool,
-    /// When it was begun, in seconds since 1970.
+    /// Time at which it was begun, in seconds since 1970.
     pub begun: u64,
-    /// How long ago that is.
+    /// Seconds since then.
     pub age_seconds: u64,
-    /// How long ago anything of it came or went.
+    /// Seconds since the last file of it came or went.
     pub idle_seconds: u64,
     /// An operator lets it rest.
     pub paused: bool,
     /// It cannot be finished as things stand; `last_error` says why.
     pub blocked: bool,
-    /// Why the merger stopped, or the file cannot be finished.
+    /// The reason the merger stopped, or the file cannot be finished.
     pub last_error: Option<String>,
 }
 
 /// Sums over uploads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// How many there are.
+    /// Number of uploads.
     pub uploads: u64,
     /// Bytes of the files, as far as known.
     pub file_size: u64,
@@ -81,7 +81,7 @@ pub struct Totals {
     pub bytes_merged: u64,
     /// See [`UploadRow`].
     pub bytes_arriving: u64,
-    /// None: there was one look only.
+    /// `None` if there is a single snapshot.
     pub bytes_per_second: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ pub struct Totals {
 pub struct Unreadable {
     /// Its name in `tmp/`.
     pub folder: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
@@ -121,7 +121,7 @@ impl Snapshot {
         look
     }
 
-    /// One at which these uploads were seen, just now.
+    /// A snapshot of these uploads, taken now.
     pub(super) fn of(uploads: Vec<UploadRow>) -> Snapshot {
         let (total, missing, unreadable) = Default::default();
         let mut look = Snapshot { time: now(), uploads, total, missing, unreadable, when: Instant::now() };
@@ -129,7 +129,7 @@ impl Snapshot {
         look
     }
 
-    /// Takes note of what is in a spool. False: there is none.
+    /// Takes note of what is in a spool. `false` if there is none.
     fn take(&mut self, spool: &Spool) -> bool {
         match read(spool, self.time) {
             Ok(Some(upload)) => self.uploads.push(upload),
@@ -143,7 +143,7 @@ impl Snapshot {
         true
     }
 
-    /// Whether anything came to any upload in the last seconds.
+    /// True if anything came to any upload in the last seconds.
     pub fn is_anything_moving(&self) -> bool {
         self.uploads.iter().any(|upload| upload.idle_seconds < MOVING)
     }
@@ -153,7 +153,7 @@ impl Snapshot {
         let known: HashMap<_, u64> = before.uploads.iter().map(|upload| (upload.id(), upload.came())).collect();
         let time = self.when.duration_since(before.when);
         for upload in &mut self.uploads {
-            // One that began since brought all that it has. A slice that failed takes its bytes back.
+            // For an upload that began since, all its bytes are new. A slice that failed takes its bytes back.
             let came = upload.came().saturating_sub(known.get(&upload.id()).copied().unwrap_or(0));
             upload.bytes_per_second = Some(per_second(came, time));
         }
@@ -183,7 +183,7 @@ impl Snapshot {
 }
 
 impl UploadRow {
-    /// What tells it from another one of the same name.
+    /// Tells it from another upload of the same name.
     fn id(&self) -> (&str, u64) {
         (&self.file_name, self.begun)
     }
@@ -202,12 +202,13 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// What is in a spool at the time `now`. None: there is no such upload.
+/// The upload in a spool at the time `now`. `None` if there is no such upload.
 fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
     // Before what is held: a merger that ends in between has told by then what it left.
     let merger = spool.merger()?;
     let Some(upload) = spool.upload()? else { return Ok(None) };
-    // What arrives before what is held: a slice that came whole meanwhile counts twice rather than not at all.
+    // Arriving bytes are read before held ones: a slice that is completed meanwhile counts twice rather than not at
+    // all.
     let bytes_arriving = spool.arriving()?;
     let holdings = spool.holdings(&upload)?;
     let bytes = spool.bytes(&upload, &holdings)?;
@@ -220,7 +221,7 @@ fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
         bytes_arriving,
         bytes_per_second: None,
         merge_slice_process_exist: u8::from(merger.is_some()),
-        // 0 stands for somebody.
+        // 0 stands for an unknown process.
         merger_pid: merger.filter(|pid| *pid > 0),
         merger_due: merger.is_none() && holdings.need_merger(&upload),
         begun: upload.begun,

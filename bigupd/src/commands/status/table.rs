@@ -10,10 +10,10 @@ const HEADER: [&str; 8] = ["SIZE", "HELD", "MERGED", "RATE", "MERGER", "AGE", "I
 /// Columns before the name.
 const NUMBERS: usize = HEADER.len() - 1;
 
-/// What a name gets at least, in columns of a terminal, however narrow it is.
+/// Least width of a name, in columns of a terminal, however narrow it is.
 const SHORTEST_NAME: usize = 8;
 
-/// What is between two columns.
+/// Space between two columns.
 const GAP: &str = "  ";
 
 /// The table. Where `width` is known, in columns of a terminal, names are cut to it and what is to be said of an upload has
@@ -66,7 +66,7 @@ fn numbers(upload: &UploadRow) -> [String; NUMBERS] {
     ]
 }
 
-/// What is to be said of an upload besides numbers.
+/// The remark on an upload besides its numbers.
 fn note(upload: &UploadRow) -> Option<String> {
     let paused = upload.paused.then(|| "paused".to_owned());
     let is = if upload.blocked { "cannot be finished" } else { "the merger stopped" };
@@ -121,7 +121,7 @@ fn cut(text: &str, most: usize) -> String {
     };
     let head: String = fitting(&mut text.chars(), space.div_ceil(2)).into_iter().collect();
     let tail: String = fitting(&mut text.chars().rev(), space / 2).into_iter().rev().collect();
-    // A mark whose letter is gone would go to another one.
+    // A mark whose letter is gone would join another letter.
     let tail = tail.trim_start_matches(|c: char| c.width() == Some(0));
     format!("{head}…{tail}")
 }
