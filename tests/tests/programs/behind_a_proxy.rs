@@ -249,12 +249,10 @@ fn a_slice_that_nginx_takes_for_too_large_ends_the_push_at_once_with_what_to_do(
 fn smaller_slices_pass_nginx_as_it_is_advised_whatever_is_held() {
     let setting = nginx_as(&changed(&documented("nginx"), "client_max_body_size 1g;", "client_max_body_size 1m;"));
     // Whether the last slice, which is small enough, is there by then depends on who is faster.
-    let large = ["--slice-size", "8M"];
-    for (name, len, arguments) in
-        [("equal", 24 << 20, &large[..]), ("odd", (24 << 20) + 5, &large), ("whole", 3 << 20, &[])]
-    {
+    for (name, len) in [("equal", 24 << 20), ("odd", (24 << 20) + 5), ("whole", 3 << 20)] {
         let file = data::file(setting.folder.path(), name, len, len);
-        let refused = push(&setting.nginx.plain, &file, arguments).output().unwrap();
+        // By itself a client whose machine is busy takes the server for a slow one, and cuts smaller slices.
+        let refused = push(&setting.nginx.plain, &file, &["--slice-size", "8M"]).output().unwrap();
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(said.contains("push with a smaller --slice-size"), "{said}");
         succeed(push(&setting.nginx.plain, &file, &["--slice-size", "1M"]), &file);
