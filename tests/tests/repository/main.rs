@@ -4,3 +4,4 @@ mod docs;
 mod layout;
 mod package;
 mod reference;
+mod scripts;
