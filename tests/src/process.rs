@@ -2,6 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fmt::Debug;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// It does not within [`PATIENCE`].
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     within(PATIENCE, what, condition);
+}
+
+/// Waits until what is found is `expected`.
+///
+/// # Panics
+/// It is not within [`PATIENCE`]; says what is found instead.
+pub fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: &T, mut find: impl FnMut() -> T) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = find();
+        if found == *expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}: {expected:?}, not {found:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits until `condition` holds, for what must happen soon.

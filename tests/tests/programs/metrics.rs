@@ -335,6 +335,8 @@ fn mergers_that_are_killed_idle_or_fail_are_told_apart() {
     watched.post("a", 0);
     let merger = watched.merger("a");
     watched.eventually(&[("mergers_running", 1.0), ("merged_bytes_total", 1024.0)]);
+    // What is not synced yet would be merged again, and counted again.
+    eventually("slice 0 is merged for good", || !watched.daemon.data().join("tmp/a/0").exists());
     assert!(signal_program(merger, "bigup-merger", Signal::SIGKILL));
     watched.eventually(&[
         ("merger_exits_total{reason=\"killed\"}", 1.0),

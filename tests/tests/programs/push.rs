@@ -3,8 +3,9 @@
 
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::mapped::Mapped;
-use bigup_tests::process::eventually;
+use bigup_tests::process::{eventually, signal};
 use bigup_tests::{data, programs};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -290,14 +291,18 @@ fn other_attributes_of_a_source_do_not_fail_its_push_and_other_bytes_do() {
     for is_changed in [false, true] {
         let name = format!("f{is_changed}");
         let file = data::file(&daemon.scratch(), &name, 1, 6 << 20);
-        let mut command = push(&daemon, &[text(&file), "--slice-size", "256K", "--limit-rate", "4M", "--quiet"]);
+        // Two senders: more would have all of it read before it is changed.
+        let arguments = [text(&file), "--slice-size", "256K", "--senders", "2", "--limit-rate", "2M", "--quiet"];
+        let mut command = push(&daemon, &arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         eventually("slices are stored", || daemon.log().matches(&format!("{name}: slice ")).count() > 2);
+        signal(child.id(), Signal::SIGSTOP);
         if is_changed {
             change_slyly(&file);
         } else {
             std::fs::hard_link(&file, daemon.scratch().join("link")).unwrap();
         }
+        signal(child.id(), Signal::SIGCONT);
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.success(), !is_changed, "{said}");
