@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::cli::advice;
 use crate::cli::inputs::{InputOptions, is_stdin};
 use crate::cli::print::eprint_line;
 use crate::cli::report::Style;
@@ -9,6 +10,7 @@ use crate::client::rate_limit::MIN_RATE;
 use crate::client::retry;
 use crate::client::tls::Certificates;
 use crate::client::token::Token;
+use anyhow::{Context, anyhow};
 use bigup_core::protocol::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -19,6 +21,9 @@ use std::time::Duration;
 
 /// Smallest slice, in bytes: a BLAKE3 chunk, below which slices are no subtrees and requests are all overhead.
 const MIN_SLICE_SIZE: u64 = 1024;
+
+/// Environment variable with the token.
+const TOKEN_VARIABLE: &str = "BIGUP_TOKEN";
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -277,8 +282,24 @@ impl Server {
     /// # Errors
     /// The URL or the token cannot be used.
     pub fn client(&self, connections: usize) -> anyhow::Result<Client> {
-        let token = Token::given(self.token_file.as_deref())?;
-        Ok(Client::new(&self.url, &self.certificates.certificates(), connections)?.with_token(token.as_ref()))
+        let token = self.token()?;
+        let client = Client::new(&self.url, &self.certificates.certificates(), connections);
+        let client = client.map_err(|error| anyhow!(advice::of_client(&error)))?;
+        Ok(client.with_token(token.as_ref()))
+    }
+
+    /// The token in the file, or else in the environment. None: there is none.
+    fn token(&self) -> anyhow::Result<Option<Token>> {
+        if let Some(path) = &self.token_file {
+            return Ok(Some(Token::from_file(path)?));
+        }
+        match std::env::var_os(TOKEN_VARIABLE) {
+            Some(value) if !value.is_empty() => {
+                let token = value.to_str().and_then(|value| Token::new(value).ok());
+                token.map(Some).with_context(|| format!("{TOKEN_VARIABLE} is no token"))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

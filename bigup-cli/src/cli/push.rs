@@ -4,6 +4,7 @@
 //! server's disk, which syncs many at once as fast as one. Then the others follow one after the other, each with all
 //! senders.
 
+use crate::cli::advice::{self, PushFlags};
 use crate::cli::args::PushArgs;
 use crate::cli::counts::count;
 use crate::cli::descriptors;
@@ -16,7 +17,9 @@ use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
 use crate::source::producer::Producer;
+use crate::upload::error::UploadError;
 use crate::upload::{self, PushContext, Uploaded, stream};
+use anyhow::anyhow;
 use bigup_core::protocol::units::{MIB, show_size};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -45,7 +48,8 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     let connections = senders.unwrap_or(most).max(at_a_time.min(jobs.jobs.len()));
     let client = match &daemon {
         Some(daemon) => {
-            let client = Client::new(daemon.url(), &args.server.certificates.certificates(), connections)?;
+            let client = Client::new(daemon.url(), &args.server.certificates.certificates(), connections);
+            let client = client.map_err(|error| anyhow!(advice::of_client(&error)))?;
             client.with_token(Some(daemon.token()))
         }
         None => args.server.client(connections)?,
@@ -160,16 +164,26 @@ impl Push<'_> {
             }
             Err(error) => {
                 self.lock().failed += 1;
-                file.failed(&format!("{error:#}"));
+                let PushArgs { replace, when_full, .. } = *self.args;
+                file.failed(&advice::of_upload(&error, PushFlags { replace, when_full: when_full.into() }));
             }
         }
     }
 
-    fn push(&self, report: &FileReport<'_>, job: &InputFile) -> anyhow::Result<Uploaded> {
+    fn push(&self, report: &FileReport<'_>, job: &InputFile) -> Result<Uploaded, UploadError> {
         let Push { args, client, .. } = *self;
         let patience = RetryPolicy::new(args.retries, args.retry_for, args.when_full.into());
         let (slice_size, replace) = (args.slice_size, args.replace);
-        let cx = PushContext { client, observer: report, patience: &patience, lanes: &self.lanes, slice_size, replace };
+        let stop = crossbeam_channel::never();
+        let cx = PushContext {
+            client,
+            observer: report,
+            patience: &patience,
+            stop: &stop,
+            lanes: &self.lanes,
+            slice_size,
+            replace,
+        };
         match &job.input {
             Input::File(path) => upload::push(&cx, &job.name, &LocalFile::open(path)?),
             Input::Stdin => stream::push(&cx, &job.name, std::io::stdin().lock()),

@@ -1,9 +1,11 @@
 //! The command `status`.
 
+use crate::cli::advice;
 use crate::cli::args::StatusArgs;
 use crate::cli::print::{eprint_line, print_json, print_line};
+use crate::client::Client;
+use crate::client::error::CallError;
 use crate::client::query::Query;
-use crate::client::{CallError, Client};
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::native::{ErrorCode, ListResponse, UploadResponse, UploadStatus, param};
 use bigup_core::protocol::units::show_size;
@@ -21,12 +23,12 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<bool> {
 }
 
 fn all(client: &Client, json: bool) -> anyhow::Result<()> {
-    let answer = client.get(&Query::new().with_switch(param::PEEK, true))?;
+    let answer = client.get(&Query::new().with_switch(param::PEEK, true)).map_err(advice::failed_call)?;
     if json {
         print_json(&answer);
         return Ok(());
     }
-    let list: ListResponse = client.read_as(answer)?;
+    let list: ListResponse = client.read_as(answer).map_err(advice::failed_call)?;
     if list.uploads.is_empty() {
         eprint_line("no unfinished uploads");
         return Ok(());
@@ -42,12 +44,12 @@ fn one(client: &Client, name: &FileName, json: bool) -> anyhow::Result<bool> {
             eprint_line(&format!("{name}: the server knows no such file, finished or not"));
             return Ok(false);
         }
-        answer => answer?,
+        answer => answer.map_err(advice::failed_call)?,
     };
     if json {
         print_json(&answer);
     } else {
-        describe(name, &client.read_as(answer)?).iter().for_each(|line| print_line(line));
+        describe(name, &client.read_as(answer).map_err(advice::failed_call)?).iter().for_each(|line| print_line(line));
     }
     Ok(true)
 }

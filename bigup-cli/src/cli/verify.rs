@@ -1,14 +1,17 @@
 //! The command `verify`. Its exit code tells files that differ (1) from those that could not be compared (2), as cmp(1)
 //! does.
 
+use crate::cli::advice;
 use crate::cli::args::VerifyArgs;
 use crate::cli::counts::count;
 use crate::cli::inputs::{Input, InputFile, InputOptions, Inputs};
 use crate::cli::print::{print_json, print_line};
 use crate::cli::report::Report;
+use crate::client::Client;
+use crate::client::error::CallError;
 use crate::client::query::Query;
-use crate::client::{CallError, Client};
 use crate::source::{LocalFile, hash_all};
+use anyhow::anyhow;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, UploadResponse, param};
@@ -78,11 +81,11 @@ fn compare(client: &Client, job: &InputFile, is_json: bool, is_brief: bool) -> a
         anyhow::bail!("only files and folders are compared; store standard input in a file first")
     };
     // The server first: that it cannot be reached is better told before a long read.
-    let theirs = ask(client, name, None)?;
+    let theirs = ask(client, name, None).map_err(advice::failed_call)?;
     let own = hash_of(path)?;
     let theirs = match theirs {
         // It does not know for certain, and reads its file once somebody asks for that.
-        Theirs::Finished(None) => ask(client, name, Some(own))?,
+        Theirs::Finished(None) => ask(client, name, Some(own)).map_err(advice::failed_call)?,
         theirs => theirs,
     };
     let said = match theirs {
@@ -109,7 +112,8 @@ fn compare(client: &Client, job: &InputFile, is_json: bool, is_brief: bool) -> a
 }
 
 fn hash_of(path: &Path) -> anyhow::Result<Digest> {
-    hash_all(&LocalFile::open(path)?)
+    let hashed = LocalFile::open(path).and_then(|file| hash_all(&file, &crossbeam_channel::never()));
+    hashed.map_err(|error| anyhow!(advice::of_source(&error)))
 }
 
 /// What the server has. Whoever names the digest that a finished file should have waits until the server has read it,

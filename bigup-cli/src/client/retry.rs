@@ -1,9 +1,8 @@
 //! Which failures may pass, how long to wait before the next attempt, and when to give up.
 
-use crate::client::CallError;
+use crate::client::error::CallError;
 use crate::client::observer::{Observer, Retry};
-use crate::stop::{StopSignal, sleep};
-use bigup_core::protocol::native::ErrorCode;
+use crate::stop::{StopSignal, is_closed, sleep};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -86,33 +85,11 @@ impl RetryPolicy {
         self.retry_for.saturating_sub(last_success.max(first_failure).elapsed())
     }
 
-    /// Whether the same request may succeed later.
+    /// Whether the same request may succeed later. A full disk stays full, except where the server says otherwise or the
+    /// user wants to wait.
     pub fn may_pass(&self, error: &CallError) -> bool {
-        match error {
-            CallError::Transport { .. } => true,
-            CallError::Refused { code: ErrorCode::Damaged, .. } => true,
-            // A full disk stays full unless the server expects otherwise, or somebody is to make room.
-            CallError::Refused { status: 507, retry_after, .. }
-            | CallError::Foreign { status: 507, retry_after, .. } => {
-                retry_after.is_some() || self.when_full == WhenFull::Wait
-            }
-            CallError::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
-            // Too much in this request for whoever stands between us, or a proxy that does not know us: it stays so.
-            CallError::Foreign { status: 407 | 413 | 414 | 431, .. } => false,
-            // Gateways have numbers of their own for what passes.
-            CallError::Foreign { status: 408 | 425 | 429 | 500..=599, .. } => true,
-            // A router or a captive portal that speaks in the place of a server which was there a moment ago.
-            CallError::Foreign { met, .. } | CallError::Moved { met, .. } | CallError::Tls { met, .. } => *met,
-            CallError::Unresolved { .. } | CallError::Proxy { .. } | CallError::GaveUp { .. } | CallError::Stopped => {
-                false
-            }
-        }
-    }
-
-    /// `error` in words for the user: where it is that the server has no room, what else could have been asked for.
-    pub fn explained(&self, error: &CallError) -> String {
-        let is_hint_due = self.when_full == WhenFull::Stop && error.code() == Some(ErrorCode::NoSpace);
-        format!("{error}{}", if is_hint_due { " (--when-full wait waits for room)" } else { "" })
+        let is_awaited = error.is_full() && self.when_full == WhenFull::Wait;
+        is_awaited || error.is_temporary() && !matches!(error, CallError::GaveUp { .. })
     }
 
     /// Calls `call` until it succeeds, fails for good, or patience is over; waits between attempts unless stopped.
@@ -144,6 +121,9 @@ impl RetryPolicy {
         let began = Instant::now();
         let mut first_failure = None;
         for attempt in 1.. {
+            if is_closed(stop) {
+                return Err(CallError::Stopped);
+            }
             let error = match call() {
                 Err(error) if self.may_pass(&error) => error,
                 result => {
@@ -194,6 +174,8 @@ fn random() -> u32 {
 mod tests {
     use super::*;
     use crate::client::observer::NoObserver;
+    use crate::client::tls::TlsFailure;
+    use bigup_core::protocol::native::ErrorCode;
     use std::cell::Cell;
 
     fn refused(status: u16, code: ErrorCode, retry_after: Option<u64>) -> CallError {
@@ -261,7 +243,7 @@ mod tests {
         }
         for met in [false, true] {
             let moved = CallError::Moved { url: url(), status: 302, location: url(), met };
-            let tls = CallError::Tls { url: url(), why: String::new(), met };
+            let tls = CallError::Tls { url: url(), failure: TlsFailure::Other(String::new()), met };
             assert_eq!((patience.may_pass(&moved), patience.may_pass(&tls)), (met, met));
         }
     }
