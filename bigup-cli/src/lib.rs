@@ -13,6 +13,7 @@
 //! The work is done in a thread of its own, so that a signal ends the program at once, whatever that thread waits for.
 //! Nothing needs undoing: what the server answered is stored, all else is sent again next time.
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 pub mod pipeline;
