@@ -66,6 +66,11 @@ pub fn of_client(error: &ClientError) -> String {
     }
 }
 
+/// A client that cannot be made, with the text for it.
+pub fn failed_client(error: ClientError) -> anyhow::Error {
+    anyhow!(of_client(&error))
+}
+
 fn of_certificates(problem: &CertificateProblem) -> String {
     match problem {
         CertificateProblem::CaFile(_) | CertificateProblem::Authority { .. } => format!("--ca-cert: {problem}"),

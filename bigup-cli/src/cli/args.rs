@@ -6,11 +6,12 @@ use crate::cli::print::eprint_line;
 use crate::cli::report::Style;
 use crate::client::Client;
 use crate::client::address::masked;
+use crate::client::builder::ClientBuilder;
 use crate::client::rate_limit::MIN_RATE;
-use crate::client::retry;
+use crate::client::retry::{self, RetryPolicy};
 use crate::client::tls::Certificates;
 use crate::client::token::Token;
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use bigup_core::protocol::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -277,15 +278,21 @@ fn no_url(text: &str) -> Result<(), String> {
 }
 
 impl Server {
-    /// The server, to be asked over so many connections.
+    /// The server, with its token and certificates.
     ///
     /// # Errors
-    /// The URL or the token cannot be used.
-    pub fn client(&self, connections: usize) -> anyhow::Result<Client> {
-        let token = self.token()?;
-        let client = Client::new(&self.url, &self.certificates.certificates(), connections);
-        let client = client.map_err(|error| anyhow!(advice::of_client(&error)))?;
-        Ok(client.with_token(token.as_ref()))
+    /// The token cannot be used.
+    pub fn builder(&self) -> anyhow::Result<ClientBuilder> {
+        let builder = Client::builder(&self.url).certificates(self.certificates.certificates());
+        Ok(builder.token(self.token()?))
+    }
+
+    /// The server, for a command that asks one question at a time.
+    ///
+    /// # Errors
+    /// The URL, the token or a certificate cannot be used.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        self.builder()?.connections(1).build().map_err(advice::failed_client)
     }
 
     /// The token in the file, or else in the environment. None: there is none.
@@ -331,6 +338,11 @@ impl PushArgs {
             is_command: self.command,
             data_dir: self.embedded.as_deref(),
         }
+    }
+
+    /// How often and how long failed requests are repeated.
+    pub fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy { retries: self.retries, retry_for: self.retry_for, when_full: self.when_full.into() }
     }
 
     /// What is to be shown.

@@ -23,6 +23,7 @@ use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
 pub mod address;
+pub mod builder;
 pub mod connect;
 pub mod error;
 pub mod observer;
@@ -32,6 +33,7 @@ pub mod rate_limit;
 pub mod requests;
 pub mod retry;
 pub mod server_digests;
+pub mod status;
 pub mod tls;
 pub mod token;
 
@@ -83,7 +85,7 @@ impl Client {
     ///
     /// # Errors
     /// The URL or a certificate cannot be used.
-    pub fn new(url: &str, certificates: &Certificates, connections: usize) -> Result<Client, ClientError> {
+    fn new(url: &str, certificates: &Certificates, connections: usize) -> Result<Client, ClientError> {
         let endpoint = Endpoint::parse(url)?;
         let proxy = proxy::of_environment(&endpoint)?;
         let is_tls = |proxy: &Proxy| proxy.protocol() == ProxyProtocol::Https;
@@ -117,7 +119,7 @@ impl Client {
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
-    pub fn with_token(mut self, token: Option<&Token>) -> Client {
+    fn with_token(mut self, token: Option<&Token>) -> Client {
         self.authorization = token.map(|token| {
             let value = HeaderValue::try_from(format!("Bearer {}", token.secret()));
             let mut value = value.expect("a token is visible ASCII");
@@ -131,7 +133,7 @@ impl Client {
     }
 
     /// The same, sending at most so many bytes of content a second over all connections together. None: no limit.
-    pub fn with_limit(mut self, rate: Option<u64>) -> Client {
+    fn with_limit(mut self, rate: Option<u64>) -> Client {
         self.limit = rate.map(RateLimit::new);
         self
     }

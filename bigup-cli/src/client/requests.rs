@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::client::error::CallError;
 use crate::client::observer::Observer;
 use crate::client::query::Query;
-use crate::client::retry::RetryPolicy;
+use crate::client::retry::RetryBudget;
 use crate::stop::{StopSignal, is_closed, sleep};
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::name::FileName;
@@ -28,7 +28,7 @@ pub struct UploadRequests<'a> {
     /// Who hears of retries.
     pub observer: &'a dyn Observer,
     /// How long to go on.
-    pub patience: &'a RetryPolicy,
+    pub patience: &'a RetryBudget,
     /// Closed when the user stops the upload.
     pub stop: &'a StopSignal,
     /// Name of the file.

@@ -8,7 +8,7 @@
 use crate::client::Client;
 use crate::client::observer::Observer;
 use crate::client::requests::UploadRequests;
-use crate::client::retry::RetryPolicy;
+use crate::client::retry::RetryBudget;
 use crate::client::server_digests::{ServerDigests, ids_below};
 use crate::pipeline::buffers::Buffers;
 use crate::pipeline::concurrency::{Concurrency, FAR};
@@ -30,6 +30,7 @@ use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::{MIB, show_size};
 
+pub mod builder;
 pub mod contention;
 pub mod error;
 pub mod finish;
@@ -61,7 +62,7 @@ pub struct PushContext<'a> {
     /// What is shown of it.
     pub observer: &'a dyn Observer,
     /// How long to go on.
-    pub patience: &'a RetryPolicy,
+    pub patience: &'a RetryBudget,
     /// Closed when the user stops the upload.
     pub stop: &'a StopSignal,
     /// Threads and queue.

@@ -5,9 +5,8 @@ use crate::plan::assert_sound;
 use bigup_client::client::Client;
 use bigup_client::client::observer::NoObserver;
 use bigup_client::client::requests::UploadRequests;
-use bigup_client::client::retry::{RetryPolicy, WhenFull};
+use bigup_client::client::retry::{RetryBudget, RetryPolicy};
 use bigup_client::client::server_digests::ids_below;
-use bigup_client::client::tls::Certificates;
 use bigup_client::stop::Stop;
 use bigup_client::upload::finish::because;
 use bigup_client::upload::plan_of;
@@ -15,7 +14,6 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorResponse, ListResponse, SliceResponse, UploadResponse};
 use bigup_core::protocol::ranges::SliceRanges;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// How many ids are looked at one by one.
 const MANY: usize = 300;
@@ -90,8 +88,8 @@ fn check_held(answer: &UploadResponse) {
 
 /// What a client takes for the plan of its file is one, and of its file.
 fn check_plan(answer: &UploadResponse) {
-    let client = Client::new("http://127.0.0.1:1", &Certificates::default(), 1).expect("it is a URL");
-    let patience = RetryPolicy::new(0, Duration::ZERO, WhenFull::Stop);
+    let client = Client::builder("http://127.0.0.1:1").build().expect("it is a URL");
+    let patience = RetryBudget::new(RetryPolicy::default());
     let (name, stop) = (FileName::new("x").expect("it is a name"), Stop::new());
     for file_size in [Some(0), Some(25), Some(1 << 40), None] {
         let remote = UploadRequests {
