@@ -1,18 +1,49 @@
-//! The bigup client: a plain synchronous program. One reader thread reads and hashes a file's slices, several sender threads post
-//! them, a bounded queue lies between.
+//! The client of bigup: uploads files to a bigup server, and asks it for their state.
+//!
+//! An upload that was interrupted goes on where it stopped. Failed requests are repeated by a [`RetryPolicy`]. At the end
+//! of [`Upload::run`] the server has the whole file, verified by its BLAKE3 digest and synced.
+//!
+//! # Example
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/daemon.rs"));
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let daemon = Daemon::start();
+//! # let (url, path) = (daemon.url.as_str(), daemon.folder.path().join("disk.img"));
+//! # std::fs::write(&path, b"content")?;
+//! use bigup_client::{Client, FileName, LocalFile, RetryPolicy};
+//! use std::time::Duration;
+//!
+//! let client = Client::builder(url).rate_limit(100 << 20).build()?;
+//! let retry = RetryPolicy { retry_for: Duration::from_secs(60), ..RetryPolicy::default() };
+//! let uploaded = client.upload("alice/disk.img", LocalFile::open(&path)?).retry(retry).run()?;
+//! assert_eq!(uploaded.file_size, 7);
+//!
+//! let status = client.status(&FileName::new("alice/disk.img")?)?.expect("the server has the file");
+//! assert_eq!((status.is_uploaded, status.digest()), (1, uploaded.file_digest));
+//! assert!(client.uploads()?.is_empty(), "no upload is unfinished");
+//!
+//! // Other content replaces a finished file only on request.
+//! std::fs::write(&path, b"other content")?;
+//! let error = client.upload("alice/disk.img", LocalFile::open(&path)?).run().unwrap_err();
+//! assert!(error.is_existing_file() && !error.is_temporary());
+//! client.upload("alice/disk.img", LocalFile::open(&path)?).replace(true).run()?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Layout
-//! - [`source`] - what is read, and how a change under our hands, or a failed command, is noticed.
-//! - [`client`] - HTTP requests, what lets us in, and which failures pass.
-//! - [`pipeline`] - reader, queue and senders: how many there are, and how large slices are.
+//! - [`source`] - local files and other inputs; changes of a file, and failed commands, are noticed here.
+//! - [`client`] - HTTP requests, tokens and certificates, retries.
+//! - [`pipeline`] - one reader thread, a bounded queue, several sender threads.
 //! - [`upload`] - the protocol of one file, from the first question to the published file.
-//! - [`stop`] - stopping all threads of an upload.
-//! - [`cli`] - the command line.
+//! - [`stop`] - the end of an upload by another thread.
+//! - `cli` - the command line, with the cargo feature `cli`. It uses only the public functions of the others.
 //!
-//! # Who ends what
-//! The work is done in a thread of its own, so that a signal ends the program at once, whatever that thread waits for.
-//! Nothing needs undoing: what the server answered is stored, all else is sent again next time.
+//! # Threads
+//! The client is a plain synchronous program. [`Upload::run`] returns at the end of the upload; its threads end before.
+//! An upload that ends early needs no undoing: the server keeps the slices that it acknowledged.
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 pub mod pipeline;
@@ -20,60 +51,20 @@ pub mod source;
 pub mod stop;
 pub mod upload;
 
-use crate::cli::args::{Cli, Command};
-use crate::cli::report::{Report, Style};
-use crate::cli::{print, push, signals, status, verify};
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::thread;
-
-/// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong; of `verify`
-/// see there.
-pub fn run(cli: Cli) -> ExitCode {
-    let style = match &cli.command {
-        Command::Push(args) => args.style(),
-        Command::Status(_) | Command::Verify(_) => Style::Quiet,
-    };
-    let report = Arc::new(Report::new(style));
-    let signals = match signals::watch() {
-        Ok(signals) => signals,
-        Err(error) => {
-            report.failed(None, &format!("cannot watch for signals: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    let (done, ended) = crossbeam_channel::bounded(1);
-    let worker_report = Arc::clone(&report);
-    // A send that fails means that a signal came first: nobody asks any more.
-    thread::spawn(move || done.send(work(cli.command, &worker_report)));
-    crossbeam_channel::select! {
-        // No answer at all means that the worker panicked, and said so.
-        recv(ended) -> code => code.unwrap_or(ExitCode::FAILURE),
-        recv(signals) -> signal => {
-            report.interrupted();
-            signal.map_or(ExitCode::FAILURE, signals::die_by)
-        }
-    }
-}
-
-/// Runs the command, and gives its exit code: output that did not arrive is no success.
-fn work(command: Command, report: &Report) -> ExitCode {
-    let (outcome, trouble) = match command {
-        Command::Push(args) => (push::run(&args, report).map(code), ExitCode::FAILURE),
-        Command::Status(args) => (status::run(&args).map(code), ExitCode::FAILURE),
-        Command::Verify(args) => (verify::run(&args, report), ExitCode::from(verify::TROUBLE)),
-    };
-    let code = outcome.unwrap_or_else(|error| {
-        report.failed(None, &format!("{error:#}"));
-        trouble
-    });
-    if let Err(error) = print::output_arrived() {
-        print::eprint_line(&format!("error: cannot write to standard output: {error}"));
-        return trouble;
-    }
-    code
-}
-
-fn code(is_well: bool) -> ExitCode {
-    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
+pub use bigup_core::protocol::digest::Digest;
+pub use bigup_core::protocol::name::FileName;
+pub use bigup_core::protocol::native::{UploadResponse, UploadStatus};
+pub use bigup_core::protocol::plan::Plan;
+pub use client::Client;
+pub use client::builder::ClientBuilder;
+pub use client::error::{CallError, ClientError, TokenError};
+pub use client::observer::Observer;
+pub use client::retry::{RetryPolicy, WhenFull};
+pub use client::status::StoredFile;
+pub use client::token::Token;
+pub use source::error::SourceError;
+pub use source::{LocalFile, Source};
+pub use stop::Stop;
+pub use upload::Uploaded;
+pub use upload::builder::Upload;
+pub use upload::error::UploadError;

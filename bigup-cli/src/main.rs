@@ -8,5 +8,5 @@ fn main() -> ExitCode {
     let mut logger = bigup_core::logging::logger("bigup_client=warn");
     // Whatever is asked for: as traces ureq would show all that is sent, the token with it.
     logger.filter_module("ureq_proto::util", log::LevelFilter::Debug).init();
-    bigup_client::run(Cli::parse_or_exit())
+    bigup_client::cli::run(Cli::parse_or_exit())
 }

@@ -1,44 +1,36 @@
-//! How the reader and the senders of one round stop each other.
+//! Stopping an upload from another thread.
 
-use bigup_core::protocol::digest::Digest;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::convert::Infallible;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A channel on which nothing ever arrives; it is closed when all is to stop.
 pub type StopSignal = Receiver<Infallible>;
 
-/// Why a round stops before all its slices are sent.
-#[derive(Debug)]
-pub enum StopReason {
-    /// Something failed for good.
-    Failed(anyhow::Error),
-    /// The server says that the file is finished, with this digest if it says so: nothing more is needed.
-    Finished(Option<Digest>),
-    /// The server does not know the upload any more.
-    Lost,
-    /// Slices take too long on this line.
-    TooSlow,
-}
-
-/// Stops the threads of a round. The first verdict counts.
-pub struct RoundStop {
-    verdict: Mutex<Option<StopReason>>,
-    open: Mutex<Option<Sender<Infallible>>>,
+/// Stops uploads. Clones stop the same ones.
+///
+/// ```
+/// let stop = bigup_client::stop::Stop::new();
+/// let other = stop.clone();
+/// std::thread::spawn(move || other.stop()).join().unwrap();
+/// assert!(stop.is_stopped());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stop {
+    open: Arc<Mutex<Option<Sender<Infallible>>>>,
     signal: StopSignal,
 }
 
-impl RoundStop {
-    /// Nothing is to stop yet.
-    pub fn new() -> RoundStop {
+impl Stop {
+    /// Nothing is stopped at first.
+    pub fn new() -> Stop {
         let (open, signal) = crossbeam_channel::bounded(0);
-        RoundStop { verdict: Mutex::new(None), open: Mutex::new(Some(open)), signal }
+        Stop { open: Arc::new(Mutex::new(Some(open))), signal }
     }
 
-    /// Stops everything because of `verdict`.
-    pub fn raise(&self, verdict: StopReason) {
-        self.verdict.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(verdict);
+    /// Stops all that has this, now and later. The second call changes nothing.
+    pub fn stop(&self) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
@@ -48,19 +40,14 @@ impl RoundStop {
     }
 
     /// Whether all is to stop.
-    pub fn is_raised(&self) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_none()
-    }
-
-    /// Why it stopped, where it did.
-    pub fn into_verdict(self) -> Option<StopReason> {
-        self.verdict.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub fn is_stopped(&self) -> bool {
+        is_closed(&self.signal)
     }
 }
 
-impl Default for RoundStop {
-    fn default() -> RoundStop {
-        RoundStop::new()
+impl Default for Stop {
+    fn default() -> Stop {
+        Stop::new()
     }
 }
 
@@ -79,20 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_verdict_counts() {
-        let halt = RoundStop::new();
-        assert!(!halt.is_raised() && !is_closed(halt.signal()));
-        halt.raise(StopReason::Lost);
-        halt.raise(StopReason::Finished(None));
-        assert!(halt.is_raised() && is_closed(halt.signal()));
-        assert!(matches!(halt.into_verdict(), Some(StopReason::Lost)));
-    }
-
-    #[test]
-    fn a_wait_is_cut_short() {
-        let halt = RoundStop::new();
-        assert!(sleep(halt.signal(), Duration::from_millis(1)));
-        halt.raise(StopReason::Lost);
-        assert!(!sleep(halt.signal(), Duration::from_secs(3600)));
+    fn a_clone_cuts_a_wait_short() {
+        let stop = Stop::new();
+        assert!(sleep(stop.signal(), Duration::from_millis(1)) && !stop.is_stopped());
+        stop.clone().stop();
+        assert!(!sleep(stop.signal(), Duration::from_secs(3600)) && stop.is_stopped());
     }
 }

@@ -1,14 +1,17 @@
 //! The command line.
 
+use crate::cli::advice;
 use crate::cli::inputs::{InputOptions, is_stdin};
 use crate::cli::print::eprint_line;
 use crate::cli::report::Style;
 use crate::client::Client;
 use crate::client::address::masked;
+use crate::client::builder::ClientBuilder;
 use crate::client::rate_limit::MIN_RATE;
-use crate::client::retry;
+use crate::client::retry::{self, RetryPolicy};
 use crate::client::tls::Certificates;
 use crate::client::token::Token;
+use anyhow::Context;
 use bigup_core::protocol::units::{parse_duration, parse_size};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -19,6 +22,9 @@ use std::time::Duration;
 
 /// Smallest slice, in bytes: a BLAKE3 chunk, below which slices are no subtrees and requests are all overhead.
 const MIN_SLICE_SIZE: u64 = 1024;
+
+/// Environment variable with the token.
+const TOKEN_VARIABLE: &str = "BIGUP_TOKEN";
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -272,13 +278,35 @@ fn no_url(text: &str) -> Result<(), String> {
 }
 
 impl Server {
-    /// The server, to be asked over so many connections.
+    /// The server, with its token and certificates.
     ///
     /// # Errors
-    /// The URL or the token cannot be used.
-    pub fn client(&self, connections: usize) -> anyhow::Result<Client> {
-        let token = Token::given(self.token_file.as_deref())?;
-        Ok(Client::new(&self.url, &self.certificates.certificates(), connections)?.with_token(token.as_ref()))
+    /// The token cannot be used.
+    pub fn builder(&self) -> anyhow::Result<ClientBuilder> {
+        let builder = Client::builder(&self.url).certificates(self.certificates.certificates());
+        Ok(builder.token(self.token()?))
+    }
+
+    /// The server, for a command that asks one question at a time.
+    ///
+    /// # Errors
+    /// The URL, the token or a certificate cannot be used.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        self.builder()?.connections(1).build().map_err(advice::failed_client)
+    }
+
+    /// The token in the file, or else in the environment. None: there is none.
+    fn token(&self) -> anyhow::Result<Option<Token>> {
+        if let Some(path) = &self.token_file {
+            return Ok(Some(Token::from_file(path)?));
+        }
+        match std::env::var_os(TOKEN_VARIABLE) {
+            Some(value) if !value.is_empty() => {
+                let token = value.to_str().and_then(|value| Token::new(value).ok());
+                token.map(Some).with_context(|| format!("{TOKEN_VARIABLE} is no token"))
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -310,6 +338,11 @@ impl PushArgs {
             is_command: self.command,
             data_dir: self.embedded.as_deref(),
         }
+    }
+
+    /// How often and how long failed requests are repeated.
+    pub fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy { retries: self.retries, retry_for: self.retry_for, when_full: self.when_full.into() }
     }
 
     /// What is to be shown.

@@ -4,6 +4,7 @@
 //! server's disk, which syncs many at once as fast as one. Then the others follow one after the other, each with all
 //! senders.
 
+use crate::cli::advice::{self, PushFlags};
 use crate::cli::args::PushArgs;
 use crate::cli::counts::count;
 use crate::cli::descriptors;
@@ -11,12 +12,12 @@ use crate::cli::embedded::Daemon;
 use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::report::{FileReport, Report};
 use crate::client::Client;
-use crate::client::retry::RetryPolicy;
 use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
 use crate::source::producer::Producer;
-use crate::upload::{self, PushContext, Uploaded, stream};
+use crate::upload::error::UploadError;
+use crate::upload::{self, Uploaded};
 use bigup_core::protocol::units::{MIB, show_size};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,14 +44,11 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     let senders = args.senders.map(|senders| usize::from(senders).min(open - 1));
     let lanes = Concurrency::new(senders, most, args.queue_size.into());
     let connections = senders.unwrap_or(most).max(at_a_time.min(jobs.jobs.len()));
-    let client = match &daemon {
-        Some(daemon) => {
-            let client = Client::new(daemon.url(), &args.server.certificates.certificates(), connections)?;
-            client.with_token(Some(daemon.token()))
-        }
-        None => args.server.client(connections)?,
+    let builder = match &daemon {
+        Some(daemon) => Client::builder(daemon.url()).token(daemon.token().clone()),
+        None => args.server.builder()?,
     };
-    let client = client.with_limit(args.limit_rate);
+    let client = builder.rate_limit(args.limit_rate).connections(connections).build().map_err(advice::failed_client)?;
     let push = Push { args, report, client: &client, lanes, at_a_time, total: Mutex::default() };
     let total = push.all(&jobs);
     if jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1 {
@@ -160,21 +158,26 @@ impl Push<'_> {
             }
             Err(error) => {
                 self.lock().failed += 1;
-                file.failed(&format!("{error:#}"));
+                let PushArgs { replace, when_full, .. } = *self.args;
+                file.failed(&advice::of_upload(&error, PushFlags { replace, when_full: when_full.into() }));
             }
         }
     }
 
-    fn push(&self, report: &FileReport<'_>, job: &InputFile) -> anyhow::Result<Uploaded> {
-        let Push { args, client, .. } = *self;
-        let patience = RetryPolicy::new(args.retries, args.retry_for, args.when_full.into());
-        let (slice_size, replace) = (args.slice_size, args.replace);
-        let cx = PushContext { client, observer: report, patience: &patience, lanes: &self.lanes, slice_size, replace };
-        match &job.input {
-            Input::File(path) => upload::push(&cx, &job.name, &LocalFile::open(path)?),
-            Input::Stdin => stream::push(&cx, &job.name, std::io::stdin().lock()),
-            Input::Command(words) => stream::push(&cx, &job.name, Producer::start(words)?),
-        }
+    fn push(&self, report: &FileReport<'_>, job: &InputFile) -> Result<Uploaded, UploadError> {
+        let name = job.name.as_str();
+        let upload = match &job.input {
+            Input::File(path) => self.client.upload(name, LocalFile::open(path)?),
+            Input::Stdin => self.client.upload_stream(name, std::io::stdin().lock()),
+            Input::Command(words) => self.client.upload_stream(name, Producer::start(words)?),
+        };
+        upload
+            .replace(self.args.replace)
+            .slice_size(self.args.slice_size)
+            .retry(self.args.retry_policy())
+            .concurrency(&self.lanes)
+            .observer(report)
+            .run()
     }
 
     fn lock(&self) -> MutexGuard<'_, Total> {

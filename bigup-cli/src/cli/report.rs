@@ -4,6 +4,7 @@
 //! an output that nobody reads. Several files may be at work: each has a [`FileReport`], whose lines name it. Of the
 //! locks that of a file comes first, then that of all.
 
+use crate::cli::advice;
 use crate::cli::bar::Bar;
 use crate::cli::counts::PushCounts;
 use crate::cli::picture::{AllLine, FileLine, Progress, ProgressDisplay, Waiting, short_time};
@@ -230,14 +231,14 @@ impl Observer for FileReport<'_> {
         log::debug!("{}: attempt {attempt} (slice {slice_id:?}) failed, again in {wait:?}: {error}", now.name);
         match self.style() {
             Style::Json => now.emit(json!({"event": "retry", "file_name": now.name(), "slice_id": slice_id,
-                "attempt": attempt, "wait_seconds": wait.as_secs_f64(), "message": error.to_string()})),
+                "attempt": attempt, "wait_seconds": wait.as_secs_f64(), "message": advice::of_call(error)})),
             Style::Human if self.report.all().bar.is_shown() => {
                 let until = Instant::now() + left;
                 self.report.picture().waiting = Some(Waiting { why: error.in_short(), until });
             }
             Style::Human if now.last_retry.is_none_or(|last| last.elapsed() >= RETRY_EVERY) => {
                 now.last_retry = Some(Instant::now());
-                self.print(&now, &format!("retrying for {}: {error}", short_time(left)));
+                self.print(&now, &format!("retrying for {}: {}", short_time(left), advice::of_call(error)));
             }
             Style::Human | Style::Quiet => {}
         }

@@ -1,11 +1,11 @@
 //! The command `status`.
 
+use crate::cli::advice;
 use crate::cli::args::StatusArgs;
 use crate::cli::print::{eprint_line, print_json, print_line};
-use crate::client::query::Query;
-use crate::client::{CallError, Client};
+use crate::client::Client;
 use bigup_core::protocol::name::{FileName, printable};
-use bigup_core::protocol::native::{ErrorCode, ListResponse, UploadResponse, UploadStatus, param};
+use bigup_core::protocol::native::{ListResponse, UploadResponse, UploadStatus};
 use bigup_core::protocol::units::show_size;
 
 /// Shows all unfinished uploads, or one name; false where the server does not know the name.
@@ -13,7 +13,7 @@ use bigup_core::protocol::units::show_size;
 /// # Errors
 /// The name cannot be used, or the server does not answer.
 pub fn run(args: &StatusArgs) -> anyhow::Result<bool> {
-    let client = args.server.client(1)?;
+    let client = args.server.client()?;
     match &args.name {
         Some(name) => one(&client, &FileName::new(name)?, args.json),
         None => all(&client, args.json).map(|()| true),
@@ -21,12 +21,12 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<bool> {
 }
 
 fn all(client: &Client, json: bool) -> anyhow::Result<()> {
-    let answer = client.get(&Query::new().with_switch(param::PEEK, true))?;
+    let answer = client.uploads_json().map_err(advice::failed_call)?;
     if json {
         print_json(&answer);
         return Ok(());
     }
-    let list: ListResponse = client.read_as(answer)?;
+    let list: ListResponse = client.read_as(answer).map_err(advice::failed_call)?;
     if list.uploads.is_empty() {
         eprint_line("no unfinished uploads");
         return Ok(());
@@ -36,18 +36,14 @@ fn all(client: &Client, json: bool) -> anyhow::Result<()> {
 }
 
 fn one(client: &Client, name: &FileName, json: bool) -> anyhow::Result<bool> {
-    let query = Query::new().with(param::FILE_NAME, name.as_str());
-    let answer = match client.get(&query.with_switch(param::PEEK, true).with_switch(param::RANGES, true)) {
-        Err(error @ CallError::Refused { .. }) if error.code() == Some(ErrorCode::NoUpload) => {
-            eprint_line(&format!("{name}: the server knows no such file, finished or not"));
-            return Ok(false);
-        }
-        answer => answer?,
+    let Some(answer) = client.status_json(name).map_err(advice::failed_call)? else {
+        eprint_line(&format!("{name}: the server knows no such file, finished or not"));
+        return Ok(false);
     };
     if json {
         print_json(&answer);
     } else {
-        describe(name, &client.read_as(answer)?).iter().for_each(|line| print_line(line));
+        describe(name, &client.read_as(answer).map_err(advice::failed_call)?).iter().for_each(|line| print_line(line));
     }
     Ok(true)
 }

@@ -4,13 +4,14 @@
 
 use crate::client::address::{Endpoint, masked};
 use crate::client::connect::Distance;
+use crate::client::error::{CallError, ClientError};
 use crate::client::query::Query;
 use crate::client::rate_limit::RateLimit;
 use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use crate::stop::{self, StopSignal};
 use bigup_core::protocol::name::printable;
-use bigup_core::protocol::native::{CLIENT_HEADER, ErrorCode, ErrorResponse, SliceResponse};
+use bigup_core::protocol::native::{CLIENT_HEADER, ErrorResponse, SliceResponse};
 use serde_json::Value;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
 pub mod address;
+pub mod builder;
 pub mod connect;
+pub mod error;
 pub mod observer;
 pub mod proxy;
 pub mod query;
@@ -30,6 +33,7 @@ pub mod rate_limit;
 pub mod requests;
 pub mod retry;
 pub mod server_digests;
+pub mod status;
 pub mod tls;
 pub mod token;
 
@@ -59,98 +63,6 @@ const MAX_ANSWER_LEN: u64 = 64 << 20;
 /// How much of an answer that is not ours is quoted, in characters.
 const EXCERPT_LEN: usize = 200;
 
-/// Why a request has no result.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// No answer at all.
-    #[error("no answer from {url}: {}", connect::in_words(cause))]
-    Transport {
-        /// The server, and the proxy on the way to it.
-        url: String,
-        /// What went wrong.
-        cause: Box<ureq::Error>,
-    },
-    /// The name of the server or of the proxy cannot be resolved, and nothing was ever heard from the server: most likely
-    /// the name is wrong.
-    #[error("{url}: {why}: check the name, or this machine's network")]
-    Unresolved {
-        /// The server, and the proxy on the way to it.
-        url: String,
-        /// Which name, and what the system says.
-        why: String,
-    },
-    /// A proxy on the way says no, and would say it again.
-    #[error("{url}: {why}")]
-    Proxy {
-        /// The server, and the proxy on the way to it.
-        url: String,
-        /// What it says and what to do.
-        why: String,
-    },
-    /// TLS fails, and would fail again.
-    #[error("{url}: {why}")]
-    Tls {
-        /// The server.
-        url: String,
-        /// What is wrong and what to do.
-        why: String,
-        /// This server answered as it should before, so that something between us and it may have changed for a while.
-        met: bool,
-    },
-    /// The server said no.
-    #[error("{message}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Why, for programs.
-        code: ErrorCode,
-        /// Why, for people; printable.
-        message: String,
-        /// How long it would like us to wait.
-        retry_after: Option<Duration>,
-    },
-    /// Another address is meant, mostly https:// in place of http://. We do not follow: what is sent there is for the
-    /// user to decide.
-    #[error("{url} answers {status} and sends us to {location}: give that server as --url")]
-    Moved {
-        /// The server.
-        url: String,
-        /// HTTP status.
-        status: u16,
-        /// Where to, without a query; printable.
-        location: String,
-        /// This server answered as it should before.
-        met: bool,
-    },
-    /// Somebody else answered, like a proxy.
-    #[error("{url} answers {status} with something that no bigup server says: {excerpt}{}", foreign_hint(*status))]
-    Foreign {
-        /// The server.
-        url: String,
-        /// HTTP status.
-        status: u16,
-        /// How it begins; printable.
-        excerpt: String,
-        /// This server answered as it should before.
-        met: bool,
-        /// How long it would like us to wait.
-        retry_after: Option<Duration>,
-    },
-    /// It failed again and again.
-    #[error("gave up after {attempts} attempts in {seconds} s: {last}")]
-    GaveUp {
-        /// How often it was tried.
-        attempts: u32,
-        /// For how long.
-        seconds: u64,
-        /// How it failed last.
-        last: Box<CallError>,
-    },
-    /// Something else failed meanwhile.
-    #[error("stopped")]
-    Stopped,
-}
-
 /// A bigup server. Shared by all threads; keeps connections open.
 pub struct Client {
     agent: Agent,
@@ -167,52 +79,13 @@ pub struct Client {
     distance: Arc<Distance>,
 }
 
-impl CallError {
-    /// What the server said was wrong, where it said so; also from the last of several attempts.
-    pub fn code(&self) -> Option<ErrorCode> {
-        match self {
-            CallError::Refused { code, .. } => Some(*code),
-            CallError::GaveUp { last, .. } => last.code(),
-            _ => None,
-        }
-    }
-
-    /// The same in a few words, for a line with little room.
-    pub fn in_short(&self) -> String {
-        let text = match self {
-            CallError::Transport { cause, .. } => connect::in_short(cause),
-            CallError::Refused { code: ErrorCode::NoSpace, .. } => "server full",
-            CallError::Refused { code: ErrorCode::Paused, .. } => "paused",
-            CallError::Refused { code: ErrorCode::Damaged, .. } => "damaged",
-            CallError::Refused { status: 429 | 503, .. } => "server busy",
-            CallError::Refused { status, .. } => return format!("server error {status}"),
-            CallError::Foreign { status, .. } => return format!("proxy error {status}"),
-            CallError::GaveUp { last, .. } => return last.in_short(),
-            CallError::Tls { .. } => "TLS fails",
-            CallError::Unresolved { .. } => "name unknown",
-            CallError::Proxy { .. } => "proxy refuses",
-            CallError::Moved { .. } => "moved",
-            CallError::Stopped => "stopped",
-        };
-        text.to_owned()
-    }
-
-    /// How long the server would like us to wait, where it said so.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            CallError::Refused { retry_after, .. } | CallError::Foreign { retry_after, .. } => *retry_after,
-            _ => None,
-        }
-    }
-}
-
 impl Client {
     /// The server at `url`, which may end in `/` or in the endpoint's own path; `connections` may be open at a time.
     /// `certificates` count where TLS is spoken, and are not looked at elsewhere.
     ///
     /// # Errors
     /// The URL or a certificate cannot be used.
-    pub fn new(url: &str, certificates: &Certificates, connections: usize) -> anyhow::Result<Client> {
+    fn new(url: &str, certificates: &Certificates, connections: usize) -> Result<Client, ClientError> {
         let endpoint = Endpoint::parse(url)?;
         let proxy = proxy::of_environment(&endpoint)?;
         let is_tls = |proxy: &Proxy| proxy.protocol() == ProxyProtocol::Https;
@@ -246,7 +119,7 @@ impl Client {
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
-    pub fn with_token(mut self, token: Option<&Token>) -> Client {
+    fn with_token(mut self, token: Option<&Token>) -> Client {
         self.authorization = token.map(|token| {
             let value = HeaderValue::try_from(format!("Bearer {}", token.secret()));
             let mut value = value.expect("a token is visible ASCII");
@@ -260,7 +133,7 @@ impl Client {
     }
 
     /// The same, sending at most so many bytes of content a second over all connections together. None: no limit.
-    pub fn with_limit(mut self, rate: Option<u64>) -> Client {
+    fn with_limit(mut self, rate: Option<u64>) -> Client {
         self.limit = rate.map(RateLimit::new);
         self
     }
@@ -380,8 +253,8 @@ impl Client {
 
     fn transport(&self, error: ureq::Error) -> CallError {
         let (url, met) = (self.shown(), self.is_met());
-        if let Some(why) = tls::diagnosis(&error) {
-            return CallError::Tls { url, why, met };
+        if let Some(failure) = tls::diagnosis(&error) {
+            return CallError::Tls { url, failure, met };
         }
         if let Some(why) = connect::refused_by_proxy(&error) {
             return CallError::Proxy { url, why };
@@ -397,18 +270,6 @@ impl Client {
         let text = String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
         CallError::Foreign { url: self.shown(), status, excerpt, met: self.is_met(), retry_after }
-    }
-}
-
-/// What to do about an answer of somebody else, where that can be told.
-fn foreign_hint(status: u16) -> &'static str {
-    match status {
-        407 => "; it is a proxy that wants a user and a password: give them in its URL, http://USER:PASSWORD@HOST:PORT",
-        413 => {
-            "; a proxy in front of the server takes no slices as large as these: push with a smaller --slice-size, or \
-             raise its limit (client_max_body_size of nginx)"
-        }
-        _ => "",
     }
 }
 
@@ -506,8 +367,8 @@ mod tests {
         let message = client.foreign(502, body.as_bytes(), None).to_string();
         assert!(message.contains("502") && message.contains("<html> \\u{1b}[31mxx"), "{message}");
         assert!(message.len() < 400, "{}", message.len());
-        assert!(!message.contains("--slice-size"), "{message}");
+        assert!(!message.contains("proxy"), "{message}");
         let message = client.foreign(413, b"<html>", None).to_string();
-        assert!(message.contains("<html>; ") && message.contains("--slice-size"), "{message}");
+        assert!(message.contains("<html>; ") && message.contains("takes no slices as large"), "{message}");
     }
 }

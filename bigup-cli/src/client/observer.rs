@@ -1,6 +1,6 @@
 //! What goes on with an upload, for whoever wants to show it.
 
-use crate::client::CallError;
+use crate::client::error::CallError;
 use bigup_core::protocol::plan::Plan;
 use std::time::Duration;
 

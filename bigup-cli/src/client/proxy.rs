@@ -4,7 +4,7 @@
 //! `all_proxy`. Each may be in capitals too.
 
 use crate::client::address::{Endpoint, host_and_port, masked, port_number};
-use anyhow::{Context, bail};
+use crate::client::error::{ClientError, ProxyProblem};
 use bigup_core::protocol::name::printable;
 use std::net::IpAddr;
 use ureq::Proxy;
@@ -16,13 +16,14 @@ use ureq::http::Uri;
 ///
 /// # Errors
 /// The variable is set and names no proxy.
-pub fn of_environment(endpoint: &Endpoint) -> anyhow::Result<Option<Proxy>> {
+pub fn of_environment(endpoint: &Endpoint) -> Result<Option<Proxy>, ClientError> {
     if endpoint.is_loopback() || variable("no_proxy").is_some_and(|(_, list)| is_exempt(endpoint, &list)) {
         return Ok(None);
     }
     let own = if endpoint.is_tls() { "https_proxy" } else { "http_proxy" };
-    let Some((name, url)) = variable(own).or_else(|| variable("all_proxy")) else { return Ok(None) };
-    parsed(&url).with_context(|| format!("{name}={}", printable(&masked(&url)))).map(Some)
+    let Some((variable, url)) = variable(own).or_else(|| variable("all_proxy")) else { return Ok(None) };
+    let unusable = |problem| ClientError::Proxy { variable, url: printable(&masked(&url)), problem };
+    parsed(&url).map(Some).map_err(unusable)
 }
 
 /// `proxy` in messages, without user and password.
@@ -38,22 +39,22 @@ fn variable(name: &str) -> Option<(String, String)> {
     set.map(|(name, value)| (name, value.trim().to_owned())).find(|(_, value)| !value.is_empty())
 }
 
-fn parsed(url: &str) -> anyhow::Result<Proxy> {
+fn parsed(url: &str) -> Result<Proxy, ProxyProblem> {
     const KINDS: [&str; 7] = ["http", "https", "socks", "socks4", "socks4a", "socks5", "socks5h"];
-    let uri: Uri = url.parse().ok().context("this is no URL of a proxy; it looks like http://HOST:PORT")?;
+    let uri: Uri = url.parse().map_err(|_| ProxyProblem::NotAUrl)?;
     let scheme = uri.scheme_str().unwrap_or("http");
     if !KINDS.contains(&scheme) {
-        bail!("there are no proxies of the kind {scheme:?}; known are {}", KINDS.join(", "));
+        return Err(ProxyProblem::Kind { kind: scheme.to_owned(), known: KINDS.join(", ") });
     }
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     let (host, port) = host_and_port(authority.rsplit('@').next().unwrap_or_default());
     if let Some(port) = port.filter(|port| port_number(port).is_none()) {
-        bail!("the port {port:?} is none: ports go from 1 to 65535");
+        return Err(ProxyProblem::Port(port.to_owned()));
     }
     if host.is_empty() {
-        bail!("the proxy's host is missing; it looks like http://HOST:PORT");
+        return Err(ProxyProblem::NoHost);
     }
-    Proxy::new(url).context("this proxy cannot be used")
+    Proxy::new(url).map_err(|error| ProxyProblem::Unusable(error.to_string()))
 }
 
 /// Whether the list `no_proxy` exempts the server at `endpoint`.
@@ -170,7 +171,7 @@ mod tests {
         }
         assert_eq!(shown(&parsed("http://u:s3cr3t@p:3128").unwrap()), "http://***@p:3128");
         for (url, part) in [("http://p:99999", "65535"), ("ftp://p", "ftp"), ("http://:1", "host"), ("a b", "no URL")] {
-            let message = format!("{:#}", parsed(url).unwrap_err());
+            let message = parsed(url).unwrap_err().to_string();
             assert!(message.contains(part), "{url}: {message}");
         }
     }

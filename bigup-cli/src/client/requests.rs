@@ -1,10 +1,11 @@
 //! The questions of the protocol about one upload, each repeated while its failure may pass.
 
+use crate::client::Client;
+use crate::client::error::CallError;
 use crate::client::observer::Observer;
 use crate::client::query::Query;
-use crate::client::retry::RetryPolicy;
-use crate::client::{CallError, Client};
-use crate::stop::StopSignal;
+use crate::client::retry::RetryBudget;
+use crate::stop::{StopSignal, is_closed, sleep};
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, SliceResponse, UploadResponse, param};
@@ -27,7 +28,9 @@ pub struct UploadRequests<'a> {
     /// Who hears of retries.
     pub observer: &'a dyn Observer,
     /// How long to go on.
-    pub patience: &'a RetryPolicy,
+    pub patience: &'a RetryBudget,
+    /// Closed when the user stops the upload.
+    pub stop: &'a StopSignal,
     /// Name of the file.
     pub name: &'a FileName,
     /// Token of where the bytes come from.
@@ -134,7 +137,7 @@ impl UploadRequests<'_> {
         let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
         let query = query.with(param::SOURCE, &self.source);
         let once = || Ok(self.client.get(&query).is_ok());
-        let _ = self.patience.call(self.observer, &crossbeam_channel::never(), None, once);
+        let _ = self.patience.call(self.observer, self.stop, None, once);
     }
 
     /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.
@@ -168,7 +171,15 @@ impl UploadRequests<'_> {
     pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceResponse, CallError> {
         let query = self.slice(0, digest, bytes).with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
         let slice = OutgoingSlice { id: 0, offset: None, digest, bytes };
-        self.post(&query.with_switch(param::REPLACE, replace), &slice, &crossbeam_channel::never(), &|_| true)
+        self.post(&query.with_switch(param::REPLACE, replace), &slice, self.stop, &|_| !is_closed(self.stop))
+    }
+
+    /// Waits for `time`.
+    ///
+    /// # Errors
+    /// The user stopped the upload.
+    pub fn pause(&self, time: Duration) -> Result<(), CallError> {
+        if sleep(self.stop, time) { Ok(()) } else { Err(CallError::Stopped) }
     }
 
     fn named(&self) -> Query {
@@ -184,7 +195,7 @@ impl UploadRequests<'_> {
     }
 
     fn get(&self, query: &Query) -> Result<UploadResponse, CallError> {
-        self.patience.call(self.observer, &crossbeam_channel::never(), None, || {
+        self.patience.call(self.observer, self.stop, None, || {
             self.client.get(query).and_then(|value| self.client.read_as(value))
         })
     }

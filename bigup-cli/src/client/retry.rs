@@ -1,9 +1,8 @@
 //! Which failures may pass, how long to wait before the next attempt, and when to give up.
 
-use crate::client::CallError;
+use crate::client::error::CallError;
 use crate::client::observer::{Observer, Retry};
-use crate::stop::{StopSignal, sleep};
-use bigup_core::protocol::native::ErrorCode;
+use crate::stop::{StopSignal, is_closed, sleep};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,11 +24,20 @@ pub enum WhenFull {
     Wait,
 }
 
-/// How long to go on. Shared by all threads of a push.
+/// How often and how long failed requests are repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    retries: u32,
-    retry_for: Duration,
-    when_full: WhenFull,
+    /// Repetitions of a request at most. 0: each is sent once.
+    pub retries: u32,
+    /// Time without any success after which an upload gives up.
+    pub retry_for: Duration,
+    /// What to do when the disk of the server is full.
+    pub when_full: WhenFull,
+}
+
+/// A policy, and the time of the last success. Shared by all threads of a push.
+pub struct RetryBudget {
+    policy: RetryPolicy,
     last_success: Mutex<Instant>,
     calls: Mutex<Calls>,
 }
@@ -40,11 +48,27 @@ struct Calls {
     last_end: Instant,
 }
 
+impl Default for RetryPolicy {
+    /// 100 retries within 10 minutes; a full disk is an error.
+    fn default() -> RetryPolicy {
+        RetryPolicy { retries: 100, retry_for: Duration::from_secs(600), when_full: WhenFull::Stop }
+    }
+}
+
 impl RetryPolicy {
-    /// Allows `retries` repetitions of a request, and `retry_for` without any success.
-    pub fn new(retries: u32, retry_for: Duration, when_full: WhenFull) -> RetryPolicy {
+    /// Whether the same request may succeed later. A full disk stays full, except where the server says otherwise or the
+    /// user wants to wait.
+    pub fn may_pass(&self, error: &CallError) -> bool {
+        let is_awaited = error.is_full() && self.when_full == WhenFull::Wait;
+        is_awaited || error.is_temporary() && !matches!(error, CallError::GaveUp { .. })
+    }
+}
+
+impl RetryBudget {
+    /// The time of `policy` begins now.
+    pub fn new(policy: RetryPolicy) -> RetryBudget {
         let (last_success, calls) = (Mutex::new(Instant::now()), Calls { at_work: 0, last_end: Instant::now() });
-        RetryPolicy { retries, retry_for, when_full, last_success, calls: Mutex::new(calls) }
+        RetryBudget { policy, last_success, calls: Mutex::new(calls) }
     }
 
     /// Whether the server has heard nothing for `time`.
@@ -65,54 +89,25 @@ impl RetryPolicy {
 
     /// How long nothing may get better.
     pub fn retry_for(&self) -> Duration {
-        self.retry_for
+        self.policy.retry_for
     }
 
     /// Whether nothing got better for too long.
     pub fn is_over(&self) -> bool {
-        self.last_success.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= self.retry_for
+        self.last_success.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= self.policy.retry_for
     }
 
     /// Whether attempt number `attempt`, failed, was the last; the first one failed at `first_failure`.
     ///
     /// A slice may take longer than all patience on a slow link, so the time counts from the first failure at most.
     fn ends(&self, attempt: u32, first_failure: Instant) -> bool {
-        attempt > self.retries || (self.is_over() && first_failure.elapsed() >= self.retry_for)
+        attempt > self.policy.retries || (self.is_over() && first_failure.elapsed() >= self.policy.retry_for)
     }
 
     /// How long attempts go on, the first of which failed at `first_failure`, while nothing gets better.
     fn left(&self, first_failure: Instant) -> Duration {
         let last_success = *self.last_success.lock().unwrap_or_else(PoisonError::into_inner);
-        self.retry_for.saturating_sub(last_success.max(first_failure).elapsed())
-    }
-
-    /// Whether the same request may succeed later.
-    pub fn may_pass(&self, error: &CallError) -> bool {
-        match error {
-            CallError::Transport { .. } => true,
-            CallError::Refused { code: ErrorCode::Damaged, .. } => true,
-            // A full disk stays full unless the server expects otherwise, or somebody is to make room.
-            CallError::Refused { status: 507, retry_after, .. }
-            | CallError::Foreign { status: 507, retry_after, .. } => {
-                retry_after.is_some() || self.when_full == WhenFull::Wait
-            }
-            CallError::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
-            // Too much in this request for whoever stands between us, or a proxy that does not know us: it stays so.
-            CallError::Foreign { status: 407 | 413 | 414 | 431, .. } => false,
-            // Gateways have numbers of their own for what passes.
-            CallError::Foreign { status: 408 | 425 | 429 | 500..=599, .. } => true,
-            // A router or a captive portal that speaks in the place of a server which was there a moment ago.
-            CallError::Foreign { met, .. } | CallError::Moved { met, .. } | CallError::Tls { met, .. } => *met,
-            CallError::Unresolved { .. } | CallError::Proxy { .. } | CallError::GaveUp { .. } | CallError::Stopped => {
-                false
-            }
-        }
-    }
-
-    /// `error` in words for the user: where it is that the server has no room, what else could have been asked for.
-    pub fn explained(&self, error: &CallError) -> String {
-        let is_hint_due = self.when_full == WhenFull::Stop && error.code() == Some(ErrorCode::NoSpace);
-        format!("{error}{}", if is_hint_due { " (--when-full wait waits for room)" } else { "" })
+        self.policy.retry_for.saturating_sub(last_success.max(first_failure).elapsed())
     }
 
     /// Calls `call` until it succeeds, fails for good, or patience is over; waits between attempts unless stopped.
@@ -144,8 +139,11 @@ impl RetryPolicy {
         let began = Instant::now();
         let mut first_failure = None;
         for attempt in 1.. {
+            if is_closed(stop) {
+                return Err(CallError::Stopped);
+            }
             let error = match call() {
-                Err(error) if self.may_pass(&error) => error,
+                Err(error) if self.policy.may_pass(&error) => error,
                 result => {
                     if first_failure.is_some() {
                         observer.answered();
@@ -194,6 +192,8 @@ fn random() -> u32 {
 mod tests {
     use super::*;
     use crate::client::observer::NoObserver;
+    use crate::client::tls::TlsFailure;
+    use bigup_core::protocol::native::ErrorCode;
     use std::cell::Cell;
 
     fn refused(status: u16, code: ErrorCode, retry_after: Option<u64>) -> CallError {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn only_some_refusals_may_pass() {
-        let patience = |when_full| RetryPolicy::new(1, Duration::ZERO, when_full);
+        let patience = |when_full| RetryPolicy { when_full, ..RetryPolicy::default() };
         let may_pass = |error: &CallError| patience(WhenFull::Stop).may_pass(error);
         for status in [408, 425, 429, 500, 502, 503, 504] {
             assert!(may_pass(&refused(status, ErrorCode::Unknown, None)), "{status}");
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_others_say_in_the_place_of_the_server_passes_once_that_was_there() {
-        let patience = RetryPolicy::new(1, Duration::ZERO, WhenFull::Stop);
+        let patience = RetryPolicy::default();
         let url = || "http://h".to_owned();
         let foreign = |status, met| {
             patience.may_pass(&CallError::Foreign {
@@ -261,14 +261,14 @@ mod tests {
         }
         for met in [false, true] {
             let moved = CallError::Moved { url: url(), status: 302, location: url(), met };
-            let tls = CallError::Tls { url: url(), why: String::new(), met };
+            let tls = CallError::Tls { url: url(), failure: TlsFailure::Other(String::new()), met };
             assert_eq!((patience.may_pass(&moved), patience.may_pass(&tls)), (met, met));
         }
     }
 
     #[test]
     fn gives_up_after_the_allowed_retries_and_tells_the_last_failure() {
-        let patience = RetryPolicy::new(2, Duration::from_secs(3600), WhenFull::Stop);
+        let patience = RetryBudget::new(RetryPolicy { retries: 2, ..RetryPolicy::default() });
         let calls = Cell::new(0);
         let result: Result<(), _> = patience.call(&NoObserver, &crossbeam_channel::never(), None, || {
             calls.set(calls.get() + 1);
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn gives_up_when_nothing_got_better_for_too_long() {
-        let patience = RetryPolicy::new(1000, Duration::ZERO, WhenFull::Stop);
+        let patience = RetryBudget::new(RetryPolicy { retry_for: Duration::ZERO, ..RetryPolicy::default() });
         let result: Result<(), _> = patience
             .call(&NoObserver, &crossbeam_channel::never(), None, || Err(refused(503, ErrorCode::Unknown, None)));
         assert!(matches!(result, Err(CallError::Refused { .. })));

@@ -1,6 +1,6 @@
 //! The digests of slices that the server holds, and whether ours are the same.
 
-use crate::client::CallError;
+use crate::client::error::CallError;
 use crate::client::requests::UploadRequests;
 use bigup_core::protocol::digest::{SliceDigest, SliceHasher};
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS};

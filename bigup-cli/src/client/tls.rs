@@ -1,7 +1,6 @@
 //! TLS: whom we trust, what we show of ourselves, and what a failure means.
 
-use anyhow::{Context, bail};
-use bigup_core::pem;
+use bigup_core::pem::{self, PemError};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -22,11 +21,87 @@ pub struct Certificates {
     pub client_key: Option<PathBuf>,
 }
 
+/// Why a certificate or key of ours cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateProblem {
+    /// The file with the authorities holds none.
+    #[error("{0}")]
+    CaFile(PemError),
+    /// An authority in the file is no valid certificate.
+    #[error("{path}: certificate {number} in it: {cause}")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Its place in the file, from 1.
+        number: usize,
+        /// The reason.
+        cause: Error,
+    },
+    /// The system has no certificate authorities. The text is empty, or the reason in parentheses.
+    #[error("no certificate authorities are installed on this system{0}: install its package ca-certificates")]
+    NoAuthorities(String),
+    /// The file of the client certificate holds none.
+    #[error("{0}")]
+    ClientCertFile(PemError),
+    /// The file of the client key holds none.
+    #[error("{0}")]
+    ClientKeyFile(PemError),
+    /// The client key is of another certificate.
+    #[error("the key in {key} is not that of the first certificate in {cert}")]
+    KeyOfAnother {
+        /// The file with the certificate.
+        cert: PathBuf,
+        /// The file with the key.
+        key: PathBuf,
+    },
+    /// The client certificate is not valid.
+    #[error("{path}: {cause}")]
+    ClientCert {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        cause: CertificateError,
+    },
+    /// The client key cannot be used.
+    #[error("{path}: {cause}")]
+    ClientKey {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        cause: String,
+    },
+}
+
+/// Why TLS with the server fails, in a way that the next attempt would meet again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsFailure {
+    /// The certificate of the server is of no authority that the client trusts.
+    #[error("the server's certificate is of no authority that we trust: make sure that this is the server you mean")]
+    UnknownAuthority,
+    /// The certificate of the server is for other names.
+    #[error("the server's certificate is not for {expected}: it names {presented}")]
+    OtherName {
+        /// The host in the URL.
+        expected: String,
+        /// The names in the certificate.
+        presented: String,
+    },
+    /// The server wants a client certificate.
+    #[error("the server wants a client certificate")]
+    ClientCertificateRequired,
+    /// The server refuses the client certificate; the text is its alert.
+    #[error("the server refuses the client certificate ({0}): give one of an authority that it trusts, not expired")]
+    ClientCertificateRefused(String),
+    /// Any other failure.
+    #[error("{0}")]
+    Other(String),
+}
+
 /// What connections are made with.
 ///
 /// # Errors
 /// A file cannot be used, or there is nobody to trust.
-pub fn config(files: &Certificates) -> anyhow::Result<TlsConfig> {
+pub fn config(files: &Certificates) -> Result<TlsConfig, CertificateProblem> {
     let authorities = match &files.ca_cert {
         Some(path) => own_authorities(path)?,
         None => authorities_of_the_system()?,
@@ -42,47 +117,41 @@ pub fn config(files: &Certificates) -> anyhow::Result<TlsConfig> {
         .build())
 }
 
-fn own_authorities(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let found = pem::certificates(path).context("--ca-cert")?;
+fn own_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateProblem> {
+    let found = pem::certificates(path).map_err(CertificateProblem::CaFile)?;
     for (i, der) in found.iter().enumerate() {
-        let added = RootCertStore::empty().add(der.clone());
-        added.with_context(|| format!("--ca-cert: {}: certificate {} in it", path.display(), i + 1))?;
+        let refused = |cause| CertificateProblem::Authority { path: path.to_owned(), number: i + 1, cause };
+        RootCertStore::empty().add(der.clone()).map_err(refused)?;
     }
     Ok(found)
 }
 
-fn authorities_of_the_system() -> anyhow::Result<Vec<CertificateDer<'static>>> {
+fn authorities_of_the_system() -> Result<Vec<CertificateDer<'static>>, CertificateProblem> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         log::debug!("{error}");
     }
     if found.certs.is_empty() {
         let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-        bail!(
-            "no certificate authorities are installed on this system{why}: install its package ca-certificates, or give \
-             the server's authority by --ca-cert"
-        );
+        return Err(CertificateProblem::NoAuthorities(why));
     }
     Ok(found.certs)
 }
 
-fn client_cert(cert: &Path, key: &Path) -> anyhow::Result<ClientCert> {
-    let chain = pem::certificates(cert).context("--client-cert")?;
-    let der = pem::private_key(key).context("--client-key")?;
+fn client_cert(cert: &Path, key: &Path) -> Result<ClientCert, CertificateProblem> {
+    let chain = pem::certificates(cert).map_err(CertificateProblem::ClientCertFile)?;
+    let der = pem::private_key(key).map_err(CertificateProblem::ClientKeyFile)?;
+    let unusable = |cause: String| CertificateProblem::ClientKey { path: key.to_owned(), cause };
     // The library would panic at what does not fit, and wants the key as PEM.
-    let fits = CertifiedKey::from_der(chain.clone(), der, &ring::default_provider());
-    let text = std::fs::read(key)?;
-    let (cert, key) = (cert.display(), key.display());
-    match fits {
-        Ok(_) => {}
-        Err(Error::InconsistentKeys(_)) => {
-            bail!("--client-key: the key in {key} is not that of the first certificate in {cert}")
-        }
-        Err(Error::InvalidCertificate(error)) => bail!("--client-cert: {cert}: {error}"),
-        Err(error) => bail!("--client-key: {key}: {error}"),
-    }
+    CertifiedKey::from_der(chain.clone(), der, &ring::default_provider()).map_err(|error| match error {
+        Error::InconsistentKeys(_) => CertificateProblem::KeyOfAnother { cert: cert.to_owned(), key: key.to_owned() },
+        Error::InvalidCertificate(cause) => CertificateProblem::ClientCert { path: cert.to_owned(), cause },
+        error => unusable(error.to_string()),
+    })?;
+    let text = std::fs::read(key).map_err(|error| unusable(error.to_string()))?;
     let chain: Vec<_> = owned(&chain).collect();
-    Ok(ClientCert::new_with_certs(&chain, PrivateKey::from_pem(&text)?))
+    let key = PrivateKey::from_pem(&text).map_err(|error| unusable(error.to_string()))?;
+    Ok(ClientCert::new_with_certs(&chain, key))
 }
 
 /// The library's own form of certificates.
@@ -90,11 +159,11 @@ fn owned(certificates: &[CertificateDer<'static>]) -> impl Iterator<Item = Certi
     certificates.iter().map(|der| Certificate::from_der(der).to_owned())
 }
 
-/// What is wrong and what to do, where `error` is a failure of TLS that the next attempt would meet again. None: it may
+/// The failure, where `error` is one of TLS that the next attempt would meet again. None: it may
 /// pass, or has nothing to do with TLS.
-pub fn diagnosis(error: &ureq::Error) -> Option<String> {
+pub fn diagnosis(error: &ureq::Error) -> Option<TlsFailure> {
     let error = match error {
-        ureq::Error::Tls(why) => return Some((*why).to_owned()),
+        ureq::Error::Tls(why) => return Some(TlsFailure::Other((*why).to_owned())),
         ureq::Error::Rustls(error) => error,
         // What fails in reading and writing comes as one of their errors.
         ureq::Error::Io(error) => error.get_ref()?.downcast_ref::<Error>()?,
@@ -104,44 +173,43 @@ pub fn diagnosis(error: &ureq::Error) -> Option<String> {
         Error::InvalidCertificate(error) => Some(refused_by_us(error)),
         Error::AlertReceived(alert) => refused_by_the_server(*alert),
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            Some("the server does not speak TLS at this port: use http:// if that is meant".to_owned())
+            let why = "the server does not speak TLS at this port: use http:// if that is meant";
+            Some(TlsFailure::Other(why.to_owned()))
         }
-        Error::PeerIncompatible(_) => Some(format!("the server's TLS is not ours: {error}")),
+        Error::PeerIncompatible(_) => Some(TlsFailure::Other(format!("the server's TLS is not ours: {error}"))),
         _ => None,
     }
 }
 
-fn refused_by_us(error: &CertificateError) -> String {
+fn refused_by_us(error: &CertificateError) -> TlsFailure {
     let date = |time: &UnixTime| humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
     match error {
         // The latter two: an authority of the right name, with another key.
         CertificateError::UnknownIssuer
         | CertificateError::BadSignature
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "the server's certificate is of no authority that we trust: make sure that \
-            this is the server you mean, and give its authority's certificate by --ca-cert"
-                .to_owned()
-        }
-        CertificateError::ExpiredContext { time, not_after } => format!(
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => TlsFailure::UnknownAuthority,
+        CertificateError::ExpiredContext { time, not_after } => TlsFailure::Other(format!(
             "the server's certificate expired at {}, and it is {} here: it needs a new one, or this machine's clock is \
              wrong",
             date(not_after),
             date(time)
-        ),
-        CertificateError::NotValidYetContext { time, not_before } => format!(
+        )),
+        CertificateError::NotValidYetContext { time, not_before } => TlsFailure::Other(format!(
             "the server's certificate is valid from {} on, and it is {} here: one of the clocks is wrong",
             date(not_before),
             date(time)
-        ),
-        CertificateError::NotValidForNameContext { expected, presented } => format!(
-            "the server's certificate is not for {}: it names {}; use such a name in --url",
-            expected.to_str(),
-            match &presented[..] {
+        )),
+        CertificateError::NotValidForNameContext { expected, presented } => TlsFailure::OtherName {
+            expected: expected.to_str().into_owned(),
+            presented: match &presented[..] {
                 [] => "nobody (no subjectAltName)".to_owned(),
                 names => names.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", "),
-            }
-        ),
-        error => format!("the server's certificate cannot be accepted: {}", pem::refusal(error)),
+            },
+        },
+        error => {
+            let why = format!("the server's certificate cannot be accepted: {}", pem::refusal(error));
+            TlsFailure::Other(why)
+        }
     }
 }
 
@@ -164,11 +232,9 @@ fn words(alert: AlertDescription) -> String {
     words
 }
 
-fn refused_by_the_server(alert: AlertDescription) -> Option<String> {
+fn refused_by_the_server(alert: AlertDescription) -> Option<TlsFailure> {
     match alert {
-        AlertDescription::CertificateRequired => {
-            Some("the server wants a client certificate: give --client-cert and --client-key".to_owned())
-        }
+        AlertDescription::CertificateRequired => Some(TlsFailure::ClientCertificateRequired),
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateRevoked
@@ -176,16 +242,14 @@ fn refused_by_the_server(alert: AlertDescription) -> Option<String> {
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
         | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError => Some(format!(
-            "the server refuses the client certificate ({}): give one of an authority that it trusts, not expired, by \
-             --client-cert and --client-key",
-            words(alert)
-        )),
+        | AlertDescription::DecryptError => Some(TlsFailure::ClientCertificateRefused(words(alert))),
         AlertDescription::HandshakeFailure
         | AlertDescription::ProtocolVersion
         | AlertDescription::InsufficientSecurity
         | AlertDescription::UnrecognisedName
-        | AlertDescription::NoApplicationProtocol => Some(format!("the server's TLS is not ours ({})", words(alert))),
+        | AlertDescription::NoApplicationProtocol => {
+            Some(TlsFailure::Other(format!("the server's TLS is not ours ({})", words(alert))))
+        }
         _ => None,
     }
 }
@@ -196,7 +260,7 @@ mod tests {
     use std::io;
 
     /// As it comes out of a connection.
-    fn met(error: Error) -> Option<String> {
+    fn met(error: Error) -> Option<TlsFailure> {
         diagnosis(&ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
     }
 
@@ -209,13 +273,16 @@ mod tests {
 
     #[test]
     fn what_the_next_attempt_would_meet_again_is_told_and_the_rest_may_pass() {
-        assert!(met(Error::InvalidCertificate(CertificateError::UnknownIssuer)).unwrap().contains("--ca-cert"));
+        let stranger = met(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        assert_eq!(stranger, Some(TlsFailure::UnknownAuthority));
         let (time, not_after) = (UnixTime::since_unix_epoch, Duration::from_secs);
         let expired = CertificateError::ExpiredContext { time: time(not_after(86_400)), not_after: time(not_after(0)) };
-        let said = met(Error::InvalidCertificate(expired)).unwrap();
+        let said = met(Error::InvalidCertificate(expired)).unwrap().to_string();
         assert!(said.contains("1970-01-01T00:00:00Z") && said.contains("1970-01-02T00:00:00Z"), "{said}");
-        assert!(met(Error::AlertReceived(AlertDescription::CertificateRequired)).unwrap().contains("--client-cert"));
-        assert!(met(Error::AlertReceived(AlertDescription::UnknownCA)).unwrap().contains("(unknown CA)"));
+        let required = met(Error::AlertReceived(AlertDescription::CertificateRequired));
+        assert_eq!(required, Some(TlsFailure::ClientCertificateRequired));
+        let refused = met(Error::AlertReceived(AlertDescription::UnknownCA)).unwrap().to_string();
+        assert!(refused.contains("(unknown CA)"), "{refused}");
         for passes in [AlertDescription::InternalError, AlertDescription::BadRecordMac, AlertDescription::UserCanceled]
         {
             assert_eq!(met(Error::AlertReceived(passes)), None);

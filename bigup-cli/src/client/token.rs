@@ -1,13 +1,10 @@
 //! The token by which a server lets us in.
 
-use anyhow::{Context, bail};
+use crate::client::error::TokenError;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-
-/// Environment variable with the token.
-const VARIABLE: &str = "BIGUP_TOKEN";
 
 /// How much of the file is read, in bytes: longer ones are something else.
 const MAX_FILE_LEN: u64 = 4096;
@@ -23,35 +20,32 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// The token in `file`, or else in the environment. None: there is none.
+    /// The token that the file `path` holds, with space around it or not. The file may be a link or a pipe.
     ///
     /// # Errors
     /// The file cannot be read, or there is no token in it, or something else than one.
-    pub fn given(file: Option<&Path>) -> anyhow::Result<Option<Token>> {
-        if let Some(path) = file {
-            let mut text = String::new();
-            // It may be a link or a pipe.
-            let read = File::open(path).and_then(|file| file.take(MAX_FILE_LEN).read_to_string(&mut text));
-            read.with_context(|| format!("cannot read the token in {}", path.display()))?;
-            let token = Token::of(&text);
-            return token.with_context(|| format!("{} is not a token and nothing else", path.display())).map(Some);
-        }
-        match std::env::var_os(VARIABLE) {
-            Some(value) if !value.is_empty() => match value.to_str().and_then(Token::of) {
-                Some(token) => Ok(Some(token)),
-                None => bail!("{VARIABLE} is no token"),
-            },
-            _ => Ok(None),
-        }
+    pub fn from_file(path: &Path) -> Result<Token, TokenError> {
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE_LEN).read_to_string(&mut text));
+        read.map_err(|cause| TokenError::Read { path: path.to_owned(), cause })?;
+        Token::of(&text).ok_or_else(|| TokenError::NotInFile(path.to_owned()))
+    }
+
+    /// The token `text`, with space around it or not.
+    ///
+    /// # Errors
+    /// It holds something else than visible ASCII, or nothing.
+    pub fn new(text: &str) -> Result<Token, TokenError> {
+        Token::of(text).ok_or(TokenError::Invalid)
     }
 
     /// A new one, for a server of our own.
     ///
     /// # Errors
     /// The system gives no random bytes.
-    pub fn random() -> anyhow::Result<Token> {
+    pub fn random() -> Result<Token, TokenError> {
         let mut bits = [0; 32];
-        getrandom::fill(&mut bits).context("cannot make a token")?;
+        getrandom::fill(&mut bits).map_err(|error| TokenError::NoRandomness(error.to_string()))?;
         Ok(Token(bigup_core::protocol::digest::Digest(bits).to_string()))
     }
 

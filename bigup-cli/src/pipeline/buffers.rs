@@ -1,5 +1,6 @@
 //! The buffers of a push: a fixed number circulates between the reader and the senders.
 
+use crate::pipeline::error::SliceSizeError;
 use crate::pipeline::slice_size;
 use crate::stop::StopSignal;
 use crossbeam_channel::{Receiver, Sender};
@@ -33,7 +34,7 @@ impl Buffers {
     ///
     /// # Errors
     /// There is no memory for it.
-    pub fn take(&self, len: u64, stop: &StopSignal) -> Result<Option<Vec<u8>>, String> {
+    pub fn take(&self, len: u64, stop: &StopSignal) -> Result<Option<Vec<u8>>, SliceSizeError> {
         let Some(mut buffer) = self.find(stop) else { return Ok(None) };
         match usize::try_from(len) {
             Ok(len) if len <= buffer.capacity() => buffer.resize(len, 0),
@@ -76,7 +77,7 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stop::{RoundStop, StopReason};
+    use crate::stop::Stop;
     use std::thread;
 
     fn never() -> StopSignal {
@@ -112,17 +113,17 @@ mod tests {
 
     #[test]
     fn a_halt_ends_the_wait() {
-        let (pool, halt) = (Buffers::new(1), RoundStop::new());
+        let (pool, halt) = (Buffers::new(1), Stop::new());
         let _only = pool.take(10, halt.signal()).unwrap();
-        halt.raise(StopReason::Lost);
+        halt.stop();
         assert_eq!(pool.take(10, halt.signal()), Ok(None));
     }
 
     #[test]
     fn an_adopted_buffer_counts() {
-        let (pool, halt) = (Buffers::new(1), RoundStop::new());
+        let (pool, halt) = (Buffers::new(1), Stop::new());
         pool.adopt();
-        halt.raise(StopReason::Lost);
+        halt.stop();
         assert_eq!(pool.take(10, halt.signal()), Ok(None));
         pool.give_back(vec![0; 20]);
         assert_eq!(pool.take(10, halt.signal()).unwrap().map(|b| b.len()), Some(10));

@@ -5,27 +5,30 @@
 //!
 //! It uses sources and the client. The order of an upload's questions is not decided here.
 
-use crate::client::CallError;
+use crate::client::error::CallError;
 use crate::client::requests::{OutgoingSlice, UploadRequests};
 use crate::client::server_digests::ServerDigests;
 use crate::pipeline::buffers::Buffers;
 use crate::pipeline::concurrency::Concurrency;
+use crate::pipeline::error::RoundError;
 use crate::pipeline::local_digests::LocalDigests;
 use crate::pipeline::reader::{Slice, SliceReader};
+use crate::pipeline::round_stop::{RoundStop, StopReason};
 use crate::pipeline::slow_line::SlowLineDetector;
-use crate::stop::{RoundStop, StopReason};
-use anyhow::{anyhow, bail};
+use crate::stop::{StopSignal, is_closed};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Scope};
 
 pub mod buffers;
 pub mod concurrency;
+pub mod error;
 pub mod local_digests;
 pub mod reader;
+pub mod round_stop;
 pub mod sender_tuning;
 pub mod slice_size;
 pub mod slow_line;
@@ -57,16 +60,6 @@ pub enum RoundEnd {
     TooSlow(u64),
 }
 
-/// A slice was refused as if the upload were another push's. In words for the user.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Overtaken(String);
-
-/// A proxy takes no slices as large as these. In words for the user.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TooLarge(String);
-
 /// What the senders of one round share.
 struct Round<'a> {
     work: &'a RoundWork<'a>,
@@ -82,32 +75,49 @@ struct Round<'a> {
 /// Sends all slices that `feed` gives.
 ///
 /// # Errors
-/// A slice could not be read or sent; [`Overtaken`] where another push may be at work on the upload.
+/// A slice could not be read or sent; [`RoundError::Overtaken`] where another push may be at work on the upload.
 pub fn run(
     work: &RoundWork<'_>,
     feed: &mut dyn SliceReader,
     pool: &Buffers,
     lanes: &Concurrency,
-) -> anyhow::Result<RoundEnd> {
+) -> Result<RoundEnd, RoundError> {
     let halt = RoundStop::new();
     let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size());
     let most = lanes.most(work.plan.slice_size.unwrap_or(0));
     let round = Round { work, lanes, most, slices, pool, halt: &halt, at_work: AtomicUsize::new(0) };
     work.remote.heard(|| {
-        thread::scope(|scope| {
-            round.fit(scope);
-            read_all(feed, queue, pool, &halt);
+        with_stop(work.remote.stop, &halt, || {
+            thread::scope(|scope| {
+                round.fit(scope);
+                read_all(feed, queue, pool, &halt);
+            });
         });
     });
     let senders = round.senders();
     drop(round);
-    match halt.into_verdict() {
+    match halt.into_reason() {
         None => Ok(RoundEnd::Sent),
         Some(StopReason::Finished(digest)) => Ok(RoundEnd::Finished(digest)),
         Some(StopReason::Lost) => Ok(RoundEnd::Lost),
         Some(StopReason::TooSlow) => Ok(RoundEnd::TooSlow(work.gauge.fitting(senders))),
         Some(StopReason::Failed(error)) => Err(error),
     }
+}
+
+/// Does `work`, and raises `halt` when the user's `stop` is closed before it ends.
+fn with_stop(stop: &StopSignal, halt: &RoundStop, work: impl FnOnce()) {
+    let (done, ended) = crossbeam_channel::bounded::<()>(0);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            select! {
+                recv(stop) -> _ => halt.raise(StopReason::Failed(RoundError::Stopped)),
+                recv(ended) -> _ => {}
+            }
+        });
+        work();
+        drop(done);
+    });
 }
 
 fn read_all(feed: &mut dyn SliceReader, queue: Sender<Slice>, pool: &Buffers, halt: &RoundStop) {
@@ -117,7 +127,7 @@ fn read_all(feed: &mut dyn SliceReader, queue: Sender<Slice>, pool: &Buffers, ha
             Ok(None) => return,
             Err(error) => return halt.raise(StopReason::Failed(error)),
         };
-        crossbeam_channel::select! {
+        select! {
             // The senders never go before the queue is closed, unless they panic: then nobody is left to fail.
             send(queue, slice) -> sent => if sent.is_err() { return },
             recv(halt.signal()) -> _ => return,
@@ -165,24 +175,25 @@ impl Round<'_> {
     }
 
     /// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
-    fn send(&self, slice: &Slice) -> anyhow::Result<Option<StopReason>> {
+    fn send(&self, slice: &Slice) -> Result<Option<StopReason>, RoundError> {
         let work = self.work;
         let Slice { id, digest: own, bytes } = slice;
         let (id, own, len) = (*id, *own, bytes.len() as u64);
         if !work.ledger.learn(id, own) {
-            bail!("slice {id} reads differently than before: the file changed, or the disk fails; push it again");
+            return Err(RoundError::SliceChanged(id));
         }
         let held = work.held.has(work.plan, id, own, bytes);
-        let watch = |left| work.gauge.left(left, len, self.senders());
+        let watch = |left| !is_closed(work.remote.stop) && work.gauge.left(left, len, self.senders());
         let sending = OutgoingSlice { id, offset: work.plan.offset_of(id), digest: own, bytes };
         let answer = if held { None } else { Some(work.remote.put(&sending, self.halt.signal(), &watch)) };
         let verdict = match answer.transpose() {
             Ok(answer) => answer
                 .filter(|answer| answer.is_uploaded == 1)
                 .map(|answer| StopReason::Finished(answer.file_digest.and_then(|digest| digest.parse().ok()))),
+            Err(CallError::Stopped) if is_closed(work.remote.stop) => return Err(RoundError::Stopped),
             Err(CallError::Stopped) => return Ok(work.gauge.is_too_slow().then_some(StopReason::TooSlow)),
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(StopReason::Lost)),
-            Err(error) => return Err(explained(work, id, &error)),
+            Err(error) => return Err(failed(id, error)),
         };
         work.gauge.stored();
         self.lanes.stored(len);
@@ -197,12 +208,9 @@ impl Round<'_> {
     }
 }
 
-fn explained(work: &RoundWork<'_>, id: u64, error: &CallError) -> anyhow::Error {
+fn failed(id: u64, error: CallError) -> RoundError {
     match error.code() {
-        Some(ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Exists) => {
-            Overtaken(format!("slice {id} was refused, another push took over: {error}")).into()
-        }
-        _ if matches!(error, CallError::Foreign { status: 413, .. }) => TooLarge(format!("slice {id}: {error}")).into(),
-        _ => anyhow!("slice {id}: {}", work.remote.patience.explained(error)),
+        Some(ErrorCode::Busy | ErrorCode::Conflict | ErrorCode::Exists) => RoundError::Overtaken { id, error },
+        _ => RoundError::Slice { id, error },
     }
 }

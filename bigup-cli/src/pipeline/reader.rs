@@ -3,9 +3,10 @@
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::ServerDigests;
 use crate::pipeline::buffers::Buffers;
-use crate::source::{Source, read_pieces, reads_differently};
+use crate::pipeline::error::RoundError;
+use crate::source::error::SourceError;
+use crate::source::{Source, read_pieces};
 use crate::stop::StopSignal;
-use anyhow::Context;
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher, is_subtree_size};
 use bigup_core::protocol::plan::Plan;
 
@@ -28,7 +29,7 @@ pub trait SliceReader {
     ///
     /// # Errors
     /// It cannot be read, or the source changed; then none of it may be sent.
-    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> anyhow::Result<Option<Slice>>;
+    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError>;
 }
 
 /// Hashes a file whose slices are given in order but do not join.
@@ -77,14 +78,14 @@ impl<'a> SourceReader<'a> {
         SourceReader { source, plan, remote, ids, read: vec![], hash: WholeHash::new(plan, all) }
     }
 
-    fn place_of(&self, id: u64) -> anyhow::Result<(u64, u64)> {
+    fn place_of(&self, id: u64) -> Result<(u64, u64), RoundError> {
         let place = self.plan.offset_of(id).zip(self.plan.len_of(id));
-        place.with_context(|| format!("slice {id} has no place in this upload"))
+        place.ok_or(RoundError::NoPlace(id))
     }
 
     /// Makes sure, while the last slice is in our hands and the server cannot have published anything, that what was read is
     /// of one moment, together with what was held already.
-    fn settle(&self) -> anyhow::Result<()> {
+    fn settle(&self, stop: &StopSignal) -> Result<(), RoundError> {
         self.source.check_name()?;
         if self.source.doubts() == 0 {
             return Ok(());
@@ -98,12 +99,12 @@ impl<'a> SourceReader<'a> {
             let Some(known) = read.or_else(|| held.get(id)) else { continue };
             let (offset, len) = self.place_of(id)?;
             let mut hasher = SliceHasher::new(known.kind, offset);
-            read_pieces(self.source, offset, len, |bytes| hasher.update(bytes))?;
+            read_pieces(self.source, offset, len, stop, |bytes| hasher.update(bytes))?;
             if hasher.finish() != known {
-                return Err(reads_differently());
+                return Err(SourceError::ReadsDifferently.into());
             }
         }
-        self.source.check_name()
+        Ok(self.source.check_name()?)
     }
 
     /// The digest of the whole source, where it was read from end to end and no other way leads to it.
@@ -113,10 +114,10 @@ impl<'a> SourceReader<'a> {
 }
 
 impl SliceReader for SourceReader<'_> {
-    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
+    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
         let Some(id) = self.ids.get(self.read.len()).copied() else { return Ok(None) };
         let (offset, len) = self.place_of(id)?;
-        let Some(mut bytes) = pool.take(len, stop).map_err(anyhow::Error::msg)? else { return Ok(None) };
+        let Some(mut bytes) = pool.take(len, stop)? else { return Ok(None) };
         let mut hasher = digest::hasher_of(self.plan, id);
         for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
             self.source.read_at(at, piece)?;
@@ -125,7 +126,7 @@ impl SliceReader for SourceReader<'_> {
         let digest = hasher.finish();
         self.read.push(digest);
         if self.read.len() == self.ids.len() {
-            self.settle()?;
+            self.settle(stop)?;
         }
         self.hash.update(&bytes);
         Ok(Some(Slice { id, digest, bytes }))

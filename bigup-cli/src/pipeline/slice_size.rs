@@ -1,8 +1,9 @@
 //! How large the slices are that we ask for. The server's answer decides.
 
+use crate::pipeline::error::SliceSizeError;
 use crate::pipeline::sender_tuning::MOST;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
-use bigup_core::protocol::units::{MIB, show_size};
+use bigup_core::protocol::units::MIB;
 
 /// Slice size where none was asked for, in bytes: large enough that a request is no overhead, small enough that what a
 /// broken connection loses is sent again in a moment.
@@ -28,10 +29,10 @@ const MANY_SLICES: u64 = 100_000;
 ///
 /// # Errors
 /// The file is too large, or would have too many slices of the given size; says which size would do.
-pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) -> Result<u64, String> {
+pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) -> Result<u64, SliceSizeError> {
     let file_size = file_size.unwrap_or(0);
     if file_size > MAX_FILE_SIZE {
-        return Err(format!("{file_size} bytes are too many: a file has at most {MAX_FILE_SIZE}"));
+        return Err(SliceSizeError::FileTooLarge(file_size));
     }
     let default = match file_size {
         _ if is_far => far_slice_size(file_size),
@@ -40,10 +41,10 @@ pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) 
     };
     let Some(given) = given else { return Ok(doubled(default, file_size, MANY_SLICES)) };
     match file_size.div_ceil(given) {
-        num if num > MAX_SLICES => Err(format!(
-            "{num} slices of {given} bytes are too many: at most {MAX_SLICES}; --slice-size {} would do",
-            doubled(given.next_power_of_two(), file_size, MAX_SLICES)
-        )),
+        number if number > MAX_SLICES => {
+            let fitting = doubled(given.next_power_of_two(), file_size, MAX_SLICES);
+            Err(SliceSizeError::TooMany { number, slice_size: given, fitting })
+        }
         _ => Ok(given),
     }
 }
@@ -73,14 +74,13 @@ fn doubled(mut size: u64, file_size: u64, most: u64) -> u64 {
 /// A buffer of `len` bytes.
 ///
 /// # Errors
-/// There is no memory for it; says what to do.
-pub fn buffer(len: u64) -> Result<Vec<u8>, String> {
-    let scarce =
-        || format!("no memory for a slice of {}; use a smaller --slice-size, or less --senders", show_size(len));
-    let len = usize::try_from(len).map_err(|_| scarce())?;
+/// There is no memory for it.
+pub fn buffer(len: u64) -> Result<Vec<u8>, SliceSizeError> {
+    let scarce = SliceSizeError::NoMemory(len);
+    let Ok(len) = usize::try_from(len) else { return Err(scarce) };
     // Whether there is enough is asked for first: zeros as the system gives them, without writing any, come only in a way
     // that ends the program where there is not.
-    Vec::<u8>::new().try_reserve_exact(len).map_err(|_| scarce())?;
+    Vec::<u8>::new().try_reserve_exact(len).map_err(|_| scarce)?;
     Ok(vec![0; len])
 }
 
@@ -115,10 +115,12 @@ mod tests {
     #[test]
     fn too_small_slices_are_refused_with_a_size_that_would_do() {
         assert_eq!(slice_size_for(Some(MAX_SLICES * 1024), Some(1024), false), Ok(1024));
-        let message = slice_size_for(Some(MAX_SLICES * 1024 + 1), Some(1024), false).unwrap_err();
-        assert!(message.contains("1000001 slices") && message.contains("--slice-size 2048 "), "{message}");
-        let message = slice_size_for(Some(MAX_SLICES * 3000 + 1), Some(1100), false).unwrap_err();
-        assert!(message.contains("--slice-size 4096 "), "{message}");
+        let refused = |file_size, given| match slice_size_for(Some(file_size), Some(given), false) {
+            Err(SliceSizeError::TooMany { number, fitting, .. }) => (number, fitting),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(MAX_SLICES * 1024 + 1, 1024), (1_000_001, 2048));
+        assert_eq!(refused(MAX_SLICES * 3000 + 1, 1100).1, 4096);
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //!
 //! Only what is read lives here. No connection and no protocol comes in.
 
+use crate::source::error::SourceError;
 use crate::source::fingerprint::{Fingerprint, SettledFingerprint};
-use anyhow::{Context, anyhow, bail};
+use crate::stop::{StopSignal, is_closed};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceHasher};
 use std::fs::File;
 use std::io;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub mod error;
 pub mod fingerprint;
 #[cfg(target_os = "linux")]
 pub mod lease;
@@ -26,9 +28,6 @@ const TOKEN_LEN: usize = 32;
 
 /// How often a file is hashed anew that gets other attributes meanwhile.
 const HASH_ATTEMPTS: usize = 5;
-
-/// How a change is told.
-const CHANGED: &str = "changed while it was being pushed";
 
 /// Bytes read at a time where a file is only hashed.
 const HASH_READ_LEN: u64 = 1 << 20;
@@ -45,13 +44,13 @@ pub trait Source: Sync {
     ///
     /// # Errors
     /// They cannot be read, or are not what they were when the source was opened.
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> anyhow::Result<()>;
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError>;
 
     /// Checks that what stands under the source's name is still what was opened.
     ///
     /// # Errors
     /// It is not.
-    fn check_name(&self) -> anyhow::Result<()>;
+    fn check_name(&self) -> Result<(), SourceError>;
 
     /// How often it could not be told whether the bytes changed. Where this number is the same before and after reading, and
     /// nothing failed, what was read is of one moment; else only reading it again tells.
@@ -84,30 +83,26 @@ impl LocalFile {
     ///
     /// # Errors
     /// It is no regular file, or cannot be opened.
-    pub fn open(path: &Path) -> anyhow::Result<LocalFile> {
-        let shown = path.display();
-        let metadata = std::fs::metadata(path).with_context(|| format!("cannot look at {shown}"))?;
+    pub fn open(path: &Path) -> Result<LocalFile, SourceError> {
+        let failed = |action| move |cause| SourceError::Io { action, path: path.to_owned(), cause };
+        let metadata = std::fs::metadata(path).map_err(failed("look at"))?;
         // Before opening: that would wait forever for the other end of a named pipe.
         if !metadata.is_file() {
-            bail!("{shown} is not a regular file; pipes are read from standard input (-)");
+            return Err(SourceError::NotAFile(path.to_owned()));
         }
-        if metadata.len() == 0 && fingerprint::hides_content(path).with_context(|| format!("cannot read {shown}"))? {
-            bail!(
-                "{shown} tells a size of 0 bytes but has content, as files of /proc do; push what it says: \
-                 bigup-cli push --name NAME - < {shown}"
-            );
+        if metadata.len() == 0 && fingerprint::hides_content(path).map_err(failed("read"))? {
+            return Err(SourceError::HiddenContent(path.to_owned()));
         }
-        let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
-        let canonical = path.canonicalize().with_context(|| format!("cannot find {shown}"))?;
-        let SettledFingerprint { fingerprint, is_certain } =
-            fingerprint::settled(&file).with_context(|| format!("cannot look at {shown}"))?;
+        let file = File::open(path).map_err(failed("open"))?;
+        let canonical = path.canonicalize().map_err(failed("find"))?;
+        let SettledFingerprint { fingerprint, is_certain } = fingerprint::settled(&file).map_err(failed("look at"))?;
         let token = if is_certain { token(&canonical, &fingerprint) } else { random_token() };
         let (known, doubts) = (Mutex::new(fingerprint), AtomicU64::new(0));
         Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token })
     }
 
-    fn check(&self, now: io::Result<std::fs::Metadata>) -> anyhow::Result<()> {
-        let now = now.with_context(|| format!("cannot look at {}", self.path.display()))?;
+    fn check(&self, now: io::Result<std::fs::Metadata>) -> Result<(), SourceError> {
+        let now = now.map_err(|cause| SourceError::Io { action: "look at", path: self.path.clone(), cause })?;
         let (now, mut known) = (Fingerprint::of(&now), self.known.lock().unwrap_or_else(PoisonError::into_inner));
         if known.differs_in_attributes(&now) || !self.is_certain {
             self.doubts.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +113,7 @@ impl LocalFile {
             return Ok(());
         }
         match known.difference(&now) {
-            Some(difference) => bail!("{CHANGED} ({difference}); nothing mixed was stored; push it again"),
+            Some(difference) => Err(SourceError::Changed(difference)),
             None => Ok(()),
         }
     }
@@ -133,14 +128,14 @@ impl Source for LocalFile {
         &self.token
     }
 
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> anyhow::Result<()> {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
         let read = fingerprint::read_exact_at(&self.file, bytes, offset);
         // Before the outcome of the read: a file that was cut short is told as changed.
         self.check(self.file.metadata())?;
-        read.with_context(|| format!("cannot read {} bytes at {offset} of {}", bytes.len(), self.path.display()))
+        read.map_err(|cause| SourceError::Read { path: self.path.clone(), offset, len: bytes.len(), cause })
     }
 
-    fn check_name(&self) -> anyhow::Result<()> {
+    fn check_name(&self) -> Result<(), SourceError> {
         self.check(std::fs::metadata(&self.path))
     }
 
@@ -165,14 +160,14 @@ impl Source for Memory {
         &self.token
     }
 
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> anyhow::Result<()> {
-        let from = usize::try_from(offset).context("beyond the end")?;
-        let there = self.bytes.get(from..from + bytes.len()).context("beyond the end")?;
-        bytes.copy_from_slice(there);
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
+        let from = usize::try_from(offset).map_err(|_| SourceError::BeyondTheEnd)?;
+        let to = from.checked_add(bytes.len()).ok_or(SourceError::BeyondTheEnd)?;
+        bytes.copy_from_slice(self.bytes.get(from..to).ok_or(SourceError::BeyondTheEnd)?);
         Ok(())
     }
 
-    fn check_name(&self) -> anyhow::Result<()> {
+    fn check_name(&self) -> Result<(), SourceError> {
         Ok(())
     }
 }
@@ -180,46 +175,50 @@ impl Source for Memory {
 /// The plain BLAKE3 hash of all of `source` as it was at one moment, what `b3sum` prints.
 ///
 /// # Errors
-/// It cannot be read, or changed.
-pub fn hash_all(source: &dyn Source) -> anyhow::Result<Digest> {
+/// It cannot be read, or changed, or `stop` ended the reading.
+pub fn hash_all(source: &dyn Source, stop: &StopSignal) -> Result<Digest, SourceError> {
     let mut before = None;
     for _ in 0..HASH_ATTEMPTS {
         let doubts = source.doubts();
-        let digest = hash_once(source)?;
+        let digest = hash_once(source, stop)?;
         source.check_name()?;
         if source.doubts() == doubts || before == Some(digest) {
             return Ok(digest);
         }
         before = Some(digest);
     }
-    Err(reads_differently())
+    Err(SourceError::ReadsDifferently)
 }
 
-fn hash_once(source: &dyn Source) -> anyhow::Result<Digest> {
+fn hash_once(source: &dyn Source, stop: &StopSignal) -> Result<Digest, SourceError> {
     let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
-    read_pieces(source, 0, source.size(), |bytes| hasher.update(bytes))?;
+    read_pieces(source, 0, source.size(), stop, |bytes| hasher.update(bytes))?;
     Ok(hasher.finish().digest)
 }
 
 /// Shows the `len` bytes of `source` from `offset` on to `show`, piece by piece.
 ///
 /// # Errors
-/// They cannot be read, or changed.
-pub fn read_pieces(source: &dyn Source, offset: u64, len: u64, mut show: impl FnMut(&[u8])) -> anyhow::Result<()> {
+/// They cannot be read, or changed, or `stop` ended the reading.
+pub fn read_pieces(
+    source: &dyn Source,
+    offset: u64,
+    len: u64,
+    stop: &StopSignal,
+    mut show: impl FnMut(&[u8]),
+) -> Result<(), SourceError> {
     let mut bytes = vec![0; HASH_READ_LEN.min(len) as usize];
     let mut done = 0;
     while done < len {
+        if is_closed(stop) {
+            return Err(SourceError::Stopped);
+        }
         let part = &mut bytes[..HASH_READ_LEN.min(len - done) as usize];
         source.read_at(offset + done, part)?;
         show(part);
         done += part.len() as u64;
     }
     Ok(())
-}
-
-/// A source was read twice, and not the same was read.
-pub fn reads_differently() -> anyhow::Error {
-    anyhow!("{CHANGED} (it reads differently than before); nothing mixed was stored; push it again")
 }
 
 /// A token that stands for bytes that nobody else has.
@@ -251,6 +250,7 @@ fn token(canonical: &Path, fingerprint: &Fingerprint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::never;
     use std::io::Write;
 
     fn write(path: &Path, bytes: &[u8]) {
@@ -280,7 +280,7 @@ mod tests {
         source.read_at(0, &mut bytes).unwrap();
         File::options().append(true).open(&path).unwrap().write_all(&[2; 20]).unwrap();
         let message = source.read_at(50, &mut bytes).unwrap_err().to_string();
-        assert!(message.contains("size 100 -> 120 bytes") && message.contains("push it again"), "{message}");
+        assert!(message.contains("size 100 -> 120 bytes") && message.contains("nothing mixed"), "{message}");
     }
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
         std::fs::hard_link(&path, dir.path().join("b")).unwrap();
         source.check_name().unwrap();
         assert_eq!(source.doubts(), 1);
-        assert_eq!(hash_all(&source).unwrap(), bigup_core::protocol::digest::of_bytes(b"one"));
+        assert_eq!(hash_all(&source, &never()).unwrap(), bigup_core::protocol::digest::of_bytes(b"one"));
         assert_eq!(source.doubts(), 1);
     }
 
@@ -333,12 +333,12 @@ mod tests {
             ""
         }
 
-        fn read_at(&self, _offset: u64, bytes: &mut [u8]) -> anyhow::Result<()> {
+        fn read_at(&self, _offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
             bytes[0] = self.0.fetch_add(1, Ordering::Relaxed) as u8;
             Ok(())
         }
 
-        fn check_name(&self) -> anyhow::Result<()> {
+        fn check_name(&self) -> Result<(), SourceError> {
             Ok(())
         }
 
@@ -349,15 +349,15 @@ mod tests {
 
     #[test]
     fn what_is_doubted_and_reads_differently_has_no_hash() {
-        let message = hash_all(&Restless(AtomicU64::new(0))).unwrap_err().to_string();
+        let message = hash_all(&Restless(AtomicU64::new(0)), &never()).unwrap_err().to_string();
         assert!(message.contains("reads differently"), "{message}");
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_file_of_proc_is_refused_with_what_to_do() {
+    fn a_file_of_proc_is_refused() {
         let message = LocalFile::open(Path::new("/proc/version")).err().unwrap().to_string();
-        assert!(message.contains("has content") && message.contains("- < /proc/version"), "{message}");
+        assert!(message.contains("/proc/version") && message.contains("has content"), "{message}");
     }
 
     #[test]
@@ -370,7 +370,7 @@ mod tests {
     fn the_hash_is_the_plain_one() {
         let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
         let source = Memory::new(bytes.clone());
-        assert_eq!(hash_all(&source).unwrap(), bigup_core::protocol::digest::of_bytes(&bytes));
-        assert_eq!(hash_all(&Memory::new(vec![])).unwrap(), bigup_core::protocol::digest::of_bytes(b""));
+        assert_eq!(hash_all(&source, &never()).unwrap(), bigup_core::protocol::digest::of_bytes(&bytes));
+        assert_eq!(hash_all(&Memory::new(vec![]), &never()).unwrap(), bigup_core::protocol::digest::of_bytes(b""));
     }
 }

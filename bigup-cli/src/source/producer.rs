@@ -1,6 +1,6 @@
 //! A command whose output is pushed. Its end tells whether that is all of it, which the end of a pipe cannot.
 
-use anyhow::Context;
+use crate::source::error::SourceError;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -17,13 +17,13 @@ impl Producer {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(words: &[PathBuf]) -> anyhow::Result<Producer> {
-        let (program, arguments) = words.split_first().context("--command needs a command behind --")?;
+    pub fn start(words: &[PathBuf]) -> Result<Producer, SourceError> {
+        let (program, arguments) = words.split_first().ok_or(SourceError::NoCommand)?;
         let mut child = Command::new(program)
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .map_err(|cause| SourceError::Io { action: "start", path: program.clone(), cause })?;
         let output = child.stdout.take().expect("its standard output is a pipe");
         Ok(Producer { child, output })
     }

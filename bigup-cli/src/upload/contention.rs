@@ -4,16 +4,15 @@
 //! Content that differs is an error only where the other push moves on. One that was interrupted, perhaps our own before
 //! the file was changed, falls silent; then the server lets us go on with it.
 
-use crate::client::CallError;
+use crate::client::error::CallError;
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::{ServerDigests, digest_like, ids_below};
 use crate::pipeline::slice_size;
 use crate::source::Source;
-use anyhow::{Context, bail};
+use crate::upload::error::UploadError;
 use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use std::collections::HashSet;
-use std::thread;
 use std::time::Duration;
 
 /// How often to look where the server does not say.
@@ -44,13 +43,13 @@ impl Contention {
         &mut self,
         remote: &UploadRequests<'_>,
         source: Option<&dyn Source>,
-        busy: &CallError,
-    ) -> anyhow::Result<()> {
+        busy: CallError,
+    ) -> Result<(), UploadError> {
         if self.seen.is_none() {
             remote.observer.noted(&format!("waiting: {busy}"));
             remote.patience.renew();
         }
-        thread::sleep(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1));
+        remote.pause(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1))?;
         let answer = match remote.peek() {
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(()),
             answer => answer?,
@@ -64,13 +63,21 @@ impl Contention {
         }
         self.seen = Some(answer);
         match &self.difference {
-            Some(difference) if self.moves => bail!("another push of {} is at work: {difference}", remote.name),
+            Some(difference) if self.moves => {
+                let (name, difference) = (remote.name.to_string(), difference.clone());
+                Err(UploadError::AnotherPush { name, difference })
+            }
             _ => Ok(()),
         }
     }
 
     /// Renews patience where the other push moves.
-    fn watch(&mut self, remote: &UploadRequests<'_>, answer: &UploadResponse, busy: &CallError) -> anyhow::Result<()> {
+    fn watch(
+        &mut self,
+        remote: &UploadRequests<'_>,
+        answer: &UploadResponse,
+        busy: CallError,
+    ) -> Result<(), UploadError> {
         let marks = |answer: &UploadResponse| (answer.held(), answer.curr_merge_slice_id);
         self.moves |= self.seen.as_ref().is_some_and(|seen| seen.held() != answer.held());
         let cut = |answer: &UploadResponse| (answer.slice_size, answer.file_size);
@@ -81,7 +88,7 @@ impl Contention {
         if self.seen.as_ref().is_none_or(|seen| marks(seen) != marks(answer)) {
             remote.patience.renew();
         } else if remote.patience.is_over() {
-            bail!("nothing moved for {} s: {busy}", remote.patience.retry_for().as_secs());
+            return Err(UploadError::Stalled { seconds: remote.patience.retry_for().as_secs(), busy });
         }
         Ok(())
     }
@@ -92,7 +99,7 @@ impl Contention {
         remote: &UploadRequests<'_>,
         source: &dyn Source,
         answer: &UploadResponse,
-    ) -> anyhow::Result<Option<String>> {
+    ) -> Result<Option<String>, UploadError> {
         let Some(slice_size) = answer.slice_size else { return Ok(None) };
         if let Some(theirs) = answer.file_size.filter(|size| *size != source.size()) {
             return Ok(Some(format!("it sends {theirs} bytes, this file has {}", source.size())));
@@ -104,11 +111,13 @@ impl Contention {
         let new: Vec<u64> =
             ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)).filter(|id| !self.equal.contains(id)).collect();
         let digests = ServerDigests::fetch(remote, new.iter().copied())?;
-        let mut bytes = slice_size::buffer(slice_size.min(source.size())).map_err(anyhow::Error::msg)?;
+        let mut bytes = slice_size::buffer(slice_size.min(source.size()))?;
         for id in new {
             if let Some(digest) = digests.get(id) {
-                let len = plan.len_of(id).context("a slice without a length")? as usize;
-                source.read_at(plan.offset_of(id).context("a slice without a place")?, &mut bytes[..len])?;
+                let place = plan.offset_of(id).zip(plan.len_of(id));
+                let (offset, len) = place.ok_or(UploadError::NoPlace(id))?;
+                let len = len as usize;
+                source.read_at(offset, &mut bytes[..len])?;
                 if digest_like(digest, &plan, id, &bytes[..len]) != digest {
                     return Ok(Some(format!("its content differs from this file's in slice {id}")));
                 }

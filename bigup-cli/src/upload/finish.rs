@@ -1,12 +1,11 @@
 //! The end of a push: everything is sent, the server merges and publishes.
 
 use crate::client::requests::UploadRequests;
-use anyhow::{anyhow, bail};
+use crate::upload::error::{Step, UploadError};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::printable;
 use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long one question waits for the end, in seconds: below what proxies bear with, and below our own read timeout.
@@ -27,7 +26,7 @@ pub enum Finish {
 ///
 /// # Errors
 /// Refused, no answer, or nothing got better for too long.
-pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> anyhow::Result<Finish> {
+pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> Result<Finish, UploadError> {
     let mut before: Option<UploadResponse> = None;
     remote.patience.renew();
     loop {
@@ -35,10 +34,10 @@ pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> anyhow::Result<Finish> 
         let answer = match remote.ask(WAIT_SECS) {
             // Whoever is at work ends sooner or later; then what is finished is compared with ours.
             Err(busy) if busy.code() == Some(ErrorCode::Busy) && !remote.patience.is_over() => {
-                thread::sleep(busy.retry_after().unwrap_or(SOON).max(SOON));
+                remote.pause(busy.retry_after().unwrap_or(SOON).max(SOON))?;
                 continue;
             }
-            answer => answer.map_err(|error| anyhow!("waiting for the merge: {error}"))?,
+            answer => answer.map_err(|error| UploadError::of_call(Step::Merge, error))?,
         };
         if answer.is_uploaded == 1 {
             return Ok(Finish::Finished(answer));
@@ -51,10 +50,10 @@ pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> anyhow::Result<Finish> 
             remote.patience.renew();
         } else if remote.patience.is_over() {
             let why = answer.last_error.as_deref().unwrap_or("its log says why");
-            bail!("everything is sent, but the server does not finish: {}", printable(why));
+            return Err(UploadError::NotFinished(printable(why)));
         }
         before = Some(answer);
-        thread::sleep(SOON.saturating_sub(asked.elapsed()));
+        remote.pause(SOON.saturating_sub(asked.elapsed()))?;
     }
 }
 
@@ -62,12 +61,9 @@ pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> anyhow::Result<Finish> 
 ///
 /// # Errors
 /// They differ.
-pub fn confirmed(own: Option<Digest>, said: Option<Digest>) -> anyhow::Result<Option<Digest>> {
+pub fn confirmed(own: Option<Digest>, said: Option<Digest>) -> Result<Option<Digest>, UploadError> {
     match (own, said) {
-        (Some(own), Some(said)) if own != said => bail!(
-            "the finished file on the server differs: its digest is {said}, that of the local one {own}; \
-             push it again with --replace"
-        ),
+        (Some(local), Some(server)) if local != server => Err(UploadError::DigestMismatch { server, local }),
         _ => Ok(said.or(own)),
     }
 }

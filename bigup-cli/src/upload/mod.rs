@@ -5,29 +5,34 @@
 //!
 //! It uses sources, the client and the pipeline. No terminal and no flag comes in here.
 
+use crate::client::Client;
 use crate::client::observer::Observer;
 use crate::client::requests::UploadRequests;
-use crate::client::retry::RetryPolicy;
+use crate::client::retry::RetryBudget;
 use crate::client::server_digests::{ServerDigests, ids_below};
-use crate::client::{CallError, Client};
 use crate::pipeline::buffers::Buffers;
 use crate::pipeline::concurrency::{Concurrency, FAR};
+use crate::pipeline::error::SliceSizeError;
 use crate::pipeline::local_digests::LocalDigests;
 use crate::pipeline::reader::SourceReader;
 use crate::pipeline::slice_size::{not_too_many, slice_size_for};
 use crate::pipeline::slow_line::SlowLineDetector;
-use crate::pipeline::{self, Overtaken, RoundEnd, RoundWork, TooLarge};
-use crate::source::{Source, hash_all, reads_differently};
+use crate::pipeline::{self, RoundEnd, RoundWork};
+use crate::source::error::SourceError;
+use crate::source::{Source, hash_all};
+use crate::stop::StopSignal;
 use crate::upload::contention::Contention;
+use crate::upload::error::UploadError;
 use crate::upload::finish::{Finish, WAIT_SECS, because, confirmed};
-use anyhow::{Context as _, anyhow, bail};
 use bigup_core::protocol::digest::{Digest, of_bytes, of_slice};
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::{MIB, show_size};
 
+pub mod builder;
 pub mod contention;
+pub mod error;
 pub mod finish;
 pub mod stream;
 
@@ -57,7 +62,9 @@ pub struct PushContext<'a> {
     /// What is shown of it.
     pub observer: &'a dyn Observer,
     /// How long to go on.
-    pub patience: &'a RetryPolicy,
+    pub patience: &'a RetryBudget,
+    /// Closed when the user stops the upload.
+    pub stop: &'a StopSignal,
     /// Threads and queue.
     pub lanes: &'a Concurrency,
     /// The slice size that the user asked for, in bytes.
@@ -107,8 +114,8 @@ pub fn is_small(size: u64, slice_size: Option<u64>) -> bool {
 /// Pushes `source` as `name`.
 ///
 /// # Errors
-/// Whatever is in the way, in words for the user.
-pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, source: &'a dyn Source) -> anyhow::Result<Uploaded> {
+/// Any [`UploadError`].
+pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, source: &'a dyn Source) -> Result<Uploaded, UploadError> {
     let size = source.size();
     let is_small = size > 0 && is_small(size, cx.slice_size);
     let slice_size = cx.slice_size_for(Some(size))?;
@@ -136,6 +143,7 @@ impl<'a> PushContext<'a> {
             client: self.client,
             observer: self.observer,
             patience: self.patience,
+            stop: self.stop,
             name,
             source: token.to_owned(),
             file_size,
@@ -151,8 +159,8 @@ impl<'a> PushContext<'a> {
     ///
     /// # Errors
     /// There would be too many, or the file is too large.
-    pub fn slice_size_for(&self, file_size: Option<u64>) -> anyhow::Result<u64> {
-        slice_size_for(file_size, self.slice_size, self.is_far()).map_err(anyhow::Error::msg)
+    pub fn slice_size_for(&self, file_size: Option<u64>) -> Result<u64, SliceSizeError> {
+        slice_size_for(file_size, self.slice_size, self.is_far())
     }
 
     /// How an upload that begins by `answer` should be cut instead, in bytes of a slice: as the user says, or as fits the
@@ -172,25 +180,18 @@ impl<'a> PushContext<'a> {
     fn is_far(&self) -> bool {
         self.client.distance().is_some_and(|distance| distance >= FAR)
     }
-
-    /// A refusal in words for the user.
-    pub fn explained(&self, error: CallError) -> anyhow::Error {
-        let message = self.patience.explained(&error);
-        let unhelpful = error.code() == Some(ErrorCode::Exists) && !self.replace && !message.contains("--replace");
-        if unhelpful { anyhow!("{message} (--replace replaces it)") } else { anyhow!(message) }
-    }
 }
 
 impl FilePush<'_> {
     /// All in one request.
-    fn at_once(&mut self) -> anyhow::Result<Uploaded> {
+    fn at_once(&mut self) -> Result<Uploaded, UploadError> {
         let size = self.source.size();
         let plan = Plan::new(Some(1), Some(size), Some(size))?;
         let mut bytes = vec![0; size as usize];
         self.source.read_at(0, &mut bytes)?;
         self.source.check_name()?;
-        if self.source.doubts() > 0 && hash_all(self.source)? != of_bytes(&bytes) {
-            return Err(reads_differently());
+        if self.source.doubts() > 0 && hash_all(self.source, self.cx.stop)? != of_bytes(&bytes) {
+            return Err(SourceError::ReadsDifferently.into());
         }
         self.cx.observer.started(&plan, 0, 0);
         self.plan = Some(plan);
@@ -201,11 +202,11 @@ impl FilePush<'_> {
             match self.remote.put_file(digest, &bytes, self.cx.replace) {
                 Ok(answer) => break answer,
                 Err(busy) if busy.code() == Some(ErrorCode::Busy) => {
-                    rival.wait_turn(&self.remote, Some(self.source), &busy)?;
+                    rival.wait_turn(&self.remote, Some(self.source), busy)?;
                 }
                 // An upload that has begun in slices goes on in slices.
                 Err(error) if error.code() == Some(ErrorCode::Conflict) => return self.in_slices(),
-                Err(error) => return Err(self.cx.explained(error)),
+                Err(error) => return Err(error.into()),
             }
         };
         if !answer.held {
@@ -221,7 +222,7 @@ impl FilePush<'_> {
     }
 
     /// Asks first, then sends what is missing.
-    fn in_slices(&mut self) -> anyhow::Result<Uploaded> {
+    fn in_slices(&mut self) -> Result<Uploaded, UploadError> {
         let mut answer = match self.open()? {
             OpenState::Finished(done) => return Ok(done),
             OpenState::Unfinished(answer) => answer,
@@ -236,8 +237,8 @@ impl FilePush<'_> {
             let plan = self.adopt(&answer)?;
             let opened = match self.send_missing(&plan, &answer) {
                 // As at the beginning: it may end with the same content.
-                Err(error) if error.is::<Overtaken>() && self.is_overtaken() => Some(self.begin_anew()?),
-                Err(error) if error.is::<TooLarge>() => {
+                Err(UploadError::Overtaken { .. }) if self.is_overtaken() => Some(self.begin_anew()?),
+                Err(error) if error.is_too_large_for_proxy() => {
                     let Some(slice_size) = self.smaller_cut(&plan) else { return Err(error) };
                     self.remote.discard = true;
                     Some(self.recut(slice_size)?)
@@ -276,7 +277,7 @@ impl FilePush<'_> {
     }
 
     /// Begins again, with nothing of ours held.
-    fn begin_anew(&mut self) -> anyhow::Result<OpenState> {
+    fn begin_anew(&mut self) -> Result<OpenState, UploadError> {
         self.ledger.unsettle();
         self.open()
     }
@@ -297,7 +298,7 @@ impl FilePush<'_> {
     }
 
     /// Begins again with slices of `slice_size` bytes, which the server takes over unless it holds something by now.
-    fn recut(&mut self, slice_size: u64) -> anyhow::Result<OpenState> {
+    fn recut(&mut self, slice_size: u64) -> Result<OpenState, UploadError> {
         log::debug!("{}: asks for slices of {slice_size} bytes", self.remote.name);
         (self.remote.slice_size, self.remote.recut) = (slice_size, true);
         self.open()
@@ -315,7 +316,7 @@ impl FilePush<'_> {
     }
 
     /// Begins the upload, or goes on with it; waits for others and settles what to do about a finished file.
-    fn open(&mut self) -> anyhow::Result<OpenState> {
+    fn open(&mut self) -> Result<OpenState, UploadError> {
         let mut rival = Contention::default();
         // Not before the finished file is known to be another one.
         self.remote.replace = false;
@@ -335,18 +336,18 @@ impl FilePush<'_> {
                     return Ok(OpenState::Unfinished(answer));
                 }
                 Err(error) if error.code() == Some(ErrorCode::Busy) => {
-                    rival.wait_turn(&self.remote, Some(self.source), &error)?;
+                    rival.wait_turn(&self.remote, Some(self.source), error)?;
                 }
                 Err(error) if error.code() == Some(ErrorCode::Exists) && self.cx.replace && !self.remote.replace => {
                     self.remote.replace = true;
                 }
-                Err(error) => return Err(self.cx.explained(error)),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// What a finished file that we did not expect means: it is ours, or the next question names our digest.
-    fn judge(&mut self, answer: &UploadResponse) -> anyhow::Result<Option<Uploaded>> {
+    fn judge(&mut self, answer: &UploadResponse) -> Result<Option<Uploaded>, UploadError> {
         if answer.same_source {
             return Ok(Some(self.done(answer.digest())));
         }
@@ -365,7 +366,7 @@ impl FilePush<'_> {
     }
 
     /// Takes over how the file is cut and what is held.
-    fn adopt(&mut self, answer: &UploadResponse) -> anyhow::Result<Plan> {
+    fn adopt(&mut self, answer: &UploadResponse) -> Result<Plan, UploadError> {
         let plan = plan_of(answer, &self.remote)?;
         let held: Vec<u64> = ids_below(&answer.held(), plan.slice_num.unwrap_or(0))
             .filter(|id| !answer.compare || self.ledger.is_settled(*id))
@@ -387,7 +388,7 @@ impl FilePush<'_> {
     }
 
     /// Sends what is not held; what is held of unknown content is compared first.
-    fn send_missing(&mut self, plan: &Plan, answer: &UploadResponse) -> anyhow::Result<RoundEnd> {
+    fn send_missing(&mut self, plan: &Plan, answer: &UploadResponse) -> Result<RoundEnd, UploadError> {
         let (held, num) = (answer.held(), plan.slice_num.unwrap_or(0));
         let trusted = |id: &u64| held.contains(*id) && (!answer.compare || self.ledger.is_settled(*id));
         let missing: Vec<u64> = (0..num).filter(|id| !trusted(id)).collect();
@@ -410,7 +411,7 @@ impl FilePush<'_> {
     }
 
     /// The file is finished after our sending: its digest must be ours.
-    fn finished(&mut self, answer: &UploadResponse) -> anyhow::Result<Uploaded> {
+    fn finished(&mut self, answer: &UploadResponse) -> Result<Uploaded, UploadError> {
         let own = match self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
             None if !answer.same_source => Some(self.own_digest()?),
             own => own,
@@ -424,11 +425,11 @@ impl FilePush<'_> {
     }
 
     /// The file's digest, from its slices' where they are known, else by reading it.
-    fn own_digest(&mut self) -> anyhow::Result<Digest> {
+    fn own_digest(&mut self) -> Result<Digest, UploadError> {
         if let Some(digest) = self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
             return Ok(digest);
         }
-        let digest = self.remote.heard(|| hash_all(self.source))?;
+        let digest = self.remote.heard(|| hash_all(self.source, self.cx.stop))?;
         self.ledger.set_whole(digest);
         Ok(digest)
     }
@@ -436,7 +437,7 @@ impl FilePush<'_> {
 
 impl Rounds {
     /// Another round, for which so many slices are missing.
-    fn begin(&mut self, missing: u64, answer: &UploadResponse) -> anyhow::Result<()> {
+    fn begin(&mut self, missing: u64, answer: &UploadResponse) -> Result<(), UploadError> {
         let frontier = answer.curr_merge_slice_id.unwrap_or(0);
         if self.fewest.is_none_or(|fewest| missing < fewest) || frontier > self.frontier {
             let fewest = self.fewest.map_or(missing, |fewest| fewest.min(missing));
@@ -445,7 +446,7 @@ impl Rounds {
         }
         self.futile += 1;
         if self.futile >= FUTILE_ROUNDS {
-            bail!("gave up: the server asks for {missing} slices again and again{}", because(answer));
+            return Err(UploadError::Futile { missing, reason: because(answer) });
         }
         Ok(())
     }
@@ -455,13 +456,13 @@ impl Rounds {
 ///
 /// # Errors
 /// The answer contradicts itself, or our file.
-pub fn plan_of(answer: &UploadResponse, remote: &UploadRequests<'_>) -> anyhow::Result<Plan> {
+pub fn plan_of(answer: &UploadResponse, remote: &UploadRequests<'_>) -> Result<Plan, UploadError> {
     let slice_size = answer.slice_size.or((remote.file_size != Some(0)).then_some(remote.slice_size));
     let asked = Plan::new(None, slice_size, remote.file_size)?;
     let theirs = Plan::new(answer.slice_num, slice_size, answer.file_size);
     theirs
         .and_then(|theirs| theirs.bind(&asked))
-        .with_context(|| format!("the server's upload of {} is not of this file", printable(&answer.file_name)))
+        .map_err(|cause| UploadError::NotOfThisFile { name: printable(&answer.file_name), cause })
 }
 
 #[cfg(test)]

@@ -3,22 +3,24 @@
 //! What fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
 //! told when the input has ended, before its last slice is sent, which may be a shorter one.
 
-use crate::client::CallError;
+use crate::client::error::CallError;
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::{ServerDigests, ids_below};
 use crate::pipeline::buffers::Buffers;
+use crate::pipeline::error::{RoundError, SliceSizeError};
 use crate::pipeline::local_digests::LocalDigests;
 use crate::pipeline::reader::{Slice, SliceReader, WholeHash};
 use crate::pipeline::slice_size;
 use crate::pipeline::slow_line::SlowLineDetector;
 use crate::pipeline::{self, RoundEnd, RoundWork};
+use crate::source::error::SourceError;
 use crate::source::{Memory, random_token};
 use crate::stop::StopSignal;
 use crate::upload::Uploaded;
 use crate::upload::contention::Contention;
+use crate::upload::error::UploadError;
 use crate::upload::finish::{self, Finish, confirmed};
 use crate::upload::{self, PushContext, plan_of};
-use anyhow::{Context as _, bail};
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceHasher};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, UploadResponse};
@@ -50,8 +52,8 @@ struct StreamFeed<'a, R> {
 /// Pushes what `input` gives as `name`.
 ///
 /// # Errors
-/// Whatever is in the way, in words for the user.
-pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, input: impl Read) -> anyhow::Result<Uploaded> {
+/// Any [`UploadError`].
+pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, input: impl Read) -> Result<Uploaded, UploadError> {
     let slice_size = cx.slice_size_for(None)?;
     let mut input = ReadAhead::new(input, slice_size)?;
     if !input.has_more()? {
@@ -74,7 +76,7 @@ fn begun<'a, R: Read>(
     mut remote: UploadRequests<'a>,
     mut answer: UploadResponse,
     input: ReadAhead<R>,
-) -> anyhow::Result<Uploaded> {
+) -> Result<Uploaded, UploadError> {
     if answer.is_uploaded != 1
         && let Some(slice_size) = cx.better_cut(None, &answer)
     {
@@ -86,12 +88,12 @@ fn begun<'a, R: Read>(
         return compared(remote, &answer, input);
     }
     let plan = plan_of(&answer, &remote)?;
-    remote.slice_size = plan.slice_size.context("the server did not say how large slices are")?;
+    remote.slice_size = plan.slice_size.ok_or(UploadError::NoSliceSize)?;
     send(cx, remote, &plan, &answer, input)
 }
 
 /// Begins the upload. A finished file is answered as such only where it is not to be replaced.
-fn open<'a>(cx: &PushContext<'a>, remote: &mut UploadRequests<'a>) -> anyhow::Result<UploadResponse> {
+fn open<'a>(cx: &PushContext<'a>, remote: &mut UploadRequests<'a>) -> Result<UploadResponse, UploadError> {
     let mut rival = Contention::default();
     loop {
         let result = remote.ask(0);
@@ -106,8 +108,8 @@ fn open<'a>(cx: &PushContext<'a>, remote: &mut UploadRequests<'a>) -> anyhow::Re
                 remote.replace = cx.replace;
                 return Ok(answer);
             }
-            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, &error)?,
-            Err(error) => return Err(cx.explained(error)),
+            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, error)?,
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -117,7 +119,7 @@ fn compared<R: Read>(
     mut remote: UploadRequests<'_>,
     answer: &UploadResponse,
     mut input: ReadAhead<R>,
-) -> anyhow::Result<Uploaded> {
+) -> Result<Uploaded, UploadError> {
     let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
     let (mut bytes, mut file_size) = (vec![0; 1 << 20], 0);
     loop {
@@ -135,21 +137,18 @@ fn compared<R: Read>(
     };
     match said {
         Some(said) if said == own => Ok(Uploaded { file_size, file_digest: Some(own), already: true, at_once: false }),
-        Some(said) => bail!(
-            "a finished file of this name has other content: digest {said}, the input's is {own}; \
-             --replace replaces it"
-        ),
-        None => bail!("a finished file of this name exists, of unknown digest; --replace replaces it"),
+        Some(server) => Err(UploadError::OtherContent { server, local: own }),
+        None => Err(UploadError::UnknownContent),
     }
 }
 
 /// The digest of the finished file, which the server reads to find out.
-fn examined(remote: &mut UploadRequests<'_>, file_size: u64, own: Digest) -> anyhow::Result<Option<Digest>> {
+fn examined(remote: &mut UploadRequests<'_>, file_size: u64, own: Digest) -> Result<Option<Digest>, UploadError> {
     (remote.file_size, remote.file_digest) = (Some(file_size), Some(own));
     let mut rival = Contention::default();
     loop {
         match remote.examine() {
-            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, &error)?,
+            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, error)?,
             answer => return Ok(answer?.digest()),
         }
     }
@@ -161,7 +160,7 @@ fn send<'a, R: Read>(
     plan: &Plan,
     answer: &UploadResponse,
     input: ReadAhead<R>,
-) -> anyhow::Result<Uploaded> {
+) -> Result<Uploaded, UploadError> {
     cx.observer.started(plan, 0, 0);
     let held = answer.held();
     // No other push had our token: whatever is held is somebody else's, and compared.
@@ -174,7 +173,7 @@ fn send<'a, R: Read>(
     let work = RoundWork { remote: &remote, plan, held: &digests, ledger: &ledger, gauge: &gauge };
     let ended = pipeline::run(&work, &mut feed, &pool, cx.lanes)?;
     if ended == RoundEnd::Lost {
-        bail!("the server does not know this upload any more; run the same command again");
+        return Err(UploadError::Lost);
     }
     if let Some(digest) = feed.digest() {
         ledger.set_whole(digest);
@@ -191,22 +190,20 @@ fn send<'a, R: Read>(
     finish(&remote, &plan, own)
 }
 
-fn finish(remote: &UploadRequests<'_>, plan: &Plan, own: Option<Digest>) -> anyhow::Result<Uploaded> {
+fn finish(remote: &UploadRequests<'_>, plan: &Plan, own: Option<Digest>) -> Result<Uploaded, UploadError> {
     match finish::wait(remote, plan)? {
         Finish::Finished(answer) => {
             let file_digest = confirmed(own, answer.digest())?;
             Ok(Uploaded { file_size: plan.file_size.unwrap_or(0), file_digest, already: false, at_once: false })
         }
-        Finish::Missing(_) => bail!(
-            "the server asks for slices of the input again, which cannot be read twice; run the same command again"
-        ),
+        Finish::Missing(_) => Err(UploadError::CannotRepeat),
     }
 }
 
 impl<R: Read> ReadAhead<R> {
     /// Reads the first `len` bytes of `input`, or all where there are fewer.
-    fn new(input: R, len: u64) -> anyhow::Result<ReadAhead<R>> {
-        let mut head = slice_size::buffer(len).map_err(anyhow::Error::msg)?;
+    fn new(input: R, len: u64) -> Result<ReadAhead<R>, UploadError> {
+        let mut head = slice_size::buffer(len)?;
         let mut ahead = ReadAhead { head: Vec::new(), at: 0, peeked: None, input };
         let len = ahead.fill(&mut head)?;
         head.truncate(len);
@@ -215,7 +212,7 @@ impl<R: Read> ReadAhead<R> {
     }
 
     /// Whether a byte follows beyond the head.
-    fn has_more(&mut self) -> anyhow::Result<bool> {
+    fn has_more(&mut self) -> Result<bool, SourceError> {
         if self.peeked.is_none() {
             let mut byte = [0];
             let len = read_full(&mut self.input, &mut byte)?;
@@ -225,12 +222,12 @@ impl<R: Read> ReadAhead<R> {
     }
 
     /// Whether anything follows at all.
-    fn has_any(&mut self) -> anyhow::Result<bool> {
+    fn has_any(&mut self) -> Result<bool, SourceError> {
         Ok(self.at < self.head.len() || self.has_more()?)
     }
 
     /// Fills `bytes`; fewer only at the end.
-    fn fill(&mut self, bytes: &mut [u8]) -> anyhow::Result<usize> {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<usize, SourceError> {
         let ready = &self.head[self.at..];
         let mut len = ready.len().min(bytes.len());
         bytes[..len].copy_from_slice(&ready[..len]);
@@ -254,7 +251,7 @@ impl<R: Read> ReadAhead<R> {
     }
 }
 
-fn read_full(input: &mut impl Read, bytes: &mut [u8]) -> anyhow::Result<usize> {
+fn read_full(input: &mut impl Read, bytes: &mut [u8]) -> Result<usize, SourceError> {
     let mut len = 0;
     while len < bytes.len() {
         match input.read(&mut bytes[len..]) {
@@ -267,10 +264,9 @@ fn read_full(input: &mut impl Read, bytes: &mut [u8]) -> anyhow::Result<usize> {
     Ok(len)
 }
 
-fn failed(error: io::Error) -> anyhow::Error {
-    // What the end of a command was says it all.
-    let context = if error.kind() == ErrorKind::Other { "nothing was stored" } else { "cannot read the input" };
-    anyhow::Error::new(error).context(context)
+fn failed(error: io::Error) -> SourceError {
+    // The end of a command tells all.
+    if error.kind() == ErrorKind::Other { SourceError::Incomplete(error) } else { SourceError::Input(error) }
 }
 
 impl<'a, R: Read> StreamFeed<'a, R> {
@@ -291,17 +287,14 @@ impl<'a, R: Read> StreamFeed<'a, R> {
 }
 
 impl<R: Read> SliceReader for StreamFeed<'_, R> {
-    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> anyhow::Result<Option<Slice>> {
+    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
         if self.ended {
             return Ok(None);
         }
         if self.next_id == MAX_SLICES {
-            bail!(
-                "standard input has more than {MAX_SLICES} slices of {} bytes: use a larger --slice-size",
-                self.slice_size
-            );
+            return Err(SliceSizeError::StreamTooLong(self.slice_size).into());
         }
-        let Some(mut bytes) = pool.take(self.slice_size, stop).map_err(anyhow::Error::msg)? else { return Ok(None) };
+        let Some(mut bytes) = pool.take(self.slice_size, stop)? else { return Ok(None) };
         let len = self.input.fill(&mut bytes)?;
         bytes.truncate(len);
         if let Some(head) = self.input.spent_head() {

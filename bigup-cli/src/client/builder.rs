@@ -1,0 +1,83 @@
+//! Making a client.
+
+use crate::client::Client;
+use crate::client::error::ClientError;
+use crate::client::tls::Certificates;
+use crate::client::token::Token;
+use std::path::PathBuf;
+
+/// Connections at a time where the number is not set: as many as an upload has senders at most.
+const CONNECTIONS: usize = 64;
+
+/// The settings of a [`Client`]. [`Client::builder`] makes one.
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    url: String,
+    token: Option<Token>,
+    rate_limit: Option<u64>,
+    certificates: Certificates,
+    connections: usize,
+}
+
+impl Client {
+    /// The settings of a client of the server at `url`, like `https://files.example.org`. The URL can end in `/` or in the
+    /// path of the endpoint. [`ClientBuilder::build`] checks it.
+    pub fn builder(url: &str) -> ClientBuilder {
+        let certificates = Certificates::default();
+        ClientBuilder { url: url.to_owned(), token: None, rate_limit: None, certificates, connections: CONNECTIONS }
+    }
+}
+
+impl ClientBuilder {
+    /// Sends a token with every request. None: no token, which is the default.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Option<Token>>) -> ClientBuilder {
+        self.token = token.into();
+        self
+    }
+
+    /// Limits the bytes of content a second, over all connections together. At least
+    /// [`MIN_RATE`](crate::client::rate_limit::MIN_RATE) counts. None: no limit, which is the default.
+    #[must_use]
+    pub fn rate_limit(mut self, bytes_per_second: impl Into<Option<u64>>) -> ClientBuilder {
+        self.rate_limit = bytes_per_second.into();
+        self
+    }
+
+    /// Trusts the certificate authorities in this file in PEM, in place of those of the system.
+    #[must_use]
+    pub fn ca_cert(mut self, path: impl Into<PathBuf>) -> ClientBuilder {
+        self.certificates.ca_cert = Some(path.into());
+        self
+    }
+
+    /// Shows this certificate to a server that asks for one. Both files are in PEM.
+    #[must_use]
+    pub fn client_cert(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ClientBuilder {
+        (self.certificates.client_cert, self.certificates.client_key) = (Some(cert.into()), Some(key.into()));
+        self
+    }
+
+    /// Sets all certificates at once.
+    #[must_use]
+    pub fn certificates(mut self, certificates: Certificates) -> ClientBuilder {
+        self.certificates = certificates;
+        self
+    }
+
+    /// Keeps at most so many connections for later requests. The default is 64.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> ClientBuilder {
+        self.connections = connections;
+        self
+    }
+
+    /// Makes the client. It connects with the first request.
+    ///
+    /// # Errors
+    /// The URL, a certificate, or the proxy that the environment names cannot be used.
+    pub fn build(self) -> Result<Client, ClientError> {
+        let client = Client::new(&self.url, &self.certificates, self.connections)?;
+        Ok(client.with_token(self.token.as_ref()).with_limit(self.rate_limit))
+    }
+}
