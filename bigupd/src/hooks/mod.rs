@@ -350,7 +350,12 @@ mod tests {
 
     #[test]
     fn a_question_is_told_in_three_forms() {
-        let fields = vec![("file_name", json!("a b")), ("file_size", json!(7)), ("token", Value::Null), ("replace", json!(true))];
+        let fields = vec![
+            ("file_name", json!("a b")),
+            ("file_size", json!(7)),
+            ("token", Value::Null),
+            ("replace", json!(true)),
+        ];
         let question = HookQuestion::new("1".to_owned(), fields, &["file_name", "token", "file_size"]);
         assert_eq!(question.arguments, ["a b", "", "7"]);
         let variables: Vec<String> = question.variables().map(|(name, value)| format!("{name}={value}")).collect();
