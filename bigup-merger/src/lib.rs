@@ -126,7 +126,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
     match publish_and_tell(config, data, spool, lock, None)? {
         Outcome::Published(digest) => return Ok(MergeEnd::Published(digest)),
         Outcome::NoUpload => return Ok(MergeEnd::NoUpload),
-        Outcome::Blocked(_) | Outcome::NotYet => {}
+        Outcome::Blocked { .. } | Outcome::NotYet => {}
     }
     let Some(mut merge) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
     let mut last_work = Instant::now();
@@ -153,7 +153,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             match publish_and_tell(config, data, spool, lock, digest)? {
                 Outcome::Published(digest) => return Ok(MergeEnd::Published(digest)),
                 Outcome::NoUpload => return Ok(MergeEnd::NoUpload),
-                Outcome::Blocked(why) => return Ok(MergeEnd::Blocked(why)),
+                Outcome::Blocked { why, .. } => return Ok(MergeEnd::Blocked(why)),
                 Outcome::NotYet => {}
             }
         }

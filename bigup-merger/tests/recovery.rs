@@ -526,7 +526,7 @@ fn another_file_of_the_name_blocks_until_it_may_be_replaced() {
     bench.put_finished(b"precious");
     bench.put(0..3);
     let MergeEnd::Blocked(why) = bench.merge() else { panic!("not blocked") };
-    assert!(why.contains("exists") && why.contains("--replace"), "{why}");
+    assert!(why.contains("exists with other content"), "{why}");
     assert_eq!(bench.upload().blocked, Some(why));
     assert_eq!(fs::read(bench.finished_path()).unwrap(), b"precious");
     assert_eq!(bench.held(), [0, 1, 2]);

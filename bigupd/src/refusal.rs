@@ -1,4 +1,4 @@
-//! Why a request is refused: a code, and what its client needs to know. How that is said is for the protocol to decide.
+//! Why a request is refused: a code, the facts, and what its client can do. The words for the latter are the protocol's.
 
 use crate::metrics::Limit;
 use bigup_core::protocol::name::NameError;
@@ -12,13 +12,55 @@ use std::io;
 /// Seconds after which what the system was short of may be there again.
 const SHORT_FOR: u64 = 2;
 
-/// A request refused, with what the client gets to read.
+/// What a client can do about a refusal, where its protocol has words of its own for that. Each protocol renders them after
+/// the facts: the native one in `http/native/words.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Say that the finished file is to be replaced.
+    Replace,
+    /// Say what the file is, by its digest or source; or that the finished one is to be replaced.
+    IdentifyOrReplace,
+    /// Name the digest of the file, or say that the finished one is to be replaced.
+    NameDigestOrReplace,
+    /// Begin the upload first.
+    BeginFirst,
+    /// Begin another upload, which replaces the finished file.
+    BeginToReplace,
+    /// Upload the file again: what came of it is not the file.
+    UploadAgain,
+    /// The same, after so many seconds.
+    UploadAgainIn(u64),
+    /// The same, after a minute.
+    UploadAgainInAMinute,
+    /// Upload the file again, once there is disk space.
+    UploadAgainThen,
+    /// Upload the file again, under another name.
+    UploadUnderOtherName,
+    /// Upload the file again once what is in the way is moved away, or under another name.
+    MoveAway,
+    /// Upload to a server of that version, or under another name.
+    UseOtherServer,
+    /// Send a token.
+    SendToken,
+    /// Send a digest of the kind `hash`.
+    SendHash,
+    /// Send the slices between the runs of held ones, which joins them.
+    JoinRuns,
+    /// Ask for the held slices as runs.
+    AskForRuns,
+    /// Ask later, or for the held slices as runs.
+    AskLaterOrForRuns,
+}
+
+/// A request refused, with what the client needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What was wrong, for programs; decides the status.
     pub code: ErrorCode,
-    /// What was wrong, with both numbers, and what to do.
-    pub message: String,
+    /// What was wrong, with both numbers, in words that hold in every protocol.
+    pub facts: String,
+    /// What its client can do in its protocol. None: the facts say all.
+    pub advice: Option<Advice>,
     /// Seconds after which asking again makes sense. None: it does not, as things stand.
     pub retry_after: Option<u64>,
     /// The limit that is the reason. None: it is none of those that are counted.
@@ -29,13 +71,18 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal that asking again will not change.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), retry_after: None, limit: None, allow: None }
+    pub fn new(code: ErrorCode, facts: impl Into<String>) -> Refusal {
+        Refusal { code, facts: facts.into(), advice: None, retry_after: None, limit: None, allow: None }
+    }
+
+    /// The same refusal, with what its client can do.
+    pub fn advising(self, advice: Advice) -> Refusal {
+        Refusal { advice: Some(advice), ..self }
     }
 
     /// The same, since this limit is reached.
-    pub fn over(limit: Limit, code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { limit: Some(limit), ..Refusal::new(code, message) }
+    pub fn over(limit: Limit, code: ErrorCode, facts: impl Into<String>) -> Refusal {
+        Refusal { limit: Some(limit), ..Refusal::new(code, facts) }
     }
 
     /// A method that is not possible; `allow` are those that are (RFC 9110, section 10.2.1), and `what` says for what.
@@ -97,7 +144,7 @@ impl From<io::Error> for Refusal {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 log::error!("no room left: {error}");
-                Refusal::over(Limit::DiskSpace, ErrorCode::NoSpace, FULL_FILE_SYSTEM)
+                Refusal::over(Limit::DiskSpace, ErrorCode::NoSpace, FULL_FILE_SYSTEM).advising(Advice::UploadAgainThen)
             }
             _ if is_passing(&error) => {
                 log::error!("{error}; who asked is told to come back");

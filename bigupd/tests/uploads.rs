@@ -11,6 +11,7 @@ use bigup_core::storage::store::{self, StoredDigest};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
 use bigupd::net::peer::Peer;
+use bigupd::refusal::Advice;
 use bigupd::uploads::request::BeginRequest;
 use bigupd::uploads::settings::{Settings, SliceAck};
 use bigupd::uploads::{Admission, NameState, SliceRequest, SliceStored, Uploads};
@@ -159,7 +160,7 @@ fn a_list_of_uploads_that_takes_more_than_an_answer_may_is_refused_as_it_grows()
     begin(4);
     let refusal = uploads.list(|_| true).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::TooLarge);
-    assert!(refusal.message.contains("3000 bytes"), "{}", refusal.message);
+    assert!(refusal.facts.contains("3000 bytes"), "{}", refusal.facts);
 }
 
 #[test]
@@ -221,10 +222,10 @@ fn an_upload_of_another_version_is_left_alone_by_whatever_is_asked() {
     for who in ["s", "other"] {
         let refused = uploads.begin(&ask(Some(who), 3000)).unwrap_err();
         assert_eq!(refused.code, ErrorCode::Conflict);
-        assert!(refused.message.contains("version 2") && refused.message.contains("version 1"), "{}", refused.message);
+        assert!(refused.facts.contains("version 2") && refused.facts.contains("version 1"), "{}", refused.facts);
     }
-    assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("version 2"));
-    assert!(uploads.digests(&asked.name, 0, 9).unwrap_err().message.contains("version 2"));
+    assert!(uploads.peek(&asked.name, None).unwrap_err().facts.contains("version 2"));
+    assert!(uploads.digests(&asked.name, 0, 9).unwrap_err().facts.contains("version 2"));
     bigupd::upkeep::sweep::clean(&uploads.data, Duration::ZERO).unwrap();
     let times = bigupd::upkeep::expiry::ExpiryTimes { any: Some(Duration::ZERO), begun: Some(Duration::ZERO) };
     bigupd::upkeep::expiry::expire(&uploads.data, times, &uploads.metrics).unwrap();
@@ -243,7 +244,7 @@ fn an_upload_that_cannot_be_read_is_kept_aside_by_who_begins_and_by_nobody_else(
     let spool = Spool::of(&uploads.data, &asked.name);
     fs::write(spool.slice_path(1), [7; 1024]).unwrap();
     fs::write(spool.path().join("upload.json"), "garbage").unwrap();
-    assert!(uploads.peek(&asked.name, None).unwrap_err().message.contains("damaged/"));
+    assert!(uploads.peek(&asked.name, None).unwrap_err().facts.contains("damaged/"));
     assert_eq!(uploads.digests(&asked.name, 0, 9).unwrap_err().code, ErrorCode::NoUpload);
     assert!(spool.slice_path(1).exists());
     let NameState::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
@@ -348,7 +349,7 @@ fn an_upload_that_only_waits_for_its_end_is_not_taken_over_unless_merging_fails(
     let other = ask(Some("other"), 2500);
     fall_silent(&spool);
     let refusal = uploads.begin(&other).unwrap_err();
-    assert!(refusal.code == ErrorCode::Busy && refusal.message.contains("being finished"), "{}", refusal.message);
+    assert!(refusal.code == ErrorCode::Busy && refusal.facts.contains("being finished"), "{}", refusal.facts);
     let mut locked = spool.lock().unwrap().unwrap();
     let failing = UploadRecord { last_error: Some("the disk is broken".to_owned()), ..locked.upload().clone() };
     locked.save(failing).unwrap();
@@ -375,15 +376,15 @@ fn a_block_is_lifted_with_what_was_in_the_way() {
     block();
     fs::write(&in_the_way, "a file where a folder is to be").unwrap();
     let refusal = uploads.begin(&asked).unwrap_err();
-    assert!(refusal.code == ErrorCode::Conflict && refusal.message.contains("move that away"), "{}", refusal.message);
+    assert!(refusal.code == ErrorCode::Conflict && refusal.advice == Some(Advice::MoveAway), "{}", refusal.facts);
     fs::remove_file(&in_the_way).unwrap();
     assert_eq!(code(&uploads, &asked), None, "it was moved away");
     block();
     fs::create_dir(&in_the_way).unwrap();
     fs::write(in_the_way.join("d"), "another file").unwrap();
     let refusal = uploads.begin(&asked).unwrap_err();
-    assert!(refusal.code == ErrorCode::Exists && refusal.message.contains("--replace"), "{}", refusal.message);
-    assert!(!refusal.message.contains(folder.path().to_str().unwrap()), "{}", refusal.message);
+    assert!(refusal.code == ErrorCode::Exists && refusal.advice == Some(Advice::Replace), "{}", refusal.facts);
+    assert!(!refusal.facts.contains(folder.path().to_str().unwrap()), "{}", refusal.facts);
     assert_eq!(code(&uploads, &BeginRequest { replace: true, ..asked }), None, "it is to be replaced");
 }
 

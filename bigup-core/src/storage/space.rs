@@ -37,7 +37,8 @@ pub const FULL_DISK: &str = "there is not enough room on the server's disk";
 
 /// Message to clients when the file system itself says that it is full, without numbers.
 pub const FULL_FILE_SYSTEM: &str =
-    "there is not enough room on the server's disk: its file system is full; free some there, then push again";
+    "there is not enough room on the server's disk: its file system is full; free some there";
+
 /// Inodes that an upload, or a slice of one, needs at most: a spool, what is in it, a slice, and what is replaced by rename.
 const INODES: u64 = 8;
 

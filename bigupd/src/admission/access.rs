@@ -20,7 +20,7 @@ use crate::net::client_certificate::ClientCertificate;
 use crate::net::forwarded::is_forwarded;
 use crate::net::listeners::Listen;
 use crate::net::peer::Peer;
-use crate::refusal::Refusal;
+use crate::refusal::{Advice, Refusal};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::data_dir::DataDir;
@@ -64,7 +64,7 @@ impl Access {
         match self {
             Access::Everything => Ok(()),
             Access::Anonymous if any_of.iter().any(|p| matches!(p, Permission::Push | Permission::Read)) => Ok(()),
-            Access::Anonymous => Err(unauthorized(&format!("without a token nobody may {what} here"))),
+            Access::Anonymous => Err(unauthorized(format!("without a token nobody may {what} here"))),
             Access::Token(token) => {
                 let has = any_of.iter().any(|permission| token.may(*permission));
                 if has && name.is_none_or(|name| self.sees(name.as_str())) {
@@ -319,7 +319,7 @@ impl Authenticator {
             0 => String::new(),
             since => format!(", and {since} others before"),
         };
-        log::warn!(peer; "a request{from} was not let in{others}: {}", refusal.message);
+        log::warn!(peer; "a request{from} was not let in{others}: {}", refusal.facts);
         turned_away.logged = Some(Instant::now());
     }
 }
@@ -345,9 +345,8 @@ pub fn check_listen(data_dir: &Path, listen: &Listen, settings: Settings) -> Res
     ))
 }
 
-fn unauthorized(why: &str) -> Refusal {
-    let message = format!("{why}: send Authorization: Bearer TOKEN (bigup-cli: --token-file or BIGUP_TOKEN)");
-    Refusal::new(ErrorCode::Unauthorized, message)
+fn unauthorized(why: impl Into<String>) -> Refusal {
+    Refusal::new(ErrorCode::Unauthorized, why).advising(Advice::SendToken)
 }
 
 /// The token that a request carries (RFC 6750, section 2.1; the scheme in any case: RFC 9110, section 11.1). Other

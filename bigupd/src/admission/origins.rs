@@ -334,7 +334,7 @@ mod tests {
     fn refused(origins: &Origins, lines: &[(&str, &str)]) -> Option<String> {
         let refusal = origins.check(&headers(lines), Effect::Changes).err()?;
         assert_eq!(refusal.status().as_u16(), 403);
-        Some(refusal.message)
+        Some(refusal.facts)
     }
 
     #[test]
@@ -445,7 +445,7 @@ mod tests {
             assert_eq!(response.headers()[name], value, "{name}");
         }
         assert_eq!(response.status(), 204);
-        assert!(preflight("https://evil.example").unwrap_err().message.contains("allowed_origins"));
+        assert!(preflight("https://evil.example").unwrap_err().facts.contains("allowed_origins"));
         let plain = origins.options(&headers(&[]), "GET").unwrap();
         assert!(!plain.headers().contains_key("access-control-allow-methods"));
     }

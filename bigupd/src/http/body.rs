@@ -342,14 +342,14 @@ mod tests {
     async fn a_form_without_end_is_not_held_in_memory() {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(&[b'x'; 65536])));
         let refusal = read(raw_body(endless), "multipart/form-data; boundary=XX").await.unwrap_err();
-        assert!(refusal.message.contains("no field where one is due"), "{refusal:?}");
+        assert!(refusal.facts.contains("no field where one is due"), "{refusal:?}");
     }
 
     #[tokio::test]
     async fn a_form_without_end_in_tiny_pieces_is_not_looked_through_for_long() {
         let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(b"x")));
         let refusal = read(raw_body(endless), "multipart/form-data; boundary=XX").await;
-        assert!(refusal.unwrap_err().message.contains("no field where one is due"));
+        assert!(refusal.unwrap_err().facts.contains("no field where one is due"));
     }
 
     #[tokio::test]

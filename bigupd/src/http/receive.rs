@@ -9,7 +9,7 @@ use crate::admission::thread_shares::ThreadShare;
 use crate::http::body::Body;
 use crate::net::body_memory::{self, BODIES};
 use crate::net::min_rate::MinRate;
-use crate::refusal::Refusal;
+use crate::refusal::{Advice, Refusal};
 use crate::uploads::SliceTarget;
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::protocol::native::ErrorCode;
@@ -236,7 +236,7 @@ pub async fn receive(
 }
 
 fn cancelled() -> Refusal {
-    Refusal::new(ErrorCode::Cancelled, "the upload was cancelled on the server; push it again in a minute")
+    Refusal::new(ErrorCode::Cancelled, "the upload was cancelled on the server").advising(Advice::UploadAgainInAMinute)
 }
 
 /// Compares the SHA-256 of a body with the one that was `told`, where one was.

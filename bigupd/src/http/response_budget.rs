@@ -3,7 +3,7 @@
 
 use crate::metrics::Limit;
 use crate::net::response::{Response, json, json_bytes, json_text};
-use crate::refusal::Refusal;
+use crate::refusal::{Advice, Refusal};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::ranges::SliceRanges;
 use bytes::Bytes;
@@ -57,19 +57,15 @@ impl ResponseBudget {
     /// It is; says what to do.
     pub fn size_with(&self, held: &SliceRanges, as_runs: bool) -> Result<u64, Refusal> {
         let digits = held.runs().last().map_or(1, |[_, last]| last.to_string().len() as u64);
-        let (items, each, what, instead) = match as_runs {
-            true => {
-                (held.runs().len() as u64, 2 * digits + 4, "runs", "send the slices between them, which joins them")
-            }
-            false => (held.count(), digits + 1, "ids", "ask for runs (ranges=1)"),
+        let (items, each, what, advice) = match as_runs {
+            true => (held.runs().len() as u64, 2 * digits + 4, "runs", Advice::JoinRuns),
+            false => (held.count(), digits + 1, "ids", Advice::AskForRuns),
         };
         let size = items.saturating_mul(each).saturating_add(BESIDE);
         if size > self.most {
-            let message = format!(
-                "the {what} of the held slices take up to {size} bytes, at most {} are sent: {instead}",
-                self.most
-            );
-            return Err(Refusal::over(Limit::ResponseSize, ErrorCode::TooLarge, message));
+            let facts =
+                format!("the {what} of the held slices take up to {size} bytes, at most {} are sent", self.most);
+            return Err(Refusal::over(Limit::ResponseSize, ErrorCode::TooLarge, facts).advising(advice));
         }
         Ok(size)
     }
@@ -84,11 +80,9 @@ impl ResponseBudget {
         }
         let permits = u32::try_from(kib(size)).unwrap_or(u32::MAX);
         let space = Arc::clone(&self.space).try_acquire_many_owned(permits).map_err(|_| {
-            let message = "too many large answers are on the way: ask again later, or for less (ranges=1)";
-            Refusal {
-                retry_after: Some(RETRY_AFTER),
-                ..Refusal::over(Limit::ResponseBudget, ErrorCode::Overloaded, message)
-            }
+            let facts = "too many large answers are on the way";
+            let refusal = Refusal::over(Limit::ResponseBudget, ErrorCode::Overloaded, facts);
+            Refusal { retry_after: Some(RETRY_AFTER), ..refusal }.advising(Advice::AskLaterOrForRuns)
         })?;
         let text = Kept { text: json_text(&answer()), _room: space };
         Ok(json_bytes(StatusCode::OK, Bytes::from_owner(text)))
@@ -122,7 +116,7 @@ mod tests {
     fn what_is_too_large_is_refused_with_both_numbers() {
         let refusal = responses(1 << 20).size_with(&SliceRanges::up_to(1_000_000), false).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::TooLarge);
-        assert!(refusal.message.contains("7032768") && refusal.message.contains("1048576"), "{}", refusal.message);
+        assert!(refusal.facts.contains("7032768") && refusal.facts.contains("1048576"), "{}", refusal.facts);
         assert!(responses(1 << 20).size_with(&SliceRanges::up_to(1_000_000), true).is_ok());
     }
 

@@ -34,9 +34,14 @@ impl Refusal {
         }
     }
 
-    /// The response, which carries the limit to the counters.
+    /// The response of a protocol that says it in the facts alone; see [`Refusal::response_saying`].
     pub fn response(&self) -> Response {
-        let mut response = json(self.status(), &self.answer());
+        self.response_saying(&self.facts)
+    }
+
+    /// The response in the words of a protocol, which carries the limit to the counters.
+    pub fn response_saying(&self, message: &str) -> Response {
+        let mut response = json(self.status(), &self.answer(message));
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -66,7 +71,7 @@ impl Refusal {
 
     /// The response as bytes, for a connection that is closed after it.
     pub fn bytes(&self) -> Vec<u8> {
-        let body = json_text(&self.answer());
+        let body = json_text(&self.answer(&self.facts));
         let head = [
             format!("HTTP/1.1 {}", self.status()),
             "connection: close".to_owned(),
@@ -78,8 +83,8 @@ impl Refusal {
         [format!("{}\r\n\r\n", head.join("\r\n")).into_bytes(), body].concat()
     }
 
-    fn answer(&self) -> ErrorResponse {
-        ErrorResponse { status: self.status().as_u16(), message: self.message.clone(), error: self.code }
+    fn answer(&self, message: &str) -> ErrorResponse {
+        ErrorResponse { status: self.status().as_u16(), message: message.to_owned(), error: self.code }
     }
 }
 

@@ -143,7 +143,7 @@ impl Acceptor {
                 tokio::spawn(serve_connection(stream, self.manners(limits), service, place, stopping));
             }
             Err(refusal) => {
-                log::debug!(peer:%; "{peer} is refused: {}", refusal.message);
+                log::debug!(peer:%; "{peer} is refused: {}", refusal.facts);
                 refusal.limit.into_iter().for_each(|limit| metrics.refused(limit));
                 let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
                 let service = service_fn(move |_request| ready(Ok(refusal.last_reply())));

@@ -1,19 +1,19 @@
 //! Beginning an upload, going on with it, and taking over another source's.
 
 use super::limits::Stop;
-use super::refusals::{cannot_be_finished, in_the_way, no_room};
+use super::refusals::{blocked, cannot_be_finished, in_the_way, no_room};
 use super::{ATTEMPTS, NameState, Unfinished, Uploads, finished};
 use crate::admission::access::Access;
 use crate::admission::amount;
 use crate::admission::grants::{Grant, Growing};
 use crate::mergers::take_from_merger;
-use crate::refusal::{Refusal, against_upload};
+use crate::refusal::{Advice, Refusal, against_upload};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
-use bigup_core::storage::finish::publish::{Outcome, is_moved};
+use bigup_core::storage::finish::publish::{Outcome, is_moved, remedy};
 use bigup_core::storage::spool::{LockedSpool, Spool, TOLD_FOR, UploadRecord};
 use bigup_core::storage::store::{self, Entry, FinishedFile, Store};
 use std::io;
@@ -107,7 +107,7 @@ impl Uploads {
                         let same_source = ask.source.is_some();
                         return Ok(NameState::Finished { file_size: 0, digest: Some(digest), same_source });
                     }
-                    Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
+                    Some(Outcome::Blocked { why, remedy }) => return Err(blocked(&ask.name, &why, remedy)),
                     Some(Outcome::NoUpload) => continue,
                     Some(Outcome::NotYet) | None => return Ok(NameState::Unfinished(Box::new(unfinished))),
                 }
@@ -205,8 +205,8 @@ impl Uploads {
         match differs {
             Some(_) if ask.replace => Ok(None),
             Some(how) => {
-                let message = format!("{} exists: {how}; push with --replace to replace it", ask.name);
-                Err(Refusal::new(ErrorCode::Exists, message))
+                let facts = format!("{} exists: {how}", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, facts).advising(Advice::Replace))
             }
             None => {
                 let standing = finished(&found, ask.source.as_deref());
@@ -215,12 +215,8 @@ impl Uploads {
                 // Two empty files are the same.
                 let is_empty = found.size == 0 && ask.plan.file_size == Some(0);
                 if !ask.by_size && !ask.replace && ask.source.is_none() && !certain && !is_empty {
-                    let message = format!(
-                        "{} exists, and whether it is yours cannot be told: name its digest (file_digest) or your source; \
-                         push with --replace to replace it",
-                        ask.name
-                    );
-                    return Err(Refusal::new(ErrorCode::Exists, message));
+                    let facts = format!("{} exists, and whether it is yours cannot be told", ask.name);
+                    return Err(Refusal::new(ErrorCode::Exists, facts).advising(Advice::IdentifyOrReplace));
                 }
                 Ok((certain || !ask.replace).then_some(standing))
             }
@@ -318,16 +314,10 @@ impl Uploads {
             // Publication reads it, and finds out.
             Entry::File(found) if found.stored_digest.is_none() && Some(found.size) == upload.plan.file_size => None,
             Entry::File(_) => {
-                let message = format!(
-                    "{name} cannot be finished: a file of that name exists, with other content; push with --replace to \
-                     replace it"
-                );
-                Some(Refusal::new(ErrorCode::Exists, message))
+                let facts = format!("{name} cannot be finished: a file of that name exists, with other content");
+                Some(Refusal::new(ErrorCode::Exists, facts).advising(Advice::Replace))
             }
-            Entry::Other(what) => {
-                let why = format!("{what}; move that away and push again, or use another name");
-                Some(cannot_be_finished(name, &why))
-            }
+            Entry::Other(what) => Some(cannot_be_finished(name, &what).advising(Advice::MoveAway)),
         })
     }
 
@@ -336,8 +326,8 @@ impl Uploads {
     /// # Errors
     /// `files/` cannot be read.
     pub fn refusal_of_blocked(&self, upload: &UploadRecord) -> Result<Refusal, Refusal> {
-        let why = upload.blocked.as_deref().unwrap_or_default();
-        Ok(self.what_blocks(upload)?.unwrap_or_else(|| cannot_be_finished(&upload.file_name, why)))
+        let (why, remedy) = (upload.blocked.as_deref().unwrap_or_default(), remedy(&self.data, upload)?);
+        Ok(self.what_blocks(upload)?.unwrap_or_else(|| blocked(&upload.file_name, why, remedy)))
     }
 
     /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless that is
@@ -500,11 +490,9 @@ impl Uploads {
     ) -> Result<(), Refusal> {
         let Some(ago) = spool.cancelled(source)? else { return Ok(()) };
         let left = TOLD_FOR.saturating_sub(ago).as_secs() + 1;
-        let message = format!(
-            "the upload of {name} was cancelled on the server {} s ago; push it again in {left} s",
-            ago.as_secs()
-        );
-        Err(Refusal { retry_after: Some(left), ..Refusal::new(ErrorCode::Cancelled, message) })
+        let facts = format!("the upload of {name} was cancelled on the server {} s ago", ago.as_secs());
+        let refusal = Refusal::new(ErrorCode::Cancelled, facts).advising(Advice::UploadAgainIn(left));
+        Err(Refusal { retry_after: Some(left), ..refusal })
     }
 }
 
@@ -518,7 +506,7 @@ pub(super) fn note_refused(ask: &BeginRequest, refusal: &Refusal) {
             .with("token", ask.by.token())
             .with("certificate", ask.certificate.as_ref())
             .with("peer", ask.peer)
-            .with("reason", Some(&refusal.message))
+            .with("reason", Some(&refusal.facts))
             .log();
     }
 }

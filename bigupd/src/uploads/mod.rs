@@ -20,7 +20,7 @@ use crate::hooks::begin::BeginHook;
 use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
 use crate::net::peer::Peer;
-use crate::refusal::Refusal;
+use crate::refusal::{Advice, Refusal};
 use crate::uploads::finished_digests::FinishedDigests;
 use crate::uploads::recent_slices::RecentSlices;
 use crate::uploads::request::BeginRequest;
@@ -232,7 +232,7 @@ impl Uploads {
                         self.metrics.upload_finished(self.size_of(name), began.elapsed());
                         self.completions.tell();
                     }
-                    Outcome::Blocked(_) => self.metrics.upload_failed(Failure::Blocked),
+                    Outcome::Blocked { .. } => self.metrics.upload_failed(Failure::Blocked),
                     Outcome::NoUpload | Outcome::NotYet => {}
                 }
                 Ok(Some(outcome))
@@ -348,10 +348,7 @@ impl Uploads {
 fn unusable(spool: &Spool, error: io::Error) -> Refusal {
     if let Some(other) = OtherVersion::of(&error) {
         log::error!("{other}");
-        return Refusal::new(
-            ErrorCode::Conflict,
-            format!("{other}; push to a server of that version, or use another name"),
-        );
+        return Refusal::new(ErrorCode::Conflict, other.to_string()).advising(Advice::UseOtherServer);
     }
     match error.kind() {
         io::ErrorKind::NotADirectory => {

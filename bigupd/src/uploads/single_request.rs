@@ -3,7 +3,7 @@
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_room};
 use super::{SliceRequest, SliceStored, SliceTarget, Uploads};
 use crate::admission::grants::{Grant, Growing};
-use crate::refusal::Refusal;
+use crate::refusal::{Advice, Refusal};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::{Digest, DigestKind};
 use bigup_core::protocol::name::FileName;
@@ -67,8 +67,8 @@ impl Uploads {
     ) -> Result<SliceStored, Refusal> {
         let begin = ask.begin.as_ref();
         if let Some(promised) = begin.and_then(|begin| begin.file_digest).filter(|promised| *promised != digest) {
-            let why = format!("the whole file has the digest {digest}, not {promised} as promised; push it again");
-            return Err(cannot_be_finished(&ask.name, &why));
+            let why = format!("the whole file has the digest {digest}, not {promised} as promised");
+            return Err(cannot_be_finished(&ask.name, &why).advising(Advice::UploadAgain));
         }
         if self.has_spool(&ask.name) {
             // Another push has begun meanwhile, and what it sent so far is not to be in vain.

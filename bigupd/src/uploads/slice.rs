@@ -2,12 +2,12 @@
 
 use super::begin::{check_not_paused, is_sender, note_refused, show_life};
 use super::limits::Stop;
-use super::refusals::{cannot_be_finished, exists_with, no_room, no_upload};
+use super::refusals::{blocked, exists_with, no_room, no_upload};
 use super::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Uploads};
 use crate::admission::grants::{Grant, Growing};
 use crate::metrics::Synced;
 use crate::net::peer::Peer;
-use crate::refusal::{Refusal, against_upload};
+use crate::refusal::{Advice, Refusal, against_upload};
 use crate::uploads::request::BeginRequest;
 use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
@@ -62,8 +62,8 @@ impl Uploads {
         self.check_sizes(None, Some(ask.slice_id + 1), Some(offset.saturating_add(ask.len)))?;
         if let Some(digest) = ask.digest.filter(|d| !kinds.contains(&d.kind)) {
             if digest.kind == DigestKind::ChainingValue {
-                let message = "slice_digest is a chaining value, but slices of this upload are no subtrees: send hash:";
-                return Err(Refusal::new(ErrorCode::BadRequest, message).into());
+                let facts = "slice_digest is a chaining value, but slices of this upload are no subtrees";
+                return Err(Refusal::new(ErrorCode::BadRequest, facts).advising(Advice::SendHash).into());
             }
             kinds.push(digest.kind);
         }
@@ -111,7 +111,7 @@ impl Uploads {
         if is_only_slice {
             match self.publish_now(&spool, &ask.name)? {
                 Some(Outcome::Published(digest)) => return Ok(SliceStored::Finished(digest)),
-                Some(Outcome::Blocked(why)) => return Err(cannot_be_finished(&ask.name, &why)),
+                Some(Outcome::Blocked { why, remedy }) => return Err(blocked(&ask.name, &why, remedy)),
                 // A merger has it, or it wants a client's word first.
                 Some(Outcome::NotYet | Outcome::NoUpload) | None => {}
             }
@@ -197,8 +197,8 @@ impl Uploads {
                 _ => Err(self.restless(&ask.name)),
             },
             NameState::Finished { .. } => {
-                let message = format!("{} exists: name the digest of yours, or push with --replace", ask.name);
-                Err(Refusal::new(ErrorCode::Exists, message))
+                let facts = format!("{} exists", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, facts).advising(Advice::NameDigestOrReplace))
             }
         }
     }
@@ -218,8 +218,8 @@ impl Uploads {
             Entry::File(_) => {
                 // It may be one that a cancelled upload was to replace.
                 self.no_upload_of(ask)?;
-                let message = format!("{} is finished; begin anew (GET) to replace it", ask.name);
-                Err(Refusal::new(ErrorCode::Exists, message))
+                let facts = format!("{} is finished", ask.name);
+                Err(Refusal::new(ErrorCode::Exists, facts).advising(Advice::BeginToReplace))
             }
             Entry::Nothing | Entry::Other(_) => match self.moved(ask)? {
                 Some(digest) => Ok(Admission::Held(Some(digest))),

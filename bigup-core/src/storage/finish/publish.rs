@@ -54,7 +54,37 @@ pub enum Outcome {
     /// Something is missing yet: slices, their merging, or a client's word.
     NotYet,
     /// It cannot be published as things stand; says why. No merger is started until a client begins anew.
-    Blocked(String),
+    Blocked {
+        /// Why, in words that hold in every protocol.
+        why: String,
+        /// What a client can do about it. None: nothing that is known.
+        remedy: Option<Remedy>,
+    },
+}
+
+/// What the client of a blocked upload can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Say that the finished file of other content is to be replaced.
+    Replace,
+    /// Upload the file again: what is held is compared then.
+    UploadAgain,
+    /// Upload the file under another name.
+    OtherName,
+}
+
+/// What the client of an upload that is blocked can do about it, as it stands. None: nothing that is known.
+///
+/// # Errors
+/// `files/` cannot be read.
+pub fn remedy(data: &DataDir, upload: &UploadRecord) -> io::Result<Option<Remedy>> {
+    Ok(match upload {
+        _ if upload.needs_comparison() => Some(Remedy::UploadAgain),
+        // More slices were merged than such a file may have.
+        _ if upload.plan.file_size.is_none() => Some(Remedy::OtherName),
+        _ if upload.replace => None,
+        _ => matches!(Store::new(data).lookup(&upload.file_name)?, Entry::File(_)).then_some(Remedy::Replace),
+    })
 }
 
 /// Publishes the upload in `spool` if it is complete.
@@ -76,10 +106,11 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         return Ok(Outcome::NotYet);
     }
     if locked.upload().blocked.is_some() || !adopt_whole(spool, &locked)? || !is_complete(&locked)? {
-        return Ok(locked.upload().blocked.clone().map_or(Outcome::NotYet, Outcome::Blocked));
+        let Some(why) = locked.upload().blocked.clone() else { return Ok(Outcome::NotYet) };
+        return Ok(Outcome::Blocked { why, remedy: remedy(data, locked.upload())? });
     }
     if let Some(why) = learn_size(spool, &mut locked)? {
-        return block(&mut locked, why);
+        return block(&mut locked, why, Some(Remedy::OtherName));
     }
     let upload = locked.upload().clone();
     let hashed = hashed.filter(|_| !upload.taken_over);
@@ -108,7 +139,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         }
     }
     let Some(mut locked) = lock_unchanged(spool, &upload)? else { return Ok(Outcome::NotYet) };
-    block(&mut locked, exists(&upload))
+    block(&mut locked, exists(&upload), Some(Remedy::Replace))
 }
 
 /// Gives the merged file, which is synced and has this digest, its name in `files/`. None: a file of this name appeared
@@ -138,7 +169,8 @@ fn give_name(
             return Ok(Some(Outcome::Published(digest)));
         }
         InTheWay::Unread => return Ok(None),
-        InTheWay::Other(what) => return block(&mut locked, what).map(Some),
+        InTheWay::OtherFile => return block(&mut locked, exists(upload), Some(Remedy::Replace)).map(Some),
+        InTheWay::Other(what) => return block(&mut locked, what, None).map(Some),
     }
     space::give_back_rest(merged).at("cutting", &merged_path)?;
     store::stored_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone() })?;
@@ -152,7 +184,7 @@ fn give_name(
     match Store::new(data).publish(&merged_path, &upload.file_name, upload.replace) {
         Ok(()) => {}
         Err(StoreError::Exists) => return Ok(None),
-        Err(StoreError::InTheWay(what)) => return block(&mut locked, what).map(Some),
+        Err(StoreError::InTheWay(what)) => return block(&mut locked, what, None).map(Some),
         Err(StoreError::Io(e)) => return Err(e),
     }
     info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
@@ -329,7 +361,7 @@ fn learn_size(spool: &Spool, locked: &mut LockedSpool) -> io::Result<Option<Stri
     let len = std::fs::metadata(&path).at("looking at", &path)?.len();
     match Plan::new(None, None, Some(len)).and_then(|size| plan.bind(&size)) {
         Ok(plan) => locked.save(UploadRecord { plan, ..locked.upload().clone() }).map(|()| None),
-        Err(why) => Ok(Some(format!("{why}; push it anew under another name"))),
+        Err(why) => Ok(Some(why.to_string())),
     }
 }
 
@@ -338,6 +370,9 @@ enum InTheWay {
     TheSameFile,
     /// A file of the same size whose content is not known.
     Unread,
+    /// A file of other content.
+    OtherFile,
+    /// Something that is no file, as it says.
     Other(String),
 }
 
@@ -379,25 +414,30 @@ fn in_the_way(
         Entry::File(found) if found.stored_digest.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
         Entry::File(_) if upload.replace => InTheWay::Nothing,
         Entry::File(found) if may_be_the_same(upload, &found) => InTheWay::Unread,
-        Entry::File(_) => InTheWay::Other(exists(upload)),
+        Entry::File(_) => InTheWay::OtherFile,
         Entry::Other(what) => InTheWay::Other(what),
     })
 }
 
 fn exists(upload: &UploadRecord) -> String {
-    format!("{} exists with other content; push with --replace to replace it", upload.file_name)
+    format!("{} exists with other content", upload.file_name)
 }
 
-fn block(locked: &mut LockedSpool, why: String) -> io::Result<Outcome> {
+fn block(locked: &mut LockedSpool, why: String, remedy: Option<Remedy>) -> io::Result<Outcome> {
     let upload = locked.upload().clone();
-    block_as(locked, upload, why)
+    block_as(locked, upload, why, remedy)
 }
 
 /// Blocks `upload`, which may be another one than before, in one step.
-fn block_as(locked: &mut LockedSpool, upload: UploadRecord, why: String) -> io::Result<Outcome> {
+fn block_as(
+    locked: &mut LockedSpool,
+    upload: UploadRecord,
+    why: String,
+    remedy: Option<Remedy>,
+) -> io::Result<Outcome> {
     locked.records().set_publication(None)?;
     locked.save(UploadRecord { blocked: Some(why.clone()), ..upload })?;
-    Ok(Outcome::Blocked(why))
+    Ok(Outcome::Blocked { why, remedy })
 }
 
 /// The whole file is not what a client promised. In an upload that was taken over the records may be what is wrong:
@@ -415,8 +455,8 @@ fn refuse_content(
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
     // Whoever pushes it again compares what is held, sends what differs, and promises anew.
     let upload = UploadRecord { taken_over: true, file_digest: None, ..upload.clone() };
-    let why = format!("the whole file has the digest {is}, not {promised} as promised; push it again");
-    block_as(&mut locked, upload, why)
+    let why = format!("the whole file has the digest {is}, not {promised} as promised");
+    block_as(&mut locked, upload, why, Some(Remedy::UploadAgain))
 }
 
 /// Records of each slice what the merged file has in its place. Reading takes its time, so each is recorded under a lock of

@@ -4,3 +4,4 @@
 
 pub mod query;
 pub mod routes;
+mod words;

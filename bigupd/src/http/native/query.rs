@@ -289,7 +289,7 @@ mod tests {
             ("file_name=../x&slice_num=1", "elsewhere"),
         ] {
             let refusal = begin(query).unwrap_err();
-            assert!(refusal.message.contains(says), "{query}: {}", refusal.message);
+            assert!(refusal.facts.contains(says), "{query}: {}", refusal.facts);
             assert!(matches!(refusal.status().as_u16(), 400 | 413), "{query}");
         }
     }
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(digests("999999-999999"), Ok(Some((999_999, 999_999))));
         assert!(digests("0-18446744073709551615").is_err());
         for beyond in ["1000000-1000000", "999999-1000000", "18446744073709551615-18446744073709551615"] {
-            assert!(digests(beyond).unwrap_err().message.contains("999999"), "{beyond}");
+            assert!(digests(beyond).unwrap_err().facts.contains("999999"), "{beyond}");
         }
     }
 }

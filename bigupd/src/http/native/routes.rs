@@ -10,6 +10,7 @@ use crate::admission::thread_shares::{ShareOwner, ThreadShare, ThreadShares};
 use crate::admission::tokens::{Permission, redacted, uses};
 use crate::http::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
 use crate::http::native::query::{QueryParams, ResponseForm};
+use crate::http::native::words;
 use crate::http::probes::{ALLOWED, Probe, Probes, question};
 use crate::http::receive::{Expected, Received, check_sha256, parse_content_digest, receive};
 use crate::http::response_budget::ResponseBudget;
@@ -336,7 +337,7 @@ impl App {
     /// The reply to a request whose body is not wanted, given once that is gone.
     async fn answer_after(&self, headers: &HeaderMap, body: RawBody, answer: Result<Response, Refusal>) -> Response {
         let at_end = self.drain_unless_waiting(headers, body).await;
-        last_unless(at_end, answer.unwrap_or_else(|refusal| refusal.response()))
+        last_unless(at_end, answer.unwrap_or_else(|refusal| words::response(&refusal)))
     }
 
     async fn get(&self, by: Access, peer: Option<Peer>, query: &str) -> Result<Response, Refusal> {
@@ -495,7 +496,7 @@ impl App {
             Ok(stored) => self.stored(&ask, stored).await,
             Err(refusal) => {
                 log_refused(&ask, &refusal);
-                refusal.response()
+                words::response(&refusal)
             }
         };
         last_unless(at_end, response)
@@ -591,7 +592,7 @@ async fn alive<T>(spool: Spool, work: impl Future<Output = T>) -> T {
 
 fn log_refused(ask: &SliceRequest, refusal: &Refusal) {
     let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
-    log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, refusal.message);
+    log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, words::of(refusal));
 }
 
 fn slice_answer(ask: &SliceRequest) -> SliceResponse {
