@@ -28,6 +28,9 @@ const BUSY_RETRY_AFTER: u64 = 3;
 /// How long a merger may take to leave an upload of which something is to go; longer than the sync of a batch mostly takes.
 const MERGER_LEAVES: Duration = Duration::from_secs(5);
 
+/// Time between two tries while a merger has moved the file and has not ended yet: it syncs a folder and removes the spool.
+const MERGER_PAUSE: Duration = Duration::from_millis(50);
+
 /// Bytes that must be held for each slice that an upload has more by its old cut than by that of who takes it over, or it is
 /// cut anew: a request costs about as much as sending them.
 const WORTH_A_SLICE: u64 = 4 << 10;
@@ -69,7 +72,9 @@ impl Uploads {
             if let Some(locked) = self.lock_to_begin(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
                     drop(locked);
-                    self.publish_now(&spool, &ask.name)?;
+                    if self.publish_now(&spool, &ask.name)?.is_none() {
+                        std::thread::sleep(MERGER_PAUSE);
+                    }
                     continue;
                 }
                 check_not_paused(locked.upload())?;

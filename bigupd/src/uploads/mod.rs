@@ -339,7 +339,7 @@ impl Uploads {
     }
 
     fn restless(&self, name: &FileName) -> Refusal {
-        let message = format!("uploads of {name} come and go too fast; ask again");
+        let message = format!("{name} changed during this request; ask again");
         Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
     }
 }
