@@ -25,8 +25,8 @@ pub fn logger(filter: &str) -> Builder {
     builder
 }
 
-/// Starts to log, to the journal where standard error leads there, for a program that may run as a service. `upload` is
-/// the one that every line is about; `None` if there is no such.
+/// Starts to log, to the journal where standard error leads there, for a program that can run as a service. `upload` is
+/// the upload that every line is about; `None` if there is no such upload.
 pub fn start(filter: &str, upload: Option<&FileName>) {
     let mut logger = logger(filter);
     match journal(upload) {

@@ -65,7 +65,7 @@ pub fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<
     all(path, PemError::NoRevocationList)
 }
 
-/// All blocks of one kind in a file. `none` says that there is none.
+/// All blocks of one kind in a file. `none` makes the error for a file without such blocks.
 fn all<T: PemObject>(path: &Path, none: fn(PathBuf) -> PemError) -> Result<Vec<T>, PemError> {
     let found: Result<Vec<T>, _> = T::pem_slice_iter(&read(path)?).collect();
     match found {
@@ -75,7 +75,7 @@ fn all<T: PemObject>(path: &Path, none: fn(PathBuf) -> PemError) -> Result<Vec<T
     }
 }
 
-/// The first private key in a file, in PKCS #8, PKCS #1 or SEC 1. A certificate may stand beside it.
+/// The first private key in a file, in PKCS #8, PKCS #1 or SEC 1. A certificate can stand beside it.
 ///
 /// # Errors
 /// It cannot be read, is no PEM, or holds none, or an encrypted one.

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     ended(serve(&config, mode, passed, tls))
 }
 
-/// Sockets that were passed count in place of `listen`, also for who may listen where.
+/// Passed sockets replace `listen`, also in the check of permitted addresses.
 fn listen_as_passed(config: &mut Config, passed: &InheritedSockets) {
     if let Some(address) = passed.most_exposed() {
         if config.listen != address && config.listen != Config::defaults(config.data_dir.clone()).listen {
@@ -153,7 +153,7 @@ fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<
         bigupd::run(listeners, urls, data, config, tls, for_watchers, stop).await;
         Ok(())
     });
-    // A thread that reads standard input never comes back; one that publishes a file may.
+    // A thread that reads standard input never comes back; a thread that publishes a file might not.
     runtime.shutdown_timeout(config.stop_grace);
     served
 }
@@ -207,8 +207,8 @@ fn reload(tls: Option<&Tls>) {
     }
 }
 
-/// Done once a signal, or the end of standard input where that counts, asks to stop. A signal after that ends the process
-/// on the spot, as if nothing handled it: who sends it will not wait for what the first one left time for.
+/// Done once a signal, or the end of standard input where that counts, asks to stop. A signal after that ends the
+/// process at once, as if nothing handled it: its sender will not wait for the grace that the first one left.
 fn stop_asked(mode: Mode) -> anyhow::Result<impl Future<Output = ()>> {
     let is_asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {

@@ -1,8 +1,8 @@
 //! Readiness: tells load balancers and monitoring programs if the daemon can take uploads.
 //!
-//! The checks touch the disk, which may be slow or hang. So they run on a thread of their own, one run at a time however
-//! many ask, and an answer is given in time without them; what was found is good for a moment. Strangers may ask: what is
-//! said names no file and no path.
+//! The checks touch the disk, which can be slow or hang. So they run on a thread of their own, one run at a time for
+//! all requests, and a response is given in time without them; a result is reused for a moment. Strangers can ask: the
+//! text names no file and no path.
 
 use crate::uploads::Uploads;
 use bigup_core::storage::data_dir::DataDir;
@@ -34,7 +34,7 @@ const OK: &str = "ok";
 pub struct Checks {
     /// Files can be made and removed in the data folder.
     pub data_folder: String,
-    /// There is room beside the reserve.
+    /// Disk space beside the reserve.
     pub disk_space: String,
     /// The lock on info.ini can be had.
     pub lock: String,
@@ -182,7 +182,7 @@ fn check(data: &DataDir, space: &DiskSpace) -> Checks {
     let said = |what: &str, found: io::Result<Option<&str>>| match found {
         Ok(None) => OK.to_owned(),
         Ok(Some(wrong)) => wrong.to_owned(),
-        // Strangers read the answer; the path is for the log.
+        // Strangers read the response; the path is for the log.
         Err(e) => {
             log::warn!("not ready: {e}");
             format!("{what}: see the daemon's log")
@@ -279,7 +279,7 @@ mod tests {
         for asked in asked.collect::<Vec<_>>() {
             assert!(asked.await.unwrap());
         }
-        // A machine under load may need more than the second that a check is good for.
+        // A machine under load can need more than the second for which a check is reused.
         assert!(checks.load(Ordering::Relaxed) < 20, "{checks:?}");
     }
 

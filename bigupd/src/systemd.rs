@@ -3,11 +3,11 @@
 //! this is silent.
 //!
 //! # What a sign of life proves
-//! It is asked for by a task, so the runtime turns; and sent by a blocking thread that was free for it, so not all of those
-//! hang. They do all file operations, so that a disk may keep every one of them busy for as long as it likes, and a restart
-//! would not make it faster: while any of our threads waits in the kernel for a disk (proc_pid_stat(5), state D) the sign
-//! is sent without waiting for a free one. A disk behind FUSE does not show in that state: `WatchdogSec=` must be longer
-//! than all that it may take.
+//! A task asks for the signal, so the runtime works; and a blocking thread sends it, so not all of those hang. Those
+//! threads do all file operations, so a slow disk can keep every one of them busy, and a restart would not make it
+//! faster. While any of our threads waits in the kernel for a disk (proc_pid_stat(5), state D) the signal is sent
+//! without waiting for a free thread. A disk behind FUSE does not show in that state: `WatchdogSec=` must be longer
+//! than its slowest operation.
 
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
@@ -28,7 +28,7 @@ const TASKS: &str = "/proc/self/task";
 /// Time between two looks at the status; it is sent if it changed.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
-/// Signs of life in the time that systemd waits for one: some may be late.
+/// Watchdog signals in the time that systemd waits for one: some can be late.
 const SIGNS: u32 = 4;
 
 /// Tells that connections are accepted, by these URLs.
@@ -110,7 +110,7 @@ async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, 
 fn waits_for_disk(tasks: impl AsRef<Path>) -> bool {
     let threads = std::fs::read_dir(tasks).into_iter().flatten().flatten();
     let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-    // After the name in parentheses, which may contain any.
+    // After the name in parentheses, which can contain any character.
     stats.any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D')))
 }
 

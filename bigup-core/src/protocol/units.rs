@@ -89,7 +89,7 @@ fn shown(bytes: u64, round: impl Fn(f64, usize) -> f64) -> String {
 /// Permissions in octal, like `640`, up to `7777` (chmod(2)).
 ///
 /// # Errors
-/// Says that it is none.
+/// The text is no mode.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o7777);

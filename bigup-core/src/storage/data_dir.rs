@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Permissions of what is finished (chmod(2)). `None`: what the process's umask leaves.
+/// Permissions of finished files (chmod(2)). `None`: the process's umask decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileModes {
     /// Of finished files.
@@ -98,7 +98,7 @@ impl DataDir {
         self.modes
     }
 
-    /// True if each file that is finished leaves a notice.
+    /// True if each finished file leaves a completion record.
     pub fn leaves_notices(&self) -> bool {
         self.leaves_notices
     }
@@ -124,7 +124,7 @@ impl DataDir {
         self.root.join("files")
     }
 
-    /// Where notices of finished files are, once there were any.
+    /// Folder of completion records; missing before the first record.
     pub fn completed(&self) -> PathBuf {
         self.root.join("completed")
     }

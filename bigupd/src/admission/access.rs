@@ -39,7 +39,7 @@ const NO_TOKEN: &str = "the token is none of this server's, or was revoked, or h
 /// Shortest time between two log lines about requests that were not let in.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Shortest time between two log lines about a proxy that lets everybody in.
+/// Shortest time between two log lines about a proxy that lets all clients in.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
 /// Permissions of a sender.
@@ -55,7 +55,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// Lets pass who may do one of `any_of` with `name`; with no name: with some names.
+    /// Lets a client pass that is permitted to do one of `any_of` with `name`; without a name: with some names.
     ///
     /// # Errors
     /// 401 or 403, which depend on nothing but the asker and the asked.
@@ -85,10 +85,10 @@ impl Access {
         }
     }
 
-    /// True if it may read of all names there are.
+    /// Checks that it is permitted to read all names.
     ///
     /// # Errors
-    /// It may not.
+    /// It is not permitted.
     pub fn check_reads_all(&self) -> Result<(), Refusal> {
         self.check(&[Permission::Read], None)?;
         match self {
@@ -127,10 +127,10 @@ impl Access {
         Ok(())
     }
 
-    /// True if it may go on with `upload` as it is.
+    /// Checks that it is permitted to go on with `upload` as it is.
     ///
     /// # Errors
-    /// It may not, as for [`Access::check_take_over`].
+    /// It is not permitted, as for [`Access::check_take_over`].
     pub fn check_go_on(&self, upload: &UploadRecord) -> Result<(), Refusal> {
         self.check_take_over(upload)?;
         let may_replace = self.check(&[Permission::Replace], None).is_ok();
@@ -148,7 +148,7 @@ impl Access {
         !matches!(self, Access::Everything)
     }
 
-    /// The quota that what it adds has to fit into. `None` if there is none.
+    /// The quota that its additions must fit into. `None` if it has no quota.
     pub fn quota(&self) -> Option<Quota> {
         let Access::Token(token) = self else { return None };
         let quota = Quota { prefix: token.prefix.clone(), bytes: token.quota, files: token.max_files };
@@ -161,16 +161,17 @@ impl Access {
 pub struct Settings {
     /// Clients without a token are let in, on every address that the daemon listens on.
     pub allow_anonymous: bool,
-    /// The token of the program that started this daemon for itself, and may do everything. `None` if there is none.
+    /// The token of the program that started this daemon for itself; it gives full access. `None` if there is no such
+    /// program.
     pub owner: Option<SecretHash>,
     /// Only who is on this machine, or shows a certificate, gets through to the daemon.
     pub is_guarded: bool,
 }
 
-/// Where everybody passes: knows the tokens of a data folder.
+/// The check that every request passes: knows the tokens of a data folder.
 pub struct Authenticator {
     tokens: WatchedTokens,
-    /// Where there is no tokens.json, who gets through to the daemon passes.
+    /// If there is no tokens.json, every client that reaches the daemon passes.
     is_guarded: bool,
     allow_anonymous: bool,
     /// The token of who started this daemon for itself.
@@ -281,7 +282,7 @@ impl Authenticator {
         self.allow_anonymous || (self.is_guarded && !is_from_elsewhere)
     }
 
-    /// Says in the log, from time to time, that a proxy that is not trusted lets everybody do everything.
+    /// Logs from time to time that a proxy which is not trusted gives all clients full access.
     fn warn_of_proxy(&self, headers: &HeaderMap, peer: Option<Peer>) {
         if self.allow_anonymous || !is_forwarded(headers) || matches!(peer, Some(Peer::Forwarded(_))) {
             return;
@@ -324,7 +325,7 @@ impl Authenticator {
     }
 }
 
-/// True if a daemon over `data_dir` may listen at `listen`. Reads the tokens.
+/// Checks that a daemon over `data_dir` is permitted to listen at `listen`. Reads the tokens.
 ///
 /// # Errors
 /// All clients could upload, or the tokens cannot be read.

@@ -1,9 +1,9 @@
 //! Grants of bytes and files that are not on the disk yet.
 //!
-//! Limits count what is on the disk: unfinished uploads ([`crate::admission::upload_count`]), and what lies below a quota's prefix
-//! ([`crate::admission::quota`]). Between the look and the moment at which what was granted can be seen there others ask, too. So a
-//! [`Grant`] counts from the decision on, which is made under one lock, for as long as it lives; and what
-//! [landed](Grant::landed) on the disk counts until the next count, which sees it there.
+//! Limits count the bytes and files on the disk: unfinished uploads ([`crate::admission::upload_count`]), and files
+//! below a quota's prefix ([`crate::admission::quota`]). Between the count and the moment at which a grant can be seen
+//! there, other clients ask, too. So a [`Grant`] counts from the decision on, which is made under one lock, for as long
+//! as it lives. Bytes that have [landed](Grant::landed) on the disk count until the next count, which sees them there.
 //!
 //! ```text
 //! at work    granted; a spool is being made, a slice or a small file arrives       counts
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 /// uploads that begin in this time.
 const UPLOADS_HOLD: Duration = Duration::from_secs(2);
 
-/// The same once there is none: so long may one that ended still count.
+/// The same at the limit: an upload that ended can still count for this time.
 const UPLOADS_HOLD_WHEN_FULL: Duration = Duration::from_millis(200);
 
 /// Shortest time for which a count of what lies below a prefix is good.
@@ -47,7 +47,7 @@ const TREE_HOLDS_TIMES: u32 = 20;
 pub struct GrantRequest<'a> {
     /// Name of the file.
     pub name: &'a FileName,
-    /// The token that asks; None stands for all who have none.
+    /// The token of the request; `None` stands for all clients without a token.
     pub token: Option<&'a str>,
     /// The kind of growth.
     pub what: Growing,
@@ -55,7 +55,7 @@ pub struct GrantRequest<'a> {
     pub most_uploads: u64,
     /// Most of those of the token. `None`: any number.
     pub most_of_token: Option<u64>,
-    /// The quota that it has to fit into. `None` if there is none.
+    /// The quota that the addition must fit into. `None` if there is no quota.
     pub quota: Option<&'a Quota>,
 }
 
@@ -77,7 +77,7 @@ pub enum Growing {
 /// The reason something does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverLimit {
-    /// There are as many unfinished uploads as there may be.
+    /// The number of unfinished uploads is at its limit.
     Uploads,
     /// The token has so many.
     OfToken(u64),

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A folder that changed more recently may change again without that being seen.
+/// A folder that changed more recently can change again unseen.
 const AT_REST_AFTER: Duration = Duration::from_secs(1);
 
 /// An unfinished upload.
@@ -28,7 +28,7 @@ pub struct CountedUpload {
     pub bytes: u64,
 }
 
-/// All unfinished uploads, as one look found them.
+/// All unfinished uploads, as found by one scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadList {
     /// Number of uploads, also of those that cannot be read.

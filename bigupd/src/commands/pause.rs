@@ -1,5 +1,5 @@
-//! `bigupd pause` and `bigupd resume`: an upload that takes no slices for a while. Its client waits meanwhile, within its own
-//! patience; what is held is merged, and finished where nothing is missing.
+//! `bigupd pause` and `bigupd resume`: an upload that takes no slices for a while. Its client waits meanwhile, up to
+//! its own limit. Held slices are merged, and the file is finished if nothing is missing.
 
 use super::{Outcome, each, finished, no_upload};
 use crate::config::Config;

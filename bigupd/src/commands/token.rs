@@ -98,7 +98,7 @@ fn name(text: &str) -> Result<String, String> {
 
 /// A moment that is to come, in seconds since 1970.
 fn expiry(text: &str) -> Result<u64, String> {
-    // A number alone may be meant as a year.
+    // A number alone could be meant as a year.
     if let Some(time) = parse_duration(text).ok().filter(|_| parse_u64(text).is_none()) {
         return Ok(now().saturating_add(time.as_secs()).saturating_add(u64::from(time.subsec_nanos() > 0)));
     }

@@ -12,7 +12,7 @@ pub struct Setting {
     pub key: &'static str,
     /// The kind of its value, like `SIZE`.
     pub value: &'static str,
-    /// The value where none is given, as one would write it. `None` if there is none.
+    /// The value if no other is given, in the form of a configuration. `None` if there is no default.
     pub default: Option<&'static str>,
     /// An example of another value.
     pub example: &'static str,
@@ -25,7 +25,7 @@ pub struct Setting {
 /// Topics of settings; they are shown in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
-    /// Where the data are, who is let in.
+    /// The place of the data, and the clients that are let in.
     Serving,
     /// Certificates.
     Tls,
@@ -136,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "listen_mode",
         value: "MODE",
-        // The daemon's user and group, where a proxy's user may be.
+        // The daemon's user and group, which can include a proxy's user.
         default: Some("660"),
         example: "666",
         help: "Set the mode of the socket of listen = unix:PATH, in octal; write permission lets a user connect",

@@ -1,8 +1,9 @@
-//! Hooks: what an operator has asked before an upload begins, and told once a file is finished. Each is a program, which no
-//! shell is between, or a place on the web.
+//! Hooks: questions before an upload begins, and messages after a file is finished, as an operator wants them. Each
+//! hook is a program, run without a shell, or a URL.
 //!
-//! - [`begin`] - `on_begin`: may this upload begin?
-//! - [`complete`] - `on_complete`: this file is finished, told at least once, from the notices that publications leave.
+//! - [`begin`] - `on_begin`: asks if an upload is permitted to begin.
+//! - [`complete`] - `on_complete`: this file is finished, told at least once, from the completion records that
+//!   publications leave.
 //! - [`program`] - running a program within limits; [`web`] - the same question as a POST, and [`signature`] of that.
 //!
 //! A hook is given a question, and knows no upload, no request and no merger.
@@ -143,7 +144,7 @@ fn variable(field: &str) -> String {
     }
 }
 
-/// A value as programs get it: what is not known is empty, a switch 1 or 0.
+/// A value as programs get it: an unknown one is empty, a switch 1 or 0.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

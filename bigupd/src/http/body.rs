@@ -31,7 +31,7 @@ struct Raw {
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
-/// Bytes beside the field that a form may have: boundaries, part headers, preamble.
+/// Most bytes of a form beside the field: boundaries, part headers, preamble.
 pub const MAX_FORM_OVERHEAD: u64 = 64 << 10;
 
 /// Longest boundary of a form, in characters (RFC 2046, section 5.1.1).
@@ -129,7 +129,7 @@ impl Body {
         Ok(Body::Form(Box::new(FormBody { form, field, held_back })))
     }
 
-    /// The next piece; None at the end.
+    /// The next piece; `None` at the end.
     ///
     /// # Errors
     /// It does not come at this `pace`, the connection broke, or the form is malformed.
@@ -213,9 +213,9 @@ impl Body {
 
 /// Feeds a form parser piece by piece.
 ///
-/// The parser takes all that is ready before it parses, and looks for a beginning or a header for as long as none comes.
-/// So every piece is followed by "not ready", and there is an end to what it may hold back, and to how often it may look
-/// through that: small pieces would make it quadratic.
+/// The parser takes all that is ready before it parses, and looks for a beginning or a header for as long as none
+/// comes. So every piece is followed by "not ready". The bytes that the parser can hold back, and the number of times
+/// that it can search them, are limited: small pieces would make it quadratic.
 struct MultipartFeed {
     raw: RawBody,
     held_back: Arc<HeldBack>,

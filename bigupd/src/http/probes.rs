@@ -51,8 +51,8 @@ pub fn warning(address: SocketAddr) -> Option<String> {
     })
 }
 
-/// True if others than this machine and its own networks may reach an address. All addresses at once count as public.
-/// Private are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and those of one link.
+/// True if clients beyond this machine and its own networks can reach an address. All addresses at once count as
+/// public. Private are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and link-local ones.
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -76,7 +76,7 @@ impl Probes {
         Probes { metrics, readiness: Arc::new(readiness) }
     }
 
-    /// The answer.
+    /// The response.
     ///
     /// # Errors
     /// It is not asked by a GET or HEAD.

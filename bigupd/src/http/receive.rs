@@ -1,9 +1,9 @@
 //! Receiving one slice: from the body to a file, digested while the bytes are hot.
 //!
-//! Pieces are gathered to batches and handed to a thread that may block, one batch at a time for each slice, while
-//! the next one is received. So memory is two batches a slice, the async threads never wait for a disk, and a slow client
-//! occupies no thread. Batches become smaller the more bodies are at work ([`crate::net::body_memory`]), and what was gathered of one
-//! that stalls is written.
+//! Pieces are gathered to batches and handed to a thread that can block, one batch at a time for each slice, while the
+//! next one is received. So memory is two batches a slice, the async threads never wait for a disk, and a slow client
+//! occupies no thread. Batches become smaller the more bodies are at work ([`crate::net::body_memory`]), and the batch
+//! of a stalled body is written early.
 
 use crate::admission::thread_shares::ThreadShare;
 use crate::http::body::Body;
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 /// enough to stay in the cache. Small slices come by the dozen over long lines, and wait in memory while a batch fills.
 const BATCH_LEN: std::ops::RangeInclusive<u64> = (128 << 10)..=(1 << 20);
 
-/// Longest time that bytes wait for a batch to fill: by those written everybody sees that a slow client is at work.
+/// Longest time that bytes wait for a batch to fill: written bytes show that a slow client is at work.
 const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// Batches of a slice.
@@ -142,7 +142,7 @@ impl Work {
         let (mut writer, thread_share) = (self.rest().await?, thread_share.clone());
         let write = move || {
             if writer.target.is_cancelled() {
-                // Sooner than with its last byte, which may take longer than its client can be told.
+                // Sooner than with its last byte, which can take longer than the client's time limit.
                 return Err(cancelled());
             }
             writer.write(&pieces)?;
@@ -162,7 +162,8 @@ impl Work {
     }
 }
 
-/// A slice that came whole. The last batch of it is to be written yet, by a thread that may block: with small slices, all.
+/// A slice that came whole. A thread that can block must still write the last batch of it; with small slices, all of
+/// it.
 pub struct Received {
     writer: Box<Writer>,
     rest: Vec<Bytes>,
@@ -254,8 +255,8 @@ pub fn check_sha256(slice_id: u64, told: Option<[u8; 32]>, is: Option<Sha256>) -
     }
 }
 
-/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). `None` if there is none; other algorithms are ignored,
-/// as the RFC allows.
+/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). `None` if it has none; other algorithms are ignored,
+/// as the RFC permits.
 ///
 /// # Errors
 /// It is malformed.

@@ -1,4 +1,4 @@
-//! The names in a client's certificate, by which it may have a token's rights.
+//! The names in a client's certificate, through which it can have a token's rights.
 //!
 //! The handshake has verified the certificate by then (`tls_client_ca`), so that its names are its authority's word.
 

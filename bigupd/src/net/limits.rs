@@ -11,9 +11,10 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest time without a byte of the next request on a connection.
     pub idle_timeout: Duration,
-    /// Longest silence within a body, and longest time that nothing of an answer is read.
+    /// Longest silence within a body, and longest time without a read of the response.
     pub body_timeout: Duration,
-    /// Bytes a second that a body must bring, and an answer be read with, on the average of each `body_timeout`. 0: any.
+    /// Bytes per second that a body must bring, and that a response must be read with, on the average of each
+    /// `body_timeout`. 0: any.
     pub min_body_rate: u64,
     /// Most connections at once.
     pub connections: u64,

@@ -1,4 +1,5 @@
-//! Reading on after the last answer of a connection, so that no reset takes the answer with it (RFC 9112, section 9.6).
+//! Reading on after the last response of a connection, so that no reset takes the response with it (RFC 9112, section
+//! 9.6).
 //!
 //! A connection that lingers holds a socket and nothing else: its slot already belongs to another connection. The
 //! number of such connections is limited; beyond the limit the one that has lingered longest is closed.
@@ -10,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-/// Longest time to read on after the last answer.
+/// Longest time to read on after the last response.
 const TIME: Duration = Duration::from_secs(30);
 
 /// Longest silence meanwhile.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 /// Where a request came from, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// From this address: a client, or a proxy that is not trusted to tell for whom it asks.
+    /// From this address: a client, or a proxy that is not trusted to name its client.
     Tcp(SocketAddr),
     /// By a socket in the file system of this machine.
     Unix,

@@ -60,14 +60,14 @@ impl Tls {
     /// Reads the files again. New connections get what they hold now; those that are open go on.
     ///
     /// # Errors
-    /// All mistakes in the files, one each; what was in use before stays in use.
+    /// All mistakes in the files, one each; the files in use before stay in use.
     pub fn reload(&self) -> Result<(), Vec<String>> {
         let new = Arc::new(read(&self.files)?);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// Does the handshake on a new connection, which may take `time`.
+    /// Does the handshake on a new connection, with the time limit `time`.
     ///
     /// A client that fails in it is told why, as an alert, or as plain HTTP where it speaks that.
     ///

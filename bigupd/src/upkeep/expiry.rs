@@ -60,7 +60,7 @@ struct Looks {
 }
 
 impl Looks {
-    /// Takes account of a look at `now`.
+    /// Takes account of a scan at `now`.
     fn and_now(previous: Option<Looks>, now: u64, times: ExpiryTimes) -> Looks {
         let since = |time: Option<Duration>, before: fn(Looks) -> Option<u64>| {
             let longest_pause = (time?.as_secs() / 2).max(SHORT_PAUSE);

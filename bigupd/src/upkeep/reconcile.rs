@@ -29,7 +29,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 /// Time after which the remembered state is dropped, in case something changed without a trace.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// A folder that changed more recently may change again without that being seen.
+/// A folder that changed more recently can change again unseen.
 const AT_REST_AFTER: Duration = Duration::from_secs(1);
 
 /// Tells the reconciler that an upload came or went.
@@ -50,7 +50,7 @@ pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeu
         let (reconciler, uploads, mergers) = (Arc::clone(&reconciler), uploads.clone(), mergers.clone());
         let reconcile = move || {
             let mut reconciler = reconciler.lock().unwrap_or_else(PoisonError::into_inner);
-            // First, since the metrics tell the time of a look as a whole.
+            // First, since the metrics tell the time of a scan as a whole.
             let space = DiskSpace::new(&uploads.data, uploads.settings.reserve);
             if let Some(left) = space.left()? {
                 uploads.metrics.disk_free(left);
@@ -152,7 +152,7 @@ impl Reconciler {
     /// Says what it saw of all of them.
     ///
     /// # Errors
-    /// The spools cannot be listed, or info.ini cannot be read or written; the next look finds the same.
+    /// The spools cannot be listed, or info.ini cannot be read or written; the next scan finds the same.
     pub fn reconcile(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<ScanResult> {
         if self.since.elapsed() > FORGET_AFTER {
             (self.since, self.info_ini) = (Instant::now(), None);

@@ -71,7 +71,7 @@ fn told(kind: io::ErrorKind, text: String, errno: Option<i32>) -> io::Error {
     io::Error::new(kind, Told { text, errno })
 }
 
-/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. `None` if it is none of the
+/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. `None` if the error is not the
 /// system's.
 pub fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| error.get_ref()?.downcast_ref::<Told>()?.errno)
@@ -153,7 +153,7 @@ pub fn replace_file(folder: &Path, name: &str, bytes: &[u8], durability: Durabil
 /// (root) writes it: a service must be able to read the files that an administrator leaves in its folder.
 ///
 /// # Errors
-/// As for [`replace_file`]; also if this process may not give a file to the folder's owner.
+/// As for [`replace_file`]; also if this process is not permitted to give a file to the folder's owner.
 pub fn replace_private_file(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let owner = std::fs::metadata(folder).at("looking at", folder)?;
     replace(folder, name, bytes, Durability::PowerCut, |temporary| {
@@ -211,7 +211,7 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
 /// of descriptors grows with their depth, which [`std::fs::remove_dir_all`] does not survive.
 ///
 /// # Errors
-/// As the system gives them; part of it may be gone.
+/// As the system gives them; part of it can be gone.
 pub fn remove_folder(path: &Path) -> io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let first = path.file_name().unwrap_or_default().to_owned();
@@ -342,8 +342,8 @@ impl FileVersion {
         }
     }
 
-    /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: after a
-    /// change just now another one may follow that cannot be told from it. False where clocks disagree.
+    /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: a second
+    /// change just after the first cannot be told from it. False if clocks disagree.
     pub fn is_older(&self, time: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (seconds, nanoseconds) = self.changed;

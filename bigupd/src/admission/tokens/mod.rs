@@ -1,4 +1,4 @@
-//! The tokens: who may do what. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read.
+//! The tokens and their permissions. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read.
 //!
 //! A token is 256 random bits. Only its BLAKE3 hash is stored. A slow, salted hash would gain nothing: it makes
 //! guessing a human password expensive, but 256 random bits cannot be guessed at any speed. It would only make every
@@ -155,7 +155,7 @@ pub fn redacted(text: &str) -> String {
 pub struct Token {
     /// Its name for people; visible ASCII.
     pub name: String,
-    /// The hash of the secret. `None` if there is none, and only a certificate counts.
+    /// The hash of the secret. `None` if there is no secret, and only a certificate counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<SecretHash>,
     /// A name in client certificates: a client with a certificate for this name needs no secret. `None` if no
@@ -166,9 +166,9 @@ pub struct Token {
     pub prefix: Prefix,
     /// The permitted actions.
     pub permissions: Vec<Permission>,
-    /// Most bytes, finished and unfinished, that it may fill its prefix up to. `None`: any.
+    /// Limit of the bytes below its prefix, finished and unfinished. `None`: no limit.
     pub quota: Option<u64>,
-    /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. `None`: any number.
+    /// Limit of the files and folders below its prefix, unfinished uploads among them. `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u64>,
     /// Time at which it was made, in seconds since 1970.
@@ -178,7 +178,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// True if it may do that with names below its prefix.
+    /// True if it permits that for names below its prefix.
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.iter().any(|has| *has == permission || *has == Permission::Admin)
     }
@@ -230,7 +230,7 @@ pub fn now() -> u64 {
 }
 
 impl Tokens {
-    /// Reads tokens.json. `None` if there is none.
+    /// Reads tokens.json. `None` if it does not exist.
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.
@@ -304,7 +304,7 @@ impl Tokens {
         is_new
     }
 
-    /// Removes a token. `false` if there is none of that name.
+    /// Removes a token. `false` if there is no token of that name.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.tokens.len();
         self.tokens.retain(|token| token.name != name);
@@ -382,7 +382,7 @@ impl WatchedTokens {
         if let Some((_, tokens)) = known.tokens.as_ref().filter(|(of, _)| *of == identity) {
             return Ok(Some(Arc::clone(tokens)));
         }
-        // Replaced while it is read it has another identity at the next look.
+        // A file replaced during the read has another identity at the next check.
         let Some(tokens) = Tokens::read(&self.data)? else { return Ok(None) };
         log::info!("{} holds {} tokens", path.display(), tokens.tokens.len());
         let tokens = Arc::new(tokens);

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Name of the file in the data folder.
 pub const USES: &str = "token-uses.json";
 
-/// Largest such file that is read, in bytes: as many tokens as tokens.json may have.
+/// Largest such file that is read, in bytes; the same as for tokens.json.
 const MAX_FILE_LEN: u64 = 16 << 20;
 
 /// Time between two writes of new uses.

@@ -32,7 +32,7 @@ enum Lookup {
 }
 
 impl Check<'_> {
-    /// Whatever is below `files/`: no link is followed, and nothing but regular files is opened.
+    /// All files below `files/`: no link is followed, and nothing but regular files is opened.
     pub(super) fn check_files(&mut self, unseen: &mut Vec<FileName>) {
         let files = self.data.files();
         let roots: Vec<PathBuf> = match &self.arguments.names[..] {
@@ -71,7 +71,7 @@ impl Check<'_> {
         match open(&Store::new(&self.data), &name) {
             Ok(Lookup::Checkable(stamped)) => self.check_file(&name, &stamped),
             Ok(Lookup::Unknown(what)) => self.unknown(name.as_str(), &what),
-            // A robot may have taken it.
+            // Another program may have moved it.
             Ok(Lookup::Gone) => {}
             Err(e) => self.failed("file", name.as_str(), &e.to_string()),
         }

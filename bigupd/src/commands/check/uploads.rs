@@ -142,7 +142,7 @@ impl Check<'_> {
         Ok(wrong)
     }
 
-    /// Has what is wrong asked for again. False: a merger is at work, which may have opened what is to be changed.
+    /// Has wrong slices asked for again. `false` if a merger is at work, which may have opened the files to change.
     fn repair_upload(&self, spool: &Spool, name: &FileName, wrong: &Wrong) -> io::Result<bool> {
         let Some(merger) = self.merger_lock(spool)? else { return Ok(false) };
         if let Some(locked) = spool.lock()? {

@@ -173,7 +173,7 @@ fn missing(look: &Snapshot) -> impl Iterator<Item = String> {
     look.missing.iter().map(|name| format!("{}: there is no unfinished upload of this name", printable(name)))
 }
 
-/// Columns and rows of the terminal that this is shown on. `None` if it is none.
+/// Columns and rows of the terminal on standard output. `None` if that is no terminal.
 fn terminal() -> Option<(usize, usize)> {
     let size = terminal_size::terminal_size_of(io::stdout());
     size.map(|(width, height)| (usize::from(width.0), usize::from(height.0)))

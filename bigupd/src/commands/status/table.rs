@@ -1,4 +1,4 @@
-//! A look at uploads as a table: columns that are aligned, names last and cut to the width of a terminal.
+//! A snapshot of uploads as a table: columns that are aligned, names last and cut to the width of a terminal.
 
 use super::snapshot::{Snapshot, Totals, UploadRow};
 use bigup_core::protocol::name::printable;
