@@ -52,7 +52,7 @@ pub fn refusal(error: &impl std::fmt::Display) -> String {
 /// All certificates in a file, in its order; at least one.
 ///
 /// # Errors
-/// It cannot be read, is no PEM, or holds none.
+/// It cannot be read, is no PEM, or holds no list.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
     all(path, PemError::NoCertificate)
 }
@@ -60,7 +60,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// All certificate revocation lists in a file (RFC 5280, section 5), in its order; at least one.
 ///
 /// # Errors
-/// It cannot be read, is no PEM, or holds none.
+/// It cannot be read, is no PEM, or holds no list.
 pub fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
     all(path, PemError::NoRevocationList)
 }
@@ -78,7 +78,7 @@ fn all<T: PemObject>(path: &Path, none: fn(PathBuf) -> PemError) -> Result<Vec<T
 /// The first private key in a file, in PKCS #8, PKCS #1 or SEC 1. A certificate can stand beside it.
 ///
 /// # Errors
-/// It cannot be read, is no PEM, or holds none, or an encrypted one.
+/// It cannot be read, is no PEM, or holds no key, or an encrypted one.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let text = read(path)?;
     match PrivateKeyDer::from_pem_slice(&text) {

@@ -72,8 +72,8 @@ pub struct Merge<'a> {
     method: Option<CopyMethod>,
     /// Slices that an earlier merger may have seen: they are not certain ([`is_as_it_came`]).
     found: BTreeSet<u64>,
-    /// Hashes the whole file where its slices' digests do not join. `None` if nothing was hashed yet, or what was is no
-    /// more.
+    /// Hashes the whole file where its slices' digests do not join. `None` if nothing was hashed yet, or the hash is of
+    /// no use any more.
     whole: Option<WholeHash>,
     /// Slices merged since the last sync began, with the inodes of the files that were merged.
     unsynced: BTreeMap<u64, u64>,
@@ -85,13 +85,13 @@ pub struct Merge<'a> {
     syncing_bytes: u64,
     events: Events,
     last_checkpoint: Instant,
-    /// info.ini tells less than what is synced.
+    /// info.ini tells less than the synced frontier.
     info_lags: bool,
     last_info: Instant,
 }
 
 impl<'a> Merge<'a> {
-    /// Goes on from what was recovered, and says so in info.ini. Checkpoints are told to `events`.
+    /// Goes on from the recovered state, and writes it to info.ini. Checkpoints are told to `events`.
     ///
     /// # Errors
     /// As the system gives them.
@@ -193,7 +193,7 @@ impl<'a> Merge<'a> {
         self.reload()
     }
 
-    /// Takes over what is known of the upload by now.
+    /// Reads the record of the upload again.
     fn reload(&mut self) -> io::Result<()> {
         if let Some(upload) = self.spool.upload()? {
             self.end_was_told |= self.upload.plan.slice_num.is_none() && upload.plan.slice_num.is_some();
@@ -244,7 +244,7 @@ impl<'a> Merge<'a> {
         if self.checkpoint_due().is_some_and(|due| due.is_zero()) { self.checkpoint() } else { Ok(()) }
     }
 
-    /// Syncs what was merged, unlinks its slices, and tells the frontier to info.ini, the last about once in
+    /// Syncs the merged slices, unlinks their files, and tells the frontier to info.ini, the last about once in
     /// [`CHECKPOINT_TIME`].
     ///
     /// # Errors
@@ -279,7 +279,7 @@ impl<'a> Merge<'a> {
         self.syncer.begin();
     }
 
-    /// Takes the end of a sync, and unlinks the slices that it was about. `false` if none ended.
+    /// Takes the end of a sync, and unlinks its slices. `false` if no sync ended.
     ///
     /// After a sync that failed the kernel can hold pages as clean that never reached the disk, and a second sync would
     /// succeed without having written them. So all bytes merged since the last good sync count as lost: they are cut
@@ -307,7 +307,7 @@ impl<'a> Merge<'a> {
         if let Some(whole) = &self.whole
             && let Err(e) = self.spool.keep_hash(whole)
         {
-            // The next merger hashes again what is merged.
+            // The next merger hashes the merged bytes again.
             log::debug!("{}: {e}", self.name);
         }
         self.info_lags = true;
@@ -425,7 +425,7 @@ impl<'a> Merge<'a> {
         Ok(self.upload.plan.offset_of(slice_id))
     }
 
-    /// Copies a slice to its place, and makes sure of what is there then.
+    /// Copies a slice to its place, and makes sure of the bytes there.
     fn put(&mut self, slice: &File, slice_id: u64, offset: u64, record: Option<Record>) -> Result<Put, CopyError> {
         let Some(record) = record else { return Ok(Put::Wrong) };
         let method = self.copier.copy(slice, &self.merged, offset, record.len)?;
@@ -468,8 +468,8 @@ impl<'a> Merge<'a> {
         Ok(self.whole.insert(whole))
     }
 
-    /// Hashes the next slice of the merged file. `false` if it is not what its record says, and what was hashed is of
-    /// no use.
+    /// Hashes the next slice of the merged file. `false` if it does not match its record; then the hash so far is of no
+    /// use.
     fn hash_next(&self, whole: &mut WholeHash) -> io::Result<bool> {
         let slice_id = whole.slices();
         let record = Records(&self.digests).get(slice_id)?;

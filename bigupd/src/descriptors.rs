@@ -2,7 +2,7 @@
 //!
 //! # What they suffice for
 //! Of all descriptors that the system allows some are for other things than connections, at most half of them:
-//! - `OWN` for the daemon itself and for what looks after its uploads;
+//! - `OWN` for the daemon itself and for the upkeep of its uploads;
 //! - two for each merger at work: its pipe, and the descriptor by which its end is waited for;
 //! - `HOOKS` for programs of hooks, where there are any;
 //! - [`refusals`] for connections that are refused, and the same number for connections that are read on after their

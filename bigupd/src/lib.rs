@@ -5,9 +5,9 @@
 //!
 //! - [`net`] - connections; [`http`] - requests and responses, a folder for each protocol.
 //! - [`admission`] - permissions, limits and quotas.
-//! - [`uploads`] - what a request means for its upload.
+//! - [`uploads`] - the effect of a request on its upload.
 //! - [`mergers`] - starting and watching mergers; [`hooks`] - programs and URLs that are asked and told.
-//! - [`upkeep`] - what is done without being asked; [`commands`] - what operators run.
+//! - [`upkeep`] - work that no request asks for; [`commands`] - commands for operators.
 //! - [`refusal`] - why a request is refused.
 //! - [`cli`] - the command line; [`config`] - the settings; [`metrics`] - counters and gauges; [`readiness`] - tells if
 //!   uploads can be taken; [`systemd`] - messages to the service manager; [`descriptors`] - limits of open files.
@@ -125,7 +125,7 @@ pub async fn run(
     watched.abort();
 }
 
-/// Answers those who watch the daemon, for as long as it is polled.
+/// Serves monitoring programs, for as long as it is polled.
 async fn serve_watchers(listeners: Option<Listeners>, probes: Probes, origins: Origins, metrics: Metrics) {
     let Some(listeners) = listeners else { return };
     let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };

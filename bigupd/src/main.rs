@@ -158,13 +158,13 @@ fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<
     served
 }
 
-/// A thread for each processor, and others for what waits on a disk.
+/// A thread for each processor, and others for work that waits on a disk.
 fn runtime() -> io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().max_blocking_threads(thread_shares::THREADS).thread_keep_alive(THREAD_IDLE).build()
 }
 
-/// True if what is finished can be moved to where it belongs, as far as the data folder is there yet.
+/// Checks that finished files can be moved to their places, as far as the data folder exists yet.
 fn check_mounts(config: &Config) -> std::io::Result<()> {
     let Ok(data) = DataDir::open(&config.data_dir) else { return Ok(()) };
     warn_of_mounts(&data);

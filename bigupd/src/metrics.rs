@@ -477,7 +477,7 @@ impl Metrics {
         GaugeGuard::one_more(&self.0.connections)
     }
 
-    /// The data folder was looked at as a whole.
+    /// The data folder was scanned as a whole.
     pub fn scanned(&self, scanned: ScanResult) {
         self.0.uploads_unfinished.set(signed(scanned.uploads));
         self.0.lag_bytes.set(signed(scanned.lag_bytes));

@@ -154,7 +154,8 @@ impl Readiness {
     }
 }
 
-/// Runs `check` on a thread that no request can have taken, and tells when it ended. Where none can be started the result says that it failed.
+/// Runs `check` on a thread that no request can have taken, and tells when it ended. If no thread can be started the
+/// result is a failure.
 fn on_its_own_thread(check: impl FnOnce() -> Checks + Send + 'static) -> oneshot::Receiver<(Instant, Checks)> {
     let (tell, told) = oneshot::channel();
     // The caller may be gone.
@@ -203,7 +204,7 @@ fn check(data: &DataDir, space: &DiskSpace) -> Checks {
     }
 }
 
-/// True if the data folder can be written to, and what is finished be moved within it.
+/// Checks that the data folder can be written to, and that finished files can be moved within it.
 fn look_at_folder(data: &DataDir) -> io::Result<Option<&'static str>> {
     write_and_remove(data)?;
     let apart = "no finished file can be moved from tmp to files, or to completed, since that is on another mount: mount one \

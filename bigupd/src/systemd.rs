@@ -41,7 +41,7 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping: running requests finish")]);
 }
 
-/// Tells that what `reload` does begins and, when it is done, that the daemon serves with what came of it.
+/// Tells systemd that `reload` begins and, when it is done, that the daemon serves with its result.
 pub fn reloading(reload: impl FnOnce()) {
     // Without the time systemd takes it all the same (its Type=notify).
     let now = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Custom(""));
@@ -50,14 +50,15 @@ pub fn reloading(reload: impl FnOnce()) {
     tell(&[NotifyState::Ready]);
 }
 
-/// Keeps from `child` what systemd told this process alone.
+/// Removes systemd's variables for this process from the environment of `child`.
 pub fn forget_in(child: &mut Command) {
     OWN_VARIABLES.iter().for_each(|variable| {
         child.env_remove(variable);
     });
 }
 
-/// Tells what the daemon is at, and that it is alive, for as long as this is polled. `mergers` tells how many are at work.
+/// Tells systemd the daemon's status, and that it is alive, for as long as this is polled. `mergers` returns the number
+/// of mergers at work.
 pub async fn report_forever(urls: String, data: DataDir, mergers: impl Fn() -> usize) {
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
         tokio::join!(tell_status_forever(urls, data, mergers), async {
@@ -92,7 +93,7 @@ fn status(urls: &str, uploads: Option<usize>, mergers: usize) -> String {
     format!("serving on {urls}, {uploads}, {} at work", counted(mergers, "merger"))
 }
 
-/// Gives a sign of life from a blocking thread every now and then; where none is free only if a disk keeps them.
+/// Sends a watchdog signal from a blocking thread every now and then; if no thread is free, only if a disk keeps them.
 async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, is_disk_slow: impl Fn() -> bool) {
     loop {
         let mut signed = spawn_blocking(sign);

@@ -197,7 +197,7 @@ impl TreeJoin {
         Some(Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()))
     }
 
-    /// The chaining value of all slices taken, as one subtree of a file that goes on; `None` if there are none.
+    /// The chaining value of all slices taken, as one subtree of a file that goes on; `None` if no slice was taken.
     fn finish_subtree(mut self) -> Option<Digest> {
         while self.stack.len() > 1 {
             self.merge_top();
@@ -252,7 +252,7 @@ impl RunningHash {
         self.join.count * RUN_LEN as u64 + self.rest.len() as u64
     }
 
-    /// True if it took none.
+    /// True if it took no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -291,7 +291,7 @@ impl RunningHash {
         is_possible.then(|| RunningHash { join: TreeJoin { stack, count }, rest: left.to_vec() })
     }
 
-    /// The chaining value of what follows the subtrees so far.
+    /// The chaining value of the bytes after the subtrees so far.
     fn subtree(&self, bytes: &[u8]) -> Digest {
         let mut hasher = SliceHasher::new(DigestKind::ChainingValue, self.join.count * RUN_LEN as u64);
         hasher.update(bytes);

@@ -1,8 +1,8 @@
 //! File names as users give them, and the safe forms of them.
 //!
-//! A [`FileName`] is a relative path of one or more components, any Unicode. It is turned into something else only at
-//! the edges: [`FileName::spool_folder`] names the upload's folder below `tmp/`, [`FileName::section_title`] its
-//! section of info.ini, [`printable`] what a terminal or a log shows.
+//! A [`FileName`] is a relative path of one or more components, any Unicode. It is turned into another form only at the
+//! edges: [`FileName::spool_folder`] names the upload's folder below `tmp/`, [`FileName::section_title`] its section of
+//! info.ini, [`printable`] its text on a terminal or in a log.
 
 use std::fmt;
 
@@ -129,9 +129,10 @@ impl FileName {
         format!("{}%~{}", &full[..keep], &hash[..32])
     }
 
-    /// The title of this file's section in info.ini: the name itself but for what means something to INI readers
-    /// (`[`, `]`, `%`, `;`, `#`, `=`, `:`, quotes, backslash), spaces at the ends and invisible characters, which are
-    /// percent-encoded. So is the first letter of `DEFAULT`, which Python's configparser takes for something else.
+    /// The title of this file's section in info.ini: the name with some characters percent-encoded. These are the ones
+    /// with a meaning to INI readers (`[`, `]`, `%`, `;`, `#`, `=`, `:`, quotes, backslash), spaces at the ends, and
+    /// invisible characters. The first letter of `DEFAULT` is encoded too, since Python's configparser gives that name
+    /// a meaning of its own.
     pub fn section_title(&self) -> String {
         if self.0 == "DEFAULT" {
             return "%44EFAULT".to_owned();
@@ -143,7 +144,7 @@ impl FileName {
         })
     }
 
-    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. `None` if it stands for none.
+    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. `None` if it stands for no name.
     pub fn from_section_title(title: &str) -> Option<FileName> {
         let bytes = percent_encoding::percent_decode_str(title);
         FileName::new(&bytes.decode_utf8().ok()?).ok()

@@ -54,8 +54,8 @@ pub mod param {
     /// GET: seconds to wait for the file to be finished before the response, at most [`super::MAX_WAIT_SECS`]. While
     /// slices are missing there is nothing to wait for, and the response comes at once.
     pub const WAIT: &str = "wait";
-    /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads. With the `source`
-    /// of the upload it shows that its client is alive.
+    /// GET, switch: only read; begin nothing, start no merger. Without `file_name`: all unfinished uploads. With the
+    /// `source` of the upload it shows that its client is alive.
     pub const PEEK: &str = "peek";
     /// GET with `peek`, switch: the client named by `source`, the upload's owner, has given up. Another client can go
     /// on with the upload at once.
@@ -189,9 +189,9 @@ pub enum ErrorCode {
     BadRequest,
     /// 400: the file name cannot be used.
     BadName,
-    /// 400: the body is not what its length or digest says; send it again.
+    /// 400: the body does not match its length or digest; send it again.
     Damaged,
-    /// 401: a token is needed, and none, or none that counts, was sent.
+    /// 401: a token is needed, and no valid token was sent.
     Unauthorized,
     /// 403: this token does not permit the request, a hook of the server refuses the upload, or a foreign web page sent
     /// the request.

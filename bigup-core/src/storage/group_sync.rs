@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The syncs that are wanted or under way in this process, by what is synced.
+/// The syncs that are wanted or under way in this process, by their targets.
 #[derive(Debug, Default)]
 pub(crate) struct GroupSync {
     turns: Mutex<HashMap<String, Turns>>,

@@ -4,8 +4,8 @@
 //! anything by it. It is changed under a lock on itself and replaced by rename. So a reader needs no lock, and finds
 //! the old file or the new one, as after a kill. No other wait happens under the lock.
 //!
-//! With thousands of uploads parsing all of it takes longer than what an upload asks for. So it is cut into its
-//! sections, which is cheap, and only those that change are parsed and written anew.
+//! With thousands of uploads parsing the whole file takes longer than a single request of an upload. So it is cut into
+//! its sections, which is cheap, and only the changed ones are parsed and written anew.
 //!
 //! Keys that bigup does not know survive. Comments do not: rust-ini does not keep them.
 
@@ -40,7 +40,7 @@ pub mod key {
     pub const SLICE_SIZE: &str = "slice_size";
     /// Bytes of the file; absent while not known.
     pub const FILE_SIZE: &str = "file_size";
-    /// Process id of the merger at work; absent while there is none.
+    /// Process id of the merger at work; absent while there is no merger.
     pub const MERGER_PID: &str = "merger_pid";
     /// Time at which the upload was begun (RFC 3339, UTC).
     pub const BEGUN: &str = "begun";
@@ -210,7 +210,7 @@ impl<'a> Sections<'a> {
         Sections { head: "", sections: vec![] }
     }
 
-    /// Cuts what stands in info.ini. Keys are looked at only before the first section.
+    /// Cuts the text of info.ini. Keys are read only before the first section.
     ///
     /// # Errors
     /// bigup cannot change a file of this form; the error gives the reason.
@@ -281,15 +281,15 @@ impl<'a> Section<'a> {
     /// The upload that it tells of. `None` if it is not one of bigup's sections.
     ///
     /// # Errors
-    /// It cannot be read; says why.
+    /// It cannot be read; the error gives the reason.
     pub fn upload(&self) -> Result<Option<FileName>, String> {
         let ini = parse(self.text)?;
         let is_ours = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).is_some();
         Ok(FileName::from_section_title(self.title).filter(|_| is_ours))
     }
 
-    /// True if it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
-    /// is one it tells the frontier itself, when it has synced; then none up to the one in `holdings` is wrong.
+    /// True if it is up to date: `upload` holds `holdings` and is being merged by the process `merger`. A merger at
+    /// work writes the frontier itself, when it has synced; then every value up to the frontier in `holdings` is right.
     pub fn matches(&self, upload: &UploadRecord, holdings: &Holdings, merger: Option<u32>) -> bool {
         let Ok(ini) = parse(self.text) else { return false };
         let told = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).and_then(crate::protocol::units::parse_u64);

@@ -132,7 +132,7 @@ impl DiskSpace {
         FileLock::of_folder(&self.tmp).map(|folder| LockedDiskSpace { space: self, folder })
     }
 
-    /// Reserves in `merged` what `plan` still needs, where that is known and more than one slice.
+    /// Reserves in `merged` the space that `plan` still needs, if that is known and more than one slice.
     ///
     /// # Errors
     /// Not enough disk space; nothing is reserved then, or part of it.
@@ -277,7 +277,7 @@ pub(crate) fn reserve_again(merged: &File, plan: &Plan) {
     }
 }
 
-/// Gives back what is reserved beyond the end of `file`.
+/// Gives back the space reserved beyond the end of `file`.
 ///
 /// # Errors
 /// As the system gives them.
@@ -314,7 +314,7 @@ fn piece_len(size: u64, slice_size: u64) -> u64 {
     least.div_ceil(slice_size.max(1)).saturating_mul(slice_size.max(1))
 }
 
-/// Reserves in `merged` what an upload of this plan needs from `offset` on.
+/// Reserves in `merged` the space that an upload of this plan needs from `offset` on.
 fn reserve_from(merged: &File, mut offset: u64, plan: &Plan) -> io::Result<()> {
     let size = reserved_size(plan).unwrap_or(0);
     let piece = if is_btrfs(merged)? { piece_len(size, plan.slice_size.unwrap_or(0)) } else { size };

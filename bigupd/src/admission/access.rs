@@ -47,8 +47,8 @@ const WARN_EVERY: Duration = Duration::from_secs(600);
 pub enum Access {
     /// Everything: no tokens are in force.
     Everything,
-    /// Without a token where there are tokens, since `allow_anonymous` says so: to push and to read, not to replace, and
-    /// not to go on with what was begun by a token.
+    /// Without a token where there are tokens, by `allow_anonymous`: permitted to push and to read, not to replace, and
+    /// not to go on with uploads that a token began.
     Anonymous,
     /// Permissions of this token.
     Token(Arc<Token>),
@@ -142,8 +142,8 @@ impl Access {
         Ok(())
     }
 
-    /// True if there is a limit of its own to its unfinished uploads. All who have no token share one where there are
-    /// tokens.
+    /// True if its unfinished uploads have a limit of their own. If there are tokens, all clients without a token share
+    /// one limit.
     pub fn counts_uploads(&self) -> bool {
         !matches!(self, Access::Everything)
     }
@@ -164,7 +164,7 @@ pub struct Settings {
     /// The token of the program that started this daemon for itself; it gives full access. `None` if there is no such
     /// program.
     pub owner: Option<SecretHash>,
-    /// Only who is on this machine, or shows a certificate, gets through to the daemon.
+    /// Only clients on this machine, or with a certificate, get through to the daemon.
     pub is_guarded: bool,
 }
 
@@ -174,7 +174,7 @@ pub struct Authenticator {
     /// If there is no tokens.json, every client that reaches the daemon passes.
     is_guarded: bool,
     allow_anonymous: bool,
-    /// The token of who started this daemon for itself.
+    /// The token of the program that started this daemon for itself.
     owner: Option<SecretHash>,
     origins: Origins,
     /// Tokens were in force at the last request.
@@ -276,7 +276,7 @@ impl Authenticator {
         Err(refusal)
     }
 
-    /// True if who has no token passes where there is no tokens.json.
+    /// True if clients without a token pass where there is no tokens.json.
     fn lets_in(&self, peer: Option<Peer>) -> bool {
         let is_from_elsewhere = matches!(peer, Some(Peer::Forwarded(ip)) if ip.is_none_or(|ip| !ip.is_loopback()));
         self.allow_anonymous || (self.is_guarded && !is_from_elsewhere)
@@ -332,7 +332,7 @@ impl Authenticator {
 pub fn check_listen(data_dir: &Path, listen: &Listen, settings: Settings) -> Result<(), String> {
     let tokens = match DataDir::open(data_dir) {
         Ok(data) => Tokens::read(&data).map_err(|e| e.to_string())?,
-        // The daemon will make it, or say why it cannot.
+        // The daemon will make it, or report why it cannot.
         Err(_) => None,
     };
     if settings.allow_anonymous || settings.is_guarded || tokens.is_some_and(|tokens| !tokens.is_empty()) {

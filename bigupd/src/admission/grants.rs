@@ -36,7 +36,7 @@ const UPLOADS_HOLD: Duration = Duration::from_secs(2);
 /// The same at the limit: an upload that ended can still count for this time.
 const UPLOADS_HOLD_WHEN_FULL: Duration = Duration::from_millis(200);
 
-/// Shortest time for which a count of what lies below a prefix is good.
+/// Shortest time for which a count below a prefix is reused.
 const TREE_HOLDS: Duration = Duration::from_secs(5);
 
 /// It is good this many times as long as it took, so that little of the time is spent on counting.
@@ -68,7 +68,7 @@ pub enum Growing {
     UnnamedFile(u64),
     /// An upload that is there and is to be this token's.
     TakeOver,
-    /// A slice of this many bytes of an upload that counts by what it holds.
+    /// A slice of this many bytes of an upload that counts by its held slices.
     Slice(u64),
     /// So many bytes more than an upload has counted for, its slices at work being among them.
     Growth(u64),
@@ -83,7 +83,7 @@ pub enum OverLimit {
     OfToken(u64),
     /// The quota: so much is there, and so much was asked for.
     Quota(Amount, Amount),
-    /// The quota, because of what others are adding: it would fit without that.
+    /// The quota, because of other clients' additions: the request would fit without those.
     QuotaForNow,
 }
 
@@ -121,7 +121,7 @@ pub struct Grant {
 enum Scope {
     /// Among all unfinished uploads.
     Uploads,
-    /// Among those of a token; `None`: of all who have none.
+    /// Among those of a token; `None`: of all clients without a token.
     UploadsOf(Option<String>),
     /// Everything below a prefix with a quota.
     Below(Prefix),
@@ -181,7 +181,7 @@ impl Grants {
         Grants(Arc::new(Inner { data, upload_count, book, listing, trees }))
     }
 
-    /// Grants what is asked for, or says why not. Blocks on the disk.
+    /// Grants the request, or gives the reason against it. Blocks on the disk.
     ///
     /// # Errors
     /// The data folder cannot be read.
@@ -195,7 +195,7 @@ impl Grants {
         }
     }
 
-    /// The same by what was counted, of one who asked first at the moment `asked`: nothing is waited for.
+    /// The same by the counts so far, for a request first made at the moment `asked`: it does not wait.
     ///
     /// # Errors
     /// This is to be [counted](Grants::count) first. Counts since `asked` are not asked for again.
@@ -286,7 +286,7 @@ impl Grants {
 }
 
 impl Grant {
-    /// It is on the disk now, and counts as what is there.
+    /// It is on the disk now, and counts as such.
     pub fn landed(self) {
         self.grants.book().end(self.number, true);
         // Its drop finds nothing left of it.
@@ -432,7 +432,7 @@ impl Book {
         self.tallies.get(place).map_or(found, |tally| found.plus(tally.landed).plus(tally.at_work))
     }
 
-    /// From now on what counts below `prefix` is written down.
+    /// From now on changes below `prefix` are counted.
     fn know(&mut self, prefix: &Prefix) {
         let place = Scope::Below(prefix.clone());
         if self.tallies.contains_key(&place) {

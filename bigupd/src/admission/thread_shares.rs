@@ -26,7 +26,7 @@ pub enum ShareOwner {
     Secret([u8; 32]),
     /// Of a host.
     Host(IpAddr),
-    /// Of who is not known.
+    /// Of an unknown client.
     Unknown,
 }
 

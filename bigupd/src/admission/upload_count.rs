@@ -1,4 +1,4 @@
-//! The unfinished uploads, by what limits and quotas need to know of them.
+//! The unfinished uploads, with the numbers that limits and quotas need.
 //!
 //! Uploads are folders, and come and go by mergers and other daemons too. Each scan lists them all, and reads those
 //! that changed since the last scan: every change of an upload's numbers adds a file to its folder or removes one. So

@@ -31,7 +31,7 @@ pub struct Arguments {
     names: Vec<FileName>,
 }
 
-/// Pauses or resumes the uploads, and says how it went.
+/// Pauses or resumes the uploads, and prints the results.
 pub fn run(config: &Config, arguments: &Arguments, paused: bool) -> ExitCode {
     each(&config.data_dir, &arguments.names, |data, name| set(data, name, paused))
 }

@@ -28,7 +28,7 @@ pub mod settings;
 /// Environment variable by which a program that starts a daemon for itself hands it a token of its own.
 const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 
-/// The configuration file where none is given, and no data folder either: that of the package, so that commands find the data
+/// The configuration file if no file and no data folder is given: that of the package, so that commands find the data
 /// of the service.
 const USUAL_CONFIG: &str = "/etc/bigup/bigupd.ini";
 
@@ -59,7 +59,7 @@ pub struct Config {
     pub mergers: mergers::Settings,
     /// Longest time for which running requests go on after a stop was asked for.
     pub stop_grace: Duration,
-    /// Permissions of what is finished.
+    /// Permissions of finished files.
     pub modes: FileModes,
     /// An unfinished upload goes this long after its last byte. `None`: never.
     pub expire_after: Option<Duration>,
@@ -75,7 +75,7 @@ pub struct Config {
     pub hooks: HookSettings,
 }
 
-/// Where a value came from and what it is.
+/// The origin of a value, and the value.
 type Value = (String, String);
 
 /// Collects settings and every mistake in them.

@@ -395,7 +395,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "min_body_rate",
         value: "SIZE",
-        // Below any link that a push makes sense over, far above what it costs to trickle.
+        // Below every link that a push makes sense over, far above the rate of an attack by trickling.
         default: Some("1K"),
         example: "0",
         help: "Require this many bytes per second of a body that arrives, and of a response that is read, over each \
@@ -414,7 +414,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "header_timeout",
         value: "TIME",
-        // A client that is at work sends its next head at once; one that trickles holds a connection this long.
+        // A client that is at work sends its next header at once; a client that trickles holds a connection this long.
         default: Some("30s"),
         example: "10s",
         help: "Limit the time for receiving the complete request header",

@@ -35,7 +35,7 @@ pub struct BeginQuestion<'a> {
     pub name: &'a FileName,
     /// Bytes of the file. `None` if not known yet.
     pub size: Option<u64>,
-    /// Name of the client's token. `None` if it has none.
+    /// Name of the client's token. `None` if it has no token.
     pub token: Option<&'a str>,
     /// A finished file of that name can be replaced.
     pub replace: bool,

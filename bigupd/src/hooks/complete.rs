@@ -24,10 +24,10 @@ use tokio::task::JoinSet;
 /// Most hooks at work at once.
 const MOST_AT_ONCE: usize = 4;
 
-/// Most records that are looked at, the oldest ones: bounds the view of them.
+/// Most records in the view, the oldest ones: bounds its memory.
 const MOST_LOOKED_AT: usize = 10_000;
 
-/// Longest time between two looks, for what other daemons and their mergers leave.
+/// Longest time between two scans, for records that other daemons and their mergers leave.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Pause after the first failure, doubled with every further one.
@@ -47,7 +47,7 @@ const MENDED_AFTER: Duration = Duration::from_secs(5);
 pub struct Completions(Arc<Notify>);
 
 impl Completions {
-    /// Has it looked at soon.
+    /// Has the folder scanned soon.
     pub fn tell(&self) {
         self.0.notify_one();
     }
@@ -119,7 +119,7 @@ struct Schedule {
 /// A view of a record.
 struct ScheduledRecord {
     name: FileName,
-    /// Not to be looked at before, in milliseconds since 1970.
+    /// Not to be tried before, in milliseconds since 1970.
     again: u64,
 }
 

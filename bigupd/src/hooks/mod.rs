@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use ureq::http::Uri;
 
-/// Most of what a hook says that is kept, in bytes, of each of its outputs. All else of it is read and forgotten.
+/// Most bytes that are kept of each output of a hook. Further bytes are read and dropped.
 pub const MAX_SAID: usize = 4 << 10;
 
 /// Most lines of it that are logged.
@@ -166,7 +166,7 @@ pub enum HookAnswer {
         /// Its message for the client, printable; empty if it gave none.
         message: String,
     },
-    /// It could not do it now, or could not be asked; says why.
+    /// It failed, or could not be asked; the text gives the reason.
     Failed(String),
     /// It was ended since the daemon stops.
     Stopped,
@@ -181,7 +181,7 @@ pub struct HookRunner {
     /// The data folder, absolute; where programs run.
     folder: PathBuf,
     agent: Option<ureq::Agent>,
-    /// The file of the secret that signs what goes to a URL.
+    /// The file of the secret that signs requests to a URL.
     secret_file: Option<PathBuf>,
     metrics: Metrics,
 }
@@ -284,7 +284,7 @@ pub struct CapturedOutput {
 }
 
 impl CapturedOutput {
-    /// Takes what came next.
+    /// Takes the next bytes.
     fn take(&mut self, bytes: &[u8]) {
         let keep = bytes.len().min(MAX_SAID - self.kept.len());
         self.kept.extend_from_slice(&bytes[..keep]);

@@ -29,7 +29,7 @@ impl Secret {
     /// Reads a secret from a file.
     ///
     /// # Errors
-    /// It cannot be read, or is no secret; says how to make one.
+    /// It cannot be read, or is no secret; the error tells how to make a secret.
     pub fn read(file: &Path) -> Result<Secret, String> {
         let shown = printable(&file.to_string_lossy());
         let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;

@@ -1,5 +1,5 @@
-//! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and getting rid of what is
-//! left of them.
+//! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and draining the rest of
+//! them.
 
 use crate::metrics::Limit;
 use crate::net::body_memory::MAX_BUFFER;
@@ -62,7 +62,7 @@ impl Stream for RawBody {
 }
 
 impl RawBody {
-    /// Digests from here on what is read of it, by whichever copy.
+    /// Digests from here on all bytes read of it, by every copy.
     pub fn digest(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Sha256::new());
     }
@@ -90,7 +90,7 @@ pub enum Body {
     Form(Box<FormBody>),
 }
 
-/// The field of a form being read, and what feeds it.
+/// The field of a form being read, and its feed.
 pub struct FormBody {
     form: multer::Multipart<'static>,
     field: multer::Field<'static>,
@@ -106,7 +106,7 @@ struct HeldBack {
 }
 
 impl Body {
-    /// Takes a body by its content type. The head of a form is read here.
+    /// Takes a body by its content type. The header of a form is read here.
     ///
     /// # Errors
     /// It is no form although it says so.

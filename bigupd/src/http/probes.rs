@@ -1,7 +1,8 @@
 //! Endpoints for monitoring programs: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! On the listener for uploads, or, for all three, on one of their own that no flood of uploads fills; then `/metrics` is
-//! there alone. Nothing here waits for the disk: only `/readyz` looks at it, for a limited time.
+//! They are served on the listener for uploads. With `metrics_listen` all three are also served on a listener of their
+//! own that no flood of uploads fills; `/metrics` is then served there only. No response waits for the disk: only
+//! `/readyz` checks it, for a limited time.
 
 use crate::admission::origins::{Effect, Origins};
 use crate::http::timing;

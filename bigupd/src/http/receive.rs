@@ -151,7 +151,7 @@ impl Work {
         Ok(Work::Writes(tokio::spawn(async move { thread_share.run(write).await.map_err(io::Error::other)? })))
     }
 
-    /// Writes what was gathered, since nothing more comes, and has its memory given back.
+    /// Writes the gathered bytes, since nothing more comes, and gives their memory back.
     async fn stall(self, batch: &mut Batch, thread_share: &ThreadShare) -> Result<Work, Refusal> {
         if batch.len == 0 {
             return Ok(self);
@@ -171,10 +171,10 @@ pub struct Received {
 }
 
 impl Received {
-    /// Gives back where it went and the digests of what came, of the kinds asked for and in that order.
+    /// Returns the slice's target and the digests of its bytes, of the kinds asked for and in that order.
     ///
     /// # Errors
-    /// It is not what was expected, or could not be stored; the file is gone then.
+    /// The slice differs from `expected`, or could not be stored; the file is gone then.
     pub fn finish(mut self) -> Result<(SliceTarget, Vec<SliceDigest>), Refusal> {
         self.writer.write(&self.rest)?;
         let Writer { target, hashers, sha256 } = *self.writer;
@@ -183,8 +183,8 @@ impl Received {
     }
 }
 
-/// Receives a slice into `target`, to be digested by `kinds`; `offset` is what chaining values are for. The body must keep
-/// the `pace`.
+/// Receives a slice into `target`, to be digested by `kinds`; chaining values are computed for `offset`. The body must
+/// keep the `pace`.
 ///
 /// # Errors
 /// The body differs from `expected`, or could not be stored; the file is gone then. The rest of the body is left in

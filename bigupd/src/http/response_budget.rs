@@ -55,7 +55,7 @@ impl ResponseBudget {
     /// bit more.
     ///
     /// # Errors
-    /// It is; says what to do.
+    /// It is too large; the refusal names the remedy.
     pub fn size_with(&self, held: &SliceRanges, as_runs: bool) -> Result<u64, Refusal> {
         let digits = held.runs().last().map_or(1, |[_, last]| last.to_string().len() as u64);
         let (items, each, what, instead) = match as_runs {

@@ -127,7 +127,7 @@ impl Mergers {
         self.inner.ended.notified()
     }
 
-    /// The same for those who know nothing of mergers: all who wait for it are woken.
+    /// The same for callers that know nothing of mergers: all that wait for it are woken.
     pub fn ended(&self) -> Arc<Notify> {
         Arc::clone(&self.inner.ended)
     }
@@ -148,7 +148,7 @@ impl Mergers {
         self.inner.running.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// The frontier of an upload that needs a merger; `None` for one that needs none. Blocks on the disk.
+    /// The frontier of an upload that needs a merger; `None` if it needs no merger. Blocks on the disk.
     fn frontier_if_due(&self, name: &FileName) -> Option<u64> {
         let spool = Spool::of(&self.inner.data, name);
         // The client that asks for this upload gets the error.
@@ -182,7 +182,8 @@ impl Mergers {
         }
     }
 
-    /// Runs mergers one after the other until nothing is left to do. They pause in between while none gets any further.
+    /// Runs mergers one after the other until nothing is left to do. They pause in between while no merger gets any
+    /// further.
     async fn tend(&self, name: &FileName) {
         let (mut failures, mut frontier) = (0, 0);
         loop {

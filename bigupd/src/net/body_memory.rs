@@ -9,10 +9,10 @@
 //! ([`crate::http::receive`]), so a client that stalls holds only the bytes of the last read from its socket.
 //!
 //! # Keeping and giving back
-//! Bodies come in pieces of [`MAX_BUFFER`], each in memory of its own. glibc would ask the system for each
-//! and give it back a moment later, a page fault for every 4 KiB of a body; so it is told to keep some (mallopt(3)). The
-//! buffers of thousands of connections, though, lie between the little that each of them keeps while it rests, and glibc
-//! gives back what lies between only if told to (malloc_trim(3)).
+//! Bodies come in pieces of [`MAX_BUFFER`], each in memory of its own. glibc would ask the system for each and give it
+//! back a moment later, a page fault for every 4 KiB of a body; so it is told to keep some (mallopt(3)). An idle
+//! connection, though, keeps a little memory, and the large buffers of thousands of connections lie between those bits.
+//! glibc gives such buffers back only if told to (malloc_trim(3)).
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,8 +36,8 @@ pub static BODIES: BodyMemory = BodyMemory::new(64 << 20);
 /// more work.
 const FLOOR: u64 = 16 << 10;
 
-/// Into so many parts a body's share goes: two for each of its batches, one for what is read, and as much again for what
-/// hyper has read and not handed on.
+/// Number of parts of a body's share: two for each of its batches, one for the piece being read, and the same number
+/// for bytes that hyper has read and not handed on.
 const READ_PARTS: u64 = 8;
 
 /// The same of a batch.
@@ -100,7 +100,7 @@ pub fn note_freed() {
     FREED.notify_one();
 }
 
-/// Gives back what became free, soon after it was noted.
+/// Gives back freed memory, soon after it was noted.
 pub async fn give_back_forever() {
     loop {
         FREED.notified().await;
@@ -109,7 +109,7 @@ pub async fn give_back_forever() {
     }
 }
 
-/// Bytes that glibc keeps at the end of what it has: the pieces of some bodies that are on their way to the disk.
+/// Bytes that glibc keeps at the end of its heap: the pieces of some bodies that are on their way to the disk.
 #[cfg(target_env = "gnu")]
 const KEPT: i32 = 32 << 20;
 

@@ -173,7 +173,8 @@ fn split_unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     (!is_quoted).then_some(parts)
 }
 
-/// The address of a node, with or without brackets and a port (RFC 7239, section 6). `None` if it is hidden, or none.
+/// The address of a node, with or without brackets and a port (RFC 7239, section 6). `None` if it is hidden, or no
+/// address.
 fn node(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         return rest.split_once(']')?.0.parse().ok().map(|ip: IpAddr| ip.to_canonical());

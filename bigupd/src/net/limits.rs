@@ -7,7 +7,7 @@ use std::time::Duration;
 /// never dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end.
+    /// Time limit for the complete request header, from its first byte or from the begin of the connection.
     pub header_timeout: Duration,
     /// Longest time without a byte of the next request on a connection.
     pub idle_timeout: Duration,

@@ -17,11 +17,11 @@ const TIME: Duration = Duration::from_secs(30);
 /// Longest silence meanwhile.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
-/// Those who linger.
+/// The lingering connections.
 #[derive(Clone, Debug)]
 pub struct Lingering {
     most: usize,
-    /// By what each of them is sent away, the longest first.
+    /// Senders that close each of them, the longest first.
     all: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>,
 }
 
@@ -31,8 +31,8 @@ impl Lingering {
         Lingering { most: most.max(1), all: Arc::default() }
     }
 
-    /// Reads and forgets what still comes over a stream closed for writing, until the other side closes it too, or too many
-    /// others linger.
+    /// Reads and drops all bytes that still come over a stream closed for writing, until the other side closes it too,
+    /// or too many others linger.
     pub async fn linger(&self, stream: &mut (impl AsyncRead + Unpin)) {
         let sent_away = self.enter();
         tokio::select! {

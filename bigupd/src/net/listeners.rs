@@ -322,7 +322,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Sockets that systemd passed to this process; mostly none.
+/// Sockets that systemd passed to this process; mostly there are none.
 #[derive(Debug, Default)]
 pub struct InheritedSockets(Vec<InheritedSocket>);
 
@@ -353,8 +353,8 @@ impl InheritedSocket {
 }
 
 impl InheritedSockets {
-    /// Takes them over. No child inherits them. To be called before there are threads, once: it takes what tells of them
-    /// out of the environment.
+    /// Takes them over. No child inherits them. Call it once, before there are threads: it removes their variables from
+    /// the environment.
     ///
     /// # Errors
     /// A socket is no listening socket of TCP or the file system.

@@ -47,7 +47,7 @@ impl MinRate {
         self.window.saturating_sub(self.silent.max(self.waited))
     }
 
-    /// The peer was waited for, and this many bytes moved then; 0: none, and the time is over.
+    /// The peer was waited for, and this many bytes moved then; 0: no bytes, and the time is over.
     ///
     /// # Errors
     /// It is too slow.

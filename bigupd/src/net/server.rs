@@ -45,7 +45,7 @@ use warp::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 /// memory.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
-/// Largest head of a request, in bytes: the longest file name and source, percent-encoded, ten times over.
+/// Largest request header, in bytes: ten times the longest file name and source, percent-encoded.
 const MAX_HEAD: usize = 64 << 10;
 
 /// Pause after a connection could not be accepted for want of descriptors or memory.
@@ -54,15 +54,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Least time between two log lines about this while it lasts, or comes back as descriptors come and go.
 const ACCEPT_SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Longest time to bring the head of a request that is refused whatever it is.
+/// Time limit for the header of a request that is refused in any case.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// Longest time that who connected as the daemon was told to stop has to ask something: it is on its way, and to close the
-/// connection would be to refuse it.
+/// Longest time for a first request on a connection made as the daemon was told to stop: the request is on its way, and
+/// closing the connection would refuse it.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(2);
 
-/// Serves `routes` on `listeners`, with `tls` where there is one, until `stop` is done; running requests then have `grace`
-/// to finish. Connections, and what they are refused for, are counted in `metrics`.
+/// Serves `routes` on `listeners`, with `tls` if it is given, until `stop` is done; running requests then have `grace`
+/// to finish. Connections, and the reasons of refusals, are counted in `metrics`.
 pub async fn serve<F>(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,
@@ -268,7 +268,7 @@ async fn converse<S, V>(
         stream.unread(unread);
     };
     body_memory::note_freed();
-    // Clients go away in many ways, and none of them matters here.
+    // Clients go away in many ways, and no way matters here.
     let refusal = ended.err().and_then(|e| {
         log::debug!("a connection ended: {e}");
         refusal_owed(&stream, &e, limits)

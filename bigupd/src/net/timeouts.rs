@@ -37,7 +37,7 @@ impl RequestTurns {
         self.0.turn.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until the head of a first request came whole.
+    /// Waits until the header of a first request came whole.
     pub async fn first(&self) {
         while self.now() == 0 {
             tokio::time::sleep(FIRST_LOOK_EVERY).await;
@@ -75,7 +75,7 @@ impl RequestTurns {
 /// The timeout that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeout {
-    /// A request's head did not come whole.
+    /// A request's header did not come whole.
     Head,
     /// Nothing of another request came.
     Idle,
@@ -116,7 +116,7 @@ pub struct TimedStream<S> {
 }
 
 impl<S> TimedStream<S> {
-    /// A stream just opened: the first head is due now.
+    /// A stream just opened: the first header is due now.
     pub fn new(stream: S, turns: RequestTurns, limits: &Limits) -> TimedStream<S> {
         TimedStream {
             stream,
@@ -133,7 +133,7 @@ impl<S> TimedStream<S> {
         }
     }
 
-    /// Takes back what was read of the next request, so that it is read again.
+    /// Takes back bytes that were read of the next request, so that they are read again.
     pub fn unread(&mut self, bytes: Bytes) {
         self.came(bytes.len());
         self.unread = bytes;
@@ -228,8 +228,8 @@ impl<S> TimedStream<S> {
     }
 }
 
-/// Reads at most `most` bytes into `buf`: hyper offers more where earlier reads brought much, and keeps what it offers for as
-/// long as anything of it is held.
+/// Reads at most `most` bytes into `buf`: hyper offers more where earlier reads brought much, and keeps that memory for
+/// as long as any part of it is held.
 fn poll_read_within(
     stream: Pin<&mut impl AsyncRead>,
     cx: &mut Context<'_>,

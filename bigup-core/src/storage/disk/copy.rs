@@ -134,7 +134,7 @@ impl Copier {
     }
 }
 
-/// ENODATA means that the source is too short, which none of these calls says so.
+/// ENODATA means that the source is too short: the calls themselves never give it.
 fn failed(error: Errno) -> CopyError {
     match error {
         Errno::ENODATA => io::Error::from(io::ErrorKind::UnexpectedEof).into(),

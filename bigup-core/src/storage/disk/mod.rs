@@ -1,6 +1,6 @@
 //! Small, exact file operations: replacement by rename, syncing, copying, locks that outlive renames.
 //!
-//! Every error says what was being done and to which path ([`IoContext`]).
+//! Every error names the action and the path ([`IoContext`]).
 
 use crate::protocol::name::printable;
 use nix::dir::Dir;
@@ -30,7 +30,7 @@ pub use written::{check_no_write_failed, notes_failed_writes};
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
 pub const READ_LEN: usize = 256 << 10;
 
-/// Adds what was being done, and to which path, to an I/O error.
+/// Adds the action and the path to an I/O error.
 pub trait IoContext<T> {
     /// `doing` is a phrase like "syncing"; the error's kind stays as it was.
     fn at(self, doing: &str, path: &Path) -> io::Result<T>;
@@ -274,8 +274,8 @@ pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8]
     Ok(())
 }
 
-/// True if a read failed since the disk cannot give back what was written: it has less, or the device fails (EIO,
-/// read(2)).
+/// True if a read failed since the disk cannot give back the written bytes: the file is shorter, or the device fails
+/// (EIO, read(2)).
 pub fn is_lost(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::EIO as i32)
 }

@@ -1,4 +1,4 @@
-//! True if the kernel failed to write back what was written to a file. Linux only.
+//! Tells if the kernel failed to write back data that were written to a file. Linux only.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;

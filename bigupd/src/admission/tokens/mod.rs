@@ -61,8 +61,8 @@ impl fmt::Display for Permission {
     }
 }
 
-/// The part of all names that a token is for: a folder and what is below it, or everything. Shown as `a/b/`; everything
-/// as nothing.
+/// The part of all names that a token is for: a folder and everything below it, or everything. Shown as `a/b/`;
+/// everything as nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix(String);
@@ -201,7 +201,7 @@ impl Token {
 /// True if `name` can be a token's: 1 to [`MAX_NAME_LEN`] visible ASCII characters.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The error names the fault.
 pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("the name of a token is 1 to {MAX_NAME_LEN} visible ASCII characters without spaces"));
@@ -258,7 +258,7 @@ impl Tokens {
     /// Changes tokens.json, which is made if need be; the change survives a power cut once this returns.
     ///
     /// # Errors
-    /// `change` says no, or the file cannot be read or replaced; it is what it was then.
+    /// `change` refuses, or the file cannot be read or replaced; it is unchanged then.
     pub fn update<T>(data: &DataDir, change: impl FnOnce(&mut Tokens) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let folder = File::open(data.root()).at("opening", data.root())?;
         // Given back as the folder is closed.
@@ -279,7 +279,7 @@ impl Tokens {
         found.filter(|token| !token.is_expired(now))
     }
 
-    /// The first token that counts for who shows `certificate`, unless it has ended.
+    /// The first token that counts for a client with `certificate`, unless it has expired.
     pub fn find_certified(&self, certificate: &ClientCertificate, now: u64) -> Option<&Token> {
         let counts = |token: &&Token| token.certificate.as_ref().is_some_and(|name| certificate.is_for(name));
         self.tokens.iter().filter(|token| !token.is_expired(now)).find(counts)

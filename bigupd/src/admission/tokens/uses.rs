@@ -72,7 +72,7 @@ impl TokenUses {
         }
     }
 
-    /// Writes down in `data` what was seen, where it was anything. Blocks on the disk.
+    /// Writes the uses seen to `data`, if there were any. Blocks on the disk.
     ///
     /// # Errors
     /// As the system gives them; it is tried again with the next call.

@@ -26,7 +26,7 @@ struct CheckableFile {
 /// The result of looking up a name.
 enum Lookup {
     Checkable(CheckableFile),
-    /// It cannot be compared; says why, and what is known of it.
+    /// It cannot be compared; the text gives the reason, and the facts known of it.
     Unknown(String),
     Gone,
 }
@@ -115,7 +115,7 @@ impl Check<'_> {
     }
 }
 
-/// Opens a file, to be compared with what is known of it.
+/// Opens a file, to be compared with its recorded digest.
 fn open(store: &Store, name: &FileName) -> io::Result<Lookup> {
     let OpenEntry::File(file) = store.open(name)? else { return Ok(Lookup::Gone) };
     let found = file.metadata()?;

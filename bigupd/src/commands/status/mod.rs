@@ -14,10 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 pub mod snapshot;
 pub mod table;
 
-/// Between two looks, where only one table is asked for: long enough for a rate, short enough to wait for.
+/// Time between two snapshots, if a single table is asked for: long enough for a rate, short enough to wait for.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// Shortest time between two looks: each reads every upload.
+/// Shortest time between two snapshots: each reads every upload.
 const SHORTEST_WATCH: Duration = Duration::from_millis(100);
 
 /// Clears a terminal.

@@ -62,7 +62,7 @@ pub struct UploadRow {
     pub idle_seconds: u64,
     /// An operator lets it rest.
     pub paused: bool,
-    /// It cannot be finished as things stand; `last_error` says why.
+    /// It cannot be finished for now; `last_error` gives the reason.
     pub blocked: bool,
     /// The reason the merger stopped, or the file cannot be finished.
     pub last_error: Option<String>,
@@ -204,7 +204,7 @@ fn now() -> u64 {
 
 /// The upload in a spool at the time `now`. `None` if there is no such upload.
 fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
-    // Before what is held: a merger that ends in between has told by then what it left.
+    // Before the held slices are read: a merger that ends in between has recorded its result by then.
     let merger = spool.merger()?;
     let Some(upload) = spool.upload()? else { return Ok(None) };
     // Arriving bytes are read before held ones: a slice that is completed meanwhile counts twice rather than not at
