@@ -7,7 +7,7 @@
 //! - `HOOKS` for programs of hooks, where there are any;
 //! - [`refusals`] for connections that are refused, and the same number for connections that are read on after their
 //!   last response;
-//! - the slices that just came and that [`crate::uploads::recent`] keeps open.
+//! - the slices that just came and that [`crate::uploads::recent_slices`] keeps open.
 //!
 //! Each connection gets `A_CONNECTION` of the rest: its socket, the file of the slice that arrives, and files that a
 //! request opens for a moment. More than that can be open for an instant; then clients are told to retry.
