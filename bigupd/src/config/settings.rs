@@ -388,7 +388,7 @@ pub const SETTINGS: &[Setting] = &[
         // Sixteen bodies at full speed.
         default: Some("64M"),
         example: "256M",
-        help: "Limit the memory for all arriving bodies together, at least 1M, besides 64K for each. The more bodies \
+        help: "Limit the memory for all arriving bodies together, at least 1M, beside 64K for each. The more bodies \
                arrive, the smaller are the pieces in which they are written",
         topic: Topic::Limits,
     },
