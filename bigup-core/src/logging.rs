@@ -18,15 +18,15 @@ use log::{Log, Metadata, Record};
 use std::io::{self, Write};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
-/// A logger of lines to be started. `BIGUP_LOG` says what is logged (env_logger's syntax), `filter` where it is not set.
+/// A logger of lines to be started. `BIGUP_LOG` sets the level (env_logger's syntax), `filter` if it is not set.
 pub fn logger(filter: &str) -> Builder {
     let mut builder = Builder::from_env(Env::new().filter_or("BIGUP_LOG", filter));
     builder.format(write_line);
     builder
 }
 
-/// Starts to log, to the journal where standard error leads there, for a program that may run as a service. `upload` is
-/// the one that every line is about; `None` if there is no such.
+/// Starts to log, to the journal where standard error leads there, for a program that can run as a service. `upload` is
+/// the upload that every line is about; `None` if there is no such upload.
 pub fn start(filter: &str, upload: Option<&FileName>) {
     let mut logger = logger(filter);
     match journal(upload) {
@@ -57,7 +57,7 @@ fn journal(upload: Option<&FileName>) -> Option<JournalLog> {
 
 /// Logs to the journal.
 struct ToJournal {
-    /// Says what is logged, and takes what the journal does not: standard error leads there too.
+    /// Decides which lines are logged, and takes those that the journal does not: standard error leads there too.
     lines: Logger,
     journal: JournalLog,
 }

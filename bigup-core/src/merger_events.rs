@@ -48,7 +48,7 @@ impl MergerEvent {
         serde_json::to_string(self).expect("numbers always serialise") + "\n"
     }
 
-    /// The event of a line. `None` if it is none that this version knows.
+    /// The event of a line. `None` if this version does not know it.
     pub fn parse(line: &str) -> Option<MergerEvent> {
         serde_json::from_str(line).ok()
     }

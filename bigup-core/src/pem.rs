@@ -52,7 +52,7 @@ pub fn refusal(error: &impl std::fmt::Display) -> String {
 /// All certificates in a file, in its order; at least one.
 ///
 /// # Errors
-/// It cannot be read, is no PEM, or holds none.
+/// It cannot be read, is no PEM, or holds no list.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
     all(path, PemError::NoCertificate)
 }
@@ -60,12 +60,12 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// All certificate revocation lists in a file (RFC 5280, section 5), in its order; at least one.
 ///
 /// # Errors
-/// It cannot be read, is no PEM, or holds none.
+/// It cannot be read, is no PEM, or holds no list.
 pub fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
     all(path, PemError::NoRevocationList)
 }
 
-/// All blocks of one kind in a file. `none` says that there is none.
+/// All blocks of one kind in a file. `none` makes the error for a file without such blocks.
 fn all<T: PemObject>(path: &Path, none: fn(PathBuf) -> PemError) -> Result<Vec<T>, PemError> {
     let found: Result<Vec<T>, _> = T::pem_slice_iter(&read(path)?).collect();
     match found {
@@ -75,10 +75,10 @@ fn all<T: PemObject>(path: &Path, none: fn(PathBuf) -> PemError) -> Result<Vec<T
     }
 }
 
-/// The first private key in a file, in PKCS #8, PKCS #1 or SEC 1. A certificate may stand beside it.
+/// The first private key in a file, in PKCS #8, PKCS #1 or SEC 1. A certificate can stand beside it.
 ///
 /// # Errors
-/// It cannot be read, is no PEM, or holds none, or an encrypted one.
+/// It cannot be read, is no PEM, or holds no key, or an encrypted one.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let text = read(path)?;
     match PrivateKeyDer::from_pem_slice(&text) {

@@ -20,7 +20,7 @@ impl Events {
     /// To standard output.
     ///
     /// # Errors
-    /// There is none.
+    /// Standard output is closed.
     pub fn on_stdout() -> io::Result<Events> {
         Ok(Events::to(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
     }
@@ -39,7 +39,8 @@ impl Events {
     }
 }
 
-/// Writes a line if it is taken at once: a pipe that is writable takes PIPE_BUF bytes (pipe(7)), and no line has as many.
+/// Writes a line if it is taken at once: a pipe that is writable takes PIPE_BUF bytes (pipe(7)), and every line is
+/// shorter.
 fn write_if_taken(mut pipe: &File, line: &[u8]) -> io::Result<()> {
     let mut wanted = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
     // A write tells whether the reader is still there.

@@ -72,8 +72,8 @@ pub struct Merge<'a> {
     method: Option<CopyMethod>,
     /// Slices that an earlier merger may have seen: they are not certain ([`is_as_it_came`]).
     found: BTreeSet<u64>,
-    /// Hashes the whole file where its slices' digests do not join. `None` if nothing was hashed yet, or what was is no
-    /// more.
+    /// Hashes the whole file where its slices' digests do not join. `None` if nothing was hashed yet, or the hash is of
+    /// no use any more.
     whole: Option<WholeHash>,
     /// Slices merged since the last sync began, with the inodes of the files that were merged.
     unsynced: BTreeMap<u64, u64>,
@@ -85,13 +85,13 @@ pub struct Merge<'a> {
     syncing_bytes: u64,
     events: Events,
     last_checkpoint: Instant,
-    /// info.ini tells less than what is synced.
+    /// info.ini tells less than the synced frontier.
     info_lags: bool,
     last_info: Instant,
 }
 
 impl<'a> Merge<'a> {
-    /// Goes on from what was recovered, and says so in info.ini. Checkpoints are told to `events`.
+    /// Goes on from the recovered state, and writes it to info.ini. Checkpoints are told to `events`.
     ///
     /// # Errors
     /// As the system gives them.
@@ -132,7 +132,7 @@ impl<'a> Merge<'a> {
     }
 
     /// True if the upload being merged is still there. Its folder may have been removed by hand, which inotify does not
-    /// tell while files in it are open; one begun after that is another upload, although of the same path.
+    /// tell while files in it are open. An upload begun after that is another upload, although of the same path.
     ///
     /// # Errors
     /// As the system gives them.
@@ -172,8 +172,8 @@ impl<'a> Merge<'a> {
         Ok(Some(self.hash_up_to(self.frontier)?.finish()))
     }
 
-    /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. `None`: anything
-    /// may have.
+    /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. `None`: any file
+    /// could have appeared.
     ///
     /// # Errors
     /// As the system gives them.
@@ -193,7 +193,7 @@ impl<'a> Merge<'a> {
         self.reload()
     }
 
-    /// Takes over what is known of the upload by now.
+    /// Reads the record of the upload again.
     fn reload(&mut self) -> io::Result<()> {
         if let Some(upload) = self.spool.upload()? {
             self.end_was_told |= self.upload.plan.slice_num.is_none() && upload.plan.slice_num.is_some();
@@ -202,8 +202,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// True if the end of the file was told since merging began. More may have been merged than belongs to it, from
-    /// another source: merging must begin anew.
+    /// True if the end of the file was told since merging began. The merged file can then hold slices of another source
+    /// beyond that end: merging must begin anew.
     pub fn end_was_told(&self) -> bool {
         self.end_was_told
     }
@@ -211,8 +211,8 @@ impl<'a> Merge<'a> {
     /// Merges whatever can be merged now, with checkpoints on the way. True if there was anything.
     ///
     /// # Errors
-    /// As the system gives them. The merged file ends at a slice's end then, and nothing counts as merged that may not
-    /// have reached the disk.
+    /// As the system gives them. The merged file ends at a slice's end then, and no slice counts as merged that might
+    /// not have reached the disk.
     pub fn merge_what_is_there(&mut self, stop: &Stop) -> io::Result<bool> {
         let mut any = false;
         while !stop.is_set() {
@@ -244,7 +244,7 @@ impl<'a> Merge<'a> {
         if self.checkpoint_due().is_some_and(|due| due.is_zero()) { self.checkpoint() } else { Ok(()) }
     }
 
-    /// Syncs what was merged, unlinks its slices, and tells the frontier to info.ini, the last about once in
+    /// Syncs the merged slices, unlinks their files, and tells the frontier to info.ini, the last about once in
     /// [`CHECKPOINT_TIME`].
     ///
     /// # Errors
@@ -279,11 +279,11 @@ impl<'a> Merge<'a> {
         self.syncer.begin();
     }
 
-    /// Takes the end of a sync, and unlinks the slices that it was about. `false` if none ended.
+    /// Takes the end of a sync, and unlinks its slices. `false` if no sync ended.
     ///
-    /// After a sync that failed the kernel may hold pages as clean that never reached the disk, and a second sync would
-    /// succeed without having written them. So what was merged since the last good sync counts as lost: it is cut off,
-    /// and its slices must be checked before they are merged again.
+    /// After a sync that failed the kernel can hold pages as clean that never reached the disk, and a second sync would
+    /// succeed without having written them. So all bytes merged since the last good sync count as lost: they are cut
+    /// off, and their slices must be checked before they are merged again.
     fn end_sync(&mut self, patience: Option<Duration>) -> io::Result<bool> {
         match self.syncer.end(patience) {
             Ok(true) => {}
@@ -307,7 +307,7 @@ impl<'a> Merge<'a> {
         if let Some(whole) = &self.whole
             && let Err(e) = self.spool.keep_hash(whole)
         {
-            // The next merger hashes again what is merged.
+            // The next merger hashes the merged bytes again.
             log::debug!("{}: {e}", self.name);
         }
         self.info_lags = true;
@@ -334,7 +334,7 @@ impl<'a> Merge<'a> {
     fn refresh_info(&mut self) {
         self.last_info = Instant::now();
         let told = InfoIni::new(self.data).refresh(self.spool, self.name, Some(self.synced_frontier()));
-        // It may lag; merging goes on.
+        // It can lag; merging goes on.
         self.info_lags = told.is_err();
         info_ini::log_failure(self.name, told);
     }
@@ -356,9 +356,9 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Puts one slice in its place, as [`Merge::merge_one`] does; where that fails, what was merged before it is synced
-    /// and unlinked all the same. On a full disk that makes the room for another try, and without it no later merger
-    /// would get any further.
+    /// Puts a slice in its place, as [`Merge::merge_one`] does. If that fails, the slices merged before it are synced
+    /// and unlinked all the same. On a full disk that frees the space for another try; without it no later merger would
+    /// get any further.
     fn merge_or_make_room(&mut self, slice_id: u64) -> io::Result<bool> {
         match self.merge_one(slice_id) {
             Err(e) if !self.unsynced.is_empty() || !self.syncing.is_empty() => {
@@ -372,7 +372,7 @@ impl<'a> Merge<'a> {
     /// Puts one slice in its place. `false` if it is not there.
     fn merge_one(&mut self, slice_id: u64) -> io::Result<bool> {
         let path = self.spool.slice_path(slice_id);
-        // Before the file is opened, and again once it was copied: a client may replace both in between.
+        // Before the file is opened, and again once it was copied: a client can replace both in between.
         let record = Records(&self.digests).get(slice_id)?;
         let slice = match disk::open_regular(&path) {
             Ok(slice) => slice,
@@ -381,7 +381,7 @@ impl<'a> Merge<'a> {
         };
         let Some(offset) = self.offset_of(slice_id)? else { return Ok(false) };
         let found = slice.metadata().at("looking at", &path)?;
-        // A slice that came before the end of the file was told, from another source, may be too long for its place.
+        // A slice of another source that came before the end of the file was told can be too long for its place.
         let fits = self.upload.plan.len_of(slice_id).is_none_or(|len| len == found.len());
         let trusted = fits && record.is_some_and(|r| r.boot == BootId::current() && r.len == found.len());
         if !trusted && !slice_is_right(&path, &self.upload.plan, slice_id, record)? {
@@ -417,7 +417,7 @@ impl<'a> Merge<'a> {
         Ok(true)
     }
 
-    /// Where a slice goes; what is known of the upload may have grown since it was read.
+    /// Offset of a slice; the upload may have learned it since it was read.
     fn offset_of(&mut self, slice_id: u64) -> io::Result<Option<u64>> {
         if self.upload.plan.offset_of(slice_id).is_none() {
             self.reload()?;
@@ -425,7 +425,7 @@ impl<'a> Merge<'a> {
         Ok(self.upload.plan.offset_of(slice_id))
     }
 
-    /// Copies a slice to its place, and makes sure of what is there then.
+    /// Copies a slice to its place, and makes sure of the bytes there.
     fn put(&mut self, slice: &File, slice_id: u64, offset: u64, record: Option<Record>) -> Result<Put, CopyError> {
         let Some(record) = record else { return Ok(Put::Wrong) };
         let method = self.copier.copy(slice, &self.merged, offset, record.len)?;
@@ -468,8 +468,8 @@ impl<'a> Merge<'a> {
         Ok(self.whole.insert(whole))
     }
 
-    /// Hashes the next slice of the merged file. `false` if it is not what its record says, and what was hashed is of
-    /// no use.
+    /// Hashes the next slice of the merged file. `false` if it does not match its record; then the hash so far is of no
+    /// use.
     fn hash_next(&self, whole: &mut WholeHash) -> io::Result<bool> {
         let slice_id = whole.slices();
         let record = Records(&self.digests).get(slice_id)?;
@@ -482,7 +482,7 @@ impl<'a> Merge<'a> {
             hasher.iter_mut().for_each(|hasher| hasher.update(bytes));
         });
         if let Err(e) = read {
-            // As wherever it is compared, what the disk cannot give back is not right.
+            // As in every comparison, bytes that the disk cannot give back are wrong.
             return if disk::is_lost(&e) { Ok(false) } else { Err(e) };
         }
         whole.end_slice(record.as_ref());
@@ -503,8 +503,8 @@ impl<'a> Merge<'a> {
         self.lock()?.map_or(Ok(()), |locked| locked.unlink_this(slice_id, inode))
     }
 
-    /// Has all slices that wait and are wrong asked for again at once: what lost one has mostly lost more, and each alone would
-    /// take its sender a turn.
+    /// Has all waiting slices that are wrong asked for again at once. A fault that lost one slice has mostly lost more,
+    /// and each alone would take its sender a turn.
     fn look_at_waiting(&self) -> io::Result<()> {
         let waiting = self.spool.holdings(&self.upload)?.waiting;
         for slice_id in waiting.into_iter().filter(|slice_id| *slice_id > self.frontier) {

@@ -83,7 +83,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
 enum State {
     /// The slice's file is right.
     Good,
-    /// The slice's file is not, what was merged of it is.
+    /// The slice's file is wrong; its merged bytes are right.
     MergedAlready,
     /// Neither is.
     Damaged,
@@ -104,7 +104,8 @@ fn state_of(
     if slice_is_right(&spool.slice_path(slice_id), plan, slice_id, record)? {
         return Ok(State::Good);
     }
-    // Under the same boot it may be what a failed sync has lost, which reads well for as long as it stays in memory.
+    // Under the same boot the merged bytes can be those that a failed sync has lost, which read well for as long as
+    // they stay in memory.
     let was_merged = !same_boot && merged_is_right(merged, plan, slice_id, record);
     Ok(if was_merged { State::MergedAlready } else { State::Damaged })
 }
@@ -129,7 +130,7 @@ fn check_waiting(spool: &Spool, records: &Records<'_>, plan: &Plan, waiting: &[u
     Ok(())
 }
 
-/// Under the lock, and looked at again: a client may have sent it anew in the meantime.
+/// Under the lock, and checked again: a client may have sent it anew in the meantime.
 fn discard_unless_sent_anew(spool: &Spool, slice_id: u64) -> io::Result<()> {
     spool.lock()?.map_or(Ok(()), |locked| locked.discard_if_wrong(slice_id).map(drop))
 }

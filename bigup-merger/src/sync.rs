@@ -48,8 +48,8 @@ impl Syncer {
         self.at_work = self.ask.as_ref().is_some_and(|ask| ask.send(()).is_ok());
     }
 
-    /// Takes the end of the sync under way, waiting for it at most `patience`; None waits for as long as it takes.
-    /// `Ok(false)`: it goes on, or there was none.
+    /// Takes the end of the sync under way, waiting for it at most `patience`; `None` waits for as long as it takes.
+    /// `Ok(false)`: it goes on, or there was no sync.
     ///
     /// # Errors
     /// Bytes written before that sync began may not have reached the disk, and never will.

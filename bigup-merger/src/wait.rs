@@ -1,7 +1,7 @@
 //! Sleeping until a slice arrives, the upload changes, the spool goes, a signal asks to stop, or time is over.
 //!
-//! Where the system has no watch left (inotify(7), `max_user_instances` and `max_user_watches`) the spool is looked at
-//! now and then instead.
+//! If the system has no watch left (inotify(7), `max_user_instances` and `max_user_watches`) the spool is scanned now
+//! and then instead.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -68,7 +68,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Watches one spool.
 pub struct Watch<'a> {
-    /// `None` if there was none left.
+    /// `None` if no watch was left.
     inotify: Option<Inotify>,
     stop: &'a Stop,
 }

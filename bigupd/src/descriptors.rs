@@ -1,16 +1,16 @@
-//! File descriptors: how many this process may have, how many connections they suffice for, and that no child gets ours.
+//! File descriptors: their limit in this process, the connections they suffice for, and their close-on-exec flag.
 //!
 //! # What they suffice for
 //! Of all descriptors that the system allows some are for other things than connections, at most half of them:
-//! - `OWN` for the daemon itself and for what looks after its uploads;
+//! - `OWN` for the daemon itself and for the upkeep of its uploads;
 //! - two for each merger at work: its pipe, and the descriptor by which its end is waited for;
 //! - `HOOKS` for programs of hooks, where there are any;
 //! - [`refusals`] for connections that are refused, and the same number for connections that are read on after their
 //!   last response;
-//! - the slices that just came and that [`crate::uploads::recent`] keeps open.
+//! - the slices that just came and that [`crate::uploads::recent_slices`] keeps open.
 //!
-//! Of the rest each connection gets `A_CONNECTION`: its socket, the file of the slice that arrives, and what a request opens
-//! for a moment. More than that may be open for an instant; then requests are told to come back.
+//! Each connection gets `A_CONNECTION` of the rest: its socket, the file of the slice that arrives, and files that a
+//! request opens for a moment. More than that can be open for an instant; then clients are told to retry.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
@@ -20,16 +20,16 @@ use std::io;
 use std::sync::OnceLock;
 use tokio::process::Command;
 
-/// For the daemon itself: its sockets, its log, the runtime, and what sweeps, looks and answers watchers.
+/// For the daemon itself: its sockets, its log, the runtime, sweeps, scans and monitoring.
 const OWN: u64 = 48;
 
-/// For the twenty programs of hooks that may run at once: two pipes each, and what waits for its end.
+/// For the twenty programs of hooks that can run at once: two pipes each, and a descriptor to wait for the end.
 const HOOKS: u64 = 60;
 
 /// Of each connection.
 const A_CONNECTION: u64 = 3;
 
-/// Most refused connections at once; beyond, connections are closed without an answer.
+/// Most refused connections at once; further connections are closed without a response.
 const MAX_REFUSALS: u64 = 256;
 
 /// The share of all descriptors that is for refused connections.
@@ -50,16 +50,16 @@ pub fn keep_from_children() {
     }
 }
 
-/// Most files kept open: what a merger may lie behind by, several times.
+/// Most files kept open: several times a merger's usual lag.
 const MOST_KEPT: u64 = 256;
 
-/// Of the descriptors that the daemon may have, the part that is used for this.
+/// Divisor of the daemon's descriptors that gives the number for this use.
 const KEPT_SHARE: u64 = 16;
 
 /// Users of descriptors beside connections.
 #[derive(Clone, Copy, Debug)]
 pub struct OtherHolders {
-    /// Mergers that may be at work at once.
+    /// Most mergers at work at once.
     pub mergers: u64,
     /// There are hooks.
     pub has_hooks: bool,

@@ -1,16 +1,16 @@
-//! The daemon: receives slices over HTTP, answers what is held, starts mergers and looks after them.
+//! The daemon: receives slices over HTTP, tells clients which slices are held, starts mergers and looks after them.
 //!
 //! It keeps no state of uploads in memory: each request reads the data folder and leaves it in a state from which the
 //! next request, at any daemon, can go on.
 //!
 //! - [`net`] - connections; [`http`] - requests and responses, a folder for each protocol.
-//! - [`admission`] - who may do what, and how much.
-//! - [`uploads`] - what a request means for its upload.
+//! - [`admission`] - permissions, limits and quotas.
+//! - [`uploads`] - the effect of a request on its upload.
 //! - [`mergers`] - starting and watching mergers; [`hooks`] - programs and URLs that are asked and told.
-//! - [`upkeep`] - what is done without being asked; [`commands`] - what operators run.
+//! - [`upkeep`] - work that no request asks for; [`commands`] - commands for operators.
 //! - [`refusal`] - why a request is refused.
-//! - [`cli`] - the command line; [`config`] - the settings; [`metrics`] - what is counted; [`readiness`] - whether uploads can be taken; [`systemd`] - what the
-//!   service manager is told; [`descriptors`] - how many files may be open.
+//! - [`cli`] - the command line; [`config`] - the settings; [`metrics`] - counters and gauges; [`readiness`] - tells if
+//!   uploads can be taken; [`systemd`] - messages to the service manager; [`descriptors`] - limits of open files.
 
 pub mod admission;
 pub mod cli;
@@ -53,8 +53,8 @@ use uploads::{Uploads, recent_slices};
 const MAX_WATCHERS: u64 = 256;
 
 /// Runs the daemon on `listeners` over `data` until `stop` is done and running requests had their grace. With `tls` all
-/// connections are TLS. `urls`, where it serves, are told to systemd. `for_watchers` are sockets of their own for those who
-/// watch the daemon; they may go on while it stops.
+/// connections are TLS. `urls`, its addresses, are told to systemd. `for_watchers` are sockets of their own for
+/// monitoring programs; they can go on while the daemon stops.
 ///
 /// Mergers go on: they need no daemon.
 pub async fn run(
@@ -125,7 +125,7 @@ pub async fn run(
     watched.abort();
 }
 
-/// Answers those who watch the daemon, for as long as it is polled.
+/// Serves monitoring programs, for as long as it is polled.
 async fn serve_watchers(listeners: Option<Listeners>, probes: Probes, origins: Origins, metrics: Metrics) {
     let Some(listeners) = listeners else { return };
     let limits = Limits { connections: MAX_WATCHERS, connections_per_address: 0, ..Config::defaults("".into()).limits };

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     ended(serve(&config, mode, passed, tls))
 }
 
-/// Sockets that were passed count in place of `listen`, also for who may listen where.
+/// Passed sockets replace `listen`, also in the check of permitted addresses.
 fn listen_as_passed(config: &mut Config, passed: &InheritedSockets) {
     if let Some(address) = passed.most_exposed() {
         if config.listen != address && config.listen != Config::defaults(config.data_dir.clone()).listen {
@@ -153,18 +153,18 @@ fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<
         bigupd::run(listeners, urls, data, config, tls, for_watchers, stop).await;
         Ok(())
     });
-    // A thread that reads standard input never comes back; one that publishes a file may.
+    // A thread that reads standard input never comes back; a thread that publishes a file might not.
     runtime.shutdown_timeout(config.stop_grace);
     served
 }
 
-/// A thread for each processor, and others for what waits on a disk.
+/// A thread for each processor, and others for work that waits on a disk.
 fn runtime() -> io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().max_blocking_threads(thread_shares::THREADS).thread_keep_alive(THREAD_IDLE).build()
 }
 
-/// True if what is finished can be moved to where it belongs, as far as the data folder is there yet.
+/// Checks that finished files can be moved to their places, as far as the data folder exists yet.
 fn check_mounts(config: &Config) -> std::io::Result<()> {
     let Ok(data) = DataDir::open(&config.data_dir) else { return Ok(()) };
     warn_of_mounts(&data);
@@ -207,8 +207,8 @@ fn reload(tls: Option<&Tls>) {
     }
 }
 
-/// Done once a signal, or the end of standard input where that counts, asks to stop. A signal after that ends the process
-/// on the spot, as if nothing handled it: who sends it will not wait for what the first one left time for.
+/// Done once a signal, or the end of standard input where that counts, asks to stop. A signal after that ends the
+/// process at once, as if nothing handled it: its sender will not wait for the grace that the first one left.
 fn stop_asked(mode: Mode) -> anyhow::Result<impl Future<Output = ()>> {
     let is_asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The type of [`Metrics::text`].
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
-/// Upper bounds of request times, in seconds: from what memory answers to the longest wait for a slow client.
+/// Upper bounds of request times, in seconds: from a response out of memory to the longest wait for a slow client.
 const REQUEST_TIMES: [f64; 11] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0];
 
 /// Upper bounds of sync times, in seconds: from a fast SSD to a disk that is about to fail.
@@ -90,7 +90,7 @@ labels! {
         Header = "header",
         /// body_timeout and min_body_rate, of bodies.
         MinRate = "body_rate",
-        /// The same of answers that are not read.
+        /// The same for responses that are not read.
         Reading = "reading",
         /// Limit of uploads that wait for a response of on_begin.
         OnBegin = "on_begin",
@@ -154,7 +154,7 @@ labels! {
         Yes = "yes",
         /// It says no.
         No = "no",
-        /// There is no answer.
+        /// There is no response.
         Failed = "failed",
         /// It was ended since the daemon stops.
         Stopped = "stopped",
@@ -445,7 +445,8 @@ impl Metrics {
         self.0.sync_times.get_or_create(&[("what", what.label())]).observe(took.as_secs_f64());
     }
 
-    /// A request was answered with this status after this time; also the limit for which it was refused, if it was one.
+    /// A request got a response with this status after this time; also the limit for which it was refused, if there was
+    /// one.
     pub fn answered(&self, route: Route, status: u16, limit: Option<Limit>, took: Duration) {
         self.0.request_times.get_or_create(&Request { route: route.label(), status }).observe(took.as_secs_f64());
         limit.into_iter().for_each(|limit| self.refused(limit));
@@ -476,7 +477,7 @@ impl Metrics {
         GaugeGuard::one_more(&self.0.connections)
     }
 
-    /// The data folder was looked at as a whole.
+    /// The data folder was scanned as a whole.
     pub fn scanned(&self, scanned: ScanResult) {
         self.0.uploads_unfinished.set(signed(scanned.uploads));
         self.0.lag_bytes.set(signed(scanned.lag_bytes));
@@ -489,7 +490,7 @@ impl Metrics {
         self.0.disk_free.set(signed(bytes));
     }
 
-    /// So many more files may be made for uploads.
+    /// Sets the number of files that can still be made for uploads.
     pub fn disk_inodes_free(&self, inodes: u64) {
         self.0.disk_inodes_free.set(signed(inodes));
     }

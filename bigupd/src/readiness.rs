@@ -1,8 +1,8 @@
 //! Readiness: tells load balancers and monitoring programs if the daemon can take uploads.
 //!
-//! The checks touch the disk, which may be slow or hang. So they run on a thread of their own, one run at a time however
-//! many ask, and an answer is given in time without them; what was found is good for a moment. Strangers may ask: what is
-//! said names no file and no path.
+//! The checks touch the disk, which can be slow or hang. So they run on a thread of their own, one run at a time for
+//! all requests, and a response is given in time without them; a result is reused for a moment. Strangers can ask: the
+//! text names no file and no path.
 
 use crate::uploads::Uploads;
 use bigup_core::storage::data_dir::DataDir;
@@ -34,7 +34,7 @@ const OK: &str = "ok";
 pub struct Checks {
     /// Files can be made and removed in the data folder.
     pub data_folder: String,
-    /// There is room beside the reserve.
+    /// Disk space beside the reserve.
     pub disk_space: String,
     /// The lock on info.ini can be had.
     pub lock: String,
@@ -154,7 +154,8 @@ impl Readiness {
     }
 }
 
-/// Runs `check` on a thread that no request can have taken, and tells when it ended. Where none can be started the result says that it failed.
+/// Runs `check` on a thread that no request can have taken, and tells when it ended. If no thread can be started the
+/// result is a failure.
 fn on_its_own_thread(check: impl FnOnce() -> Checks + Send + 'static) -> oneshot::Receiver<(Instant, Checks)> {
     let (tell, told) = oneshot::channel();
     // The caller may be gone.
@@ -182,7 +183,7 @@ fn check(data: &DataDir, space: &DiskSpace) -> Checks {
     let said = |what: &str, found: io::Result<Option<&str>>| match found {
         Ok(None) => OK.to_owned(),
         Ok(Some(wrong)) => wrong.to_owned(),
-        // Strangers read the answer; the path is for the log.
+        // Strangers read the response; the path is for the log.
         Err(e) => {
             log::warn!("not ready: {e}");
             format!("{what}: see the daemon's log")
@@ -203,7 +204,7 @@ fn check(data: &DataDir, space: &DiskSpace) -> Checks {
     }
 }
 
-/// True if the data folder can be written to, and what is finished be moved within it.
+/// Checks that the data folder can be written to, and that finished files can be moved within it.
 fn look_at_folder(data: &DataDir) -> io::Result<Option<&'static str>> {
     write_and_remove(data)?;
     let apart = "no finished file can be moved from tmp to files, or to completed, since that is on another mount: mount one \
@@ -279,7 +280,7 @@ mod tests {
         for asked in asked.collect::<Vec<_>>() {
             assert!(asked.await.unwrap());
         }
-        // A machine under load may need more than the second that a check is good for.
+        // A machine under load can need more than the second for which a check is reused.
         assert!(checks.load(Ordering::Relaxed) < 20, "{checks:?}");
     }
 

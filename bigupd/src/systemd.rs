@@ -3,11 +3,11 @@
 //! this is silent.
 //!
 //! # What a sign of life proves
-//! It is asked for by a task, so the runtime turns; and sent by a blocking thread that was free for it, so not all of those
-//! hang. They do all file operations, so that a disk may keep every one of them busy for as long as it likes, and a restart
-//! would not make it faster: while any of our threads waits in the kernel for a disk (proc_pid_stat(5), state D) the sign
-//! is sent without waiting for a free one. A disk behind FUSE does not show in that state: `WatchdogSec=` must be longer
-//! than all that it may take.
+//! A task asks for the signal, so the runtime works; and a blocking thread sends it, so not all of those hang. Those
+//! threads do all file operations, so a slow disk can keep every one of them busy, and a restart would not make it
+//! faster. While any of our threads waits in the kernel for a disk (proc_pid_stat(5), state D) the signal is sent
+//! without waiting for a free thread. A disk behind FUSE does not show in that state: `WatchdogSec=` must be longer
+//! than its slowest operation.
 
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::spool::Spool;
@@ -28,7 +28,7 @@ const TASKS: &str = "/proc/self/task";
 /// Time between two looks at the status; it is sent if it changed.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
-/// Signs of life in the time that systemd waits for one: some may be late.
+/// Watchdog signals in the time that systemd waits for one: some can be late.
 const SIGNS: u32 = 4;
 
 /// Tells that connections are accepted, by these URLs.
@@ -41,7 +41,7 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping: running requests finish")]);
 }
 
-/// Tells that what `reload` does begins and, when it is done, that the daemon serves with what came of it.
+/// Tells systemd that `reload` begins and, when it is done, that the daemon serves with its result.
 pub fn reloading(reload: impl FnOnce()) {
     // Without the time systemd takes it all the same (its Type=notify).
     let now = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Custom(""));
@@ -50,14 +50,15 @@ pub fn reloading(reload: impl FnOnce()) {
     tell(&[NotifyState::Ready]);
 }
 
-/// Keeps from `child` what systemd told this process alone.
+/// Removes systemd's variables for this process from the environment of `child`.
 pub fn forget_in(child: &mut Command) {
     OWN_VARIABLES.iter().for_each(|variable| {
         child.env_remove(variable);
     });
 }
 
-/// Tells what the daemon is at, and that it is alive, for as long as this is polled. `mergers` tells how many are at work.
+/// Tells systemd the daemon's status, and that it is alive, for as long as this is polled. `mergers` returns the number
+/// of mergers at work.
 pub async fn report_forever(urls: String, data: DataDir, mergers: impl Fn() -> usize) {
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
         tokio::join!(tell_status_forever(urls, data, mergers), async {
@@ -92,7 +93,7 @@ fn status(urls: &str, uploads: Option<usize>, mergers: usize) -> String {
     format!("serving on {urls}, {uploads}, {} at work", counted(mergers, "merger"))
 }
 
-/// Gives a sign of life from a blocking thread every now and then; where none is free only if a disk keeps them.
+/// Sends a watchdog signal from a blocking thread every now and then; if no thread is free, only if a disk keeps them.
 async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, is_disk_slow: impl Fn() -> bool) {
     loop {
         let mut signed = spawn_blocking(sign);
@@ -110,7 +111,7 @@ async fn live_forever(every: Duration, sign: impl Fn() + Copy + Send + 'static, 
 fn waits_for_disk(tasks: impl AsRef<Path>) -> bool {
     let threads = std::fs::read_dir(tasks).into_iter().flatten().flatten();
     let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-    // After the name in parentheses, which may contain any.
+    // After the name in parentheses, which can contain any character.
     stats.any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D')))
 }
 

@@ -163,7 +163,7 @@ pub fn of_bytes(bytes: &[u8]) -> Digest {
 /// Joins the chaining values of equal slices, given in order, to the digest of the file. Memory grows with the
 /// logarithm of their number.
 ///
-/// The last slice may be shorter. Same method as BLAKE3's own stack of subtrees (BLAKE3 paper, section 5.1.2): two
+/// The last slice can be shorter. Same method as BLAKE3's own stack of subtrees (BLAKE3 paper, section 5.1.2): two
 /// subtrees are merged only once something follows them, since the last merge of all is a different one (the root).
 #[derive(Clone, Default)]
 pub struct TreeJoin {
@@ -197,7 +197,7 @@ impl TreeJoin {
         Some(Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()))
     }
 
-    /// The chaining value of all slices taken, as one subtree of a file that goes on; `None` if there are none.
+    /// The chaining value of all slices taken, as one subtree of a file that goes on; `None` if no slice was taken.
     fn finish_subtree(mut self) -> Option<Digest> {
         while self.stack.len() > 1 {
             self.merge_top();
@@ -228,7 +228,7 @@ impl RunningHash {
     /// Takes the next bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            // A subtree is whole once something follows it: the last one may be the root.
+            // A subtree is whole once something follows it: the last one can be the root.
             if self.rest.len() == RUN_LEN {
                 let value = self.subtree(&self.rest);
                 self.join.push(value);
@@ -252,7 +252,7 @@ impl RunningHash {
         self.join.count * RUN_LEN as u64 + self.rest.len() as u64
     }
 
-    /// True if it took none.
+    /// True if it took no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -291,7 +291,7 @@ impl RunningHash {
         is_possible.then(|| RunningHash { join: TreeJoin { stack, count }, rest: left.to_vec() })
     }
 
-    /// The chaining value of what follows the subtrees so far.
+    /// The chaining value of the bytes after the subtrees so far.
     fn subtree(&self, bytes: &[u8]) -> Digest {
         let mut hasher = SliceHasher::new(DigestKind::ChainingValue, self.join.count * RUN_LEN as u64);
         hasher.update(bytes);
@@ -306,7 +306,7 @@ pub const MAX_LEAVES: u64 = 64;
 /// are stored beside the file and tell later which part of it is damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaves {
-    /// Bytes of a leaf: 1024·2^k. The last one may be shorter.
+    /// Bytes of a leaf: 1024·2^k. The last leaf can be shorter.
     pub leaf_len: u64,
     /// Their chaining values, in order; at least two.
     pub values: Vec<Digest>,

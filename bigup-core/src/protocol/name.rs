@@ -1,8 +1,8 @@
 //! File names as users give them, and the safe forms of them.
 //!
-//! A [`FileName`] is a relative path of one or more components, any Unicode. It is turned into something else only at
-//! the edges: [`FileName::spool_folder`] names the upload's folder below `tmp/`, [`FileName::section_title`] its
-//! section of info.ini, [`printable`] what a terminal or a log shows.
+//! A [`FileName`] is a relative path of one or more components, any Unicode. It is turned into another form only at the
+//! edges: [`FileName::spool_folder`] names the upload's folder below `tmp/`, [`FileName::section_title`] its section of
+//! info.ini, [`printable`] its text on a terminal or in a log.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ pub const MAX_COMPONENT_LEN: usize = 255;
 /// Longest file name in all, in bytes: well below `PATH_MAX` (4096), so that any data folder fits before it.
 pub const MAX_NAME_LEN: usize = 2048;
 
-/// Most components of a name that something new may have: each is a folder, and takes an inode. Older names that have more
-/// can be read, gone on with and deleted.
+/// Most components of a new name: each is a folder, and takes an inode. Older names with more components can be read,
+/// gone on with and deleted.
 pub const MAX_COMPONENTS: usize = 64;
 
-/// Longest folder name that [`FileName::spool_folder`] gives, in bytes. Leaves room for suffixes below `NAME_MAX`.
+/// Longest folder name that [`FileName::spool_folder`] gives, in bytes. Leaves space for suffixes below `NAME_MAX`.
 const MAX_FOLDER_LEN: usize = 200;
 
 /// The name of a finished file, relative to `files/`.
@@ -49,7 +49,7 @@ pub enum NameError {
         /// Its length in bytes.
         got: usize,
     },
-    /// A name over [`MAX_COMPONENTS`], which nothing new may have.
+    /// A name over [`MAX_COMPONENTS`], which is not permitted for new files.
     #[error("the file name has {got} components; at most {MAX_COMPONENTS} are possible: use fewer folders")]
     TooDeep {
         /// Its number of components.
@@ -92,10 +92,10 @@ impl FileName {
         Ok(FileName(name.to_owned()))
     }
 
-    /// True if something new may have this name.
+    /// True if a new file or upload is permitted to have this name.
     ///
     /// # Errors
-    /// It may not: says why.
+    /// It is not permitted; the error gives the reason.
     pub fn check_new(&self) -> Result<(), NameError> {
         match self.components().count() {
             got if got > MAX_COMPONENTS => Err(NameError::TooDeep { got }),
@@ -129,9 +129,10 @@ impl FileName {
         format!("{}%~{}", &full[..keep], &hash[..32])
     }
 
-    /// The title of this file's section in info.ini: the name itself but for what means something to INI readers
-    /// (`[`, `]`, `%`, `;`, `#`, `=`, `:`, quotes, backslash), spaces at the ends and invisible characters, which are
-    /// percent-encoded. So is the first letter of `DEFAULT`, which Python's configparser takes for something else.
+    /// The title of this file's section in info.ini: the name with some characters percent-encoded. These are the ones
+    /// with a meaning to INI readers (`[`, `]`, `%`, `;`, `#`, `=`, `:`, quotes, backslash), spaces at the ends, and
+    /// invisible characters. The first letter of `DEFAULT` is encoded too, since Python's configparser gives that name
+    /// a meaning of its own.
     pub fn section_title(&self) -> String {
         if self.0 == "DEFAULT" {
             return "%44EFAULT".to_owned();
@@ -143,7 +144,7 @@ impl FileName {
         })
     }
 
-    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. `None` if it stands for none.
+    /// The name that `title` stands for: the inverse of [`FileName::section_title`]. `None` if it stands for no name.
     pub fn from_section_title(title: &str) -> Option<FileName> {
         let bytes = percent_encoding::percent_decode_str(title);
         FileName::new(&bytes.decode_utf8().ok()?).ok()
@@ -177,8 +178,8 @@ pub fn quoted(text: &str) -> String {
     printable(&format!("{text:?}"))
 }
 
-/// JSON that means the same as `json` and may be shown on a terminal: what would steer it, which JSON has in strings only,
-/// is escaped (RFC 8259, section 7).
+/// JSON of the same meaning as `json` that is safe on a terminal. Characters that would steer it occur in JSON strings
+/// only, and are escaped (RFC 8259, section 7).
 pub fn printable_json(json: &str) -> String {
     let mut line = String::with_capacity(json.len());
     for c in json.chars() {
@@ -191,9 +192,9 @@ pub fn printable_json(json: &str) -> String {
     line
 }
 
-/// True if a character could steer a terminal or make a line look like another one: control characters, ends of lines,
-/// those that turn the direction of text (Bidi_Control, UAX #9), and those that cannot be seen (most of
-/// Default_Ignorable_Code_Point, UAX #44; variation selectors apart, which emoji need).
+/// True if a character could steer a terminal or make a line look like another line. These are control characters, ends
+/// of lines, characters that turn the direction of text (Bidi_Control, UAX #9), and invisible characters (most of
+/// Default_Ignorable_Code_Point, UAX #44, except variation selectors, which emoji need).
 pub fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c,

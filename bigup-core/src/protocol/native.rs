@@ -26,12 +26,12 @@ pub mod param {
     pub const FILE_NAME: &str = "file_name";
     /// GET: number of slices. Needed unless `slice_size` is given.
     pub const SLICE_NUM: &str = "slice_num";
-    /// GET: bytes of a slice that the client would like; an upload that has begun keeps its own and answers it.
-    /// POST: bytes of this slice, the length of the body.
+    /// GET: bytes of a slice that the client prefers; an upload that has begun keeps its own size, which the response
+    /// tells. POST: bytes of this slice, the length of the body.
     pub const SLICE_SIZE: &str = "slice_size";
     /// GET, switch: cut the upload anew by `slice_size`, into several slices, if nothing of it is held yet.
     pub const RECUT: &str = "recut";
-    /// GET with `recut`, switch: what is held of the upload is dropped first.
+    /// GET with `recut`, switch: the held slices of the upload are dropped first.
     pub const DISCARD: &str = "discard";
     /// POST: where the slice begins in the file, in bytes: refused where the upload is cut in another way.
     pub const OFFSET: &str = "offset";
@@ -51,11 +51,11 @@ pub mod param {
     pub const REPLACE: &str = "replace";
     /// GET, switch: held slices as `slice_ranges_uploaded` instead of `slice_ids_uploaded`.
     pub const RANGES: &str = "ranges";
-    /// GET: seconds to wait for the file to be finished before answering, at most [`super::MAX_WAIT_SECS`]. While slices
-    /// are missing there is nothing to wait for, and the answer comes at once.
+    /// GET: seconds to wait for the file to be finished before the response, at most [`super::MAX_WAIT_SECS`]. While
+    /// slices are missing there is nothing to wait for, and the response comes at once.
     pub const WAIT: &str = "wait";
-    /// GET, switch: look only; begin nothing, start no merger. Without `file_name`: all unfinished uploads. With the `source`
-    /// of the upload it shows that its client is alive.
+    /// GET, switch: only read; begin nothing, start no merger. Without `file_name`: all unfinished uploads. With the
+    /// `source` of the upload it shows that its client is alive.
     pub const PEEK: &str = "peek";
     /// GET with `peek`, switch: the client named by `source`, the upload's owner, has given up. Another client can go
     /// on with the upload at once.
@@ -67,15 +67,15 @@ pub mod param {
 /// Longest `source`, in characters; they are visible ASCII.
 pub const MAX_SOURCE_LEN: usize = 128;
 
-/// Answer to a GET: what the server holds of an upload, or that the file is finished.
+/// Response to a GET: the part of an upload that the server holds, or that the file is finished.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UploadResponse {
     /// Name of the file.
     pub file_name: String,
     /// HTTP status, 200.
     pub status: u16,
-    /// 1: a file of this name stands in `files/`, whole, checked and synced; whether it is the asker's `same_source` and
-    /// `file_digest` tell. 0: not yet.
+    /// 1: a file of this name stands in `files/`, whole, checked and synced; `same_source` and `file_digest` tell if it
+    /// is the client's. 0: not yet.
     pub is_uploaded: u8,
     /// Ids of the held slices; all of them once the file is finished. Absent where ranges were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,8 +95,8 @@ pub struct UploadResponse {
     /// The frontier: slices below it are in the merged file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curr_merge_slice_id: Option<u64>,
-    /// Held slices may be of other content than the asker's source: compare their digests before skipping them, and
-    /// end by a GET with `file_digest`, without which the file is not published.
+    /// Held slices can be of other content than the client's source. Compare their digests before skipping them, and
+    /// end by a GET with `file_digest`; without that the file is not published.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compare: bool,
     /// `is_uploaded` is 1 and the finished file came from the very `source` that the asker named.
@@ -125,7 +125,7 @@ pub struct SliceResponse {
     pub slice_id: u64,
     /// HTTP status, 200.
     pub status: u16,
-    /// 1: with this slice the file was finished before the answer.
+    /// 1: with this slice the file was finished before the response.
     pub is_uploaded: u8,
     /// Digest of the finished file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,9 +189,9 @@ pub enum ErrorCode {
     BadRequest,
     /// 400: the file name cannot be used.
     BadName,
-    /// 400: the body is not what its length or digest says; send it again.
+    /// 400: the body does not match its length or digest; send it again.
     Damaged,
-    /// 401: a token is needed, and none, or none that counts, was sent.
+    /// 401: a token is needed, and no valid token was sent.
     Unauthorized,
     /// 403: this token does not permit the request, a hook of the server refuses the upload, or a foreign web page sent
     /// the request.
@@ -216,13 +216,13 @@ pub enum ErrorCode {
     TooLarge,
     /// 415: the body is coded in a way that is not spoken here.
     Unsupported,
-    /// 429: more than one client, address or token may have; ask again later.
+    /// 429: the client, address or token is over a limit; retry later.
     TooMany,
     /// 503: more than the server takes at once; ask again later.
     Overloaded,
     /// 503: the upload is paused on the server; ask again later.
     Paused,
-    /// 507: no room left.
+    /// 507: not enough disk space.
     NoSpace,
     /// 500: something else went wrong on the server.
     Internal,
@@ -241,7 +241,7 @@ impl UploadResponse {
         }
     }
 
-    /// The digest of the finished file, where the answer has a readable one.
+    /// The digest of the finished file, if the response has a readable one.
     pub fn digest(&self) -> Option<Digest> {
         self.file_digest.as_ref()?.parse().ok()
     }

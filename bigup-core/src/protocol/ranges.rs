@@ -48,7 +48,7 @@ impl SliceRanges {
         &self.0
     }
 
-    /// True if the runs keep the rules of this type, and the ids can be counted; what comes over the wire may not.
+    /// True if the runs keep the rules of this type, and the ids can be counted. Runs received from a peer might not.
     pub fn is_valid(&self) -> bool {
         self.0.iter().all(|[first, last]| last.checked_sub(*first).is_some_and(|more| more < u64::MAX))
             && self.0.windows(2).all(|w| w[0][1].checked_add(1).is_some_and(|next| next < w[1][0]))

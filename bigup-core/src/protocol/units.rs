@@ -10,7 +10,7 @@ pub const MIB: u64 = 1 << 20;
 /// mean the same, `B` means bytes).
 ///
 /// # Errors
-/// Says what was given and what would be right.
+/// The message quotes the text and names the right forms.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{} is no size: give bytes or a number with K, M, G or T, like 8M", quoted(text));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -29,7 +29,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// Reads a time: a whole number of seconds, or with one of the suffixes ms, s, m, h, d.
 ///
 /// # Errors
-/// Says what was given and what would be right.
+/// The message quotes the text and names the right forms.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{} is no time: give seconds or a number with ms, s, m, h or d, like 10s", quoted(text));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -89,7 +89,7 @@ fn shown(bytes: u64, round: impl Fn(f64, usize) -> f64) -> String {
 /// Permissions in octal, like `640`, up to `7777` (chmod(2)).
 ///
 /// # Errors
-/// Says that it is none.
+/// The text is no mode.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o7777);

@@ -1,4 +1,5 @@
-//! The audit log: a line for each upload that ended, and for each that was refused. It tells who put which bytes where.
+//! The audit log: a line for each upload that ended, and for each that was refused. It names the client, the file and
+//! its digest.
 //!
 //! A line is `KIND NAME: key=value …`, at level info, with the target `audit`. The journal has the same keys as fields.
 //!

@@ -1,4 +1,4 @@
-//! The folders of a data folder, and nothing of what is in them.
+//! The paths of a data folder; other modules know the content of its files.
 //!
 //! ```text
 //! DATA/info.ini       see crate::storage::info_ini
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Permissions of what is finished (chmod(2)). `None`: what the process's umask leaves.
+/// Permissions of finished files (chmod(2)). `None`: the process's umask decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileModes {
     /// Of finished files.
@@ -48,7 +48,7 @@ impl DataDir {
         DataDir { root: root.to_owned(), leaves_notices: false, modes: FileModes::default(), syncs, uncounted }
     }
 
-    /// Takes `root` as a data folder and creates what is missing of it.
+    /// Takes `root` as a data folder and creates its missing folders.
     ///
     /// # Errors
     /// A folder cannot be created or written to, or something else stands in its place.
@@ -75,8 +75,8 @@ impl DataDir {
         Ok(data)
     }
 
-    /// The same, where each file that is finished leaves a [record](crate::storage::finish::completion). All who publish into a data folder must
-    /// be of one mind about that.
+    /// The same, but each finished file leaves a [record](crate::storage::finish::completion). All programs that
+    /// publish into a data folder must agree on that.
     ///
     /// # Errors
     /// `completed/` cannot be created or written to.
@@ -98,7 +98,7 @@ impl DataDir {
         self.modes
     }
 
-    /// True if each file that is finished leaves a notice.
+    /// True if each finished file leaves a completion record.
     pub fn leaves_notices(&self) -> bool {
         self.leaves_notices
     }
@@ -124,15 +124,15 @@ impl DataDir {
         self.root.join("files")
     }
 
-    /// Where notices of finished files are, once there were any.
+    /// Folder of completion records; missing before the first record.
     pub fn completed(&self) -> PathBuf {
         self.root.join("completed")
     }
 
-    /// Makes sure that what is finished can be moved from `tmp/` to where it belongs: only within one mount.
+    /// Makes sure that finished files can be moved from `tmp/` to their places: only within one mount.
     ///
     /// # Errors
-    /// It cannot; says which folders are apart and what to do. Or as the system gives them.
+    /// They cannot; the error names the folders on other mounts and the remedy. Or as the system gives them.
     pub fn check_mounts(&self) -> io::Result<()> {
         let tmp = self.tmp();
         let here = MountedFs::of_folder(&tmp)?;
@@ -159,7 +159,7 @@ impl DataDir {
         mount_points(&told).filter(|point| *point != files && point.starts_with(&files)).collect()
     }
 
-    /// A data folder for what is moved out of this one's way at the time `when`; no program looks into it.
+    /// A data folder for files that are moved out of the way at the time `when`; no program reads it.
     ///
     /// # Errors
     /// It cannot be created.

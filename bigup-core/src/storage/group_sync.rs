@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The syncs that are wanted or under way in this process, by what is synced.
+/// The syncs that are wanted or under way in this process, by their targets.
 #[derive(Debug, Default)]
 pub(crate) struct GroupSync {
     turns: Mutex<HashMap<String, Turns>>,
@@ -37,7 +37,7 @@ impl GroupSync {
         let mut all = self.lock();
         let turns = all.entry(what.to_owned()).or_default();
         turns.waiting += 1;
-        // A sync that runs already may have passed the change before it was made.
+        // A sync that runs already may have passed before the change was made.
         let mine = turns.begun + 1;
         loop {
             let turns = all.get_mut(what).expect(WAITED_FOR);

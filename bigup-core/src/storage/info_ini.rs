@@ -1,11 +1,11 @@
 //! info.ini: a section per unfinished upload, for operators.
 //!
 //! It is a view. Everything in it is derived from the spools, so it can be rebuilt at any time, and no program decides
-//! anything by it. It is read-modified-written under a lock on itself and replaced by rename, so that a reader, who
-//! needs no lock, and a kill find the old one or the new one. Nothing is waited for under the lock.
+//! anything by it. It is changed under a lock on itself and replaced by rename. So a reader needs no lock, and finds
+//! the old file or the new one, as after a kill. No other wait happens under the lock.
 //!
-//! With thousands of uploads parsing all of it takes longer than what an upload asks for. So it is cut into its
-//! sections, which is cheap, and only those that change are parsed and written anew.
+//! With thousands of uploads parsing the whole file takes longer than a single request of an upload. So it is cut into
+//! its sections, which is cheap, and only the changed ones are parsed and written anew.
 //!
 //! Keys that bigup does not know survive. Comments do not: rust-ini does not keep them.
 
@@ -40,7 +40,7 @@ pub mod key {
     pub const SLICE_SIZE: &str = "slice_size";
     /// Bytes of the file; absent while not known.
     pub const FILE_SIZE: &str = "file_size";
-    /// Process id of the merger at work; absent while there is none.
+    /// Process id of the merger at work; absent while there is no merger.
     pub const MERGER_PID: &str = "merger_pid";
     /// Time at which the upload was begun (RFC 3339, UTC).
     pub const BEGUN: &str = "begun";
@@ -183,8 +183,8 @@ impl InfoIni<'_> {
     }
 }
 
-/// Logs why info.ini could not be brought up to date. It is a view: nothing else fails for it, and a daemon's next look
-/// mends it.
+/// Logs why info.ini could not be brought up to date. It is a view: nothing else fails for it, and a daemon's next scan
+/// repairs it.
 pub fn log_failure(name: &FileName, told: io::Result<()>) {
     if let Err(e) = told {
         log::warn!(file_name = name.as_str(); "{name}: info.ini is not up to date: {e}");
@@ -210,13 +210,13 @@ impl<'a> Sections<'a> {
         Sections { head: "", sections: vec![] }
     }
 
-    /// Cuts what stands in info.ini. Keys are looked at only before the first section.
+    /// Cuts the text of info.ini. Keys are read only before the first section.
     ///
     /// # Errors
-    /// It is none that bigup could go on with; says why.
+    /// bigup cannot change a file of this form; the error gives the reason.
     pub fn cut(bytes: &'a [u8]) -> Result<Sections<'a>, String> {
         let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
-        // A tool that was killed may leave zeros, which rust-ini would take for a key.
+        // A tool that was killed can leave zeros, which rust-ini would take for a key.
         if text.contains('\0') {
             return Err("it has NUL bytes".to_owned());
         }
@@ -229,7 +229,8 @@ impl<'a> Sections<'a> {
             if let Some(rest) = line.trim_start().strip_prefix('[') {
                 let (title, tail) =
                     rest.split_once(']').ok_or_else(|| format!("a title without end: {}", line.trim()))?;
-                // For rust-ini it is the first part of the next key, which may be lines further down; others pass over it.
+                // For rust-ini it is the first part of the next key, which can be lines further down; other readers
+                // pass over it.
                 if !tail.trim().is_empty() && !tail.trim_start().starts_with([';', '#']) {
                     return Err(format!("text behind a title: {}", line.trim()));
                 }
@@ -280,15 +281,15 @@ impl<'a> Section<'a> {
     /// The upload that it tells of. `None` if it is not one of bigup's sections.
     ///
     /// # Errors
-    /// It cannot be read; says why.
+    /// It cannot be read; the error gives the reason.
     pub fn upload(&self) -> Result<Option<FileName>, String> {
         let ini = parse(self.text)?;
         let is_ours = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).is_some();
         Ok(FileName::from_section_title(self.title).filter(|_| is_ours))
     }
 
-    /// True if it says what is: that `upload` holds `holdings` and is being merged by the process `merger`. While there
-    /// is one it tells the frontier itself, when it has synced; then none up to the one in `holdings` is wrong.
+    /// True if it is up to date: `upload` holds `holdings` and is being merged by the process `merger`. A merger at
+    /// work writes the frontier itself, when it has synced; then every value up to the frontier in `holdings` is right.
     pub fn matches(&self, upload: &UploadRecord, holdings: &Holdings, merger: Option<u32>) -> bool {
         let Ok(ini) = parse(self.text) else { return false };
         let told = ini.get_from(Some(self.title), key::CURR_MERGE_SLICE_ID).and_then(crate::protocol::units::parse_u64);
@@ -359,8 +360,8 @@ fn one_line(text: &str) -> String {
     if text.starts_with(['"', '\'']) { format!("\\{text}") } else { text }
 }
 
-/// Reads a piece of info.ini that another one may follow: one that would take the next title for a part of its own last
-/// key or value is none.
+/// Reads a piece of info.ini, which another piece can follow. A piece whose last key or value would swallow the next
+/// title is an error.
 fn parse(text: &str) -> Result<Ini, String> {
     // A title that is not there already.
     let mut next = "\u{7f}".to_owned();
@@ -532,7 +533,7 @@ mod tests {
         f.refresh(&upload, 1);
         assert_eq!(f.get("abc.txt", "slice_num").unwrap(), "3");
         assert!(f.data.root().join(BROKEN).exists());
-        // By whatever title a section is told to end, another may have that.
+        // For each title that ends the section in this way, another section can have that title.
         for title in ["other", "\u{7f}", "\u{7f}\u{7f}"] {
             assert!(parse(&format!("[{title}]\nx = 1\nkey")).is_err(), "{title:?}");
             assert!(parse(&format!("[{title}]\nx = 1\nkey = 2")).is_ok(), "{title:?}");

@@ -1,4 +1,5 @@
-//! The data folder: unfinished uploads, finished files, and every step between them that a kill or a power cut may interrupt.
+//! The data folder: unfinished uploads, finished files, and every step between them that a kill or a power cut can
+//! interrupt.
 //!
 //! It uses [`protocol`](crate::protocol) and plain synchronous I/O on local files. No HTTP, no async runtime and no settings come in here.
 

@@ -8,11 +8,11 @@
 //! Looking and taking are one step among all daemons on a data folder, by a lock on its `tmp/`.
 //!
 //! # File systems
-//! Btrfs frees an extent only once nothing of it is used any more, and sharing the blocks of slices replaces it bit by
-//! bit: one large extent would stay to the end, beside all that replaced it. So there room is taken in pieces of whole
-//! slices. It also tells what was taken only after a sync of the file system: so each process adds what it took since the
-//! last one, and makes one where that leaves too little. Slices that wait would else use up what stays free, and the room
-//! of the one they wait for.
+//! Btrfs frees an extent only once no part of it is used any more, and sharing the blocks of slices replaces it bit by
+//! bit: a large extent would stay to the end, beside all that replaced it. So space is reserved there in pieces of
+//! whole slices. Btrfs also counts reserved space only after a sync of the file system. So each process adds the space
+//! that it took since the last sync, and makes a sync if too little would be left. Otherwise waiting slices would use
+//! up the reserve, and the space of the slice they wait for.
 
 use crate::protocol::plan::Plan;
 use crate::protocol::units::{MIB, show_size, show_size_up};
@@ -29,20 +29,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most pieces in which room is taken on Btrfs: each costs more the more there are, 1024 of them about 0.1 s.
+/// Most pieces of a reservation on Btrfs: the more there are, the more each costs; 1024 of them cost about 0.1 s.
 const MAX_PIECES: u64 = 1024;
 
-/// Begins what clients are told of want of room, whichever way it was found out.
+/// Beginning of messages to clients about missing disk space, however it was noticed.
 pub const FULL_DISK: &str = "there is not enough room on the server's disk";
 
 /// Message to clients when the file system itself says that it is full, without numbers.
 pub const FULL_FILE_SYSTEM: &str =
     "there is not enough room on the server's disk: its file system is full; free some there";
 
-/// Inodes that an upload, or a slice of one, needs at most: a spool, what is in it, a slice, and what is replaced by rename.
+/// Most inodes that an upload, or a slice of it, needs: a spool, its files, a slice, and files replaced by rename.
 const INODES: u64 = 8;
 
-/// The reason there is no room.
+/// The reason there is not enough disk space.
 #[derive(Debug, thiserror::Error)]
 pub enum SpaceError {
     /// Too few bytes are left.
@@ -61,7 +61,7 @@ pub enum SpaceError {
         /// Bytes of these that stay free.
         reserve: u64,
     },
-    /// There is room for the bytes, but too few more files fit.
+    /// There is space for the bytes, but too few inodes.
     #[error(
         "{FULL_DISK}: {needed} inodes are needed, {available} of the {total} of its file system are left, of which {reserve} \
          stay free; remove {} files there",
@@ -77,7 +77,7 @@ pub enum SpaceError {
         /// Total number.
         total: u64,
     },
-    /// I/O; with [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] where the file system has less room
+    /// I/O; with [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] if the file system has less space
     /// than it told.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -87,7 +87,7 @@ fn beside_it(bytes: u64) -> String {
     if bytes == 0 { String::new() } else { format!(", with {} for a slice beside,", show_size(bytes)) }
 }
 
-/// The room of a data folder.
+/// The disk space of a data folder.
 #[derive(Clone, Debug)]
 pub struct DiskSpace {
     tmp: PathBuf,
@@ -133,10 +133,10 @@ impl DiskSpace {
         FileLock::of_folder(&self.tmp).map(|folder| LockedDiskSpace { space: self, folder })
     }
 
-    /// Reserves in `merged` what `plan` still needs, where that is known and more than one slice.
+    /// Reserves in `merged` the space that `plan` still needs, if that is known and more than one slice.
     ///
     /// # Errors
-    /// There is no room; nothing is reserved then, or part of it.
+    /// Not enough disk space; nothing is reserved then, or part of it.
     pub(crate) fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), SpaceError> {
         let Some(size) = reserved_size(plan) else { return Ok(()) };
         let missing = size.saturating_sub(allocated(merged)?);
@@ -163,19 +163,19 @@ pub(crate) struct LockedDiskSpace<'a> {
 }
 
 impl LockedDiskSpace<'_> {
-    /// True if `needed` bytes may be taken, and `headroom` be left besides what stays free. A file system that tells no
-    /// size (ramfs) has room for anything.
+    /// True if `needed` bytes can be taken, with `headroom` left besides the reserve. A file system that tells no size
+    /// (ramfs) has space for anything.
     ///
     /// # Errors
-    /// There is no room.
+    /// Not enough disk space.
     pub(crate) fn check(&self, needed: u64, headroom: u64) -> Result<(), SpaceError> {
         self.check_keeping(self.space.reserve, needed, headroom)
     }
 
-    /// True if `needed` bytes may be taken of all there is, of what is to stay free too.
+    /// True if `needed` bytes can be taken of the whole disk space, including the reserve.
     ///
     /// # Errors
-    /// There is no room.
+    /// Not enough disk space.
     pub(crate) fn check_all(&self, needed: u64) -> Result<(), SpaceError> {
         self.check_keeping(0, needed, 0)
     }
@@ -235,7 +235,7 @@ pub(crate) fn is_reserved(merged: &File, plan: &Plan) -> io::Result<bool> {
 /// nothing happens.
 ///
 /// # Errors
-/// There is no room, or as the system gives them.
+/// Not enough disk space, or as the system gives them.
 pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
@@ -278,7 +278,7 @@ pub(crate) fn reserve_again(merged: &File, plan: &Plan) {
     }
 }
 
-/// Gives back what is reserved beyond the end of `file`.
+/// Gives back the space reserved beyond the end of `file`.
 ///
 /// # Errors
 /// As the system gives them.
@@ -315,7 +315,7 @@ fn piece_len(size: u64, slice_size: u64) -> u64 {
     least.div_ceil(slice_size.max(1)).saturating_mul(slice_size.max(1))
 }
 
-/// Reserves in `merged` what an upload of this plan needs from `offset` on.
+/// Reserves in `merged` the space that an upload of this plan needs from `offset` on.
 fn reserve_from(merged: &File, mut offset: u64, plan: &Plan) -> io::Result<()> {
     let size = reserved_size(plan).unwrap_or(0);
     let piece = if is_btrfs(merged)? { piece_len(size, plan.slice_size.unwrap_or(0)) } else { size };

@@ -39,7 +39,7 @@ const NO_TOKEN: &str = "the token is none of this server's, or was revoked, or h
 /// Shortest time between two log lines about requests that were not let in.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Shortest time between two log lines about a proxy that lets everybody in.
+/// Shortest time between two log lines about a proxy that lets all clients in.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
 /// Permissions of a sender.
@@ -47,15 +47,15 @@ const WARN_EVERY: Duration = Duration::from_secs(600);
 pub enum Access {
     /// Everything: no tokens are in force.
     Everything,
-    /// Without a token where there are tokens, since `allow_anonymous` says so: to push and to read, not to replace, and
-    /// not to go on with what was begun by a token.
+    /// Without a token where there are tokens, by `allow_anonymous`: permitted to push and to read, not to replace, and
+    /// not to go on with uploads that a token began.
     Anonymous,
     /// Permissions of this token.
     Token(Arc<Token>),
 }
 
 impl Access {
-    /// Lets pass who may do one of `any_of` with `name`; with no name: with some names.
+    /// Lets a client pass that is permitted to do one of `any_of` with `name`; without a name: with some names.
     ///
     /// # Errors
     /// 401 or 403, which depend on nothing but the asker and the asked.
@@ -85,10 +85,10 @@ impl Access {
         }
     }
 
-    /// True if it may read of all names there are.
+    /// Checks that it is permitted to read all names.
     ///
     /// # Errors
-    /// It may not.
+    /// It is not permitted.
     pub fn check_reads_all(&self) -> Result<(), Refusal> {
         self.check(&[Permission::Read], None)?;
         match self {
@@ -127,10 +127,10 @@ impl Access {
         Ok(())
     }
 
-    /// True if it may go on with `upload` as it is.
+    /// Checks that it is permitted to go on with `upload` as it is.
     ///
     /// # Errors
-    /// It may not, as for [`Access::check_take_over`].
+    /// It is not permitted, as for [`Access::check_take_over`].
     pub fn check_go_on(&self, upload: &UploadRecord) -> Result<(), Refusal> {
         self.check_take_over(upload)?;
         let may_replace = self.check(&[Permission::Replace], None).is_ok();
@@ -142,13 +142,13 @@ impl Access {
         Ok(())
     }
 
-    /// True if there is a limit of its own to its unfinished uploads. All who have no token share one where there are
-    /// tokens.
+    /// True if its unfinished uploads have a limit of their own. If there are tokens, all clients without a token share
+    /// one limit.
     pub fn counts_uploads(&self) -> bool {
         !matches!(self, Access::Everything)
     }
 
-    /// The quota that what it adds has to fit into. `None` if there is none.
+    /// The quota that its additions must fit into. `None` if it has no quota.
     pub fn quota(&self) -> Option<Quota> {
         let Access::Token(token) = self else { return None };
         let quota = Quota { prefix: token.prefix.clone(), bytes: token.quota, files: token.max_files };
@@ -161,19 +161,20 @@ impl Access {
 pub struct Settings {
     /// Clients without a token are let in, on every address that the daemon listens on.
     pub allow_anonymous: bool,
-    /// The token of the program that started this daemon for itself, and may do everything. `None` if there is none.
+    /// The token of the program that started this daemon for itself; it gives full access. `None` if there is no such
+    /// program.
     pub owner: Option<SecretHash>,
-    /// Only who is on this machine, or shows a certificate, gets through to the daemon.
+    /// Only clients on this machine, or with a certificate, get through to the daemon.
     pub is_guarded: bool,
 }
 
-/// Where everybody passes: knows the tokens of a data folder.
+/// The check that every request passes: knows the tokens of a data folder.
 pub struct Authenticator {
     tokens: WatchedTokens,
-    /// Where there is no tokens.json, who gets through to the daemon passes.
+    /// If there is no tokens.json, every client that reaches the daemon passes.
     is_guarded: bool,
     allow_anonymous: bool,
-    /// The token of who started this daemon for itself.
+    /// The token of the program that started this daemon for itself.
     owner: Option<SecretHash>,
     origins: Origins,
     /// Tokens were in force at the last request.
@@ -275,13 +276,13 @@ impl Authenticator {
         Err(refusal)
     }
 
-    /// True if who has no token passes where there is no tokens.json.
+    /// True if clients without a token pass where there is no tokens.json.
     fn lets_in(&self, peer: Option<Peer>) -> bool {
         let is_from_elsewhere = matches!(peer, Some(Peer::Forwarded(ip)) if ip.is_none_or(|ip| !ip.is_loopback()));
         self.allow_anonymous || (self.is_guarded && !is_from_elsewhere)
     }
 
-    /// Says in the log, from time to time, that a proxy that is not trusted lets everybody do everything.
+    /// Logs from time to time that a proxy which is not trusted gives all clients full access.
     fn warn_of_proxy(&self, headers: &HeaderMap, peer: Option<Peer>) {
         if self.allow_anonymous || !is_forwarded(headers) || matches!(peer, Some(Peer::Forwarded(_))) {
             return;
@@ -324,14 +325,14 @@ impl Authenticator {
     }
 }
 
-/// True if a daemon over `data_dir` may listen at `listen`. Reads the tokens.
+/// Checks that a daemon over `data_dir` is permitted to listen at `listen`. Reads the tokens.
 ///
 /// # Errors
 /// All clients could upload, or the tokens cannot be read.
 pub fn check_listen(data_dir: &Path, listen: &Listen, settings: Settings) -> Result<(), String> {
     let tokens = match DataDir::open(data_dir) {
         Ok(data) => Tokens::read(&data).map_err(|e| e.to_string())?,
-        // The daemon will make it, or say why it cannot.
+        // The daemon will make it, or report why it cannot.
         Err(_) => None,
     };
     if settings.allow_anonymous || settings.is_guarded || tokens.is_some_and(|tokens| !tokens.is_empty()) {

@@ -39,8 +39,8 @@ impl Amount {
     }
 }
 
-/// Bytes that an unfinished upload counts for: the size of its file, or while that is not known of the slices that it
-/// holds. A slice counts as a [`BLOCK`] at least, since it may wait in a file of its own.
+/// Bytes that an unfinished upload counts for: the size of its file, or the bytes of its held slices while the size is
+/// not known. A slice counts as a [`BLOCK`] at least, since it can wait in a file of its own.
 pub fn bytes_of(plan: &Plan, holdings: &Holdings) -> u64 {
     let blocks = |slices: u64| slices.saturating_mul(BLOCK);
     let bytes = match plan.file_size {

@@ -1,9 +1,9 @@
 //! Grants of bytes and files that are not on the disk yet.
 //!
-//! Limits count what is on the disk: unfinished uploads ([`crate::admission::upload_count`]), and what lies below a quota's prefix
-//! ([`crate::admission::quota`]). Between the look and the moment at which what was granted can be seen there others ask, too. So a
-//! [`Grant`] counts from the decision on, which is made under one lock, for as long as it lives; and what
-//! [landed](Grant::landed) on the disk counts until the next count, which sees it there.
+//! Limits count the bytes and files on the disk: unfinished uploads ([`crate::admission::upload_count`]), and files
+//! below a quota's prefix ([`crate::admission::quota`]). Between the count and the moment at which a grant can be seen
+//! there, other clients ask, too. So a [`Grant`] counts from the decision on, which is made under one lock, for as long
+//! as it lives. Bytes that have [landed](Grant::landed) on the disk count until the next count, which sees them there.
 //!
 //! ```text
 //! at work    granted; a spool is being made, a slice or a small file arrives       counts
@@ -33,10 +33,10 @@ use std::time::{Duration, Instant};
 /// uploads that begin in this time.
 const UPLOADS_HOLD: Duration = Duration::from_secs(2);
 
-/// The same once there is none: so long may one that ended still count.
+/// The same at the limit: an upload that ended can still count for this time.
 const UPLOADS_HOLD_WHEN_FULL: Duration = Duration::from_millis(200);
 
-/// Shortest time for which a count of what lies below a prefix is good.
+/// Shortest time for which a count below a prefix is reused.
 const TREE_HOLDS: Duration = Duration::from_secs(5);
 
 /// It is good this many times as long as it took, so that little of the time is spent on counting.
@@ -47,7 +47,7 @@ const TREE_HOLDS_TIMES: u32 = 20;
 pub struct GrantRequest<'a> {
     /// Name of the file.
     pub name: &'a FileName,
-    /// The token that asks; None stands for all who have none.
+    /// The token of the request; `None` stands for all clients without a token.
     pub token: Option<&'a str>,
     /// The kind of growth.
     pub what: Growing,
@@ -55,7 +55,7 @@ pub struct GrantRequest<'a> {
     pub most_uploads: u64,
     /// Most of those of the token. `None`: any number.
     pub most_of_token: Option<u64>,
-    /// The quota that it has to fit into. `None` if there is none.
+    /// The quota that the addition must fit into. `None` if there is no quota.
     pub quota: Option<&'a Quota>,
 }
 
@@ -68,7 +68,7 @@ pub enum Growing {
     UnnamedFile(u64),
     /// An upload that is there and is to be this token's.
     TakeOver,
-    /// A slice of this many bytes of an upload that counts by what it holds.
+    /// A slice of this many bytes of an upload that counts by its held slices.
     Slice(u64),
     /// So many bytes more than an upload has counted for, its slices at work being among them.
     Growth(u64),
@@ -77,13 +77,13 @@ pub enum Growing {
 /// The reason something does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverLimit {
-    /// There are as many unfinished uploads as there may be.
+    /// The number of unfinished uploads is at its limit.
     Uploads,
     /// The token has so many.
     OfToken(u64),
     /// The quota: so much is there, and so much was asked for.
     Quota(Amount, Amount),
-    /// The quota, because of what others are adding: it would fit without that.
+    /// The quota, because of other clients' additions: the request would fit without those.
     QuotaForNow,
 }
 
@@ -121,7 +121,7 @@ pub struct Grant {
 enum Scope {
     /// Among all unfinished uploads.
     Uploads,
-    /// Among those of a token; `None`: of all who have none.
+    /// Among those of a token; `None`: of all clients without a token.
     UploadsOf(Option<String>),
     /// Everything below a prefix with a quota.
     Below(Prefix),
@@ -181,7 +181,7 @@ impl Grants {
         Grants(Arc::new(Inner { data, upload_count, book, listing, trees }))
     }
 
-    /// Grants what is asked for, or says why not. Blocks on the disk.
+    /// Grants the request, or gives the reason against it. Blocks on the disk.
     ///
     /// # Errors
     /// The data folder cannot be read.
@@ -195,7 +195,7 @@ impl Grants {
         }
     }
 
-    /// The same by what was counted, of one who asked first at the moment `asked`: nothing is waited for.
+    /// The same by the counts so far, for a request first made at the moment `asked`: it does not wait.
     ///
     /// # Errors
     /// This is to be [counted](Grants::count) first. Counts since `asked` are not asked for again.
@@ -286,7 +286,7 @@ impl Grants {
 }
 
 impl Grant {
-    /// It is on the disk now, and counts as what is there.
+    /// It is on the disk now, and counts as such.
     pub fn landed(self) {
         self.grants.book().end(self.number, true);
         // Its drop finds nothing left of it.
@@ -432,7 +432,7 @@ impl Book {
         self.tallies.get(place).map_or(found, |tally| found.plus(tally.landed).plus(tally.at_work))
     }
 
-    /// From now on what counts below `prefix` is written down.
+    /// From now on changes below `prefix` are counted.
     fn know(&mut self, prefix: &Prefix) {
         let place = Scope::Below(prefix.clone());
         if self.tallies.contains_key(&place) {

@@ -1,6 +1,6 @@
 //! Permissions and amounts: tokens, web pages, quotas, limits, and shares of threads.
 //!
-//! It answers before anything is changed. It reads the data folder to count, and changes nothing of uploads.
+//! It decides before anything is changed. It reads the data folder to count, and changes nothing of uploads.
 
 pub mod access;
 pub mod amount;

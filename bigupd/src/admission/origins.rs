@@ -12,8 +12,8 @@
 //! | `Referer` | a page of others | the same by browsers, and at addresses, that have no `Sec-Fetch-Site` |
 //! | `User-Agent` | a browser's with none of the three, where the request would change anything | the same from a page that hides its address |
 //!
-//! Pages of the origins in `allowed_origins` are let through, and told so in the headers of CORS (Fetch Standard, "CORS
-//! protocol"), without which a browser would not show them the answer.
+//! Pages of the origins in `allowed_origins` are let through. The response says so in the headers of CORS (Fetch
+//! Standard, "CORS protocol"); without these a browser would not show it to them.
 
 use crate::net::host::{Host, Origin};
 use crate::net::response::{Response, no_content};
@@ -31,23 +31,24 @@ use warp::http::header::{
 /// Fetch Metadata Request Headers, section 2.3.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Private Network Access, section 3: whether a page of the internet may call a machine of a private network.
+/// Private Network Access, section 3: asks if a page of the internet is permitted to call a machine of a private
+/// network.
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
-/// Headers of requests that pages may set.
+/// Request headers that pages are permitted to set.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-digest, content-type");
 
-/// Headers of answers that pages get to read, beside those that all get.
+/// Response headers that pages can read, beside those that all pages can.
 const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static("allow, retry-after, www-authenticate");
 
-/// Seconds that a browser may keep a permission: the most that Chromium takes.
+/// Seconds for which a browser can keep a permission: the most that Chromium takes.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// Beginning of every browser's User-Agent.
 const BROWSER: &[u8] = b"Mozilla/";
 
-/// Pages that may call.
+/// Pages that are permitted to call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedOrigins {
     /// All pages, with a token.
@@ -75,7 +76,7 @@ impl AllowedOrigins {
         Ok(allowed)
     }
 
-    /// True if pages of all origins may call, with a token.
+    /// True if pages of all origins are permitted to call, with a token.
     pub fn any(&self) -> bool {
         self.any
     }
@@ -97,7 +98,7 @@ pub fn parse_hosts(text: &str) -> Result<Vec<Host>, String> {
 pub enum Effect {
     /// It asks, and changes nothing.
     Looks,
-    /// It begins, stores or replaces something, or may.
+    /// It begins, stores or replaces something, or can do so.
     Changes,
 }
 
@@ -111,11 +112,11 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Pages of the `allowed` origins may call. The server is meant by `hosts`, and by the machine's own name. `is_tls`: it is
-    /// asked by https.
+    /// Pages of the `allowed` origins are permitted to call. `hosts`, and the machine's own name, are names of this
+    /// server. `is_tls`: the server speaks https.
     pub fn new(allowed: AllowedOrigins, hosts: &[Host], is_tls: bool) -> Origins {
         let own = machine_name().and_then(|name| Host::parse(&name)).map(|host| host.name().to_owned());
-        // By multicast DNS, too, where only this machine answers to it (RFC 6762, section 3).
+        // Multicast DNS can give it too; then only this machine responds to it (RFC 6762, section 3).
         let own = own.filter(|name| !name.is_empty()).map(|name| [format!("{name}.local"), name]);
         let names = hosts.iter().map(|host| host.name().to_owned());
         let names = names.chain(own.into_iter().flatten()).collect();
@@ -170,8 +171,8 @@ impl Origins {
         host.is_some_and(|host| origin.is_of(host, self.is_tls))
     }
 
-    /// True if the page that sent a request may read the answer. `None` if it may not, or no page tells that it sent
-    /// it.
+    /// The origin of the page that sent a request, if that page is permitted to read the response. `None` if it is not,
+    /// or the headers name no page.
     fn readable_by(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         let is_listed = || {
@@ -190,10 +191,10 @@ impl Origins {
         CorsHeaders { readable_by: self.readable_by(headers), varies }
     }
 
-    /// The answer to OPTIONS, where `allow` are the methods there are; to a preflight of a browser, too.
+    /// The response to OPTIONS, including a browser's preflight; `allow` lists the methods.
     ///
     /// # Errors
-    /// It is a preflight for a page that may not call.
+    /// It is a preflight for a page that is not permitted to call.
     pub fn options(&self, headers: &HeaderMap, allow: &'static str) -> Result<Response, Refusal> {
         let mut response = no_content(allow);
         if let Some(origin) = headers.get(ORIGIN).filter(|_| headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)) {
@@ -263,7 +264,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
     headers.get_all(USER_AGENT).iter().any(|agent| agent.as_bytes().starts_with(BROWSER))
 }
 
-/// The only line of a header. `None` if there is none.
+/// The only line of a header. `None` if it is missing.
 fn one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Refusal> {
     let mut lines = headers.get_all(&name).iter();
     match (lines.next(), lines.next()) {

@@ -5,8 +5,8 @@
 //! could be wrong, and a file removed by hand counts no more. [`crate::admission::grants`] counts the grants between
 //! two counts.
 //!
-//! Whatever takes an inode counts as a block at least: a file of one byte, a folder, each slice of an upload. So a
-//! quota of bytes bounds inodes, too.
+//! Every inode counts as a block at least: a file of one byte, a folder, each slice of an upload. So a quota of bytes
+//! bounds inodes, too.
 
 use crate::admission::amount::Amount;
 use crate::admission::tokens::Prefix;

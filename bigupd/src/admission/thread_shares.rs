@@ -1,4 +1,4 @@
-//! Threads that may block on the disk, shared fairly.
+//! Threads that can block on the disk, shared fairly.
 //!
 //! There are some hundreds of threads in all, and each request needs a thread now and then. A client that sends
 //! hundreds of requests, each waiting for the disk or for a count of many files, would take all of them. So each token,
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
-/// Threads in all for work that may block.
+/// Threads in all for work that can block.
 pub const THREADS: usize = 1024;
 
 /// Most threads of a share. It is more than a client has senders. It is also more than the number of requests that can
@@ -26,7 +26,7 @@ pub enum ShareOwner {
     Secret([u8; 32]),
     /// Of a host.
     Host(IpAddr),
-    /// Of who is not known.
+    /// Of an unknown client.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! Counting that takes its time: one counts for all who wait for it, and no lock is held meanwhile.
+//! Counting that takes long: one thread counts for all that wait for it, and no lock is held meanwhile.
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

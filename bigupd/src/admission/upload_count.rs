@@ -1,4 +1,4 @@
-//! The unfinished uploads, by what limits and quotas need to know of them.
+//! The unfinished uploads, with the numbers that limits and quotas need.
 //!
 //! Uploads are folders, and come and go by mergers and other daemons too. Each scan lists them all, and reads those
 //! that changed since the last scan: every change of an upload's numbers adds a file to its folder or removes one. So
@@ -14,7 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A folder that changed more recently may change again without that being seen.
+/// A folder that changed more recently can change again unseen.
 const AT_REST_AFTER: Duration = Duration::from_secs(1);
 
 /// An unfinished upload.
@@ -28,7 +28,7 @@ pub struct CountedUpload {
     pub bytes: u64,
 }
 
-/// All unfinished uploads, as one look found them.
+/// All unfinished uploads, as found by one scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadList {
     /// Number of uploads, also of those that cannot be read.

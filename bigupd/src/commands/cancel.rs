@@ -40,7 +40,7 @@ pub struct Arguments {
     wait: Duration,
 }
 
-/// Cancels the uploads, and says how it went.
+/// Cancels the uploads, and prints the results.
 pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     each(&config.data_dir, &arguments.names, |data, name| {
         // Hooks must still be told of an upload that turns out to be finished.

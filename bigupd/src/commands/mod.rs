@@ -1,7 +1,6 @@
 //! Commands for operators: `bigupd check`, `status`, `cancel`, `pause`, `resume` and `token`.
 //!
-//! They need no daemon and disturb none: all that is decided is decided by what they leave in the data folder. No command knows
-//! HTTP.
+//! They need no daemon and disturb none: everything is decided by the state of the data folder. No command knows HTTP.
 
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::storage::data_dir::DataDir;
@@ -23,7 +22,7 @@ pub const EXIT_NO_UPLOAD: u8 = 4;
 pub enum Outcome {
     /// The request is fulfilled; the text tells the action.
     Done(String),
-    /// There is no unfinished upload of this name; says what there is.
+    /// There is no unfinished upload of this name; the text tells its state.
     NoUpload(String),
 }
 

@@ -1,5 +1,5 @@
-//! `bigupd pause` and `bigupd resume`: an upload that takes no slices for a while. Its client waits meanwhile, within its own
-//! patience; what is held is merged, and finished where nothing is missing.
+//! `bigupd pause` and `bigupd resume`: an upload that takes no slices for a while. Its client waits meanwhile, up to
+//! its own limit. Held slices are merged, and the file is finished if nothing is missing.
 
 use super::{Outcome, each, finished, no_upload};
 use crate::config::Config;
@@ -31,7 +31,7 @@ pub struct Arguments {
     names: Vec<FileName>,
 }
 
-/// Pauses or resumes the uploads, and says how it went.
+/// Pauses or resumes the uploads, and prints the results.
 pub fn run(config: &Config, arguments: &Arguments, paused: bool) -> ExitCode {
     each(&config.data_dir, &arguments.names, |data, name| set(data, name, paused))
 }

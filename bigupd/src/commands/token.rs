@@ -1,4 +1,4 @@
-//! `bigupd token`: making, listing and revoking tokens. Daemons see what changed at their next request.
+//! `bigupd token`: making, listing and revoking tokens. Daemons see changes at their next request.
 
 use crate::admission::amount::Amount;
 use crate::admission::quota;
@@ -98,7 +98,7 @@ fn name(text: &str) -> Result<String, String> {
 
 /// A moment that is to come, in seconds since 1970.
 fn expiry(text: &str) -> Result<u64, String> {
-    // A number alone may be meant as a year.
+    // A number alone could be meant as a year.
     if let Some(time) = parse_duration(text).ok().filter(|_| parse_u64(text).is_none()) {
         return Ok(now().saturating_add(time.as_secs()).saturating_add(u64::from(time.subsec_nanos() > 0)));
     }
@@ -116,14 +116,14 @@ fn expiry(text: &str) -> Result<u64, String> {
 }
 
 impl Arguments {
-    /// Does what was asked for on the data folder `data_dir`.
+    /// Runs the command on the data folder `data_dir`.
     ///
     /// # Errors
-    /// Says what is in the way; nothing changed then.
+    /// The error gives the reason; nothing changed then.
     pub fn run(self, data_dir: &Path) -> anyhow::Result<()> {
         match self.action {
             Action::New(new) => {
-                // As who runs this, before root goes on as the folder's owner.
+                // As the user who runs this, before root goes on as the folder's owner.
                 let output = new.output.as_deref().map(create_private).transpose()?;
                 new.run(&owner::create(data_dir)?, output)
             }
@@ -171,7 +171,7 @@ impl New {
             eprintln!("token {name}: {rights}; by certificate");
             return Ok(());
         };
-        // The secret alone, so that what it is written to is a token file.
+        // The secret alone, so that a file with this output is a token file.
         let shown = match output {
             Some(mut file) => writeln!(file, "{secret}").and_then(|()| file.sync_all()),
             None => writeln!(io::stdout(), "{secret}").and_then(|()| io::stdout().flush()),
@@ -198,7 +198,7 @@ fn revoke(data: &DataDir, name: &str) -> anyhow::Result<()> {
     print(&format!("token {name} is revoked"))
 }
 
-/// A token, and what is known of it beside.
+/// A token, and further facts about it.
 struct Listed<'a> {
     token: &'a Token,
     /// The amount below its prefix. `None` if it has no quota, or the amount cannot be counted.

@@ -28,7 +28,7 @@ pub mod settings;
 /// Environment variable by which a program that starts a daemon for itself hands it a token of its own.
 const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 
-/// The configuration file where none is given, and no data folder either: that of the package, so that commands find the data
+/// The configuration file if no file and no data folder is given: that of the package, so that commands find the data
 /// of the service.
 const USUAL_CONFIG: &str = "/etc/bigup/bigupd.ini";
 
@@ -44,7 +44,7 @@ pub struct Config {
     pub listen: Listen,
     /// Permissions of a socket in the file system, if it listens on one of its own.
     pub listen_mode: u32,
-    /// Where to answer those who watch the daemon. `None` if only where it listens.
+    /// Address for monitoring programs. `None`: only where uploads go.
     pub metrics_listen: Option<SocketAddr>,
     /// Clients without a token are let in, on every address that the daemon listens on.
     pub allow_anonymous: bool,
@@ -52,13 +52,14 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// Names of this server beside those that it has by itself.
     pub allowed_hosts: Vec<Host>,
-    /// The token of the program that started this daemon for itself, and may do everything. `None` if there is none.
+    /// The token of the program that started this daemon for itself; it gives full access. `None` if there is no such
+    /// program.
     pub owner: Option<SecretHash>,
     /// Settings of mergers.
     pub mergers: mergers::Settings,
     /// Longest time for which running requests go on after a stop was asked for.
     pub stop_grace: Duration,
-    /// Permissions of what is finished.
+    /// Permissions of finished files.
     pub modes: FileModes,
     /// An unfinished upload goes this long after its last byte. `None`: never.
     pub expire_after: Option<Duration>,
@@ -74,7 +75,7 @@ pub struct Config {
     pub hooks: HookSettings,
 }
 
-/// Where a value came from and what it is.
+/// The origin of a value, and the value.
 type Value = (String, String);
 
 /// Collects settings and every mistake in them.
@@ -95,7 +96,8 @@ impl Collector<'_> {
             .or_else(|| from_file().map(|value| (format!("{key} in the configuration file"), value)))
     }
 
-    /// The value of `key`, read by `parse`; the default where nothing or nonsense was given. `None` if there is none.
+    /// The value of `key`, read by `parse`; the default if nothing or nonsense was given. `None` if there is no
+    /// default.
     fn some<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let setting = settings::find(key).expect("every setting is in the table");
         if let Some((whence, value)) = self.given(setting) {
@@ -209,8 +211,9 @@ impl Config {
     }
 }
 
-/// Settles the configuration: what is `given` by flags over the `environment`, which gives the value of a variable, over the file
-/// `told`, or the usual one, over defaults. `is_owned`: the daemon serves a program that started it, and takes its token.
+/// Settles the configuration. Values `given` by flags override `environment`, which gives the value of a variable; that
+/// overrides the file `told`, or the usual file; that overrides the defaults. `is_owned`: the daemon serves a program
+/// that started it, and takes its token.
 ///
 /// # Errors
 /// All mistakes, one each.

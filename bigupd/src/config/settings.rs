@@ -12,7 +12,7 @@ pub struct Setting {
     pub key: &'static str,
     /// The kind of its value, like `SIZE`.
     pub value: &'static str,
-    /// The value where none is given, as one would write it. `None` if there is none.
+    /// The value if no other is given, in the form of a configuration. `None` if there is no default.
     pub default: Option<&'static str>,
     /// An example of another value.
     pub example: &'static str,
@@ -25,7 +25,7 @@ pub struct Setting {
 /// Topics of settings; they are shown in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
-    /// Where the data are, who is let in.
+    /// The place of the data, and the clients that are let in.
     Serving,
     /// Certificates.
     Tls,
@@ -136,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "listen_mode",
         value: "MODE",
-        // The daemon's user and group, where a proxy's user may be.
+        // The daemon's user and group, which can include a proxy's user.
         default: Some("660"),
         example: "666",
         help: "Set the mode of the socket of listen = unix:PATH, in octal; write permission lets a user connect",
@@ -388,14 +388,14 @@ pub const SETTINGS: &[Setting] = &[
         // Sixteen bodies at full speed.
         default: Some("64M"),
         example: "256M",
-        help: "Limit the memory for all arriving bodies together, at least 1M, besides 64K for each. The more bodies \
+        help: "Limit the memory for all arriving bodies together, at least 1M, beside 64K for each. The more bodies \
                arrive, the smaller are the pieces in which they are written",
         topic: Topic::Limits,
     },
     Setting {
         key: "min_body_rate",
         value: "SIZE",
-        // Below any link that a push makes sense over, far above what it costs to trickle.
+        // Below every link that a push makes sense over, far above the rate of an attack by trickling.
         default: Some("1K"),
         example: "0",
         help: "Require this many bytes per second of a body that arrives, and of a response that is read, over each \
@@ -414,7 +414,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "header_timeout",
         value: "TIME",
-        // A client that is at work sends its next head at once; one that trickles holds a connection this long.
+        // A client that is at work sends its next header at once; a client that trickles holds a connection this long.
         default: Some("30s"),
         example: "10s",
         help: "Limit the time for receiving the complete request header",

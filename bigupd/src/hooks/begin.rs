@@ -21,11 +21,11 @@ use tokio::time::Instant;
 /// Most questions at once.
 const MOST_AT_ONCE: usize = 16;
 
-/// Most that wait for an answer, or their turn; more are told to come back. Twice what a client sends at once, and far fewer
-/// than there are threads for blocking work, which all other requests need too.
+/// Most requests that wait for a response, or their turn; further clients are told to retry. Twice what a client sends
+/// at once, and far fewer than there are threads for blocking work, which all other requests need too.
 const MOST_WAITING: usize = 128;
 
-/// Seconds after which a client may ask again where there was no answer.
+/// Seconds after which a client can retry if there was no response.
 const RETRY_AFTER: u64 = 5;
 
 /// An upload that is to begin.
@@ -35,9 +35,9 @@ pub struct BeginQuestion<'a> {
     pub name: &'a FileName,
     /// Bytes of the file. `None` if not known yet.
     pub size: Option<u64>,
-    /// Name of the client's token. `None` if it has none.
+    /// Name of the client's token. `None` if it has no token.
     pub token: Option<&'a str>,
-    /// A finished file of that name may be replaced.
+    /// A finished file of that name can be replaced.
     pub replace: bool,
     /// Where the request came from, where known.
     pub peer: Option<IpAddr>,
@@ -53,7 +53,7 @@ pub struct BeginHook {
 }
 
 impl BeginHook {
-    /// The doorkeeper that `settings` ask for, over the data folder `folder`. `None` if all uploads may begin.
+    /// The hook that `settings` ask for, over the data folder `folder`. `None` if all uploads are permitted to begin.
     pub fn new(settings: &HookSettings, folder: &Path, metrics: Metrics) -> Option<BeginHook> {
         let (hook, time) = (settings.on_begin.clone()?, settings.on_begin_timeout);
         let runner = HookRunner::new(hook, metrics::Hook::Begin, folder, settings.secret_file.clone(), metrics);
@@ -61,10 +61,11 @@ impl BeginHook {
         Some(BeginHook { runner, time, turns: places(MOST_AT_ONCE), places: places(MOST_WAITING) })
     }
 
-    /// Lets an upload begin, or not. Blocks until there is an answer; to be called from a thread of a runtime that may.
+    /// Lets an upload begin, or refuses it. Blocks until there is a response; call it from a runtime's thread that can
+    /// block.
     ///
     /// # Errors
-    /// It may not (403), or there is no answer now (503).
+    /// The upload is refused (403), or the hook gives no response now (503).
     pub fn admit(&self, ask: BeginQuestion<'_>) -> Result<(), Refusal> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let name = ask.name;

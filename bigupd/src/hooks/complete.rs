@@ -24,10 +24,10 @@ use tokio::task::JoinSet;
 /// Most hooks at work at once.
 const MOST_AT_ONCE: usize = 4;
 
-/// Most notices that are looked at, the oldest ones: bounds what is remembered of them.
+/// Most records in the view, the oldest ones: bounds its memory.
 const MOST_LOOKED_AT: usize = 10_000;
 
-/// Longest time between two looks, for what other daemons and their mergers leave.
+/// Longest time between two scans, for records that other daemons and their mergers leave.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Pause after the first failure, doubled with every further one.
@@ -47,7 +47,7 @@ const MENDED_AFTER: Duration = Duration::from_secs(5);
 pub struct Completions(Arc<Notify>);
 
 impl Completions {
-    /// Has it looked at soon.
+    /// Has the folder scanned soon.
     pub fn tell(&self) {
         self.0.notify_one();
     }
@@ -119,7 +119,7 @@ struct Schedule {
 /// A view of a record.
 struct ScheduledRecord {
     name: FileName,
-    /// Not to be looked at before, in milliseconds since 1970.
+    /// Not to be tried before, in milliseconds since 1970.
     again: u64,
 }
 
@@ -131,7 +131,7 @@ impl Schedule {
         }
     }
 
-    /// The notices to be told now, in order, and when to look again at the latest.
+    /// The records to be told of now, in order, and the latest time of the next scan.
     fn due(&mut self, mut records: Vec<CompletionRecord>, now: u64) -> (Vec<CompletionRecord>, Duration) {
         records.truncate(MOST_LOOKED_AT);
         let mut before = std::mem::take(&mut self.known);
@@ -204,7 +204,7 @@ async fn attend(teller: Arc<CompletionWorker>, record: CompletionRecord, stop: S
     NextAttempt { id, again }
 }
 
-/// The same; gives when to look again.
+/// The same; returns the time of the next scan.
 async fn attempt(teller: &Arc<CompletionWorker>, record: CompletionRecord, stop: StopDeadline) -> io::Result<u64> {
     let opened = blocking(move || {
         let Some(locked) = record.try_lock()? else { return Ok(None) };
@@ -214,7 +214,7 @@ async fn attempt(teller: &Arc<CompletionWorker>, record: CompletionRecord, stop:
     let Some((locked, so_far, completion)) = opened.await? else {
         return Ok(now() + LOOK_AGAIN.as_millis() as u64);
     };
-    // Another daemon may have tried since we looked.
+    // Another daemon may have tried since the scan.
     let pause = so_far.again.saturating_sub(now());
     if pause > 0 && pause <= LONGEST_PAUSE.as_millis() as u64 {
         return Ok(so_far.again);
@@ -256,7 +256,7 @@ impl CompletionWorker {
         HookQuestion::new(id.to_owned(), fields, &["file_name", "path", "file_size", "file_digest", "token"])
     }
 
-    /// Notes that attempt `failed` failed; gives when to look again.
+    /// Notes that attempt `failed` failed; returns the time of the next scan.
     fn settle_failure(
         &self,
         name: &FileName,
@@ -287,7 +287,7 @@ impl CompletionWorker {
     }
 }
 
-/// Runs what blocks on the disk where it may.
+/// Runs work that blocks on the disk on a thread that can block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

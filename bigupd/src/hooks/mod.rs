@@ -1,8 +1,9 @@
-//! Hooks: what an operator has asked before an upload begins, and told once a file is finished. Each is a program, which no
-//! shell is between, or a place on the web.
+//! Hooks: questions before an upload begins, and messages after a file is finished, as an operator wants them. Each
+//! hook is a program, run without a shell, or a URL.
 //!
-//! - [`begin`] - `on_begin`: may this upload begin?
-//! - [`complete`] - `on_complete`: this file is finished, told at least once, from the notices that publications leave.
+//! - [`begin`] - `on_begin`: asks if an upload is permitted to begin.
+//! - [`complete`] - `on_complete`: this file is finished, told at least once, from the completion records that
+//!   publications leave.
 //! - [`program`] - running a program within limits; [`web`] - the same question as a POST, and [`signature`] of that.
 //!
 //! A hook is given a question, and knows no upload, no request and no merger.
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use ureq::http::Uri;
 
-/// Most of what a hook says that is kept, in bytes, of each of its outputs. All else of it is read and forgotten.
+/// Most bytes that are kept of each output of a hook. Further bytes are read and dropped.
 pub const MAX_SAID: usize = 4 << 10;
 
 /// Most lines of it that are logged.
@@ -143,7 +144,7 @@ fn variable(field: &str) -> String {
     }
 }
 
-/// A value as programs get it: what is not known is empty, a switch 1 or 0.
+/// A value as programs get it: an unknown one is empty, a switch 1 or 0.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -165,7 +166,7 @@ pub enum HookAnswer {
         /// Its message for the client, printable; empty if it gave none.
         message: String,
     },
-    /// It could not do it now, or could not be asked; says why.
+    /// It failed, or could not be asked; the text gives the reason.
     Failed(String),
     /// It was ended since the daemon stops.
     Stopped,
@@ -180,7 +181,7 @@ pub struct HookRunner {
     /// The data folder, absolute; where programs run.
     folder: PathBuf,
     agent: Option<ureq::Agent>,
-    /// The file of the secret that signs what goes to a URL.
+    /// The file of the secret that signs requests to a URL.
     secret_file: Option<PathBuf>,
     metrics: Metrics,
 }
@@ -283,7 +284,7 @@ pub struct CapturedOutput {
 }
 
 impl CapturedOutput {
-    /// Takes what came next.
+    /// Takes the next bytes.
     fn take(&mut self, bytes: &[u8]) {
         let keep = bytes.len().min(MAX_SAID - self.kept.len());
         self.kept.extend_from_slice(&bytes[..keep]);

@@ -1,4 +1,4 @@
-//! Running a program within limits of time, output and what it inherits.
+//! Running a program with limits of time, output and inherited descriptors.
 
 use super::{CapturedOutput, HookAnswer, HookQuestion, StopDeadline};
 use crate::descriptors;
@@ -25,7 +25,7 @@ pub(super) const MAX_MESSAGE: usize = 1 << 10;
 /// Exit code by which a program says that it cannot tell now (sysexits.h, `EX_TEMPFAIL`).
 const TEMPORARY: i32 = 75;
 
-/// Largest exit code of a program's own; beyond are those that shells give to what they could not run or saw killed.
+/// Largest exit code of a program's own; shells give the larger ones to programs that they could not run or saw killed.
 const LARGEST_OWN: i32 = 125;
 
 /// Names of variables that programs get from our own environment; of those that begin with `LC_` all.

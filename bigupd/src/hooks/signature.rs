@@ -1,5 +1,5 @@
-//! Signing what goes to a URL, so that its receiver knows whom it is from: by HMAC-SHA256, as Standard Webhooks 1.0 has it
-//! (github.com/standard-webhooks, spec/standard-webhooks.md). Libraries that check it are there for most languages.
+//! Signs requests to a URL, so that the receiver can check their sender: by HMAC-SHA256, as in Standard Webhooks 1.0
+//! (github.com/standard-webhooks, spec/standard-webhooks.md). Libraries that check it exist for most languages.
 //!
 //! No header carries the secret itself: over plain HTTP a listener would learn it, and nothing would keep a question
 //! from being changed or sent again.
@@ -13,7 +13,7 @@ use std::path::Path;
 /// Beginning of a secret.
 const PREFIX: &str = "whsec_";
 
-/// Bytes that a secret may have.
+/// Length of a secret, in bytes.
 const LEN: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// Block of SHA-256, in bytes.
@@ -29,7 +29,7 @@ impl Secret {
     /// Reads a secret from a file.
     ///
     /// # Errors
-    /// It cannot be read, or is no secret; says how to make one.
+    /// It cannot be read, or is no secret; the error tells how to make a secret.
     pub fn read(file: &Path) -> Result<Secret, String> {
         let shown = printable(&file.to_string_lossy());
         let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;

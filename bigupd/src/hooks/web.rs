@@ -40,7 +40,7 @@ fn authorities() -> Vec<Certificate<'static>> {
 pub fn agent(url: &str) -> Agent {
     let config = Agent::config_builder().http_status_as_error(false).proxy(None);
     let config = config.max_redirects(0).max_redirects_will_error(false);
-    // A server that closes what was idle would make the next question fail.
+    // A server that closes idle connections would make the next question fail.
     let config = config.max_idle_connections(0);
     if !is_tls(url) {
         return config.build().into();

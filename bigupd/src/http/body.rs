@@ -1,5 +1,5 @@
-//! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and getting rid of what is
-//! left of them.
+//! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and draining the rest of
+//! them.
 
 use crate::metrics::Limit;
 use crate::net::body_memory::MAX_BUFFER;
@@ -31,7 +31,7 @@ struct Raw {
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
-/// Bytes beside the field that a form may have: boundaries, part headers, preamble.
+/// Most bytes of a form beside the field: boundaries, part headers, preamble.
 pub const MAX_FORM_OVERHEAD: u64 = 64 << 10;
 
 /// Longest boundary of a form, in characters (RFC 2046, section 5.1.1).
@@ -62,7 +62,7 @@ impl Stream for RawBody {
 }
 
 impl RawBody {
-    /// Digests from here on what is read of it, by whichever copy.
+    /// Digests from here on all bytes read of it, by every copy.
     pub fn digest(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Sha256::new());
     }
@@ -90,7 +90,7 @@ pub enum Body {
     Form(Box<FormBody>),
 }
 
-/// The field of a form being read, and what feeds it.
+/// The field of a form being read, and its feed.
 pub struct FormBody {
     form: multer::Multipart<'static>,
     field: multer::Field<'static>,
@@ -106,7 +106,7 @@ struct HeldBack {
 }
 
 impl Body {
-    /// Takes a body by its content type. The head of a form is read here.
+    /// Takes a body by its content type. The header of a form is read here.
     ///
     /// # Errors
     /// It is no form although it says so.
@@ -129,7 +129,7 @@ impl Body {
         Ok(Body::Form(Box::new(FormBody { form, field, held_back })))
     }
 
-    /// The next piece; None at the end.
+    /// The next piece; `None` at the end.
     ///
     /// # Errors
     /// It does not come at this `pace`, the connection broke, or the form is malformed.
@@ -213,9 +213,9 @@ impl Body {
 
 /// Feeds a form parser piece by piece.
 ///
-/// The parser takes all that is ready before it parses, and looks for a beginning or a header for as long as none comes.
-/// So every piece is followed by "not ready", and there is an end to what it may hold back, and to how often it may look
-/// through that: small pieces would make it quadratic.
+/// The parser takes all that is ready before it parses, and looks for a beginning or a header for as long as none
+/// comes. So every piece is followed by "not ready". The bytes that the parser can hold back, and the number of times
+/// that it can search them, are limited: small pieces would make it quadratic.
 struct MultipartFeed {
     raw: RawBody,
     held_back: Arc<HeldBack>,

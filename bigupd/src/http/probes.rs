@@ -1,7 +1,8 @@
 //! Endpoints for monitoring programs: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! On the listener for uploads, or, for all three, on one of their own that no flood of uploads fills; then `/metrics` is
-//! there alone. Nothing here waits for the disk: only `/readyz` looks at it, for a limited time.
+//! They are served on the listener for uploads. With `metrics_listen` all three are also served on a listener of their
+//! own that no flood of uploads fills; `/metrics` is then served there only. No response waits for the disk: only
+//! `/readyz` checks it, for a limited time.
 
 use crate::admission::origins::{Effect, Origins};
 use crate::http::timing;
@@ -51,8 +52,8 @@ pub fn warning(address: SocketAddr) -> Option<String> {
     })
 }
 
-/// True if others than this machine and its own networks may reach an address. All addresses at once count as public.
-/// Private are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and those of one link.
+/// True if clients beyond this machine and its own networks can reach an address. All addresses at once count as
+/// public. Private are those of RFC 1918, RFC 6598 (of carriers and overlay networks), RFC 4193, and link-local ones.
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -76,7 +77,7 @@ impl Probes {
         Probes { metrics, readiness: Arc::new(readiness) }
     }
 
-    /// The answer.
+    /// The response.
     ///
     /// # Errors
     /// It is not asked by a GET or HEAD.

@@ -1,9 +1,9 @@
 //! Receiving one slice: from the body to a file, digested while the bytes are hot.
 //!
-//! Pieces are gathered to batches and handed to a thread that may block, one batch at a time for each slice, while
-//! the next one is received. So memory is two batches a slice, the async threads never wait for a disk, and a slow client
-//! occupies no thread. Batches become smaller the more bodies are at work ([`crate::net::body_memory`]), and what was gathered of one
-//! that stalls is written.
+//! Pieces are gathered to batches and handed to a thread that can block, one batch at a time for each slice, while the
+//! next one is received. So memory is two batches a slice, the async threads never wait for a disk, and a slow client
+//! occupies no thread. Batches become smaller the more bodies are at work ([`crate::net::body_memory`]), and the batch
+//! of a stalled body is written early.
 
 use crate::admission::thread_shares::ThreadShare;
 use crate::http::body::Body;
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 /// enough to stay in the cache. Small slices come by the dozen over long lines, and wait in memory while a batch fills.
 const BATCH_LEN: std::ops::RangeInclusive<u64> = (128 << 10)..=(1 << 20);
 
-/// Longest time that bytes wait for a batch to fill: by those written everybody sees that a slow client is at work.
+/// Longest time that bytes wait for a batch to fill: written bytes show that a slow client is at work.
 const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// Batches of a slice.
@@ -142,7 +142,7 @@ impl Work {
         let (mut writer, thread_share) = (self.rest().await?, thread_share.clone());
         let write = move || {
             if writer.target.is_cancelled() {
-                // Sooner than with its last byte, which may take longer than its client can be told.
+                // Sooner than with its last byte, which can take longer than the client's time limit.
                 return Err(cancelled());
             }
             writer.write(&pieces)?;
@@ -151,7 +151,7 @@ impl Work {
         Ok(Work::Writes(tokio::spawn(async move { thread_share.run(write).await.map_err(io::Error::other)? })))
     }
 
-    /// Writes what was gathered, since nothing more comes, and has its memory given back.
+    /// Writes the gathered bytes, since nothing more comes, and gives their memory back.
     async fn stall(self, batch: &mut Batch, thread_share: &ThreadShare) -> Result<Work, Refusal> {
         if batch.len == 0 {
             return Ok(self);
@@ -162,7 +162,8 @@ impl Work {
     }
 }
 
-/// A slice that came whole. The last batch of it is to be written yet, by a thread that may block: with small slices, all.
+/// A slice that came whole. A thread that can block must still write the last batch of it; with small slices, all of
+/// it.
 pub struct Received {
     writer: Box<Writer>,
     rest: Vec<Bytes>,
@@ -170,10 +171,10 @@ pub struct Received {
 }
 
 impl Received {
-    /// Gives back where it went and the digests of what came, of the kinds asked for and in that order.
+    /// Returns the slice's target and the digests of its bytes, of the kinds asked for and in that order.
     ///
     /// # Errors
-    /// It is not what was expected, or could not be stored; the file is gone then.
+    /// The slice differs from `expected`, or could not be stored; the file is gone then.
     pub fn finish(mut self) -> Result<(SliceTarget, Vec<SliceDigest>), Refusal> {
         self.writer.write(&self.rest)?;
         let Writer { target, hashers, sha256 } = *self.writer;
@@ -182,8 +183,8 @@ impl Received {
     }
 }
 
-/// Receives a slice into `target`, to be digested by `kinds`; `offset` is what chaining values are for. The body must keep
-/// the `pace`.
+/// Receives a slice into `target`, to be digested by `kinds`; chaining values are computed for `offset`. The body must
+/// keep the `pace`.
 ///
 /// # Errors
 /// The body differs from `expected`, or could not be stored; the file is gone then. The rest of the body is left in
@@ -254,8 +255,8 @@ pub fn check_sha256(slice_id: u64, told: Option<[u8; 32]>, is: Option<Sha256>) -
     }
 }
 
-/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). `None` if there is none; other algorithms are ignored,
-/// as the RFC allows.
+/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). `None` if it has none; other algorithms are ignored,
+/// as the RFC permits.
 ///
 /// # Errors
 /// It is malformed.

@@ -15,13 +15,13 @@ use warp::http::StatusCode;
 /// Answers below it, in bytes, are made whatever else is going on.
 const SMALL: u64 = 64 << 10;
 
-/// Room for what every answer has beside its list, in bytes: the longest name, escaped, digests, errors.
+/// Bytes of every response beside its list: the longest name, escaped, digests, errors.
 const BESIDE: u64 = 32 << 10;
 
 /// Number of responses of the largest size that can be in memory at once, on the way to their readers.
 const LARGE_AT_ONCE: u64 = 4;
 
-/// Seconds after which an answer that finds no room may be asked for again.
+/// Seconds after which a client can retry if there is no memory for the response.
 const RETRY_AFTER: u64 = 2;
 
 /// The memory for responses.
@@ -32,7 +32,7 @@ pub struct ResponseBudget {
     space: Arc<Semaphore>,
 }
 
-/// A text, and the room that it takes until it is sent or its reader is gone.
+/// A text, and the memory that it takes until it is sent or its reader is gone.
 struct Kept {
     text: Vec<u8>,
     _room: OwnedSemaphorePermit,
@@ -45,16 +45,17 @@ impl AsRef<[u8]> for Kept {
 }
 
 impl ResponseBudget {
-    /// With answers of `most` bytes each.
+    /// With responses of `most` bytes each.
     pub fn new(most: u64) -> ResponseBudget {
         let space = usize::try_from(kib(most).saturating_mul(LARGE_AT_ONCE)).unwrap_or(usize::MAX);
         ResponseBudget { most, space: Arc::new(Semaphore::new(space.min(Semaphore::MAX_PERMITS))) }
     }
 
-    /// True if an answer with these slices, as runs or as ids, is not too large. Its size in bytes, or a bit more.
+    /// Checks that a response with these slices, as runs or as ids, is not too large. Returns its size in bytes, or a
+    /// bit more.
     ///
     /// # Errors
-    /// It is; says what to do.
+    /// It is too large; the refusal names the remedy.
     pub fn size_with(&self, held: &SliceRanges, as_runs: bool) -> Result<u64, Refusal> {
         let digits = held.runs().last().map_or(1, |[_, last]| last.to_string().len() as u64);
         let (items, each, what, advice) = match as_runs {
@@ -70,7 +71,7 @@ impl ResponseBudget {
         Ok(size)
     }
 
-    /// An answer of at most `size` bytes.
+    /// A response of at most `size` bytes.
     ///
     /// # Errors
     /// Too many large ones are on the way.

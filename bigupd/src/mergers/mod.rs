@@ -127,7 +127,7 @@ impl Mergers {
         self.inner.ended.notified()
     }
 
-    /// The same for those who know nothing of mergers: all who wait for it are woken.
+    /// The same for callers that know nothing of mergers: all that wait for it are woken.
     pub fn ended(&self) -> Arc<Notify> {
         Arc::clone(&self.inner.ended)
     }
@@ -148,7 +148,7 @@ impl Mergers {
         self.inner.running.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// The frontier of an upload that needs a merger; `None` for one that needs none. Blocks on the disk.
+    /// The frontier of an upload that needs a merger; `None` if it needs no merger. Blocks on the disk.
     fn frontier_if_due(&self, name: &FileName) -> Option<u64> {
         let spool = Spool::of(&self.inner.data, name);
         // The client that asks for this upload gets the error.
@@ -174,7 +174,7 @@ impl Mergers {
             tokio::spawn(async move {
                 this.tend(&name).await;
                 this.running().remove(&name);
-                // A slice that came since the last look found the name among those that are looked after.
+                // A slice that came since the last check found the name in this set.
                 if !this.is_stopping() && this.frontier_if_left(&name).await.is_some() {
                     this.ensure(&name);
                 }
@@ -182,7 +182,8 @@ impl Mergers {
         }
     }
 
-    /// Runs mergers one after the other until nothing is left to do. They pause in between while none gets any further.
+    /// Runs mergers one after the other until nothing is left to do. They pause in between while no merger gets any
+    /// further.
     async fn tend(&self, name: &FileName) {
         let (mut failures, mut frontier) = (0, 0);
         loop {
@@ -204,7 +205,7 @@ impl Mergers {
         }
     }
 
-    /// Waits until one more merger may be at work.
+    /// Waits until one more merger can be at work.
     async fn turn(&self) -> SemaphorePermit<'_> {
         let _counted = self.metrics().merger_waits();
         self.inner.waiting.fetch_add(1, Ordering::Relaxed);
@@ -217,7 +218,7 @@ impl Mergers {
         &self.inner.metrics
     }
 
-    /// Runs one merger to its end, and whether it was sent away to make room.
+    /// Runs one merger to its end; also tells if it was stopped for other uploads.
     async fn run(&self, name: &FileName) -> (io::Result<ExitStatus>, bool) {
         let mut merger = match self.command(name).spawn() {
             Ok(merger) => merger,
@@ -245,7 +246,7 @@ impl Mergers {
         }
     }
 
-    /// Waits for the end of a merger, and whether it was sent away to make room.
+    /// Waits for the end of a merger; also tells if it was stopped for other uploads.
     async fn wait_for(&self, name: &FileName, merger: &mut Child) -> (io::Result<ExitStatus>, bool) {
         loop {
             if let Ok(ended) = tokio::time::timeout(MAKE_ROOM_EVERY, merger.wait()).await {
@@ -308,7 +309,7 @@ impl Mergers {
 /// Counts a merger's events, up to the last. Returns the end that it reported; `None` if it reported no end.
 async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExit> {
     let (mut lines, mut how) = (BufReader::new(stdout).lines(), None);
-    // Whatever cannot be read, merging does not depend on it.
+    // Merging does not depend on the events: unreadable ones are left out.
     while let Ok(Some(line)) = lines.next_line().await {
         let Some(event) = MergerEvent::parse(&line) else { continue };
         metrics.merger_told(&event);

@@ -26,7 +26,7 @@ pub fn take_from_merger(spool: &Spool, wait: Duration) -> io::Result<MergerLock>
         }
         let at_work = spool.merger()?;
         if let Some(pid) = at_work.filter(|pid| at_work != told && is_merger_of(*pid, spool)) {
-            // It may have left by itself.
+            // It may have exited by itself.
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
             told = at_work;
         }
@@ -47,8 +47,8 @@ fn stays(at_work: Option<u32>, wait: Duration) -> io::Error {
     io::Error::other(format!("{who}, and cancel again"))
 }
 
-/// True if a process merges this upload. Its id may be an old one that is another process's by now, or that of a daemon
-/// or another command, which hold the lock for an instant, and are not to be ended.
+/// True if the process merges this upload. Its id can be an old one that belongs to another process by now. It can also
+/// be that of a daemon or another command, which hold the lock for an instant, and must not be killed.
 fn is_merger_of(pid: u32, spool: &Spool) -> bool {
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let is_merger =

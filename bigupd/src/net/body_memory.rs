@@ -1,5 +1,5 @@
-//! Memory of bodies: how much all of them may take together, keeping some of it while it is needed again and again, and
-//! giving it back to the system.
+//! Memory of bodies: limits the memory of all of them together, keeps some of it while it is needed again and again,
+//! and gives it back to the system.
 //!
 //! # What bodies take
 //! A body that arrives has its bytes in three places: in hyper's buffer (the bytes of one read from the socket), in the
@@ -9,18 +9,18 @@
 //! ([`crate::http::receive`]), so a client that stalls holds only the bytes of the last read from its socket.
 //!
 //! # Keeping and giving back
-//! Bodies come in pieces of [`MAX_BUFFER`], each in memory of its own. glibc would ask the system for each
-//! and give it back a moment later, a page fault for every 4 KiB of a body; so it is told to keep some (mallopt(3)). The
-//! buffers of thousands of connections, though, lie between the little that each of them keeps while it rests, and glibc
-//! gives back what lies between only if told to (malloc_trim(3)).
+//! Bodies come in pieces of [`MAX_BUFFER`], each in memory of its own. glibc would ask the system for each and give it
+//! back a moment later, a page fault for every 4 KiB of a body; so it is told to keep some (mallopt(3)). An idle
+//! connection, though, keeps a little memory, and the large buffers of thousands of connections lie between those bits.
+//! glibc gives such buffers back only if told to (malloc_trim(3)).
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Largest buffer of a connection, in bytes: what one read from a socket can bring. Larger ones save little time, smaller
-/// ones cost some.
+/// Largest buffer of a connection, in bytes: the most that one read from a socket can bring. Larger buffers save little
+/// time, smaller ones cost some.
 pub const MAX_BUFFER: usize = 256 << 10;
 
 /// Shortest time between two times of giving back: more buffers become free in it.
@@ -32,17 +32,18 @@ static FREED: Notify = Notify::const_new();
 /// The bodies of this process.
 pub static BODIES: BodyMemory = BodyMemory::new(64 << 20);
 
-/// Bytes that a body may read at once, and gather to a batch, however many there are: less makes more work than bytes.
+/// Least bytes that a body can read at once, and gather to a batch, however many bodies there are: smaller pieces cost
+/// more work.
 const FLOOR: u64 = 16 << 10;
 
-/// Into so many parts a body's share goes: two for each of its batches, one for what is read, and as much again for what
-/// hyper has read and not handed on.
+/// Number of parts of a body's share: two for each of its batches, one for the piece being read, and the same number
+/// for bytes that hyper has read and not handed on.
 const READ_PARTS: u64 = 8;
 
 /// The same of a batch.
 const BATCH_PARTS: u64 = 4;
 
-/// Counts bodies at work, and tells what each may have in memory.
+/// Counts bodies at work, and tells the memory that each can have.
 #[derive(Debug)]
 pub struct BodyMemory {
     most: AtomicU64,
@@ -70,13 +71,13 @@ impl BodyMemory {
         BodyInMemory(self)
     }
 
-    /// Bytes that a body may read from its socket at once.
+    /// Bytes that a body can read from its socket at once.
     pub fn read_len(&self) -> usize {
         // At most MAX_BUFFER, which is a usize.
         self.part(READ_PARTS, MAX_BUFFER as u64) as usize
     }
 
-    /// Bytes of a body that may be gathered before they are written, where `best` are best.
+    /// Bytes of a body that can be gathered before they are written; `best` if there is memory enough.
     pub fn batch_len(&self, best: u64) -> u64 {
         self.part(BATCH_PARTS, best)
     }
@@ -99,7 +100,7 @@ pub fn note_freed() {
     FREED.notify_one();
 }
 
-/// Gives back what became free, soon after it was noted.
+/// Gives back freed memory, soon after it was noted.
 pub async fn give_back_forever() {
     loop {
         FREED.notified().await;
@@ -108,7 +109,7 @@ pub async fn give_back_forever() {
     }
 }
 
-/// Bytes that glibc keeps at the end of what it has: the pieces of some bodies that are on their way to the disk.
+/// Bytes that glibc keeps at the end of its heap: the pieces of some bodies that are on their way to the disk.
 #[cfg(target_env = "gnu")]
 const KEPT: i32 = 32 << 20;
 
@@ -117,7 +118,7 @@ const KEPT: i32 = 32 << 20;
 pub fn keep_some() {
     use nix::libc::{M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
     for (setting, value) in [(M_TRIM_THRESHOLD, KEPT), (M_MMAP_THRESHOLD, 16 * MAX_BUFFER as i32)] {
-        // SAFETY: it may be called at any time and from any thread, and changes nothing that is in use.
+        // SAFETY: it can be called at any time and from any thread, and changes nothing that is in use.
         let is_set = unsafe { mallopt(setting, value) } == 1;
         if !is_set {
             log::debug!("cannot set glibc's malloc option {setting} to {value}: more memory may stay in use");
@@ -131,7 +132,7 @@ pub fn keep_some() {}
 
 #[cfg(target_env = "gnu")]
 fn give_back() {
-    // SAFETY: it may be called at any time and from any thread, and changes nothing that is in use.
+    // SAFETY: it can be called at any time and from any thread, and changes nothing that is in use.
     unsafe { nix::libc::malloc_trim(0) };
 }
 

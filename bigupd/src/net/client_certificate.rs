@@ -1,4 +1,4 @@
-//! The names in a client's certificate, by which it may have a token's rights.
+//! The names in a client's certificate, through which it can have a token's rights.
 //!
 //! The handshake has verified the certificate by then (`tls_client_ca`), so that its names are its authority's word.
 
@@ -15,7 +15,7 @@ pub struct ClientCertificate(Arc<[String]>);
 impl ClientCertificate {
     /// The names in the first certificate of a chain: the common names of its subject, then the host names, e-mail
     /// addresses and URIs of its subjectAltName (RFC 5280, sections 4.1.2.6 and 4.2.1.6). `None` if there is no
-    /// certificate, or none that has names.
+    /// certificate, or it has no names.
     pub fn first_of(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
         let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
         let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Seconds after which a connection that was one too many may be tried again.
+/// Seconds after which a client can retry a connection that was over the limit.
 const RETRY_AFTER: u64 = 2;
 
 /// Where connections are counted.

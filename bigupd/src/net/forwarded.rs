@@ -1,4 +1,4 @@
-//! For whom a proxy asks: X-Forwarded-For, and Forwarded (RFC 7239).
+//! The client for which a proxy asks: X-Forwarded-For, and Forwarded (RFC 7239).
 //!
 //! Every client can send these headers. So they count only on the connection of a trusted proxy, and are read from
 //! their end, where the nearest proxy wrote: the first address that is not a trusted proxy's is the client's. The text
@@ -14,7 +14,7 @@ use warp::http::header::{FORWARDED, HeaderMap, HeaderName};
 /// The older header of the two; it has no standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies that are trusted to tell for whom they ask.
+/// The proxies that are trusted to name their client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies(Vec<Proxy>);
 
@@ -45,7 +45,7 @@ impl Proxy {
 
     fn covers(&self, ip: IpAddr) -> bool {
         let thread_shares = |one: u128, other: u128, len: u32, bits: u32| {
-            // A shift by all bits is none.
+            // A shift by all bits is not defined.
             bits == 0 || (one ^ other) >> (len - bits) == 0
         };
         match (self, ip.to_canonical()) {
@@ -173,7 +173,8 @@ fn split_unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     (!is_quoted).then_some(parts)
 }
 
-/// The address of a node, with or without brackets and a port (RFC 7239, section 6). `None` if it is hidden, or none.
+/// The address of a node, with or without brackets and a port (RFC 7239, section 6). `None` if it is hidden, or no
+/// address.
 fn node(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         return rest.split_once(']')?.0.parse().ok().map(|ip: IpAddr| ip.to_canonical());

@@ -86,7 +86,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads `scheme://host[:port]`. `None` if it is no such thing, as `null` is none.
+    /// Reads `scheme://host[:port]`. `None` if it is no such thing, like `null`.
     pub fn parse(text: &str) -> Option<Origin> {
         let (scheme, host) = text.split_once("://")?;
         let scheme = scheme.to_ascii_lowercase();
@@ -103,8 +103,8 @@ impl Origin {
         Origin::parse(&address[..end])
     }
 
-    /// True if `host`, which a request names, is the one that the page came from. `needs_https`: nothing else than
-    /// https is spoken there; else either will do, since a proxy may have taken the TLS away.
+    /// True if `host`, which a request names, is the host that the page came from. `needs_https`: the server speaks
+    /// https only; else both schemes match, since a proxy may have taken the TLS away.
     pub fn is_of(&self, host: &Host, needs_https: bool) -> bool {
         let is_spoken = if needs_https { self.scheme == "https" } else { matches!(&*self.scheme, "http" | "https") };
         is_spoken && host.clone().under(&self.scheme) == self.host

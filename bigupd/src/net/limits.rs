@@ -7,13 +7,14 @@ use std::time::Duration;
 /// never dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest time from the first byte of a request's head, or from the begin of a connection, to the head's end.
+    /// Time limit for the complete request header, from its first byte or from the begin of the connection.
     pub header_timeout: Duration,
     /// Longest time without a byte of the next request on a connection.
     pub idle_timeout: Duration,
-    /// Longest silence within a body, and longest time that nothing of an answer is read.
+    /// Longest silence within a body, and longest time without a read of the response.
     pub body_timeout: Duration,
-    /// Bytes a second that a body must bring, and an answer be read with, on the average of each `body_timeout`. 0: any.
+    /// Bytes per second that a body must bring, and that a response must be read with, on the average of each
+    /// `body_timeout`. 0: any.
     pub min_body_rate: u64,
     /// Most connections at once.
     pub connections: u64,

@@ -1,4 +1,5 @@
-//! Reading on after the last answer of a connection, so that no reset takes the answer with it (RFC 9112, section 9.6).
+//! Reading on after the last response of a connection, so that no reset takes the response with it (RFC 9112, section
+//! 9.6).
 //!
 //! A connection that lingers holds a socket and nothing else: its slot already belongs to another connection. The
 //! number of such connections is limited; beyond the limit the one that has lingered longest is closed.
@@ -10,17 +11,17 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-/// Longest time to read on after the last answer.
+/// Longest time to read on after the last response.
 const TIME: Duration = Duration::from_secs(30);
 
 /// Longest silence meanwhile.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
-/// Those who linger.
+/// The lingering connections.
 #[derive(Clone, Debug)]
 pub struct Lingering {
     most: usize,
-    /// By what each of them is sent away, the longest first.
+    /// Senders that close each of them, the longest first.
     all: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>,
 }
 
@@ -30,8 +31,8 @@ impl Lingering {
         Lingering { most: most.max(1), all: Arc::default() }
     }
 
-    /// Reads and forgets what still comes over a stream closed for writing, until the other side closes it too, or too many
-    /// others linger.
+    /// Reads and drops all bytes that still come over a stream closed for writing, until the other side closes it too,
+    /// or too many others linger.
     pub async fn linger(&self, stream: &mut (impl AsyncRead + Unpin)) {
         let sent_away = self.enter();
         tokio::select! {

@@ -1,5 +1,6 @@
-//! The sockets that connections come in by: one of our own, or those that systemd holds for the daemon (systemd.socket(5),
-//! sd_listen_fds(3)). The latter stay open while the daemon is restarted; who connects meanwhile waits and is not refused.
+//! The sockets for incoming connections: a socket of the daemon's own, or those that systemd holds for it
+//! (systemd.socket(5), sd_listen_fds(3)). The latter stay open while the daemon is restarted; clients that connect
+//! meanwhile wait and are not refused.
 //!
 //! A socket in the file system (unix(7)) is made under another name and renamed, so that it has its permissions and
 //! takes connections as soon as it is there. The rename replaces a socket that a killed daemon left; a socket with a
@@ -219,7 +220,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     let mut new = path.as_os_str().to_owned();
     new.push(UNDER_WAY);
     let new = PathBuf::from(new);
-    // Of a daemon that was killed; who makes one now waits for our lock.
+    // A killed daemon left it; a daemon that makes one now waits for our lock.
     if std::fs::symlink_metadata(&new).is_ok_and(|metadata| metadata.file_type().is_socket()) {
         std::fs::remove_file(&new)?;
     }
@@ -231,7 +232,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     Ok(Listener::Unix(listener, Some(made)))
 }
 
-/// True if a socket may take the place of what is at `path`.
+/// Checks that a socket is permitted to take the place of `path`.
 fn check_replaceable(path: &Path) -> io::Result<()> {
     let metadata = match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -321,7 +322,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Sockets that systemd passed to this process; mostly none.
+/// Sockets that systemd passed to this process; mostly there are none.
 #[derive(Debug, Default)]
 pub struct InheritedSockets(Vec<InheritedSocket>);
 
@@ -352,8 +353,8 @@ impl InheritedSocket {
 }
 
 impl InheritedSockets {
-    /// Takes them over. No child inherits them. To be called before there are threads, once: it takes what tells of them
-    /// out of the environment.
+    /// Takes them over. No child inherits them. Call it once, before there are threads: it removes their variables from
+    /// the environment.
     ///
     /// # Errors
     /// A socket is no listening socket of TCP or the file system.

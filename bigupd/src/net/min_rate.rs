@@ -7,7 +7,7 @@ use crate::net::limits::Limits;
 use std::fmt;
 use std::time::Duration;
 
-/// The pace of one peer within one body or answer.
+/// The pace of one peer within one body or response.
 #[derive(Clone, Debug)]
 pub struct MinRate {
     /// Longest silence, and the time over which the rate counts.
@@ -36,7 +36,7 @@ pub enum TooSlow {
 }
 
 impl MinRate {
-    /// The pace that bodies, and those who read answers, must keep.
+    /// The pace that bodies, and readers of responses, must keep.
     pub fn new(limits: &Limits) -> MinRate {
         let (window, rate) = (limits.body_timeout, limits.min_body_rate);
         MinRate { window, rate, silent: Duration::ZERO, waited: Duration::ZERO, bytes: 0 }
@@ -47,7 +47,7 @@ impl MinRate {
         self.window.saturating_sub(self.silent.max(self.waited))
     }
 
-    /// The peer was waited for, and this many bytes moved then; 0: none, and the time is over.
+    /// The peer was waited for, and this many bytes moved then; 0: no bytes, and the time is over.
     ///
     /// # Errors
     /// It is too slow.

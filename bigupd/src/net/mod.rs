@@ -1,4 +1,4 @@
-//! Connections: sockets, TLS, how many there may be, how long and how slow, and where a request came from.
+//! Connections: sockets, TLS, limits of their number, time and pace, and the origin of a request.
 //!
 //! It gives streams and peers to hyper. It knows no route, no upload and no token.
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 /// Where a request came from, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// From this address: a client, or a proxy that is not trusted to tell for whom it asks.
+    /// From this address: a client, or a proxy that is not trusted to name its client.
     Tcp(SocketAddr),
     /// By a socket in the file system of this machine.
     Unix,
@@ -15,7 +15,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// The address. `None` if it has none.
+    /// The address. `None` if it has no address.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Peer::Tcp(address) => Some(address.ip().to_canonical()),
@@ -24,7 +24,7 @@ impl Peer {
         }
     }
 
-    /// True if a certificate that was shown on the connection is that of who asks, and not of the proxy that forwards.
+    /// True if a certificate shown on the connection is the client's own, and not that of the proxy that forwards.
     pub fn shows_its_own(peer: Option<Peer>) -> bool {
         !matches!(peer, Some(Peer::Forwarded(_)))
     }

@@ -40,11 +40,12 @@ use warp::Filter;
 use warp::http::Version;
 use warp::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 
-/// A connection that has rested this long after an answer is taken from hyper, and given back with its next request. The
-/// buffers that hyper keeps for it are as large as its largest body needed, and those of thousands would fill the memory.
+/// A connection that has rested this long after a response is taken from hyper, and given back with its next request.
+/// The buffers that hyper keeps for it are as large as its largest body needed, and those of thousands would fill the
+/// memory.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
-/// Largest head of a request, in bytes: the longest file name and source, percent-encoded, ten times over.
+/// Largest request header, in bytes: ten times the longest file name and source, percent-encoded.
 const MAX_HEAD: usize = 64 << 10;
 
 /// Pause after a connection could not be accepted for want of descriptors or memory.
@@ -53,15 +54,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Least time between two log lines about this while it lasts, or comes back as descriptors come and go.
 const ACCEPT_SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Longest time to bring the head of a request that is refused whatever it is.
+/// Time limit for the header of a request that is refused in any case.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// Longest time that who connected as the daemon was told to stop has to ask something: it is on its way, and to close the
-/// connection would be to refuse it.
+/// Longest time for a first request on a connection made as the daemon was told to stop: the request is on its way, and
+/// closing the connection would refuse it.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(2);
 
-/// Serves `routes` on `listeners`, with `tls` where there is one, until `stop` is done; running requests then have `grace`
-/// to finish. Connections, and what they are refused for, are counted in `metrics`.
+/// Serves `routes` on `listeners`, with `tls` if it is given, until `stop` is done; running requests then have `grace`
+/// to finish. Connections, and the reasons of refusals, are counted in `metrics`.
 pub async fn serve<F>(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,
@@ -168,7 +169,7 @@ struct ConnectionSettings {
     metrics: Metrics,
 }
 
-/// Serves one connection as it was accepted. It keeps `place` until its last answer.
+/// Serves a connection as it was accepted. It keeps `place` until its last response.
 async fn serve_connection<V>(
     stream: Socket,
     manners: ConnectionSettings,
@@ -179,7 +180,7 @@ async fn serve_connection<V>(
     V: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
     let Some(tls) = &manners.tls else { return converse(stream, service, &manners, place, stopping).await };
-    // In boxes: else every plain connection would have room for them too, which is twice its own.
+    // In boxes: else every plain connection would reserve memory for them too, which is twice its own.
     let accepted = tokio::select! {
         accepted = Box::pin(tls.accept(stream, manners.limits.header_timeout)) => accepted,
         () = stop_asked_long_ago(&mut stopping) => return,
@@ -198,7 +199,7 @@ async fn serve_connection<V>(
     }
 }
 
-/// Answers requests over `stream` until either side ends it, or `stopping` is true and the request at hand is answered.
+/// Serves requests over `stream` until either side ends it, or `stopping` is true and the request at hand is answered.
 async fn converse<S, V>(
     stream: S,
     service: V,
@@ -233,7 +234,7 @@ async fn converse<S, V>(
     // A client that has sent a whole request is permitted to close its side and read: half of a connection is enough
     // for a response (RFC 9112, section 9.6).
     http.half_close(true);
-    // The stream has limits of its own. That hyper has one too makes it read, and so look at them, while it is idle.
+    // The stream has limits of its own. hyper's limit makes it read, and so check them, while it is idle.
     http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout + limits.header_timeout);
     http.max_header_size(MAX_HEAD).max_buf_size(body_memory::MAX_BUFFER);
     let ended = loop {
@@ -267,7 +268,7 @@ async fn converse<S, V>(
         stream.unread(unread);
     };
     body_memory::note_freed();
-    // Clients go away in many ways, and none of them matters here.
+    // Clients go away in many ways, and no way matters here.
     let refusal = ended.err().and_then(|e| {
         log::debug!("a connection ended: {e}");
         refusal_owed(&stream, &e, limits)
@@ -276,8 +277,8 @@ async fn converse<S, V>(
     say_goodbye(stream, late, refusal, manners, place, stopping).await;
 }
 
-/// Ends a connection: says what is still to be said, and reads on until the other side closes it too. `place` is given back
-/// before that, since it may take long.
+/// Ends a connection: sends the last response, and reads on until the other side closes it too. `place` is given back
+/// before that, since it can take long.
 async fn say_goodbye(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     late: Option<Timeout>,

@@ -1,4 +1,4 @@
-//! A connection's stream with time limits, for hyper to read requests from and write answers to.
+//! A connection's stream with time limits, for hyper to read requests from and write responses to.
 //!
 //! hyper has a single limit for request headers (`header_read_timeout`), which runs from the end of the previous
 //! response, and no limit for responses that are not read. Here a header has its time from its own first byte on, an
@@ -32,12 +32,12 @@ struct Counts {
 }
 
 impl RequestTurns {
-    /// A request's head came whole, or its answer is ready.
+    /// A request's header came whole, or its response is ready.
     pub fn next(&self) {
         self.0.turn.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until the head of a first request came whole.
+    /// Waits until the header of a first request came whole.
     pub async fn first(&self) {
         while self.now() == 0 {
             tokio::time::sleep(FIRST_LOOK_EVERY).await;
@@ -56,7 +56,7 @@ impl RequestTurns {
         self.0.waited.store(0, Ordering::Relaxed);
     }
 
-    /// Waits until the connection has rested for `time` or a little longer: an answer was given and taken whole, and
+    /// Waits until the connection has rested for `time` or a little longer: a response was sent and taken whole, and
     /// nothing came since.
     pub async fn rest(&self, time: Duration) {
         let mut before = None;
@@ -75,11 +75,11 @@ impl RequestTurns {
 /// The timeout that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeout {
-    /// A request's head did not come whole.
+    /// A request's header did not come whole.
     Head,
     /// Nothing of another request came.
     Idle,
-    /// An answer was not read.
+    /// A response was not read.
     Reader,
 }
 
@@ -108,7 +108,7 @@ pub struct TimedStream<S> {
     /// Since when the reader is waited for.
     blocked: Option<Instant>,
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes of a request came, and no answer to it was begun.
+    /// Bytes of a request came, and no response to it was begun.
     owes_answer: bool,
     late: Option<Timeout>,
     /// Bytes that came and are to be read first.
@@ -116,7 +116,7 @@ pub struct TimedStream<S> {
 }
 
 impl<S> TimedStream<S> {
-    /// A stream just opened: the first head is due now.
+    /// A stream just opened: the first header is due now.
     pub fn new(stream: S, turns: RequestTurns, limits: &Limits) -> TimedStream<S> {
         TimedStream {
             stream,
@@ -133,7 +133,7 @@ impl<S> TimedStream<S> {
         }
     }
 
-    /// Takes back what was read of the next request, so that it is read again.
+    /// Takes back bytes that were read of the next request, so that they are read again.
     pub fn unread(&mut self, bytes: Bytes) {
         self.came(bytes.len());
         self.unread = bytes;
@@ -144,7 +144,7 @@ impl<S> TimedStream<S> {
         self.late
     }
 
-    /// True if part of a request came to which no answer was begun, and one can be written.
+    /// True if part of a request came to which no response was begun, and one can be written.
     pub fn owes_answer(&self) -> bool {
         self.owes_answer && self.blocked.is_none()
     }
@@ -228,8 +228,8 @@ impl<S> TimedStream<S> {
     }
 }
 
-/// Reads at most `most` bytes into `buf`: hyper offers more where earlier reads brought much, and keeps what it offers for as
-/// long as anything of it is held.
+/// Reads at most `most` bytes into `buf`: hyper offers more where earlier reads brought much, and keeps that memory for
+/// as long as any part of it is held.
 fn poll_read_within(
     stream: Pin<&mut impl AsyncRead>,
     cx: &mut Context<'_>,

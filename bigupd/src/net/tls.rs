@@ -30,7 +30,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Authorities whose certificates clients must show. `None`: clients need no certificate.
     pub client_ca: Option<PathBuf>,
-    /// Lists of client certificates that their authorities have revoked. `None`: none is looked at.
+    /// Lists of client certificates that their authorities have revoked. `None`: no list is checked.
     pub client_crl: Option<PathBuf>,
 }
 
@@ -57,17 +57,17 @@ impl Tls {
         Ok(Tls { files: files.clone(), current: Mutex::new(Arc::new(read(files)?)) })
     }
 
-    /// Reads the files again. New connections get what they hold now; those that are open go on.
+    /// Reads the files again. New connections use their content; open connections go on.
     ///
     /// # Errors
-    /// All mistakes in the files, one each; what was in use before stays in use.
+    /// All mistakes in the files, one each; the files in use before stay in use.
     pub fn reload(&self) -> Result<(), Vec<String>> {
         let new = Arc::new(read(&self.files)?);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// Does the handshake on a new connection, which may take `time`.
+    /// Does the handshake on a new connection, with the time limit `time`.
     ///
     /// A client that fails in it is told why, as an alert, or as plain HTTP where it speaks that.
     ///
@@ -175,7 +175,7 @@ fn authorities(path: &Path, mistakes: &mut Vec<String>) -> Option<RootCertStore>
     Some(roots)
 }
 
-/// Lists of revoked client certificates; none where mistakes were noted.
+/// Lists of revoked client certificates; empty if mistakes were noted.
 fn revocation_lists(path: &Path, mistakes: &mut Vec<String>) -> Vec<CertificateRevocationListDer<'static>> {
     let read = pem::revocation_lists(path).inspect_err(|e| mistakes.push(format!("tls_client_crl: {e}")));
     read.unwrap_or_default()

@@ -28,7 +28,7 @@ pub const LOOKED: &str = "expiry.json";
 /// Largest such file that is read, in bytes; it has about 50.
 const MAX_LOOKED: u64 = 1 << 10;
 
-/// A pause between looks that means nothing, however short the time that is set: a restart, a machine under load.
+/// A pause between scans that never counts, however short the time that is set: a restart, a machine under load.
 const SHORT_PAUSE: u64 = 600;
 
 /// Times after which uploads without new bytes expire. `None`: never.
@@ -52,7 +52,7 @@ impl ExpiryTimes {
 struct Looks {
     /// Begin of the unbroken scans that count for [`ExpiryTimes::any`]. `None` if there were none.
     since: Option<u64>,
-    /// The same for [`ExpiryTimes::begun`]. It is no field in what older daemons wrote.
+    /// The same for [`ExpiryTimes::begun`]. Older daemons did not write this field.
     #[serde(default)]
     since_for_begun: Option<u64>,
     /// The last time.
@@ -60,7 +60,7 @@ struct Looks {
 }
 
 impl Looks {
-    /// Takes account of a look at `now`.
+    /// Takes account of a scan at `now`.
     fn and_now(previous: Option<Looks>, now: u64, times: ExpiryTimes) -> Looks {
         let since = |time: Option<Duration>, before: fn(Looks) -> Option<u64>| {
             let longest_pause = (time?.as_secs() / 2).max(SHORT_PAUSE);

@@ -1,5 +1,5 @@
-//! Looking after all uploads, again and again: mergers that died are started again, and info.ini is made to say what the
-//! spools say.
+//! Upkeep of all uploads, again and again: mergers that died are started again, and info.ini is brought up to date with
+//! the spools.
 //!
 //! Most of many uploads are idle. An upload that was found idle, with nothing to merge and no merger, is not read again
 //! until its folder changes. Every event that wakes it (a slice, a client, a merger) adds a file there or removes one.
@@ -20,16 +20,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Longest time between two looks.
+/// Longest time between two scans.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Shortest time between two looks: info.ini lags by as much when uploads come and go all the time.
+/// Shortest time between two scans: info.ini lags by this time when uploads come and go all the time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time after which the remembered state is dropped, in case something changed without a trace.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// A folder that changed more recently may change again without that being seen.
+/// A folder that changed more recently can change again unseen.
 const AT_REST_AFTER: Duration = Duration::from_secs(1);
 
 /// Tells the reconciler that an upload came or went.
@@ -43,14 +43,14 @@ impl Wakeup {
     }
 }
 
-/// Looks after all `uploads` for as long as it is polled, and tells their metrics what is seen.
+/// Reconciles all `uploads` for as long as it is polled, and sets their metrics.
 pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeup) {
     let reconciler = Arc::new(Mutex::new(Reconciler::new(uploads.data.clone())));
     loop {
         let (reconciler, uploads, mergers) = (Arc::clone(&reconciler), uploads.clone(), mergers.clone());
         let reconcile = move || {
             let mut reconciler = reconciler.lock().unwrap_or_else(PoisonError::into_inner);
-            // First, since the metrics tell the time of a look as a whole.
+            // First, since the metrics tell the time of a scan as a whole.
             let space = DiskSpace::new(&uploads.data, uploads.settings.reserve);
             if let Some(left) = space.left()? {
                 uploads.metrics.disk_free(left);
@@ -115,7 +115,7 @@ impl ActiveUpload {
     /// It cannot be read.
     fn read(spool: &Spool) -> io::Result<Option<ActiveUpload>> {
         let Some(folder) = FileVersion::of(spool.path())? else { return Ok(None) };
-        // Before what there is to merge: one that ends in between has told by then what it left.
+        // Before the held slices are read: a merger that ends in between has recorded its result by then.
         let merger = spool.merger()?;
         let Some(upload) = spool.upload()? else { return Ok(None) };
         let holdings = match spool.holdings(&upload) {
@@ -147,12 +147,12 @@ impl Reconciler {
         Reconciler { data, since: Instant::now(), uploads: HashMap::new(), trouble: HashMap::new(), info_ini: None }
     }
 
-    /// Calls `ensure` for uploads that need a merger and have none, and mends info.ini where it is wrong: an upload
+    /// Calls `ensure` for uploads that need a merger and have none, and repairs info.ini where it is wrong: an upload
     /// without a section or with a wrong one, a section without upload, a merger that died, a file that cannot be read.
-    /// Says what it saw of all of them.
+    /// Returns the totals of all uploads.
     ///
     /// # Errors
-    /// The spools cannot be listed, or info.ini cannot be read or written; the next look finds the same.
+    /// The spools cannot be listed, or info.ini cannot be read or written; the next scan finds the same.
     pub fn reconcile(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<ScanResult> {
         if self.since.elapsed() > FORGET_AFTER {
             (self.since, self.info_ini) = (Instant::now(), None);
@@ -202,7 +202,7 @@ impl Reconciler {
             read => read,
         }?;
         let Ok(sections) = Sections::cut(&bytes) else {
-            // Everything is looked at again once it can be read.
+            // All uploads are scanned again once it can be read.
             return info_ini.rebuild_if_broken().map(|()| false);
         };
         let mut others: HashMap<&str, Section<'_>> = HashMap::new();

@@ -49,7 +49,7 @@ fn sweep(data: &DataDir, times: ExpiryTimes, metrics: &Metrics, round: u32) {
     }
 }
 
-/// Rounds between two looks at what expires: few where that is soon.
+/// Rounds between two checks for expired uploads: few if the time is short.
 fn expire_every(after: Duration) -> u32 {
     (after.as_secs() / 60).clamp(1, u64::from(CLEAN_EVERY)) as u32
 }

@@ -3,13 +3,13 @@
 use super::random_suffix;
 use std::sync::OnceLock;
 
-/// A running kernel, as far as what it holds in memory goes: data written under another one may not have reached the
-/// disk.
+/// A boot of the kernel, the lifetime of the data in its memory: data written under another boot may not have reached
+/// the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BootId(pub [u8; 8]);
 
 impl BootId {
-    /// No kernel: what has it is never trusted.
+    /// No kernel: data with this id are never trusted.
     pub const NONE: BootId = BootId([0; 8]);
 
     /// The kernel that runs now: the first 8 bytes of the BLAKE3 hash of /proc/sys/kernel/random/boot_id (random(4)).

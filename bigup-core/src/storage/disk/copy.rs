@@ -36,8 +36,8 @@ impl fmt::Display for CopyMethod {
 /// The reason a range was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The source could not be written back (ioctl_ficlonerange(2), EIO), as before a failed sync of it: what it holds
-    /// may never reach the disk, and another attempt could succeed all the same.
+    /// The source could not be written back (ioctl_ficlonerange(2), EIO), as before a failed sync of it. Its bytes
+    /// might never reach the disk, although another attempt could succeed.
     #[error("writing it back: {0}")]
     SourceLost(io::Error),
     /// Anything else.
@@ -80,7 +80,7 @@ impl Copier {
     /// Copies the first `len` bytes of `from` to `offset` of `to`; says which method did it.
     ///
     /// # Errors
-    /// `from` is shorter, or as the system gives them. Part of the range may be written.
+    /// `from` is shorter, or as the system gives them. Part of the range can be written then.
     pub fn copy(&mut self, from: &File, to: &File, offset: u64, len: u64) -> Result<CopyMethod, CopyError> {
         self.copy_range((from, 0), (to, offset), len)
     }
@@ -134,7 +134,7 @@ impl Copier {
     }
 }
 
-/// ENODATA means that the source is too short, which none of these calls says so.
+/// ENODATA means that the source is too short: the calls themselves never give it.
 fn failed(error: Errno) -> CopyError {
     match error {
         Errno::ENODATA => io::Error::from(io::ErrorKind::UnexpectedEof).into(),

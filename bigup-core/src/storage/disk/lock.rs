@@ -20,7 +20,7 @@ impl FileLock {
     /// Waits for the lock on the file that `path` names, which is created if need be.
     ///
     /// # Errors
-    /// The file cannot be opened (its folder may be gone) or locked.
+    /// The file cannot be opened (its folder can be gone) or locked.
     pub fn wait(path: &Path) -> io::Result<FileLock> {
         loop {
             let file = open_or_create(path)?;
@@ -81,7 +81,7 @@ impl FileLock {
         }
     }
 
-    /// The lock, if `path` still names the file that was locked: it may have been replaced while we waited.
+    /// The lock, if `path` still names the locked file. `None` if the file was replaced during the wait.
     fn if_still_named(file: File, path: &Path) -> io::Result<Option<FileLock>> {
         let lock = FileLock { file };
         let locked = lock.file.metadata().at("looking at", path)?;
@@ -101,8 +101,9 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Unlocking rather than only closing: a child just being started may hold a copy of the descriptor until it
-        // executes its program, and would keep the lock that long. An error would mean that it was not locked.
+        // Unlocking rather than only closing: a child process that is just being started can hold a copy of the
+        // descriptor until it executes its program, and would keep the lock that long. An error would mean that it was
+        // not locked.
         let _ = FileExt::unlock(&self.file);
     }
 }

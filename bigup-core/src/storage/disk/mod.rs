@@ -1,6 +1,6 @@
 //! Small, exact file operations: replacement by rename, syncing, copying, locks that outlive renames.
 //!
-//! Every error says what was being done and to which path ([`IoContext`]).
+//! Every error names the action and the path ([`IoContext`]).
 
 use crate::protocol::name::printable;
 use nix::dir::Dir;
@@ -30,7 +30,7 @@ pub use written::{check_no_write_failed, notes_failed_writes};
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
 pub const READ_LEN: usize = 256 << 10;
 
-/// Adds what was being done, and to which path, to an I/O error.
+/// Adds the action and the path to an I/O error.
 pub trait IoContext<T> {
     /// `doing` is a phrase like "syncing"; the error's kind stays as it was.
     fn at(self, doing: &str, path: &Path) -> io::Result<T>;
@@ -71,7 +71,7 @@ fn told(kind: io::ErrorKind, text: String, errno: Option<i32>) -> io::Error {
     io::Error::new(kind, Told { text, errno })
 }
 
-/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. `None` if it is none of the
+/// The system's number of an error (errno(3)), also of one with added [`IoContext`]. `None` if the error is not the
 /// system's.
 pub fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| error.get_ref()?.downcast_ref::<Told>()?.errno)
@@ -153,7 +153,7 @@ pub fn replace_file(folder: &Path, name: &str, bytes: &[u8], durability: Durabil
 /// (root) writes it: a service must be able to read the files that an administrator leaves in its folder.
 ///
 /// # Errors
-/// As for [`replace_file`]; also if this process may not give a file to the folder's owner.
+/// As for [`replace_file`]; also if this process is not permitted to give a file to the folder's owner.
 pub fn replace_private_file(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let owner = std::fs::metadata(folder).at("looking at", folder)?;
     replace(folder, name, bytes, Durability::PowerCut, |temporary| {
@@ -211,7 +211,7 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
 /// of descriptors grows with their depth, which [`std::fs::remove_dir_all`] does not survive.
 ///
 /// # Errors
-/// As the system gives them; part of it may be gone.
+/// As the system gives them; part of it can be gone.
 pub fn remove_folder(path: &Path) -> io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let first = path.file_name().unwrap_or_default().to_owned();
@@ -274,8 +274,8 @@ pub fn read_range(file: &File, offset: u64, len: u64, mut each: impl FnMut(&[u8]
     Ok(())
 }
 
-/// True if a read failed since the disk cannot give back what was written: it has less, or the device fails (EIO,
-/// read(2)).
+/// True if a read failed since the disk cannot give back the written bytes: the file is shorter, or the device fails
+/// (EIO, read(2)).
 pub fn is_lost(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::EIO as i32)
 }
@@ -342,8 +342,8 @@ impl FileVersion {
         }
     }
 
-    /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: after a
-    /// change just now another one may follow that cannot be told from it. False where clocks disagree.
+    /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: a second
+    /// change just after the first cannot be told from it. False if clocks disagree.
     pub fn is_older(&self, time: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (seconds, nanoseconds) = self.changed;

@@ -8,8 +8,8 @@ use nix::unistd::pipe2;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// Bytes that a pipe holds, and that are copied at once. Four times the usual: each step costs the file system anew. Larger
-/// ones were slower where the kernel had to look for memory in such large pieces.
+/// Bytes that a pipe holds, and that are copied at once. Four times the usual size, since each step has a cost in the
+/// file system. Larger pipes were slower where the kernel had to search memory for such large pieces.
 const PIPE_LEN: usize = 256 << 10;
 
 /// File systems that copy by themselves, some without the bytes coming here at all: NFS, CIFS, SMB, Ceph, FUSE (statfs(2)).
@@ -38,8 +38,8 @@ impl Pipe {
         Ok(Pipe { out, into })
     }
 
-    /// Moves `len` bytes from an offset of one file to an offset of another. After an error bytes may be left in the pipe: it
-    /// is of no more use.
+    /// Moves `len` bytes from an offset of one file to an offset of another. After an error bytes can be left in the
+    /// pipe: it must not be used any more.
     ///
     /// # Errors
     /// ENODATA: the first file is too short; or as the system gives them.

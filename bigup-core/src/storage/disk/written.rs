@@ -1,4 +1,4 @@
-//! True if the kernel failed to write back what was written to a file. Linux only.
+//! Tells if the kernel failed to write back data that were written to a file. Linux only.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
@@ -26,7 +26,7 @@ pub fn notes_failed_writes(file: &File) -> bool {
 /// did.
 ///
 /// # Errors
-/// Something that was written may never reach the disk; or the file system cannot tell.
+/// Written bytes might never reach the disk; or the file system cannot tell.
 pub fn check_no_write_failed(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as its `File` is borrowed, and no memory is passed.
     let status = unsafe { sync_file_range(file.as_raw_fd(), BEYOND, 1, SYNC_FILE_RANGE_WAIT_BEFORE) };

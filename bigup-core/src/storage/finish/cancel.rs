@@ -20,7 +20,7 @@ use crate::storage::spool::{LockedSpool, MergerLock, delete, take_away};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Largest mark that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
+/// Largest mark that is read, in bytes: a name of 2 KiB escaped six-fold, and some more.
 const MAX_MARK: u64 = 64 << 10;
 
 /// Removes the upload, whatever it holds, and leaves the mark of it. Once this returns that survives a power cut.
@@ -46,7 +46,7 @@ pub fn cancelled_upload(mark: &Path) -> Option<AuditLine> {
 
 /// Makes the mark, or makes one that is there already count anew. Its content is for the audit log.
 fn make_mark(mark: &Path, line: &AuditLine) -> io::Result<()> {
-    // A sweep may be about to remove one that counts no more.
+    // A sweep might be about to remove a mark that counts no more.
     let lock = FileLock::wait(mark)?;
     let mut file = lock.file();
     let text = serde_json::to_string(line).expect("strings always serialise") + "\n";

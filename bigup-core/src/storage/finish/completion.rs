@@ -8,9 +8,9 @@
 //! completed/failed/<time>-<random>/       the same, of those whose trials are used up
 //! completed/.gone-…                       notices being removed; swept
 //! ```
-//! `<time>` is when the file was finished, in nanoseconds since 1970 with 20 digits, so that names sort as files were
-//! finished. A notice appears by one rename, from `tmp/`, and goes by one: at every instant there is a spool or a notice
-//! until the hook has succeeded.
+//! `<time>` is the time at which the file was finished, in nanoseconds since 1970 with 20 digits, so that names sort in
+//! the order of finishing. A record appears by one rename, from `tmp/`, and goes by one: at every instant there is a
+//! spool or a record until the hook has succeeded.
 
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
@@ -26,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const TRIALS_JSON: &str = "trials.json";
 
-/// Largest `attempts.json` that is read, in bytes: what is written of an error is far less.
+/// Largest `attempts.json` that is read, in bytes; the file holds one error, which is far shorter.
 const MAX_TRIALS_JSON: u64 = 64 << 10;
 
 /// Folder of the records whose attempts are used up, in `completed/`.
@@ -63,7 +63,7 @@ fn tidy(path: &Path) {
     }
 }
 
-/// The place of one notice; it need not exist.
+/// The place of a record; it need not exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CompletionRecord {
     id: String,
@@ -95,10 +95,10 @@ pub struct Attempts {
 }
 
 impl CompletionRecord {
-    /// All notices of a data folder, in the order in which the files were finished.
+    /// All records of a data folder, in the order in which the files were finished.
     ///
     /// # Errors
-    /// `completed/` cannot be read. Where there is none, there are no notices.
+    /// `completed/` cannot be read. If it does not exist, there are no records.
     pub fn all(data: &DataDir) -> io::Result<Vec<CompletionRecord>> {
         let completed = data.completed();
         let entries = match std::fs::read_dir(&completed) {
@@ -162,7 +162,7 @@ impl CompletionRecord {
     pub fn try_lock(&self) -> io::Result<Option<LockedCompletionRecord>> {
         match FileLock::try_now(&self.path.join(DIGESTS)) {
             Ok(Some(lock)) => {
-                // A process that left it may not have come to that.
+                // The process that left the record may have died before that.
                 tidy(&self.path);
                 Ok(Some(LockedCompletionRecord { record: self.clone(), lock }))
             }
@@ -173,7 +173,7 @@ impl CompletionRecord {
     }
 }
 
-/// A notice under its lock.
+/// A record under its lock.
 pub struct LockedCompletionRecord {
     record: CompletionRecord,
     lock: FileLock,

@@ -1,6 +1,7 @@
-//! The ends of an upload, and the way back: publication, a file of a single request, cancellation, and what is left to be told.
+//! The ends of an upload, and the way back: publication, a file of a single request, cancellation, and completion
+//! records.
 //!
-//! It uses all other folders of [`storage`](crate::storage), and none of them uses it.
+//! It uses all other folders of [`storage`](crate::storage), and no other folder uses it.
 
 pub mod cancel;
 pub mod completion;

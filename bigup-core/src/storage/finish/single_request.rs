@@ -34,11 +34,11 @@ pub struct UnnamedFile {
 }
 
 impl UnnamedFile {
-    /// A file of `len` bytes that are about to come, with room for all of them. `None` if the file system has no such
-    /// files.
+    /// A file of `len` bytes that are about to come, with disk space for all of them. `None` if the file system has no
+    /// such files.
     ///
     /// # Errors
-    /// There is no room, or as the system gives them.
+    /// Not enough disk space, or as the system gives them.
     pub fn new(data: &DataDir, len: u64, space: &DiskSpace) -> Result<Option<UnnamedFile>, SpaceError> {
         if !can_be_linked() {
             return Ok(None);

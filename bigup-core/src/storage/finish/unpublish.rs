@@ -1,7 +1,7 @@
-//! The step back, for a finished file that turned out to be damaged: it is moved out of `files/`, and a copy of it becomes
-//! an upload again, as if its source had taken over what another one left. So a push of that source compares all slices,
-//! sends those that differ, and names the digest of the whole, which is compared before anything is published. Nothing
-//! that the damaged file holds is trusted.
+//! The step back, for a finished file that turned out to be damaged. The file is moved out of `files/`, and a copy of
+//! it becomes an upload again, as if its source had taken over another source's upload. So a push of that source
+//! compares all slices, sends those that differ, and names the digest of the whole, which is compared before the file
+//! is published. No byte of the damaged file is trusted.
 //!
 //! # What is on disk, and what a kill there leaves
 //! ```text
@@ -26,7 +26,7 @@ use std::fs::File;
 pub enum Unpublished {
     /// Something else has taken the file's place: nothing was done.
     Replaced,
-    /// The file is in its place in `aside`; a push of its source sends what differs.
+    /// The file is in its place in `aside`; a push of its source sends the slices that differ.
     Slices,
     /// The file is in its place in `aside`; a push sends all of it. Says why.
     Whole(String),
@@ -90,7 +90,7 @@ fn become_upload(data: &DataDir, space: &DiskSpace, upload: &UploadRecord, file:
     let copy = data.tmp().join(format!("{MAKING}{}", disk::random_suffix()));
     let made = (|| {
         space.lock()?.check(end, plan.slice_size.unwrap_or(0))?;
-        // A sweep leaves alone what is locked.
+        // A sweep leaves locked files alone.
         let to = FileLock::on(disk::create_new(&copy)?, &copy)?;
         Copier::new().copy_range((file, 0), (to.file(), 0), end).at("copying to", &copy)?;
         Spool::create_merged(data, upload, &copy, &digests)

@@ -1,4 +1,4 @@
-//! The tokens: who may do what. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read.
+//! The tokens and their permissions. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read.
 //!
 //! A token is 256 random bits. Only its BLAKE3 hash is stored. A slow, salted hash would gain nothing: it makes
 //! guessing a human password expensive, but 256 random bits cannot be guessed at any speed. It would only make every
@@ -61,8 +61,8 @@ impl fmt::Display for Permission {
     }
 }
 
-/// The part of all names that a token is for: a folder and what is below it, or everything. Shown as `a/b/`; everything
-/// as nothing.
+/// The part of all names that a token is for: a folder and everything below it, or everything. Shown as `a/b/`;
+/// everything as nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix(String);
@@ -155,7 +155,7 @@ pub fn redacted(text: &str) -> String {
 pub struct Token {
     /// Its name for people; visible ASCII.
     pub name: String,
-    /// The hash of the secret. `None` if there is none, and only a certificate counts.
+    /// The hash of the secret. `None` if there is no secret, and only a certificate counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<SecretHash>,
     /// A name in client certificates: a client with a certificate for this name needs no secret. `None` if no
@@ -166,9 +166,9 @@ pub struct Token {
     pub prefix: Prefix,
     /// The permitted actions.
     pub permissions: Vec<Permission>,
-    /// Most bytes, finished and unfinished, that it may fill its prefix up to. `None`: any.
+    /// Limit of the bytes below its prefix, finished and unfinished. `None`: no limit.
     pub quota: Option<u64>,
-    /// Most files and folders, unfinished uploads among them, that it may fill its prefix up to. `None`: any number.
+    /// Limit of the files and folders below its prefix, unfinished uploads among them. `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u64>,
     /// Time at which it was made, in seconds since 1970.
@@ -178,7 +178,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// True if it may do that with names below its prefix.
+    /// True if it permits that for names below its prefix.
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.iter().any(|has| *has == permission || *has == Permission::Admin)
     }
@@ -201,7 +201,7 @@ impl Token {
 /// True if `name` can be a token's: 1 to [`MAX_NAME_LEN`] visible ASCII characters.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The error names the fault.
 pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("the name of a token is 1 to {MAX_NAME_LEN} visible ASCII characters without spaces"));
@@ -230,7 +230,7 @@ pub fn now() -> u64 {
 }
 
 impl Tokens {
-    /// Reads tokens.json. `None` if there is none.
+    /// Reads tokens.json. `None` if it does not exist.
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.
@@ -258,7 +258,7 @@ impl Tokens {
     /// Changes tokens.json, which is made if need be; the change survives a power cut once this returns.
     ///
     /// # Errors
-    /// `change` says no, or the file cannot be read or replaced; it is what it was then.
+    /// `change` refuses, or the file cannot be read or replaced; it is unchanged then.
     pub fn update<T>(data: &DataDir, change: impl FnOnce(&mut Tokens) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let folder = File::open(data.root()).at("opening", data.root())?;
         // Given back as the folder is closed.
@@ -279,7 +279,7 @@ impl Tokens {
         found.filter(|token| !token.is_expired(now))
     }
 
-    /// The first token that counts for who shows `certificate`, unless it has ended.
+    /// The first token that counts for a client with `certificate`, unless it has expired.
     pub fn find_certified(&self, certificate: &ClientCertificate, now: u64) -> Option<&Token> {
         let counts = |token: &&Token| token.certificate.as_ref().is_some_and(|name| certificate.is_for(name));
         self.tokens.iter().filter(|token| !token.is_expired(now)).find(counts)
@@ -304,7 +304,7 @@ impl Tokens {
         is_new
     }
 
-    /// Removes a token. `false` if there is none of that name.
+    /// Removes a token. `false` if there is no token of that name.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.tokens.len();
         self.tokens.retain(|token| token.name != name);
@@ -382,7 +382,7 @@ impl WatchedTokens {
         if let Some((_, tokens)) = known.tokens.as_ref().filter(|(of, _)| *of == identity) {
             return Ok(Some(Arc::clone(tokens)));
         }
-        // Replaced while it is read it has another identity at the next look.
+        // A file replaced during the read has another identity at the next check.
         let Some(tokens) = Tokens::read(&self.data)? else { return Ok(None) };
         log::info!("{} holds {} tokens", path.display(), tokens.tokens.len());
         let tokens = Arc::new(tokens);

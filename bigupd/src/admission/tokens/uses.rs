@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Name of the file in the data folder.
 pub const USES: &str = "token-uses.json";
 
-/// Largest such file that is read, in bytes: as many tokens as tokens.json may have.
+/// Largest such file that is read, in bytes; the same as for tokens.json.
 const MAX_FILE_LEN: u64 = 16 << 20;
 
 /// Time between two writes of new uses.
@@ -72,7 +72,7 @@ impl TokenUses {
         }
     }
 
-    /// Writes down in `data` what was seen, where it was anything. Blocks on the disk.
+    /// Writes the uses seen to `data`, if there were any. Blocks on the disk.
     ///
     /// # Errors
     /// As the system gives them; it is tried again with the next call.

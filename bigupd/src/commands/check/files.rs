@@ -26,13 +26,13 @@ struct CheckableFile {
 /// The result of looking up a name.
 enum Lookup {
     Checkable(CheckableFile),
-    /// It cannot be compared; says why, and what is known of it.
+    /// It cannot be compared; the text gives the reason, and the facts known of it.
     Unknown(String),
     Gone,
 }
 
 impl Check<'_> {
-    /// Whatever is below `files/`: no link is followed, and nothing but regular files is opened.
+    /// All files below `files/`: no link is followed, and nothing but regular files is opened.
     pub(super) fn check_files(&mut self, unseen: &mut Vec<FileName>) {
         let files = self.data.files();
         let roots: Vec<PathBuf> = match &self.arguments.names[..] {
@@ -71,7 +71,7 @@ impl Check<'_> {
         match open(&Store::new(&self.data), &name) {
             Ok(Lookup::Checkable(stamped)) => self.check_file(&name, &stamped),
             Ok(Lookup::Unknown(what)) => self.unknown(name.as_str(), &what),
-            // A robot may have taken it.
+            // Another program may have moved it.
             Ok(Lookup::Gone) => {}
             Err(e) => self.failed("file", name.as_str(), &e.to_string()),
         }
@@ -115,7 +115,7 @@ impl Check<'_> {
     }
 }
 
-/// Opens a file, to be compared with what is known of it.
+/// Opens a file, to be compared with its recorded digest.
 fn open(store: &Store, name: &FileName) -> io::Result<Lookup> {
     let OpenEntry::File(file) = store.open(name)? else { return Ok(Lookup::Gone) };
     let found = file.metadata()?;

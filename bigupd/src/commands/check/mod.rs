@@ -1,4 +1,4 @@
-//! `bigupd check`: compares unfinished uploads and finished files with their digests, and mends what it can.
+//! `bigupd check`: compares unfinished uploads and finished files with their digests, and repairs them where it can.
 //!
 //! It can run beside daemons and mergers. Before a fault counts as damage it is checked again under the lock that keeps
 //! the file from changing. Nothing is changed unless `--repair` is given. Nothing is ever deleted but slices that do
@@ -64,7 +64,7 @@ fn file_or_folder(name: &str) -> Result<FileName, NameError> {
     FileName::new(name.strip_suffix('/').unwrap_or(name))
 }
 
-/// Checks, says what is wrong, and how it went.
+/// Checks, and prints the faults and the results.
 pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     match Check::begin(config, arguments).and_then(Check::all) {
         Ok(tally) if tally.damaged > tally.repaired => ExitCode::from(EXIT_DAMAGED),
@@ -105,9 +105,9 @@ struct Finding {
 enum Repair {
     /// No repair was asked for.
     NotAsked,
-    /// It is mended; says how.
+    /// It is repaired; the text tells how.
     Done(String),
-    /// It is not; says why.
+    /// It is not; the text gives the reason.
     Failed(String),
 }
 
@@ -131,7 +131,7 @@ impl<'a> Check<'a> {
     }
 
     fn all(mut self) -> io::Result<Summary> {
-        // Uploads first: one that is finished meanwhile is looked at as a file.
+        // Uploads first: an upload that is finished meanwhile is checked as a file.
         let mut unseen = self.arguments.names.clone();
         self.check_uploads(&mut unseen)?;
         self.check_files(&mut unseen);
@@ -155,7 +155,7 @@ impl<'a> Check<'a> {
         self.arguments.names.is_empty() || self.arguments.names.iter().any(stands_for)
     }
 
-    /// The data folder for what is moved out of the way in this run.
+    /// The data folder for files moved out of the way in this run.
     fn aside(&mut self) -> io::Result<DataDir> {
         if self.aside.is_none() {
             let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -164,7 +164,7 @@ impl<'a> Check<'a> {
         Ok(self.aside.clone().expect("it was just made"))
     }
 
-    /// Tells what is wrong with one file or upload, and what was done about it.
+    /// Prints the fault of a file or upload, and its repair.
     fn damaged(&mut self, kind: &str, name: &str, findings: &[Finding], repair: &Repair) {
         self.tally.damaged += 1;
         self.tally.repaired += u64::from(matches!(repair, Repair::Done(_)));
@@ -173,7 +173,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Tells of what stands in `files/` and cannot be compared with anything, and what is known of it.
+    /// Prints a file in `files/` that cannot be compared with anything, and the facts known of it.
     fn unknown(&mut self, name: &str, what: &str) {
         self.tally.unknown += 1;
         let text = format!("not known: file {}: {}", printable(name), printable(what));

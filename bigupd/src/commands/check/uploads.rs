@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Time between two tries of the lock of a merger that is at work.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// Slices that are not what was recorded of them.
+/// Slices that do not match their records.
 #[derive(Default)]
 struct Wrong {
     waiting: Vec<u64>,
@@ -142,7 +142,7 @@ impl Check<'_> {
         Ok(wrong)
     }
 
-    /// Has what is wrong asked for again. False: a merger is at work, which may have opened what is to be changed.
+    /// Has wrong slices asked for again. `false` if a merger is at work, which may have opened the files to change.
     fn repair_upload(&self, spool: &Spool, name: &FileName, wrong: &Wrong) -> io::Result<bool> {
         let Some(merger) = self.merger_lock(spool)? else { return Ok(false) };
         if let Some(locked) = spool.lock()? {
@@ -166,7 +166,7 @@ impl Check<'_> {
     }
 }
 
-/// Reads what is needed to check an upload. `None` if it is gone.
+/// Reads the files needed to check an upload. `None` if it is gone.
 fn read(spool: &Spool) -> io::Result<Option<Readable>> {
     let all = || -> io::Result<Option<Readable>> {
         let Some(upload) = spool.upload()? else { return Ok(None) };

@@ -14,10 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 pub mod snapshot;
 pub mod table;
 
-/// Between two looks, where only one table is asked for: long enough for a rate, short enough to wait for.
+/// Time between two snapshots, if a single table is asked for: long enough for a rate, short enough to wait for.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// Shortest time between two looks: each reads every upload.
+/// Shortest time between two snapshots: each reads every upload.
 const SHORTEST_WATCH: Duration = Duration::from_millis(100);
 
 /// Clears a terminal.
@@ -173,7 +173,7 @@ fn missing(look: &Snapshot) -> impl Iterator<Item = String> {
     look.missing.iter().map(|name| format!("{}: there is no unfinished upload of this name", printable(name)))
 }
 
-/// Columns and rows of the terminal that this is shown on. `None` if it is none.
+/// Columns and rows of the terminal on standard output. `None` if that is no terminal.
 fn terminal() -> Option<(usize, usize)> {
     let size = terminal_size::terminal_size_of(io::stdout());
     size.map(|(width, height)| (usize::from(width.0), usize::from(height.0)))

@@ -34,11 +34,11 @@ pub struct Snapshot {
 pub struct UploadRow {
     /// Name of the file.
     pub file_name: String,
-    /// Bytes of the file; None while not known.
+    /// Bytes of the file; `None` while not known.
     pub file_size: Option<u64>,
-    /// Bytes of a slice; None while not known.
+    /// Bytes of a slice; `None` while not known.
     pub slice_size: Option<u64>,
-    /// Number of slices; None while not known.
+    /// Number of slices; `None` while not known.
     pub slice_num: Option<u64>,
     /// Bytes of the slices that are held.
     pub bytes_held: u64,
@@ -62,7 +62,7 @@ pub struct UploadRow {
     pub idle_seconds: u64,
     /// An operator lets it rest.
     pub paused: bool,
-    /// It cannot be finished as things stand; `last_error` says why.
+    /// It cannot be finished for now; `last_error` gives the reason.
     pub blocked: bool,
     /// The reason the merger stopped, or the file cannot be finished.
     pub last_error: Option<String>,
@@ -129,7 +129,7 @@ impl Snapshot {
         look
     }
 
-    /// Takes note of what is in a spool. `false` if there is none.
+    /// Adds the upload in a spool. `false` if there is no upload.
     fn take(&mut self, spool: &Spool) -> bool {
         match read(spool, self.time) {
             Ok(Some(upload)) => self.uploads.push(upload),
@@ -148,7 +148,7 @@ impl Snapshot {
         self.uploads.iter().any(|upload| upload.idle_seconds < MOVING)
     }
 
-    /// The same look, with what came since another one.
+    /// The same snapshot, with the bytes that came since another one.
     pub fn after(mut self, before: &Snapshot) -> Snapshot {
         let known: HashMap<_, u64> = before.uploads.iter().map(|upload| (upload.id(), upload.came())).collect();
         let time = self.when.duration_since(before.when);
@@ -204,7 +204,7 @@ fn now() -> u64 {
 
 /// The upload in a spool at the time `now`. `None` if there is no such upload.
 fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
-    // Before what is held: a merger that ends in between has told by then what it left.
+    // Before the held slices are read: a merger that ends in between has recorded its result by then.
     let merger = spool.merger()?;
     let Some(upload) = spool.upload()? else { return Ok(None) };
     // Arriving bytes are read before held ones: a slice that is completed meanwhile counts twice rather than not at
@@ -288,7 +288,7 @@ mod tests {
             let spool = Spool::of(&data, &name);
             std::fs::write(spool.slice_path(2), [0; 5]).unwrap();
             if name.as_str() != "counted" {
-                // And a part of a slice, which a killed merger may leave.
+                // And a part of a slice, which a killed merger can leave.
                 std::fs::write(spool.merged_path(), [0; 13]).unwrap();
             }
         }

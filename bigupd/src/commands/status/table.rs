@@ -1,4 +1,4 @@
-//! A look at uploads as a table: columns that are aligned, names last and cut to the width of a terminal.
+//! A snapshot of uploads as a table: columns that are aligned, names last and cut to the width of a terminal.
 
 use super::snapshot::{Snapshot, Totals, UploadRow};
 use bigup_core::protocol::name::printable;
@@ -16,8 +16,8 @@ const SHORTEST_NAME: usize = 8;
 /// Space between two columns.
 const GAP: &str = "  ";
 
-/// The table. Where `width` is known, in columns of a terminal, names are cut to it and what is to be said of an upload has
-/// a line of its own below; else each upload has one line, however long.
+/// The table. If `width` is known, in columns of a terminal, names are cut to it and the remark on an upload has a line
+/// of its own below; else each upload has one line, however long.
 pub fn lines(look: &Snapshot, width: Option<usize>) -> Vec<String> {
     let numbers: Vec<[String; NUMBERS]> = look.uploads.iter().map(numbers).collect();
     let column = |i: usize| numbers.iter().map(|row| row[i].len()).chain([HEADER[i].len()]).max().unwrap_or(0);
