@@ -1,6 +1,6 @@
 //! What a terminal shows while a push is at work. Without a terminal there is nothing, and nothing here does anything.
 
-use crate::cli::picture::ProgressDisplay;
+use crate::cli::display::ProgressDisplay;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::fmt;
 use std::io::{self, Write as _, stderr};
@@ -29,7 +29,7 @@ struct Drawing {
     parts: usize,
 }
 
-/// The lines of a [`ProgressDisplay`] on a terminal. Drawing takes the picture's lock, so nobody who holds that may call this.
+/// The lines of a [`ProgressDisplay`] on a terminal. Drawing takes the lock of the display: a thread that holds it must not call this.
 pub struct Bar(ProgressBar);
 
 impl Bar {
@@ -38,11 +38,11 @@ impl Bar {
         Bar(ProgressBar::hidden())
     }
 
-    /// Shows `picture` on standard error, as wide as that is each time.
-    pub fn of(picture: Arc<Mutex<ProgressDisplay>>) -> Bar {
+    /// Shows `display` on standard error, as wide as that is each time.
+    pub fn of(display: Arc<Mutex<ProgressDisplay>>) -> Bar {
         let lines = move |_: &ProgressState, out: &mut dyn fmt::Write| {
             let lines =
-                picture.lock().unwrap_or_else(PoisonError::into_inner).lines(usize::from(size().0), Instant::now());
+                display.lock().unwrap_or_else(PoisonError::into_inner).lines(usize::from(size().0), Instant::now());
             // The library asks for no outcome.
             let _ = out.write_str(&lines.join("\n"));
         };

@@ -205,21 +205,21 @@ mod tests {
 
     #[test]
     fn only_so_many_slices_are_sent_at_a_time_that_each_is_fast_enough() {
-        let (limit, halt) = (RateLimit::new(2 * SLICE_RATE), Stop::new());
-        let [first, _second] = [(); 2].map(|()| limit.pace(&[], halt.signal()).unwrap());
+        let (limit, stop) = (RateLimit::new(2 * SLICE_RATE), Stop::new());
+        let [first, _second] = [(); 2].map(|()| limit.pace(&[], stop.signal()).unwrap());
         assert!(limit.enter.is_full());
         drop(first);
-        let _third = limit.pace(&[], halt.signal()).unwrap();
-        halt.stop();
-        assert!(limit.pace(&[], halt.signal()).is_none(), "a fourth waits");
+        let _third = limit.pace(&[], stop.signal()).unwrap();
+        stop.stop();
+        assert!(limit.pace(&[], stop.signal()).is_none(), "a fourth waits");
     }
 
     #[test]
     fn a_halt_cuts_the_wait_short() {
-        let (limit, halt) = (RateLimit::new(MIN_RATE), Stop::new());
+        let (limit, stop) = (RateLimit::new(MIN_RATE), Stop::new());
         let bytes = vec![0; 1 << 20];
-        let mut paced = limit.pace(&bytes, halt.signal()).unwrap();
-        halt.stop();
+        let mut paced = limit.pace(&bytes, stop.signal()).unwrap();
+        stop.stop();
         let began = Instant::now();
         assert!(paced.read(&mut [0; 64]).is_err());
         assert!(began.elapsed() < SECOND);

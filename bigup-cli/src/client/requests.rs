@@ -28,7 +28,7 @@ pub struct UploadRequests<'a> {
     /// Who hears of retries.
     pub observer: &'a dyn Observer,
     /// How long to go on.
-    pub patience: &'a RetryBudget,
+    pub retry: &'a RetryBudget,
     /// Closed when the user stops the upload.
     pub stop: &'a StopSignal,
     /// Name of the file.
@@ -121,7 +121,7 @@ impl UploadRequests<'_> {
         thread::scope(|scope| {
             scope.spawn(move || {
                 while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                    if self.patience.is_quiet_for(QUIET) {
+                    if self.retry.is_quiet_for(QUIET) {
                         self.show_life();
                     }
                 }
@@ -137,7 +137,7 @@ impl UploadRequests<'_> {
         let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
         let query = query.with(param::SOURCE, &self.source);
         let once = || Ok(self.client.get(&query).is_ok());
-        let _ = self.patience.call(self.observer, self.stop, None, once);
+        let _ = self.retry.call(self.observer, self.stop, None, once);
     }
 
     /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.
@@ -195,7 +195,7 @@ impl UploadRequests<'_> {
     }
 
     fn get(&self, query: &Query) -> Result<UploadResponse, CallError> {
-        self.patience.call(self.observer, self.stop, None, || {
+        self.retry.call(self.observer, self.stop, None, || {
             self.client.get(query).and_then(|value| self.client.read_as(value))
         })
     }
@@ -217,6 +217,6 @@ impl UploadRequests<'_> {
             is_paused = answer.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Paused));
             answer
         };
-        self.patience.call(self.observer, stop, Some(slice.id), call)
+        self.retry.call(self.observer, stop, Some(slice.id), call)
     }
 }

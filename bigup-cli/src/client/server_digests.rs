@@ -18,10 +18,10 @@ impl ServerDigests {
     ///
     /// # Errors
     /// The server does not answer.
-    pub fn fetch(remote: &UploadRequests<'_>, ids: impl Iterator<Item = u64>) -> Result<ServerDigests, CallError> {
+    pub fn fetch(requests: &UploadRequests<'_>, ids: impl Iterator<Item = u64>) -> Result<ServerDigests, CallError> {
         let mut found = HashMap::new();
         for (first, last) in pages(ids) {
-            let digests = match remote.digests(first, last) {
+            let digests = match requests.digests(first, last) {
                 Err(error) if error.code() == Some(ErrorCode::NoUpload) => break,
                 digests => digests?,
             };

@@ -123,20 +123,20 @@ mod tests {
 
     #[test]
     fn silence_is_not_slowness() {
-        let (gauge, began) = (SlowLineDetector::new(true), Instant::now());
-        gauge.note(MIB, began);
-        let seen = gauge.note(MIB, began + Duration::from_secs(60));
+        let (slow_line, began) = (SlowLineDetector::new(true), Instant::now());
+        slow_line.note(MIB, began);
+        let seen = slow_line.note(MIB, began + Duration::from_secs(60));
         assert_eq!((seen.bytes, seen.time), (2 * MIB, LONGEST_PAUSE));
-        assert!(gauge.left(0, u64::MAX, 1), "nothing left");
+        assert!(slow_line.left(0, u64::MAX, 1), "nothing left");
     }
 
     #[test]
     fn what_is_stored_is_never_given_up() {
-        let gauge = SlowLineDetector::new(true);
-        gauge.note(1, Instant::now() - Duration::from_secs(100));
-        assert!(!gauge.left(1, u64::MAX, 1));
-        gauge.stored();
-        assert!(!gauge.is_too_slow() && gauge.left(1, u64::MAX, 1));
+        let slow_line = SlowLineDetector::new(true);
+        slow_line.note(1, Instant::now() - Duration::from_secs(100));
+        assert!(!slow_line.left(1, u64::MAX, 1));
+        slow_line.stored();
+        assert!(!slow_line.is_too_slow() && slow_line.left(1, u64::MAX, 1));
         assert!(SlowLineDetector::new(false).left(1, u64::MAX, 1));
     }
 }

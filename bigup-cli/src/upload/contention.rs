@@ -41,40 +41,40 @@ impl Contention {
     /// The other content differs from ours, or nothing moved for too long.
     pub fn wait_turn(
         &mut self,
-        remote: &UploadRequests<'_>,
+        requests: &UploadRequests<'_>,
         source: Option<&dyn Source>,
         busy: CallError,
     ) -> Result<(), UploadError> {
         if self.seen.is_none() {
-            remote.observer.noted(&format!("waiting: {busy}"));
-            remote.patience.renew();
+            requests.observer.noted(&format!("waiting: {busy}"));
+            requests.retry.renew();
         }
-        remote.pause(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1))?;
-        let answer = match remote.peek() {
+        requests.pause(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1))?;
+        let answer = match requests.peek() {
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(()),
             answer => answer?,
         };
         if answer.is_uploaded == 1 {
             return Ok(());
         }
-        self.watch(remote, &answer, busy)?;
+        self.watch(requests, &answer, busy)?;
         if let (Some(source), None) = (source, &self.difference) {
-            self.difference = self.compare(remote, source, &answer)?;
+            self.difference = self.compare(requests, source, &answer)?;
         }
         self.seen = Some(answer);
         match &self.difference {
             Some(difference) if self.moves => {
-                let (name, difference) = (remote.name.to_string(), difference.clone());
+                let (name, difference) = (requests.name.to_string(), difference.clone());
                 Err(UploadError::AnotherPush { name, difference })
             }
             _ => Ok(()),
         }
     }
 
-    /// Renews patience where the other push moves.
+    /// Renews the time of retries where the other push moves.
     fn watch(
         &mut self,
-        remote: &UploadRequests<'_>,
+        requests: &UploadRequests<'_>,
         answer: &UploadResponse,
         busy: CallError,
     ) -> Result<(), UploadError> {
@@ -86,9 +86,9 @@ impl Contention {
             self.difference = None;
         }
         if self.seen.as_ref().is_none_or(|seen| marks(seen) != marks(answer)) {
-            remote.patience.renew();
-        } else if remote.patience.is_over() {
-            return Err(UploadError::Stalled { seconds: remote.patience.retry_for().as_secs(), busy });
+            requests.retry.renew();
+        } else if requests.retry.is_over() {
+            return Err(UploadError::Stalled { seconds: requests.retry.retry_for().as_secs(), busy });
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Contention {
     /// Compares the held slices that were not compared yet; says how the other content differs from ours, if it does.
     fn compare(
         &mut self,
-        remote: &UploadRequests<'_>,
+        requests: &UploadRequests<'_>,
         source: &dyn Source,
         answer: &UploadResponse,
     ) -> Result<Option<String>, UploadError> {
@@ -110,7 +110,7 @@ impl Contention {
         let held = answer.held();
         let new: Vec<u64> =
             ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)).filter(|id| !self.equal.contains(id)).collect();
-        let digests = ServerDigests::fetch(remote, new.iter().copied())?;
+        let digests = ServerDigests::fetch(requests, new.iter().copied())?;
         let mut bytes = slice_size::buffer(slice_size.min(source.size()))?;
         for id in new {
             if let Some(digest) = digests.get(id) {

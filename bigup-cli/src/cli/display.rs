@@ -261,8 +261,8 @@ mod tests {
     #[test]
     fn a_file_takes_the_width_that_there_is() {
         let now = Instant::now();
-        let picture = ProgressDisplay { file: Some(at_work("big.iso", now)), ..ProgressDisplay::default() };
-        let line = |width| picture.lines(width, now).remove(0);
+        let display = ProgressDisplay { file: Some(at_work("big.iso", now)), ..ProgressDisplay::default() };
+        let line = |width| display.lines(width, now).remove(0);
         assert_eq!(line(40), "big.iso  60% 20.0 MiB/s, 20s left");
         let at_80 = "big.iso [=============>         ]  60% 600 MiB/0.98 GiB, 20.0 MiB/s, 20s left";
         assert_eq!(line(80), at_80);
@@ -273,13 +273,13 @@ mod tests {
     fn the_reason_stands_in_place_of_rate_and_time_and_is_whole() {
         let now = Instant::now();
         let name = "a-rather-long-name-of-a-disk-image.qcow2";
-        let picture =
+        let display =
             ProgressDisplay { file: Some(at_work(name, now)), waiting: waiting(now), ..ProgressDisplay::default() };
-        assert_eq!(picture.lines(40, now), ["a-rather-…  60% no answer, 9m58s more"]);
-        let line = picture.lines(80, now).remove(0);
+        assert_eq!(display.lines(40, now), ["a-rather-…  60% no answer, 9m58s more"]);
+        let line = display.lines(80, now).remove(0);
         assert!(line.starts_with(name) && line.ends_with(" 60% no answer, trying 9m58s more"), "{line}");
         assert!(!line.contains("MiB/s"), "{line}");
-        assert!(picture.lines(120, now)[0].contains(" 600 MiB/0.98 GiB, no answer, trying"), "{line}");
+        assert!(display.lines(120, now)[0].contains(" 600 MiB/0.98 GiB, no answer, trying"), "{line}");
     }
 
     #[test]
@@ -288,16 +288,16 @@ mod tests {
         let mut all = Progress::new(0, Some(4000 * MIB), now - Duration::from_secs(10));
         all.moved(1000 * MIB, now);
         let all = AllLine { files: 40, over: 3, progress: all };
-        let mut picture = ProgressDisplay { file: Some(at_work("big.iso", now)), all: Some(all), waiting: None };
-        let lines = picture.lines(80, now);
+        let mut display = ProgressDisplay { file: Some(at_work("big.iso", now)), all: Some(all), waiting: None };
+        let lines = display.lines(80, now);
         assert!(lines[0].starts_with("big.iso [===") && lines[0].ends_with(" 60% 600 MiB/0.98 GiB"), "{lines:?}");
         assert!(lines[1].starts_with("3/40 files [==="), "{lines:?}");
         assert!(lines[1].ends_with(" 25% 0.98 GiB/3.91 GiB, 100 MiB/s, 30s left"), "{lines:?}");
-        assert_eq!(picture.lines(40, now)[1], "3/40 files  25% 100 MiB/s, 30s left");
-        picture.waiting = waiting(now);
-        assert_eq!(picture.lines(40, now)[1], "3/40 files  25% no answer, 9m58s more");
-        picture.file = None;
-        assert_eq!(picture.lines(80, now).len(), 1);
+        assert_eq!(display.lines(40, now)[1], "3/40 files  25% 100 MiB/s, 30s left");
+        display.waiting = waiting(now);
+        assert_eq!(display.lines(40, now)[1], "3/40 files  25% no answer, 9m58s more");
+        display.file = None;
+        assert_eq!(display.lines(80, now).len(), 1);
     }
 
     #[test]
@@ -307,15 +307,15 @@ mod tests {
             let all = AllLine { files: 1_000_000, over: 999_999, progress: Progress::new(1, None, now) };
             let mut file = at_work(name, now);
             file.doing("merging, 3 of 10000000 slices");
-            let mut picture = ProgressDisplay { file: Some(file), all: Some(all), waiting: waiting(now) };
+            let mut display = ProgressDisplay { file: Some(file), all: Some(all), waiting: waiting(now) };
             for _ in 0..2 {
                 for width in 0..200 {
-                    for line in picture.lines(width, now) {
+                    for line in display.lines(width, now) {
                         assert!(columns(&line) <= width.saturating_sub(FREE).max(5), "{width}: {line:?}");
                         assert!(!line.chars().any(bigup_core::protocol::name::steers), "{line:?}");
                     }
                 }
-                picture = ProgressDisplay { all: None, waiting: None, ..picture };
+                display = ProgressDisplay { all: None, waiting: None, ..display };
             }
         }
     }
