@@ -1,4 +1,4 @@
-//! What was sent and held of one file, in numbers and words. No I/O.
+//! The sent and held parts of a file, in numbers and words. No I/O.
 
 use crate::upload::Uploaded;
 use bigup_core::protocol::name::FileName;

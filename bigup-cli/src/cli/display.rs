@@ -42,19 +42,19 @@ pub struct ProgressDisplay {
 /// A file at work.
 pub struct FileLine {
     name: String,
-    /// How far it is. None: not known yet.
+    /// Its progress. `None`: not known yet.
     pub progress: Option<Progress>,
-    /// What goes on besides sending; empty: nothing.
+    /// The work besides sending. Empty: there is no other work.
     doing: String,
 }
 
 /// All files together.
 pub struct AllLine {
-    /// How many there are.
+    /// Number of files.
     pub files: u64,
-    /// How many of them are over.
+    /// Number of files that are over.
     pub over: u64,
-    /// How far they are.
+    /// Their progress.
     pub progress: Progress,
 }
 
@@ -66,11 +66,11 @@ pub struct Waiting {
     pub until: Instant,
 }
 
-/// How far something is, and how fast it gets there.
+/// Progress and rate.
 pub struct Progress {
     /// Bytes so far.
     pub done: u64,
-    /// Bytes in the end. None: not known.
+    /// Bytes in the end. `None`: not known.
     pub total: Option<u64>,
     moved: u64,
     /// When how many bytes had moved, over the last [`WINDOW`].
@@ -108,7 +108,7 @@ impl Progress {
         }
     }
 
-    /// Bytes a second of late. None: too early to tell.
+    /// Bytes a second of late. `None`: too early to tell.
     fn rate(&self, now: Instant) -> Option<f64> {
         let (time, moved) = *self.samples.front()?;
         let passed = now.saturating_duration_since(time);
@@ -116,14 +116,14 @@ impl Progress {
         (passed >= FIRST_RATE && self.moved > 0).then(|| (self.moved - moved) as f64 / passed.as_secs_f64())
     }
 
-    /// How long the rest takes at the rate of late. None: nobody can tell.
+    /// Time that the rest takes at the recent rate. `None`: nobody can tell.
     fn left(&self, now: Instant) -> Option<Duration> {
         let rest = self.total?.saturating_sub(self.done) as f64;
         let rate = self.rate(now).filter(|rate| *rate >= 1.0)?;
         Duration::try_from_secs_f64(rest / rate).ok()
     }
 
-    /// The share of all bytes that is there. None: nobody knows how many there are.
+    /// The share of all bytes that is there. `None`: nobody knows how many there are.
     fn share(&self) -> Option<f64> {
         match self.total? {
             0 => Some(1.0),
@@ -145,7 +145,7 @@ impl Progress {
 }
 
 impl ProgressDisplay {
-    /// The lines for a terminal of `width` columns at `now`. None of them is wider.
+    /// The lines for a terminal of `width` columns at `now`. No line is wider.
     pub fn lines(&self, width: usize, now: Instant) -> Vec<String> {
         let width = width.saturating_sub(FREE);
         let waiting = self.waiting.as_ref().map(|waiting| {

@@ -14,11 +14,11 @@ pub enum Input {
     File(PathBuf),
     /// Standard input.
     Stdin,
-    /// What a command writes, which is a program and its arguments.
+    /// The output of a command, which is a program and its arguments.
     Command(Vec<PathBuf>),
 }
 
-/// What a command line says of files.
+/// The part of a command line that is about files.
 #[derive(Clone, Debug, Default)]
 pub struct InputOptions<'a> {
     /// Files, folders, or `-`; of a command its words.
@@ -33,7 +33,7 @@ pub struct InputOptions<'a> {
     pub data_dir: Option<&'a Path>,
 }
 
-/// One file to be pushed.
+/// A file to be pushed.
 #[derive(Debug)]
 pub struct InputFile {
     /// Where it is.
@@ -47,16 +47,16 @@ pub struct InputFile {
 pub struct Inputs {
     /// In the order in which they are pushed.
     pub files: Vec<InputFile>,
-    /// What is passed over, in words.
+    /// The skipped paths, in words.
     pub notes: Vec<String>,
-    /// What cannot be pushed, and why.
+    /// The paths that cannot be pushed, and the reasons.
     pub failures: Vec<(String, String)>,
-    /// Whether there are folders among the paths.
+    /// True if there are folders among the paths.
     pub folders: bool,
 }
 
 impl Inputs {
-    /// Looks at all that is `wanted`. What cannot be pushed is listed; it does not keep the rest from being pushed.
+    /// Looks at all that is `wanted`. A path that cannot be pushed is listed; the rest is pushed.
     pub fn collect(wanted: &InputOptions<'_>) -> Inputs {
         let mut inputs = Inputs::default();
         if wanted.is_command {
@@ -162,7 +162,7 @@ impl Inputs {
 }
 
 impl InputFile {
-    /// Bytes of the file, as it is now. None: that is not known.
+    /// Bytes of the file, as it is now. `None`: that is not known.
     pub fn size(&self) -> Option<u64> {
         let Input::File(path) = &self.origin else { return None };
         std::fs::metadata(path).ok().filter(|found| found.is_file()).map(|found| found.len())
@@ -205,7 +205,7 @@ fn utf8(name: &OsStr) -> anyhow::Result<&str> {
     name.to_str().ok_or_else(|| anyhow!("the name {name:?} is not UTF-8; rename it, or push it with --name"))
 }
 
-/// Whether `path` stands for standard input.
+/// True if `path` stands for standard input.
 pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// How many small files are pushed at a time at most: each mostly waits for a sync, which many share.
+/// Most small files that are pushed at a time: each mostly waits for a sync, which many share.
 const AT_A_TIME: usize = 64;
 
 /// Bytes of files that are pushed at a time, at most: with the buffers of that many connections they are in memory.
@@ -32,7 +32,7 @@ const BYTES_AT_A_TIME: u64 = 12 * MIB;
 /// Pushes all files of `args`; whether all are stored.
 ///
 /// # Errors
-/// What keeps every file from being pushed.
+/// No file can be pushed.
 pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     let inputs = Inputs::collect(&args.wanted());
     inputs.notes.iter().for_each(|note| report.note(note));
@@ -63,13 +63,13 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
     Ok(total.failed == 0 && inputs.failures.is_empty())
 }
 
-/// What all files are pushed with.
+/// The tools with which all files are pushed.
 struct Push<'a> {
     args: &'a PushArgs,
     report: &'a Report,
     client: &'a Client,
     concurrency: Concurrency,
-    /// How many small files are pushed at a time.
+    /// Number of small files that are pushed at a time.
     at_a_time: usize,
     total: Mutex<Total>,
 }
@@ -112,12 +112,13 @@ impl Push<'_> {
         total
     }
 
-    /// Bytes of a file that goes in one request, as it is now. None: it does not.
+    /// Bytes of a file that goes in one request, as it is now. `None`: it does not.
     fn small_size(&self, input: &InputFile) -> Option<u64> {
         input.size().filter(|size| upload::is_small(*size, self.args.slice_size))
     }
 
-    /// Pushes those of `inputs` that `which` says, with their sizes, several at a time. How many were tried.
+    /// Pushes those of `inputs` that `which` says, with their sizes, several at a time. Returns the number of files
+    /// that were tried.
     fn small(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
         // The first one alone: what keeps all from being pushed is told once.
         let Some(((first, _), others)) = which.split_first() else { return 0 };
@@ -140,7 +141,7 @@ impl Push<'_> {
         tried + next.into_inner().min(others.len())
     }
 
-    /// Pushes those of `inputs` that `which` says one after the other. How many were tried.
+    /// Pushes those of `inputs` that `which` says one after the other. Returns the number of files that were tried.
     fn one_by_one(&self, inputs: &Inputs, which: &[usize]) -> usize {
         which.iter().take_while(|_| !self.client.is_turned_away()).map(|input| self.one(inputs, *input)).count()
     }

@@ -1,4 +1,4 @@
-//! What people and programs get to see of a push: lines and a bar for people, JSON lines for programs.
+//! The output of a push: lines and a bar for people, JSON lines for programs.
 //!
 //! Results go to standard output, all else to standard error. Shared by all threads; whoever calls is never stopped by
 //! an output that nobody reads. Several files may be at work: each has a [`FileReport`], whose lines name it. Of the
@@ -24,7 +24,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Shortest time between two lines about retries where there is no bar to say it.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
-/// Who is to be served.
+/// The reader of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// People: results, notes, a bar on terminals.
@@ -44,15 +44,15 @@ pub struct Report {
 
 /// All files together.
 struct All {
-    /// How many there are to push. 0: not said.
+    /// Number of files to push. 0: not said.
     expected: u64,
-    /// How many are stored.
+    /// Number of stored files.
     stored: u64,
-    /// How many of them are over, stored or not.
+    /// Number of files that are over, stored or not.
     over: u64,
     /// Several are at work at a time, so that none has a line.
     is_many: bool,
-    /// Shows the display.
+    /// Shows the display on the terminal.
     bar: Bar,
     /// Those at work.
     at_work: Vec<Arc<Mutex<Now>>>,
@@ -84,7 +84,7 @@ impl Report {
         Report { style, all: Mutex::new(all), display: Arc::default() }
     }
 
-    /// So many files are to be pushed, of so many bytes. None: not known.
+    /// So many files are to be pushed, of so many bytes. `None`: not known.
     pub fn expect(&self, files: u64, bytes: Option<u64>) {
         let mut all = self.all();
         all.expected = files;
@@ -187,7 +187,7 @@ impl Report {
 }
 
 impl All {
-    /// How far it came; `current` of the file that was begun last. None: nothing was begun.
+    /// The progress; `current` is that of the file that was begun last. `None`: nothing was begun.
     fn progress(&self, current: Option<String>) -> Option<String> {
         let files = || format!("{} of {} files are stored", self.stored, self.expected);
         match (current, self.expected) {
@@ -340,7 +340,7 @@ impl Now {
         self.name.as_str()
     }
 
-    /// The counts says something else than what was counted so far.
+    /// The counts say something else than was counted so far.
     fn correct(&mut self, display: &mut ProgressDisplay) {
         let PushCounts { bytes_stored, file_size, .. } = self.counts;
         if let Some(all) = &mut display.all {
@@ -369,7 +369,7 @@ impl Now {
         display.waiting = None;
     }
 
-    /// The file is over; stored are so many bytes. None: it failed, and the rest of it will never be stored.
+    /// The file is over; stored are so many bytes. `None`: it failed, and the rest of it will never be stored.
     fn over(&mut self, stored: Option<u64>, display: &mut ProgressDisplay) {
         display.file = None;
         display.waiting = None;

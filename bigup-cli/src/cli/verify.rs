@@ -22,7 +22,7 @@ const DIFFERS: u8 = 1;
 /// A file could not be compared.
 pub const TROUBLE: u8 = 2;
 
-/// How many files turned out how.
+/// Numbers of files by their result.
 #[derive(Default)]
 struct PushCounts {
     equal: u64,
@@ -33,7 +33,7 @@ struct PushCounts {
 /// Compares local files with the finished ones: 0 all are equal, 1 some differ, 2 some could not be compared.
 ///
 /// # Errors
-/// What keeps every file from being compared.
+/// No file can be compared.
 pub fn run(args: &VerifyArgs, report: &Report) -> anyhow::Result<ExitCode> {
     let client = args.server.client()?;
     let name = args.name.as_deref();

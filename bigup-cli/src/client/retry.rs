@@ -15,7 +15,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait that a server may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
-/// What to do when the server has no room.
+/// The reaction to a full disk of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// Fail with the server's numbers.
@@ -24,14 +24,14 @@ pub enum WhenFull {
     Wait,
 }
 
-/// How often and how long failed requests are repeated.
+/// The number and the time of retries of failed requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Repetitions of a request at most. 0: each is sent once.
     pub retries: u32,
     /// Time without any success after which an upload gives up.
     pub retry_for: Duration,
-    /// What to do when the disk of the server is full.
+    /// The reaction to a full disk of the server.
     pub when_full: WhenFull,
 }
 
@@ -56,7 +56,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Whether the same request may succeed later. A full disk stays full, except where the server says otherwise or the
+    /// True if the same request may succeed later. A full disk stays full, except where the server says otherwise or the
     /// user wants to wait.
     pub fn may_pass(&self, error: &CallError) -> bool {
         let is_awaited = error.is_full() && self.when_full == WhenFull::Wait;
@@ -71,7 +71,7 @@ impl RetryBudget {
         RetryBudget { policy, last_success, calls: Mutex::new(calls) }
     }
 
-    /// Whether the server has heard nothing for `time`.
+    /// True if the server has heard nothing for `time`.
     pub fn is_quiet_for(&self, time: Duration) -> bool {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.at_work == 0 && calls.last_end.elapsed() >= time
@@ -87,24 +87,24 @@ impl RetryBudget {
         *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// How long nothing may get better.
+    /// Longest time without progress.
     pub fn retry_for(&self) -> Duration {
         self.policy.retry_for
     }
 
-    /// Whether nothing got better for too long.
+    /// True if nothing got better for too long.
     pub fn is_over(&self) -> bool {
         self.last_success.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= self.policy.retry_for
     }
 
-    /// Whether attempt number `attempt`, failed, was the last; the first one failed at `first_failure`.
+    /// True if attempt number `attempt`, failed, was the last; the first one failed at `first_failure`.
     ///
     /// A slice may take longer than the time of retries on a slow link, so the time counts from the first failure at most.
     fn ends(&self, attempt: u32, first_failure: Instant) -> bool {
         attempt > self.policy.retries || (self.is_over() && first_failure.elapsed() >= self.policy.retry_for)
     }
 
-    /// How long attempts go on, the first of which failed at `first_failure`, while nothing gets better.
+    /// Time in which attempts go on without progress; the first attempt failed at `first_failure`.
     fn left(&self, first_failure: Instant) -> Duration {
         let last_success = *self.last_success.lock().unwrap_or_else(PoisonError::into_inner);
         self.policy.retry_for.saturating_sub(last_success.max(first_failure).elapsed())
@@ -173,7 +173,7 @@ fn gave_up(attempts: u32, time: Duration, last: CallError) -> CallError {
     CallError::GaveUp { attempts, seconds: time.as_secs(), last: Box::new(last) }
 }
 
-/// How long to wait after attempt number `attempt` (from 1) failed.
+/// The wait after attempt number `attempt` (from 1) failed.
 ///
 /// Twice as long each time, and anything between the half and the whole of it, so that many clients do not come back
 /// at the same moment; not less than the server asked for.

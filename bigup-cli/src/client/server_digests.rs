@@ -30,7 +30,7 @@ impl ServerDigests {
         Ok(ServerDigests(found))
     }
 
-    /// Whether slice `id` is held with the content `bytes`, whose digest in our own terms is `own`.
+    /// True if slice `id` is held with the content `bytes`, whose digest in our own terms is `own`.
     pub fn has(&self, plan: &Plan, id: u64, own: SliceDigest, bytes: &[u8]) -> bool {
         match self.0.get(&id) {
             Some(held) if held.kind == own.kind => *held == own,

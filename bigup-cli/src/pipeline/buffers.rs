@@ -28,7 +28,7 @@ impl Buffers {
         self.made.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A buffer of `len` bytes of any content; waits for one where all are in use. None when stopped.
+    /// A buffer of `len` bytes of any content; waits for one where all are in use. `None` when stopped.
     ///
     /// Only one thread, the reader, may ask.
     ///
@@ -47,7 +47,7 @@ impl Buffers {
         Ok(Some(buffer))
     }
 
-    /// A buffer of any length. None when stopped.
+    /// A buffer of any length. `None` when stopped.
     fn find(&self, stop: &StopSignal) -> Option<Vec<u8>> {
         if let Ok(buffer) = self.empty.try_recv() {
             return Some(buffer);
@@ -68,7 +68,7 @@ impl Buffers {
         let _ = self.give.try_send(buffer);
     }
 
-    /// How many buffers were made.
+    /// Number of buffers made so far.
     pub fn made(&self) -> usize {
         self.made.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! How many senders work side by side, how many slices wait for them, and how much memory that may take.
+//! The number of senders, the number of slices that wait for them, and the memory that both take.
 
 use crate::pipeline::sender_tuning::{MOST, SenderTuning};
 use bigup_core::protocol::units::MIB;
@@ -62,7 +62,7 @@ impl Concurrency {
         self.most(slice_size) + self.queue_size
     }
 
-    /// How many senders there should be now, of at most `most`.
+    /// The intended number of senders now, at most `most`.
     pub fn width(&self, most: usize) -> usize {
         self.lock().now().min(most)
     }

@@ -4,7 +4,7 @@ use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest, TreeJoin, is
 use bigup_core::protocol::plan::Plan;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What we know of our slices. Shared by the senders.
+/// The digests of our slices. Shared by the senders.
 #[derive(Default)]
 pub struct LocalDigests {
     entries: Mutex<Vec<Entry>>,
@@ -35,7 +35,7 @@ impl LocalDigests {
         self.entry(id, |entry| entry.settled = true);
     }
 
-    /// Whether the server holds slice `id` with our content, as far as we know.
+    /// True if the server holds slice `id` with our content, as far as we know.
     pub fn is_settled(&self, id: u64) -> bool {
         self.lock().get(id as usize).is_some_and(|entry| entry.settled)
     }
@@ -52,7 +52,7 @@ impl LocalDigests {
 
     /// The digest of the file cut by `plan`.
     ///
-    /// None where a slice is not known, or slices of such a size do not join and nobody found it in another way.
+    /// `None` where a slice is not known, or slices of such a size do not join and nobody found it in another way.
     pub fn file_digest(&self, plan: &Plan) -> Option<Digest> {
         self.whole.or_else(|| self.joined(plan))
     }

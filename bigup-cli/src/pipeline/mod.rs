@@ -1,4 +1,4 @@
-//! One round of sending: the calling thread reads and hashes slices, several threads post them, a bounded queue lies
+//! A round of sending: the calling thread reads and hashes slices, several threads post them, a bounded queue lies
 //! between. The [`Buffers`] bound the memory.
 //!
 //! A thread that fails raises the [`RoundStop`]; the others finish the request they are in and stop.
@@ -33,21 +33,21 @@ pub mod sender_tuning;
 pub mod slice_size;
 pub mod slow_line;
 
-/// What the senders work on.
+/// The work of the senders.
 pub struct RoundWork<'a> {
     /// The upload.
     pub requests: &'a UploadRequests<'a>,
-    /// How it is cut.
+    /// The cut of the file.
     pub plan: &'a Plan,
     /// Slices that are to be sent only where their content differs.
     pub held: &'a ServerDigests,
     /// Where our digests are noted.
     pub local: &'a LocalDigests,
-    /// How fast slices leave.
+    /// The rate at which slices leave.
     pub slow_line: &'a SlowLineDetector,
 }
 
-/// How a round ended.
+/// The end of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoundEnd {
     /// All slices are stored.
@@ -60,7 +60,7 @@ pub enum RoundEnd {
     TooSlow(u64),
 }
 
-/// What the senders of one round share.
+/// The state that the senders of one round share.
 struct Round<'a> {
     work: &'a RoundWork<'a>,
     concurrency: &'a Concurrency,
@@ -145,13 +145,13 @@ impl Round<'_> {
         }
     }
 
-    /// How many senders have something to send.
+    /// Number of senders that have something to send.
     fn senders(&self) -> usize {
         let slices = self.work.plan.slice_num.and_then(|num| usize::try_from(num).ok()).unwrap_or(usize::MAX);
         self.at_work.load(Ordering::Relaxed).min(slices)
     }
 
-    /// Whether there is a sender too many; the asker, if so, counts no more.
+    /// True if there is a sender too many; the asker, if so, counts no more.
     fn is_one_too_many(&self) -> bool {
         let one_less = |at_work: usize| (at_work > self.concurrency.width(self.most)).then_some(at_work - 1);
         self.at_work.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()

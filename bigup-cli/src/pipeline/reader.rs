@@ -1,4 +1,4 @@
-//! What the reader reads: the slices of a source of known size.
+//! The reader: the slices of a source of known size.
 
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::ServerDigests;
@@ -25,7 +25,7 @@ pub struct Slice {
 
 /// Gives slices, one after the other.
 pub trait SliceReader {
-    /// The next slice, in a buffer of `buffers`; None at the end or when stopped.
+    /// The next slice, in a buffer of `buffers`; `None` at the end or when stopped.
     ///
     /// # Errors
     /// It cannot be read, or the source changed; then none of it may be sent.
@@ -60,7 +60,7 @@ impl WholeHash {
         }
     }
 
-    /// The digest of all that was taken; None where nothing was to be hashed.
+    /// The digest of all that was taken; `None` where nothing was to be hashed.
     pub fn finish(&self) -> Option<Digest> {
         self.0.as_ref().map(|hasher| hasher.finish().digest)
     }

@@ -1,7 +1,7 @@
 //! Another push of the same name, from another source, is at work or was until a moment ago: wait for its end, and
 //! compare its content with ours.
 //!
-//! Content that differs is an error only where the other push moves on. One that was interrupted, perhaps our own before
+//! Content that differs is an error only where the other push moves on. A push that was interrupted, perhaps our own before
 //! the file was changed, falls silent; then the server lets us go on with it.
 
 use crate::client::error::CallError;
@@ -15,20 +15,20 @@ use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// How often to look where the server does not say.
+/// Time between two looks where the server does not say.
 const POLL: Duration = Duration::from_secs(3);
 
 /// Shortest and longest time between two looks, whatever the server says.
 const POLL_LIMITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
-/// What we saw of the other push so far.
+/// The other push, as seen so far.
 #[derive(Default)]
 pub struct Contention {
     seen: Option<UploadResponse>,
     equal: HashSet<u64>,
-    /// How its content differs from ours, where it does.
+    /// The difference of its content from ours. `None`: not found.
     difference: Option<String>,
-    /// Whether slices arrived while we looked.
+    /// True if slices arrived while we looked.
     moves: bool,
 }
 

@@ -8,13 +8,13 @@ use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
 use std::time::{Duration, Instant};
 
-/// How long one question waits for the end, in seconds: below what proxies bear with, and below our own read timeout.
+/// Time that one question waits for the end, in seconds: below what proxies bear with, and below our own read timeout.
 pub const WAIT_SECS: u64 = 25;
 
 /// A server that answers sooner than this did not wait as asked; then we do.
 const SOON: Duration = Duration::from_millis(500);
 
-/// How we waited at last.
+/// The result of waiting.
 pub enum Finish {
     /// The file stands, whole and synced.
     Finished(UploadResponse),

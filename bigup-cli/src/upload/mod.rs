@@ -36,7 +36,7 @@ pub mod error;
 pub mod finish;
 pub mod stream;
 
-/// How a push ended well.
+/// A push that ended well.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Uploaded {
     /// Bytes of the file.
@@ -52,16 +52,16 @@ pub struct Uploaded {
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
 const SMALL: u64 = MIB;
 
-/// How many rounds may pass in which no fewer slices are missing than in the best one before and none were merged.
+/// Most rounds without progress: no fewer slices are missing than in the best round before, and no slice was merged.
 const FUTILE_ROUNDS: u32 = 5;
 
-/// What the push of a file works with.
+/// The tools of the push of a file.
 pub struct PushContext<'a> {
     /// The server.
     pub client: &'a Client,
-    /// What is shown of it.
+    /// Learns of progress.
     pub observer: &'a dyn Observer,
-    /// How long to go on.
+    /// The time of retries.
     pub retry: &'a RetryBudget,
     /// Closed when the user stops the upload.
     pub stop: &'a StopSignal,
@@ -69,11 +69,11 @@ pub struct PushContext<'a> {
     pub concurrency: &'a Concurrency,
     /// The slice size that the user asked for, in bytes.
     pub slice_size: Option<u64>,
-    /// Whether finished files of other content are to be replaced.
+    /// True if finished files of other content are to be replaced.
     pub replace: bool,
 }
 
-/// What the server says to the first question.
+/// The response to the first question.
 pub enum OpenState {
     /// The file is finished, and ours.
     Finished(Uploaded),
@@ -81,20 +81,20 @@ pub enum OpenState {
     Unfinished(UploadResponse),
 }
 
-/// One file at work.
+/// A file at work.
 struct FilePush<'a> {
     cx: &'a PushContext<'a>,
     source: &'a dyn Source,
     requests: UploadRequests<'a>,
     local: LocalDigests,
-    /// How the file is cut; None before the server said.
+    /// The cut of the file. `None`: the server did not say yet.
     plan: Option<Plan>,
     rounds: Rounds,
-    /// Whether we sent any of it.
+    /// True if we sent any of it.
     sent: bool,
-    /// Whether slices may be cut smaller, if they turn out to be too large for the line.
+    /// True if slices may be cut smaller, if they turn out to be too large for the line.
     may_recut: bool,
-    /// Whether the server knows that we push.
+    /// True if the server knows that we push.
     begun: bool,
 }
 
@@ -106,7 +106,7 @@ struct Rounds {
     futile: u32,
 }
 
-/// Whether a file of `size` bytes takes one request, or an empty one's few; `slice_size` is what the user asked for.
+/// True if a file of `size` bytes takes one request, or an empty one's few; `slice_size` is what the user asked for.
 pub fn is_small(size: u64, slice_size: Option<u64>) -> bool {
     size <= SMALL.min(slice_size.unwrap_or(SMALL))
 }
@@ -163,8 +163,8 @@ impl<'a> PushContext<'a> {
         slice_size_for(file_size, self.slice_size, self.is_far())
     }
 
-    /// How an upload that begins by `answer` should be cut instead, in bytes of a slice: as the user says, or as fits the
-    /// server's distance, now that it is known. None: it is cut well, or nothing can be done about it.
+    /// The better cut of an upload that begins by `answer`, in bytes of a slice: as the user says, or as fits the
+    /// server's distance, now that it is known. `None`: it is cut well, or nothing can be done about it.
     pub fn better_cut(&self, file_size: Option<u64>, answer: &UploadResponse) -> Option<u64> {
         if self.is_far() {
             self.concurrency.reach_far();
@@ -304,7 +304,7 @@ impl FilePush<'_> {
         self.open()
     }
 
-    /// Whether another push went on with the upload while ours was silent.
+    /// True if another push went on with the upload while ours was silent.
     fn is_overtaken(&self) -> bool {
         match self.requests.ask(0) {
             Ok(answer) => {
@@ -346,7 +346,7 @@ impl FilePush<'_> {
         }
     }
 
-    /// What a finished file that we did not expect means: it is ours, or the next question names our digest.
+    /// Judges a finished file that we did not expect: it is ours, or the next question names our digest.
     fn judge(&mut self, answer: &UploadResponse) -> Result<Option<Uploaded>, UploadError> {
         if answer.same_source {
             return Ok(Some(self.done(answer.digest())));
@@ -453,7 +453,7 @@ impl Rounds {
     }
 }
 
-/// How the upload is cut, by the server's answer and by what we asked for where it does not say.
+/// The cut of the upload: by the server's answer, else by our own question.
 ///
 /// # Errors
 /// The answer contradicts itself, or our file.

@@ -1,6 +1,6 @@
 //! Standard input, or what a command writes: a file of unknown length that is read once, from end to end.
 //!
-//! What fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
+//! An input that fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
 //! told when the input has ended, before its last slice is sent, which may be a shorter one.
 
 use crate::client::error::CallError;
@@ -211,7 +211,7 @@ impl<R: Read> ReadAhead<R> {
         Ok(ahead)
     }
 
-    /// Whether a byte follows beyond the head.
+    /// True if a byte follows beyond the head.
     fn has_more(&mut self) -> Result<bool, SourceError> {
         if self.peeked.is_none() {
             let mut byte = [0];
@@ -221,7 +221,7 @@ impl<R: Read> ReadAhead<R> {
         Ok(self.peeked.is_some())
     }
 
-    /// Whether anything follows at all.
+    /// True if anything follows at all.
     fn has_any(&mut self) -> Result<bool, SourceError> {
         Ok(self.at < self.head.len() || self.has_more()?)
     }
