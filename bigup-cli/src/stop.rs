@@ -39,7 +39,7 @@ impl Stop {
         &self.signal
     }
 
-    /// Whether all is to stop.
+    /// True if all is to stop.
     pub fn is_stopped(&self) -> bool {
         is_closed(&self.signal)
     }
@@ -56,7 +56,7 @@ pub fn sleep(stop: &StopSignal, time: Duration) -> bool {
     matches!(stop.recv_timeout(time), Err(RecvTimeoutError::Timeout))
 }
 
-/// Whether `stop` says so by now.
+/// True if `stop` says so by now.
 pub fn is_closed(stop: &StopSignal) -> bool {
     stop.try_recv() == Err(TryRecvError::Disconnected)
 }

@@ -68,7 +68,7 @@ Exit codes of verify:
   1  the server has other content of one, only a part of it, or nothing
   2  one could not be compared: it cannot be read, or the server does not answer";
 
-/// What stands below the options: what all commands have in common, and a command's own examples.
+/// The text below the options: the part that all commands have in common, and a command's own examples.
 fn after_help(examples: &str) -> String {
     format!("{AFTER_HELP}\n\nExamples:{examples}")
 }
@@ -271,7 +271,7 @@ impl Cli {
     }
 }
 
-/// Whether `text`, which is no option's value, is something else than a server.
+/// True if `text`, which is no option's value, is something else than a server.
 fn no_url(text: &str) -> Result<(), String> {
     let is_url = ["http://", "https://"].iter().any(|scheme| text.to_ascii_lowercase().starts_with(scheme));
     if is_url { Err(format!("{} is a server: give it by --url", masked(text))) } else { Ok(()) }
@@ -295,7 +295,7 @@ impl Server {
         self.builder()?.connections(1).build().map_err(advice::failed_client)
     }
 
-    /// The token in the file, or else in the environment. None: there is none.
+    /// The token in the file, or else in the environment. `None`: there is none.
     fn token(&self) -> anyhow::Result<Option<Token>> {
         if let Some(path) = &self.token_file {
             return Ok(Some(Token::from_file(path)?));
@@ -311,7 +311,7 @@ impl Server {
 }
 
 impl PushArgs {
-    /// Whether the arguments fit together.
+    /// True if the arguments fit together.
     ///
     /// # Errors
     /// Says which do not.
@@ -329,7 +329,7 @@ impl PushArgs {
         }
     }
 
-    /// What is to be pushed.
+    /// The inputs to be pushed.
     pub fn wanted(&self) -> InputOptions<'_> {
         InputOptions {
             paths: &self.paths,
@@ -340,12 +340,12 @@ impl PushArgs {
         }
     }
 
-    /// How often and how long failed requests are repeated.
+    /// The number and the time of retries of failed requests.
     pub fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy { retries: self.retries, retry_for: self.retry_for, when_full: self.when_full.into() }
     }
 
-    /// What is to be shown.
+    /// The style of the output.
     pub fn style(&self) -> Style {
         match (self.json, self.quiet) {
             (true, _) => Style::Json,

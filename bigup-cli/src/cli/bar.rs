@@ -1,19 +1,20 @@
-//! What a terminal shows while a push is at work. Without a terminal there is nothing, and nothing here does anything.
+//! The lines that a terminal shows while a push is at work. Without a terminal there is nothing, and nothing here does
+//! anything.
 
-use crate::cli::picture::ProgressDisplay;
+use crate::cli::display::ProgressDisplay;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::fmt;
 use std::io::{self, Write as _, stderr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often it is drawn anew.
+/// Time between two drawings.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Columns and lines of a terminal that does not say how many it has.
 const USUAL_SIZE: (u16, u16) = (80, 24);
 
-/// How often a second it is drawn at most.
+/// Most drawings a second.
 const DRAWN_A_SECOND: u8 = 20;
 
 /// Standard error. The library fills each line with blanks up to the edge and leaves it to the terminal to begin the next one.
@@ -21,7 +22,7 @@ const DRAWN_A_SECOND: u8 = 20;
 #[derive(Debug, Default)]
 struct Terminal(Mutex<Drawing>);
 
-/// What is to be written, and how much of it was lines.
+/// The text to be written, and the number of lines in it.
 #[derive(Debug, Default)]
 struct Drawing {
     text: String,
@@ -29,7 +30,8 @@ struct Drawing {
     parts: usize,
 }
 
-/// The lines of a [`ProgressDisplay`] on a terminal. Drawing takes the picture's lock, so nobody who holds that may call this.
+/// The lines of a [`ProgressDisplay`] on a terminal. Drawing takes the lock of the display: a thread that holds it
+/// must not call this.
 pub struct Bar(ProgressBar);
 
 impl Bar {
@@ -38,11 +40,11 @@ impl Bar {
         Bar(ProgressBar::hidden())
     }
 
-    /// Shows `picture` on standard error, as wide as that is each time.
-    pub fn of(picture: Arc<Mutex<ProgressDisplay>>) -> Bar {
+    /// Shows `display` on standard error, as wide as that is each time.
+    pub fn of(display: Arc<Mutex<ProgressDisplay>>) -> Bar {
         let lines = move |_: &ProgressState, out: &mut dyn fmt::Write| {
             let lines =
-                picture.lock().unwrap_or_else(PoisonError::into_inner).lines(usize::from(size().0), Instant::now());
+                display.lock().unwrap_or_else(PoisonError::into_inner).lines(usize::from(size().0), Instant::now());
             // The library asks for no outcome.
             let _ = out.write_str(&lines.join("\n"));
         };
@@ -54,7 +56,7 @@ impl Bar {
         Bar(bar)
     }
 
-    /// Whether anybody sees it.
+    /// True if anybody sees it.
     pub fn is_shown(&self) -> bool {
         !self.0.is_hidden()
     }

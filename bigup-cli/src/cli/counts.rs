@@ -1,4 +1,4 @@
-//! What was sent and held of one file, in numbers and words. No I/O.
+//! The sent and held parts of a file, in numbers and words. No I/O.
 
 use crate::upload::Uploaded;
 use bigup_core::protocol::name::FileName;
@@ -107,15 +107,15 @@ mod tests {
     #[test]
     fn a_push_is_summed_up_in_a_line() {
         let plan = Plan::new(None, Some(8 << 20), Some(1 << 30)).unwrap();
-        let mut tally = PushCounts::starting(&plan, 2, 16 << 20);
-        tally.matched(8 << 20);
-        (3..128).for_each(|_| tally.sent(8 << 20));
+        let mut counts = PushCounts::starting(&plan, 2, 16 << 20);
+        counts.matched(8 << 20);
+        (3..128).for_each(|_| counts.sent(8 << 20));
         let done = Uploaded { file_size: 1 << 30, file_digest: None, already: false, at_once: false };
         assert_eq!(
-            tally.summary(&name(), &done, Duration::from_secs(2)),
+            counts.summary(&name(), &done, Duration::from_secs(2)),
             "big.iso: 1.00 GiB stored, merged and verified in 2.0 s (500 MiB/s; 3 slices held already)"
         );
-        assert_eq!(tally.progress(), "128 of 128 slices are stored");
+        assert_eq!(counts.progress(), "128 of 128 slices are stored");
     }
 
     #[test]
@@ -127,17 +127,17 @@ mod tests {
 
     #[test]
     fn an_unknown_number_of_slices_is_left_out() {
-        let mut tally = PushCounts::default();
-        tally.sent(1);
-        assert_eq!(tally.progress(), "1 slice stored");
-        tally.sent(1);
-        assert_eq!(tally.progress(), "2 slices stored");
+        let mut counts = PushCounts::default();
+        counts.sent(1);
+        assert_eq!(counts.progress(), "1 slice stored");
+        counts.sent(1);
+        assert_eq!(counts.progress(), "2 slices stored");
     }
 
     #[test]
     fn no_time_is_no_infinite_rate() {
-        let mut tally = PushCounts::default();
-        tally.sent(1000);
-        assert_eq!(tally.rate(Duration::ZERO), 1_000_000);
+        let mut counts = PushCounts::default();
+        counts.sent(1000);
+        assert_eq!(counts.rate(Duration::ZERO), 1_000_000);
     }
 }

@@ -1,4 +1,4 @@
-//! How many connections and files may be open at a time, so that a push does less at a time rather than fail.
+//! The number of connections and files that can be open at a time, so that a push does less at a time rather than fail.
 
 /// Descriptors that are not for connections and files of the push: the standard ones, and what the system's library opens to
 /// look names up.
@@ -7,8 +7,8 @@ const OTHERS: usize = 24;
 /// As many as a push may want at most, with all senders that can be asked for.
 const ENOUGH: usize = 1024;
 
-/// How many connections and files of the push may be open at a time; two at least. The limit is raised where the system
-/// lets us.
+/// The number of connections and files of the push that can be open at a time; two at least. The limit is raised where
+/// the system lets us.
 #[cfg(target_os = "linux")]
 pub fn available() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -19,7 +19,7 @@ pub fn available() -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHERS).max(2)
 }
 
-/// How many connections and files of the push may be open at a time; elsewhere as many as it wants.
+/// The number of connections and files of the push that can be open at a time; elsewhere as many as it wants.
 #[cfg(not(target_os = "linux"))]
 pub fn available() -> usize {
     ENOUGH

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 /// Name of the daemon's program.
 const PROGRAM: &str = "bigupd";
 
-/// What the daemon's first line begins with, before its URL.
+/// The begin of the daemon's first line, before its URL.
 const GREETING: &str = "bigupd listening on ";
 
 /// Environment variable by which the daemon gets to know the token of whoever started it for himself.
@@ -99,7 +99,7 @@ fn program() -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))
 }
 
-/// What is known of a daemon that did not start as it should.
+/// The last words of a daemon that did not start as it should.
 fn last_words(mut child: Child, line: &str) -> String {
     let said = bigup_core::protocol::name::printable(line.trim_end());
     match child.wait() {

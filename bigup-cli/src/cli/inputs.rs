@@ -7,18 +7,18 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
-/// Where the bytes of a job come from.
+/// Where the bytes of a input come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A file.
     File(PathBuf),
     /// Standard input.
     Stdin,
-    /// What a command writes, which is a program and its arguments.
+    /// The output of a command, which is a program and its arguments.
     Command(Vec<PathBuf>),
 }
 
-/// What a command line says of files.
+/// The part of a command line that is about files.
 #[derive(Clone, Debug, Default)]
 pub struct InputOptions<'a> {
     /// Files, folders, or `-`; of a command its words.
@@ -33,11 +33,11 @@ pub struct InputOptions<'a> {
     pub data_dir: Option<&'a Path>,
 }
 
-/// One file to be pushed.
+/// A file to be pushed.
 #[derive(Debug)]
 pub struct InputFile {
     /// Where it is.
-    pub input: Input,
+    pub origin: Input,
     /// Its name on the server.
     pub name: FileName,
 }
@@ -46,41 +46,41 @@ pub struct InputFile {
 #[derive(Debug, Default)]
 pub struct Inputs {
     /// In the order in which they are pushed.
-    pub jobs: Vec<InputFile>,
-    /// What is passed over, in words.
+    pub files: Vec<InputFile>,
+    /// The skipped paths, in words.
     pub notes: Vec<String>,
-    /// What cannot be pushed, and why.
+    /// The paths that cannot be pushed, and the reasons.
     pub failures: Vec<(String, String)>,
-    /// Whether there are folders among the paths.
+    /// True if there are folders among the paths.
     pub folders: bool,
 }
 
 impl Inputs {
-    /// Looks at all that is `wanted`. What cannot be pushed is listed; it does not keep the rest from being pushed.
+    /// Looks at all that is `wanted`. A path that cannot be pushed is listed; the rest is pushed.
     pub fn collect(wanted: &InputOptions<'_>) -> Inputs {
-        let mut jobs = Inputs::default();
+        let mut inputs = Inputs::default();
         if wanted.is_command {
             match wanted.name.context("a command needs --name").and_then(|name| Ok(FileName::new(name)?)) {
-                Ok(name) => jobs.jobs.push(InputFile { input: Input::Command(wanted.paths.to_vec()), name }),
-                Err(error) => jobs.failures.push(("--command".to_owned(), format!("{error:#}"))),
+                Ok(name) => inputs.files.push(InputFile { origin: Input::Command(wanted.paths.to_vec()), name }),
+                Err(error) => inputs.failures.push(("--command".to_owned(), format!("{error:#}"))),
             }
-            return jobs;
+            return inputs;
         }
         // One that is not there yet has nothing in it.
         let data_dir = wanted.data_dir.and_then(|dir| dir.canonicalize().ok());
         for path in wanted.paths {
-            if let Err(error) = jobs.add(path, wanted, data_dir.as_deref()) {
-                jobs.failures.push((path.display().to_string(), format!("{error:#}")));
+            if let Err(error) = inputs.add(path, wanted, data_dir.as_deref()) {
+                inputs.failures.push((path.display().to_string(), format!("{error:#}")));
             }
         }
-        jobs.drop_doubles();
-        jobs
+        inputs.drop_doubles();
+        inputs
     }
 
     fn add(&mut self, path: &Path, wanted: &InputOptions<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
         if is_stdin(path) {
             let name = FileName::new(wanted.name.context("standard input needs --name")?)?;
-            self.jobs.push(InputFile { input: Input::Stdin, name });
+            self.files.push(InputFile { origin: Input::Stdin, name });
             return Ok(());
         }
         let metadata = std::fs::metadata(path).context("cannot look at it")?;
@@ -95,7 +95,7 @@ impl Inputs {
             self.add_folder(path, name.trim_end_matches('/'), wanted.follow_symlinks, data_dir);
             return Ok(());
         }
-        self.jobs.push(InputFile { input: Input::File(path.to_owned()), name: FileName::new(&name)? });
+        self.files.push(InputFile { origin: Input::File(path.to_owned()), name: FileName::new(&name)? });
         Ok(())
     }
 
@@ -138,23 +138,23 @@ impl Inputs {
         let relative = entry.path().strip_prefix(folder).context("outside the folder")?;
         let components = relative.iter().map(utf8).collect::<anyhow::Result<Vec<_>>>()?;
         let name = FileName::new(&format!("{prefix}/{}", components.join("/")))?;
-        self.jobs.push(InputFile { input: Input::File(entry.path().to_owned()), name });
+        self.files.push(InputFile { origin: Input::File(entry.path().to_owned()), name });
         Ok(())
     }
 
-    /// Moves all but the first of several jobs with one name to the failures: each would replace the one before.
+    /// Moves all but the first of several inputs with one name to the failures: each would replace the one before.
     fn drop_doubles(&mut self) {
         let mut first: HashMap<FileName, Input> = HashMap::new();
-        for job in std::mem::take(&mut self.jobs) {
-            match first.get(&job.name) {
-                Some(Input::File(other)) if Input::File(other.clone()) != job.input => {
-                    let message = format!("{} has the name {} too; push one with --name", other.display(), job.name);
-                    self.failures.push((job.path(), message));
+        for input in std::mem::take(&mut self.files) {
+            match first.get(&input.name) {
+                Some(Input::File(other)) if Input::File(other.clone()) != input.origin => {
+                    let message = format!("{} has the name {} too; push one with --name", other.display(), input.name);
+                    self.failures.push((input.path(), message));
                 }
                 Some(_) => {}
                 None => {
-                    first.insert(job.name.clone(), job.input.clone());
-                    self.jobs.push(job);
+                    first.insert(input.name.clone(), input.origin.clone());
+                    self.files.push(input);
                 }
             }
         }
@@ -162,15 +162,15 @@ impl Inputs {
 }
 
 impl InputFile {
-    /// Bytes of the file, as it is now. None: that is not known.
+    /// Bytes of the file, as it is now. `None`: that is not known.
     pub fn size(&self) -> Option<u64> {
-        let Input::File(path) = &self.input else { return None };
+        let Input::File(path) = &self.origin else { return None };
         std::fs::metadata(path).ok().filter(|found| found.is_file()).map(|found| found.len())
     }
 
     /// The path, for messages.
     fn path(&self) -> String {
-        match &self.input {
+        match &self.origin {
             Input::File(path) => path.display().to_string(),
             Input::Stdin => "-".to_owned(),
             Input::Command(_) => "--command".to_owned(),
@@ -205,7 +205,7 @@ fn utf8(name: &OsStr) -> anyhow::Result<&str> {
     name.to_str().ok_or_else(|| anyhow!("the name {name:?} is not UTF-8; rename it, or push it with --name"))
 }
 
-/// Whether `path` stands for standard input.
+/// True if `path` stands for standard input.
 pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
@@ -223,8 +223,8 @@ mod tests {
         }
     }
 
-    fn names(jobs: &Inputs) -> Vec<&str> {
-        jobs.jobs.iter().map(|job| job.name.as_str()).collect()
+    fn names(inputs: &Inputs) -> Vec<&str> {
+        inputs.files.iter().map(|input| input.name.as_str()).collect()
     }
 
     fn folder() -> tempfile::TempDir {
@@ -252,12 +252,12 @@ mod tests {
         let top = dir.path().join("top");
         let (top, data) = (top.to_str().unwrap(), top.join("sub"));
         let data = data.to_str().unwrap();
-        let jobs = collect(&[top, "--embedded", data]);
-        assert_eq!(names(&jobs), ["top/b"]);
-        assert!(jobs.notes[0].contains("data folder") && jobs.failures.is_empty(), "{jobs:?}");
+        let inputs = collect(&[top, "--embedded", data]);
+        assert_eq!(names(&inputs), ["top/b"]);
+        assert!(inputs.notes[0].contains("data folder") && inputs.failures.is_empty(), "{inputs:?}");
         for inside in [data, &format!("{data}/a"), &format!("{data}/../sub")] {
-            let jobs = collect(&[inside, "--embedded", data]);
-            assert!(jobs.jobs.is_empty() && jobs.failures[0].1.contains("data folder"), "{jobs:?}");
+            let inputs = collect(&[inside, "--embedded", data]);
+            assert!(inputs.files.is_empty() && inputs.failures[0].1.contains("data folder"), "{inputs:?}");
         }
         assert_eq!(names(&collect(&[top, "--embedded", &format!("{data}/not/there")])), ["top/b", "top/sub/a"]);
     }
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(names(&collect(&[file])), ["a"]);
         assert_eq!(names(&collect(&[file, "--name", "x/y"])), ["x/y"]);
         let refused = collect(&[file, "--name", "../y"]);
-        assert!(refused.jobs.is_empty() && refused.failures[0].1.contains("elsewhere"), "{refused:?}");
+        assert!(refused.files.is_empty() && refused.failures[0].1.contains("elsewhere"), "{refused:?}");
     }
 
     #[cfg(unix)]
@@ -293,9 +293,9 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("top", &link).unwrap();
         for args in [&[link.to_str().unwrap()][..], &[link.to_str().unwrap(), "--follow-symlinks"]] {
-            let jobs = collect(args);
-            assert_eq!(names(&jobs), ["link/b", "link/sub/a"]);
-            assert!(jobs.notes.is_empty() && jobs.failures.is_empty(), "{jobs:?}");
+            let inputs = collect(args);
+            assert_eq!(names(&inputs), ["link/b", "link/sub/a"]);
+            assert!(inputs.notes.is_empty() && inputs.failures.is_empty(), "{inputs:?}");
         }
     }
 
@@ -305,8 +305,8 @@ mod tests {
         let dir = folder();
         let top = dir.path().join("top");
         std::os::unix::fs::symlink("..", top.join("sub/up")).unwrap();
-        let jobs = collect(&[top.to_str().unwrap(), "--follow-symlinks"]);
-        let [(path, message)] = &jobs.failures[..] else { panic!("{jobs:?}") };
+        let inputs = collect(&[top.to_str().unwrap(), "--follow-symlinks"]);
+        let [(path, message)] = &inputs.failures[..] else { panic!("{inputs:?}") };
         assert!(path.ends_with("top/sub/up") && !message.contains("sub/up"), "{path}: {message}");
         assert!(message.contains("leads back to") && message.ends_with("/top"), "{message}");
     }
@@ -317,9 +317,9 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let dir = folder();
         std::fs::write(dir.path().join("top").join(OsStr::from_bytes(b"\xff")), "").unwrap();
-        let jobs = collect(&[dir.path().join("top").to_str().unwrap()]);
-        assert_eq!(names(&jobs), ["top/b", "top/sub/a"]);
-        assert!(jobs.failures[0].1.contains("UTF-8"), "{jobs:?}");
+        let inputs = collect(&[dir.path().join("top").to_str().unwrap()]);
+        assert_eq!(names(&inputs), ["top/b", "top/sub/a"]);
+        assert!(inputs.failures[0].1.contains("UTF-8"), "{inputs:?}");
     }
 
     #[test]
@@ -327,16 +327,16 @@ mod tests {
         let dir = folder();
         std::fs::write(dir.path().join("a"), "other").unwrap();
         let (one, two) = (dir.path().join("a"), dir.path().join("top/sub/a"));
-        let jobs = collect(&[one.to_str().unwrap(), two.to_str().unwrap(), one.to_str().unwrap()]);
-        assert_eq!(names(&jobs), ["a"]);
-        assert_eq!(jobs.failures.len(), 1, "{jobs:?}");
+        let inputs = collect(&[one.to_str().unwrap(), two.to_str().unwrap(), one.to_str().unwrap()]);
+        assert_eq!(names(&inputs), ["a"]);
+        assert_eq!(inputs.failures.len(), 1, "{inputs:?}");
     }
 
     #[test]
     fn a_path_that_is_not_there_fails_alone() {
         let dir = folder();
-        let jobs = collect(&["/nonexistent/x", dir.path().join("top").to_str().unwrap()]);
-        assert_eq!(names(&jobs).len(), 2);
-        assert_eq!(jobs.failures[0].0, "/nonexistent/x");
+        let inputs = collect(&["/nonexistent/x", dir.path().join("top").to_str().unwrap()]);
+        assert_eq!(names(&inputs).len(), 2);
+        assert_eq!(inputs.failures[0].0, "/nonexistent/x");
     }
 }

@@ -32,7 +32,7 @@ fn note_failure(error: io::Error) {
     }
 }
 
-/// Whether all that was printed to standard output arrived there, or nobody reads it any more.
+/// True if all that was printed to standard output arrived there, or nobody reads it any more.
 ///
 /// # Errors
 /// The first error of writing.

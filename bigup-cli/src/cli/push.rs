@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// How many small files are pushed at a time at most: each mostly waits for a sync, which many share.
+/// Most small files that are pushed at a time: each mostly waits for a sync, which many share.
 const AT_A_TIME: usize = 64;
 
 /// Bytes of files that are pushed at a time, at most: with the buffers of that many connections they are in memory.
@@ -32,44 +32,44 @@ const BYTES_AT_A_TIME: u64 = 12 * MIB;
 /// Pushes all files of `args`; whether all are stored.
 ///
 /// # Errors
-/// What keeps every file from being pushed.
+/// No file can be pushed.
 pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
-    let jobs = Inputs::collect(&args.wanted());
-    jobs.notes.iter().for_each(|note| report.note(note));
-    jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
+    let inputs = Inputs::collect(&args.wanted());
+    inputs.notes.iter().for_each(|note| report.note(note));
+    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
     let open = descriptors::available();
     // A large file is open beside its connections, a small one beside its only one.
     let (most, at_a_time) = (MOST.min(open - 1), AT_A_TIME.min(open / 2));
     let senders = args.senders.map(|senders| usize::from(senders).min(open - 1));
-    let lanes = Concurrency::new(senders, most, args.queue_size.into());
-    let connections = senders.unwrap_or(most).max(at_a_time.min(jobs.jobs.len()));
+    let concurrency = Concurrency::new(senders, most, args.queue_size.into());
+    let connections = senders.unwrap_or(most).max(at_a_time.min(inputs.files.len()));
     let builder = match &daemon {
         Some(daemon) => Client::builder(daemon.url()).token(daemon.token().clone()),
         None => args.server.builder()?,
     };
     let client = builder.rate_limit(args.limit_rate).connections(connections).build().map_err(advice::failed_client)?;
-    let push = Push { args, report, client: &client, lanes, at_a_time, total: Mutex::default() };
-    let total = push.all(&jobs);
-    if jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1 {
-        report.total(&total.line(jobs.failures.len() as u64));
+    let push = Push { args, report, client: &client, concurrency, at_a_time, total: Mutex::default() };
+    let total = push.all(&inputs);
+    if inputs.folders || inputs.files.len() + inputs.failures.len() > 1 {
+        report.total(&total.line(inputs.failures.len() as u64));
     }
     if let Some(daemon) = daemon {
-        for job in jobs.jobs.iter().zip(&total.stored).filter_map(|(job, stored)| stored.then_some(job)) {
-            report.total(&format!("finished file: {}", daemon.place_of(&job.name).display()));
+        for input in inputs.files.iter().zip(&total.stored).filter_map(|(input, stored)| stored.then_some(input)) {
+            report.total(&format!("finished file: {}", daemon.place_of(&input.name).display()));
         }
         daemon.stop()?;
     }
-    Ok(total.failed == 0 && jobs.failures.is_empty())
+    Ok(total.failed == 0 && inputs.failures.is_empty())
 }
 
-/// What all files are pushed with.
+/// The tools with which all files are pushed.
 struct Push<'a> {
     args: &'a PushArgs,
     report: &'a Report,
     client: &'a Client,
-    lanes: Concurrency,
-    /// How many small files are pushed at a time.
+    concurrency: Concurrency,
+    /// Number of small files that are pushed at a time.
     at_a_time: usize,
     total: Mutex<Total>,
 }
@@ -90,18 +90,18 @@ struct Total {
 }
 
 impl Push<'_> {
-    fn all(self, jobs: &Inputs) -> Total {
-        let all = jobs.jobs.len();
-        self.report.expect(all as u64, jobs.jobs.iter().map(InputFile::size).sum());
+    fn all(self, inputs: &Inputs) -> Total {
+        let all = inputs.files.len();
+        self.report.expect(all as u64, inputs.files.iter().map(InputFile::size).sum());
         self.lock().stored.resize(all, false);
         let (mut small, mut large) = (vec![], vec![]);
-        for (number, job) in jobs.jobs.iter().enumerate() {
-            match self.small_size(job) {
+        for (number, input) in inputs.files.iter().enumerate() {
+            match self.small_size(input) {
                 Some(size) => small.push((number, size)),
                 None => large.push(number),
             }
         }
-        let tried = self.small(jobs, &small) + self.one_by_one(jobs, &large);
+        let tried = self.small(inputs, &small) + self.one_by_one(inputs, &large);
         self.report.end();
         let mut total = self.total.into_inner().unwrap_or_else(PoisonError::into_inner);
         let left = (all - tried) as u64;
@@ -112,23 +112,24 @@ impl Push<'_> {
         total
     }
 
-    /// Bytes of a file that goes in one request, as it is now. None: it does not.
-    fn small_size(&self, job: &InputFile) -> Option<u64> {
-        job.size().filter(|size| upload::is_small(*size, self.args.slice_size))
+    /// Bytes of a file that goes in one request, as it is now. `None`: it does not.
+    fn small_size(&self, input: &InputFile) -> Option<u64> {
+        input.size().filter(|size| upload::is_small(*size, self.args.slice_size))
     }
 
-    /// Pushes those of `jobs` that `which` says, with their sizes, several at a time. How many were tried.
-    fn small(&self, jobs: &Inputs, which: &[(usize, u64)]) -> usize {
+    /// Pushes those of `inputs` that `which` says, with their sizes, several at a time. Returns the number of files
+    /// that were tried.
+    fn small(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
         // The first one alone: what keeps all from being pushed is told once.
         let Some(((first, _), others)) = which.split_first() else { return 0 };
-        let tried = self.one_by_one(jobs, &[*first]);
+        let tried = self.one_by_one(inputs, &[*first]);
         let (next, budget) = (AtomicUsize::new(0), Budget::new(BYTES_AT_A_TIME));
         let work = || {
             while !self.client.is_turned_away()
-                && let Some((job, size)) = others.get(next.fetch_add(1, Ordering::Relaxed))
+                && let Some((input, size)) = others.get(next.fetch_add(1, Ordering::Relaxed))
             {
                 budget.take(*size);
-                self.one(jobs, *job);
+                self.one(inputs, *input);
                 budget.give_back(*size);
             }
         };
@@ -140,15 +141,15 @@ impl Push<'_> {
         tried + next.into_inner().min(others.len())
     }
 
-    /// Pushes those of `jobs` that `which` says one after the other. How many were tried.
-    fn one_by_one(&self, jobs: &Inputs, which: &[usize]) -> usize {
-        which.iter().take_while(|_| !self.client.is_turned_away()).map(|job| self.one(jobs, *job)).count()
+    /// Pushes those of `inputs` that `which` says one after the other. Returns the number of files that were tried.
+    fn one_by_one(&self, inputs: &Inputs, which: &[usize]) -> usize {
+        which.iter().take_while(|_| !self.client.is_turned_away()).map(|input| self.one(inputs, *input)).count()
     }
 
-    fn one(&self, jobs: &Inputs, number: usize) {
-        let job = &jobs.jobs[number];
-        let file = self.report.file(&job.name);
-        match self.push(&file, job) {
+    fn one(&self, inputs: &Inputs, number: usize) {
+        let input = &inputs.files[number];
+        let file = self.report.file(&input.name);
+        match self.push(&file, input) {
             Ok(done) => {
                 let mut total = self.lock();
                 total.stored[number] = true;
@@ -164,9 +165,9 @@ impl Push<'_> {
         }
     }
 
-    fn push(&self, report: &FileReport<'_>, job: &InputFile) -> Result<Uploaded, UploadError> {
-        let name = job.name.as_str();
-        let upload = match &job.input {
+    fn push(&self, report: &FileReport<'_>, input: &InputFile) -> Result<Uploaded, UploadError> {
+        let name = input.name.as_str();
+        let upload = match &input.origin {
             Input::File(path) => self.client.upload(name, LocalFile::open(path)?),
             Input::Stdin => self.client.upload_stream(name, std::io::stdin().lock()),
             Input::Command(words) => self.client.upload_stream(name, Producer::start(words)?),
@@ -175,7 +176,7 @@ impl Push<'_> {
             .replace(self.args.replace)
             .slice_size(self.args.slice_size)
             .retry(self.args.retry_policy())
-            .concurrency(&self.lanes)
+            .concurrency(&self.concurrency)
             .observer(report)
             .run()
     }

@@ -1,4 +1,4 @@
-//! What people and programs get to see of a push: lines and a bar for people, JSON lines for programs.
+//! The output of a push: lines and a bar for people, JSON lines for programs.
 //!
 //! Results go to standard output, all else to standard error. Shared by all threads; whoever calls is never stopped by
 //! an output that nobody reads. Several files may be at work: each has a [`FileReport`], whose lines name it. Of the
@@ -7,7 +7,7 @@
 use crate::cli::advice;
 use crate::cli::bar::Bar;
 use crate::cli::counts::PushCounts;
-use crate::cli::picture::{AllLine, FileLine, Progress, ProgressDisplay, Waiting, short_time};
+use crate::cli::display::{AllLine, FileLine, Progress, ProgressDisplay, Waiting, short_time};
 use crate::cli::print::{eprint_line, print_json, print_line};
 use crate::client::observer::{Observer, Retry};
 use crate::upload::Uploaded;
@@ -24,7 +24,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Shortest time between two lines about retries where there is no bar to say it.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
-/// Who is to be served.
+/// The reader of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// People: results, notes, a bar on terminals.
@@ -39,20 +39,20 @@ pub enum Style {
 pub struct Report {
     style: Style,
     all: Mutex<All>,
-    picture: Arc<Mutex<ProgressDisplay>>,
+    display: Arc<Mutex<ProgressDisplay>>,
 }
 
 /// All files together.
 struct All {
-    /// How many there are to push. 0: not said.
+    /// Number of files to push. 0: not said.
     expected: u64,
-    /// How many are stored.
+    /// Number of stored files.
     stored: u64,
-    /// How many of them are over, stored or not.
+    /// Number of files that are over, stored or not.
     over: u64,
     /// Several are at work at a time, so that none has a line.
     is_many: bool,
-    /// Shows the picture.
+    /// Shows the display on the terminal.
     bar: Bar,
     /// Those at work.
     at_work: Vec<Arc<Mutex<Now>>>,
@@ -67,7 +67,7 @@ pub struct FileReport<'a> {
 /// A file at work.
 struct Now {
     name: FileName,
-    tally: PushCounts,
+    counts: PushCounts,
     /// Bytes that all files together have from this one.
     counted: u64,
     began: Instant,
@@ -81,10 +81,10 @@ impl Report {
     /// A report for `style`, of no file so far.
     pub fn new(style: Style) -> Report {
         let all = All { expected: 0, stored: 0, over: 0, is_many: false, bar: Bar::hidden(), at_work: vec![] };
-        Report { style, all: Mutex::new(all), picture: Arc::default() }
+        Report { style, all: Mutex::new(all), display: Arc::default() }
     }
 
-    /// So many files are to be pushed, of so many bytes. None: not known.
+    /// So many files are to be pushed, of so many bytes. `None`: not known.
     pub fn expect(&self, files: u64, bytes: Option<u64>) {
         let mut all = self.all();
         all.expected = files;
@@ -93,9 +93,9 @@ impl Report {
         }
         if files > 1 {
             let progress = Progress::new(0, bytes, Instant::now());
-            self.picture().all = Some(AllLine { files, over: 0, progress });
+            self.display().all = Some(AllLine { files, over: 0, progress });
         }
-        all.bar = Bar::of(Arc::clone(&self.picture));
+        all.bar = Bar::of(Arc::clone(&self.display));
     }
 
     /// Several files are at work at a time from here on.
@@ -118,7 +118,7 @@ impl Report {
         let now = Arc::new(Mutex::new(Now::of(name.clone())));
         let mut all = self.all();
         all.at_work.push(Arc::clone(&now));
-        self.picture().file = (!all.is_many).then(|| FileLine::new(name.as_str()));
+        self.display().file = (!all.is_many).then(|| FileLine::new(name.as_str()));
         FileReport { report: self, now }
     }
 
@@ -146,7 +146,7 @@ impl Report {
         let last = self.all().at_work.last().cloned();
         let current = last.map(|now| {
             let now = now.lock().unwrap_or_else(PoisonError::into_inner);
-            (now.name.as_str().to_owned(), now.tally.progress())
+            (now.name.as_str().to_owned(), now.counts.progress())
         });
         let (name, progress) = current.unzip();
         let (summary, name) = {
@@ -181,13 +181,13 @@ impl Report {
     }
 
     /// The last of all locks: nobody takes another one, or prints, while holding it.
-    fn picture(&self) -> MutexGuard<'_, ProgressDisplay> {
-        self.picture.lock().unwrap_or_else(PoisonError::into_inner)
+    fn display(&self) -> MutexGuard<'_, ProgressDisplay> {
+        self.display.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl All {
-    /// How far it came; `current` of the file that was begun last. None: nothing was begun.
+    /// The progress; `current` is that of the file that was begun last. `None`: nothing was begun.
     fn progress(&self, current: Option<String>) -> Option<String> {
         let files = || format!("{} of {} files are stored", self.stored, self.expected);
         match (current, self.expected) {
@@ -201,28 +201,28 @@ impl All {
 impl Observer for FileReport<'_> {
     fn started(&self, plan: &Plan, slices_held: u64, bytes_held: u64) {
         let mut now = self.now();
-        now.tally = PushCounts::starting(plan, slices_held, bytes_held);
+        now.counts = PushCounts::starting(plan, slices_held, bytes_held);
         if self.style() == Style::Json {
             now.emit(json!({"event": "start", "file_name": now.name(), "file_size": plan.file_size,
                 "slice_size": plan.slice_size, "slice_num": plan.slice_num,
                 "slices_held": slices_held, "bytes_held": bytes_held}));
         }
-        now.correct(&mut self.report.picture());
+        now.correct(&mut self.report.display());
     }
 
     fn corrected(&self, plan: &Plan, slices_stored: u64, bytes_stored: u64) {
         let mut now = self.now();
-        let tally = PushCounts { slices_stored, bytes_stored, ..now.tally.clone() };
-        now.tally = PushCounts { slice_num: plan.slice_num, file_size: plan.file_size, ..tally };
-        now.correct(&mut self.report.picture());
+        let counts = PushCounts { slices_stored, bytes_stored, ..now.counts.clone() };
+        now.counts = PushCounts { slice_num: plan.slice_num, file_size: plan.file_size, ..counts };
+        now.correct(&mut self.report.display());
     }
 
     fn sent(&self, len: u64) {
-        self.moved(len, |tally| tally.sent(len));
+        self.moved(len, |counts| counts.sent(len));
     }
 
     fn matched(&self, len: u64) {
-        self.moved(len, |tally| tally.matched(len));
+        self.moved(len, |counts| counts.matched(len));
     }
 
     fn retrying(&self, retry: &Retry<'_>) {
@@ -234,7 +234,7 @@ impl Observer for FileReport<'_> {
                 "attempt": attempt, "wait_seconds": wait.as_secs_f64(), "message": advice::of_call(error)})),
             Style::Human if self.report.all().bar.is_shown() => {
                 let until = Instant::now() + left;
-                self.report.picture().waiting = Some(Waiting { why: error.in_short(), until });
+                self.report.display().waiting = Some(Waiting { why: error.in_short(), until });
             }
             Style::Human if now.last_retry.is_none_or(|last| last.elapsed() >= RETRY_EVERY) => {
                 now.last_retry = Some(Instant::now());
@@ -245,11 +245,11 @@ impl Observer for FileReport<'_> {
     }
 
     fn answered(&self) {
-        self.report.picture().waiting = None;
+        self.report.display().waiting = None;
     }
 
     fn doing(&self, text: &str) {
-        if let Some(file) = &mut self.report.picture().file {
+        if let Some(file) = &mut self.report.display().file {
             file.doing(text);
         }
     }
@@ -264,9 +264,9 @@ impl Observer for FileReport<'_> {
 impl FileReport<'_> {
     fn moved(&self, len: u64, change: impl FnOnce(&mut PushCounts)) {
         let mut now = self.now();
-        change(&mut now.tally);
+        change(&mut now.counts);
         now.last_slice = Some(Instant::now());
-        now.moved(len, &mut self.report.picture());
+        now.moved(len, &mut self.report.display());
         if self.style() == Style::Json && now.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
             now.progress();
         }
@@ -276,13 +276,13 @@ impl FileReport<'_> {
     pub fn done(self, done: &Uploaded) {
         {
             let mut now = self.now();
-            now.over(Some(done.file_size), &mut self.report.picture());
+            now.over(Some(done.file_size), &mut self.report.display());
             let time = now.began.elapsed();
             match self.style() {
                 Style::Human => {
                     let digest = done.file_digest.map(|digest| format!("{digest}  {}", now.name));
                     let lines: Vec<String> =
-                        [Some(now.tally.summary(&now.name, done, time)), digest].into_iter().flatten().collect();
+                        [Some(now.counts.summary(&now.name, done, time)), digest].into_iter().flatten().collect();
                     self.report.results(&lines);
                 }
                 Style::Json => now.done(done, time),
@@ -296,7 +296,7 @@ impl FileReport<'_> {
     pub fn failed(self, message: &str) {
         let name = {
             let mut now = self.now();
-            now.over(None, &mut self.report.picture());
+            now.over(None, &mut self.report.display());
             now.name.as_str().to_owned()
         };
         self.report.failed(Some(&name), message);
@@ -327,7 +327,7 @@ impl Now {
     fn of(name: FileName) -> Now {
         Now {
             name,
-            tally: PushCounts::default(),
+            counts: PushCounts::default(),
             counted: 0,
             began: Instant::now(),
             last_slice: None,
@@ -340,14 +340,14 @@ impl Now {
         self.name.as_str()
     }
 
-    /// The tally says something else than what was counted so far.
-    fn correct(&mut self, picture: &mut ProgressDisplay) {
-        let PushCounts { bytes_stored, file_size, .. } = self.tally;
-        if let Some(all) = &mut picture.all {
+    /// The counts say something else than was counted so far.
+    fn correct(&mut self, display: &mut ProgressDisplay) {
+        let PushCounts { bytes_stored, file_size, .. } = self.counts;
+        if let Some(all) = &mut display.all {
             all.progress.done = (all.progress.done + bytes_stored).saturating_sub(self.counted);
         }
         self.counted = bytes_stored;
-        if let Some(file) = &mut picture.file {
+        if let Some(file) = &mut display.file {
             match &mut file.progress {
                 Some(progress) => (progress.done, progress.total) = (bytes_stored, file_size),
                 none => *none = Some(Progress::new(bytes_stored, file_size, Instant::now())),
@@ -357,28 +357,28 @@ impl Now {
     }
 
     /// So many bytes more are stored.
-    fn moved(&mut self, len: u64, picture: &mut ProgressDisplay) {
+    fn moved(&mut self, len: u64, display: &mut ProgressDisplay) {
         let now = Instant::now();
         self.counted += len;
-        let file = picture.file.as_mut().and_then(|file| {
+        let file = display.file.as_mut().and_then(|file| {
             file.doing("");
             file.progress.as_mut()
         });
-        let all = picture.all.as_mut().map(|all| &mut all.progress);
+        let all = display.all.as_mut().map(|all| &mut all.progress);
         file.into_iter().chain(all).for_each(|progress| progress.moved(len, now));
-        picture.waiting = None;
+        display.waiting = None;
     }
 
-    /// The file is over; stored are so many bytes. None: it failed, and the rest of it will never be stored.
-    fn over(&mut self, stored: Option<u64>, picture: &mut ProgressDisplay) {
-        picture.file = None;
-        picture.waiting = None;
-        let Some(all) = &mut picture.all else { return };
+    /// The file is over; stored are so many bytes. `None`: it failed, and the rest of it will never be stored.
+    fn over(&mut self, stored: Option<u64>, display: &mut ProgressDisplay) {
+        display.file = None;
+        display.waiting = None;
+        let Some(all) = &mut display.all else { return };
         all.over += 1;
         match stored {
             Some(stored) => all.progress.moved(stored.saturating_sub(self.counted), Instant::now()),
             None => {
-                let never = self.tally.file_size.unwrap_or(0).saturating_sub(self.counted);
+                let never = self.counts.file_size.unwrap_or(0).saturating_sub(self.counted);
                 all.progress.total = all.progress.total.map(|total| total.saturating_sub(never));
             }
         }
@@ -386,21 +386,21 @@ impl Now {
 
     fn progress(&mut self) {
         self.last_progress = Some(Instant::now());
-        self.emit(json!({"event": "progress", "file_name": self.name(), "bytes_stored": self.tally.bytes_stored,
-            "file_size": self.tally.file_size, "bytes_per_second": self.tally.rate(self.began.elapsed())}));
+        self.emit(json!({"event": "progress", "file_name": self.name(), "bytes_stored": self.counts.bytes_stored,
+            "file_size": self.counts.file_size, "bytes_per_second": self.counts.rate(self.began.elapsed())}));
     }
 
     fn done(&mut self, done: &Uploaded, time: Duration) {
         if !done.already {
-            self.tally.bytes_stored = done.file_size;
-            self.tally.file_size = Some(done.file_size);
+            self.counts.bytes_stored = done.file_size;
+            self.counts.file_size = Some(done.file_size);
             self.progress();
         }
-        let held = if done.already { done.file_size } else { self.tally.bytes_held };
+        let held = if done.already { done.file_size } else { self.counts.bytes_held };
         let finish = self.last_slice.filter(|_| !done.at_once).map_or(Duration::ZERO, |last| last.elapsed());
         self.emit(json!({"event": "done", "file_name": self.name(), "file_size": done.file_size,
             "file_digest": done.file_digest.map(|digest| digest.to_string()),
-            "bytes_sent": self.tally.bytes_sent, "bytes_held": held,
+            "bytes_sent": self.counts.bytes_sent, "bytes_held": held,
             "seconds": time.as_secs_f64(), "finish_seconds": finish.as_secs_f64(), "already": done.already}));
     }
 

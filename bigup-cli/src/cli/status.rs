@@ -48,7 +48,7 @@ fn one(client: &Client, name: &FileName, json: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// What is known of one file, in lines.
+/// The state of a file, in lines.
 fn describe(name: &FileName, answer: &UploadResponse) -> Vec<String> {
     let size = answer.file_size.map_or("size not known".to_owned(), show_size);
     if answer.is_uploaded == 1 {

@@ -22,7 +22,7 @@ const DIFFERS: u8 = 1;
 /// A file could not be compared.
 pub const TROUBLE: u8 = 2;
 
-/// How many files turned out how.
+/// Numbers of files by their result.
 #[derive(Default)]
 struct PushCounts {
     equal: u64,
@@ -33,36 +33,36 @@ struct PushCounts {
 /// Compares local files with the finished ones: 0 all are equal, 1 some differ, 2 some could not be compared.
 ///
 /// # Errors
-/// What keeps every file from being compared.
+/// No file can be compared.
 pub fn run(args: &VerifyArgs, report: &Report) -> anyhow::Result<ExitCode> {
     let client = args.server.client()?;
     let name = args.name.as_deref();
     let wanted =
         InputOptions { paths: &args.paths, name, follow_symlinks: args.follow_symlinks, ..InputOptions::default() };
-    let jobs = Inputs::collect(&wanted);
-    jobs.notes.iter().for_each(|note| report.note(note));
-    jobs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
-    let mut tally = PushCounts { failed: jobs.failures.len() as u64, ..PushCounts::default() };
-    let is_many = jobs.folders || jobs.jobs.len() + jobs.failures.len() > 1;
-    for job in &jobs.jobs {
-        match compare(&client, job, args.json, is_many) {
-            Ok(true) => tally.equal += 1,
-            Ok(false) => tally.differ += 1,
+    let inputs = Inputs::collect(&wanted);
+    inputs.notes.iter().for_each(|note| report.note(note));
+    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
+    let mut counts = PushCounts { failed: inputs.failures.len() as u64, ..PushCounts::default() };
+    let is_many = inputs.folders || inputs.files.len() + inputs.failures.len() > 1;
+    for input in &inputs.files {
+        match compare(&client, input, args.json, is_many) {
+            Ok(true) => counts.equal += 1,
+            Ok(false) => counts.differ += 1,
             Err(error) => {
-                tally.failed += 1;
-                report.failed(Some(job.name.as_str()), &format!("{error:#}"));
+                counts.failed += 1;
+                report.failed(Some(input.name.as_str()), &format!("{error:#}"));
             }
         }
     }
     if is_many && !args.json {
-        print_line(&tally.line());
+        print_line(&counts.line());
     }
-    Ok(tally.code())
+    Ok(counts.code())
 }
 
 /// Compares one file, and says how it went; whether it is equal.
-fn compare(client: &Client, job: &InputFile, is_json: bool, is_brief: bool) -> anyhow::Result<bool> {
-    let InputFile { input: Input::File(path), name } = job else {
+fn compare(client: &Client, input: &InputFile, is_json: bool, is_brief: bool) -> anyhow::Result<bool> {
+    let InputFile { origin: Input::File(path), name } = input else {
         anyhow::bail!("only files and folders are compared; store standard input in a file first")
     };
     let never = crossbeam_channel::never();

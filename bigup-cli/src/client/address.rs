@@ -25,7 +25,7 @@ pub enum UrlError {
     Port {
         /// The URL, without user and password.
         url: String,
-        /// What stands in place of a port.
+        /// The text in place of a port.
         port: String,
     },
     /// A user or a password stands in it.
@@ -89,12 +89,12 @@ impl Endpoint {
         self.port
     }
 
-    /// Whether TLS is spoken.
+    /// True if TLS is spoken.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
 
-    /// Whether it leads to this machine.
+    /// True if it leads to this machine.
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }

@@ -29,7 +29,7 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// Sends a token with every request. None: no token, which is the default.
+    /// Sends a token with every request. `None`: no token, which is the default.
     #[must_use]
     pub fn token(mut self, token: impl Into<Option<Token>>) -> ClientBuilder {
         self.token = token.into();
@@ -37,7 +37,7 @@ impl ClientBuilder {
     }
 
     /// Limits the bytes of content a second, over all connections together. At least
-    /// [`MIN_RATE`](crate::client::rate_limit::MIN_RATE) counts. None: no limit, which is the default.
+    /// [`MIN_RATE`](crate::client::rate_limit::MIN_RATE) counts. `None`: no limit, which is the default.
     #[must_use]
     pub fn rate_limit(mut self, bytes_per_second: impl Into<Option<u64>>) -> ClientBuilder {
         self.rate_limit = bytes_per_second.into();

@@ -1,8 +1,8 @@
 //! Connections to the server: TCP that notices a link that went silent, and connections that were closed while nobody
 //! used them.
 //!
-//! What a proxy or TLS adds is the library's; below them lies TCP of our own, since the library's gives nobody the socket to
-//! set options of.
+//! The parts that a proxy or TLS adds are the library's; below them lies TCP of our own, since the library's gives
+//! nobody the socket to set options of.
 //!
 //! # A link that goes silent
 //! Left to itself, Linux sends for about 15 minutes what nobody acknowledges (tcp(7): tcp_retries2), and waits for ever
@@ -31,17 +31,17 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Error, Timeout, config::Config};
 
-/// How long a connection on which nothing is heard is kept where the system can tell, which is Linux. Longer than what
+/// Time without traffic after which a connection is dropped. Only Linux can tell. Longer than what
 /// passes on bad links and when one is replaced; shorter than anybody would wait.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
-/// How long nothing is heard before the system asks.
+/// Time without traffic before the system asks.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 
-/// How often it asks from then on.
+/// Time between two questions from then on.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How far the server is: the shortest time that it took to connect, which is one round trip.
+/// The distance of the server: the shortest time that it took to connect, which is one round trip.
 #[derive(Debug)]
 pub struct Distance(AtomicU64);
 
@@ -56,7 +56,7 @@ impl Distance {
         self.0.fetch_min(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The shortest time so far. None: nobody connected yet.
+    /// The shortest time so far. `None`: nobody connected yet.
     pub fn shortest(&self) -> Option<Duration> {
         Some(self.0.load(Ordering::Relaxed)).filter(|nanos| *nanos < u64::MAX).map(Duration::from_nanos)
     }
@@ -104,7 +104,7 @@ pub fn unresolved(error: &Error) -> Option<String> {
     error.get_ref()?.downcast_ref::<Unresolved>().map(Unresolved::to_string)
 }
 
-/// What a proxy on the way refuses and what to do, where the next attempt would meet the same.
+/// The refusal of a proxy and the remedy, where the next attempt would meet the same.
 pub fn refused_by_proxy(error: &Error) -> Option<String> {
     const CREDENTIALS: &str = "give them in its URL, like http://USER:PASSWORD@HOST:PORT";
     match error {
@@ -164,7 +164,7 @@ pub fn in_words(error: &Error) -> String {
 #[error("{0} (on a connection that was kept)")]
 struct ClosedAtRest(io::Error);
 
-/// Whether the request failed on a connection that was kept from earlier, so that a new one may do at once.
+/// True if the request failed on a connection that was kept from earlier, so that a new one may do at once.
 pub fn was_closed_at_rest(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<ClosedAtRest>()))
 }
@@ -262,7 +262,7 @@ fn watch(_: &TcpStream) -> io::Result<()> {
 struct Tcp {
     stream: TcpStream,
     buffers: LazyBuffers,
-    /// What the socket is set to.
+    /// The time-out that the socket has.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     /// It was kept for the next request, and nothing was heard since.
@@ -324,7 +324,7 @@ impl Transport for Tcp {
         }
     }
 
-    /// Whether nothing was heard: the end, an error and bytes that nobody asked for all mean that it is not to be used.
+    /// True if nothing was heard: the end, an error and bytes that nobody asked for all mean that it is not to be used.
     ///
     /// The library asks before it keeps a connection and before it uses one that was kept, and at no other time.
     fn is_open(&mut self) -> bool {
@@ -341,7 +341,7 @@ impl fmt::Debug for Tcp {
     }
 }
 
-/// What a socket's time-out is to be; None: none. A socket takes no time-out of 0.
+/// The time-out that a socket gets. `None`: no time-out. A socket takes no time-out of 0.
 fn time_left(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
     match timeout.after {
         time::Duration::NotHappening => Ok(None),

@@ -16,7 +16,7 @@ pub enum CallError {
     Transport {
         /// The server, and the proxy on the way to it.
         url: String,
-        /// What went wrong.
+        /// The failure.
         cause: Box<ureq::Error>,
     },
     /// The name of the server or of the proxy cannot be resolved, and nothing was ever heard from the server: most likely
@@ -33,7 +33,7 @@ pub enum CallError {
     Proxy {
         /// The server, and the proxy on the way to it.
         url: String,
-        /// What it says and what to do.
+        /// The words of the proxy, and the remedy.
         why: String,
     },
     /// TLS fails, and would fail again.
@@ -55,7 +55,7 @@ pub enum CallError {
         code: ErrorCode,
         /// Why, for people; printable.
         message: String,
-        /// How long it would like us to wait.
+        /// The wait that it asks for.
         retry_after: Option<Duration>,
     },
     /// The server is at another address, mostly https:// in place of http://. The client does not follow: the user decides
@@ -78,21 +78,21 @@ pub enum CallError {
         url: String,
         /// HTTP status.
         status: u16,
-        /// How it begins; printable.
+        /// Its begin; printable.
         excerpt: String,
         /// This server answered as it should before.
         met: bool,
-        /// How long it would like us to wait.
+        /// The wait that it asks for.
         retry_after: Option<Duration>,
     },
     /// It failed again and again.
     #[error("gave up after {attempts} attempts in {seconds} s: {last}")]
     GaveUp {
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
         /// For how long.
         seconds: u64,
-        /// How it failed last.
+        /// The last failure.
         last: Box<CallError>,
     },
     /// Something else failed meanwhile.
@@ -113,7 +113,7 @@ pub enum ClientError {
         variable: String,
         /// Its value, without user and password; printable.
         url: String,
-        /// What is wrong with it.
+        /// The fault in it.
         problem: ProxyProblem,
     },
     /// A certificate or key cannot be used.
@@ -172,7 +172,7 @@ pub enum TokenError {
 }
 
 impl CallError {
-    /// What the server said was wrong, where it said so; also from the last of several attempts.
+    /// The server's error code, where it sent one; also from the last of several attempts.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             CallError::Refused { code, .. } => Some(*code),
@@ -209,7 +209,7 @@ impl CallError {
         text.to_owned()
     }
 
-    /// Whether the same request can succeed later without any change. False for a full disk, except where the server asks for
+    /// True if the same request can succeed later without any change. False for a full disk, except where the server asks for
     /// a retry.
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -229,12 +229,12 @@ impl CallError {
         }
     }
 
-    /// Whether the disk of the server is full: the status is 507.
+    /// True if the disk of the server is full: the status is 507.
     pub fn is_full(&self) -> bool {
         matches!(self, CallError::Refused { status: 507, .. } | CallError::Foreign { status: 507, .. })
     }
 
-    /// How long the server would like us to wait, where it said so.
+    /// The wait that the server asks for, where it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             CallError::Refused { retry_after, .. } | CallError::Foreign { retry_after, .. } => *retry_after,

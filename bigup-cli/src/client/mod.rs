@@ -1,6 +1,7 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::client::retry`] to say.
 //!
-//! The requests of the protocol are here too, and whoever watches them is an [`observer`]. No terminal and no flag comes in here.
+//! The requests of the protocol are here too, and an [`observer`] is told of them. No terminal and no flag
+//! comes in here.
 
 use crate::client::address::{Endpoint, masked};
 use crate::client::connect::Distance;
@@ -37,14 +38,15 @@ pub mod status;
 pub mod tls;
 pub mod token;
 
-/// How long to wait for a connection.
+/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server may take none of what we send before we give the connection up, where the system does not notice
-/// sooner ([`connect::SILENCE`]). There is no limit to the whole of a request: a slice may take hours on a slow link.
+/// Longest time in which the server takes none of the sent bytes before we give the connection up, where the system
+/// does not notice sooner ([`connect::SILENCE`]). There is no limit to the whole of a request: a slice may take hours
+/// on a slow link.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the server may be silent: the longest `wait` and 40 s for what it does besides, like syncing. Where only the
+/// Longest silence of the server: the longest `wait` and 40 s for what it does besides, like syncing. Where only the
 /// link is silent, the system notices sooner ([`connect::SILENCE`]): a server at work still answers it.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -60,7 +62,7 @@ const INPUT_BUFFER_LEN: usize = 32 << 10;
 /// Longest answer that is read, in bytes: the ids of a million slices fit several times over.
 const MAX_ANSWER_LEN: u64 = 64 << 20;
 
-/// How much of an answer that is not ours is quoted, in characters.
+/// Longest quotation of a foreign response, in characters.
 const EXCERPT_LEN: usize = 200;
 
 /// A bigup server. Shared by all threads; keeps connections open.
@@ -69,9 +71,9 @@ pub struct Client {
     endpoint: Endpoint,
     /// The proxy by which it is reached, for messages.
     proxy: Option<String>,
-    /// What goes with every request, where there is a token.
+    /// The header of every request, where there is a token.
     authorization: Option<HeaderValue>,
-    /// How fast slices may be sent, where that is limited.
+    /// The rate limit of slices, where there is one.
     limit: Option<RateLimit>,
     turned_away: AtomicBool,
     /// The server gave an answer that only a bigup server gives.
@@ -132,19 +134,19 @@ impl Client {
         self
     }
 
-    /// The same, sending at most so many bytes of content a second over all connections together. None: no limit.
+    /// The same, sending at most so many bytes of content a second over all connections together. `None`: no limit.
     fn with_limit(mut self, rate: Option<u64>) -> Client {
         self.limit = rate.map(RateLimit::new);
         self
     }
 
-    /// How far the server is: the shortest time that a connection to it took so far. None: there was none, or a proxy made
-    /// it.
+    /// The distance of the server: the shortest time that a connection to it took so far. `None`: there was none, or a
+    /// proxy made it.
     pub fn distance(&self) -> Option<Duration> {
         self.distance.shortest()
     }
 
-    /// Whether the server said that we have no token that counts: then it lets nothing else in either.
+    /// True if the server said that we have no token that counts: then it lets nothing else in either.
     pub fn is_turned_away(&self) -> bool {
         self.turned_away.load(Ordering::Relaxed)
     }
@@ -273,7 +275,7 @@ impl Client {
     }
 }
 
-/// What is sent, and who watches it leave.
+/// The sent bytes, and the observer of their leaving.
 struct WatchedBody<'a, R> {
     bytes: R,
     watch: &'a dyn Fn(u64) -> bool,
@@ -286,8 +288,8 @@ impl<R: Read> Read for WatchedBody<'_, R> {
     }
 }
 
-/// What `call` gives, called once more for each connection it met that was closed while it was kept: a server that is
-/// restarted closes all of them, one after the other. One that is made anew is none of these.
+/// The result of `call`, called once more for each connection it met that was closed while it was kept: a server that is
+/// restarted closes all of them, one after the other. A fresh connection is never retried.
 fn anew<T>(call: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
     for _ in 0..MOST_KEPT {
         match call() {

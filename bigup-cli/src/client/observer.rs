@@ -1,4 +1,4 @@
-//! What goes on with an upload, for whoever wants to show it.
+//! Events of an upload, for a program that shows them.
 
 use crate::client::error::CallError;
 use bigup_core::protocol::plan::Plan;
@@ -25,7 +25,7 @@ pub trait Observer: Sync {
     /// An answer came after all: nothing is waited for.
     fn answered(&self) {}
 
-    /// What goes on now, in a few words for people.
+    /// The present work, in a few words for people.
     fn doing(&self, _text: &str) {}
 
     /// Something that people should know.
@@ -40,9 +40,9 @@ impl Observer for NoObserver {}
 /// A request that failed and will be sent again.
 #[derive(Clone, Copy)]
 pub struct Retry<'a> {
-    /// The slice that it brings. None: it brings none.
+    /// The slice that it brings. `None`: it brings none.
     pub slice_id: Option<u64>,
-    /// How often it was sent; 1 at first.
+    /// Number of attempts so far; 1 at first.
     pub attempt: u32,
     /// Time until it is sent again.
     pub wait: Duration,

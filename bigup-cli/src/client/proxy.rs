@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ureq::Proxy;
 use ureq::http::Uri;
 
-/// The proxy by which `endpoint` is to be reached. None: there is no proxy, or `no_proxy` exempts the server.
+/// The proxy by which `endpoint` is to be reached. `None`: there is no proxy, or `no_proxy` exempts the server.
 ///
 /// This machine is never reached by way of a proxy: one named in the environment is for what is far away.
 ///
@@ -31,7 +31,7 @@ pub fn shown(proxy: &Proxy) -> String {
     printable(masked(&proxy.uri().to_string()).trim_end_matches('/'))
 }
 
-/// Name and value of the environment's variable `name`, or of the same in capitals. None: neither is set, or only to
+/// Name and value of the environment's variable `name`, or of the same in capitals. `None`: neither is set, or only to
 /// nothing.
 fn variable(name: &str) -> Option<(String, String)> {
     let names = [name.to_owned(), name.to_ascii_uppercase()];
@@ -57,7 +57,7 @@ fn parsed(url: &str) -> Result<Proxy, ProxyProblem> {
     Proxy::new(url).map_err(|error| ProxyProblem::Unusable(error.to_string()))
 }
 
-/// Whether the list `no_proxy` exempts the server at `endpoint`.
+/// True if the list `no_proxy` exempts the server at `endpoint`.
 ///
 /// Entries are separated by commas or blanks, as curl(1) and Go's golang.org/x/net/http/httpproxy take them: `*` for all, a
 /// domain for itself and all below it, whether dots or `*.` lead or not, an address, a network like 10.0.0.0/8, and any of
@@ -86,14 +86,14 @@ fn is_exempt(endpoint: &Endpoint, list: &str) -> bool {
     })
 }
 
-/// Whether `host` is the domain `entry`, or lies below it.
+/// True if `host` is the domain `entry`, or lies below it.
 fn is_domain_of(host: &str, entry: &str) -> bool {
     let entry = entry.strip_prefix('*').unwrap_or(entry).trim_matches('.');
     let above = host.strip_suffix(entry);
     !entry.is_empty() && above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
 }
 
-/// Whether the first `bits` bits of `address` are those of `network` (RFC 4632, section 3.1).
+/// True if the first `bits` bits of `address` are those of `network` (RFC 4632, section 3.1).
 fn is_within(address: IpAddr, network: &str, bits: &str) -> bool {
     let network = network.trim_start_matches('[').trim_end_matches(']');
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };

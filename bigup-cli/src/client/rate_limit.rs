@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Lowest limit, in bytes a second. Servers give up what comes slower than 1K a second.
 pub const MIN_RATE: u64 = 4 << 10;
 
-/// How much sending may catch up with: what may come at once after a pause, as time at the rate.
+/// The most that sending can catch up with after a pause, as time at the rate.
 const BURST: Duration = Duration::from_millis(100);
 
 /// Pieces a second at most: each is sent at once.
@@ -31,7 +31,7 @@ pub struct RateLimit {
     line: Mutex<Schedule>,
     began: Instant,
     piece: usize,
-    /// One message for each slice that is being sent.
+    /// A message for each slice that is being sent.
     enter: Sender<()>,
     leave: Receiver<()>,
 }
@@ -76,7 +76,7 @@ impl RateLimit {
         }
     }
 
-    /// `bytes`, to be read at the rate. Waits until it is not one too many; None where `stop` cut that short.
+    /// `bytes`, to be read at the rate. Waits until it is not one too many; `None` where `stop` cut that short.
     pub fn pace<'a>(&'a self, bytes: &'a [u8], stop: &'a StopSignal) -> Option<Paced<'a>> {
         crossbeam_channel::select! {
             send(self.enter, ()) -> entered => entered.ok().map(|()| Paced { limit: self, bytes, stop }),
@@ -205,21 +205,21 @@ mod tests {
 
     #[test]
     fn only_so_many_slices_are_sent_at_a_time_that_each_is_fast_enough() {
-        let (limit, halt) = (RateLimit::new(2 * SLICE_RATE), Stop::new());
-        let [first, _second] = [(); 2].map(|()| limit.pace(&[], halt.signal()).unwrap());
+        let (limit, stop) = (RateLimit::new(2 * SLICE_RATE), Stop::new());
+        let [first, _second] = [(); 2].map(|()| limit.pace(&[], stop.signal()).unwrap());
         assert!(limit.enter.is_full());
         drop(first);
-        let _third = limit.pace(&[], halt.signal()).unwrap();
-        halt.stop();
-        assert!(limit.pace(&[], halt.signal()).is_none(), "a fourth waits");
+        let _third = limit.pace(&[], stop.signal()).unwrap();
+        stop.stop();
+        assert!(limit.pace(&[], stop.signal()).is_none(), "a fourth waits");
     }
 
     #[test]
     fn a_halt_cuts_the_wait_short() {
-        let (limit, halt) = (RateLimit::new(MIN_RATE), Stop::new());
+        let (limit, stop) = (RateLimit::new(MIN_RATE), Stop::new());
         let bytes = vec![0; 1 << 20];
-        let mut paced = limit.pace(&bytes, halt.signal()).unwrap();
-        halt.stop();
+        let mut paced = limit.pace(&bytes, stop.signal()).unwrap();
+        stop.stop();
         let began = Instant::now();
         assert!(paced.read(&mut [0; 64]).is_err());
         assert!(began.elapsed() < SECOND);

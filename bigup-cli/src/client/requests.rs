@@ -17,18 +17,18 @@ use std::time::Duration;
 /// with the upload.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How often to look whether that time is over.
+/// Time between two looks at that clock.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// One upload as we ask the server about it. Shared by the senders.
+/// An upload, as the server is asked about it. Shared by the senders.
 #[derive(Clone)]
 pub struct UploadRequests<'a> {
     /// The server.
     pub client: &'a Client,
-    /// Who hears of retries.
+    /// Learns of retries.
     pub observer: &'a dyn Observer,
-    /// How long to go on.
-    pub patience: &'a RetryBudget,
+    /// The time of retries.
+    pub retry: &'a RetryBudget,
     /// Closed when the user stops the upload.
     pub stop: &'a StopSignal,
     /// Name of the file.
@@ -39,11 +39,11 @@ pub struct UploadRequests<'a> {
     pub file_size: Option<u64>,
     /// Bytes of a slice: what we would like, then what the upload has.
     pub slice_size: u64,
-    /// Digest that the whole file must have; None: not said.
+    /// Digest that the whole file must have; `None`: not said.
     pub file_digest: Option<Digest>,
-    /// Whether to say that a finished file of other content is to be replaced.
+    /// True: say that a finished file of other content is to be replaced.
     pub replace: bool,
-    /// Whether to say that the upload is to be cut anew, by `slice_size`, if nothing of it is held yet.
+    /// True: say that the upload is to be cut anew, by `slice_size`, if nothing of it is held yet.
     pub recut: bool,
     /// With `recut`: whether what is held is to be dropped first.
     pub discard: bool,
@@ -121,7 +121,7 @@ impl UploadRequests<'_> {
         thread::scope(|scope| {
             scope.spawn(move || {
                 while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                    if self.patience.is_quiet_for(QUIET) {
+                    if self.retry.is_quiet_for(QUIET) {
                         self.show_life();
                     }
                 }
@@ -137,10 +137,10 @@ impl UploadRequests<'_> {
         let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
         let query = query.with(param::SOURCE, &self.source);
         let once = || Ok(self.client.get(&query).is_ok());
-        let _ = self.patience.call(self.observer, self.stop, None, once);
+        let _ = self.retry.call(self.observer, self.stop, None, once);
     }
 
-    /// Asks for the digests of the slices `first..=last`, in order; None for those that are not held.
+    /// Asks for the digests of the slices `first..=last`, in order; `None` for those that are not held.
     ///
     /// # Errors
     /// Refused, or no answer.
@@ -195,7 +195,7 @@ impl UploadRequests<'_> {
     }
 
     fn get(&self, query: &Query) -> Result<UploadResponse, CallError> {
-        self.patience.call(self.observer, self.stop, None, || {
+        self.retry.call(self.observer, self.stop, None, || {
             self.client.get(query).and_then(|value| self.client.read_as(value))
         })
     }
@@ -217,6 +217,6 @@ impl UploadRequests<'_> {
             is_paused = answer.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Paused));
             answer
         };
-        self.patience.call(self.observer, stop, Some(slice.id), call)
+        self.retry.call(self.observer, stop, Some(slice.id), call)
     }
 }

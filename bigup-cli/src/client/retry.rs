@@ -15,23 +15,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait that a server may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
-/// What to do when the server has no room.
+/// The reaction to a full disk of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// Fail with the server's numbers.
     Stop,
-    /// Ask again until there is room, or patience is over.
+    /// Ask again until there is disk space, or the time of retries is over.
     Wait,
 }
 
-/// How often and how long failed requests are repeated.
+/// The number and the time of retries of failed requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Repetitions of a request at most. 0: each is sent once.
     pub retries: u32,
     /// Time without any success after which an upload gives up.
     pub retry_for: Duration,
-    /// What to do when the disk of the server is full.
+    /// The reaction to a full disk of the server.
     pub when_full: WhenFull,
 }
 
@@ -56,7 +56,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Whether the same request may succeed later. A full disk stays full, except where the server says otherwise or the
+    /// True if the same request may succeed later. A full disk stays full, except where the server says otherwise or the
     /// user wants to wait.
     pub fn may_pass(&self, error: &CallError) -> bool {
         let is_awaited = error.is_full() && self.when_full == WhenFull::Wait;
@@ -71,7 +71,7 @@ impl RetryBudget {
         RetryBudget { policy, last_success, calls: Mutex::new(calls) }
     }
 
-    /// Whether the server has heard nothing for `time`.
+    /// True if the server has heard nothing for `time`.
     pub fn is_quiet_for(&self, time: Duration) -> bool {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.at_work == 0 && calls.last_end.elapsed() >= time
@@ -87,30 +87,30 @@ impl RetryBudget {
         *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// How long nothing may get better.
+    /// Longest time without progress.
     pub fn retry_for(&self) -> Duration {
         self.policy.retry_for
     }
 
-    /// Whether nothing got better for too long.
+    /// True if nothing got better for too long.
     pub fn is_over(&self) -> bool {
         self.last_success.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= self.policy.retry_for
     }
 
-    /// Whether attempt number `attempt`, failed, was the last; the first one failed at `first_failure`.
+    /// True if attempt number `attempt`, failed, was the last; the first one failed at `first_failure`.
     ///
-    /// A slice may take longer than all patience on a slow link, so the time counts from the first failure at most.
+    /// A slice may take longer than the time of retries on a slow link, so the time counts from the first failure at most.
     fn ends(&self, attempt: u32, first_failure: Instant) -> bool {
         attempt > self.policy.retries || (self.is_over() && first_failure.elapsed() >= self.policy.retry_for)
     }
 
-    /// How long attempts go on, the first of which failed at `first_failure`, while nothing gets better.
+    /// Time in which attempts go on without progress; the first attempt failed at `first_failure`.
     fn left(&self, first_failure: Instant) -> Duration {
         let last_success = *self.last_success.lock().unwrap_or_else(PoisonError::into_inner);
         self.policy.retry_for.saturating_sub(last_success.max(first_failure).elapsed())
     }
 
-    /// Calls `call` until it succeeds, fails for good, or patience is over; waits between attempts unless stopped.
+    /// Calls `call` until it succeeds, fails for good, or the time of retries is over; waits between attempts unless stopped.
     ///
     /// `slice_id` is what the attempts are about, for the report.
     ///
@@ -173,7 +173,7 @@ fn gave_up(attempts: u32, time: Duration, last: CallError) -> CallError {
     CallError::GaveUp { attempts, seconds: time.as_secs(), last: Box::new(last) }
 }
 
-/// How long to wait after attempt number `attempt` (from 1) failed.
+/// The wait after attempt number `attempt` (from 1) failed.
 ///
 /// Twice as long each time, and anything between the half and the whole of it, so that many clients do not come back
 /// at the same moment; not less than the server asked for.
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn only_some_refusals_may_pass() {
-        let patience = |when_full| RetryPolicy { when_full, ..RetryPolicy::default() };
-        let may_pass = |error: &CallError| patience(WhenFull::Stop).may_pass(error);
+        let retry = |when_full| RetryPolicy { when_full, ..RetryPolicy::default() };
+        let may_pass = |error: &CallError| retry(WhenFull::Stop).may_pass(error);
         for status in [408, 425, 429, 500, 502, 503, 504] {
             assert!(may_pass(&refused(status, ErrorCode::Unknown, None)), "{status}");
         }
@@ -233,22 +233,16 @@ mod tests {
         assert!(may_pass(&refused(400, ErrorCode::Damaged, None)));
         assert!(!may_pass(&refused(507, ErrorCode::NoSpace, None)));
         assert!(may_pass(&refused(507, ErrorCode::NoSpace, Some(1))));
-        assert!(patience(WhenFull::Wait).may_pass(&refused(507, ErrorCode::NoSpace, None)));
-        assert!(!patience(WhenFull::Wait).may_pass(&refused(413, ErrorCode::TooLarge, None)));
+        assert!(retry(WhenFull::Wait).may_pass(&refused(507, ErrorCode::NoSpace, None)));
+        assert!(!retry(WhenFull::Wait).may_pass(&refused(413, ErrorCode::TooLarge, None)));
     }
 
     #[test]
     fn what_others_say_in_the_place_of_the_server_passes_once_that_was_there() {
-        let patience = RetryPolicy::default();
+        let retry = RetryPolicy::default();
         let url = || "http://h".to_owned();
         let foreign = |status, met| {
-            patience.may_pass(&CallError::Foreign {
-                url: url(),
-                status,
-                excerpt: String::new(),
-                met,
-                retry_after: None,
-            })
+            retry.may_pass(&CallError::Foreign { url: url(), status, excerpt: String::new(), met, retry_after: None })
         };
         for status in [500, 502, 511, 520, 524, 530, 599] {
             assert!(foreign(status, false), "{status}");
@@ -262,15 +256,15 @@ mod tests {
         for met in [false, true] {
             let moved = CallError::Moved { url: url(), status: 302, location: url(), met };
             let tls = CallError::Tls { url: url(), failure: TlsFailure::Other(String::new()), met };
-            assert_eq!((patience.may_pass(&moved), patience.may_pass(&tls)), (met, met));
+            assert_eq!((retry.may_pass(&moved), retry.may_pass(&tls)), (met, met));
         }
     }
 
     #[test]
     fn gives_up_after_the_allowed_retries_and_tells_the_last_failure() {
-        let patience = RetryBudget::new(RetryPolicy { retries: 2, ..RetryPolicy::default() });
+        let retry = RetryBudget::new(RetryPolicy { retries: 2, ..RetryPolicy::default() });
         let calls = Cell::new(0);
-        let result: Result<(), _> = patience.call(&NoObserver, &crossbeam_channel::never(), None, || {
+        let result: Result<(), _> = retry.call(&NoObserver, &crossbeam_channel::never(), None, || {
             calls.set(calls.get() + 1);
             Err(refused(503, ErrorCode::Unknown, None))
         });
@@ -281,9 +275,9 @@ mod tests {
 
     #[test]
     fn gives_up_when_nothing_got_better_for_too_long() {
-        let patience = RetryBudget::new(RetryPolicy { retry_for: Duration::ZERO, ..RetryPolicy::default() });
-        let result: Result<(), _> = patience
-            .call(&NoObserver, &crossbeam_channel::never(), None, || Err(refused(503, ErrorCode::Unknown, None)));
+        let retry = RetryBudget::new(RetryPolicy { retry_for: Duration::ZERO, ..RetryPolicy::default() });
+        let result: Result<(), _> =
+            retry.call(&NoObserver, &crossbeam_channel::never(), None, || Err(refused(503, ErrorCode::Unknown, None)));
         assert!(matches!(result, Err(CallError::Refused { .. })));
     }
 }

@@ -18,10 +18,10 @@ impl ServerDigests {
     ///
     /// # Errors
     /// The server does not answer.
-    pub fn fetch(remote: &UploadRequests<'_>, ids: impl Iterator<Item = u64>) -> Result<ServerDigests, CallError> {
+    pub fn fetch(requests: &UploadRequests<'_>, ids: impl Iterator<Item = u64>) -> Result<ServerDigests, CallError> {
         let mut found = HashMap::new();
         for (first, last) in pages(ids) {
-            let digests = match remote.digests(first, last) {
+            let digests = match requests.digests(first, last) {
                 Err(error) if error.code() == Some(ErrorCode::NoUpload) => break,
                 digests => digests?,
             };
@@ -30,7 +30,7 @@ impl ServerDigests {
         Ok(ServerDigests(found))
     }
 
-    /// Whether slice `id` is held with the content `bytes`, whose digest in our own terms is `own`.
+    /// True if slice `id` is held with the content `bytes`, whose digest in our own terms is `own`.
     pub fn has(&self, plan: &Plan, id: u64, own: SliceDigest, bytes: &[u8]) -> bool {
         match self.0.get(&id) {
             Some(held) if held.kind == own.kind => *held == own,

@@ -16,7 +16,7 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_
 /// The state of a name on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredFile {
-    /// The file is finished. None: the server does not know its digest.
+    /// The file is finished. `None`: the server does not know its digest.
     Finished(Option<Digest>),
     /// An upload of this name is not finished.
     Unfinished,
@@ -42,7 +42,7 @@ impl Client {
         self.get(&Query::new().with_switch(param::PEEK, true))
     }
 
-    /// The state of the file or upload `name`. None: the server has nothing of this name.
+    /// The state of the file or upload `name`. `None`: the server has nothing of this name.
     ///
     /// # Errors
     /// The server refuses, or does not respond.

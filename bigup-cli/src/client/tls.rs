@@ -13,9 +13,9 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 /// Certificates for a server at https://, as files in PEM.
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
-    /// Authorities that the server's certificate may be of. None: those of the system.
+    /// Authorities that the server's certificate may be of. `None`: those of the system.
     pub ca_cert: Option<PathBuf>,
-    /// Certificate to show to a server that asks for one. None: none is shown.
+    /// Certificate to show to a server that asks for one. `None`: none is shown.
     pub client_cert: Option<PathBuf>,
     /// Private key of the client certificate.
     pub client_key: Option<PathBuf>,
@@ -97,7 +97,7 @@ pub enum TlsFailure {
     Other(String),
 }
 
-/// What connections are made with.
+/// The settings with which connections are made.
 ///
 /// # Errors
 /// A file cannot be used, or there is nobody to trust.
@@ -159,7 +159,7 @@ fn owned(certificates: &[CertificateDer<'static>]) -> impl Iterator<Item = Certi
     certificates.iter().map(|der| Certificate::from_der(der).to_owned())
 }
 
-/// The failure, where `error` is one of TLS that the next attempt would meet again. None: it may
+/// The failure, where `error` is one of TLS that the next attempt would meet again. `None`: it may
 /// pass, or has nothing to do with TLS.
 pub fn diagnosis(error: &ureq::Error) -> Option<TlsFailure> {
     let error = match error {
@@ -219,7 +219,7 @@ fn plain(name: &str) -> &str {
     inner.unwrap_or(name).trim_matches('"')
 }
 
-/// What the server says in an alert (RFC 8446, section 6.2), in words.
+/// The words of the server in an alert (RFC 8446, section 6.2), in words.
 fn words(alert: AlertDescription) -> String {
     let name: Vec<char> = format!("{alert:?}").chars().collect();
     let mut words = String::new();

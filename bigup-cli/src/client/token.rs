@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// How much of the file is read, in bytes: longer ones are something else.
+/// Bytes of the file that are read: longer files are something else.
 const MAX_FILE_LEN: u64 = 4096;
 
 /// A token. It is shown nowhere.

@@ -17,7 +17,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// A pool of `limit` buffers, none made yet.
+    /// At most `limit` buffers; the first is made when it is needed.
     pub fn new(limit: usize) -> Buffers {
         let (give, empty) = crossbeam_channel::bounded(limit);
         Buffers { give, empty, limit, made: AtomicUsize::new(0) }
@@ -28,7 +28,7 @@ impl Buffers {
         self.made.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A buffer of `len` bytes of any content; waits for one where all are in use. None when stopped.
+    /// A buffer of `len` bytes of any content; waits for one where all are in use. `None` when stopped.
     ///
     /// Only one thread, the reader, may ask.
     ///
@@ -47,7 +47,7 @@ impl Buffers {
         Ok(Some(buffer))
     }
 
-    /// A buffer of any length. None when stopped.
+    /// A buffer of any length. `None` when stopped.
     fn find(&self, stop: &StopSignal) -> Option<Vec<u8>> {
         if let Ok(buffer) = self.empty.try_recv() {
             return Some(buffer);
@@ -68,7 +68,7 @@ impl Buffers {
         let _ = self.give.try_send(buffer);
     }
 
-    /// How many buffers were made.
+    /// Number of buffers made so far.
     pub fn made(&self) -> usize {
         self.made.load(Ordering::Relaxed)
     }
@@ -86,47 +86,47 @@ mod tests {
 
     #[test]
     fn buffers_are_made_when_needed_and_never_more_than_the_limit() {
-        let pool = Buffers::new(2);
-        assert_eq!(pool.made(), 0);
-        let first = pool.take(10, &never()).unwrap().unwrap();
-        pool.give_back(first);
+        let buffers = Buffers::new(2);
+        assert_eq!(buffers.made(), 0);
+        let first = buffers.take(10, &never()).unwrap().unwrap();
+        buffers.give_back(first);
         for _ in 0..10 {
-            let again = pool.take(10, &never()).unwrap().unwrap();
-            assert_eq!((again.len(), pool.made()), (10, 1));
-            pool.give_back(again);
+            let again = buffers.take(10, &never()).unwrap().unwrap();
+            assert_eq!((again.len(), buffers.made()), (10, 1));
+            buffers.give_back(again);
         }
-        let (_a, _b) = (pool.take(10, &never()).unwrap(), pool.take(10, &never()).unwrap());
-        assert_eq!(pool.made(), 2);
+        let (_a, _b) = (buffers.take(10, &never()).unwrap(), buffers.take(10, &never()).unwrap());
+        assert_eq!(buffers.made(), 2);
     }
 
     #[test]
     fn whoever_finds_no_buffer_waits_for_one() {
-        let pool = Buffers::new(1);
-        let only = pool.take(10, &never()).unwrap().unwrap();
+        let buffers = Buffers::new(1);
+        let only = buffers.take(10, &never()).unwrap().unwrap();
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| pool.take(4, &never()).unwrap().unwrap().len());
-            pool.give_back(only);
+            let waiting = scope.spawn(|| buffers.take(4, &never()).unwrap().unwrap().len());
+            buffers.give_back(only);
             assert_eq!(waiting.join().unwrap(), 4);
         });
-        assert_eq!(pool.made(), 1);
+        assert_eq!(buffers.made(), 1);
     }
 
     #[test]
     fn a_halt_ends_the_wait() {
-        let (pool, halt) = (Buffers::new(1), Stop::new());
-        let _only = pool.take(10, halt.signal()).unwrap();
-        halt.stop();
-        assert_eq!(pool.take(10, halt.signal()), Ok(None));
+        let (buffers, stop) = (Buffers::new(1), Stop::new());
+        let _only = buffers.take(10, stop.signal()).unwrap();
+        stop.stop();
+        assert_eq!(buffers.take(10, stop.signal()), Ok(None));
     }
 
     #[test]
     fn an_adopted_buffer_counts() {
-        let (pool, halt) = (Buffers::new(1), Stop::new());
-        pool.adopt();
-        halt.stop();
-        assert_eq!(pool.take(10, halt.signal()), Ok(None));
-        pool.give_back(vec![0; 20]);
-        assert_eq!(pool.take(10, halt.signal()).unwrap().map(|b| b.len()), Some(10));
-        assert_eq!(pool.made(), 1);
+        let (buffers, stop) = (Buffers::new(1), Stop::new());
+        buffers.adopt();
+        stop.stop();
+        assert_eq!(buffers.take(10, stop.signal()), Ok(None));
+        buffers.give_back(vec![0; 20]);
+        assert_eq!(buffers.take(10, stop.signal()).unwrap().map(|b| b.len()), Some(10));
+        assert_eq!(buffers.made(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! How many senders work side by side, how many slices wait for them, and how much memory that may take.
+//! The number of senders, the number of slices that wait for them, and the memory that both take.
 
 use crate::pipeline::sender_tuning::{MOST, SenderTuning};
 use bigup_core::protocol::units::MIB;
@@ -62,7 +62,7 @@ impl Concurrency {
         self.most(slice_size) + self.queue_size
     }
 
-    /// How many senders there should be now, of at most `most`.
+    /// The intended number of senders now, at most `most`.
     pub fn width(&self, most: usize) -> usize {
         self.lock().now().min(most)
     }
@@ -88,18 +88,18 @@ mod tests {
 
     #[test]
     fn memory_bounds_the_senders_of_large_slices() {
-        let lanes = Concurrency::new(None, MOST, 2);
-        assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| lanes.most(size)), [64, 46, 4, 4]);
-        assert_eq!(lanes.buffers(8 * MIB) as u64 * 8 * MIB, MEMORY);
-        assert!((2..=4).contains(&lanes.width(lanes.most(MIB))));
-        lanes.reach_far();
-        assert_eq!(lanes.width(lanes.most(MIB)), FIRST_FAR);
+        let concurrency = Concurrency::new(None, MOST, 2);
+        assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| concurrency.most(size)), [64, 46, 4, 4]);
+        assert_eq!(concurrency.buffers(8 * MIB) as u64 * 8 * MIB, MEMORY);
+        assert!((2..=4).contains(&concurrency.width(concurrency.most(MIB))));
+        concurrency.reach_far();
+        assert_eq!(concurrency.width(concurrency.most(MIB)), FIRST_FAR);
     }
 
     #[test]
     fn a_number_that_was_given_stays() {
-        let lanes = Concurrency::new(Some(9), MOST, 2);
-        lanes.reach_far();
-        assert_eq!((lanes.most(64 * MIB), lanes.buffers(64 * MIB), lanes.width(9)), (9, 11, 9));
+        let concurrency = Concurrency::new(Some(9), MOST, 2);
+        concurrency.reach_far();
+        assert_eq!((concurrency.most(64 * MIB), concurrency.buffers(64 * MIB), concurrency.width(9)), (9, 11, 9));
     }
 }

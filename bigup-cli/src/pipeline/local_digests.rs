@@ -4,7 +4,7 @@ use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest, TreeJoin, is
 use bigup_core::protocol::plan::Plan;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What we know of our slices. Shared by the senders.
+/// The digests of our slices. Shared by the senders.
 #[derive(Default)]
 pub struct LocalDigests {
     entries: Mutex<Vec<Entry>>,
@@ -35,7 +35,7 @@ impl LocalDigests {
         self.entry(id, |entry| entry.settled = true);
     }
 
-    /// Whether the server holds slice `id` with our content, as far as we know.
+    /// True if the server holds slice `id` with our content, as far as we know.
     pub fn is_settled(&self, id: u64) -> bool {
         self.lock().get(id as usize).is_some_and(|entry| entry.settled)
     }
@@ -52,7 +52,7 @@ impl LocalDigests {
 
     /// The digest of the file cut by `plan`.
     ///
-    /// None where a slice is not known, or slices of such a size do not join and nobody found it in another way.
+    /// `None` where a slice is not known, or slices of such a size do not join and nobody found it in another way.
     pub fn file_digest(&self, plan: &Plan) -> Option<Digest> {
         self.whole.or_else(|| self.joined(plan))
     }
@@ -93,55 +93,55 @@ mod tests {
 
     fn filled(bytes: &[u8], slice_size: usize) -> (LocalDigests, Plan) {
         let plan = Plan::new(None, Some(slice_size as u64), Some(bytes.len() as u64)).unwrap();
-        let ledger = LocalDigests::new();
+        let local = LocalDigests::new();
         // Backwards: senders finish in any order.
         for (id, slice) in bytes.chunks(slice_size).enumerate().collect::<Vec<_>>().into_iter().rev() {
-            assert!(ledger.learn(id as u64, of_slice(&plan, id as u64, slice)));
+            assert!(local.learn(id as u64, of_slice(&plan, id as u64, slice)));
         }
-        (ledger, plan)
+        (local, plan)
     }
 
     #[test]
     fn slices_in_any_order_join_to_the_files_digest() {
         let bytes: Vec<u8> = (0..5000).map(|i| i as u8).collect();
         for slice_size in [1024, 2048, 4096, 5000, 8192] {
-            let (ledger, plan) = filled(&bytes, slice_size);
-            assert_eq!(ledger.file_digest(&plan), Some(of_bytes(&bytes)), "{slice_size}");
+            let (local, plan) = filled(&bytes, slice_size);
+            assert_eq!(local.file_digest(&plan), Some(of_bytes(&bytes)), "{slice_size}");
         }
     }
 
     #[test]
     fn slices_that_are_no_subtrees_do_not_join() {
-        let (mut ledger, plan) = filled(&[7; 5000], 1500);
-        assert_eq!(ledger.file_digest(&plan), None);
-        ledger.set_whole(of_bytes(&[7; 5000]));
-        assert_eq!(ledger.file_digest(&plan), Some(of_bytes(&[7; 5000])));
+        let (mut local, plan) = filled(&[7; 5000], 1500);
+        assert_eq!(local.file_digest(&plan), None);
+        local.set_whole(of_bytes(&[7; 5000]));
+        assert_eq!(local.file_digest(&plan), Some(of_bytes(&[7; 5000])));
     }
 
     #[test]
     fn a_missing_slice_leaves_the_files_digest_unknown() {
         let plan = Plan::new(None, Some(1024), Some(3000)).unwrap();
-        let ledger = LocalDigests::new();
-        assert!(ledger.learn(2, of_slice(&plan, 2, &[1; 952])));
-        assert!(ledger.learn(0, of_slice(&plan, 0, &[1; 1024])));
-        assert_eq!(ledger.file_digest(&plan), None);
+        let local = LocalDigests::new();
+        assert!(local.learn(2, of_slice(&plan, 2, &[1; 952])));
+        assert!(local.learn(0, of_slice(&plan, 0, &[1; 1024])));
+        assert_eq!(local.file_digest(&plan), None);
     }
 
     #[test]
     fn a_slice_that_reads_differently_is_noticed() {
         let plan = Plan::new(None, Some(1024), Some(3000)).unwrap();
-        let ledger = LocalDigests::new();
-        assert!(ledger.learn(0, of_slice(&plan, 0, &[1; 1024])));
-        assert!(ledger.learn(0, of_slice(&plan, 0, &[1; 1024])));
-        assert!(!ledger.learn(0, of_slice(&plan, 0, &[2; 1024])));
+        let local = LocalDigests::new();
+        assert!(local.learn(0, of_slice(&plan, 0, &[1; 1024])));
+        assert!(local.learn(0, of_slice(&plan, 0, &[1; 1024])));
+        assert!(!local.learn(0, of_slice(&plan, 0, &[2; 1024])));
     }
 
     #[test]
     fn nothing_is_settled_after_a_loss() {
-        let ledger = LocalDigests::new();
-        ledger.settle(3);
-        assert!(ledger.is_settled(3) && !ledger.is_settled(2) && !ledger.is_settled(4));
-        ledger.unsettle();
-        assert!(!ledger.is_settled(3));
+        let local = LocalDigests::new();
+        local.settle(3);
+        assert!(local.is_settled(3) && !local.is_settled(2) && !local.is_settled(4));
+        local.unsettle();
+        assert!(!local.is_settled(3));
     }
 }

@@ -1,7 +1,7 @@
-//! One round of sending: the calling thread reads and hashes slices, several threads post them, a bounded queue lies
-//! between. Memory is what the pool has and no more.
+//! A round of sending: the calling thread reads and hashes slices, several threads post them, a bounded queue lies
+//! between. The [`Buffers`] bound the memory.
 //!
-//! Whoever fails raises the halt; the others finish the request they are in and stop.
+//! A thread that fails raises the [`RoundStop`]; the others finish the request they are in and stop.
 //!
 //! It uses sources and the client. The order of an upload's questions is not decided here.
 
@@ -33,21 +33,21 @@ pub mod sender_tuning;
 pub mod slice_size;
 pub mod slow_line;
 
-/// What the senders work on.
+/// The work of the senders.
 pub struct RoundWork<'a> {
     /// The upload.
-    pub remote: &'a UploadRequests<'a>,
-    /// How it is cut.
+    pub requests: &'a UploadRequests<'a>,
+    /// The cut of the file.
     pub plan: &'a Plan,
     /// Slices that are to be sent only where their content differs.
     pub held: &'a ServerDigests,
     /// Where our digests are noted.
-    pub ledger: &'a LocalDigests,
-    /// How fast slices leave.
-    pub gauge: &'a SlowLineDetector,
+    pub local: &'a LocalDigests,
+    /// The rate at which slices leave.
+    pub slow_line: &'a SlowLineDetector,
 }
 
-/// How a round ended.
+/// The end of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoundEnd {
     /// All slices are stored.
@@ -60,15 +60,15 @@ pub enum RoundEnd {
     TooSlow(u64),
 }
 
-/// What the senders of one round share.
+/// The state that the senders of one round share.
 struct Round<'a> {
     work: &'a RoundWork<'a>,
-    lanes: &'a Concurrency,
+    concurrency: &'a Concurrency,
     /// Most senders.
     most: usize,
     slices: Receiver<Slice>,
-    pool: &'a Buffers,
-    halt: &'a RoundStop,
+    buffers: &'a Buffers,
+    round_stop: &'a RoundStop,
     at_work: AtomicUsize,
 }
 
@@ -79,39 +79,40 @@ struct Round<'a> {
 pub fn run(
     work: &RoundWork<'_>,
     feed: &mut dyn SliceReader,
-    pool: &Buffers,
-    lanes: &Concurrency,
+    buffers: &Buffers,
+    concurrency: &Concurrency,
 ) -> Result<RoundEnd, RoundError> {
-    let halt = RoundStop::new();
-    let (queue, slices) = crossbeam_channel::bounded(lanes.queue_size());
-    let most = lanes.most(work.plan.slice_size.unwrap_or(0));
-    let round = Round { work, lanes, most, slices, pool, halt: &halt, at_work: AtomicUsize::new(0) };
-    work.remote.heard(|| {
-        with_stop(work.remote.stop, &halt, || {
+    let round_stop = RoundStop::new();
+    let (queue, slices) = crossbeam_channel::bounded(concurrency.queue_size());
+    let most = concurrency.most(work.plan.slice_size.unwrap_or(0));
+    let round =
+        Round { work, concurrency, most, slices, buffers, round_stop: &round_stop, at_work: AtomicUsize::new(0) };
+    work.requests.heard(|| {
+        with_stop(work.requests.stop, &round_stop, || {
             thread::scope(|scope| {
                 round.fit(scope);
-                read_all(feed, queue, pool, &halt);
+                read_all(feed, queue, buffers, &round_stop);
             });
         });
     });
     let senders = round.senders();
     drop(round);
-    match halt.into_reason() {
+    match round_stop.into_reason() {
         None => Ok(RoundEnd::Sent),
         Some(StopReason::Finished(digest)) => Ok(RoundEnd::Finished(digest)),
         Some(StopReason::Lost) => Ok(RoundEnd::Lost),
-        Some(StopReason::TooSlow) => Ok(RoundEnd::TooSlow(work.gauge.fitting(senders))),
+        Some(StopReason::TooSlow) => Ok(RoundEnd::TooSlow(work.slow_line.fitting(senders))),
         Some(StopReason::Failed(error)) => Err(error),
     }
 }
 
-/// Does `work`, and raises `halt` when the user's `stop` is closed before it ends.
-fn with_stop(stop: &StopSignal, halt: &RoundStop, work: impl FnOnce()) {
+/// Does `work`, and raises `round_stop` when the user's `stop` is closed before it ends.
+fn with_stop(stop: &StopSignal, round_stop: &RoundStop, work: impl FnOnce()) {
     let (done, ended) = crossbeam_channel::bounded::<()>(0);
     thread::scope(|scope| {
         scope.spawn(move || {
             select! {
-                recv(stop) -> _ => halt.raise(StopReason::Failed(RoundError::Stopped)),
+                recv(stop) -> _ => round_stop.raise(StopReason::Failed(RoundError::Stopped)),
                 recv(ended) -> _ => {}
             }
         });
@@ -120,17 +121,17 @@ fn with_stop(stop: &StopSignal, halt: &RoundStop, work: impl FnOnce()) {
     });
 }
 
-fn read_all(feed: &mut dyn SliceReader, queue: Sender<Slice>, pool: &Buffers, halt: &RoundStop) {
+fn read_all(feed: &mut dyn SliceReader, queue: Sender<Slice>, buffers: &Buffers, round_stop: &RoundStop) {
     loop {
-        let slice = match feed.next(pool, halt.signal()) {
+        let slice = match feed.next(buffers, round_stop.signal()) {
             Ok(Some(slice)) => slice,
             Ok(None) => return,
-            Err(error) => return halt.raise(StopReason::Failed(error)),
+            Err(error) => return round_stop.raise(StopReason::Failed(error)),
         };
         select! {
             // The senders never go before the queue is closed, unless they panic: then nobody is left to fail.
             send(queue, slice) -> sent => if sent.is_err() { return },
-            recv(halt.signal()) -> _ => return,
+            recv(round_stop.signal()) -> _ => return,
         }
     }
 }
@@ -138,35 +139,35 @@ fn read_all(feed: &mut dyn SliceReader, queue: Sender<Slice>, pool: &Buffers, ha
 impl Round<'_> {
     /// Starts senders until there are as many as there should be.
     fn fit<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        let one_more = |at_work: usize| (at_work < self.lanes.width(self.most)).then_some(at_work + 1);
+        let one_more = |at_work: usize| (at_work < self.concurrency.width(self.most)).then_some(at_work + 1);
         while self.at_work.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok() {
             scope.spawn(move || self.send_all(scope));
         }
     }
 
-    /// How many senders have something to send.
+    /// Number of senders that have something to send.
     fn senders(&self) -> usize {
         let slices = self.work.plan.slice_num.and_then(|num| usize::try_from(num).ok()).unwrap_or(usize::MAX);
         self.at_work.load(Ordering::Relaxed).min(slices)
     }
 
-    /// Whether there is a sender too many; the asker, if so, counts no more.
+    /// True if there is a sender too many; the asker, if so, counts no more.
     fn is_one_too_many(&self) -> bool {
-        let one_less = |at_work: usize| (at_work > self.lanes.width(self.most)).then_some(at_work - 1);
+        let one_less = |at_work: usize| (at_work > self.concurrency.width(self.most)).then_some(at_work - 1);
         self.at_work.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
     fn send_all<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         for slice in &self.slices {
-            if self.halt.is_raised() {
+            if self.round_stop.is_raised() {
                 return;
             }
             match self.send(&slice) {
                 Ok(None) => {}
-                Ok(Some(verdict)) => self.halt.raise(verdict),
-                Err(error) => self.halt.raise(StopReason::Failed(error)),
+                Ok(Some(verdict)) => self.round_stop.raise(verdict),
+                Err(error) => self.round_stop.raise(StopReason::Failed(error)),
             }
-            self.pool.give_back(slice.bytes);
+            self.buffers.give_back(slice.bytes);
             if self.is_one_too_many() {
                 return;
             }
@@ -179,30 +180,30 @@ impl Round<'_> {
         let work = self.work;
         let Slice { id, digest: own, bytes } = slice;
         let (id, own, len) = (*id, *own, bytes.len() as u64);
-        if !work.ledger.learn(id, own) {
+        if !work.local.learn(id, own) {
             return Err(RoundError::SliceChanged(id));
         }
         let held = work.held.has(work.plan, id, own, bytes);
-        let watch = |left| !is_closed(work.remote.stop) && work.gauge.left(left, len, self.senders());
+        let watch = |left| !is_closed(work.requests.stop) && work.slow_line.left(left, len, self.senders());
         let sending = OutgoingSlice { id, offset: work.plan.offset_of(id), digest: own, bytes };
-        let answer = if held { None } else { Some(work.remote.put(&sending, self.halt.signal(), &watch)) };
+        let answer = if held { None } else { Some(work.requests.put(&sending, self.round_stop.signal(), &watch)) };
         let verdict = match answer.transpose() {
             Ok(answer) => answer
                 .filter(|answer| answer.is_uploaded == 1)
                 .map(|answer| StopReason::Finished(answer.file_digest.and_then(|digest| digest.parse().ok()))),
-            Err(CallError::Stopped) if is_closed(work.remote.stop) => return Err(RoundError::Stopped),
-            Err(CallError::Stopped) => return Ok(work.gauge.is_too_slow().then_some(StopReason::TooSlow)),
+            Err(CallError::Stopped) if is_closed(work.requests.stop) => return Err(RoundError::Stopped),
+            Err(CallError::Stopped) => return Ok(work.slow_line.is_too_slow().then_some(StopReason::TooSlow)),
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(Some(StopReason::Lost)),
             Err(error) => return Err(failed(id, error)),
         };
-        work.gauge.stored();
-        self.lanes.stored(len);
-        work.ledger.settle(id);
-        work.remote.patience.renew();
+        work.slow_line.stored();
+        self.concurrency.stored(len);
+        work.local.settle(id);
+        work.requests.retry.renew();
         if held {
-            work.remote.observer.matched(len)
+            work.requests.observer.matched(len)
         } else {
-            work.remote.observer.sent(len)
+            work.requests.observer.sent(len)
         }
         Ok(verdict)
     }

@@ -1,4 +1,4 @@
-//! What the reader reads: the slices of a source of known size.
+//! The reader: the slices of a source of known size.
 
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::ServerDigests;
@@ -25,11 +25,11 @@ pub struct Slice {
 
 /// Gives slices, one after the other.
 pub trait SliceReader {
-    /// The next slice, in a buffer of `pool`; None at the end or when stopped.
+    /// The next slice, in a buffer of `buffers`; `None` at the end or when stopped.
     ///
     /// # Errors
     /// It cannot be read, or the source changed; then none of it may be sent.
-    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError>;
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError>;
 }
 
 /// Hashes a file whose slices are given in order but do not join.
@@ -39,7 +39,7 @@ pub struct WholeHash(Option<SliceHasher>);
 pub struct SourceReader<'a> {
     source: &'a dyn Source,
     plan: &'a Plan,
-    remote: &'a UploadRequests<'a>,
+    requests: &'a UploadRequests<'a>,
     ids: Vec<u64>,
     /// Digests of the first so many of them, as they were read.
     read: Vec<SliceDigest>,
@@ -60,22 +60,22 @@ impl WholeHash {
         }
     }
 
-    /// The digest of all that was taken; None where nothing was to be hashed.
+    /// The digest of all that was taken; `None` where nothing was to be hashed.
     pub fn finish(&self) -> Option<Digest> {
         self.0.as_ref().map(|hasher| hasher.finish().digest)
     }
 }
 
 impl<'a> SourceReader<'a> {
-    /// The slices `ids` of `source` cut by `plan`; `ids` ascend. `remote` knows the digests of those that are held.
+    /// The slices `ids` of `source` cut by `plan`; `ids` ascend. `requests` knows the digests of those that are held.
     pub fn new(
         source: &'a dyn Source,
         plan: &'a Plan,
         ids: Vec<u64>,
-        remote: &'a UploadRequests<'a>,
+        requests: &'a UploadRequests<'a>,
     ) -> SourceReader<'a> {
         let all = plan.slice_num == Some(ids.len() as u64);
-        SourceReader { source, plan, remote, ids, read: vec![], hash: WholeHash::new(plan, all) }
+        SourceReader { source, plan, requests, ids, read: vec![], hash: WholeHash::new(plan, all) }
     }
 
     fn place_of(&self, id: u64) -> Result<(u64, u64), RoundError> {
@@ -90,9 +90,9 @@ impl<'a> SourceReader<'a> {
         if self.source.doubts() == 0 {
             return Ok(());
         }
-        self.remote.observer.doing("reading it again, since its attributes changed");
+        self.requests.observer.doing("reading it again, since its attributes changed");
         let all = 0..self.plan.slice_num.unwrap_or(0);
-        let held = ServerDigests::fetch(self.remote, all.clone().filter(|id| self.ids.binary_search(id).is_err()))?;
+        let held = ServerDigests::fetch(self.requests, all.clone().filter(|id| self.ids.binary_search(id).is_err()))?;
         for id in all {
             let read = self.ids.binary_search(&id).ok().and_then(|at| self.read.get(at).copied());
             // What is neither will be asked for, and read then.
@@ -114,10 +114,10 @@ impl<'a> SourceReader<'a> {
 }
 
 impl SliceReader for SourceReader<'_> {
-    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
         let Some(id) = self.ids.get(self.read.len()).copied() else { return Ok(None) };
         let (offset, len) = self.place_of(id)?;
-        let Some(mut bytes) = pool.take(len, stop)? else { return Ok(None) };
+        let Some(mut bytes) = buffers.take(len, stop)? else { return Ok(None) };
         let mut hasher = digest::hasher_of(self.plan, id);
         for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
             self.source.read_at(at, piece)?;

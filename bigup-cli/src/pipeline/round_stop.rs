@@ -1,4 +1,4 @@
-//! How the reader and the senders of one round stop each other.
+//! The reader and the senders of one round stop each other.
 
 use crate::pipeline::error::RoundError;
 use crate::stop::{Stop, StopSignal};
@@ -42,7 +42,7 @@ impl RoundStop {
         self.stop.signal()
     }
 
-    /// Whether all is to stop.
+    /// True if all is to stop.
     pub fn is_raised(&self) -> bool {
         self.stop.is_stopped()
     }

@@ -1,6 +1,6 @@
-//! How many senders a push has: more while more carry more, fewer where fewer carry as much. No I/O, no clock.
+//! The number of senders of a push: more while more carry more, fewer where fewer carry as much. No I/O, no clock.
 //!
-//! One connection over a long or lossy line carries only so much, whatever the line could; many side by side fill it. On
+//! A single connection over a long or lossy line carries only so much, whatever the line could; many side by side fill it. On
 //! a short line a few fill it, and more only cost. Nobody can tell beforehand, so it is tried: the rate is measured at one
 //! width, then at another, and the better of the two stays. A measurement leaves out what was under way when the width
 //! changed. After a trial in vain there is a rest, longer each time, since lines do change.
@@ -30,7 +30,7 @@ pub struct SenderTuning {
     state: State,
     /// Measurements of the next rest.
     rest: u32,
-    /// Whether the next trial after a rest is to be wider.
+    /// True if the next trial after a rest is to be wider.
     is_wider_next: bool,
     /// Nothing was in vain yet: steps are large.
     is_young: bool,
@@ -45,7 +45,7 @@ enum State {
     Tries {
         /// The width before.
         before: usize,
-        /// What it carried, in bytes a second.
+        /// The rate of that width, in bytes a second.
         rate: f64,
     },
 }
@@ -55,7 +55,7 @@ enum State {
 struct Measure {
     /// Slices until it begins.
     skip: usize,
-    /// When it began. None: not yet.
+    /// Time of its begin. `None`: not yet.
     since: Option<Duration>,
     slices: usize,
     bytes: u64,
@@ -78,7 +78,7 @@ impl SenderTuning {
         }
     }
 
-    /// How many senders there should be.
+    /// The intended number of senders.
     pub fn now(&self) -> usize {
         self.now
     }

@@ -1,4 +1,4 @@
-//! How large the slices are that we ask for. The server's answer decides.
+//! The slice size that the client asks for. The server's answer decides.
 
 use crate::pipeline::error::SliceSizeError;
 use crate::pipeline::sender_tuning::MOST;
@@ -78,7 +78,7 @@ fn doubled(mut size: u64, file_size: u64, most: u64) -> u64 {
 pub fn buffer(len: u64) -> Result<Vec<u8>, SliceSizeError> {
     let scarce = SliceSizeError::NoMemory(len);
     let Ok(len) = usize::try_from(len) else { return Err(scarce) };
-    // Whether there is enough is asked for first: zeros as the system gives them, without writing any, come only in a way
+    // The system is asked first if there is enough: zeros as the system gives them, without writing any, come only in a way
     // that ends the program where there is not.
     Vec::<u8>::new().try_reserve_exact(len).map_err(|_| scarce)?;
     Ok(vec![0; len])

@@ -1,18 +1,18 @@
-//! How fast the slices of a round leave, before the first of them is stored: on a line so slow that a slice takes long,
-//! losing the connection would cost as much again.
+//! The rate at which the slices of a round leave, before the first of them is stored: on a line so slow that a slice
+//! takes long, losing the connection would cost as much again.
 
 use bigup_core::protocol::units::MIB;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long to watch before anything is judged: connections need a while to get up to speed.
+/// Time to watch before anything is judged: connections need a while to get up to speed.
 const WATCH: Duration = Duration::from_secs(4);
 
-/// How long a slice may take.
+/// Longest time of a slice.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// How long one should take, where slices are cut anew.
+/// Intended time of a slice, where slices are cut anew.
 const AIM: Duration = Duration::from_secs(4);
 
 /// Smallest slice of those that are cut for a slow line, in bytes.
@@ -29,7 +29,7 @@ pub struct SlowLineDetector {
     is_too_slow: AtomicBool,
 }
 
-/// What left so far, and how long that took.
+/// The bytes that left so far, and their time.
 #[derive(Clone, Copy, Default)]
 struct Sent {
     bytes: u64,
@@ -49,7 +49,7 @@ impl SlowLineDetector {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// So many bytes more left, of slices of `slice_size` bytes that `senders` send. Whether to go on.
+    /// So many bytes more left, of slices of `slice_size` bytes that `senders` send. True: go on.
     pub fn left(&self, bytes: u64, slice_size: u64, senders: usize) -> bool {
         if bytes > 0 && !self.is_over.load(Ordering::Relaxed) {
             let seen = self.note(bytes, Instant::now());
@@ -69,7 +69,7 @@ impl SlowLineDetector {
         *seen
     }
 
-    /// Whether slices take too long.
+    /// True if slices take too long.
     pub fn is_too_slow(&self) -> bool {
         self.is_too_slow.load(Ordering::Relaxed) && !self.is_over.load(Ordering::Relaxed)
     }
@@ -123,20 +123,20 @@ mod tests {
 
     #[test]
     fn silence_is_not_slowness() {
-        let (gauge, began) = (SlowLineDetector::new(true), Instant::now());
-        gauge.note(MIB, began);
-        let seen = gauge.note(MIB, began + Duration::from_secs(60));
+        let (slow_line, began) = (SlowLineDetector::new(true), Instant::now());
+        slow_line.note(MIB, began);
+        let seen = slow_line.note(MIB, began + Duration::from_secs(60));
         assert_eq!((seen.bytes, seen.time), (2 * MIB, LONGEST_PAUSE));
-        assert!(gauge.left(0, u64::MAX, 1), "nothing left");
+        assert!(slow_line.left(0, u64::MAX, 1), "nothing left");
     }
 
     #[test]
     fn what_is_stored_is_never_given_up() {
-        let gauge = SlowLineDetector::new(true);
-        gauge.note(1, Instant::now() - Duration::from_secs(100));
-        assert!(!gauge.left(1, u64::MAX, 1));
-        gauge.stored();
-        assert!(!gauge.is_too_slow() && gauge.left(1, u64::MAX, 1));
+        let slow_line = SlowLineDetector::new(true);
+        slow_line.note(1, Instant::now() - Duration::from_secs(100));
+        assert!(!slow_line.left(1, u64::MAX, 1));
+        slow_line.stored();
+        assert!(!slow_line.is_too_slow() && slow_line.left(1, u64::MAX, 1));
         assert!(SlowLineDetector::new(false).left(1, u64::MAX, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! What the system says of a file besides its bytes, and reading at a place: the calls that differ between systems,
+//! The system's view of a file besides its bytes, and reading at a place: the calls that differ between systems,
 //! with a portable way beside each.
 
 use std::fs::{File, Metadata};
@@ -6,16 +6,16 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long after a change the kernel may still give the next change the same time: its clock tick, 10 ms at most.
+/// Time after a change in which the kernel can still give the next change the same time: its clock tick, 10 ms at most.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// The same where a file system keeps whole seconds, two of them on FAT.
 const WHOLE_SECONDS: Duration = Duration::from_millis(2020);
 
-/// How often a file is looked at that changes meanwhile, before that counts as being written to.
+/// Number of looks at a file that changes meanwhile, before that counts as being written to.
 const LOOKS: usize = 20;
 
-/// What changes when a file's bytes do.
+/// The attributes that change when a file's bytes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Bytes.
@@ -50,13 +50,13 @@ impl Fingerprint {
         Fingerprint { size: metadata.len(), modified, changed: 0, inode: 0 }
     }
 
-    /// Whether `later` has another time of change, and nothing else: a link to the file was made, its mode was changed, or
+    /// True if `later` has another time of change, and nothing else: a link to the file was made, its mode was changed, or
     /// its bytes were and the time of that was set back.
     pub fn differs_in_attributes(&self, later: &Fingerprint) -> bool {
         self.changed != later.changed && *self == Fingerprint { changed: self.changed, ..*later }
     }
 
-    /// How long to wait until a change from then on gives another fingerprint than this one, which was just taken. Zero: any
+    /// Time until a change from then on gives another fingerprint than this one, which was just taken. Zero: any
     /// change from now on does.
     fn settles_in(&self) -> Duration {
         // No file system with finer times gives whole seconds often; then the wait is in vain, and short.
@@ -68,7 +68,7 @@ impl Fingerprint {
         if age >= step.as_nanos() as i128 { Duration::ZERO } else { step }
     }
 
-    /// How `later` differs, in words; None where it does not.
+    /// The differences of `later`, in words. `None`: there is no difference.
     pub fn difference(&self, later: &Fingerprint) -> Option<String> {
         let mut differences = Vec::new();
         if self.size != later.size {
@@ -91,7 +91,7 @@ impl Fingerprint {
 pub struct SettledFingerprint {
     /// The fingerprint.
     pub fingerprint: Fingerprint,
-    /// Whether it can be believed. False: somebody may write to the file through a memory map, which moves no time there.
+    /// True if it can be believed. False: somebody may write to the file through a memory map, which moves no time there.
     pub is_certain: bool,
 }
 
@@ -132,7 +132,7 @@ fn has_no_writers(_file: &File) -> bool {
     false
 }
 
-/// Whether `file` lies in memory only, where nothing is ever written to a disk.
+/// True if `file` lies in memory only, where nothing is ever written to a disk.
 #[cfg(target_os = "linux")]
 fn is_in_memory(file: &File) -> bool {
     use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
@@ -147,7 +147,7 @@ fn is_in_memory(_file: &File) -> bool {
     false
 }
 
-/// Whether the file at `path`, whose size is told as 0, has content all the same, as those of /proc have.
+/// True if the file at `path`, whose size is told as 0, has content all the same, as those of /proc have.
 ///
 /// # Errors
 /// It cannot be read.
@@ -183,7 +183,7 @@ pub fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Resu
     file.read_exact(bytes)
 }
 
-/// What tells this machine from others; empty where nothing does.
+/// The identity of this machine; empty if it has none.
 pub fn machine_id() -> Vec<u8> {
     // Linux, see machine-id(5). Elsewhere paths and times have to do.
     std::fs::read("/etc/machine-id").unwrap_or_default()

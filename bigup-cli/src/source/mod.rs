@@ -1,4 +1,4 @@
-//! What is pushed when its size is known: a regular file, or standard input that was short.
+//! Sources of known size: a regular file, or standard input that was short.
 //!
 //! A file is read under our hands by nobody's leave, so it is watched: after every read the open file must still have
 //! the fingerprint it had when it was opened, else what was read is never sent. Where the fingerprint cannot tell
@@ -26,7 +26,7 @@ pub mod producer;
 /// Digits of a source token: 128 bits.
 const TOKEN_LEN: usize = 32;
 
-/// How often a file is hashed anew that gets other attributes meanwhile.
+/// Attempts to hash a file that gets other attributes meanwhile.
 const HASH_ATTEMPTS: usize = 5;
 
 /// Bytes read at a time where a file is only hashed.
@@ -37,7 +37,7 @@ pub trait Source: Sync {
     /// Bytes in all.
     fn size(&self) -> u64;
 
-    /// What the server is told of where the bytes come from: equal tokens stand for equal bytes.
+    /// The token that stands for the bytes: equal tokens stand for equal bytes.
     fn token(&self) -> &str;
 
     /// Fills `bytes` from `offset` on.
@@ -52,8 +52,8 @@ pub trait Source: Sync {
     /// It is not.
     fn check_name(&self) -> Result<(), SourceError>;
 
-    /// How often it could not be told whether the bytes changed. Where this number is the same before and after reading, and
-    /// nothing failed, what was read is of one moment; else only reading it again tells.
+    /// Number of reads after which a change of the bytes was possible. Where this number is the same before and after
+    /// reading, and nothing failed, what was read is of one moment; else only reading it again tells.
     fn doubts(&self) -> u64 {
         0
     }
@@ -66,7 +66,7 @@ pub struct LocalFile {
     /// As it must be found: as it was opened, but for attributes that changed since.
     known: Mutex<Fingerprint>,
     size: u64,
-    /// Whether its fingerprint tells of every change.
+    /// True if its fingerprint tells of every change.
     is_certain: bool,
     doubts: AtomicU64,
     token: String,

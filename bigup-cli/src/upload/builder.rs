@@ -132,9 +132,9 @@ impl<'a> Upload<'a> {
         let context = PushContext {
             client: self.client,
             observer: self.observer,
-            patience: &RetryBudget::new(self.retry),
+            retry: &RetryBudget::new(self.retry),
             stop: self.stop.unwrap_or(&own_stop).signal(),
-            lanes: self.concurrency.unwrap_or(&own_concurrency),
+            concurrency: self.concurrency.unwrap_or(&own_concurrency),
             slice_size: self.slice_size,
             replace: self.replace,
         };

@@ -1,7 +1,7 @@
 //! Another push of the same name, from another source, is at work or was until a moment ago: wait for its end, and
 //! compare its content with ours.
 //!
-//! Content that differs is an error only where the other push moves on. One that was interrupted, perhaps our own before
+//! Content that differs is an error only where the other push moves on. A push that was interrupted, perhaps our own before
 //! the file was changed, falls silent; then the server lets us go on with it.
 
 use crate::client::error::CallError;
@@ -15,20 +15,20 @@ use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// How often to look where the server does not say.
+/// Time between two looks where the server does not say.
 const POLL: Duration = Duration::from_secs(3);
 
 /// Shortest and longest time between two looks, whatever the server says.
 const POLL_LIMITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
-/// What we saw of the other push so far.
+/// The other push, as seen so far.
 #[derive(Default)]
 pub struct Contention {
     seen: Option<UploadResponse>,
     equal: HashSet<u64>,
-    /// How its content differs from ours, where it does.
+    /// The difference of its content from ours. `None`: not found.
     difference: Option<String>,
-    /// Whether slices arrived while we looked.
+    /// True if slices arrived while we looked.
     moves: bool,
 }
 
@@ -41,40 +41,40 @@ impl Contention {
     /// The other content differs from ours, or nothing moved for too long.
     pub fn wait_turn(
         &mut self,
-        remote: &UploadRequests<'_>,
+        requests: &UploadRequests<'_>,
         source: Option<&dyn Source>,
         busy: CallError,
     ) -> Result<(), UploadError> {
         if self.seen.is_none() {
-            remote.observer.noted(&format!("waiting: {busy}"));
-            remote.patience.renew();
+            requests.observer.noted(&format!("waiting: {busy}"));
+            requests.retry.renew();
         }
-        remote.pause(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1))?;
-        let answer = match remote.peek() {
+        requests.pause(busy.retry_after().unwrap_or(POLL).clamp(POLL_LIMITS.0, POLL_LIMITS.1))?;
+        let answer = match requests.peek() {
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => return Ok(()),
             answer => answer?,
         };
         if answer.is_uploaded == 1 {
             return Ok(());
         }
-        self.watch(remote, &answer, busy)?;
+        self.watch(requests, &answer, busy)?;
         if let (Some(source), None) = (source, &self.difference) {
-            self.difference = self.compare(remote, source, &answer)?;
+            self.difference = self.compare(requests, source, &answer)?;
         }
         self.seen = Some(answer);
         match &self.difference {
             Some(difference) if self.moves => {
-                let (name, difference) = (remote.name.to_string(), difference.clone());
+                let (name, difference) = (requests.name.to_string(), difference.clone());
                 Err(UploadError::AnotherPush { name, difference })
             }
             _ => Ok(()),
         }
     }
 
-    /// Renews patience where the other push moves.
+    /// Renews the time of retries where the other push moves.
     fn watch(
         &mut self,
-        remote: &UploadRequests<'_>,
+        requests: &UploadRequests<'_>,
         answer: &UploadResponse,
         busy: CallError,
     ) -> Result<(), UploadError> {
@@ -86,9 +86,9 @@ impl Contention {
             self.difference = None;
         }
         if self.seen.as_ref().is_none_or(|seen| marks(seen) != marks(answer)) {
-            remote.patience.renew();
-        } else if remote.patience.is_over() {
-            return Err(UploadError::Stalled { seconds: remote.patience.retry_for().as_secs(), busy });
+            requests.retry.renew();
+        } else if requests.retry.is_over() {
+            return Err(UploadError::Stalled { seconds: requests.retry.retry_for().as_secs(), busy });
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Contention {
     /// Compares the held slices that were not compared yet; says how the other content differs from ours, if it does.
     fn compare(
         &mut self,
-        remote: &UploadRequests<'_>,
+        requests: &UploadRequests<'_>,
         source: &dyn Source,
         answer: &UploadResponse,
     ) -> Result<Option<String>, UploadError> {
@@ -110,7 +110,7 @@ impl Contention {
         let held = answer.held();
         let new: Vec<u64> =
             ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)).filter(|id| !self.equal.contains(id)).collect();
-        let digests = ServerDigests::fetch(remote, new.iter().copied())?;
+        let digests = ServerDigests::fetch(requests, new.iter().copied())?;
         let mut bytes = slice_size::buffer(slice_size.min(source.size()))?;
         for id in new {
             if let Some(digest) = digests.get(id) {

@@ -188,7 +188,7 @@ impl UploadError {
         }
     }
 
-    /// The failed request. None: the error has another cause than a request.
+    /// The failed request. `None`: the error has another cause than a request.
     pub fn call(&self) -> Option<&CallError> {
         match self {
             UploadError::Exists(failed)
@@ -204,7 +204,7 @@ impl UploadError {
         }
     }
 
-    /// Whether the same upload can succeed later without any change on our side. True for a full disk: the operator can free
+    /// True if the same upload can succeed later without any change on our side. True for a full disk: the operator can free
     /// space.
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -224,12 +224,12 @@ impl UploadError {
         }
     }
 
-    /// Whether a finished file of this name with other content, or of unknown content, is in the way.
+    /// True if a finished file of this name with other content, or of unknown content, is in the way.
     pub fn is_existing_file(&self) -> bool {
         matches!(self, UploadError::Exists(_) | UploadError::OtherContent { .. } | UploadError::UnknownContent)
     }
 
-    /// Whether a proxy before the server refused a slice for its size.
+    /// True if a proxy before the server refused a slice for its size.
     pub fn is_too_large_for_proxy(&self) -> bool {
         matches!(self, UploadError::TooLarge(FailedCall { step: Step::Slice(_), error: CallError::Foreign { .. } }))
     }

@@ -8,13 +8,13 @@ use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
 use std::time::{Duration, Instant};
 
-/// How long one question waits for the end, in seconds: below what proxies bear with, and below our own read timeout.
+/// Time that one question waits for the end, in seconds: below what proxies bear with, and below our own read timeout.
 pub const WAIT_SECS: u64 = 25;
 
 /// A server that answers sooner than this did not wait as asked; then we do.
 const SOON: Duration = Duration::from_millis(500);
 
-/// How we waited at last.
+/// The result of waiting.
 pub enum Finish {
     /// The file stands, whole and synced.
     Finished(UploadResponse),
@@ -26,15 +26,15 @@ pub enum Finish {
 ///
 /// # Errors
 /// Refused, no answer, or nothing got better for too long.
-pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> Result<Finish, UploadError> {
+pub fn wait(requests: &UploadRequests<'_>, plan: &Plan) -> Result<Finish, UploadError> {
     let mut before: Option<UploadResponse> = None;
-    remote.patience.renew();
+    requests.retry.renew();
     loop {
         let asked = Instant::now();
-        let answer = match remote.ask(WAIT_SECS) {
+        let answer = match requests.ask(WAIT_SECS) {
             // Whoever is at work ends sooner or later; then what is finished is compared with ours.
-            Err(busy) if busy.code() == Some(ErrorCode::Busy) && !remote.patience.is_over() => {
-                remote.pause(busy.retry_after().unwrap_or(SOON).max(SOON))?;
+            Err(busy) if busy.code() == Some(ErrorCode::Busy) && !requests.retry.is_over() => {
+                requests.pause(busy.retry_after().unwrap_or(SOON).max(SOON))?;
                 continue;
             }
             answer => answer.map_err(|error| UploadError::of_call(Step::Merge, error))?,
@@ -45,15 +45,15 @@ pub fn wait(remote: &UploadRequests<'_>, plan: &Plan) -> Result<Finish, UploadEr
         if is_missing_something(&answer, plan) {
             return Ok(Finish::Missing(answer));
         }
-        tell(remote, before.as_ref(), &answer);
+        tell(requests, before.as_ref(), &answer);
         if before.as_ref().is_none_or(|before| moved_on(before, &answer)) {
-            remote.patience.renew();
-        } else if remote.patience.is_over() {
+            requests.retry.renew();
+        } else if requests.retry.is_over() {
             let why = answer.last_error.as_deref().unwrap_or("its log says why");
             return Err(UploadError::NotFinished(printable(why)));
         }
         before = Some(answer);
-        remote.pause(SOON.saturating_sub(asked.elapsed()))?;
+        requests.pause(SOON.saturating_sub(asked.elapsed()))?;
     }
 }
 
@@ -83,13 +83,13 @@ fn moved_on(before: &UploadResponse, now: &UploadResponse) -> bool {
     before.curr_merge_slice_id != now.curr_merge_slice_id
 }
 
-fn tell(remote: &UploadRequests<'_>, before: Option<&UploadResponse>, now: &UploadResponse) {
+fn tell(requests: &UploadRequests<'_>, before: Option<&UploadResponse>, now: &UploadResponse) {
     let merged = now.curr_merge_slice_id.unwrap_or(0);
-    remote.observer.doing(&format!("merging, {merged} of {} slices", now.slice_num.unwrap_or(0)));
+    requests.observer.doing(&format!("merging, {merged} of {} slices", now.slice_num.unwrap_or(0)));
     if let Some(why) = &now.last_error
         && before.and_then(|before| before.last_error.as_ref()) != Some(why)
     {
-        remote.observer.noted(&format!("the merger stopped: {}", printable(why)));
+        requests.observer.noted(&format!("the merger stopped: {}", printable(why)));
     }
 }
 

@@ -36,7 +36,7 @@ pub mod error;
 pub mod finish;
 pub mod stream;
 
-/// How a push ended well.
+/// A push that ended well.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Uploaded {
     /// Bytes of the file.
@@ -52,28 +52,28 @@ pub struct Uploaded {
 /// Largest file that goes in one request, in bytes: above it, losing the connection costs more than a second request.
 const SMALL: u64 = MIB;
 
-/// How many rounds may pass in which no fewer slices are missing than in the best one before and none were merged.
+/// Most rounds without progress: no fewer slices are missing than in the best round before, and no slice was merged.
 const FUTILE_ROUNDS: u32 = 5;
 
-/// What the push of a file works with.
+/// The tools of the push of a file.
 pub struct PushContext<'a> {
     /// The server.
     pub client: &'a Client,
-    /// What is shown of it.
+    /// Learns of progress.
     pub observer: &'a dyn Observer,
-    /// How long to go on.
-    pub patience: &'a RetryBudget,
+    /// The time of retries.
+    pub retry: &'a RetryBudget,
     /// Closed when the user stops the upload.
     pub stop: &'a StopSignal,
     /// Threads and queue.
-    pub lanes: &'a Concurrency,
+    pub concurrency: &'a Concurrency,
     /// The slice size that the user asked for, in bytes.
     pub slice_size: Option<u64>,
-    /// Whether finished files of other content are to be replaced.
+    /// True if finished files of other content are to be replaced.
     pub replace: bool,
 }
 
-/// What the server says to the first question.
+/// The response to the first question.
 pub enum OpenState {
     /// The file is finished, and ours.
     Finished(Uploaded),
@@ -81,20 +81,20 @@ pub enum OpenState {
     Unfinished(UploadResponse),
 }
 
-/// One file at work.
+/// A file at work.
 struct FilePush<'a> {
     cx: &'a PushContext<'a>,
     source: &'a dyn Source,
-    remote: UploadRequests<'a>,
-    ledger: LocalDigests,
-    /// How the file is cut; None before the server said.
+    requests: UploadRequests<'a>,
+    local: LocalDigests,
+    /// The cut of the file. `None`: the server did not say yet.
     plan: Option<Plan>,
     rounds: Rounds,
-    /// Whether we sent any of it.
+    /// True if we sent any of it.
     sent: bool,
-    /// Whether slices may be cut smaller, if they turn out to be too large for the line.
+    /// True if slices may be cut smaller, if they turn out to be too large for the line.
     may_recut: bool,
-    /// Whether the server knows that we push.
+    /// True if the server knows that we push.
     begun: bool,
 }
 
@@ -106,7 +106,7 @@ struct Rounds {
     futile: u32,
 }
 
-/// Whether a file of `size` bytes takes one request, or an empty one's few; `slice_size` is what the user asked for.
+/// True if a file of `size` bytes takes one request, or an empty one's few; `slice_size` is what the user asked for.
 pub fn is_small(size: u64, slice_size: Option<u64>) -> bool {
     size <= SMALL.min(slice_size.unwrap_or(SMALL))
 }
@@ -119,20 +119,20 @@ pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, source: &'a dyn Sou
     let size = source.size();
     let is_small = size > 0 && is_small(size, cx.slice_size);
     let slice_size = cx.slice_size_for(Some(size))?;
-    let remote = cx.remote(name, source.token(), Some(size), slice_size);
-    let (ledger, rounds) = (LocalDigests::new(), Rounds::default());
+    let requests = cx.requests(name, source.token(), Some(size), slice_size);
+    let (local, rounds) = (LocalDigests::new(), Rounds::default());
     let may_recut = cx.slice_size.is_none();
-    let mut upload = FilePush { cx, source, remote, ledger, plan: None, rounds, sent: false, may_recut, begun: false };
+    let mut upload = FilePush { cx, source, requests, local, plan: None, rounds, sent: false, may_recut, begun: false };
     let result = if is_small { upload.at_once() } else { upload.in_slices() };
     if result.is_err() && upload.begun {
-        upload.remote.leave();
+        upload.requests.leave();
     }
     result
 }
 
 impl<'a> PushContext<'a> {
     /// The questions about a file.
-    pub fn remote(
+    pub fn requests(
         &self,
         name: &'a FileName,
         token: &str,
@@ -142,7 +142,7 @@ impl<'a> PushContext<'a> {
         UploadRequests {
             client: self.client,
             observer: self.observer,
-            patience: self.patience,
+            retry: self.retry,
             stop: self.stop,
             name,
             source: token.to_owned(),
@@ -163,11 +163,11 @@ impl<'a> PushContext<'a> {
         slice_size_for(file_size, self.slice_size, self.is_far())
     }
 
-    /// How an upload that begins by `answer` should be cut instead, in bytes of a slice: as the user says, or as fits the
-    /// server's distance, now that it is known. None: it is cut well, or nothing can be done about it.
+    /// The better cut of an upload that begins by `answer`, in bytes of a slice: as the user says, or as fits the
+    /// server's distance, now that it is known. `None`: it is cut well, or nothing can be done about it.
     pub fn better_cut(&self, file_size: Option<u64>, answer: &UploadResponse) -> Option<u64> {
         if self.is_far() {
-            self.lanes.reach_far();
+            self.concurrency.reach_far();
         }
         let (has, fitting) = (answer.slice_size?, self.slice_size_for(file_size).ok()?);
         let is_better = match self.slice_size {
@@ -196,13 +196,13 @@ impl FilePush<'_> {
         self.cx.observer.started(&plan, 0, 0);
         self.plan = Some(plan);
         let digest = of_slice(&plan, 0, &bytes);
-        self.ledger.set_whole(digest.digest);
-        let mut rival = Contention::default();
+        self.local.set_whole(digest.digest);
+        let mut contention = Contention::default();
         let answer = loop {
-            match self.remote.put_file(digest, &bytes, self.cx.replace) {
+            match self.requests.put_file(digest, &bytes, self.cx.replace) {
                 Ok(answer) => break answer,
                 Err(busy) if busy.code() == Some(ErrorCode::Busy) => {
-                    rival.wait_turn(&self.remote, Some(self.source), busy)?;
+                    contention.wait_turn(&self.requests, Some(self.source), busy)?;
                 }
                 // An upload that has begun in slices goes on in slices.
                 Err(error) if error.code() == Some(ErrorCode::Conflict) => return self.in_slices(),
@@ -240,7 +240,7 @@ impl FilePush<'_> {
                 Err(UploadError::Overtaken { .. }) if self.is_overtaken() => Some(self.begin_anew()?),
                 Err(error) if error.is_too_large_for_proxy() => {
                     let Some(slice_size) = self.smaller_cut(&plan) else { return Err(error) };
-                    self.remote.discard = true;
+                    self.requests.discard = true;
                     Some(self.recut(slice_size)?)
                 }
                 ended => match ended? {
@@ -267,9 +267,9 @@ impl FilePush<'_> {
                 None => {}
             }
             if answer.compare {
-                self.remote.file_digest = Some(self.own_digest()?);
+                self.requests.file_digest = Some(self.own_digest()?);
             }
-            match finish::wait(&self.remote, &plan)? {
+            match finish::wait(&self.requests, &plan)? {
                 Finish::Finished(answer) => return self.finished(&answer),
                 Finish::Missing(next) => answer = next,
             }
@@ -278,7 +278,7 @@ impl FilePush<'_> {
 
     /// Begins again, with nothing of ours held.
     fn begin_anew(&mut self) -> Result<OpenState, UploadError> {
-        self.ledger.unsettle();
+        self.local.unsettle();
         self.open()
     }
 
@@ -299,14 +299,14 @@ impl FilePush<'_> {
 
     /// Begins again with slices of `slice_size` bytes, which the server takes over unless it holds something by now.
     fn recut(&mut self, slice_size: u64) -> Result<OpenState, UploadError> {
-        log::debug!("{}: asks for slices of {slice_size} bytes", self.remote.name);
-        (self.remote.slice_size, self.remote.recut) = (slice_size, true);
+        log::debug!("{}: asks for slices of {slice_size} bytes", self.requests.name);
+        (self.requests.slice_size, self.requests.recut) = (slice_size, true);
         self.open()
     }
 
-    /// Whether another push went on with the upload while ours was silent.
+    /// True if another push went on with the upload while ours was silent.
     fn is_overtaken(&self) -> bool {
-        match self.remote.ask(0) {
+        match self.requests.ask(0) {
             Ok(answer) => {
                 let is_recut = answer.slice_size != self.plan.and_then(|plan| plan.slice_size);
                 answer.is_uploaded == 1 || answer.compare || is_recut
@@ -317,13 +317,13 @@ impl FilePush<'_> {
 
     /// Begins the upload, or goes on with it; waits for others and settles what to do about a finished file.
     fn open(&mut self) -> Result<OpenState, UploadError> {
-        let mut rival = Contention::default();
+        let mut contention = Contention::default();
         // Not before the finished file is known to be another one.
-        self.remote.replace = false;
+        self.requests.replace = false;
         // Nothing is to be sent of an empty file: it is finished as soon as it is begun.
         let wait = if self.source.size() == 0 { WAIT_SECS } else { 0 };
         loop {
-            match self.remote.ask(wait) {
+            match self.requests.ask(wait) {
                 Ok(answer) if answer.is_uploaded == 1 => {
                     if let Some(done) = self.judge(&answer)? {
                         return Ok(OpenState::Finished(done));
@@ -331,22 +331,22 @@ impl FilePush<'_> {
                 }
                 Ok(answer) => {
                     // From here on: whoever began this upload may not have said so.
-                    self.remote.replace = self.cx.replace;
+                    self.requests.replace = self.cx.replace;
                     self.begun = true;
                     return Ok(OpenState::Unfinished(answer));
                 }
                 Err(error) if error.code() == Some(ErrorCode::Busy) => {
-                    rival.wait_turn(&self.remote, Some(self.source), error)?;
+                    contention.wait_turn(&self.requests, Some(self.source), error)?;
                 }
-                Err(error) if error.code() == Some(ErrorCode::Exists) && self.cx.replace && !self.remote.replace => {
-                    self.remote.replace = true;
+                Err(error) if error.code() == Some(ErrorCode::Exists) && self.cx.replace && !self.requests.replace => {
+                    self.requests.replace = true;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// What a finished file that we did not expect means: it is ours, or the next question names our digest.
+    /// Judges a finished file that we did not expect: it is ours, or the next question names our digest.
     fn judge(&mut self, answer: &UploadResponse) -> Result<Option<Uploaded>, UploadError> {
         if answer.same_source {
             return Ok(Some(self.done(answer.digest())));
@@ -356,33 +356,33 @@ impl FilePush<'_> {
         if answer.digest() == Some(own) {
             return Ok(Some(self.done(Some(own))));
         }
-        if self.remote.file_digest.is_some() {
+        if self.requests.file_digest.is_some() {
             // The server was told our digest and says that this is it.
             return Ok(Some(self.done(confirmed(Some(own), answer.digest())?)));
         }
-        self.remote.file_digest = Some(own);
-        self.remote.replace = self.cx.replace;
+        self.requests.file_digest = Some(own);
+        self.requests.replace = self.cx.replace;
         Ok(None)
     }
 
     /// Takes over how the file is cut and what is held.
     fn adopt(&mut self, answer: &UploadResponse) -> Result<Plan, UploadError> {
-        let plan = plan_of(answer, &self.remote)?;
+        let plan = plan_of(answer, &self.requests)?;
         let held: Vec<u64> = ids_below(&answer.held(), plan.slice_num.unwrap_or(0))
-            .filter(|id| !answer.compare || self.ledger.is_settled(*id))
+            .filter(|id| !answer.compare || self.local.is_settled(*id))
             .collect();
         let bytes = held.iter().filter_map(|id| plan.len_of(*id)).sum();
         match self.plan {
             Some(before) if before == plan => self.cx.observer.corrected(&plan, held.len() as u64, bytes),
             Some(_) => {
-                self.ledger = LocalDigests::new();
+                self.local = LocalDigests::new();
                 self.cx.observer.corrected(&plan, held.len() as u64, bytes);
             }
             None => self.cx.observer.started(&plan, held.len() as u64, bytes),
         }
         // From here on nobody of us asks for another cut.
-        (self.remote.slice_size, self.remote.recut) = (plan.slice_size.unwrap_or(self.remote.slice_size), false);
-        self.remote.discard = false;
+        (self.requests.slice_size, self.requests.recut) = (plan.slice_size.unwrap_or(self.requests.slice_size), false);
+        self.requests.discard = false;
         self.plan = Some(plan);
         Ok(plan)
     }
@@ -390,29 +390,30 @@ impl FilePush<'_> {
     /// Sends what is not held; what is held of unknown content is compared first.
     fn send_missing(&mut self, plan: &Plan, answer: &UploadResponse) -> Result<RoundEnd, UploadError> {
         let (held, num) = (answer.held(), plan.slice_num.unwrap_or(0));
-        let trusted = |id: &u64| held.contains(*id) && (!answer.compare || self.ledger.is_settled(*id));
+        let trusted = |id: &u64| held.contains(*id) && (!answer.compare || self.local.is_settled(*id));
         let missing: Vec<u64> = (0..num).filter(|id| !trusted(id)).collect();
         if missing.is_empty() {
             return Ok(RoundEnd::Sent);
         }
         self.rounds.begin(missing.len() as u64, answer)?;
         let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
-        let digests = ServerDigests::fetch(&self.remote, doubtful)?;
-        let pool = Buffers::new(self.cx.lanes.buffers(plan.slice_size.unwrap_or(0)));
-        let mut feed = SourceReader::new(self.source, plan, missing, &self.remote);
-        let gauge = SlowLineDetector::new(self.may_recut && held.count() == 0);
-        let work = RoundWork { remote: &self.remote, plan, held: &digests, ledger: &self.ledger, gauge: &gauge };
+        let digests = ServerDigests::fetch(&self.requests, doubtful)?;
+        let buffers = Buffers::new(self.cx.concurrency.buffers(plan.slice_size.unwrap_or(0)));
+        let mut feed = SourceReader::new(self.source, plan, missing, &self.requests);
+        let slow_line = SlowLineDetector::new(self.may_recut && held.count() == 0);
+        let work =
+            RoundWork { requests: &self.requests, plan, held: &digests, local: &self.local, slow_line: &slow_line };
         self.sent = true;
-        let ended = pipeline::run(&work, &mut feed, &pool, self.cx.lanes)?;
+        let ended = pipeline::run(&work, &mut feed, &buffers, self.cx.concurrency)?;
         if let (RoundEnd::Sent, Some(digest)) = (ended, feed.digest()) {
-            self.ledger.set_whole(digest);
+            self.local.set_whole(digest);
         }
         Ok(ended)
     }
 
     /// The file is finished after our sending: its digest must be ours.
     fn finished(&mut self, answer: &UploadResponse) -> Result<Uploaded, UploadError> {
-        let own = match self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
+        let own = match self.plan.and_then(|plan| self.local.file_digest(&plan)) {
             None if !answer.same_source => Some(self.own_digest()?),
             own => own,
         };
@@ -426,11 +427,11 @@ impl FilePush<'_> {
 
     /// The file's digest, from its slices' where they are known, else by reading it.
     fn own_digest(&mut self) -> Result<Digest, UploadError> {
-        if let Some(digest) = self.plan.and_then(|plan| self.ledger.file_digest(&plan)) {
+        if let Some(digest) = self.plan.and_then(|plan| self.local.file_digest(&plan)) {
             return Ok(digest);
         }
-        let digest = self.remote.heard(|| hash_all(self.source, self.cx.stop))?;
-        self.ledger.set_whole(digest);
+        let digest = self.requests.heard(|| hash_all(self.source, self.cx.stop))?;
+        self.local.set_whole(digest);
         Ok(digest)
     }
 }
@@ -452,13 +453,13 @@ impl Rounds {
     }
 }
 
-/// How the upload is cut, by the server's answer and by what we asked for where it does not say.
+/// The cut of the upload: by the server's answer, else by our own question.
 ///
 /// # Errors
 /// The answer contradicts itself, or our file.
-pub fn plan_of(answer: &UploadResponse, remote: &UploadRequests<'_>) -> Result<Plan, UploadError> {
-    let slice_size = answer.slice_size.or((remote.file_size != Some(0)).then_some(remote.slice_size));
-    let asked = Plan::new(None, slice_size, remote.file_size)?;
+pub fn plan_of(answer: &UploadResponse, requests: &UploadRequests<'_>) -> Result<Plan, UploadError> {
+    let slice_size = answer.slice_size.or((requests.file_size != Some(0)).then_some(requests.slice_size));
+    let asked = Plan::new(None, slice_size, requests.file_size)?;
     let theirs = Plan::new(answer.slice_num, slice_size, answer.file_size);
     theirs
         .and_then(|theirs| theirs.bind(&asked))

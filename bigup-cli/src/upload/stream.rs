@@ -1,6 +1,6 @@
 //! Standard input, or what a command writes: a file of unknown length that is read once, from end to end.
 //!
-//! What fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
+//! An input that fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
 //! told when the input has ended, before its last slice is sent, which may be a shorter one.
 
 use crate::client::error::CallError;
@@ -42,7 +42,7 @@ struct StreamFeed<'a, R> {
     plan: Plan,
     slice_size: u64,
     /// Told the length at the end.
-    remote: UploadRequests<'a>,
+    requests: UploadRequests<'a>,
     next_id: u64,
     total: u64,
     ended: bool,
@@ -60,10 +60,10 @@ pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, input: impl Read) -
         return upload::push(cx, name, &Memory::new(input.head));
     }
     let token = random_token();
-    let mut remote = cx.remote(name, &token, None, slice_size);
-    let answer = open(cx, &mut remote)?;
-    let leaving = remote.clone();
-    let result = begun(cx, remote, answer, input);
+    let mut requests = cx.requests(name, &token, None, slice_size);
+    let answer = open(cx, &mut requests)?;
+    let leaving = requests.clone();
+    let result = begun(cx, requests, answer, input);
     if result.is_err() {
         leaving.leave();
     }
@@ -73,42 +73,42 @@ pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, input: impl Read) -
 /// Goes on with an upload that was begun, or found finished.
 fn begun<'a, R: Read>(
     cx: &PushContext<'a>,
-    mut remote: UploadRequests<'a>,
+    mut requests: UploadRequests<'a>,
     mut answer: UploadResponse,
     input: ReadAhead<R>,
 ) -> Result<Uploaded, UploadError> {
     if answer.is_uploaded != 1
         && let Some(slice_size) = cx.better_cut(None, &answer)
     {
-        (remote.slice_size, remote.recut) = (slice_size, true);
-        answer = open(cx, &mut remote)?;
-        remote.recut = false;
+        (requests.slice_size, requests.recut) = (slice_size, true);
+        answer = open(cx, &mut requests)?;
+        requests.recut = false;
     }
     if answer.is_uploaded == 1 {
-        return compared(remote, &answer, input);
+        return compared(requests, &answer, input);
     }
-    let plan = plan_of(&answer, &remote)?;
-    remote.slice_size = plan.slice_size.ok_or(UploadError::NoSliceSize)?;
-    send(cx, remote, &plan, &answer, input)
+    let plan = plan_of(&answer, &requests)?;
+    requests.slice_size = plan.slice_size.ok_or(UploadError::NoSliceSize)?;
+    send(cx, requests, &plan, &answer, input)
 }
 
 /// Begins the upload. A finished file is answered as such only where it is not to be replaced.
-fn open<'a>(cx: &PushContext<'a>, remote: &mut UploadRequests<'a>) -> Result<UploadResponse, UploadError> {
-    let mut rival = Contention::default();
+fn open<'a>(cx: &PushContext<'a>, requests: &mut UploadRequests<'a>) -> Result<UploadResponse, UploadError> {
+    let mut contention = Contention::default();
     loop {
-        let result = remote.ask(0);
+        let result = requests.ask(0);
         let exists = match &result {
             Ok(answer) => answer.is_uploaded == 1,
             Err(error) => error.code() == Some(ErrorCode::Exists),
         };
         match result {
-            _ if exists && cx.replace && !remote.replace => remote.replace = true,
+            _ if exists && cx.replace && !requests.replace => requests.replace = true,
             Ok(answer) => {
                 // Whoever began this upload may not have said so.
-                remote.replace = cx.replace;
+                requests.replace = cx.replace;
                 return Ok(answer);
             }
-            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, error)?,
+            Err(error) if error.code() == Some(ErrorCode::Busy) => contention.wait_turn(requests, None, error)?,
             Err(error) => return Err(error.into()),
         }
     }
@@ -116,7 +116,7 @@ fn open<'a>(cx: &PushContext<'a>, remote: &mut UploadRequests<'a>) -> Result<Upl
 
 /// A finished file stands there: all is well if the input has the same content.
 fn compared<R: Read>(
-    mut remote: UploadRequests<'_>,
+    mut requests: UploadRequests<'_>,
     answer: &UploadResponse,
     mut input: ReadAhead<R>,
 ) -> Result<Uploaded, UploadError> {
@@ -132,7 +132,7 @@ fn compared<R: Read>(
     }
     let own = hasher.finish().digest;
     let said = match answer.digest() {
-        None => examined(&mut remote, file_size, own)?,
+        None => examined(&mut requests, file_size, own)?,
         said => said,
     };
     match said {
@@ -143,12 +143,12 @@ fn compared<R: Read>(
 }
 
 /// The digest of the finished file, which the server reads to find out.
-fn examined(remote: &mut UploadRequests<'_>, file_size: u64, own: Digest) -> Result<Option<Digest>, UploadError> {
-    (remote.file_size, remote.file_digest) = (Some(file_size), Some(own));
-    let mut rival = Contention::default();
+fn examined(requests: &mut UploadRequests<'_>, file_size: u64, own: Digest) -> Result<Option<Digest>, UploadError> {
+    (requests.file_size, requests.file_digest) = (Some(file_size), Some(own));
+    let mut contention = Contention::default();
     loop {
-        match remote.examine() {
-            Err(error) if error.code() == Some(ErrorCode::Busy) => rival.wait_turn(remote, None, error)?,
+        match requests.examine() {
+            Err(error) if error.code() == Some(ErrorCode::Busy) => contention.wait_turn(requests, None, error)?,
             answer => return Ok(answer?.digest()),
         }
     }
@@ -156,7 +156,7 @@ fn examined(remote: &mut UploadRequests<'_>, file_size: u64, own: Digest) -> Res
 
 fn send<'a, R: Read>(
     cx: &PushContext<'a>,
-    mut remote: UploadRequests<'a>,
+    mut requests: UploadRequests<'a>,
     plan: &Plan,
     answer: &UploadResponse,
     input: ReadAhead<R>,
@@ -164,34 +164,34 @@ fn send<'a, R: Read>(
     cx.observer.started(plan, 0, 0);
     let held = answer.held();
     // No other push had our token: whatever is held is somebody else's, and compared.
-    let digests = ServerDigests::fetch(&remote, ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)))?;
-    let (mut ledger, pool) = (LocalDigests::new(), Buffers::new(cx.lanes.buffers(remote.slice_size)));
-    pool.adopt();
-    let mut feed = StreamFeed::new(input, remote.clone(), plan);
+    let digests = ServerDigests::fetch(&requests, ids_below(&held, plan.slice_num.unwrap_or(MAX_SLICES)))?;
+    let (mut local, buffers) = (LocalDigests::new(), Buffers::new(cx.concurrency.buffers(requests.slice_size)));
+    buffers.adopt();
+    let mut feed = StreamFeed::new(input, requests.clone(), plan);
     // What was read cannot be read again to be cut anew.
-    let gauge = SlowLineDetector::new(false);
-    let work = RoundWork { remote: &remote, plan, held: &digests, ledger: &ledger, gauge: &gauge };
-    let ended = pipeline::run(&work, &mut feed, &pool, cx.lanes)?;
+    let slow_line = SlowLineDetector::new(false);
+    let work = RoundWork { requests: &requests, plan, held: &digests, local: &local, slow_line: &slow_line };
+    let ended = pipeline::run(&work, &mut feed, &buffers, cx.concurrency)?;
     if ended == RoundEnd::Lost {
         return Err(UploadError::Lost);
     }
     if let Some(digest) = feed.digest() {
-        ledger.set_whole(digest);
+        local.set_whole(digest);
     }
     let plan = Plan::new(None, plan.slice_size, Some(feed.total))?;
-    let own = ledger.file_digest(&plan);
+    let own = local.file_digest(&plan);
     if let (RoundEnd::Finished(Some(said)), Some(own), true) = (ended, own, feed.ended) {
         // Somebody may move it away before we could ask for it.
         let file_digest = confirmed(Some(own), Some(said))?;
         return Ok(Uploaded { file_size: feed.total, file_digest, already: false, at_once: false });
     }
-    remote.file_size = Some(feed.total);
-    remote.file_digest = own.filter(|_| answer.compare);
-    finish(&remote, &plan, own)
+    requests.file_size = Some(feed.total);
+    requests.file_digest = own.filter(|_| answer.compare);
+    finish(&requests, &plan, own)
 }
 
-fn finish(remote: &UploadRequests<'_>, plan: &Plan, own: Option<Digest>) -> Result<Uploaded, UploadError> {
-    match finish::wait(remote, plan)? {
+fn finish(requests: &UploadRequests<'_>, plan: &Plan, own: Option<Digest>) -> Result<Uploaded, UploadError> {
+    match finish::wait(requests, plan)? {
         Finish::Finished(answer) => {
             let file_digest = confirmed(own, answer.digest())?;
             Ok(Uploaded { file_size: plan.file_size.unwrap_or(0), file_digest, already: false, at_once: false })
@@ -211,7 +211,7 @@ impl<R: Read> ReadAhead<R> {
         Ok(ahead)
     }
 
-    /// Whether a byte follows beyond the head.
+    /// True if a byte follows beyond the head.
     fn has_more(&mut self) -> Result<bool, SourceError> {
         if self.peeked.is_none() {
             let mut byte = [0];
@@ -221,7 +221,7 @@ impl<R: Read> ReadAhead<R> {
         Ok(self.peeked.is_some())
     }
 
-    /// Whether anything follows at all.
+    /// True if anything follows at all.
     fn has_any(&mut self) -> Result<bool, SourceError> {
         Ok(self.at < self.head.len() || self.has_more()?)
     }
@@ -270,9 +270,9 @@ fn failed(error: io::Error) -> SourceError {
 }
 
 impl<'a, R: Read> StreamFeed<'a, R> {
-    fn new(input: ReadAhead<R>, remote: UploadRequests<'a>, plan: &Plan) -> StreamFeed<'a, R> {
-        let (slice_size, hash) = (remote.slice_size, WholeHash::new(plan, true));
-        StreamFeed { input, plan: *plan, slice_size, remote, next_id: 0, total: 0, ended: false, hash }
+    fn new(input: ReadAhead<R>, requests: UploadRequests<'a>, plan: &Plan) -> StreamFeed<'a, R> {
+        let (slice_size, hash) = (requests.slice_size, WholeHash::new(plan, true));
+        StreamFeed { input, plan: *plan, slice_size, requests, next_id: 0, total: 0, ended: false, hash }
     }
 
     fn digest(&self) -> Option<Digest> {
@@ -281,24 +281,24 @@ impl<'a, R: Read> StreamFeed<'a, R> {
 
     /// Tells the server how long the file is, before its last slice arrives.
     fn tell_length(&mut self) -> Result<(), CallError> {
-        self.remote.file_size = Some(self.total);
-        self.remote.ask(0).map(drop)
+        self.requests.file_size = Some(self.total);
+        self.requests.ask(0).map(drop)
     }
 }
 
 impl<R: Read> SliceReader for StreamFeed<'_, R> {
-    fn next(&mut self, pool: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
         if self.ended {
             return Ok(None);
         }
         if self.next_id == MAX_SLICES {
             return Err(SliceSizeError::StreamTooLong(self.slice_size).into());
         }
-        let Some(mut bytes) = pool.take(self.slice_size, stop)? else { return Ok(None) };
+        let Some(mut bytes) = buffers.take(self.slice_size, stop)? else { return Ok(None) };
         let len = self.input.fill(&mut bytes)?;
         bytes.truncate(len);
         if let Some(head) = self.input.spent_head() {
-            pool.give_back(head);
+            buffers.give_back(head);
         }
         self.total += len as u64;
         self.hash.update(&bytes);

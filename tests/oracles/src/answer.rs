@@ -89,13 +89,13 @@ fn check_held(answer: &UploadResponse) {
 /// What a client takes for the plan of its file is one, and of its file.
 fn check_plan(answer: &UploadResponse) {
     let client = Client::builder("http://127.0.0.1:1").build().expect("it is a URL");
-    let patience = RetryBudget::new(RetryPolicy::default());
+    let retry = RetryBudget::new(RetryPolicy::default());
     let (name, stop) = (FileName::new("x").expect("it is a name"), Stop::new());
     for file_size in [Some(0), Some(25), Some(1 << 40), None] {
-        let remote = UploadRequests {
+        let requests = UploadRequests {
             client: &client,
             observer: &NoObserver,
-            patience: &patience,
+            retry: &retry,
             stop: stop.signal(),
             name: &name,
             source: String::new(),
@@ -106,7 +106,7 @@ fn check_plan(answer: &UploadResponse) {
             recut: false,
             discard: false,
         };
-        match plan_of(answer, &remote) {
+        match plan_of(answer, &requests) {
             Ok(plan) => {
                 assert_sound(&plan);
                 assert!(file_size.is_none() || plan.file_size == file_size, "{plan:?}");

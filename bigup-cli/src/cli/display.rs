@@ -42,19 +42,19 @@ pub struct ProgressDisplay {
 /// A file at work.
 pub struct FileLine {
     name: String,
-    /// How far it is. None: not known yet.
+    /// Its progress. `None`: not known yet.
     pub progress: Option<Progress>,
-    /// What goes on besides sending; empty: nothing.
+    /// The work besides sending. Empty: there is no other work.
     doing: String,
 }
 
 /// All files together.
 pub struct AllLine {
-    /// How many there are.
+    /// Number of files.
     pub files: u64,
-    /// How many of them are over.
+    /// Number of files that are over.
     pub over: u64,
-    /// How far they are.
+    /// Their progress.
     pub progress: Progress,
 }
 
@@ -66,11 +66,11 @@ pub struct Waiting {
     pub until: Instant,
 }
 
-/// How far something is, and how fast it gets there.
+/// Progress and rate.
 pub struct Progress {
     /// Bytes so far.
     pub done: u64,
-    /// Bytes in the end. None: not known.
+    /// Bytes in the end. `None`: not known.
     pub total: Option<u64>,
     moved: u64,
     /// When how many bytes had moved, over the last [`WINDOW`].
@@ -108,7 +108,7 @@ impl Progress {
         }
     }
 
-    /// Bytes a second of late. None: too early to tell.
+    /// Bytes a second of late. `None`: too early to tell.
     fn rate(&self, now: Instant) -> Option<f64> {
         let (time, moved) = *self.samples.front()?;
         let passed = now.saturating_duration_since(time);
@@ -116,14 +116,14 @@ impl Progress {
         (passed >= FIRST_RATE && self.moved > 0).then(|| (self.moved - moved) as f64 / passed.as_secs_f64())
     }
 
-    /// How long the rest takes at the rate of late. None: nobody can tell.
+    /// Time that the rest takes at the recent rate. `None`: nobody can tell.
     fn left(&self, now: Instant) -> Option<Duration> {
         let rest = self.total?.saturating_sub(self.done) as f64;
         let rate = self.rate(now).filter(|rate| *rate >= 1.0)?;
         Duration::try_from_secs_f64(rest / rate).ok()
     }
 
-    /// The share of all bytes that is there. None: nobody knows how many there are.
+    /// The share of all bytes that is there. `None`: nobody knows how many there are.
     fn share(&self) -> Option<f64> {
         match self.total? {
             0 => Some(1.0),
@@ -145,7 +145,7 @@ impl Progress {
 }
 
 impl ProgressDisplay {
-    /// The lines for a terminal of `width` columns at `now`. None of them is wider.
+    /// The lines for a terminal of `width` columns at `now`. No line is wider.
     pub fn lines(&self, width: usize, now: Instant) -> Vec<String> {
         let width = width.saturating_sub(FREE);
         let waiting = self.waiting.as_ref().map(|waiting| {
@@ -261,8 +261,8 @@ mod tests {
     #[test]
     fn a_file_takes_the_width_that_there_is() {
         let now = Instant::now();
-        let picture = ProgressDisplay { file: Some(at_work("big.iso", now)), ..ProgressDisplay::default() };
-        let line = |width| picture.lines(width, now).remove(0);
+        let display = ProgressDisplay { file: Some(at_work("big.iso", now)), ..ProgressDisplay::default() };
+        let line = |width| display.lines(width, now).remove(0);
         assert_eq!(line(40), "big.iso  60% 20.0 MiB/s, 20s left");
         let at_80 = "big.iso [=============>         ]  60% 600 MiB/0.98 GiB, 20.0 MiB/s, 20s left";
         assert_eq!(line(80), at_80);
@@ -273,13 +273,13 @@ mod tests {
     fn the_reason_stands_in_place_of_rate_and_time_and_is_whole() {
         let now = Instant::now();
         let name = "a-rather-long-name-of-a-disk-image.qcow2";
-        let picture =
+        let display =
             ProgressDisplay { file: Some(at_work(name, now)), waiting: waiting(now), ..ProgressDisplay::default() };
-        assert_eq!(picture.lines(40, now), ["a-rather-…  60% no answer, 9m58s more"]);
-        let line = picture.lines(80, now).remove(0);
+        assert_eq!(display.lines(40, now), ["a-rather-…  60% no answer, 9m58s more"]);
+        let line = display.lines(80, now).remove(0);
         assert!(line.starts_with(name) && line.ends_with(" 60% no answer, trying 9m58s more"), "{line}");
         assert!(!line.contains("MiB/s"), "{line}");
-        assert!(picture.lines(120, now)[0].contains(" 600 MiB/0.98 GiB, no answer, trying"), "{line}");
+        assert!(display.lines(120, now)[0].contains(" 600 MiB/0.98 GiB, no answer, trying"), "{line}");
     }
 
     #[test]
@@ -288,16 +288,16 @@ mod tests {
         let mut all = Progress::new(0, Some(4000 * MIB), now - Duration::from_secs(10));
         all.moved(1000 * MIB, now);
         let all = AllLine { files: 40, over: 3, progress: all };
-        let mut picture = ProgressDisplay { file: Some(at_work("big.iso", now)), all: Some(all), waiting: None };
-        let lines = picture.lines(80, now);
+        let mut display = ProgressDisplay { file: Some(at_work("big.iso", now)), all: Some(all), waiting: None };
+        let lines = display.lines(80, now);
         assert!(lines[0].starts_with("big.iso [===") && lines[0].ends_with(" 60% 600 MiB/0.98 GiB"), "{lines:?}");
         assert!(lines[1].starts_with("3/40 files [==="), "{lines:?}");
         assert!(lines[1].ends_with(" 25% 0.98 GiB/3.91 GiB, 100 MiB/s, 30s left"), "{lines:?}");
-        assert_eq!(picture.lines(40, now)[1], "3/40 files  25% 100 MiB/s, 30s left");
-        picture.waiting = waiting(now);
-        assert_eq!(picture.lines(40, now)[1], "3/40 files  25% no answer, 9m58s more");
-        picture.file = None;
-        assert_eq!(picture.lines(80, now).len(), 1);
+        assert_eq!(display.lines(40, now)[1], "3/40 files  25% 100 MiB/s, 30s left");
+        display.waiting = waiting(now);
+        assert_eq!(display.lines(40, now)[1], "3/40 files  25% no answer, 9m58s more");
+        display.file = None;
+        assert_eq!(display.lines(80, now).len(), 1);
     }
 
     #[test]
@@ -307,15 +307,15 @@ mod tests {
             let all = AllLine { files: 1_000_000, over: 999_999, progress: Progress::new(1, None, now) };
             let mut file = at_work(name, now);
             file.doing("merging, 3 of 10000000 slices");
-            let mut picture = ProgressDisplay { file: Some(file), all: Some(all), waiting: waiting(now) };
+            let mut display = ProgressDisplay { file: Some(file), all: Some(all), waiting: waiting(now) };
             for _ in 0..2 {
                 for width in 0..200 {
-                    for line in picture.lines(width, now) {
+                    for line in display.lines(width, now) {
                         assert!(columns(&line) <= width.saturating_sub(FREE).max(5), "{width}: {line:?}");
                         assert!(!line.chars().any(bigup_core::protocol::name::steers), "{line:?}");
                     }
                 }
-                picture = ProgressDisplay { all: None, waiting: None, ..picture };
+                display = ProgressDisplay { all: None, waiting: None, ..display };
             }
         }
     }
