@@ -72,7 +72,7 @@ fn read(pieces: Vec<Bytes>, content_type: &str) -> Result<Vec<u8>, ErrorCode> {
         Ok::<_, Refusal>(content)
     });
     content.map_err(|refusal| {
-        crate::name::assert_harmless(&refusal.message);
+        crate::name::assert_harmless(&refusal.facts);
         assert_eq!(refusal.code, ErrorCode::BadRequest, "{refusal:?}");
         refusal.code
     })

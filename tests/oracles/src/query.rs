@@ -57,8 +57,8 @@ pub fn check(data: &[u8]) {
 fn told<T>(result: Result<T, Refusal>) -> Option<T> {
     result
         .map_err(|refusal| {
-            assert!(refusal.status().is_client_error() && !refusal.message.is_empty(), "{refusal:?}");
-            assert_harmless(&refusal.message);
+            assert!(refusal.status().is_client_error() && !refusal.facts.is_empty(), "{refusal:?}");
+            assert_harmless(&refusal.facts);
         })
         .ok()
 }

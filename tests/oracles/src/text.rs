@@ -28,7 +28,7 @@ pub fn check(data: &[u8]) {
     match parse_content_digest(text) {
         Ok(Some(_)) => assert!(text.contains("sha-256=:")),
         Ok(None) => assert!(!text.starts_with("sha-256=")),
-        Err(refusal) => assert_harmless(&refusal.message),
+        Err(refusal) => assert_harmless(&refusal.facts),
     }
 }
 

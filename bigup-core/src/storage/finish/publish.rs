@@ -208,7 +208,7 @@ fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::AuditEv
     let upload = locked.upload();
     audit::AuditLine::of(kind, upload, Some(digest)).log();
     if let (Some(source), Some(size)) = (&upload.source, upload.plan.file_size) {
-        Spool::of(data, &upload.file_name).mark_finished(source, digest, size);
+        locked.spool().mark_finished(source, digest, size);
     }
     if data.leaves_notices() { completion::leave(data, locked) } else { locked.remove() }
 }

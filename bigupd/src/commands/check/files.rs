@@ -5,7 +5,7 @@ use bigup_core::protocol::digest::{Digest, DigestKind, Leaves, SliceHasher};
 use bigup_core::protocol::name::{FileName, MAX_NAME_LEN, printable};
 use bigup_core::storage::disk::forget_cached;
 use bigup_core::storage::finish::unpublish::{Damaged, Unpublished, unpublish};
-use bigup_core::storage::spool::hash_range;
+use bigup_core::storage::spool::{UploadId, hash_range};
 use bigup_core::storage::store::{self, DigestState, OpenEntry, Store, StoredDigest};
 use std::fs::{File, Metadata};
 use std::io;
@@ -99,6 +99,7 @@ impl Check<'_> {
             Err(e) => return Repair::Failed(e.to_string()),
         };
         let damaged = Damaged {
+            id: &UploadId::of_name(name),
             name,
             file: &stamped.file,
             stored_digest: &stamped.stored_digest,
