@@ -443,7 +443,7 @@ fn about_to_be_renamed(bench: &Bench) {
     }
     let (path, digest) = (bench.spool.merged_path(), digest::of_bytes(&bench.content));
     let merged = File::options().read(true).write(true).open(&path).unwrap();
-    store::stored_digest(&merged, &path, &StoredDigest { digest, source: None }).unwrap();
+    store::store_digest(&merged, &path, &StoredDigest { digest, source: None }).unwrap();
     let inode = merged.metadata().unwrap().ino();
     bench.with_records(|records| records.set_publication(Some(Publication { inode, digest })).unwrap());
 }
@@ -570,7 +570,7 @@ fn the_same_file_of_the_name_is_the_published_one() {
     bench.put_finished(&bench.content);
     let finished = File::options().read(true).write(true).open(bench.finished_path()).unwrap();
     let stored_digest = StoredDigest { digest: digest::of_bytes(&bench.content), source: Some("first".to_owned()) };
-    store::stored_digest(&finished, &bench.finished_path(), &stored_digest).unwrap();
+    store::store_digest(&finished, &bench.finished_path(), &stored_digest).unwrap();
     let inode = finished.metadata().unwrap().ino();
     bench.put(0..3);
     bench.assert_finished(bench.merge(), &bench.content);

@@ -173,7 +173,7 @@ fn give_name(
         InTheWay::Other(what) => return block(&mut locked, what, None).map(Some),
     }
     space::give_back_rest(merged).at("cutting", &merged_path)?;
-    store::stored_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone() })?;
+    store::store_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone() })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(merged, &merged_path, slice_size, leaves);
     }
@@ -295,7 +295,7 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
         // Room that was reserved under the name in the spool, after both names came back, changed its times.
         if matches!(known, DigestState::Stale { .. }) && hash_whole(&file)? == publication.digest {
             let source = locked.upload().source.clone();
-            store::stored_digest(&file, &path, &StoredDigest { digest: publication.digest, source })?;
+            store::store_digest(&file, &path, &StoredDigest { digest: publication.digest, source })?;
             file.sync_all().at("syncing", &path)?;
         }
     }

@@ -62,7 +62,7 @@ impl UnnamedFile {
     /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in
     /// this way. Else as the system gives them; then the file is not there, or was not told to anybody.
     pub fn publish(self, data: &DataDir, name: &FileName, stored_digest: &StoredDigest) -> Result<(), StoreError> {
-        store::stored_digest(&self.file, &self.tmp, stored_digest)?;
+        store::store_digest(&self.file, &self.tmp, stored_digest)?;
         Store::new(data).give_permissions(&self.file, name)?;
         // A sync that failed has nothing to be tried again with: the file goes.
         self.file.sync_all().at("syncing what arrived in", &self.tmp)?;
