@@ -41,8 +41,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How often a file is tried to be given its name while files of that name come and go.
-const NAMING_ATTEMPTS: u32 = 5;
+/// How often a file is tried to be given its name while files of that name come and go. Each attempt may read such a file.
+const NAMING_ATTEMPTS: u32 = 3;
 
 /// What came of an attempt to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
