@@ -164,12 +164,30 @@ impl App {
     }
 }
 
+/// A request as it came, its body unread.
+struct Request {
+    method: Method,
+    headers: HeaderMap,
+    /// What follows the question mark; empty where nothing does.
+    query: String,
+    /// Whose connection it came by. None: it is not known.
+    peer: Option<Peer>,
+    body: RawBody,
+}
+
+impl Request {
+    fn new(method: Method, headers: HeaderMap, query: String, peer: Option<Peer>, body: RawBody) -> Request {
+        Request { method, headers, query, peer, body }
+    }
+}
+
 /// All routes of the daemon.
 pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone {
     let with_app = warp::ext::optional().map(move |certificate| App { certificate, ..app.clone() });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let body = warp::body::stream().map(raw_body);
-    let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
+    let head = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional());
+    let request = head.and(body).map(Request::new);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
     let other = with_app.and(question()).and(request).then(elsewhere);
     native.or(other).unify().recover(never).unify()
@@ -181,15 +199,8 @@ async fn never(rejection: warp::Rejection) -> Result<Response, Infallible> {
     Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").response())
 }
 
-async fn elsewhere(
-    app: App,
-    question: Option<Probe>,
-    method: Method,
-    headers: HeaderMap,
-    _query: String,
-    peer: Option<Peer>,
-    body: RawBody,
-) -> Response {
+async fn elsewhere(app: App, question: Option<Probe>, request: Request) -> Response {
+    let Request { method, headers, peer, body, .. } = request;
     let app = app.for_request(&headers, peer);
     let route = question.map_or(Route::Other, Probe::route);
     let sharing = app.authenticator.origins().sharing(&headers);
@@ -217,20 +228,16 @@ fn last_unless(at_end: bool, mut response: Response) -> Response {
     response
 }
 
-async fn native(
-    app: App,
-    method: Method,
-    headers: HeaderMap,
-    query: String,
-    peer: Option<Peer>,
-    body: RawBody,
-) -> Response {
-    let (route, metrics) = (route_of(&method, &query), app.metrics().clone());
-    let sharing = app.authenticator.origins().sharing(&headers);
+async fn native(app: App, request: Request) -> Response {
+    let (route, metrics) = (route_of(&request.method, &request.query), app.metrics().clone());
+    let sharing = app.authenticator.origins().sharing(&request.headers);
     let answering = async {
-        match app.visitor(peer, &headers) {
-            Ok((peer, _seat)) => answer(app.for_request(&headers, peer), method, headers, query, peer, body).await,
-            Err(refusal) => app.answer_after(&headers, body, Err(refusal)).await,
+        match app.visitor(request.peer, &request.headers) {
+            Ok((peer, _seat)) => {
+                let app = app.for_request(&request.headers, peer);
+                answer(app, Request { peer, ..request }).await
+            }
+            Err(refusal) => app.answer_after(&request.headers, request.body, Err(refusal)).await,
         }
     };
     sharing.told_in(timing::time(&metrics, route, answering).await)
@@ -253,14 +260,8 @@ fn route_of(method: &Method, query: &str) -> Route {
     }
 }
 
-async fn answer(
-    app: App,
-    method: Method,
-    headers: HeaderMap,
-    query: String,
-    peer: Option<Peer>,
-    body: RawBody,
-) -> Response {
+async fn answer(app: App, request: Request) -> Response {
+    let Request { method, headers, query, peer, body } = request;
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::protocol::name::printable(&query)));
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
