@@ -7,7 +7,7 @@
 //! - `HOOKS` for programs of hooks, where there are any;
 //! - as many as [`refusals`] for connections that are refused, and as many again for those that are read on after their last
 //!   answer;
-//! - as many as [`crate::uploads::recent`] keeps open of slices that just came.
+//! - as many as [`crate::uploads::recent_slices`] keeps open of slices that just came.
 //!
 //! Of the rest each connection gets `A_CONNECTION`: its socket, the file of the slice that arrives, and what a request opens
 //! for a moment. More than that may be open for an instant; then requests are told to come back.
