@@ -6,7 +6,9 @@ use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::BootId;
 use bigup_core::storage::space::DiskSpace;
-use bigup_core::storage::spool::{Idle, Place, Publication, Record, Records, SliceError, Spool, UploadRecord};
+use bigup_core::storage::spool::{
+    Idle, Place, Publication, Record, Records, SliceError, Spool, UploadId, UploadRecord,
+};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
@@ -25,8 +27,8 @@ fn fixture(slice_num: Option<u64>, slice_size: Option<u64>) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
     let upload = upload(Plan::new(slice_num, slice_size, None).unwrap(), None);
-    assert!(Spool::create(&data, &upload, &DiskSpace::new(&data, 0)).unwrap());
-    Fixture { spool: Spool::of(&data, &upload.file_name), data, _dir: dir }
+    assert!(Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(&data, 0)).unwrap());
+    Fixture { spool: Spool::of(&data, &UploadId::of_name(&upload.file_name)), data, _dir: dir }
 }
 
 fn digest(kind: DigestKind, offset: u64, content: &[u8]) -> SliceDigest {
@@ -57,7 +59,9 @@ impl Fixture {
 fn an_upload_is_created_once() {
     let f = fixture(Some(3), None);
     let other = upload(Plan::new(Some(9), None, None).unwrap(), None);
-    assert!(!Spool::create(&f.data, &other, &DiskSpace::new(&f.data, 0)).unwrap());
+    assert!(
+        !Spool::create(&f.data, &UploadId::of_name(&other.file_name), &other, &DiskSpace::new(&f.data, 0)).unwrap()
+    );
     assert_eq!(f.spool.upload().unwrap().unwrap().plan.slice_num, Some(3));
     assert_eq!(std::fs::read_dir(f.data.tmp()).unwrap().count(), 1, "nothing half made is left");
 }
@@ -236,8 +240,8 @@ fn what_is_taken_apart_keeps_its_room() {
     let data = DataDir::create(dir.path()).unwrap();
     let size = 1 << 20;
     let upload = upload(Plan::new(None, Some(size / 8), Some(size)).unwrap(), None);
-    assert!(Spool::create(&data, &upload, &DiskSpace::new(&data, 0)).unwrap());
-    let f = Fixture { spool: Spool::of(&data, &upload.file_name), data, _dir: dir };
+    assert!(Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(&data, 0)).unwrap());
+    let f = Fixture { spool: Spool::of(&data, &UploadId::of_name(&upload.file_name)), data, _dir: dir };
     let blocks = || std::fs::metadata(f.spool.merged_path()).unwrap().blocks() * 512;
     if blocks() < size {
         eprintln!("nothing can be reserved here");
@@ -351,7 +355,9 @@ fn looking_at_an_upload_is_no_sign_of_life() {
     drop(f.spool.lock().unwrap());
     drop(f.spool.try_merger_lock().unwrap());
     f.spool.sweep(Duration::from_secs(1)).unwrap();
-    bigup_core::storage::info_ini::InfoIni::new(&f.data).refresh_all(&[upload.file_name]).unwrap();
+    bigup_core::storage::info_ini::InfoIni::new(&f.data)
+        .refresh_all(&[(f.spool.id().clone(), upload.file_name)])
+        .unwrap();
     assert!(f.spool.idle().unwrap() >= Duration::from_secs(3599));
 }
 

@@ -28,7 +28,7 @@ use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::finish::publish::{Outcome, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
-use bigup_core::storage::spool::{MergerLock, Spool, UploadRecord};
+use bigup_core::storage::spool::{MergerLock, Spool, UploadId, UploadRecord};
 use bigup_core::storage::store::{Entry, Store};
 use merge::Merge;
 use std::io;
@@ -82,7 +82,7 @@ pub fn run(config: &Config, stop: &Stop) -> io::Result<MergeEnd> {
     let data = DataDir::open(&config.data_dir)?;
     let data = data.with_modes(config.modes);
     let data = if config.leave_notice { data.recording_completions()? } else { data };
-    let spool = Spool::of(&data, &config.file_name);
+    let spool = Spool::of(&data, &UploadId::of_name(&config.file_name));
     loop {
         let lock = match lock_patiently(&spool)? {
             Ok(lock) => lock,

@@ -8,7 +8,7 @@ use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::disk::{BootId, notes_failed_writes};
 use bigup_core::storage::space::DiskSpace;
 use bigup_core::storage::spool::{
-    Arrival, FINISHED, Holdings, Place, Publication, Record, Records, SliceError, Spool, UploadRecord,
+    Arrival, FINISHED, Holdings, Place, Publication, Record, Records, SliceError, Spool, UploadId, UploadRecord,
 };
 use bigup_core::storage::store::{self, Entry, Store, StoredDigest};
 use bigup_merger::merge::Merge;
@@ -52,9 +52,22 @@ impl Bench {
         let data = DataDir::create(dir.path()).unwrap();
         let name = FileName::new(NAME).unwrap();
         assert!(
-            Spool::create(&data, &UploadRecord::begin(name.clone(), plan, None), &DiskSpace::new(&data, 0)).unwrap()
+            Spool::create(
+                &data,
+                &UploadId::of_name(&name),
+                &UploadRecord::begin(name.clone(), plan, None),
+                &DiskSpace::new(&data, 0)
+            )
+            .unwrap()
         );
-        Bench { spool: Spool::of(&data, &name), dir, data, name, content: content(1, len), slice_size }
+        Bench {
+            spool: Spool::of(&data, &UploadId::of_name(&name)),
+            dir,
+            data,
+            name,
+            content: content(1, len),
+            slice_size,
+        }
     }
 
     fn num(&self) -> u64 {
@@ -430,7 +443,7 @@ fn about_to_be_renamed(bench: &Bench) {
     }
     let (path, digest) = (bench.spool.merged_path(), digest::of_bytes(&bench.content));
     let merged = File::options().read(true).write(true).open(&path).unwrap();
-    store::stored_digest(&merged, &path, &StoredDigest { digest, source: None }).unwrap();
+    store::store_digest(&merged, &path, &StoredDigest { digest, source: None }).unwrap();
     let inode = merged.metadata().unwrap().ino();
     bench.with_records(|records| records.set_publication(Some(Publication { inode, digest })).unwrap());
 }
@@ -557,7 +570,7 @@ fn the_same_file_of_the_name_is_the_published_one() {
     bench.put_finished(&bench.content);
     let finished = File::options().read(true).write(true).open(bench.finished_path()).unwrap();
     let stored_digest = StoredDigest { digest: digest::of_bytes(&bench.content), source: Some("first".to_owned()) };
-    store::stored_digest(&finished, &bench.finished_path(), &stored_digest).unwrap();
+    store::store_digest(&finished, &bench.finished_path(), &stored_digest).unwrap();
     let inode = finished.metadata().unwrap().ino();
     bench.put(0..3);
     bench.assert_finished(bench.merge(), &bench.content);
@@ -1175,7 +1188,10 @@ fn a_merger_whose_upload_was_removed_by_hand_takes_nothing_of_the_one_begun_afte
     let upload = bench.upload();
     fs::remove_dir_all(bench.spool.path()).unwrap();
     assert!(!merge.has_its_upload().unwrap());
-    assert!(Spool::create(&bench.data, &upload, &DiskSpace::new(&bench.data, 0)).unwrap());
+    assert!(
+        Spool::create(&bench.data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(&bench.data, 0))
+            .unwrap()
+    );
     bench.put(0..4);
     merge.merge_what_is_there(&Stop::never()).unwrap();
     merge.checkpoint().unwrap();

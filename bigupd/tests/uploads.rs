@@ -6,7 +6,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::BootId;
-use bigup_core::storage::spool::{Publication, Record, Spool, UploadRecord};
+use bigup_core::storage::spool::{Publication, Record, Spool, UploadId, UploadRecord};
 use bigup_core::storage::store::{self, StoredDigest};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
@@ -38,6 +38,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
     BeginRequest {
         discard: false,
         by: Access::Everything,
+        id: UploadId::of_name(&name),
         name,
         plan,
         source: source.map(str::to_owned),
@@ -58,13 +59,13 @@ fn a_client_that_left_keeps_nobody_waiting_until_it_is_back() {
     uploads.begin(&first).unwrap();
     assert!(uploads.begin(&second).is_err(), "the first is at work");
     // Another one's word does not count.
-    uploads.leave(&first.name, Some("second")).unwrap();
-    uploads.leave(&first.name, None).unwrap();
+    uploads.leave(&first.id, Some("second")).unwrap();
+    uploads.leave(&first.id, None).unwrap();
     assert!(uploads.begin(&second).is_err());
-    uploads.leave(&first.name, Some("first")).unwrap();
+    uploads.leave(&first.id, Some("first")).unwrap();
     uploads.begin(&first).unwrap();
     assert!(uploads.begin(&second).is_err(), "the first is back");
-    uploads.leave(&first.name, Some("first")).unwrap();
+    uploads.leave(&first.id, Some("first")).unwrap();
     uploads.begin(&second).unwrap();
     assert!(uploads.begin(&first).is_err(), "it is the second one's");
 }
@@ -83,7 +84,7 @@ fn published_and_not_cleaned_up(old_name: Option<&str>) {
     let content = [7; 100];
     let first = ask(Some("first"), 100);
     assert!(matches!(uploads.begin(&first), Ok(NameState::Unfinished(_))));
-    let spool = Spool::of(&uploads.data, &first.name);
+    let spool = Spool::of(&uploads.data, &UploadId::of_name(&first.name));
     let mut arrival = spool.arrival(0).unwrap();
     arrival.file().write_all(&content).unwrap();
     let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
@@ -97,7 +98,7 @@ fn published_and_not_cleaned_up(old_name: Option<&str>) {
     spool.lock().unwrap().unwrap().records().set_publication(Some(publication)).unwrap();
 
     let stored_digest = StoredDigest { digest: of_bytes(&content), source: first.source.clone() };
-    store::stored_digest(&fs::File::open(&finished).unwrap(), &finished, &stored_digest).unwrap();
+    store::store_digest(&fs::File::open(&finished).unwrap(), &finished, &stored_digest).unwrap();
     if let Some(old_name) = old_name {
         fs::hard_link(&finished, spool.path().join(old_name)).unwrap();
     }
@@ -128,7 +129,7 @@ fn a_refused_promise_is_made_good_by_another_comparison() {
     let uploads = uploads(&folder);
     let asked = ask(Some("s"), 3000);
     uploads.begin(&asked).unwrap();
-    let mut locked = Spool::of(&uploads.data, &asked.name).lock().unwrap().unwrap();
+    let mut locked = Spool::of(&uploads.data, &UploadId::of_name(&asked.name)).lock().unwrap().unwrap();
     let blocked = UploadRecord { taken_over: true, blocked: Some("wrong".to_owned()), ..locked.upload().clone() };
     locked.save(blocked).unwrap();
     drop(locked);
@@ -152,7 +153,7 @@ fn a_list_of_uploads_that_takes_more_than_an_answer_may_is_refused_as_it_grows()
     let uploads = uploads_with(&folder, |settings| settings.response_size = 3000);
     let begin = |n: usize| {
         let name = FileName::new(&format!("{n}{}", "\"".repeat(200))).unwrap();
-        uploads.begin(&BeginRequest { name, ..ask(None, 3000) }).unwrap();
+        uploads.begin(&BeginRequest { id: UploadId::of_name(&name), name, ..ask(None, 3000) }).unwrap();
     };
     (0..4).for_each(begin);
     let (list, size) = uploads.list(|_| true).unwrap();
@@ -174,6 +175,7 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
         SliceRequest {
             by: Access::Anonymous,
             peer: None,
+            id: UploadId::of_name(&name),
             name,
             slice_id: 1,
             len: 1024,
@@ -193,7 +195,7 @@ fn where_slices_are_synced_one_that_did_not_survive_another_boot_is_not_answered
         }
     };
     assert_eq!(send(&uploads).unwrap(), SliceStored::Waits);
-    let spool = Spool::of(&uploads.data, &asked.name);
+    let spool = Spool::of(&uploads.data, &UploadId::of_name(&asked.name));
     fs::write(spool.slice_path(1), [0; 1024]).unwrap();
     let locked = spool.lock().unwrap().unwrap();
     let record = locked.records().get(1).unwrap().unwrap();
@@ -213,7 +215,7 @@ fn an_upload_of_another_version_is_left_alone_by_whatever_is_asked() {
     let uploads = uploads(&folder);
     let asked = ask(Some("s"), 3000);
     uploads.begin(&asked).unwrap();
-    let spool = Spool::of(&uploads.data, &asked.name);
+    let spool = Spool::of(&uploads.data, &UploadId::of_name(&asked.name));
     fs::write(spool.slice_path(1), [7; 1024]).unwrap();
     fs::write(spool.path().join("1.left.part"), "what only its own program knows").unwrap();
     let json = spool.path().join("upload.json");
@@ -224,8 +226,8 @@ fn an_upload_of_another_version_is_left_alone_by_whatever_is_asked() {
         assert_eq!(refused.code, ErrorCode::Conflict);
         assert!(refused.facts.contains("version 2") && refused.facts.contains("version 1"), "{}", refused.facts);
     }
-    assert!(uploads.peek(&asked.name, None).unwrap_err().facts.contains("version 2"));
-    assert!(uploads.digests(&asked.name, 0, 9).unwrap_err().facts.contains("version 2"));
+    assert!(uploads.peek(&asked.id, &asked.name, None).unwrap_err().facts.contains("version 2"));
+    assert!(uploads.digests(&asked.id, &asked.name, 0, 9).unwrap_err().facts.contains("version 2"));
     bigupd::upkeep::sweep::clean(&uploads.data, Duration::ZERO).unwrap();
     let times = bigupd::upkeep::expiry::ExpiryTimes { any: Some(Duration::ZERO), begun: Some(Duration::ZERO) };
     bigupd::upkeep::expiry::expire(&uploads.data, times, &uploads.metrics).unwrap();
@@ -241,11 +243,11 @@ fn an_upload_that_cannot_be_read_is_kept_aside_by_who_begins_and_by_nobody_else(
     let uploads = uploads(&folder);
     let asked = ask(Some("s"), 3000);
     uploads.begin(&asked).unwrap();
-    let spool = Spool::of(&uploads.data, &asked.name);
+    let spool = Spool::of(&uploads.data, &UploadId::of_name(&asked.name));
     fs::write(spool.slice_path(1), [7; 1024]).unwrap();
     fs::write(spool.path().join("upload.json"), "garbage").unwrap();
-    assert!(uploads.peek(&asked.name, None).unwrap_err().facts.contains("damaged/"));
-    assert_eq!(uploads.digests(&asked.name, 0, 9).unwrap_err().code, ErrorCode::NoUpload);
+    assert!(uploads.peek(&asked.id, &asked.name, None).unwrap_err().facts.contains("damaged/"));
+    assert_eq!(uploads.digests(&asked.id, &asked.name, 0, 9).unwrap_err().code, ErrorCode::NoUpload);
     assert!(spool.slice_path(1).exists());
     let NameState::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
     assert_eq!(unfinished.holdings.waiting, [0; 0]);
@@ -288,6 +290,7 @@ fn slice_of(source: Option<&str>, slice_id: u64, len: usize) -> SliceRequest {
     SliceRequest {
         by: Access::Everything,
         peer: None,
+        id: UploadId::of_name(&FileName::new("f").unwrap()),
         name: FileName::new("f").unwrap(),
         slice_id,
         len: len as u64,
@@ -309,7 +312,7 @@ fn whatever_is_heard_of_the_owner_keeps_an_upload_from_being_taken_over() {
     let (owner, other) = (ask(Some("owner"), 3000), ask(Some("other"), 2500));
     uploads.begin(&owner).unwrap();
     send(&uploads, Some("owner"), [1], &[7; 3000]);
-    let spool = Spool::of(&uploads.data, &owner.name);
+    let spool = Spool::of(&uploads.data, &UploadId::of_name(&owner.name));
     let held = SliceRequest {
         digest: spool.lock().unwrap().unwrap().records().get(1).unwrap().map(|r| r.digest),
         ..slice_of(Some("owner"), 1, 1024)
@@ -317,7 +320,7 @@ fn whatever_is_heard_of_the_owner_keeps_an_upload_from_being_taken_over() {
     let arriving = std::cell::RefCell::new(vec![]);
     let signs: [(&str, &dyn Fn()); 4] = [
         ("begins", &|| drop(uploads.begin(&owner).unwrap())),
-        ("looks, naming its source", &|| drop(uploads.peek(&owner.name, Some("owner")).unwrap())),
+        ("looks, naming its source", &|| drop(uploads.peek(&owner.id, &owner.name, Some("owner")).unwrap())),
         ("sends what is held", &|| assert!(matches!(uploads.admit(&held), Ok(Admission::Held(_))))),
         ("sends a slice of which no byte came", &|| {
             let Ok(Admission::Take { target, .. }) = uploads.admit(&slice_of(Some("owner"), 0, 1024)) else { panic!() };
@@ -330,8 +333,8 @@ fn whatever_is_heard_of_the_owner_keeps_an_upload_from_being_taken_over() {
         assert_eq!(code(&uploads, &other), Some(ErrorCode::Busy), "the owner {how}");
         fall_silent(&spool);
         // Neither of these is heard of the owner.
-        uploads.peek(&owner.name, None).unwrap();
-        uploads.peek(&owner.name, Some("other")).unwrap();
+        uploads.peek(&owner.id, &owner.name, None).unwrap();
+        uploads.peek(&owner.id, &owner.name, Some("other")).unwrap();
         assert!(spool.silent().unwrap() > Duration::from_secs(3600), "{how}");
     }
     assert_eq!(code(&uploads, &other), None, "and is silent");
@@ -345,7 +348,7 @@ fn an_upload_that_only_waits_for_its_end_is_not_taken_over_unless_merging_fails(
     let owner = ask(Some("owner"), 3000);
     uploads.begin(&owner).unwrap();
     send(&uploads, Some("owner"), 0..3, &[7; 3000]);
-    let spool = Spool::of(&uploads.data, &owner.name);
+    let spool = Spool::of(&uploads.data, &UploadId::of_name(&owner.name));
     let other = ask(Some("other"), 2500);
     fall_silent(&spool);
     let refusal = uploads.begin(&other).unwrap_err();
@@ -364,10 +367,11 @@ fn an_upload_that_only_waits_for_its_end_is_not_taken_over_unless_merging_fails(
 fn a_block_is_lifted_with_what_was_in_the_way() {
     let folder = tempfile::tempdir().unwrap();
     let uploads = uploads(&folder);
-    let asked = BeginRequest { name: FileName::new("c/d").unwrap(), ..ask(Some("s"), 3000) };
+    let name = FileName::new("c/d").unwrap();
+    let asked = BeginRequest { id: UploadId::of_name(&name), name, ..ask(Some("s"), 3000) };
     let in_the_way = uploads.data.files().join("c");
     uploads.begin(&asked).unwrap();
-    let spool = Spool::of(&uploads.data, &asked.name);
+    let spool = Spool::of(&uploads.data, &UploadId::of_name(&asked.name));
     let block = || {
         let mut locked = spool.lock().unwrap().unwrap();
         let blocked = UploadRecord { blocked: Some("something was in the way".to_owned()), ..locked.upload().clone() };
@@ -404,7 +408,7 @@ fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
             let plan = Plan::new(None, Some(old), says_size.then_some(left)).unwrap();
             let owner = BeginRequest { plan, ..ask(Some("owner"), 0) };
             uploads.begin(&owner).unwrap();
-            let spool = Spool::of(&uploads.data, &owner.name);
+            let spool = Spool::of(&uploads.data, &UploadId::of_name(&owner.name));
             fs::write(spool.slice_path(0), vec![1; old as usize]).unwrap();
             uploads.settings = Arc::new(Settings { slices: most, ..(*uploads.settings).clone() });
             let wanted = Plan::new(None, Some(new.0), Some(new.1)).unwrap();
@@ -452,7 +456,7 @@ fn clients_that_name_no_source_are_told_apart_by_their_addresses_while_the_first
         panic!("it is its own")
     };
     assert!(takes(one) && !takes(two));
-    fall_silent(&Spool::of(&uploads.data, &from(one).name));
+    fall_silent(&Spool::of(&uploads.data, &UploadId::of_name(&from(one).name)));
     assert!(!takes(two), "it is to ask first");
     assert_eq!(code(&uploads, &from(two)), None);
     assert!(takes(two) && !takes(one));

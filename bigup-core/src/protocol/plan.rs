@@ -229,6 +229,15 @@ impl Plan {
         }
     }
 
+    /// Which slice the byte at `offset` is in; None while that is not known. Beyond the end of the file it is the slice that
+    /// a longer one would have there.
+    pub fn slice_at(&self, offset: u64) -> Option<u64> {
+        match self.slice_size {
+            None | Some(0) => Some(0).filter(|_| self.slice_num == Some(1)),
+            Some(slice_size) => Some(offset / slice_size),
+        }
+    }
+
     /// How many whole slices the first `merged_len` bytes of the file hold.
     pub fn slices_in(&self, merged_len: u64) -> u64 {
         let places_are_known = self.slice_size.is_some() || self.slice_num.is_some_and(|num| num <= 1);
@@ -402,6 +411,15 @@ mod tests {
         // Nothing is merged before places are known, however long the merged file is.
         assert_eq!(Plan::new(Some(3), None, Some(24)).unwrap().slices_in(24), 0);
         assert_eq!(Plan::new(Some(1), None, Some(24)).unwrap().slices_in(24), 1);
+    }
+
+    #[test]
+    fn each_byte_is_in_one_slice() {
+        let plan = sized(10, 25);
+        let slices = [0, 9, 10, 24, 25, 30].map(|offset| plan.slice_at(offset));
+        assert_eq!(slices, [0, 0, 1, 2, 2, 3].map(Some));
+        assert_eq!(Plan::new(Some(1), None, Some(25)).unwrap().slice_at(24), Some(0));
+        assert_eq!(Plan::new(Some(3), None, Some(25)).unwrap().slice_at(24), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use crate::protocol::name::{FileName, printable};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, Durability, FileLock, IoContext};
-use crate::storage::spool::{Holdings, Spool, UploadRecord};
+use crate::storage::spool::{Holdings, Spool, UploadId, UploadRecord};
 use ini::{EscapePolicy, Ini, ParseOption, Properties, WriteOption};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -95,9 +95,11 @@ impl InfoIni<'_> {
     ///
     /// # Errors
     /// As the system gives them; the old info.ini stands then.
-    pub fn refresh_all(&self, names: &[FileName]) -> io::Result<()> {
-        let change = |name: &FileName| Some((name.section_title(), values_of(&Spool::of(self.data, name), None).ok()?));
-        self.edit(|| Ok(names.iter().filter_map(change).collect()))
+    pub fn refresh_all(&self, uploads: &[(UploadId, FileName)]) -> io::Result<()> {
+        let change = |(id, name): &(UploadId, FileName)| {
+            Some((name.section_title(), values_of(&Spool::of(self.data, id), None).ok()?))
+        };
+        self.edit(|| Ok(uploads.iter().filter_map(change).collect()))
     }
 
     /// Keeps info.ini aside and rebuilds it if any section cannot be read, also of those that are not bigup's: readers of
@@ -405,8 +407,16 @@ mod tests {
             let name = FileName::new(name).unwrap();
             let plan = Plan::new(None, Some(10), Some(25)).unwrap();
             let upload = UploadRecord::begin(name.clone(), plan, None);
-            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
-            (Spool::of(&self.data, &name), name)
+            assert!(
+                Spool::create(
+                    &self.data,
+                    &UploadId::of_name(&upload.file_name),
+                    &upload,
+                    &DiskSpace::new(&self.data, 0)
+                )
+                .unwrap()
+            );
+            (Spool::of(&self.data, &UploadId::of_name(&name)), name)
         }
 
         fn refresh(&self, (spool, name): &(Spool, FileName), frontier: u64) {
@@ -477,9 +487,9 @@ mod tests {
     fn many_sections_change_in_one_step_and_others_stay_as_they_stand() {
         let f = Fixture::new();
         let uploads: Vec<_> = ["one", "two", "three"].map(|name| f.begin(name)).into();
-        let names: Vec<FileName> = uploads.iter().map(|(_, name)| name.clone()).collect();
+        let all: Vec<_> = uploads.iter().map(|(spool, name)| (spool.id().clone(), name.clone())).collect();
         fs::write(f.data.info_ini(), "[ one ]\nnote = x\n# a comment\n[other]\n  # kept\nx=1\n\n\n").unwrap();
-        InfoIni::new(&f.data).refresh_all(&names).unwrap();
+        InfoIni::new(&f.data).refresh_all(&all).unwrap();
         for name in ["one", "two", "three"] {
             assert_eq!(f.get(name, "slice_num").unwrap(), "3", "{}", f.text());
         }
@@ -487,7 +497,7 @@ mod tests {
         assert!(f.text().contains("\n[other]\n  # kept\nx=1\n\n["), "{}", f.text());
         uploads[0].0.lock().unwrap().unwrap().remove().unwrap();
         fs::write(uploads[1].0.path().join("upload.json"), "garbage").unwrap();
-        InfoIni::new(&f.data).refresh_all(&names).unwrap();
+        InfoIni::new(&f.data).refresh_all(&all).unwrap();
         assert_eq!(f.get("one", "slice_num"), None);
         assert_eq!(f.get("two", "slice_num").unwrap(), "3", "it cannot be read and stays");
     }

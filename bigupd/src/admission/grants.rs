@@ -522,7 +522,7 @@ mod tests {
     use crate::admission::amount::BLOCK;
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::space::DiskSpace;
-    use bigup_core::storage::spool::{Spool, UploadRecord};
+    use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
     use std::fs;
     use std::sync::Barrier;
 
@@ -570,7 +570,15 @@ mod tests {
                 token: Some("t".to_owned()),
                 ..UploadRecord::begin(FileName::new(name).unwrap(), plan, None)
             };
-            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
+            assert!(
+                Spool::create(
+                    &self.data,
+                    &UploadId::of_name(&upload.file_name),
+                    &upload,
+                    &DiskSpace::new(&self.data, 0)
+                )
+                .unwrap()
+            );
         }
     }
 

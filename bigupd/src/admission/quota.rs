@@ -101,7 +101,7 @@ mod tests {
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::space::DiskSpace;
     use bigup_core::storage::spool::Holdings;
-    use bigup_core::storage::spool::{Spool, UploadRecord};
+    use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
     use std::fs;
 
     fn data() -> (tempfile::TempDir, DataDir) {
@@ -117,7 +117,7 @@ mod tests {
 
     fn begin(data: &DataDir, name: &str, plan: Plan) {
         let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, None);
-        assert!(Spool::create(data, &upload, &DiskSpace::new(data, 0)).unwrap());
+        assert!(Spool::create(data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(data, 0)).unwrap());
     }
 
     fn found(data: &DataDir, prefix: &str) -> (u64, u64) {

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::space::DiskSpace;
-    use bigup_core::storage::spool::UploadRecord;
+    use bigup_core::storage::spool::{UploadId, UploadRecord};
     use std::fs;
     use std::time::Instant;
 
@@ -96,7 +96,7 @@ mod tests {
         let plan = Plan::new(None, Some(10_000), None).unwrap();
         let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, None);
         let upload = UploadRecord { token: token.map(str::to_owned), ..upload };
-        assert!(Spool::create(data, &upload, &DiskSpace::new(data, 0)).unwrap());
+        assert!(Spool::create(data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(data, 0)).unwrap());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish;
 use bigup_core::storage::finish::publish::{is_moved, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
 /// # Errors
 /// The merger does not leave, or as the system gives them; the upload is as it was.
 pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Outcome> {
-    let spool = Spool::of(data, name);
+    let spool = Spool::of(data, &UploadId::of_name(name));
     let merger = match take_from_merger(&spool, wait) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(no_upload()),
         taken => taken?,

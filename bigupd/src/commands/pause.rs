@@ -7,7 +7,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish::publish::is_moved;
 use bigup_core::storage::info_ini::{self, InfoIni};
-use bigup_core::storage::spool::{Spool, UploadRecord};
+use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 use std::io;
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ pub fn run(config: &Config, arguments: &Arguments, paused: bool) -> ExitCode {
 /// # Errors
 /// As the system gives them; it is as it was.
 pub fn set(data: &DataDir, name: &FileName, paused: bool) -> io::Result<Outcome> {
-    let spool = Spool::of(data, name);
+    let spool = Spool::of(data, &UploadId::of_name(name));
     let Some(mut locked) = spool.lock()? else { return Ok(no_upload()) };
     if is_moved(data, &spool, &locked)? {
         return Ok(finished());

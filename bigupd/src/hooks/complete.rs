@@ -307,7 +307,7 @@ mod tests {
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::finish::publish::publish;
     use bigup_core::storage::space::DiskSpace;
-    use bigup_core::storage::spool::{Spool, UploadRecord};
+    use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 
     #[test]
     fn pauses_double_from_1_s_to_5_min() {
@@ -320,8 +320,10 @@ mod tests {
             let plan = Plan::new(Some(0), None, None).unwrap();
             let upload =
                 UploadRecord { replace: true, ..UploadRecord::begin(FileName::new(name).unwrap(), plan, None) };
-            assert!(Spool::create(data, &upload, &DiskSpace::new(data, 0)).unwrap());
-            let spool = Spool::of(data, &upload.file_name);
+            assert!(
+                Spool::create(data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(data, 0)).unwrap()
+            );
+            let spool = Spool::of(data, &UploadId::of_name(&upload.file_name));
             let lock = spool.try_merger_lock().unwrap().unwrap();
             publish(data, &spool, &lock, None).unwrap();
         }

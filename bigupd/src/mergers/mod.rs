@@ -17,7 +17,7 @@ use crate::systemd;
 use bigup_core::merger_events::{MergerEvent, MergerExit};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashSet;
@@ -70,12 +70,19 @@ pub struct Settings {
     pub most: u64,
 }
 
+/// An upload that a merger is looked after for.
+struct Merging {
+    id: UploadId,
+    /// Name of the file, by which mergers are told the upload.
+    name: FileName,
+}
+
 struct Inner {
     data: DataDir,
     settings: Settings,
     metrics: Metrics,
     /// Uploads with a merger at work, or with a merger to come after a pause or in its turn.
-    running: Mutex<HashSet<FileName>>,
+    running: Mutex<HashSet<UploadId>>,
     ended: Arc<Notify>,
     /// A permit for each merger that can be at work; given in the order of asking.
     turns: Semaphore,
@@ -132,25 +139,25 @@ impl Mergers {
         Arc::clone(&self.inner.ended)
     }
 
-    /// Makes sure that a merger is at work on `name`, where there is something to merge.
-    pub fn ensure(&self, name: &FileName) {
-        if self.running().contains(name) {
+    /// Makes sure that a merger is at work on the upload `id` of a file of `name`, where there is something to merge.
+    pub fn ensure(&self, id: &UploadId, name: &FileName) {
+        if self.running().contains(id) {
             return;
         }
-        match Spool::of(&self.inner.data, name).merger() {
-            Ok(None) => self.start(name.clone()),
+        match Spool::of(&self.inner.data, id).merger() {
+            Ok(None) => self.start(Merging { id: id.clone(), name: name.clone() }),
             Ok(Some(pid)) => log::debug!(file_name = name.as_str(); "{name}: process {pid} is merging"),
             Err(e) => log::warn!(file_name = name.as_str(); "{name}: cannot find out if a merger is at work: {e}"),
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashSet<FileName>> {
+    fn running(&self) -> MutexGuard<'_, HashSet<UploadId>> {
         self.inner.running.lock().expect("nothing panics while it holds this lock")
     }
 
     /// The frontier of an upload that needs a merger; `None` if it needs no merger. Blocks on the disk.
-    fn frontier_if_due(&self, name: &FileName) -> Option<u64> {
-        let spool = Spool::of(&self.inner.data, name);
+    fn frontier_if_due(&self, id: &UploadId) -> Option<u64> {
+        let spool = Spool::of(&self.inner.data, id);
         // The client that asks for this upload gets the error.
         let upload = spool.upload().ok().flatten()?;
         let holdings = spool.holdings(&upload).ok()?;
@@ -158,25 +165,25 @@ impl Mergers {
     }
 
     /// The same on a thread that can block; `None` also while a merger of another process is at work.
-    async fn frontier_if_left(&self, name: &FileName) -> Option<u64> {
-        let (this, name) = (self.clone(), name.clone());
+    async fn frontier_if_left(&self, id: &UploadId) -> Option<u64> {
+        let (this, id) = (self.clone(), id.clone());
         let look = move || {
-            let is_free = matches!(Spool::of(&this.inner.data, &name).merger(), Ok(None));
-            this.frontier_if_due(&name).filter(|_| is_free)
+            let is_free = matches!(Spool::of(&this.inner.data, &id).merger(), Ok(None));
+            this.frontier_if_due(&id).filter(|_| is_free)
         };
         // A panic there was reported where it happened.
         tokio::task::spawn_blocking(look).await.ok().flatten()
     }
 
-    fn start(&self, name: FileName) {
-        if self.running().insert(name.clone()) {
+    fn start(&self, upload: Merging) {
+        if self.running().insert(upload.id.clone()) {
             let this = self.clone();
             tokio::spawn(async move {
-                this.tend(&name).await;
-                this.running().remove(&name);
+                this.tend(&upload).await;
+                this.running().remove(&upload.id);
                 // A slice that came since the last check found the name in this set.
-                if !this.is_stopping() && this.frontier_if_left(&name).await.is_some() {
-                    this.ensure(&name);
+                if !this.is_stopping() && this.frontier_if_left(&upload.id).await.is_some() {
+                    this.ensure(&upload.id, &upload.name);
                 }
             });
         }
@@ -184,7 +191,7 @@ impl Mergers {
 
     /// Runs mergers one after the other until nothing is left to do. They pause in between while no merger gets any
     /// further.
-    async fn tend(&self, name: &FileName) {
+    async fn tend(&self, upload: &Merging) {
         let (mut failures, mut frontier) = (0, 0);
         loop {
             if failures > 0 {
@@ -192,14 +199,14 @@ impl Mergers {
             }
             let turn = self.turn().await;
             let began = Instant::now();
-            let (ended, sent_away) = self.run(name).await;
+            let (ended, sent_away) = self.run(upload).await;
             drop(turn);
-            let failed = !sent_away && (self.has_failed(name, ended) || began.elapsed() < SHORTEST_LIFE);
+            let failed = !sent_away && (self.has_failed(&upload.name, ended) || began.elapsed() < SHORTEST_LIFE);
             self.inner.ended.notify_waiters();
             if self.is_stopping() {
                 return;
             }
-            let Some(now) = self.frontier_if_left(name).await else { return };
+            let Some(now) = self.frontier_if_left(&upload.id).await else { return };
             failures = if failed && now <= frontier { failures + 1 } else { 0 };
             frontier = now;
         }
@@ -219,8 +226,8 @@ impl Mergers {
     }
 
     /// Runs one merger to its end; also tells if it was stopped for other uploads.
-    async fn run(&self, name: &FileName) -> (io::Result<ExitStatus>, bool) {
-        let mut merger = match self.command(name).spawn() {
+    async fn run(&self, upload: &Merging) -> (io::Result<ExitStatus>, bool) {
+        let mut merger = match self.command(&upload.name).spawn() {
             Ok(merger) => merger,
             Err(e) => {
                 self.metrics().merger_ended(MergerEnd::NotStarted);
@@ -230,7 +237,7 @@ impl Mergers {
         let _at_work = self.metrics().merger_started();
         let stdout = merger.stdout.take().expect("it was asked for");
         let told = tokio::spawn(count_events(stdout, self.metrics().clone()));
-        let (ended, sent_away) = self.wait_for(name, &mut merger).await;
+        let (ended, sent_away) = self.wait_for(upload, &mut merger).await;
         let how = tokio::time::timeout(EVENTS_PATIENCE, told).await.ok().and_then(Result::ok).flatten();
         if let Ok(status) = &ended {
             self.count_end(*status, how);
@@ -247,12 +254,13 @@ impl Mergers {
     }
 
     /// Waits for the end of a merger; also tells if it was stopped for other uploads.
-    async fn wait_for(&self, name: &FileName, merger: &mut Child) -> (io::Result<ExitStatus>, bool) {
+    async fn wait_for(&self, upload: &Merging, merger: &mut Child) -> (io::Result<ExitStatus>, bool) {
+        let Merging { id, name } = upload;
         loop {
             if let Ok(ended) = tokio::time::timeout(MAKE_ROOM_EVERY, merger.wait()).await {
                 return (ended, false);
             }
-            if self.inner.waiting.load(Ordering::Relaxed) > 0 && self.is_idle(name).await {
+            if self.inner.waiting.load(Ordering::Relaxed) > 0 && self.is_idle(id).await {
                 log::debug!(file_name = name.as_str(); "{name}: the idle merger is stopped, other uploads wait for a merger");
                 // It has an id until its end is awaited.
                 if let Some(pid) = merger.id().and_then(|pid| i32::try_from(pid).ok()) {
@@ -264,9 +272,9 @@ impl Mergers {
     }
 
     /// True if the merger of an upload has nothing to do, for now.
-    async fn is_idle(&self, name: &FileName) -> bool {
-        let (this, name) = (self.clone(), name.clone());
-        tokio::task::spawn_blocking(move || this.frontier_if_due(&name).is_none()).await.unwrap_or(false)
+    async fn is_idle(&self, id: &UploadId) -> bool {
+        let (this, id) = (self.clone(), id.clone());
+        tokio::task::spawn_blocking(move || this.frontier_if_due(&id).is_none()).await.unwrap_or(false)
     }
 
     fn command(&self, name: &FileName) -> Command {

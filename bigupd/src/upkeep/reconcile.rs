@@ -13,7 +13,7 @@ use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::FileVersion;
 use bigup_core::storage::info_ini::{InfoIni, Section, Sections};
 use bigup_core::storage::space::DiskSpace;
-use bigup_core::storage::spool::{Holdings, Spool, UploadRecord};
+use bigup_core::storage::spool::{Holdings, Spool, UploadId, UploadRecord};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +58,7 @@ pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeu
             if let Some(left) = space.inodes_left()? {
                 uploads.metrics.disk_inodes_free(left);
             }
-            uploads.metrics.scanned(reconciler.reconcile(|name| mergers.ensure(name))?);
+            uploads.metrics.scanned(reconciler.reconcile(|id, name| mergers.ensure(id, name))?);
             Ok(())
         };
         if let Err(e) =
@@ -78,9 +78,9 @@ pub struct Reconciler {
     /// Since when it remembers.
     since: Instant,
     /// All uploads, by their folders. `None` if it was not at rest.
-    uploads: HashMap<String, Option<IdleUpload>>,
+    uploads: HashMap<UploadId, Option<IdleUpload>>,
     /// The reason uploads could not be read, by their folders.
-    trouble: HashMap<String, String>,
+    trouble: HashMap<UploadId, String>,
     /// info.ini, if all of it was right.
     info_ini: Option<FileVersion>,
 }
@@ -153,7 +153,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// The spools cannot be listed, or info.ini cannot be read or written; the next scan finds the same.
-    pub fn reconcile(&mut self, mut ensure: impl FnMut(&FileName)) -> io::Result<ScanResult> {
+    pub fn reconcile(&mut self, mut ensure: impl FnMut(&UploadId, &FileName)) -> io::Result<ScanResult> {
         if self.since.elapsed() > FORGET_AFTER {
             (self.since, self.info_ini) = (Instant::now(), None);
             self.uploads.clear();
@@ -165,7 +165,7 @@ impl Reconciler {
         let mut scanned = ScanResult::default();
         for spool in Spool::all(&self.data)? {
             scanned.uploads += 1;
-            match before.remove(spool.folder()).flatten() {
+            match before.remove(spool.id()).flatten() {
                 Some(known) if FileVersion::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
                 _ => {
                     all_rest = false;
@@ -178,12 +178,12 @@ impl Reconciler {
             scanned.lag_bytes += found.lag_bytes;
             scanned.lag = scanned.lag.max(found.lag);
         }
-        for (_, found) in found.iter().filter(|(_, found)| found.is_merger_due()) {
-            ensure(&found.upload.file_name);
+        for (spool, found) in found.iter().filter(|(_, found)| found.is_merger_due()) {
+            ensure(spool.id(), &found.upload.file_name);
         }
         let info_ini = FileVersion::of(&self.data.info_ini())?;
         if all_rest && before.is_empty() && info_ini.is_some() && info_ini == self.info_ini {
-            self.uploads = resting.into_iter().map(|(spool, known)| (spool.folder().to_owned(), Some(known))).collect();
+            self.uploads = resting.into_iter().map(|(spool, known)| (spool.id().clone(), Some(known))).collect();
             return Ok(scanned);
         }
         let matches = self.repair(resting, found)?;
@@ -216,7 +216,7 @@ impl Reconciler {
             match others.get(&known.name.section_title()[..]) {
                 Some(section) if section.text() == known.section => {
                     others.remove(&known.name.section_title()[..]);
-                    self.uploads.insert(spool.folder().to_owned(), Some(known));
+                    self.uploads.insert(spool.id().clone(), Some(known));
                 }
                 _ => found.extend(read(&spool, &HashMap::new(), &mut self.trouble).map(|found| (spool, found))),
             }
@@ -226,14 +226,20 @@ impl Reconciler {
             let section = others.remove(&found.upload.file_name.section_title()[..]);
             let right = section.filter(|section| section.matches(&found.upload, &found.holdings, found.merger));
             if right.is_none() {
-                wrong.push(found.upload.file_name.clone());
+                wrong.push((spool.id().clone(), found.upload.file_name.clone()));
             }
-            self.uploads.insert(spool.folder().to_owned(), right.and_then(|section| found.at_rest(section)));
+            self.uploads.insert(spool.id().clone(), right.and_then(|section| found.at_rest(section)));
         }
         for section in others.values() {
             match section.upload() {
-                Ok(Some(name)) if !Spool::of(&self.data, &name).path().exists() => wrong.push(name),
-                Ok(_) => {}
+                Ok(Some(name)) => {
+                    // A section tells the name alone: that of an upload which cannot be read stays.
+                    let id = UploadId::of_name(&name);
+                    if !Spool::of(&self.data, &id).path().exists() {
+                        wrong.push((id, name));
+                    }
+                }
+                Ok(None) => {}
                 Err(_) => is_broken = true,
             }
         }
@@ -261,13 +267,17 @@ fn lag(spool: &Spool, upload: &UploadRecord, holdings: &Holdings) -> Duration {
 
 /// The upload in `spool`, if it is there and can be read. The reason it cannot is noted in `trouble`, and logged unless
 /// it is known.
-fn read(spool: &Spool, known: &HashMap<String, String>, trouble: &mut HashMap<String, String>) -> Option<ActiveUpload> {
+fn read(
+    spool: &Spool,
+    known: &HashMap<UploadId, String>,
+    trouble: &mut HashMap<UploadId, String>,
+) -> Option<ActiveUpload> {
     ActiveUpload::read(spool).unwrap_or_else(|e| {
         let why = e.to_string();
-        if known.get(spool.folder()) != Some(&why) {
-            log::warn!("cannot reconcile an upload: {}", printable(&why));
+        if known.get(spool.id()) != Some(&why) {
+            log::warn!("an upload cannot be looked after: {}", printable(&why));
         }
-        trouble.insert(spool.folder().to_owned(), why);
+        trouble.insert(spool.id().clone(), why);
         None
     })
 }
@@ -296,14 +306,22 @@ mod tests {
             let name = FileName::new(name).unwrap();
             let plan = Plan::new(None, Some(10), Some(25)).unwrap();
             let upload = UploadRecord::begin(name.clone(), plan, None);
-            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
-            Spool::of(&self.data, &name)
+            assert!(
+                Spool::create(
+                    &self.data,
+                    &UploadId::of_name(&upload.file_name),
+                    &upload,
+                    &DiskSpace::new(&self.data, 0)
+                )
+                .unwrap()
+            );
+            Spool::of(&self.data, &UploadId::of_name(&name))
         }
 
         /// Looks once; the names that need a merger.
         fn reconcile(&mut self) -> Vec<String> {
             let mut due = vec![];
-            self.reconciler.reconcile(|name| due.push(name.as_str().to_owned())).unwrap();
+            self.reconciler.reconcile(|_, name| due.push(name.as_str().to_owned())).unwrap();
             due
         }
 
@@ -409,7 +427,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(f.reconcile(), ["due"]);
             assert_eq!(f.titles(), ["[due]"]);
-            assert!(f.reconciler.trouble["broken"].contains("upload.json"), "{:?}", f.reconciler.trouble);
+            assert!(f.reconciler.trouble[broken.id()].contains("upload.json"), "{:?}", f.reconciler.trouble);
         }
     }
 

@@ -108,7 +108,7 @@ mod tests {
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::disk::FileLock;
     use bigup_core::storage::space::DiskSpace;
-    use bigup_core::storage::spool::UploadRecord;
+    use bigup_core::storage::spool::{UploadId, UploadRecord};
     use std::fs;
 
     #[test]
@@ -158,7 +158,9 @@ mod tests {
         // As forty begins do that come before this one.
         let others = FileLock::of_folder(&data.tmp()).unwrap();
         std::thread::scope(|threads| {
-            let begun = threads.spawn(|| Spool::create(&data, &upload, &DiskSpace::new(&data, 0)));
+            let begun = threads.spawn(|| {
+                Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(&data, 0))
+            });
             let is_made = || {
                 let mut names = fs::read_dir(data.tmp()).unwrap().map(|entry| entry.unwrap().path());
                 names.any(|path| path.join("merged").exists())
@@ -173,6 +175,6 @@ mod tests {
             drop(others);
             assert!(begun.join().unwrap().unwrap(), "it is begun");
         });
-        assert!(Spool::of(&data, &upload.file_name).upload().unwrap().is_some());
+        assert!(Spool::of(&data, &UploadId::of_name(&upload.file_name)).upload().unwrap().is_some());
     }
 }

@@ -65,7 +65,7 @@ impl Uploads {
 
     pub(super) fn begin_or_go_on(&self, ask: &BeginRequest, waits: bool) -> Result<NameState, Refusal> {
         self.check_plan(&ask.plan)?;
-        let spool = Spool::of(&self.data, &ask.name);
+        let spool = Spool::of(&self.data, &ask.id);
         let (mut begin_hook, mut is_merger_told) = (self.begin_hook.as_ref(), false);
         let mut asked = Instant::now();
         for _ in 0..ATTEMPTS {
@@ -153,7 +153,7 @@ impl Uploads {
             // What became of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
             // Somebody else may create it first; the next round goes on with theirs.
-            match self.with_room(|space| Spool::create(&self.data, &upload, space)) {
+            match self.with_room(|space| Spool::create(&self.data, &ask.id, &upload, space)) {
                 Err(e) if spool.path().exists() => {
                     log::debug!(file_name = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
                 }

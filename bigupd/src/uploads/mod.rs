@@ -32,7 +32,7 @@ use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::finish::publish::{Outcome, publish, sync_entry};
 use bigup_core::storage::finish::single_request::UnnamedFile;
 use bigup_core::storage::space::{DiskSpace, SpaceError};
-use bigup_core::storage::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, UploadRecord};
+use bigup_core::storage::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, UploadId, UploadRecord};
 use bigup_core::storage::store::{Entry, FinishedFile, Store};
 use refusals::cannot_be_finished;
 use std::fs::File;
@@ -129,6 +129,8 @@ pub struct SliceRequest {
     pub by: Access,
     /// Where it comes from; for the log.
     pub peer: Option<Peer>,
+    /// Which upload it is of.
+    pub id: UploadId,
     /// Name of the file.
     pub name: FileName,
     /// Which slice.

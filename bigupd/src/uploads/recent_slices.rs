@@ -83,7 +83,7 @@ mod tests {
     use bigup_core::protocol::plan::Plan;
     use bigup_core::storage::data_dir::DataDir;
     use bigup_core::storage::space::DiskSpace;
-    use bigup_core::storage::spool::{Spool, UploadRecord};
+    use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 
     #[test]
     fn what_has_no_name_is_let_go_and_so_are_the_oldest_of_too_many() {
@@ -92,9 +92,15 @@ mod tests {
         let name = FileName::new("x").unwrap();
         let plan = Plan::new(None, Some(1024), Some(10_240)).unwrap();
         assert!(
-            Spool::create(&data, &UploadRecord::begin(name.clone(), plan, None), &DiskSpace::new(&data, 0)).unwrap()
+            Spool::create(
+                &data,
+                &UploadId::of_name(&name),
+                &UploadRecord::begin(name.clone(), plan, None),
+                &DiskSpace::new(&data, 0)
+            )
+            .unwrap()
         );
-        let spool = Spool::of(&data, &name);
+        let spool = Spool::of(&data, &UploadId::of_name(&name));
         let recent = RecentSlices { most: 3, ..RecentSlices::default() };
         let ids = || -> Vec<u64> {
             let kept = recent.kept.lock().unwrap();

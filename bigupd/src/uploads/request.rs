@@ -5,6 +5,7 @@ use crate::hooks::begin::BeginQuestion;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::spool::UploadId;
 use std::net::IpAddr;
 
 /// A client asks to begin an upload, or to go on with it.
@@ -12,6 +13,8 @@ use std::net::IpAddr;
 pub struct BeginRequest {
     /// Who asks. They may push this name, and replace it if they ask to.
     pub by: Access,
+    /// Which upload.
+    pub id: UploadId,
     /// Name of the file.
     pub name: FileName,
     /// What is known of the sizes. `slice_size` is a wish.

@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, UploadStatus};
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use bigup_core::storage::store::Entry;
 use std::io;
 
@@ -16,30 +16,30 @@ use std::io;
 const LISTED_LEN: usize = 256;
 
 impl Uploads {
-    /// How a name stands, changing nothing. None: nothing is known of it. Who names the source of an upload shows that it
+    /// How an upload of a name, or the finished file, stands, changing nothing. None: nothing is known of it. Who names the source of an upload shows that it
     /// is alive.
     ///
     /// # Errors
     /// The data folder cannot be read.
-    pub fn peek(&self, name: &FileName, source: Option<&str>) -> Result<Option<NameState>, Refusal> {
-        self.peek_by(name, source, || self.lookup(name))
+    pub fn peek(&self, id: &UploadId, name: &FileName, source: Option<&str>) -> Result<Option<NameState>, Refusal> {
+        self.peek_by(id, source, || self.lookup(name))
     }
 
     /// The same for one to whom the digest matters: a finished file whose digest is not known for certain is read.
     ///
     /// # Errors
     /// The data folder cannot be read, or a large file is being read: then it is to be asked again.
-    pub fn examine(&self, name: &FileName, source: Option<&str>) -> Result<Option<NameState>, Refusal> {
-        self.peek_by(name, source, || self.look_into(name))
+    pub fn examine(&self, id: &UploadId, name: &FileName, source: Option<&str>) -> Result<Option<NameState>, Refusal> {
+        self.peek_by(id, source, || self.look_into(name))
     }
 
     fn peek_by(
         &self,
-        name: &FileName,
+        id: &UploadId,
         source: Option<&str>,
         look: impl FnOnce() -> Result<Entry, Refusal>,
     ) -> Result<Option<NameState>, Refusal> {
-        let spool = Spool::of(&self.data, name);
+        let spool = Spool::of(&self.data, id);
         if let Some(upload) = spool.upload().map_err(|e| unusable(&spool, e))? {
             match spool.holdings(&upload) {
                 Ok(holdings) => {
@@ -59,14 +59,15 @@ impl Uploads {
         })
     }
 
-    /// Notes that the client with this source has given up the upload of `name`, if that is its.
+    /// Notes that the client with this source has given up an upload, if that is its.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn leave(&self, name: &FileName, source: Option<&str>) -> Result<(), Refusal> {
-        let spool = Spool::of(&self.data, name);
+    pub fn leave(&self, id: &UploadId, source: Option<&str>) -> Result<(), Refusal> {
+        let spool = Spool::of(&self.data, id);
         match self.lock(&spool)? {
             Some(locked) if source.is_some() && locked.upload().source.as_deref() == source => {
+                let name = &locked.upload().file_name;
                 log::debug!(file_name = name.as_str(); "{name}: its client has given up");
                 Ok(spool.set_left()?)
             }
@@ -78,8 +79,8 @@ impl Uploads {
     ///
     /// # Errors
     /// The upload cannot be read.
-    pub fn lag(&self, name: &FileName, slice_id: u64) -> Result<u64, Refusal> {
-        let spool = Spool::of(&self.data, name);
+    pub fn lag(&self, id: &UploadId, slice_id: u64) -> Result<u64, Refusal> {
+        let spool = Spool::of(&self.data, id);
         match spool.upload().and_then(|upload| upload.map_or(Ok(0), |upload| spool.lag(&upload, slice_id))) {
             // Finished in between.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -91,8 +92,14 @@ impl Uploads {
     ///
     /// # Errors
     /// There is no such upload, or it cannot be read.
-    pub fn digests(&self, name: &FileName, first: u64, last: u64) -> Result<Vec<Option<SliceDigest>>, Refusal> {
-        let locked = self.lock(&Spool::of(&self.data, name))?.ok_or_else(|| no_upload(name))?;
+    pub fn digests(
+        &self,
+        id: &UploadId,
+        name: &FileName,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<Option<SliceDigest>>, Refusal> {
+        let locked = self.lock(&Spool::of(&self.data, id))?.ok_or_else(|| no_upload(name))?;
         let held = locked.holdings()?.ranges();
         let mut digests = vec![];
         locked.records().scan(first, last, |slice_id, record| {

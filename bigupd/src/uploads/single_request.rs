@@ -6,11 +6,10 @@ use crate::admission::grants::{Grant, Growing};
 use crate::refusal::{Advice, Refusal};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::{Digest, DigestKind};
-use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::MIB;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::finish::single_request::UnnamedFile;
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use bigup_core::storage::store::{Entry, FinishedFile, Store, StoreError, StoredDigest};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -28,7 +27,7 @@ impl Uploads {
         let has_hooks = self.begin_hook.is_some() || self.data.leaves_notices();
         let is_plain =
             !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
-        if !is_plain || self.without_unnamed_files.load(Ordering::Relaxed) || self.has_spool(&ask.name) {
+        if !is_plain || self.without_unnamed_files.load(Ordering::Relaxed) || self.has_spool(&ask.id) {
             return Ok(None);
         }
         if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
@@ -36,11 +35,11 @@ impl Uploads {
         }
         self.check_reach(&ask.name)?;
         ask.name.check_new()?;
-        self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
+        self.check_not_cancelled(&Spool::of(&self.data, &ask.id), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
         let granted = match self.take(&ask.by, &ask.name, Growing::UnnamedFile(ask.len)) {
             // Another request made it, and what it counts for may be what left no room: see what is there.
-            Err(_) if self.has_spool(&ask.name) || Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing => {
+            Err(_) if self.has_spool(&ask.id) || Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing => {
                 return Ok(None);
             }
             taken => taken?,
@@ -51,9 +50,9 @@ impl Uploads {
         Ok(unnamed.map(|unnamed| SliceTarget::UnnamedFile(unnamed, granted)))
     }
 
-    /// Whether there is an upload of this name, or what looks like one.
-    fn has_spool(&self, name: &FileName) -> bool {
-        let found = Spool::of(&self.data, name).path().symlink_metadata();
+    /// Whether there is this upload, or what looks like one.
+    fn has_spool(&self, id: &UploadId) -> bool {
+        let found = Spool::of(&self.data, id).path().symlink_metadata();
         !matches!(found, Err(e) if e.kind() == io::ErrorKind::NotFound)
     }
 
@@ -70,7 +69,7 @@ impl Uploads {
             let why = format!("the whole file has the digest {digest}, not {promised} as promised");
             return Err(cannot_be_finished(&ask.name, &why).advising(Advice::UploadAgain));
         }
-        if self.has_spool(&ask.name) {
+        if self.has_spool(&ask.id) {
             // Another push has begun meanwhile, and what it sent so far is not to be in vain.
             return Err(self.restless(&ask.name));
         }

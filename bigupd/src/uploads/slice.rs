@@ -41,7 +41,7 @@ impl Uploads {
 
     /// The same of a slice of an upload that has begun.
     fn admit_to_upload(&self, ask: &SliceRequest, asked: Instant) -> Result<Admission, Stop> {
-        let spool = Spool::of(&self.data, &ask.name);
+        let spool = Spool::of(&self.data, &ask.id);
         let Some(locked) = self.lock(&spool)? else { return Ok(self.admit_without_upload(ask)?) };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
@@ -95,7 +95,7 @@ impl Uploads {
                     .map_or(Ok(SliceStored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
             }
         };
-        let spool = Spool::of(&self.data, &ask.name);
+        let spool = Spool::of(&self.data, &ask.id);
         let locked = self.counting(&ask.name, |asked| self.lock_to_commit(&spool, ask, asked))?;
         let Some((mut locked, growth)) = locked else { return self.finished_meanwhile(ask, digests) };
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
@@ -167,7 +167,7 @@ impl Uploads {
 
     /// Why a slice finds no upload: it was cancelled, or there is none.
     fn no_upload_of(&self, ask: &SliceRequest) -> Result<Refusal, Refusal> {
-        self.check_not_cancelled(&Spool::of(&self.data, &ask.name), &ask.name, ask.source.as_deref())?;
+        self.check_not_cancelled(&Spool::of(&self.data, &ask.id), &ask.name, ask.source.as_deref())?;
         Ok(no_upload(&ask.name))
     }
 
@@ -231,7 +231,7 @@ impl Uploads {
     /// The digest of the file that the sender's upload became a while ago, which somebody has moved away since.
     fn moved(&self, ask: &SliceRequest) -> Result<Option<Digest>, Refusal> {
         let Some(source) = &ask.source else { return Ok(None) };
-        Ok(Spool::of(&self.data, &ask.name).finished(source)?.map(|(digest, _)| digest))
+        Ok(Spool::of(&self.data, &ask.id).finished(source)?.map(|(digest, _)| digest))
     }
 
     /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
@@ -240,7 +240,7 @@ impl Uploads {
             return Ok(());
         }
         let began = Instant::now();
-        let synced = Spool::of(&self.data, &ask.name).sync_slice(ask.slice_id)?;
+        let synced = Spool::of(&self.data, &ask.id).sync_slice(ask.slice_id)?;
         self.metrics.synced(Synced::Slice, began.elapsed());
         if !synced {
             let message = format!("slice {} did not survive a restart of the machine: send it again", ask.slice_id);

@@ -6,6 +6,7 @@ use bigup_core::protocol::digest::SliceHasher;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;
 use bigup_core::storage::disk::FileLock;
+use bigup_core::storage::spool::UploadId;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Barrier;
@@ -49,6 +50,7 @@ fn name(text: &str) -> FileName {
 fn ask(source: &str, file_size: Option<u64>) -> BeginRequest {
     BeginRequest {
         by: Access::Anonymous,
+        id: UploadId::of_name(&name("f")),
         name: name("f"),
         plan: Plan::new(None, Some(MIB), file_size).unwrap(),
         source: Some(source.to_owned()),
@@ -72,6 +74,7 @@ fn last_slice(slice_id: u64) -> SliceRequest {
     SliceRequest {
         by: Access::Anonymous,
         peer: None,
+        id: UploadId::of_name(&name("f")),
         name: name("f"),
         slice_id,
         len: 4,
@@ -92,7 +95,7 @@ fn fill(target: &SliceTarget) -> SliceDigest {
 /// Whether `request` leaves the spool of `f` to others while it waits for what lies below the quota to be counted.
 #[track_caller]
 fn assert_free_while_counting(f: &Fixture, request: impl FnOnce() -> Result<(), Refusal> + Send) {
-    let lock = Spool::of(&f.uploads.data, &name("f")).path().join("digests");
+    let lock = Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).path().join("digests");
     let mut is_free = false;
     std::thread::scope(|scope| {
         let mut asked = None;
@@ -115,7 +118,7 @@ fn the_spool_is_free_while_it_is_counted_what_a_told_size_adds() {
     let f = Fixture::new(100 * MIB);
     f.begin(&ask("s", None));
     assert_free_while_counting(&f, || f.uploads.begin(&ask("s", Some(3 * MIB))).map(drop));
-    let upload = Spool::of(&f.uploads.data, &name("f")).upload().unwrap().unwrap();
+    let upload = Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).upload().unwrap().unwrap();
     assert_eq!(upload.plan.file_size, Some(3 * MIB));
 }
 
@@ -126,7 +129,7 @@ fn the_spool_is_free_while_it_is_counted_what_a_finer_cut_adds() {
     // Slices of a byte count as blocks.
     let plan = Plan::new(None, Some(1024), Some(3 * MIB)).unwrap();
     assert_free_while_counting(&f, || f.uploads.begin(&BeginRequest { plan, recut: true, ..ask("s", None) }).map(drop));
-    assert_eq!(Spool::of(&f.uploads.data, &name("f")).upload().unwrap().unwrap().plan, plan);
+    assert_eq!(Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).upload().unwrap().unwrap().plan, plan);
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn the_spool_is_free_while_it_is_counted_what_a_take_over_adds() {
     let f = Fixture::new(100 * MIB);
     f.begin(&ask("s", Some(3 * MIB)));
     assert_free_while_counting(&f, || f.uploads.begin(&ask("other", Some(5 * MIB))).map(drop));
-    let upload = Spool::of(&f.uploads.data, &name("f")).upload().unwrap().unwrap();
+    let upload = Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).upload().unwrap().unwrap();
     assert_eq!((upload.source.as_deref(), upload.plan.file_size), (Some("other"), Some(5 * MIB)));
 }
 
@@ -149,7 +152,7 @@ fn the_spool_is_free_while_it_is_counted_what_a_slice_adds() {
     };
     let digest = fill(&target);
     assert_free_while_counting(&f, || f.uploads.commit(&last_slice(7), target, &[digest]).map(drop));
-    let upload = Spool::of(&f.uploads.data, &name("f")).upload().unwrap().unwrap();
+    let upload = Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).upload().unwrap().unwrap();
     assert_eq!(upload.plan.file_size, Some(7 * MIB + 4));
 }
 
@@ -160,7 +163,7 @@ fn a_slice_that_tells_too_large_a_size_is_refused_and_not_stored() {
     let target = f.admit(&last_slice(7));
     let digest = fill(&target);
     assert_eq!(f.uploads.commit(&last_slice(7), target, &[digest]).unwrap_err().code, ErrorCode::TooLarge);
-    let locked = Spool::of(&f.uploads.data, &name("f")).lock().unwrap().unwrap();
+    let locked = Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).lock().unwrap().unwrap();
     assert!(locked.upload().plan.file_size.is_none() && !locked.is_held(7).unwrap());
 }
 
@@ -169,7 +172,10 @@ fn sizes_told_at_once_do_not_pass_the_quota() {
     const PUSHES: u64 = 8;
     // Three of them can have a mebibyte, while the others have the block of an upload that was begun.
     let f = Fixture::new(3 * MIB + (PUSHES - 3) * BLOCK);
-    let of = |i: u64, file_size| BeginRequest { name: name(&format!("f{i}")), ..ask("s", file_size) };
+    let of = |i: u64, file_size| {
+        let name = name(&format!("f{i}"));
+        BeginRequest { id: UploadId::of_name(&name), name, ..ask("s", file_size) }
+    };
     (0..PUSHES).for_each(|i| f.begin(&of(i, None)));
     let grow = |i: u64| f.uploads.begin(&of(i, Some(MIB))).is_ok();
     f.uploads.grants.forget_counts();
@@ -184,7 +190,7 @@ fn sizes_told_at_once_do_not_pass_the_quota() {
         }
     });
     let grown = || {
-        let upload = |i| Spool::of(&f.uploads.data, &of(i, None).name).upload().unwrap().unwrap();
+        let upload = |i| Spool::of(&f.uploads.data, &UploadId::of_name(&of(i, None).name)).upload().unwrap().unwrap();
         (0..PUSHES).filter(|i| upload(*i).plan.file_size.is_some()).count()
     };
     assert!(grown() <= 3, "{} have grown", grown());
@@ -211,7 +217,7 @@ fn the_room_of_a_merged_slice_that_is_kept_open_is_found() {
     let digest = fill(&target);
     f.uploads.commit(&last_slice(7), target, &[digest]).unwrap();
     // As a merger does.
-    std::fs::remove_file(Spool::of(&f.uploads.data, &name("f")).slice_path(7)).unwrap();
+    std::fs::remove_file(Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).slice_path(7)).unwrap();
     assert!(is_open(inode));
     let full = || SpaceError::Full { needed: 4, headroom: 0, available: 0, reserve: 0 };
     f.uploads.with_room(|_| if is_open(inode) { Err(full()) } else { Ok(()) }).unwrap();

@@ -7,7 +7,7 @@ use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::info_ini::{InfoIni, key};
 use bigup_core::storage::space::DiskSpace;
-use bigup_core::storage::spool::{Spool, UploadRecord};
+use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 use bigupd::upkeep::reconcile::Reconciler;
 use ini::{Ini, ParseOption, Properties};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,13 +51,14 @@ pub fn check(data: &[u8]) {
         let plan = Plan::new(Some(1), Some(10), Some(7)).expect("these numbers fit");
         let upload =
             UploadRecord { begun, last_error: Some(why.to_string()), ..UploadRecord::begin(name.clone(), plan, None) };
-        let is_new = Spool::create(&data, &upload, &room).expect("a spool can be made");
+        let is_new =
+            Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &room).expect("a spool can be made");
         assert!(is_new, "{name:?}: two names never share a folder");
     }
     // An indented comment is taken for a key once, and is a comment afterwards.
     let told = [(); 3].map(|()| {
         for name in &names {
-            info.refresh(&Spool::of(&data, name), name, Some(0)).expect("it can be written");
+            info.refresh(&Spool::of(&data, &UploadId::of_name(name)), name, Some(0)).expect("it can be written");
         }
         written(&data.info_ini())
     });
@@ -67,7 +68,7 @@ pub fn check(data: &[u8]) {
         // By default quotes and escapes mean something to the library.
         all_are_told(&Ini::load_from_str(&told[2]).expect("it can be read"), &names, Some(&why));
     }
-    Reconciler::new(data.clone()).reconcile(|_| ()).expect("it can be written");
+    Reconciler::new(data.clone()).reconcile(|_, _| ()).expect("it can be written");
     let text = written(&data.info_ini());
     by_hand_all_are_told(&text, &names);
     let whole = read_verbatim(&text).unwrap_or_else(|why| panic!("{why}: {text}"));
@@ -79,7 +80,7 @@ pub fn check(data: &[u8]) {
             assert!(after.contains(&entry), "{entry:?} is lost in {text}");
         }
     }
-    Reconciler::new(data.clone()).reconcile(|_| ()).expect("it can be written");
+    Reconciler::new(data.clone()).reconcile(|_, _| ()).expect("it can be written");
     assert_eq!(written(&data.info_ini()), text, "nothing is new");
     for name in &names {
         info.remove(name).expect("it can be written");

@@ -20,7 +20,7 @@ use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::disk::BootId;
 use bigup_core::storage::space::DiskSpace;
-use bigup_core::storage::spool::{Publication, Record, Records, Spool, UploadRecord};
+use bigup_core::storage::spool::{Publication, Record, Records, Spool, UploadId, UploadRecord};
 use bigup_merger::{Events, MergeEnd, Stop};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
@@ -72,11 +72,16 @@ pub fn check(data: &[u8]) {
     let neighbour = FileName::new(NEIGHBOUR).expect("it is a name");
     let plan = Plan::new(Some(1), None, Some(7)).expect("these numbers fit");
     assert!(
-        Spool::create(&data, &UploadRecord::begin(neighbour.clone(), plan, None), &DiskSpace::new(&data, 0))
-            .expect("a spool can be made")
+        Spool::create(
+            &data,
+            &UploadId::of_name(&neighbour),
+            &UploadRecord::begin(neighbour.clone(), plan, None),
+            &DiskSpace::new(&data, 0)
+        )
+        .expect("a spool can be made")
     );
 
-    let spool = Spool::of(&data, &name);
+    let spool = Spool::of(&data, &UploadId::of_name(&name));
     let plan = upload.as_ref().map_or(Plan::default(), |upload| upload.plan);
     let mut folder = Folder::new(spool.path(), data.files().join(name.as_str()), json, plan);
     for line in lines.take(MANY) {
@@ -91,9 +96,9 @@ pub fn check(data: &[u8]) {
     let (list, _) = uploads.list(|_| true).expect("uploads can be listed");
     assert!(list.iter().any(|upload| upload.file_name == NEIGHBOUR), "{list:?}");
     // Whatever these answer.
-    let _ = uploads.peek(&name, None);
-    let _ = uploads.digests(&name, 0, 4095);
-    let _ = Reconciler::new(data.clone()).reconcile(|_| ());
+    let _ = uploads.peek(&UploadId::of_name(&name), &name, None);
+    let _ = uploads.digests(&UploadId::of_name(&name), &name, 0, 4095);
+    let _ = Reconciler::new(data.clone()).reconcile(|_, _| ());
     let ini = std::fs::read_to_string(data.info_ini()).expect("info.ini is there");
     assert!(ini.contains("[neighbour]"), "{ini}");
 
@@ -118,7 +123,7 @@ pub fn check(data: &[u8]) {
         assert!(folder.is_recorded || blake3::hash(&content).as_bytes() == &digest.0, "{digest}");
     }
     go_on(&uploads, name, upload);
-    assert!(uploads.peek(&neighbour, None).expect("it is in order").is_some());
+    assert!(uploads.peek(&UploadId::of_name(&neighbour), &neighbour, None).expect("it is in order").is_some());
 }
 
 /// A client comes back.
@@ -128,6 +133,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
     let source = upload.and_then(|upload| upload.source);
     let ask = BeginRequest {
         by: Access::Everything,
+        id: UploadId::of_name(&name),
         name: name.clone(),
         plan,
         source: source.clone(),
@@ -145,6 +151,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
         let _ = uploads.admit(&SliceRequest {
             by: Access::Everything,
             peer: None,
+            id: UploadId::of_name(&name),
             name: name.clone(),
             slice_id,
             len,

@@ -11,7 +11,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::{Plan, PlanError};
 use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::disk::BootId;
-use bigup_core::storage::spool::{FINISHED, Record, Spool};
+use bigup_core::storage::spool::{FINISHED, Record, Spool, UploadId};
 use bigup_merger::{Config, Events, MergeEnd, Stop};
 use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
@@ -522,7 +522,7 @@ impl World {
     }
 
     fn spool(&self) -> Spool {
-        Spool::of(&self.data, &self.name)
+        Spool::of(&self.data, &UploadId::of_name(&self.name))
     }
 
     /// What `who` asks for as it begins.
@@ -544,6 +544,7 @@ impl World {
         let recut = matches!(says, Says::Recut);
         BeginRequest {
             by: Access::Everything,
+            id: UploadId::of_name(&self.name),
             name: self.name.clone(),
             plan,
             source,
@@ -644,6 +645,7 @@ impl World {
         SliceRequest {
             by: Access::Everything,
             peer: None,
+            id: UploadId::of_name(&self.name),
             name: self.name.clone(),
             slice_id,
             len,
@@ -740,7 +742,7 @@ impl World {
         let (Some(is), Some(upload)) = (is, &mut self.model.upload) else { return };
         assert_eq!(is.blocked.is_some(), upload.blocked, "{:?}", is.blocked);
         assert_eq!(is.file_digest, upload.promise);
-        let spool = Spool::of(&self.data, &self.name);
+        let spool = Spool::of(&self.data, &UploadId::of_name(&self.name));
         let held: Vec<u64> = spool.holdings(&is).expect("it can be read").ranges().iter().collect();
         // Of a merged file that another source made too long for it a full last slice is asked for again.
         let last = upload.plan.slice_num.and_then(|num| num.checked_sub(1));

@@ -2,7 +2,7 @@
 
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::process::{eventually, within};
 use bigup_tests::{data, http, programs};
@@ -25,7 +25,7 @@ fn post(daemon: &Daemon, name: &str, slice_id: usize) {
 }
 
 fn spool_of(daemon: &Daemon, name: &str) -> Spool {
-    Spool::of(&DataDir::open(&daemon.data()).unwrap(), &FileName::new(name).unwrap())
+    Spool::of(&DataDir::open(&daemon.data()).unwrap(), &UploadId::of_name(&FileName::new(name).unwrap()))
 }
 
 fn exists(daemon: &Daemon, name: &str) -> bool {

@@ -4,7 +4,7 @@
 use bigup_core::protocol::digest::{DigestKind, SliceHasher};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{Dice, bytes};
 use bigup_tests::http::{Answer, connect, post_head, raw, read_answer, read_head};
@@ -945,7 +945,10 @@ fn waiting_ends_with_the_file_or_in_time() {
     // Nobody merges while the test has the merger's lock.
     server.get(BEGIN_A).expect(200);
     let data = DataDir::open(&daemon.data()).unwrap();
-    let lock = Spool::of(&data, &FileName::new("a").unwrap()).try_merger_lock().unwrap().expect("nobody merges");
+    let lock = Spool::of(&data, &UploadId::of_name(&FileName::new("a").unwrap()))
+        .try_merger_lock()
+        .unwrap()
+        .expect("nobody merges");
     for (id, part) in slices(&[b'x'; 25], 10) {
         server.post(&slice(id, part.len()), part).expect(200);
     }

@@ -3,7 +3,7 @@
 
 use bigup_core::protocol::name::{FileName, steers};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::spool::{CANCELLED, Spool, UploadRecord};
+use bigup_core::storage::spool::{CANCELLED, Spool, UploadId, UploadRecord};
 use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::http::{Answer, encoded};
@@ -85,7 +85,7 @@ fn post(daemon: &Daemon, name: &str, slice_id: usize) -> Answer {
 }
 
 fn spool_of(daemon: &Daemon, name: &str) -> Spool {
-    Spool::of(&DataDir::open(&daemon.data()).unwrap(), &FileName::new(name).unwrap())
+    Spool::of(&DataDir::open(&daemon.data()).unwrap(), &UploadId::of_name(&FileName::new(name).unwrap()))
 }
 
 fn is_there(daemon: &Daemon, name: &str) -> bool {

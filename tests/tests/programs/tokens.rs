@@ -4,7 +4,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::space::DiskSpace;
-use bigup_core::storage::spool::{Spool, UploadRecord};
+use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Answer, Server, connect, post_head, raw, read_answer, read_head};
 use bigup_tests::process::{eventually, kill_9};
@@ -584,13 +584,13 @@ fn a_name_has_so_many_folders_and_older_ones_with_more_stay_of_use() {
     let old_name = |components| format!("e/{}", name(components));
     let (data, old) = (DataDir::open(&daemon.data()).unwrap(), FileName::new(&old_name(79)).unwrap());
     let upload = UploadRecord::begin(old, Plan::new(None, Some(10), Some(20)).unwrap(), Some("test".to_owned()));
-    assert!(Spool::create(&data, &upload, &DiskSpace::new(&data, 0)).unwrap());
+    assert!(Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(&data, 0)).unwrap());
     for id in 0..2 {
         server.post(&format!("file_name={}&slice_id={id}&slice_size=10", old_name(79)), &[1; 10]).expect(200);
     }
     eventually("it is finished", || daemon.finished(&old_name(79)).exists());
     let old = UploadRecord { file_name: FileName::new(&old_name(89)).unwrap(), ..upload };
-    assert!(Spool::create(&data, &old, &DiskSpace::new(&data, 0)).unwrap());
+    assert!(Spool::create(&data, &UploadId::of_name(&old.file_name), &old, &DiskSpace::new(&data, 0)).unwrap());
     let cancelled = bigupd(&daemon.data(), &["cancel", &old_name(89)]);
     assert!(cancelled.status.success(), "{}", said(&cancelled));
 }

@@ -238,7 +238,7 @@ mod tests {
     use crate::protocol::plan::Plan;
     use crate::storage::finish::publish::{Outcome, publish};
     use crate::storage::space::DiskSpace;
-    use crate::storage::spool::{Publication, Spool};
+    use crate::storage::spool::{Publication, Spool, UploadId};
     use crate::storage::store::Store;
     use std::fs;
     use std::io::Write;
@@ -261,8 +261,16 @@ mod tests {
             let plan = Plan::new(Some(1), None, Some(text.len() as u64)).unwrap();
             let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, Some("s".to_owned()));
             let upload = UploadRecord { token: Some("t".to_owned()), ..upload };
-            assert!(Spool::create(&self.data, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
-            let spool = Spool::of(&self.data, &upload.file_name);
+            assert!(
+                Spool::create(
+                    &self.data,
+                    &UploadId::of_name(&upload.file_name),
+                    &upload,
+                    &DiskSpace::new(&self.data, 0)
+                )
+                .unwrap()
+            );
+            let spool = Spool::of(&self.data, &UploadId::of_name(&upload.file_name));
             let mut locked = spool.lock().unwrap().unwrap();
             let mut arrival = locked.arrival(0, text.len() as u64, &plan, &DiskSpace::new(&self.data, 0)).unwrap();
             arrival.file().write_all(text.as_bytes()).unwrap();

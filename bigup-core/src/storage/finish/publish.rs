@@ -41,8 +41,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How often a file is tried to be given its name while files of that name come and go.
-const NAMING_ATTEMPTS: u32 = 5;
+/// How often a file is tried to be given its name while files of that name come and go. Each attempt may read such a file.
+const NAMING_ATTEMPTS: u32 = 3;
 
 /// What came of an attempt to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ fn give_name(
         InTheWay::Other(what) => return block(&mut locked, what, None).map(Some),
     }
     space::give_back_rest(merged).at("cutting", &merged_path)?;
-    store::stored_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone() })?;
+    store::store_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone() })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(merged, &merged_path, slice_size, leaves);
     }
@@ -208,7 +208,7 @@ fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::AuditEv
     let upload = locked.upload();
     audit::AuditLine::of(kind, upload, Some(digest)).log();
     if let (Some(source), Some(size)) = (&upload.source, upload.plan.file_size) {
-        Spool::of(data, &upload.file_name).mark_finished(source, digest, size);
+        locked.spool().mark_finished(source, digest, size);
     }
     if data.leaves_notices() { completion::leave(data, locked) } else { locked.remove() }
 }
@@ -295,7 +295,7 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
         // Room that was reserved under the name in the spool, after both names came back, changed its times.
         if matches!(known, DigestState::Stale { .. }) && hash_whole(&file)? == publication.digest {
             let source = locked.upload().source.clone();
-            store::stored_digest(&file, &path, &StoredDigest { digest: publication.digest, source })?;
+            store::store_digest(&file, &path, &StoredDigest { digest: publication.digest, source })?;
             file.sync_all().at("syncing", &path)?;
         }
     }

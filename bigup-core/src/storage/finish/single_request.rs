@@ -63,7 +63,7 @@ impl UnnamedFile {
     /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in
     /// this way. Other errors are the system's; then the file is not there, or no client was told of it.
     pub fn publish(self, data: &DataDir, name: &FileName, stored_digest: &StoredDigest) -> Result<(), StoreError> {
-        store::stored_digest(&self.file, &self.tmp, stored_digest)?;
+        store::store_digest(&self.file, &self.tmp, stored_digest)?;
         Store::new(data).give_permissions(&self.file, name)?;
         // A sync that failed has nothing to be tried again with: the file goes.
         self.file.sync_all().at("syncing what arrived in", &self.tmp)?;

@@ -17,7 +17,7 @@ use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, Copier, FileLock, IoContext};
 use crate::storage::info_ini::InfoIni;
 use crate::storage::space::{DiskSpace, SpaceError};
-use crate::storage::spool::{MAKING, Spool, UploadRecord, hash_range};
+use crate::storage::spool::{MAKING, Spool, UploadId, UploadRecord, hash_range};
 use crate::storage::store::{Store, StoreError, StoredDigest};
 use std::fs::File;
 
@@ -35,6 +35,8 @@ pub enum Unpublished {
 /// A finished file that is damaged.
 #[derive(Debug)]
 pub struct Damaged<'a> {
+    /// The upload that it is to become.
+    pub id: &'a UploadId,
     /// Its name.
     pub name: &'a FileName,
     /// It, opened.
@@ -57,7 +59,7 @@ pub fn unpublish(
     space: &DiskSpace,
     damaged: &Damaged<'_>,
 ) -> Result<Unpublished, StoreError> {
-    let Damaged { name, file, stored_digest, size, slice_size } = *damaged;
+    let Damaged { id, name, file, stored_digest, size, slice_size } = *damaged;
     if !Store::new(data).set_aside(name, file, &Store::new(aside))? {
         return Ok(Unpublished::Replaced);
     }
@@ -67,7 +69,7 @@ pub fn unpublish(
         return whole("the digests of its parts are not known");
     };
     let upload = UploadRecord { taken_over: true, ..UploadRecord::begin(name.clone(), plan, Some(source.clone())) };
-    match become_upload(data, space, &upload, file) {
+    match become_upload(data, space, id, &upload, file) {
         Ok(true) => Ok(Unpublished::Slices),
         Ok(false) => whole("a push of it has begun meanwhile"),
         Err(e) => whole(&e.to_string()),
@@ -75,8 +77,14 @@ pub fn unpublish(
 }
 
 /// Creates `upload` with a copy of `file` merged. `false` if there is one already.
-fn become_upload(data: &DataDir, space: &DiskSpace, upload: &UploadRecord, file: &File) -> Result<bool, SpaceError> {
-    let (plan, spool) = (&upload.plan, Spool::of(data, &upload.file_name));
+fn become_upload(
+    data: &DataDir,
+    space: &DiskSpace,
+    id: &UploadId,
+    upload: &UploadRecord,
+    file: &File,
+) -> Result<bool, SpaceError> {
+    let (plan, spool) = (&upload.plan, Spool::of(data, id));
     let (mut digests, mut end) = (vec![], 0);
     // Slices that a file cut short has lost are missing.
     let found = file.metadata().at("looking at the file for", spool.path())?.len();
@@ -93,7 +101,7 @@ fn become_upload(data: &DataDir, space: &DiskSpace, upload: &UploadRecord, file:
         // A sweep leaves locked files alone.
         let to = FileLock::on(disk::create_new(&copy)?, &copy)?;
         Copier::new().copy_range((file, 0), (to.file(), 0), end).at("copying to", &copy)?;
-        Spool::create_merged(data, upload, &copy, &digests)
+        Spool::create_merged(data, id, upload, &copy, &digests)
     })();
     // It is gone where all went well; else it is swept later if this fails too.
     let _ = std::fs::remove_file(&copy);

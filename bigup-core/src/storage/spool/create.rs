@@ -1,6 +1,6 @@
 //! Spools are made whole, in one step.
 
-use super::{DIGESTS, MAKING, MERGED, Record, Records, Spool, UPLOAD_JSON, UploadRecord};
+use super::{DIGESTS, MAKING, MERGED, Record, Records, Spool, UPLOAD_JSON, UploadId, UploadRecord};
 use crate::protocol::digest::SliceDigest;
 use crate::storage::data_dir::{self, DataDir};
 use crate::storage::disk::{self, BootId, Durability, FileLock, IoContext};
@@ -9,37 +9,38 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 impl Spool {
-    /// Creates the spool of `upload`, whole at once. False: there is one already.
+    /// Creates the spool of `upload`, which gets the identity `id`, whole at once. False: there is one already.
     ///
     /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
     /// synced, in the same breath, unless a notice is to come of it. Where its size is known, `space` is reserved for all of it.
     ///
     /// # Errors
     /// There is no room, or as the system gives them; nothing is there then.
-    pub fn create(data: &DataDir, upload: &UploadRecord, space: &DiskSpace) -> Result<bool, SpaceError> {
+    pub fn create(data: &DataDir, id: &UploadId, upload: &UploadRecord, space: &DiskSpace) -> Result<bool, SpaceError> {
         if let (Some(1), Some(size)) = (upload.plan.slice_num, upload.plan.file_size) {
             // Its slice takes the room.
             space.lock()?.check(size, 0)?;
         }
-        Spool::create_filled(data, upload, |making, _| {
+        Spool::create_filled(data, id, upload, |making, _| {
             // The only slice of an upload takes its room itself, and becomes the merged file.
             let is_joined = !matches!(upload.plan.slice_num, Some(0 | 1));
             if is_joined { space.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
         })
     }
 
-    /// Creates the spool of `upload` with all its slices merged already: `merged`, a file in `tmp/`, becomes the merged
+    /// Creates the spool of `upload`, which gets the identity `id`, with all its slices merged already: `merged`, a file in `tmp/`, becomes the merged
     /// file, and `digests` are of what it has in the place of each slice. False: there is a spool already.
     ///
     /// # Errors
     /// As the system gives them; nothing is there then, and `merged` may be gone.
     pub fn create_merged(
         data: &DataDir,
+        id: &UploadId,
         upload: &UploadRecord,
         merged: &Path,
         digests: &[SliceDigest],
     ) -> Result<bool, SpaceError> {
-        Spool::create_filled(data, upload, |making, records| {
+        Spool::create_filled(data, id, upload, |making, records| {
             for (slice_id, digest) in (0..).zip(digests) {
                 let len = upload.plan.len_of(slice_id).unwrap_or(0);
                 records.put(slice_id, &Record { digest: *digest, len, boot: BootId::current() })?;
@@ -51,10 +52,11 @@ impl Spool {
 
     fn create_filled(
         data: &DataDir,
+        id: &UploadId,
         upload: &UploadRecord,
         fill: impl FnOnce(&Path, &Records<'_>) -> Result<(), SpaceError>,
     ) -> Result<bool, SpaceError> {
-        let spool = Spool::of(data, &upload.file_name);
+        let spool = Spool::of(data, id);
         let tmp = data.tmp();
         data_dir::check_folder(&tmp)?;
         let making = tmp.join(format!("{MAKING}{}", disk::random_suffix()));

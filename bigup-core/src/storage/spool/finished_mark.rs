@@ -55,7 +55,7 @@ impl Spool {
     /// Removes the mark of this source, if there is one. One that cannot be removed is logged.
     pub fn forget_finished(&self, source: &str) {
         match std::fs::remove_file(mark_path(self, FINISHED, Some(source))) {
-            Err(e) if e.kind() != ErrorKind::NotFound => log::warn!("{}: {e}", self.folder),
+            Err(e) if e.kind() != ErrorKind::NotFound => log::warn!("{}: {e}", self.folder()),
             _ => {}
         }
     }
@@ -68,7 +68,7 @@ impl Spool {
         let made = path.parent().zip(path.file_name().and_then(|name| name.to_str()));
         let made = made.map(|(folder, name)| disk::replace_file(folder, name, &mark, Durability::Process));
         if let Some(Err(e)) = made {
-            log::warn!("{}: its client cannot be told later that it is stored: {e}", self.folder);
+            log::warn!("{}: its client cannot be told later that it is stored: {e}", self.folder());
         }
     }
 }
@@ -79,12 +79,13 @@ mod tests {
     use crate::protocol::digest::of_bytes;
     use crate::protocol::name::FileName;
     use crate::storage::data_dir::DataDir;
+    use crate::storage::spool::UploadId;
 
     #[test]
     fn a_mark_is_of_one_source_and_counts_for_a_while() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
-        let spool = Spool::of(&data, &FileName::new("a/b").unwrap());
+        let spool = Spool::of(&data, &UploadId::of_name(&FileName::new("a/b").unwrap()));
         assert_eq!(spool.finished("s").unwrap(), None);
         spool.mark_finished("s", of_bytes(b"x"), 1);
         assert_eq!(spool.finished("s").unwrap(), Some((of_bytes(b"x"), 1)));

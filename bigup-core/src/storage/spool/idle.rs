@@ -204,7 +204,7 @@ impl Spool {
         if (is_folder && at_rest.is_none()) || !is_unusable() {
             return Ok(false);
         }
-        std::fs::rename(&self.path, aside.tmp().join(&self.folder)).at("moving aside", &self.path)?;
+        std::fs::rename(&self.path, aside.tmp().join(self.folder())).at("moving aside", &self.path)?;
         Ok(true)
     }
 

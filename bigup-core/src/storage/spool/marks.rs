@@ -32,7 +32,7 @@ impl Spool {
 /// The place of a mark of one source's upload in `spool`, whose name begins with `prefix`.
 pub(super) fn mark_path(spool: &Spool, prefix: &str, source: Option<&str>) -> PathBuf {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(spool.folder.as_bytes());
+    hasher.update(spool.folder().as_bytes());
     // No folder's name has a NUL, and no source is a single one.
     hasher.update(b"\0").update(source.unwrap_or("\0").as_bytes());
     let hash = hasher.finalize().to_hex();

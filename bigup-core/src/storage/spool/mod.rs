@@ -20,7 +20,6 @@
 //! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger has
 //! checked the rest.
 
-use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
 use crate::storage::disk::{self, FileLock, IoContext};
 use std::fs::File;
@@ -33,6 +32,7 @@ mod commit;
 mod create;
 mod finished_mark;
 mod holdings;
+mod id;
 mod idle;
 mod locked;
 mod marks;
@@ -48,6 +48,7 @@ pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
 pub use commit::{Place, SliceError};
 pub use finished_mark::{DONE_TOLD_FOR, FINISHED};
 pub use holdings::{HeldBytes, Holdings};
+pub use id::UploadId;
 pub use idle::{Expired, Idle, is_older, remove_if_left};
 pub use locked::LockedSpool;
 pub use marks::{CANCELLED, TOLD_FOR};
@@ -77,18 +78,14 @@ pub(crate) const MAX_UPLOAD_JSON: u64 = 64 << 10;
 /// The place of one upload; it need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spool {
-    folder: String,
+    id: UploadId,
     path: PathBuf,
 }
 
 impl Spool {
-    /// The spool of the native upload of `name`.
-    pub fn of(data: &DataDir, name: &FileName) -> Spool {
-        Spool::in_folder(data, name.spool_folder())
-    }
-
-    fn in_folder(data: &DataDir, folder: String) -> Spool {
-        Spool { path: data.tmp().join(&folder), folder }
+    /// The spool of an upload.
+    pub fn of(data: &DataDir, id: &UploadId) -> Spool {
+        Spool { path: data.tmp().join(id.as_str()), id: id.clone() }
     }
 
     /// All spools of a data folder, in no order.
@@ -116,7 +113,7 @@ impl Spool {
             let is_dir = entry.file_type().at("looking at", &entry.path())?.is_dir();
             match entry.file_name().into_string() {
                 Ok(folder) if is_dir == folders && !folder.starts_with('.') => {
-                    spools.push(Spool::in_folder(data, folder))
+                    spools.push(Spool::of(data, &UploadId::of_folder(folder)))
                 }
                 _ => {}
             }
@@ -124,9 +121,14 @@ impl Spool {
         Ok(spools)
     }
 
+    /// Which upload it is.
+    pub fn id(&self) -> &UploadId {
+        &self.id
+    }
+
     /// The folder's name, below `tmp/`.
     pub fn folder(&self) -> &str {
-        &self.folder
+        self.id.as_str()
     }
 
     /// The folder.
@@ -175,15 +177,12 @@ impl Spool {
             Err(e) => return Err(e),
         };
         if let Some(is) = UploadRecord::other_version(&bytes) {
-            let other = OtherVersion { folder: self.folder.clone(), is };
+            let other = OtherVersion { folder: self.folder().to_owned(), is };
             return Err(io::Error::new(io::ErrorKind::Unsupported, other));
         }
         let upload = UploadRecord::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
         let upload = upload.at("reading", &path)?;
-        if upload.file_name.spool_folder() != self.folder {
-            // It was renamed by hand, or names that differ by case only are one to the file system.
-            return Err(io::Error::other(format!("it is the upload of {}", upload.file_name))).at("reading", &path);
-        }
+        self.id.check_is_of(&upload.file_name).at("reading", &path)?;
         Ok(Some(upload))
     }
 

@@ -50,7 +50,7 @@ impl Spool {
         };
         if let Some((file, from)) = held {
             if is_old && !is_as_recorded(&file, from, &upload.plan, slice_id, record)? {
-                log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", self.folder);
+                log::warn!("{}: slice {slice_id} did not survive; it will be asked for again", self.folder());
                 return self.remove_if_same(&path, &file).map(|()| false);
             }
             let synced = file.sync_data().at("syncing", &path);
@@ -60,7 +60,7 @@ impl Spool {
                 !is_as_recorded(&file, from, &upload.plan, slice_id, record)?
             };
             if is_lost {
-                log::warn!("{}: slice {slice_id} did not reach the disk; it will be asked for again", self.folder);
+                log::warn!("{}: slice {slice_id} did not reach the disk; it will be asked for again", self.folder());
                 return self.remove_if_same(&path, &file).map(|()| false);
             }
             if let Err(e) = synced.and_then(|()| digests.sync_data().at("syncing the digests in", &self.path)) {

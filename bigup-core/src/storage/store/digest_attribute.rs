@@ -68,7 +68,7 @@ struct AttributeJson {
 ///
 /// # Errors
 /// As the system gives them.
-pub fn stored_digest(file: &File, path: &Path, stored_digest: &StoredDigest) -> io::Result<()> {
+pub fn store_digest(file: &File, path: &Path, stored_digest: &StoredDigest) -> io::Result<()> {
     store_digest_as(file, path, stored_digest, &file.metadata().at("looking at", path)?)
 }
 

@@ -8,6 +8,26 @@
 //! change of anything, which nobody can set back, the digest is certain. A file whose seal does not hold (its mode was
 //! changed, a link to it made, it was restored, or power failed before the seal reached the disk) is read once when
 //! somebody asks for its digest ([`Store::confirm`]), and sealed anew.
+//!
+//! # What others ask of it
+//! This is all that publishing, requests and `bigupd check` ask of the place of finished files; the rest is private to this
+//! folder. Another store, such as S3, has to keep the same contracts.
+//!
+//! | function | contract |
+//! | --- | --- |
+//! | [`is_possible`] | a name that no file could have here is refused before anything is sent |
+//! | [`Store::out_of_reach`] | says why a file could never be moved to a name, before anything is sent |
+//! | [`Store::lookup`] | tells what is under a name, at once; a digest that it tells is certain |
+//! | [`Store::confirm`] | the same; content whose digest is not certain is read, however long that takes |
+//! | [`Store::open`] | opens a finished file to read it |
+//! | [`Store::path_of`] | names the file's place, for messages, hooks and comparing versions |
+//! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they become visible with it |
+//! | [`digest_state`], [`read_leaves`] | read them again from an open file |
+//! | `give_permissions` | gives a file that is not finished yet the group and mode that it is to have |
+//! | [`Store::publish`] | gives a complete, synced file its name, in one step and for good; replaces only if asked to |
+//! | `link` | the same for a file without a name; it replaces nothing |
+//! | [`Store::sync_entry`] | makes sure that a name which was found survives a power cut |
+//! | [`Store::set_aside`] | moves a file away, if it is still the one that was seen |
 
 use crate::protocol::digest::{DigestKind, SliceHasher};
 use crate::protocol::name::FileName;
@@ -32,7 +52,7 @@ mod digest_attribute;
 mod folder;
 mod possible_names;
 
-pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, stored_digest};
+pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, store_digest};
 use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
 pub use possible_names::is_possible;
@@ -354,7 +374,7 @@ mod tests {
         let from = f.source("text");
         let digest = crate::protocol::digest::of_bytes(b"text");
         let known = StoredDigest { digest, source: Some("s".to_owned()) };
-        stored_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("a/b/c"), false).unwrap();
         assert_eq!(fs::read_to_string(f.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = f.store.lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
@@ -366,7 +386,7 @@ mod tests {
         let f = Fixture::new();
         let from = f.source("text");
         let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
-        stored_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let file = fs::OpenOptions::new().write(true).open(f.files().join("x")).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -379,7 +399,7 @@ mod tests {
         let f = Fixture::new();
         let from = f.source("text");
         let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: Some("s".to_owned()) };
-        stored_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let stamp_of = |entry| match entry {
             Entry::File(found) => found.stored_digest,

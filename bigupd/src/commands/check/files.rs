@@ -3,9 +3,10 @@
 use super::{Check, Finding, Repair};
 use bigup_core::protocol::digest::{Digest, DigestKind, Leaves, SliceHasher};
 use bigup_core::protocol::name::{FileName, MAX_NAME_LEN, printable};
+use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::disk::forget_cached;
 use bigup_core::storage::finish::unpublish::{Damaged, Unpublished, unpublish};
-use bigup_core::storage::spool::hash_range;
+use bigup_core::storage::spool::{UploadId, hash_range};
 use bigup_core::storage::store::{self, DigestState, OpenEntry, Store, StoredDigest};
 use std::fs::{File, Metadata};
 use std::io;
@@ -99,6 +100,7 @@ impl Check<'_> {
             Err(e) => return Repair::Failed(e.to_string()),
         };
         let damaged = Damaged {
+            id: &UploadId::of_name(name),
             name,
             file: &stamped.file,
             stored_digest: &stamped.stored_digest,
@@ -149,9 +151,9 @@ fn time_of(found: &Metadata) -> String {
 
 impl CheckableFile {
     fn findings(&self) -> Vec<Finding> {
-        let (parts, slice_size) = match &self.leaves {
+        let (parts, plan) = match &self.leaves {
             None => (vec![(0, self.size, DigestKind::Hash, self.stored_digest.digest)], None),
-            Some((slice_size, leaves)) => (self.parts(leaves), Some(*slice_size)),
+            Some((slice_size, leaves)) => (self.parts(leaves), Plan::new(None, Some(*slice_size), None).ok()),
         };
         let mut findings: Vec<Finding> = vec![];
         for (offset, len, kind, digest) in parts {
@@ -178,7 +180,8 @@ impl CheckableFile {
             findings.push(Finding { bytes: Some((self.size, found.len() - 1)), slices: None, what });
         }
         for finding in &mut findings {
-            finding.slices = finding.bytes.zip(slice_size).map(|((first, last), size)| (first / size, last / size));
+            let slices = finding.bytes.zip(plan);
+            finding.slices = slices.and_then(|((first, last), plan)| plan.slice_at(first).zip(plan.slice_at(last)));
         }
         findings
     }

@@ -140,7 +140,7 @@ impl<'a> Check<'a> {
         }
         if self.arguments.repair {
             sweep::clean(&self.data, sweep::LEFTOVER_AGE)?;
-            Reconciler::new(self.data.clone()).reconcile(|_due| {})?;
+            Reconciler::new(self.data.clone()).reconcile(|_, _| {})?;
         }
         self.summary();
         Ok(self.tally)

@@ -7,7 +7,7 @@ use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::disk::{self, forget_cached};
 use bigup_core::storage::info_ini::InfoIni;
 use bigup_core::storage::spool::{
-    Holdings, MergerLock, OtherVersion, Records, Spool, UploadRecord, merged_is_right, slice_is_right,
+    Holdings, MergerLock, OtherVersion, Records, Spool, UploadId, UploadRecord, merged_is_right, slice_is_right,
 };
 use std::fs::File;
 use std::io;
@@ -67,8 +67,8 @@ impl Check<'_> {
 
     fn is_folder_asked_for(&self, spool: &Spool, unseen: &mut Vec<FileName>) -> bool {
         let names = &self.arguments.names;
-        unseen.retain(|name| name.spool_folder() != spool.folder());
-        names.is_empty() || names.iter().any(|name| name.spool_folder() == spool.folder())
+        unseen.retain(|name| UploadId::of_name(name) != *spool.id());
+        names.is_empty() || names.iter().any(|name| UploadId::of_name(name) == *spool.id())
     }
 
     /// Nothing can be done with it but to move it out of the way of the next push.

@@ -3,7 +3,7 @@
 use super::Sort;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io;
@@ -113,7 +113,7 @@ impl Snapshot {
     pub fn at(data: &DataDir, names: &[FileName]) -> Snapshot {
         let mut look = Snapshot::of(vec![]);
         for name in names {
-            if !look.take(&Spool::of(data, name)) {
+            if !look.take(&Spool::of(data, &UploadId::of_name(name))) {
                 look.missing.push(name.as_str().to_owned());
             }
         }
@@ -284,15 +284,18 @@ mod tests {
         ] {
             let name = FileName::new(name).unwrap();
             let upload = bigup_core::storage::spool::UploadRecord::begin(name.clone(), plan.unwrap(), None);
-            assert!(Spool::create(&data, &upload, &DiskSpace::new(&data, 0)).unwrap());
-            let spool = Spool::of(&data, &name);
+            assert!(
+                Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &DiskSpace::new(&data, 0))
+                    .unwrap()
+            );
+            let spool = Spool::of(&data, &UploadId::of_name(&name));
             std::fs::write(spool.slice_path(2), [0; 5]).unwrap();
             if name.as_str() != "counted" {
                 // And a part of a slice, which a killed merger can leave.
                 std::fs::write(spool.merged_path(), [0; 13]).unwrap();
             }
         }
-        let arrival = Spool::of(&data, &FileName::new("known").unwrap()).arrival(1).unwrap();
+        let arrival = Spool::of(&data, &UploadId::of_name(&FileName::new("known").unwrap())).arrival(1).unwrap();
         std::io::Write::write_all(&mut arrival.file(), &[0; 7]).unwrap();
         // Left by a process that died.
         std::fs::write(data.tmp().join("known/1.0123.part"), [0; 9]).unwrap();

@@ -9,6 +9,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan, PlanError};
 use bigup_core::protocol::units::parse_u64;
+use bigup_core::storage::spool::UploadId;
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
@@ -196,6 +197,7 @@ impl QueryParams {
         }
         Ok(BeginRequest {
             by: self.by.clone(),
+            id: UploadId::of_name(&name),
             name,
             plan: plan.map_err(within_request)?,
             source: self.source()?,

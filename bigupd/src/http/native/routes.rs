@@ -31,7 +31,7 @@ use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, ListResponse, PATH, SliceResponse, UploadResponse, param};
 use bigup_core::protocol::ranges::SliceRanges;
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Spool, UploadId};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -164,12 +164,30 @@ impl App {
     }
 }
 
+/// A request as it came, its body unread.
+struct Request {
+    method: Method,
+    headers: HeaderMap,
+    /// What follows the question mark; empty where nothing does.
+    query: String,
+    /// Whose connection it came by. None: it is not known.
+    peer: Option<Peer>,
+    body: RawBody,
+}
+
+impl Request {
+    fn new(method: Method, headers: HeaderMap, query: String, peer: Option<Peer>, body: RawBody) -> Request {
+        Request { method, headers, query, peer, body }
+    }
+}
+
 /// All routes of the daemon.
 pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone {
     let with_app = warp::ext::optional().map(move |certificate| App { certificate, ..app.clone() });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let body = warp::body::stream().map(raw_body);
-    let request = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional()).and(body);
+    let head = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional());
+    let request = head.and(body).map(Request::new);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
     let other = with_app.and(question()).and(request).then(elsewhere);
     native.or(other).unify().recover(never).unify()
@@ -181,15 +199,8 @@ async fn never(rejection: warp::Rejection) -> Result<Response, Infallible> {
     Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").response())
 }
 
-async fn elsewhere(
-    app: App,
-    question: Option<Probe>,
-    method: Method,
-    headers: HeaderMap,
-    _query: String,
-    peer: Option<Peer>,
-    body: RawBody,
-) -> Response {
+async fn elsewhere(app: App, question: Option<Probe>, request: Request) -> Response {
+    let Request { method, headers, peer, body, .. } = request;
     let app = app.for_request(&headers, peer);
     let route = question.map_or(Route::Other, Probe::route);
     let sharing = app.authenticator.origins().sharing(&headers);
@@ -217,20 +228,16 @@ fn last_unless(at_end: bool, mut response: Response) -> Response {
     response
 }
 
-async fn native(
-    app: App,
-    method: Method,
-    headers: HeaderMap,
-    query: String,
-    peer: Option<Peer>,
-    body: RawBody,
-) -> Response {
-    let (route, metrics) = (route_of(&method, &query), app.metrics().clone());
-    let sharing = app.authenticator.origins().sharing(&headers);
+async fn native(app: App, request: Request) -> Response {
+    let (route, metrics) = (route_of(&request.method, &request.query), app.metrics().clone());
+    let sharing = app.authenticator.origins().sharing(&request.headers);
     let answering = async {
-        match app.visitor(peer, &headers) {
-            Ok((peer, _seat)) => answer(app.for_request(&headers, peer), method, headers, query, peer, body).await,
-            Err(refusal) => app.answer_after(&headers, body, Err(refusal)).await,
+        match app.visitor(request.peer, &request.headers) {
+            Ok((peer, _seat)) => {
+                let app = app.for_request(&request.headers, peer);
+                answer(app, Request { peer, ..request }).await
+            }
+            Err(refusal) => app.answer_after(&request.headers, request.body, Err(refusal)).await,
         }
     };
     sharing.told_in(timing::time(&metrics, route, answering).await)
@@ -253,14 +260,8 @@ fn route_of(method: &Method, query: &str) -> Route {
     }
 }
 
-async fn answer(
-    app: App,
-    method: Method,
-    headers: HeaderMap,
-    query: String,
-    peer: Option<Peer>,
-    body: RawBody,
-) -> Response {
+async fn answer(app: App, request: Request) -> Response {
+    let Request { method, headers, query, peer, body } = request;
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::protocol::name::printable(&query)));
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
@@ -363,7 +364,7 @@ impl App {
             let standing = self.blocking(move || {
                 // If it was finished while we waited that must not begin another one, be it to replace this.
                 if waited {
-                    match uploads.peek(&asked.name, asked.source.as_deref())? {
+                    match uploads.peek(&asked.id, &asked.name, asked.source.as_deref())? {
                         Some(finished @ NameState::Finished { .. }) => return Ok(finished),
                         // To begin again would be to try again, and again.
                         Some(NameState::Unfinished(unfinished)) if unfinished.upload.blocked.is_some() => {
@@ -379,12 +380,12 @@ impl App {
             let NameState::Unfinished(unfinished) = &standing else { return Ok(standing) };
             self.wakeup.tell();
             if unfinished.is_merger_due() {
-                self.ensure_merger(&ask.name).await?;
+                self.ensure_merger(&ask.id, &ask.name).await?;
             }
             if !unfinished.is_all_held() || unfinished.upload.needs_comparison() {
                 return Ok(standing);
             }
-            let spool = Spool::of(&self.uploads.data, &ask.name);
+            let spool = Spool::of(&self.uploads.data, &ask.id);
             let ends = async {
                 loop {
                     if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
@@ -404,11 +405,11 @@ impl App {
         }
     }
 
-    async fn ensure_merger(&self, name: &FileName) -> Result<(), Refusal> {
+    async fn ensure_merger(&self, id: &UploadId, name: &FileName) -> Result<(), Refusal> {
         // On this runtime, since it starts a process and a task that waits for it.
-        let (mergers, name) = (self.mergers.clone(), name.clone());
+        let (mergers, id, name) = (self.mergers.clone(), id.clone(), name.clone());
         self.blocking(move || {
-            mergers.ensure(&name);
+            mergers.ensure(&id, &name);
             Ok(())
         })
         .await
@@ -424,22 +425,23 @@ impl App {
                 return responses.make(size, || ListResponse { status: 200, uploads });
             }
             let (name, form) = (params.name_to_show()?, params.form()?);
+            let id = UploadId::of_name(&name);
             // Who names a digest wants to know whether it is this one.
             let source = params.source()?;
             let standing = match params.value::<Digest>(param::FILE_DIGEST)? {
-                Some(_) => uploads.examine(&name, source.as_deref())?,
-                None => uploads.peek(&name, source.as_deref())?,
+                Some(_) => uploads.examine(&id, &name, source.as_deref())?,
+                None => uploads.peek(&id, &name, source.as_deref())?,
             };
             // After it has shown its life by that look.
             if params.switch(param::LEAVE)? {
-                uploads.leave(&params.name_to_push()?, source.as_deref())?;
+                uploads.leave(&UploadId::of_name(&params.name_to_push()?), source.as_deref())?;
             }
             let Some(standing) = standing else {
                 let message = format!("nothing is known of {name}: neither an upload nor a finished file");
                 return Err(Refusal::new(ErrorCode::NoUpload, message));
             };
             let digests = match (params.digests()?, &standing) {
-                (Some((first, last)), NameState::Unfinished(_)) => Some(uploads.digests(&name, first, last)?),
+                (Some((first, last)), NameState::Unfinished(_)) => Some(uploads.digests(&id, &name, first, last)?),
                 _ => None,
             };
             let held = held(&standing, None);
@@ -488,7 +490,7 @@ impl App {
                     let (target, digests) = received.finish()?;
                     uploads.commit(&asked, target, &digests)
                 });
-                alive(Spool::of(&self.uploads.data, &ask.name), storing).await
+                alive(Spool::of(&self.uploads.data, &ask.id), storing).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -529,7 +531,7 @@ impl App {
             }
             SliceStored::MergerDue => {
                 // The slice is stored whether or not a merger can be started; the sweep tries again.
-                let _ = self.ensure_merger(&ask.name).await;
+                let _ = self.ensure_merger(&ask.id, &ask.name).await;
             }
             SliceStored::Held => return self.held(ask, None).await,
             SliceStored::Waits => self.wait_for_merging(ask).await,
@@ -542,9 +544,9 @@ impl App {
         let deadline = tokio::time::Instant::now() + LAG_PATIENCE.0;
         let most = MAX_LAG.0.max(ask.len.saturating_mul(MAX_LAG.1));
         loop {
-            let (uploads, name, slice_id) = (self.uploads.clone(), ask.name.clone(), ask.slice_id);
+            let (uploads, id, slice_id) = (self.uploads.clone(), ask.id.clone(), ask.slice_id);
             // What cannot be told keeps nobody waiting.
-            let lag = self.blocking(move || uploads.lag(&name, slice_id)).await.unwrap_or(0);
+            let lag = self.blocking(move || uploads.lag(&id, slice_id)).await.unwrap_or(0);
             if lag <= most || *self.stopping.borrow() || tokio::time::Instant::now() >= deadline {
                 return;
             }
@@ -560,13 +562,13 @@ impl App {
             answer.file_digest = Some(digest.to_string());
             return json(StatusCode::OK, &answer);
         }
-        let (app, name) = (self.clone(), ask.name.clone());
+        let (app, id, name) = (self.clone(), ask.id.clone(), ask.name.clone());
         let due = self.blocking(move || {
-            let standing = app.uploads.peek(&name, None)?;
+            let standing = app.uploads.peek(&id, &name, None)?;
             Ok(matches!(standing, Some(NameState::Unfinished(unfinished)) if unfinished.is_merger_due()))
         });
         if due.await.unwrap_or(false) {
-            let _ = self.ensure_merger(&ask.name).await;
+            let _ = self.ensure_merger(&ask.id, &ask.name).await;
         }
         json(StatusCode::OK, &answer)
     }
@@ -625,7 +627,8 @@ fn slice_ask(
     let digested = content_digest(headers)?;
     let (sha256, form_sha256) = if is_form(headers) { (None, digested) } else { (digested, None) };
     let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
-    let ask = SliceRequest { by: params.by().clone(), peer, name, slice_id, len, digest, offset, source, begin };
+    let (by, id) = (params.by().clone(), UploadId::of_name(&name));
+    let ask = SliceRequest { by, peer, id, name, slice_id, len, digest, offset, source, begin };
     Ok((ask, Expected { slice_id, len, sha256, form_sha256 }))
 }
 
