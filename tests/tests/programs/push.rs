@@ -392,6 +392,7 @@ fn a_finished_file_that_is_moved_away_at_once_was_stored_all_the_same() {
                 let slice_size = if name == "many" { "1M" } else { "8M" };
                 let out = succeed(push(&daemon, &[text(&file), "--slice-size", slice_size, "--json"]));
                 assert!(out.contains(&format!("\"bytes_sent\":{len}")), "{out}");
+                eventually("the file is moved away", || moved.join(name).exists());
                 assert!(data::same(&file, &moved.join(name)), "{name}");
             }
         }));
