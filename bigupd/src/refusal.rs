@@ -12,8 +12,8 @@ use std::io;
 /// Seconds after which what the system was short of may be there again.
 const SHORT_FOR: u64 = 2;
 
-/// What a client can do about a refusal, where its protocol has words of its own for that. Each protocol renders them after
-/// the facts: the native one in `http/native/words.rs`.
+/// A remedy that a client has for a refusal, where its protocol has words of its own for that. Each protocol renders it
+/// after the facts: the native one in `http/native/words.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// Say that the finished file is to be replaced.
@@ -55,17 +55,17 @@ pub enum Advice {
 /// A request refused, with what the client needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What was wrong, for programs; decides the status.
+    /// The kind of error, for programs; decides the status.
     pub code: ErrorCode,
-    /// What was wrong, with both numbers, in words that hold in every protocol.
+    /// The error, with both numbers, in words that hold in every protocol.
     pub facts: String,
-    /// What its client can do in its protocol. None: the facts say all.
+    /// The client's remedy in its protocol. `None` if the facts say all.
     pub advice: Option<Advice>,
-    /// Seconds after which asking again makes sense. None: it does not, as things stand.
+    /// Seconds after which asking again makes sense. `None` if it makes no sense, as things stand.
     pub retry_after: Option<u64>,
-    /// The limit that is the reason. None: it is none of those that are counted.
+    /// The limit that is the reason. `None` if the reason is none of those that are counted.
     pub limit: Option<Limit>,
-    /// The methods that are possible, where the one asked for is not. None: the method is right.
+    /// The methods that are possible, where the one asked for is not. `None` if the method is right.
     pub allow: Option<&'static str>,
 }
 

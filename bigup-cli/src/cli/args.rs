@@ -133,7 +133,7 @@ impl CertificateFiles {
     }
 }
 
-/// What to do when the server has no room.
+/// The reaction to a server without disk space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WhenFull {
     /// Fail with the server's numbers.

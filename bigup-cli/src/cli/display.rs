@@ -227,7 +227,7 @@ fn shortened(text: &str, width: usize) -> String {
 
 /// A time in its two largest units: `59s`, `9m58s`, `2h5m`, `3d4h`.
 pub fn short_time(time: Duration) -> String {
-    // What has begun counts: nobody is told that 0 s are left while some are.
+    // A second that has begun counts: nobody is told that 0 s are left while some are.
     let seconds = time.as_millis().div_ceil(1000) as u64;
     let pair = |large: u64, small: u64, names: [char; 2]| match (seconds / large, seconds % large / small) {
         (large, 0) => format!("{large}{}", names[0]),

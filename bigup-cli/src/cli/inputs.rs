@@ -66,7 +66,7 @@ impl Inputs {
             }
             return inputs;
         }
-        // One that is not there yet has nothing in it.
+        // A data folder that is not there yet has nothing in it.
         let data_dir = wanted.data_dir.and_then(|dir| dir.canonicalize().ok());
         for path in wanted.paths {
             if let Err(error) = inputs.add(path, wanted, data_dir.as_deref()) {

@@ -152,7 +152,7 @@ mod tests {
             let (mut line, mut clock) = (line(1_000_000), vec![Duration::ZERO; senders]);
             let mut sent = 0;
             while clock.iter().any(|now| *now < 10 * SECOND) {
-                // Whoever is first asks; then waking up takes it 3 ms, and sending 1 ms.
+                // The first sender asks; then waking up takes it 3 ms, and sending 1 ms.
                 let first = clock.iter_mut().min().unwrap();
                 *first += line.reserve(20_000, *first) + ms(4);
                 sent += 20_000;

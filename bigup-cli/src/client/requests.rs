@@ -35,7 +35,7 @@ pub struct UploadRequests<'a> {
     pub name: &'a FileName,
     /// Token of where the bytes come from.
     pub source: String,
-    /// Bytes of the file; None while not known.
+    /// Bytes of the file; `None` while not known.
     pub file_size: Option<u64>,
     /// Bytes of a slice: what we would like, then what the upload has.
     pub slice_size: u64,

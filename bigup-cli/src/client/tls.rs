@@ -165,7 +165,7 @@ pub fn diagnosis(error: &ureq::Error) -> Option<TlsFailure> {
     let error = match error {
         ureq::Error::Tls(why) => return Some(TlsFailure::Other((*why).to_owned())),
         ureq::Error::Rustls(error) => error,
-        // What fails in reading and writing comes as one of their errors.
+        // Failures of reading and writing come as one of their errors.
         ureq::Error::Io(error) => error.get_ref()?.downcast_ref::<Error>()?,
         _ => return None,
     };

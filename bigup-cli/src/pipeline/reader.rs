@@ -95,7 +95,7 @@ impl<'a> SourceReader<'a> {
         let held = ServerDigests::fetch(self.requests, all.clone().filter(|id| self.ids.binary_search(id).is_err()))?;
         for id in all {
             let read = self.ids.binary_search(&id).ok().and_then(|at| self.read.get(at).copied());
-            // What is neither will be asked for, and read then.
+            // A slice that is neither will be asked for, and read then.
             let Some(known) = read.or_else(|| held.get(id)) else { continue };
             let (offset, len) = self.place_of(id)?;
             let mut hasher = SliceHasher::new(known.kind, offset);

@@ -107,7 +107,7 @@ pub fn settled(file: &File) -> io::Result<SettledFingerprint> {
     for _ in 0..LOOKS {
         std::thread::sleep(before.settles_in());
         let has_writers = !has_no_writers(file);
-        // What cannot be synced is read as it is in memory, like all else.
+        // A file that cannot be synced is read as it is in memory, like all else.
         let is_synced = !has_writers || file.sync_data().is_ok();
         let fingerprint = Fingerprint::of(&file.metadata()?);
         if fingerprint == before && fingerprint.settles_in().is_zero() {

@@ -11,8 +11,8 @@ const F_SETSIG: c_int = 10;
 /// True if nobody has `file`, which is open for reading only, open for writing or mapped for writing at this moment. False:
 /// somebody has, or it cannot be told: the file is another user's, or its file system has no leases.
 pub fn has_no_writers(file: &File) -> bool {
-    // Whoever comes to write in this instant has us told by a signal, which ends a program unless another one is named.
-    // SIGURG is ignored by default (signal(7)).
+    // A process that comes to write in this instant has us told by a signal, which ends a program unless another one is
+    // named. SIGURG is ignored by default (signal(7)).
     if !set(file, F_SETSIG, SIGURG) || !set(file, F_SETLEASE, F_RDLCK) {
         return false;
     }

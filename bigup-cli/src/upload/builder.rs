@@ -71,7 +71,8 @@ impl<'a> Upload<'a> {
         self
     }
 
-    /// Asks for slices of so many bytes, at least 1024. None, which is the default: a size that fits the file and the line.
+    /// Asks for slices of so many bytes, at least 1024. `None`, which is the default, takes a size that fits the file
+    /// and the line.
     pub fn slice_size(mut self, bytes: impl Into<Option<u64>>) -> Upload<'a> {
         self.slice_size = bytes.into();
         self

@@ -32,7 +32,7 @@ pub fn wait(requests: &UploadRequests<'_>, plan: &Plan) -> Result<Finish, Upload
     loop {
         let asked = Instant::now();
         let answer = match requests.ask(WAIT_SECS) {
-            // Whoever is at work ends sooner or later; then what is finished is compared with ours.
+            // The push at work ends sooner or later; then the finished file is compared with ours.
             Err(busy) if busy.code() == Some(ErrorCode::Busy) && !requests.retry.is_over() => {
                 requests.pause(busy.retry_after().unwrap_or(SOON).max(SOON))?;
                 continue;

@@ -282,8 +282,9 @@ impl FilePush<'_> {
         self.open()
     }
 
-    /// The size of slices to go on with where those of `plan` are too large for a proxy: what the user gave, if that was said
-    /// after the upload had begun and is smaller. What is held cannot be kept then, and would be of no use either.
+    /// The size of slices to go on with where those of `plan` are too large for a proxy: the size that the user gave,
+    /// if it was given after the upload had begun and is smaller. Held slices cannot be kept then, and would be of no
+    /// use either.
     fn smaller_cut(&self, plan: &Plan) -> Option<u64> {
         let (given, has) = (self.cx.slice_size?, plan.slice_size?);
         if given >= has {

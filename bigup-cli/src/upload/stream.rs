@@ -104,7 +104,7 @@ fn open<'a>(cx: &PushContext<'a>, requests: &mut UploadRequests<'a>) -> Result<U
         match result {
             _ if exists && cx.replace && !requests.replace => requests.replace = true,
             Ok(answer) => {
-                // Whoever began this upload may not have said so.
+                // The client that began this upload may not have said so.
                 requests.replace = cx.replace;
                 return Ok(answer);
             }
@@ -168,7 +168,7 @@ fn send<'a, R: Read>(
     let (mut local, buffers) = (LocalDigests::new(), Buffers::new(cx.concurrency.buffers(requests.slice_size)));
     buffers.adopt();
     let mut feed = StreamFeed::new(input, requests.clone(), plan);
-    // What was read cannot be read again to be cut anew.
+    // Content of a stream cannot be read again to be cut anew.
     let slow_line = SlowLineDetector::new(false);
     let work = RoundWork { requests: &requests, plan, held: &digests, local: &local, slow_line: &slow_line };
     let ended = pipeline::run(&work, &mut feed, &buffers, cx.concurrency)?;

@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use warp::http::header::{AUTHORIZATION, HeaderMap};
 
-/// What is said of all tokens that do not count, whatever the reason.
+/// The message about all tokens that do not count, for any reason.
 const NO_TOKEN: &str = "the token is none of this server's, or was revoked, or has ended";
 
 /// Shortest time between two log lines about requests that were not let in.

@@ -25,7 +25,7 @@ const PAUSED_RETRY_AFTER: u64 = 5;
 /// Longest time, in seconds, after which who waits for another push is to ask again.
 const BUSY_RETRY_AFTER: u64 = 3;
 
-/// How long a merger may take to leave an upload of which something is to go; longer than the sync of a batch mostly takes.
+/// Time that a merger may take to leave an upload of which something is to go. The sync of a batch mostly takes less.
 const MERGER_LEAVES: Duration = Duration::from_secs(5);
 
 /// Time between two tries while a merger has moved the file and has not ended yet: it syncs a folder and removes the spool.
@@ -85,7 +85,7 @@ impl Uploads {
                 {
                     drop(locked);
                     asking.admit(ask.beginning())?;
-                    // What was counted before that, which took its time, is old.
+                    // The count from before that is old: the question took its time.
                     (begin_hook, asked) = (None, Instant::now());
                     continue;
                 }
@@ -150,7 +150,7 @@ impl Uploads {
                 client: ask.client(),
                 ..UploadRecord::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
-            // What became of another upload of this source is not the end of this one.
+            // The end of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
             // Somebody else may create it first; the next round goes on with theirs.
             match self.with_room(|space| Spool::create(&self.data, &ask.id, &upload, space)) {
@@ -180,7 +180,7 @@ impl Uploads {
         Ok(found.map(|(digest, file_size)| NameState::Finished { file_size, digest: Some(digest), same_source: true }))
     }
 
-    /// What the finished file of this name means for a push. None: it may begin.
+    /// The meaning of the finished file of this name for a push; `None` if the push may begin.
     fn look_for_finished(&self, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
         let mut entry = self.lookup(&ask.name)?;
         if let Entry::File(found) = &entry
@@ -242,7 +242,8 @@ impl Uploads {
             }
             self.resume(spool, &mut locked, ask, asked)?;
             show_life(spool);
-            // What was told only now is reserved where it can be; without, each slice that has no room is refused.
+            // A plan that was told only now is reserved where it can be. Otherwise each slice without disk space is
+            // refused.
             if let Err(e) = self.with_room(|space| locked.reserve(space, &locked.upload().plan)) {
                 log::debug!(file_name = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
             }
@@ -295,8 +296,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Whether an upload cut by `old` can never be completed as who asks for `wish` says that the file is, while another cut
-    /// could. What it holds is worth less than a file that cannot be pushed.
+    /// `true` if an upload cut by `old` can never be completed as the file is by the wish `wish` of the asker, while
+    /// another cut could. Its held slices are worth less than a file that cannot be pushed.
     fn is_cut_in_vain(&self, old: &Plan, wish: &Plan) -> bool {
         let (Some(has), Some(would_like)) = (old.slice_size, wish.slice_size) else { return false };
         let file_size = wish.file_size.filter(|size| old.file_size.is_none_or(|known| known == *size));
@@ -307,8 +308,8 @@ impl Uploads {
         plan.is_some_and(|plan| self.check_plan(&plan).is_ok())
     }
 
-    /// Why a file cannot be published under its name as things stand, of an upload that is blocked. None: whatever was in the
-    /// way is not any more, so that it is worth another try.
+    /// The reason why the file of a blocked upload cannot be published under its name as things stand. `None` if the
+    /// obstacle is gone: it is worth another try.
     fn what_blocks(&self, upload: &UploadRecord) -> Result<Option<Refusal>, Refusal> {
         let name = &upload.file_name;
         let is_same =
@@ -326,7 +327,7 @@ impl Uploads {
         })
     }
 
-    /// How the client of an upload that cannot be finished is told so.
+    /// The refusal for the client of an upload that cannot be finished.
     ///
     /// # Errors
     /// `files/` cannot be read.
@@ -339,7 +340,7 @@ impl Uploads {
     /// to be dropped.
     fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginRequest, asked: Instant) -> Result<(), Stop> {
         let old = locked.upload().plan;
-        // What else the asker knows is learned afterwards, as ever.
+        // The rest that the asker knows is learned afterwards, as ever.
         let plan = Plan::new(None, ask.plan.slice_size, old.file_size).map_err(against_upload)?;
         // A single slice becomes the file in another way than several do, and nothing is sent of an empty one.
         let is_several = plan.slice_size.is_some() && !matches!(plan.slice_num, Some(0 | 1));
@@ -384,8 +385,8 @@ impl Uploads {
         Ok(Ok(silent))
     }
 
-    /// Makes sure that an upload can go on by the plan `next`, of which it keeps the first `keep` slices. What that takes out
-    /// of quotas, until it is saved.
+    /// Makes sure that an upload can go on by the plan `next`, of which it keeps the first `keep` slices. Returns the
+    /// grant that this takes out of quotas, until it is saved.
     fn cut_off(
         &self,
         spool: &Spool,
@@ -465,8 +466,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Takes out of quotas what an upload will count for more if `plan` becomes known of it. What it holds while its size is
-    /// not known was taken slice by slice. None: it is nothing.
+    /// Takes out of quotas the bytes that an upload will count for more if `plan` becomes known of it. Its bytes held
+    /// while its size is not known were taken slice by slice. `None` if there is nothing to take.
     pub(super) fn take_growth(
         &self,
         by: &Access,
@@ -486,7 +487,7 @@ impl Uploads {
         self.take_locked(by, &locked.upload().file_name, Growing::Growth(more), asked).map(Some)
     }
 
-    /// Whether `source` may begin an upload, there being none of its: not a moment after that was cancelled.
+    /// Refuses `source` an upload, there being none of its, for a moment after that was cancelled.
     pub(super) fn check_not_cancelled(
         &self,
         spool: &Spool,
@@ -501,8 +502,8 @@ impl Uploads {
     }
 }
 
-/// Leaves a line in the audit log about an upload that may not begin as things stand. Whoever is only told to come back is
-/// not refused.
+/// Leaves a line in the audit log about an upload that may not begin as things stand. A client that is only told to
+/// come back is not refused.
 pub(super) fn note_refused(ask: &BeginRequest, refusal: &Refusal) {
     if refusal.retry_after.is_none() {
         AuditLine::new(AuditEvent::Refused, &ask.name)
@@ -516,7 +517,7 @@ pub(super) fn note_refused(ask: &BeginRequest, refusal: &Refusal) {
     }
 }
 
-/// Whether the other push differs is for the asker to find out: it may be its own, interrupted a moment ago.
+/// The asker has to find out if the other push differs: it may be its own, interrupted a moment ago.
 fn still_at_work(old: &UploadRecord, ask: &BeginRequest, idle: Duration, takeover_after: Duration) -> Refusal {
     let sizes = match (old.plan.file_size, ask.plan.file_size) {
         (Some(theirs), Some(yours)) if theirs != yours => format!(", of {theirs} bytes and not {yours} like yours"),
@@ -543,8 +544,8 @@ fn being_finished(name: &FileName) -> Refusal {
     Refusal { retry_after: Some(BUSY_RETRY_AFTER), ..Refusal::new(ErrorCode::Busy, message) }
 }
 
-/// Whether who names this source, or none and is this client, may send slices of an upload. Of clients that name none those
-/// of different addresses or tokens are told apart, where slices of two could come together.
+/// `true` if a client that names this source, or names none and is this client, may send slices of an upload. Clients
+/// that name none are told apart by addresses or tokens, where slices of two could come together.
 pub(super) fn is_sender(upload: &UploadRecord, source: Option<&str>, client: Option<&str>) -> bool {
     let is_same_client = upload.client.as_deref().zip(client).is_none_or(|(one, other)| one == other);
     let is_whole = matches!(upload.plan.slice_num, Some(0 | 1));
@@ -558,7 +559,7 @@ pub(super) fn show_life(spool: &Spool) {
     }
 }
 
-/// While an upload is paused nothing of it is taken. What arrives already may end.
+/// Refuses requests for a paused upload: nothing of it is taken. Slices that arrive already may end.
 pub(super) fn check_not_paused(upload: &UploadRecord) -> Result<(), Refusal> {
     if !upload.paused {
         return Ok(());

@@ -1,8 +1,9 @@
-//! What finished files hold whose digest is not known for certain: they are read once somebody asks.
+//! Content of finished files whose digest is not known for certain: they are read once somebody asks.
 //!
-//! A small one is read while its asker waits. Of the large ones one at a time is read by a thread of its own, and who asks
-//! is told to come back. What was found is written down on the file, and remembered here for file systems that have no
-//! place for it. It is a memory that spares reading and nothing else: it is tied to the file's inode and time of change.
+//! A small one is read while its asker waits. Of the large ones one at a time is read by a thread of its own, and the
+//! asker is told to come back. The digest is written down on the file, and remembered here for file systems that have
+//! no place for it. It is a memory that spares reading and nothing else: it is tied to the file's inode and time of
+//! change.
 
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::MIB;
@@ -15,10 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Largest file that is read while its asker waits, in bytes.
 const SOON: u64 = 64 * MIB;
 
-/// How many files are remembered.
+/// Number of files that are remembered.
 const MOST: usize = 4096;
 
-/// What was read. Shared by all requests.
+/// Results of reading. Shared by all requests.
 #[derive(Clone, Debug, Default)]
 pub struct FinishedDigests(Arc<Mutex<State>>);
 
@@ -30,7 +31,7 @@ struct State {
 }
 
 impl FinishedDigests {
-    /// What `name` is, which `found` does not say for certain. None: it is being read, or must wait for that.
+    /// The entry of `name`, which `found` does not tell for certain. `None` if it is being read, or must wait for that.
     ///
     /// # Errors
     /// As the system gives them.

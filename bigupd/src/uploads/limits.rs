@@ -1,4 +1,4 @@
-//! What of an upload is too much, and how many of them there may be.
+//! Limits of an upload, and of the number of uploads.
 
 use super::{ATTEMPTS, Uploads};
 use crate::admission::access::Access;
@@ -24,7 +24,7 @@ const OF_TOKEN_RETRY_AFTER: u64 = 10;
 const QUOTA_RETRY_AFTER: u64 = 1;
 
 impl Uploads {
-    /// Whether what is known of an upload is within the limits.
+    /// Refuses an upload if the known part of its plan is over the limits.
     pub(super) fn check_plan(&self, plan: &Plan) -> Result<(), Refusal> {
         self.check_sizes(plan.slice_size, plan.slice_num, plan.file_size)
     }

@@ -1,7 +1,7 @@
-//! What a request means for the upload it names. Plain synchronous work on the data folder: all state is there, none is
-//! here, so that several daemons may share it and any of them may die.
+//! The meaning of a request for the upload it names. Plain synchronous work on the data folder: all state is there,
+//! none is here, so that several daemons may share it and any of them may die.
 //!
-//! # Whose upload it is
+//! # The source of an upload
 //! An upload has one source: the file on a client's disk, as that client names it (or none, for clients that name
 //! none). Only that source may send slices. A push of another source is told to come back while the first one is at
 //! work, compares what is held meanwhile, and takes the upload over once it has been silent. From then on held slices
@@ -9,8 +9,8 @@
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 //!
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `unnamed` - a small file in one request.
-//! - `show` - who only looks; `limits` - what is too much; `refusals` - why not.
-//!
+//! - `begin` - beginning, going on, taking over; `slice` - a slice; `single_request` - a small file in one request.
+//! - `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
 //! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
 
 use crate::admission::access::Access;
@@ -54,7 +54,7 @@ mod slice;
 #[cfg(test)]
 mod tests;
 
-/// How often a name is looked at again when uploads of it come and go in between.
+/// Number of times a name is looked at again when uploads of it come and go in between.
 const ATTEMPTS: usize = 8;
 
 /// Seconds after which who waits for a finished file to be read may ask again.
@@ -69,7 +69,7 @@ pub struct Uploads {
     pub settings: Arc<Settings>,
     /// Slices that just came.
     pub recent: RecentSlices,
-    /// What is counted of them.
+    /// Counts about uploads.
     pub metrics: Metrics,
     /// Is told of files that are finished here.
     pub completions: Completions,
@@ -80,7 +80,7 @@ pub struct Uploads {
     without_unnamed_files: Arc<AtomicBool>,
 }
 
-/// How a name stands.
+/// State of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameState {
     /// The file is finished.
@@ -99,24 +99,24 @@ pub enum NameState {
 /// An upload under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// What it is.
+    /// Its record.
     pub upload: UploadRecord,
-    /// What it holds.
+    /// Its held slices.
     pub holdings: Holdings,
 }
 
 impl Unfinished {
-    /// Whether a merger would find something to do.
+    /// `true` if a merger would find something to do.
     pub fn is_merger_due(&self) -> bool {
         self.holdings.need_merger(&self.upload)
     }
 
-    /// Whether some slices are held and others not.
+    /// `true` if some slices are held and others not.
     fn is_part_held(&self) -> bool {
         !self.is_all_held() && (self.holdings.frontier > 0 || !self.holdings.waiting.is_empty())
     }
 
-    /// Whether all slices are held, so that the file will be finished without more of them.
+    /// `true` if all slices are held, so that the file will be finished without more of them.
     pub fn is_all_held(&self) -> bool {
         self.upload.plan.slice_num.is_some_and(|num| self.holdings.ranges().count() >= num)
     }
@@ -125,7 +125,7 @@ impl Unfinished {
 /// A slice about to arrive.
 #[derive(Clone, Debug)]
 pub struct SliceRequest {
-    /// Who sends it. They may push this name.
+    /// The sender. It may push this name.
     pub by: Access,
     /// Where it comes from; for the log.
     pub peer: Option<Peer>,
@@ -141,13 +141,13 @@ pub struct SliceRequest {
     pub digest: Option<SliceDigest>,
     /// Where it begins in the file, in bytes, where the client said.
     pub offset: Option<u64>,
-    /// What the client's source is.
+    /// The client's source.
     pub source: Option<String>,
     /// The request begins the upload too, where there is none.
     pub begin: Option<BeginRequest>,
 }
 
-/// What to do with the body of a slice.
+/// The treatment of the body of a slice.
 pub enum Admission {
     /// Take it.
     Take {
@@ -174,12 +174,12 @@ pub enum SliceTarget {
 }
 
 impl SliceTarget {
-    /// Whether the upload that it is for was cancelled. A file that comes in one request has none.
+    /// `true` if the upload that it is for was cancelled. A file that comes in one request has no upload.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, SliceTarget::Spool(arrival, _) if arrival.is_cancelled())
     }
 
-    /// The file to write to; None where the slice is only compared.
+    /// The file to write to; `None` if the slice is only compared.
     pub fn file(&self) -> Option<&File> {
         match self {
             SliceTarget::Spool(arrival, _) => Some(arrival.file()),
@@ -203,7 +203,7 @@ pub enum SliceStored {
 }
 
 impl Uploads {
-    /// The uploads of `data`. One of the `hooks` is asked before they begin.
+    /// The uploads of `data`. A hook of `hooks` is asked before they begin.
     pub fn new(data: DataDir, settings: Settings, hooks: &HookSettings) -> Uploads {
         let (recent, completions, finished_digests, without_unnamed_files) = Default::default();
         let grants = Grants::new(data.clone());
@@ -223,7 +223,7 @@ impl Uploads {
         }
     }
 
-    /// Publishes an upload that needs no merging. None: a merger is at work on it.
+    /// Publishes an upload that needs no merging. `None` if a merger is at work on it.
     fn publish_now(&self, spool: &Spool, name: &FileName) -> Result<Option<Outcome>, Refusal> {
         let began = Instant::now();
         match spool.try_merger_lock() {
@@ -253,8 +253,8 @@ impl Uploads {
         }
     }
 
-    /// What stands under a name in `files/`. A file that is found is there for good, also where whoever put it there had not
-    /// come to make sure of that.
+    /// The entry under a name in `files/`. A file that is found is there for good, also where its writer had not come
+    /// to make sure of that.
     fn lookup(&self, name: &FileName) -> Result<Entry, Refusal> {
         let entry = Store::new(&self.data).lookup(name)?;
         if let Entry::File(_) = entry {

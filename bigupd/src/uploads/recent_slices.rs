@@ -2,7 +2,7 @@
 //! without comparing it with its digest ([`bigup_core::storage::spool::is_as_it_came`]).
 //!
 //! They are let go once their names are gone, so that their blocks become free and nobody writes them back; and after
-//! 10 s, or when too many came since. Whoever merges them then reads them, which costs time and nothing else.
+//! 10 s, or when too many came since. A merger then reads them, which costs time and nothing else.
 
 use crate::descriptors;
 use bigup_core::storage::spool::Arrival;
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a file is kept open: a merger that keeps pace takes much less.
+/// Time that a file is kept open: a merger that keeps pace takes much less.
 const KEPT_FOR: Duration = Duration::from_secs(10);
 
-/// How often it is looked which names are gone.
+/// Time between two scans for names that are gone.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The files kept open.
@@ -48,7 +48,7 @@ impl RecentSlices {
         self.came.notify_one();
     }
 
-    /// Lets go those whose time is over or whose names are gone. Whether any is left. May block.
+    /// Lets go those whose time is over or whose names are gone. `true` if any is left. May block.
     pub fn let_go(&self) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let is_kept = |when: &Instant, arrival: &Arrival| {

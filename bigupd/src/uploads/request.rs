@@ -1,4 +1,4 @@
-//! What a request asks of an upload, whatever protocol it came by.
+//! The parts of a request about an upload, by any protocol.
 
 use crate::admission::access::Access;
 use crate::hooks::begin::BeginQuestion;
@@ -11,15 +11,15 @@ use std::net::IpAddr;
 /// A client asks to begin an upload, or to go on with it.
 #[derive(Clone, Debug)]
 pub struct BeginRequest {
-    /// Who asks. They may push this name, and replace it if they ask to.
+    /// The asker. It may push this name, and replace it if it asks to.
     pub by: Access,
-    /// Which upload.
+    /// The upload.
     pub id: UploadId,
     /// Name of the file.
     pub name: FileName,
-    /// What is known of the sizes. `slice_size` is a wish.
+    /// The known sizes. `slice_size` is a wish.
     pub plan: Plan,
-    /// What the client's source is.
+    /// The client's source.
     pub source: Option<String>,
     /// Digest that the whole file must have.
     pub file_digest: Option<Digest>,
@@ -34,17 +34,17 @@ pub struct BeginRequest {
     pub by_size: bool,
     /// Where the request came from, where known.
     pub peer: Option<IpAddr>,
-    /// Name in the client certificate that was shown. None: none was.
+    /// Name in the client certificate that was shown. `None` if no certificate was shown.
     pub certificate: Option<String>,
 }
 
 impl BeginRequest {
-    /// Who asks, of clients that name no source. None: a source is named, or nothing is known.
+    /// The asker, of clients that name no source. `None` if a source is named, or nothing is known.
     pub fn client(&self) -> Option<String> {
         if self.source.is_some() { None } else { self.by.client(self.peer) }
     }
 
-    /// What is asked about before it begins.
+    /// The question for the hook before it begins.
     pub(super) fn beginning(&self) -> BeginQuestion<'_> {
         let (size, token) = (self.plan.file_size, self.by.token());
         BeginQuestion { name: &self.name, size, token, replace: self.replace, peer: self.peer }

@@ -1,8 +1,8 @@
-//! How uploads are treated, and what of them is too much.
+//! Treatment of uploads, and their limits.
 
 use std::time::Duration;
 
-/// What a slice's 200 promises.
+/// The promise of a slice's 200.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SliceAck {
     /// It survives the death of any process; after a power cut a damaged one is found and asked for again.
@@ -11,7 +11,7 @@ pub enum SliceAck {
     Synced,
 }
 
-/// How uploads are treated, and what of them is too much. Over it requests are refused, never dropped.
+/// Treatment of uploads, and their limits. Requests over a limit are refused, never dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Largest slice, in bytes.
@@ -26,11 +26,11 @@ pub struct Settings {
     pub number_per_token: u64,
     /// Largest answer, in bytes.
     pub response_size: u64,
-    /// Most bytes that all files may take for who has no token to push more. None: any number.
+    /// Most bytes that all files may take for clients that have no token to push more. `None` if any number may.
     pub anonymous_quota: Option<u64>,
-    /// How long a push must be silent before another source may take its upload over.
+    /// Time that a push must be silent before another source may take its upload over.
     pub takeover_after: Duration,
-    /// What a slice's 200 promises.
+    /// The promise of a slice's 200.
     pub slice_ack: SliceAck,
     /// Bytes that uploads leave free on the disk.
     pub reserve: u64,

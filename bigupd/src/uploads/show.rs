@@ -1,4 +1,4 @@
-//! How uploads stand, for who only looks.
+//! The state of uploads, for clients that only look.
 
 use super::begin::show_life;
 use super::refusals::no_upload;
@@ -12,12 +12,12 @@ use bigup_core::storage::spool::{Spool, UploadId};
 use bigup_core::storage::store::Entry;
 use std::io;
 
-/// What the list of uploads takes of each, in bytes, beside its name and error; a bit more than it does.
+/// Bytes that the list of uploads takes of each, beside its name and error; a bit more than it does.
 const LISTED_LEN: usize = 256;
 
 impl Uploads {
-    /// How an upload of a name, or the finished file, stands, changing nothing. None: nothing is known of it. Who names the source of an upload shows that it
-    /// is alive.
+    /// The state of an upload of a name, or of the finished file, changing nothing. `None` if nothing is known of it. A
+    /// client that names the source of an upload shows that it is alive.
     ///
     /// # Errors
     /// The data folder cannot be read.
@@ -75,7 +75,7 @@ impl Uploads {
         }
     }
 
-    /// How far merging lies behind a slice, in bytes; 0 where no merger could get on.
+    /// Bytes that merging lies behind a slice; 0 if no merger could get on.
     ///
     /// # Errors
     /// The upload cannot be read.

@@ -20,8 +20,8 @@ use std::time::Instant;
 const MAX_DRAFT: u64 = MIB;
 
 impl Uploads {
-    /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no spool.
-    /// None: it does.
+    /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no
+    /// spool. `None` if it needs one.
     pub(super) fn unnamed(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<SliceTarget>, Refusal> {
         // A hook is asked about an upload, and told of one by what its spool leaves.
         let has_hooks = self.begin_hook.is_some() || self.data.leaves_notices();
@@ -50,7 +50,7 @@ impl Uploads {
         Ok(unnamed.map(|unnamed| SliceTarget::UnnamedFile(unnamed, granted)))
     }
 
-    /// Whether there is this upload, or what looks like one.
+    /// `true` if there is this upload, or something that looks like one.
     fn has_spool(&self, id: &UploadId) -> bool {
         let found = Spool::of(&self.data, id).path().symlink_metadata();
         !matches!(found, Err(e) if e.kind() == io::ErrorKind::NotFound)
@@ -108,7 +108,7 @@ impl Uploads {
 
     /// Another request gave the name to something while this file, with this digest, came.
     fn finished_before(&self, ask: &SliceRequest, digest: Digest) -> Result<SliceStored, Refusal> {
-        // Whoever put it there may not have come to seal it.
+        // Its writer may not have come to seal it.
         match self.look_into(&ask.name)? {
             Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) if stored_digest.digest == digest => {
                 Ok(SliceStored::Finished(digest))

@@ -1,4 +1,4 @@
-//! What becomes of a slice: before its body is read, and once it came whole.
+//! The course of a slice: before its body is read, and once it came whole.
 
 use super::begin::{check_not_paused, is_sender, note_refused, show_life};
 use super::limits::Stop;
@@ -19,8 +19,8 @@ use bigup_core::storage::store::{Entry, FinishedFile};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-/// How long after its last change the merging of an upload counts as under way: several times what lies between two
-/// checkpoints of a merger.
+/// Time after its last change for which the merging of an upload counts as under way: several times the time between
+/// two checkpoints of a merger.
 const STILL_MERGING: Duration = Duration::from_secs(10);
 
 impl Uploads {
@@ -121,7 +121,8 @@ impl Uploads {
         Ok(if may_merge { SliceStored::MergerDue } else { SliceStored::Waits })
     }
 
-    /// Locks the spool for a slice that arrived whole; with what the upload counts for more by it. None: there is no upload.
+    /// Locks the spool for a slice that arrived whole. Returns it with the bytes that the upload counts for more by it;
+    /// `None` if there is no upload.
     fn lock_to_commit(
         &self,
         spool: &Spool,
@@ -135,7 +136,7 @@ impl Uploads {
         Ok(Some((locked, growth)))
     }
 
-    /// Whether a slice arrived with the digest that its client told.
+    /// Refuses a slice that arrived with another digest than its client told.
     fn check_told(&self, ask: &SliceRequest, digests: &[SliceDigest]) -> Result<(), Refusal> {
         match ask.digest.and_then(|told| Some((told, digests.iter().find(|d| d.kind == told.kind && **d != told)?))) {
             None => Ok(()),
@@ -262,13 +263,13 @@ impl Uploads {
         Refusal { retry_after: may_pass.then_some(1), ..refusal }
     }
 
-    /// Whether slices are being merged, whose room comes back then.
+    /// `true` if slices are being merged: their disk space comes back then.
     fn is_room_coming_back(&self) -> bool {
         Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(|spool| spool.moved_within(STILL_MERGING)))
     }
 }
 
-/// Whether a slice comes from who sends this upload; of clients that name a source its place tells.
+/// Refuses a slice that does not come from the sender of this upload. Of clients that name a source its place tells.
 fn check_sender(upload: &UploadRecord, ask: &SliceRequest) -> Result<(), Refusal> {
     let client = ask.by.client(ask.peer.and_then(Peer::ip));
     let is_other = ask.source.is_none() && !is_sender(upload, None, client.as_deref());

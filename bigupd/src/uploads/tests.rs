@@ -21,7 +21,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Whoever has no token has this quota, in bytes.
+    /// Clients without a token have this quota, in bytes.
     fn new(quota: u64) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let defaults = Config::defaults(dir.path().to_owned());
@@ -92,7 +92,7 @@ fn fill(target: &SliceTarget) -> SliceDigest {
     hasher.finish()
 }
 
-/// Whether `request` leaves the spool of `f` to others while it waits for what lies below the quota to be counted.
+/// Asserts that `request` leaves the spool of `f` to others while it waits for the count of the bytes below the quota.
 #[track_caller]
 fn assert_free_while_counting(f: &Fixture, request: impl FnOnce() -> Result<(), Refusal> + Send) {
     let lock = Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).path().join("digests");
@@ -201,7 +201,7 @@ fn sizes_told_at_once_do_not_pass_the_quota() {
     assert_eq!(grown(), 3);
 }
 
-/// Whether this process has the file of this inode open.
+/// `true` if this process has the file of this inode open.
 fn is_open(inode: u64) -> bool {
     let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     open.filter_map(|entry| std::fs::metadata(entry.path()).ok())

@@ -21,12 +21,12 @@ pub struct QueryParams {
     by: Access,
 }
 
-/// How a GET is to be answered.
+/// The form of the response to a GET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseForm {
     /// Held slices as runs.
     pub ranges: bool,
-    /// How long to wait for the file to be finished.
+    /// Time to wait for the file to be finished.
     pub wait: Duration,
 }
 
@@ -59,7 +59,7 @@ impl QueryParams {
         self.map.get(name).map(String::as_str)
     }
 
-    /// Who asks.
+    /// The asker.
     pub fn by(&self) -> &Access {
         &self.by
     }
@@ -87,12 +87,12 @@ impl QueryParams {
         self.file_name(&[Permission::Read, Permission::Push])
     }
 
-    /// Whether there is a file name.
+    /// `true` if there is a file name.
     pub fn has_file_name(&self) -> bool {
         self.get(param::FILE_NAME).is_some()
     }
 
-    /// A whole number. None: it is not there.
+    /// A whole number; `None` if it is not there.
     ///
     /// # Errors
     /// It is no whole number.
@@ -115,7 +115,7 @@ impl QueryParams {
         self.number(name)?.ok_or_else(|| bad(format!("{name} is missing")))
     }
 
-    /// Whether a switch is on.
+    /// `true` if a switch is on.
     ///
     /// # Errors
     /// It is neither 1 nor 0.
@@ -127,7 +127,7 @@ impl QueryParams {
         }
     }
 
-    /// A value of a type that reads itself. None: it is not there.
+    /// A value of a type that reads itself; `None` if it is not there.
     ///
     /// # Errors
     /// It cannot be read.
@@ -135,7 +135,7 @@ impl QueryParams {
         self.get(name).map(str::parse).transpose().map_err(|why| bad(format!("{name}: {why}")))
     }
 
-    /// What the client's source is.
+    /// The client's source.
     ///
     /// # Errors
     /// It is too long or not visible ASCII.
@@ -147,7 +147,7 @@ impl QueryParams {
         Ok(Some(source.to_owned()))
     }
 
-    /// What a GET that begins or goes on with an upload asks.
+    /// The request of a GET that begins or goes on with an upload.
     ///
     /// # Errors
     /// Something is missing or makes no sense.
@@ -163,8 +163,8 @@ impl QueryParams {
         Ok(BeginRequest { by_size: is_oldest, ..ask })
     }
 
-    /// What a POST asks that begins the upload too, by slice `slice_id` of `len` bytes. Its `slice_size` is that of the
-    /// slice, which tells that of the upload unless it is the last one.
+    /// The request of a POST that begins the upload too, by slice `slice_id` of `len` bytes. Its `slice_size` is that
+    /// of the slice, which tells that of the upload unless it is the last one.
     ///
     /// # Errors
     /// Something is missing or makes no sense.
@@ -175,7 +175,8 @@ impl QueryParams {
         Ok(ask)
     }
 
-    /// Whether it is said whose bytes these are, where others could send slices too. The oldest client cannot say it.
+    /// Refuses a request that does not tell the owner of its bytes, where others could send slices too. The oldest
+    /// client cannot tell it.
     fn check_named(&self, ask: &BeginRequest, is_oldest: bool) -> Result<(), Refusal> {
         let is_named = ask.source.is_some() || ask.file_digest.is_some();
         if is_oldest || is_named || matches!(ask.plan.slice_num, Some(0 | 1)) {
@@ -211,7 +212,7 @@ impl QueryParams {
         })
     }
 
-    /// How a GET is to be answered.
+    /// The form of the response to a GET.
     ///
     /// # Errors
     /// Something makes no sense.

@@ -53,35 +53,36 @@ const DIGEST_LEN: u64 = 80;
 /// The methods there are.
 const METHODS: &str = "GET, POST, OPTIONS";
 
-/// What makes a GET one that only looks ([`param::PEEK`]).
+/// The parameter that makes a GET one that only looks ([`param::PEEK`]).
 const PEEKS: &str = "peek=1";
 
 /// Parameters of a request that only looks.
 const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
-/// How often to note that a client is heard of whose request is at work.
+/// Time between two notes that a client is heard of whose request is at work.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often to look for the end of an upload that a merger of another daemon may be finishing.
+/// Time between two checks for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Most bytes, and slices where that is more, that merging may lie behind: a merger copies and syncs them in a moment, so that the
-/// file is finished a moment after its last slice, however large it is. Whoever sends faster than slices are merged waits
-/// for the answer.
+/// Most bytes, and slices where that is more, that merging may lie behind. A merger copies and syncs them in a moment,
+/// so that the file is finished a moment after its last slice, however large it is. A client that sends faster than
+/// slices are merged waits for the response.
 const MAX_LAG: (u64, u64) = (64 << 20, 8);
 
-/// Longest time that an answer waits for merging, and how often to look: whatever is the matter with the merger, slices go on.
+/// Longest time that a response waits for merging, and the time between two checks. Slices go on whatever is the matter
+/// with the merger.
 const LAG_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
 
-/// How requests are treated.
+/// Treatment of requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How slow bodies may be, and for whom proxies may ask.
+    /// Limits on slow bodies, and the clients for whom proxies may ask.
     pub limits: Limits,
-    /// Those who watch the daemon have a socket of their own, and are answered nowhere else.
+    /// `true` if monitors of the daemon have a socket of their own, and get responses nowhere else.
     pub has_metrics_listener: bool,
 }
 
-/// What handlers work on.
+/// The state that handlers work on.
 #[derive(Clone)]
 pub struct App {
     authenticator: Arc<Authenticator>,
@@ -97,7 +98,7 @@ pub struct App {
     thread_shares: ThreadShares,
     /// That of who sent the request at hand.
     thread_share: ThreadShare,
-    /// What they showed in the handshake. None: no certificate, or a proxy's.
+    /// The certificate that they showed in the handshake. `None` if there is none, or it is a proxy's.
     certificate: Option<ClientCertificate>,
 }
 
@@ -168,9 +169,9 @@ impl App {
 struct Request {
     method: Method,
     headers: HeaderMap,
-    /// What follows the question mark; empty where nothing does.
+    /// The text behind the question mark; empty if there is none.
     query: String,
-    /// Whose connection it came by. None: it is not known.
+    /// The peer of the connection it came by; `None` if it is not known.
     peer: Option<Peer>,
     body: RawBody,
 }
@@ -243,14 +244,14 @@ async fn native(app: App, request: Request) -> Response {
     sharing.told_in(timing::time(&metrics, route, answering).await)
 }
 
-/// What a request would do, told by its parameters' names as they stand there.
+/// The effect of a request, told by its parameters' names as they stand there.
 fn does_of(method: &Method, query: &str) -> Effect {
     let names = || query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
     let looks = route_of(method, query) == Route::Peek && names().all(|name| LOOKING.contains(&name));
     if looks { Effect::Looks } else { Effect::Changes }
 }
 
-/// How a request is counted, whether or not it is refused.
+/// The route by which a request is counted, also if it is refused.
 fn route_of(method: &Method, query: &str) -> Route {
     match *method {
         Method::POST => Route::Slice,
@@ -280,14 +281,15 @@ async fn answer(app: App, request: Request) -> Response {
 }
 
 impl App {
-    /// What the sender of a request may do, before anything else of it is looked at.
+    /// The permissions of the sender of a request, before anything else of it is looked at.
     async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Effect) -> Result<Access, Refusal> {
         let (authenticator, headers, certificate) =
             (Arc::clone(&self.authenticator), headers.clone(), self.certificate.clone());
         self.blocking(move || authenticator.enter(&headers, peer, certificate.as_ref(), does)).await
     }
 
-    /// Who sent a request that came by a connection of `peer`, and its seat where `peer` is a proxy that tells.
+    /// The sender of a request that came by a connection of `peer`, and its connection slot if `peer` is a proxy that
+    /// tells.
     fn visitor(
         &self,
         peer: Option<Peer>,
@@ -304,7 +306,7 @@ impl App {
         &self.uploads.metrics
     }
 
-    /// Answers who watches the daemon. Whether it is well may be asked by everybody; what it counted is of all uploads.
+    /// Responds to a monitor of the daemon. Everybody may ask for its health; its counts are of all uploads.
     async fn tell(
         &self,
         question: Probe,
@@ -330,7 +332,7 @@ impl App {
         self.settings.limits.body_timeout
     }
 
-    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. Whether it is gone.
+    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. `true` if it is gone.
     async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
         !headers.contains_key(EXPECT) && drain(body, self.drain_limit(), self.body_timeout()).await
     }
@@ -426,7 +428,7 @@ impl App {
             }
             let (name, form) = (params.name_to_show()?, params.form()?);
             let id = UploadId::of_name(&name);
-            // Who names a digest wants to know whether it is this one.
+            // A client that names a digest wants to know if it is this one.
             let source = params.source()?;
             let standing = match params.value::<Digest>(param::FILE_DIGEST)? {
                 Some(_) => uploads.examine(&id, &name, source.as_deref())?,
@@ -545,7 +547,7 @@ impl App {
         let most = MAX_LAG.0.max(ask.len.saturating_mul(MAX_LAG.1));
         loop {
             let (uploads, id, slice_id) = (self.uploads.clone(), ask.id.clone(), ask.slice_id);
-            // What cannot be told keeps nobody waiting.
+            // A lag that cannot be told keeps nobody waiting.
             let lag = self.blocking(move || uploads.lag(&id, slice_id)).await.unwrap_or(0);
             if lag <= most || *self.stopping.borrow() || tokio::time::Instant::now() >= deadline {
                 return;
@@ -606,7 +608,7 @@ fn ip_of(peer: Option<Peer>) -> Option<IpAddr> {
     peer.and_then(Peer::ip)
 }
 
-/// What a POST asks, and what its body must be.
+/// The request of a POST, and the rules for its body.
 fn slice_ask(
     by: Access,
     peer: Option<Peer>,
@@ -632,7 +634,7 @@ fn slice_ask(
     Ok((ask, Expected { slice_id, len, sha256, form_sha256 }))
 }
 
-/// Whether a form that was read to its end, if `at_end`, is the one whose digest was told.
+/// Refuses a form that was read to its end, if `at_end`, and is not the one whose digest was told.
 fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), Refusal> {
     if expected.form_sha256.is_some() && !at_end {
         let message =
@@ -642,7 +644,7 @@ fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), R
     check_sha256(expected.slice_id, expected.form_sha256, body.sha256())
 }
 
-/// What a body's SHA-256 is to be. All lines of the header count (RFC 9110, section 5.3).
+/// The SHA-256 that a body must have. All lines of the header count (RFC 9110, section 5.3).
 fn content_digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Refusal> {
     let lines = headers.get_all(CONTENT_DIGEST).iter().map(|value| value.to_str().unwrap_or("sha-256="));
     parse_content_digest(&lines.collect::<Vec<_>>().join(","))

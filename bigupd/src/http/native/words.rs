@@ -14,7 +14,7 @@ pub fn of(refusal: &Refusal) -> String {
     format!("{}{}", refusal.facts, refusal.advice.map_or(Cow::default(), advice))
 }
 
-/// What to do, with the punctuation that joins it to the facts.
+/// The advice in words, with the punctuation that joins it to the facts.
 fn advice(advice: Advice) -> Cow<'static, str> {
     let words = match advice {
         Advice::Replace => "; push with --replace to replace it",
