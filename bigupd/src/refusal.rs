@@ -1,4 +1,4 @@
-//! Why a request is refused: a code, the facts, and what its client can do. The words for the latter are the protocol's.
+//! Reasons of refusals: a code, the facts, and the client's remedy. The words for the latter are the protocol's.
 
 use crate::metrics::Limit;
 use bigup_core::protocol::name::NameError;
@@ -9,7 +9,7 @@ use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::SliceError;
 use std::io;
 
-/// Seconds after which what the system was short of may be there again.
+/// Seconds after which the resource that the system was short of may be there again.
 const SHORT_FOR: u64 = 2;
 
 /// A remedy that a client has for a refusal, where its protocol has words of its own for that. Each protocol renders it
@@ -18,7 +18,7 @@ const SHORT_FOR: u64 = 2;
 pub enum Advice {
     /// Say that the finished file is to be replaced.
     Replace,
-    /// Say what the file is, by its digest or source; or that the finished one is to be replaced.
+    /// Name the content of the file, by its digest or source; or say that the finished one is to be replaced.
     IdentifyOrReplace,
     /// Name the digest of the file, or say that the finished one is to be replaced.
     NameDigestOrReplace,
@@ -26,7 +26,7 @@ pub enum Advice {
     BeginFirst,
     /// Begin another upload, which replaces the finished file.
     BeginToReplace,
-    /// Upload the file again: what came of it is not the file.
+    /// Upload the file again: the bytes that came are not the file.
     UploadAgain,
     /// The same, after so many seconds.
     UploadAgainIn(u64),
@@ -36,7 +36,7 @@ pub enum Advice {
     UploadAgainThen,
     /// Upload the file again, under another name.
     UploadUnderOtherName,
-    /// Upload the file again once what is in the way is moved away, or under another name.
+    /// Upload the file again once the obstacle is moved away, or under another name.
     MoveAway,
     /// Upload to a server of that version, or under another name.
     UseOtherServer,
@@ -52,7 +52,7 @@ pub enum Advice {
     AskLaterOrForRuns,
 }
 
-/// A request refused, with what the client needs to know.
+/// A request refused, with the facts that the client needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The kind of error, for programs; decides the status.
@@ -75,7 +75,7 @@ impl Refusal {
         Refusal { code, facts: facts.into(), advice: None, retry_after: None, limit: None, allow: None }
     }
 
-    /// The same refusal, with what its client can do.
+    /// The same refusal, with the client's remedy.
     pub fn advising(self, advice: Advice) -> Refusal {
         Refusal { advice: Some(advice), ..self }
     }
@@ -139,7 +139,7 @@ pub fn within_request(error: PlanError) -> Refusal {
 }
 
 impl From<io::Error> for Refusal {
-    /// Detail goes to the log, the client gets what it can act on.
+    /// Detail goes to the log, the client gets the part that it can act on.
     fn from(error: io::Error) -> Refusal {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

@@ -13,7 +13,7 @@ const PROGRAM: &str = "bigupd";
 /// The begin of the daemon's first line, before its URL.
 const GREETING: &str = "bigupd listening on ";
 
-/// Environment variable by which the daemon gets to know the token of whoever started it for himself.
+/// Environment variable by which the daemon gets to know the token of the process that started it for its own use.
 const OWNER_TOKEN: &str = "BIGUP_OWNER_TOKEN";
 
 /// A running daemon.
@@ -57,7 +57,7 @@ impl Daemon {
         }
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -67,7 +67,7 @@ impl Daemon {
         &self.token
     }
 
-    /// Where the finished file `name` is.
+    /// The path of the finished file `name`.
     pub fn place_of(&self, name: &FileName) -> PathBuf {
         self.data_dir.join("files").join(name.as_str())
     }

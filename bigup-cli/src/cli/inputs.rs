@@ -1,4 +1,4 @@
-//! Which files a command line stands for, and their names on the server.
+//! Files that a command line stands for, and their names on the server.
 
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::name::FileName;
@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
-/// Where the bytes of a input come from.
+/// The origin of the bytes of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A file.
@@ -36,7 +36,7 @@ pub struct InputOptions<'a> {
 /// A file to be pushed.
 #[derive(Debug)]
 pub struct InputFile {
-    /// Where it is.
+    /// Its origin.
     pub origin: Input,
     /// Its name on the server.
     pub name: FileName,

@@ -83,7 +83,7 @@ struct Budget {
 /// All files together.
 #[derive(Default)]
 struct Total {
-    /// Which of them are stored.
+    /// `true` for each file that is stored.
     stored: Vec<bool>,
     bytes: u64,
     failed: u64,

@@ -98,7 +98,7 @@ impl Resolver for Names {
     }
 }
 
-/// Which name cannot be resolved and why, where that is what `error` says.
+/// The name that cannot be resolved, and the reason; `None` if `error` says something else.
 pub fn unresolved(error: &Error) -> Option<String> {
     let Error::Io(error) = error else { return None };
     error.get_ref()?.downcast_ref::<Unresolved>().map(Unresolved::to_string)

@@ -25,7 +25,7 @@ pub enum CallError {
     Unresolved {
         /// The server, and the proxy on the way to it.
         url: String,
-        /// Which name, and what the system says.
+        /// The name, and the system's message.
         why: String,
     },
     /// A proxy on the way says no, and would say it again.
@@ -66,7 +66,7 @@ pub enum CallError {
         url: String,
         /// HTTP status.
         status: u16,
-        /// Where to, without a query; printable.
+        /// The address that the server names, without a query; printable.
         location: String,
         /// This server answered as it should before.
         met: bool,

@@ -101,7 +101,7 @@ impl Client {
             .proxy(proxy)
             .tls_config(tls)
             .http_status_as_error(false)
-            // A token must not go to whom the server names.
+            // A token must not go to an address that the server names.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))

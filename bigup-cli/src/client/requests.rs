@@ -51,9 +51,9 @@ pub struct UploadRequests<'a> {
 
 /// A slice to be sent.
 pub struct OutgoingSlice<'a> {
-    /// Which.
+    /// Its number.
     pub id: u64,
-    /// Where it begins in the file, in bytes, where that is known.
+    /// Offset in the file, in bytes, if it is known.
     pub offset: Option<u64>,
     /// Its digest.
     pub digest: SliceDigest,

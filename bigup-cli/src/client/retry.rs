@@ -1,4 +1,4 @@
-//! Which failures may pass, how long to wait before the next attempt, and when to give up.
+//! Failures that may pass, the wait before the next attempt, and the time to give up.
 
 use crate::client::error::CallError;
 use crate::client::observer::{Observer, Retry};

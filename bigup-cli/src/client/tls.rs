@@ -1,4 +1,4 @@
-//! TLS: whom we trust, what we show of ourselves, and what a failure means.
+//! TLS: trusted certificates, our own certificate, and the meaning of a failure.
 
 use bigup_core::pem::{self, PemError};
 use rustls::crypto::ring;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// At most `limit` buffers, made when first needed and used again and again.
 ///
-/// That limit is what bounds the memory of a push: whoever finds no buffer waits for one.
+/// That limit bounds the memory of a push: a thread that finds no buffer waits for one.
 pub struct Buffers {
     give: Sender<Vec<u8>>,
     empty: Receiver<Vec<u8>>,

@@ -78,7 +78,7 @@ impl Concurrency {
 }
 
 fn first() -> usize {
-    // Where nobody can tell, few processors are as likely as many.
+    // If nobody can tell, few processors are as likely as many.
     std::thread::available_parallelism().map_or(FIRST.0, usize::from).clamp(FIRST.0, FIRST.1)
 }
 

@@ -17,7 +17,7 @@ pub enum RoundError {
     /// A slice was not taken.
     #[error("slice {id}: {error}")]
     Slice {
-        /// Which.
+        /// Its number.
         id: u64,
         /// The reason.
         error: CallError,
@@ -25,7 +25,7 @@ pub enum RoundError {
     /// A slice was refused as if the upload were another push's.
     #[error("slice {id} was refused, another push took over: {error}")]
     Overtaken {
-        /// Which.
+        /// Its number.
         id: u64,
         /// The refusal.
         error: CallError,

@@ -41,7 +41,7 @@ pub struct RoundWork<'a> {
     pub plan: &'a Plan,
     /// Slices that are to be sent only where their content differs.
     pub held: &'a ServerDigests,
-    /// Where our digests are noted.
+    /// The place where our digests are noted.
     pub local: &'a LocalDigests,
     /// The rate at which slices leave.
     pub slow_line: &'a SlowLineDetector,

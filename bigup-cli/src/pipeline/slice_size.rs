@@ -20,7 +20,7 @@ pub const FAR_SLICE_SIZE: u64 = 512 << 10;
 /// Smallest slice over a long line, in bytes, where the file is so small that larger ones would be too few for all senders.
 const LEAST_FAR_SLICE_SIZE: u64 = 128 << 10;
 
-/// Where the default would give more slices than this it is doubled: a tenth of the limit, so that lists stay short.
+/// If the default would give more slices than this it is doubled: a tenth of the limit, so that lists stay short.
 const MANY_SLICES: u64 = 100_000;
 
 /// The slice size to ask for, in bytes.

@@ -16,7 +16,7 @@ pub fn has_no_writers(file: &File) -> bool {
     if !set(file, F_SETSIG, SIGURG) || !set(file, F_SETLEASE, F_RDLCK) {
         return false;
     }
-    // Given back at once: as long as it is held whoever wants to write waits.
+    // Given back at once: as long as it is held every process that wants to write waits.
     set(file, F_SETLEASE, F_UNLCK)
 }
 

@@ -331,7 +331,7 @@ impl FilePush<'_> {
                     }
                 }
                 Ok(answer) => {
-                    // From here on: whoever began this upload may not have said so.
+                    // From here on: the client that began this upload may not have said so.
                     self.requests.replace = self.cx.replace;
                     self.begun = true;
                     return Ok(OpenState::Unfinished(answer));

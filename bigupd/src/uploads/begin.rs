@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// Seconds after which the client of a paused upload may ask again: soon enough after it is resumed.
 const PAUSED_RETRY_AFTER: u64 = 5;
 
-/// Longest time, in seconds, after which who waits for another push is to ask again.
+/// Longest time, in seconds, after which a client that waits for another push is to ask again.
 const BUSY_RETRY_AFTER: u64 = 3;
 
 /// Time that a merger may take to leave an upload of which something is to go. The sync of a batch mostly takes less.
@@ -31,8 +31,8 @@ const MERGER_LEAVES: Duration = Duration::from_secs(5);
 /// Time between two tries while a merger has moved the file and has not ended yet: it syncs a folder and removes the spool.
 const MERGER_PAUSE: Duration = Duration::from_millis(50);
 
-/// Bytes that must be held for each slice that an upload has more by its old cut than by that of who takes it over, or it is
-/// cut anew: a request costs about as much as sending them.
+/// Bytes that must be held for each slice that an upload has more by its old cut than by the cut of the client that
+/// takes it over. With fewer it is cut anew: a request costs about as much as sending them.
 const WORTH_A_SLICE: u64 = 4 << 10;
 
 impl Uploads {
@@ -44,8 +44,8 @@ impl Uploads {
         self.begin_for(ask, false)
     }
 
-    /// The same for one who waits for the end of what it sent: if the file was finished a while ago that is the end, even if
-    /// somebody has moved it away since.
+    /// The same for a client that waits for the end of the file it sent. A file that was finished a while ago is the
+    /// end, even if somebody has moved it away since.
     ///
     /// # Errors
     /// Refused; nothing changed then.
@@ -130,12 +130,14 @@ impl Uploads {
                 return Err(Refusal::new(ErrorCode::BadName, why));
             }
             let granted = match self.take(&ask.by, &ask.name, Growing::Upload(amount::bytes_at_begin(&ask.plan))) {
-                // Another request began it, which this one goes on with; what it counts for may be what left no room.
+                // Another request began it, and this one goes on with it. The bytes of that may be the reason for the
+                // refusal.
                 Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
                 taken => taken?,
             };
             if let Some(asking) = begin_hook.take() {
-                // Nobody is asked about what may not begin anyway; and nothing is taken while it is asked about.
+                // Nobody is asked about an upload that may not begin anyway; and nothing is taken while it is asked
+                // about.
                 drop(granted);
                 asking.admit(ask.beginning())?;
                 // That took its time, in which others may have come and gone.
@@ -168,10 +170,10 @@ impl Uploads {
         Err(self.restless(&ask.name))
     }
 
-    /// The end of what the asker sent, where the finished file is not there any more.
+    /// The end of the asker's upload, if the finished file is not there any more.
     fn look_for_moved(&self, spool: &Spool, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
         let Some(source) = &ask.source else { return Ok(None) };
-        // Nothing is sent of an empty file, so who asks for one begins it.
+        // Nothing is sent of an empty file, so a client that asks for one begins it.
         let found = spool.finished(source)?.filter(|(digest, size)| {
             *size > 0
                 && ask.plan.file_size.is_none_or(|wanted| wanted == *size)
@@ -282,7 +284,7 @@ impl Uploads {
             ..old.clone()
         };
         let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
-        // Where what was promised turned out wrong, another comparison is the way out.
+        // If a promise turned out wrong, another comparison is the way out.
         if old.blocked.is_some()
             && !said_anew
             && !old.needs_comparison()
@@ -364,8 +366,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// For how long the client whose upload this is has been silent, if that is long enough for another one to go on with it;
-    /// else why it is not.
+    /// The time for which the client of this upload has been silent, if it is long enough for another client to go on
+    /// with it; else the refusal that tells why it is not.
     fn silence_of_owner(
         &self,
         spool: &Spool,

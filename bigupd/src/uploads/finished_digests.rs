@@ -68,7 +68,7 @@ impl FinishedDigests {
         let before = FileVersion::of(&path)?;
         let entry = store.confirm(name)?;
         let after = FileVersion::of(&path)?;
-        // Where it was written down on the file its time of change moved, and nobody needs to remember it.
+        // If the digest was written down on the file, its time of change moved, and nobody needs to remember it.
         if let (Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }), Some(seen)) = (&entry, after)
             && before == after
         {

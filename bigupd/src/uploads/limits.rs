@@ -19,8 +19,8 @@ const FULL_RETRY_AFTER: u64 = 5;
 /// Seconds after which a token that has too many uploads may ask again: some of them may be finished by then.
 const OF_TOKEN_RETRY_AFTER: u64 = 10;
 
-/// Seconds after which who has no quota left beside what others add may ask again: what they add is on the disk by then, or
-/// given up.
+/// Seconds after which a client that has no quota left beside the bytes that others add may ask again. Their bytes are
+/// on the disk by then, or given up.
 const QUOTA_RETRY_AFTER: u64 = 1;
 
 impl Uploads {
@@ -52,8 +52,8 @@ impl Uploads {
         Err(Refusal::over(limit, ErrorCode::TooLarge, message))
     }
 
-    /// Lets `by` add this to what is there of `name`. It counts for as long as the result lives, and once that has
-    /// [landed](Grant::landed) by what is on the disk. Blocks on the disk.
+    /// Lets `by` add this to the bytes of `name`. It counts for as long as the result lives, and once that has
+    /// [landed](Grant::landed) by its bytes on the disk. Blocks on the disk.
     ///
     /// # Errors
     /// It is too much, or the data folder cannot be read.
@@ -62,7 +62,7 @@ impl Uploads {
         self.grants.take(&self.ask(by, quota.as_ref(), name, what))?.map_err(|over| self.over(by, quota, name, over))
     }
 
-    /// The same for one who has the lock of the spool, and asked first at the moment `asked`. Does not count.
+    /// The same for a caller that has the lock of the spool, and asked first at the moment `asked`. Does not count.
     ///
     /// # Errors
     /// It is too much, or something is to be counted first.
@@ -127,13 +127,13 @@ impl Uploads {
     }
 }
 
-/// Why what was begun under the lock of a spool did not come to its end.
+/// The reason why work under the lock of a spool did not come to its end.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// It may not.
     Refused(Refusal),
-    /// This is to be counted first, without the lock: counting may walk all that is there, for which nobody is to wait who
-    /// needs the spool. Begun again then, it goes on.
+    /// This is to be counted first, without the lock: counting may walk all that is there, and no request that needs
+    /// the spool is to wait for it. Begun again then, it goes on.
     Uncounted(Uncounted),
 }
 

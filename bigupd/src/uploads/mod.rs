@@ -57,7 +57,7 @@ mod tests;
 /// Number of times a name is looked at again when uploads of it come and go in between.
 const ATTEMPTS: usize = 8;
 
-/// Seconds after which who waits for a finished file to be read may ask again.
+/// Seconds after which a client that waits for a finished file to be read may ask again.
 const READ_RETRY_AFTER: u64 = 2;
 
 /// The uploads of one data folder.
@@ -127,19 +127,19 @@ impl Unfinished {
 pub struct SliceRequest {
     /// The sender. It may push this name.
     pub by: Access,
-    /// Where it comes from; for the log.
+    /// The address it comes from; for the log.
     pub peer: Option<Peer>,
-    /// Which upload it is of.
+    /// The upload that it is of.
     pub id: UploadId,
     /// Name of the file.
     pub name: FileName,
-    /// Which slice.
+    /// Number of the slice.
     pub slice_id: u64,
     /// Its length, in bytes.
     pub len: u64,
-    /// Its digest, where the client said.
+    /// Its digest, if the client told it.
     pub digest: Option<SliceDigest>,
-    /// Where it begins in the file, in bytes, where the client said.
+    /// Offset in the file, in bytes, if the client told it.
     pub offset: Option<u64>,
     /// The client's source.
     pub source: Option<String>,
@@ -151,7 +151,7 @@ pub struct SliceRequest {
 pub enum Admission {
     /// Take it.
     Take {
-        /// Where it goes.
+        /// Its place.
         target: SliceTarget,
         /// Kinds of digest to compute, the one to record first.
         kinds: Vec<DigestKind>,
@@ -162,14 +162,14 @@ pub enum Admission {
     Held(Option<Digest>),
 }
 
-/// Where a slice goes.
+/// The place of a slice.
 pub enum SliceTarget {
-    /// Into the spool. It counts beside what that holds where the upload counts by what it holds.
+    /// Into the spool. It counts beside the held slices if the upload counts by the bytes that it holds.
     Spool(Arrival, Option<Grant>),
-    /// Into a file without a name, which it is the whole of. It counts as an upload until then.
+    /// Into a file without a name, of which it is the whole content. It counts as an upload until then.
     UnnamedFile(UnnamedFile, Grant),
-    /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell whether
-    /// it is the same.
+    /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell if it
+    /// is the same.
     Compare(Digest),
 }
 
@@ -263,7 +263,7 @@ impl Uploads {
         Ok(entry)
     }
 
-    /// Refuses what could never be finished: no file can be moved to its name.
+    /// Refuses an upload that could never be finished: no file can be moved to its name.
     fn check_reach(&self, name: &FileName) -> Result<(), Refusal> {
         let why = Store::new(&self.data).out_of_reach(name)?;
         why.map_or(Ok(()), |why| Err(cannot_be_finished(name, &why)))
@@ -283,7 +283,8 @@ impl Uploads {
         })
     }
 
-    /// Locks the spool. None: there is none, or none that can be read, which whoever begins moves out of the way.
+    /// Locks the spool. `None` if there is none, or none that can be read: the next upload to begin moves that out of
+    /// the way.
     fn lock(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
         match spool.lock() {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -294,7 +295,8 @@ impl Uploads {
         }
     }
 
-    /// Locks the spool of an upload that is to begin, or to go on. One that cannot be read is moved to `damaged/` first.
+    /// Locks the spool of an upload that is to begin, or to go on. A spool that cannot be read is moved to `damaged/`
+    /// first.
     fn lock_to_begin(&self, spool: &Spool) -> Result<Option<LockedSpool>, Refusal> {
         match spool.lock() {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => self.set_aside(spool, &e).map(|()| None),
@@ -315,7 +317,7 @@ impl Uploads {
             log::error!("an unfinished upload cannot be used, and is moved to {}: {why}", kept.display());
             self.metrics.upload_failed(Failure::Unreadable);
         }
-        // Else it is readable by now, or whoever works on it leaves soon: the next look tells.
+        // Else it is readable by now, or the process that works on it leaves soon: the next attempt tells.
         Ok(())
     }
 
@@ -323,8 +325,8 @@ impl Uploads {
         DiskSpace::new(&self.data, self.settings.reserve)
     }
 
-    /// What `take` takes of the room. Where there is none it is tried once more without the slices that are merged: they have
-    /// theirs until they are let go.
+    /// The disk space that `take` takes. If there is none it is tried once more without the slices that are merged:
+    /// they have theirs until they are let go.
     fn with_room<T>(&self, mut take: impl FnMut(&DiskSpace) -> Result<T, SpaceError>) -> Result<T, SpaceError> {
         let space = self.space();
         take(&space).or_else(|error| {

@@ -1,5 +1,5 @@
-//! Slices that came a short time ago, whose files are kept open: as long as they are, a merger knows that it reads what came,
-//! without comparing it with its digest ([`bigup_core::storage::spool::is_as_it_came`]).
+//! Slices that came a short time ago, whose files are kept open. As long as they are open, a merger knows that it reads
+//! the bytes that came, without comparing them with their digest ([`bigup_core::storage::spool::is_as_it_came`]).
 //!
 //! They are let go once their names are gone, so that their blocks become free and nobody writes them back; and after
 //! 10 s, or when too many came since. A merger then reads them, which costs time and nothing else.
@@ -63,7 +63,7 @@ impl RecentSlices {
     }
 }
 
-/// Lets go what need not be kept any more, again and again.
+/// Lets go files that need not be kept any more, again and again.
 pub async fn let_go_forever(recent: RecentSlices) {
     loop {
         recent.came.notified().await;

@@ -9,7 +9,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::publish::Remedy;
 use bigup_core::storage::space::SpaceError;
 
-/// There is no room for `what`, which goes to the log: its client knows what it sent.
+/// There is no disk space for `what`, which goes to the log: its client knows what it sent.
 pub(super) fn no_room(error: SpaceError, what: &str) -> Refusal {
     match error {
         SpaceError::Io(e) => e.into(),

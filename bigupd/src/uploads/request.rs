@@ -13,7 +13,7 @@ use std::net::IpAddr;
 pub struct BeginRequest {
     /// The asker. It may push this name, and replace it if it asks to.
     pub by: Access,
-    /// The upload.
+    /// Identity of the upload.
     pub id: UploadId,
     /// Name of the file.
     pub name: FileName,
@@ -29,10 +29,10 @@ pub struct BeginRequest {
     pub recut: bool,
     /// With `recut`: drop what the upload holds first.
     pub discard: bool,
-    /// A finished file of which no more is known than that its size is what was told may pass for the asker's, who compares
-    /// it, or is the oldest client, which cannot.
+    /// A finished file of which no more is known than that its size is the told one may pass for the asker's. Such an
+    /// asker compares it, or is the oldest client, which cannot.
     pub by_size: bool,
-    /// Where the request came from, where known.
+    /// The address the request came from, if it is known.
     pub peer: Option<IpAddr>,
     /// Name in the client certificate that was shown. `None` if no certificate was shown.
     pub certificate: Option<String>,

@@ -24,7 +24,7 @@ pub struct Settings {
     pub number: u64,
     /// Most unfinished uploads of one token.
     pub number_per_token: u64,
-    /// Largest answer, in bytes.
+    /// Largest response, in bytes.
     pub response_size: u64,
     /// Most bytes that all files may take for clients that have no token to push more. `None` if any number may.
     pub anonymous_quota: Option<u64>,

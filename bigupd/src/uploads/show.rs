@@ -113,7 +113,7 @@ impl Uploads {
     /// more.
     ///
     /// # Errors
-    /// The data folder cannot be read, or the answer would be too large.
+    /// The data folder cannot be read, or the response would be too large.
     pub fn list(&self, shown: impl Fn(&str) -> bool) -> Result<(Vec<UploadStatus>, u64), Refusal> {
         let (mut list, mut size, most) = (vec![], 0, self.settings.response_size);
         for spool in Spool::all(&self.data)? {

@@ -15,15 +15,15 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Largest file that needs no spool where it comes in one request, in bytes: it has no room below which an upload that was
-/// begun could go on, so what a broken connection loses is to be little.
+/// Largest file that needs no spool if it comes in one request, in bytes. An upload without a spool cannot go on, so a
+/// broken connection is to lose little.
 const MAX_DRAFT: u64 = MIB;
 
 impl Uploads {
     /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no
     /// spool. `None` if it needs one.
     pub(super) fn unnamed(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<SliceTarget>, Refusal> {
-        // A hook is asked about an upload, and told of one by what its spool leaves.
+        // A hook is asked about an upload, and told of one by the traces of its spool.
         let has_hooks = self.begin_hook.is_some() || self.data.leaves_notices();
         let is_plain =
             !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
@@ -38,7 +38,7 @@ impl Uploads {
         self.check_not_cancelled(&Spool::of(&self.data, &ask.id), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
         let granted = match self.take(&ask.by, &ask.name, Growing::UnnamedFile(ask.len)) {
-            // Another request made it, and what it counts for may be what left no room: see what is there.
+            // Another request made it, and its bytes may be the reason for the refusal: see the state that is there.
             Err(_) if self.has_spool(&ask.id) || Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing => {
                 return Ok(None);
             }
@@ -70,7 +70,7 @@ impl Uploads {
             return Err(cannot_be_finished(&ask.name, &why).advising(Advice::UploadAgain));
         }
         if self.has_spool(&ask.id) {
-            // Another push has begun meanwhile, and what it sent so far is not to be in vain.
+            // Another push has begun meanwhile, and its bytes sent so far are not to be in vain.
             return Err(self.restless(&ask.name));
         }
         let began = Instant::now();

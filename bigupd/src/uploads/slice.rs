@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 const STILL_MERGING: Duration = Duration::from_secs(10);
 
 impl Uploads {
-    /// Decides what to do with the body of a slice before any of it is read.
+    /// Decides about the body of a slice before any of it is read.
     ///
     /// # Errors
     /// Refused; nothing changed then.
@@ -75,7 +75,7 @@ impl Uploads {
         Ok(Admission::Take { target: SliceTarget::Spool(arrival, granted), kinds, offset })
     }
 
-    /// Stores a slice that arrived whole; `digests` are of what arrived, of the kinds that were asked for.
+    /// Stores a slice that arrived whole; `digests` are of the bytes that arrived, of the kinds that were asked for.
     ///
     /// # Errors
     /// Refused; nothing changed then.
@@ -121,8 +121,8 @@ impl Uploads {
         Ok(if may_merge { SliceStored::MergerDue } else { SliceStored::Waits })
     }
 
-    /// Locks the spool for a slice that arrived whole. Returns it with the bytes that the upload counts for more by it;
-    /// `None` if there is no upload.
+    /// Locks the spool for a slice that arrived whole. Returns it with the grant of the bytes that the upload counts
+    /// for more by it; `None` if there is no upload.
     fn lock_to_commit(
         &self,
         spool: &Spool,
@@ -190,7 +190,7 @@ impl Uploads {
             NameState::Finished { digest: Some(digest), .. } if is_only => {
                 Ok(Some(Admission::Take { target: SliceTarget::Compare(digest), kinds, offset: 0 }))
             }
-            // Where the digest is not certain only reading the file tells.
+            // If the digest is not certain, only reading the file tells.
             NameState::Finished { digest: None, .. } if is_only => match self.look_into(&ask.name)? {
                 Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) => {
                     Ok(Some(Admission::Take { target: SliceTarget::Compare(stored_digest.digest), kinds, offset: 0 }))
@@ -204,7 +204,8 @@ impl Uploads {
         }
     }
 
-    /// A slice of an upload that is not there: of a finished one, sent again because the answer was lost, or of none.
+    /// A slice of an upload that is not there: of a finished one, sent again because the response was lost, or of no
+    /// upload.
     fn admit_without_upload(&self, ask: &SliceRequest) -> Result<Admission, Refusal> {
         match self.lookup(&ask.name)? {
             Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. })
@@ -212,7 +213,7 @@ impl Uploads {
             {
                 Ok(Admission::Held(Some(stored_digest.digest)))
             }
-            // Somebody may have touched it, so that what it is is not certain; what the upload became is.
+            // Somebody may have touched it, so that its content is not certain; the end of the upload is.
             Entry::File(FinishedFile { stored_digest: None, .. }) if let Some(digest) = self.moved(ask)? => {
                 Ok(Admission::Held(Some(digest)))
             }
@@ -235,7 +236,7 @@ impl Uploads {
         Ok(Spool::of(&self.data, &ask.id).finished(source)?.map(|(digest, _)| digest))
     }
 
-    /// Keeps the promise of a 200 for a slice that is held, whoever wrote it, and whatever was promised then.
+    /// Keeps the promise of a 200 for a slice that is held, whatever its writer, and whatever was promised then.
     fn keep_promise(&self, ask: &SliceRequest) -> Result<(), Refusal> {
         if self.settings.slice_ack == SliceAck::Written {
             return Ok(());
@@ -250,7 +251,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// There is no room for a slice; there may be in a moment, where others are being merged.
+    /// There is no disk space for a slice; there may be some in a moment, if others are being merged.
     fn no_room_for(&self, ask: &SliceRequest, error: SpaceError) -> Refusal {
         let is_full = match &error {
             SpaceError::Full { .. } => true,

@@ -1,4 +1,4 @@
-//! The native endpoint, `/big_file_upload`: what `bigup-cli` and the oldest client speak.
+//! The native endpoint, `/big_file_upload`: the protocol of `bigup-cli` and the oldest client.
 //!
 //! Its parameters and words stay here, and are known nowhere below.
 

@@ -1,5 +1,5 @@
-//! Reading a query string, strictly: every parameter at most once, percent-encoded UTF-8, plain numbers. File names are
-//! given out only to who may do with them what is asked.
+//! Reading a query string, strictly: every parameter at most once, percent-encoded UTF-8, plain numbers. A file name is
+//! given out only if the sender has the permission for the request.
 
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The parameters of one request, not yet made sense of, and what its sender may do.
+/// The parameters of one request, not yet made sense of, and its sender's permissions.
 #[derive(Debug)]
 pub struct QueryParams {
     map: HashMap<String, String>,
@@ -79,7 +79,7 @@ impl QueryParams {
         self.file_name(&[Permission::Push])
     }
 
-    /// The file name, to tell how it stands: whoever pushes gets to know that too.
+    /// The file name, to tell its state: every client that pushes gets to know that too.
     ///
     /// # Errors
     /// It is missing or refused, or its sender may neither push nor read it.

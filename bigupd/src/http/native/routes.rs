@@ -1,8 +1,9 @@
-//! The endpoints: which request goes where, and what it answers.
+//! The endpoints: the way of each request, and its response.
 //!
-//! A refusal is an answer made here, not a rejection of warp's, which would mean "perhaps another route". Every answer to
-//! a request with a body is given after the body was read or drained, so that a client which writes all of it before it
-//! reads gets to read the answer, unless it waits for "100 Continue" (RFC 9110, section 10.1.1): then none of it is read.
+//! A refusal is a response made here, not a rejection of warp's, which would mean "perhaps another route". Every
+//! response to a request with a body is given after the body was read or drained: a client that writes all of it before
+//! it reads gets to read the response. If it waits for "100 Continue" (RFC 9110, section 10.1.1), none of the body is
+//! read.
 
 use crate::admission::access::{Access, Authenticator};
 use crate::admission::origins::Effect;
@@ -47,10 +48,10 @@ use warp::http::{Method, StatusCode};
 /// Content-Digest (RFC 9530).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// Bytes of a digest in an answer, with its kind, quotes and comma.
+/// Bytes of a digest in a response, with its kind, quotes and comma.
 const DIGEST_LEN: u64 = 80;
 
-/// The methods there are.
+/// The methods that there are.
 const METHODS: &str = "GET, POST, OPTIONS";
 
 /// The parameter that makes a GET one that only looks ([`param::PEEK`]).
@@ -92,20 +93,20 @@ pub struct App {
     responses: ResponseBudget,
     wakeup: Wakeup,
     probes: Probes,
-    /// Whom trusted proxies ask for, each request being a connection of theirs.
+    /// Clients for whom trusted proxies ask, each request being a connection of theirs.
     visitors: ConnectionSlots,
     stopping: watch::Receiver<bool>,
     thread_shares: ThreadShares,
-    /// That of who sent the request at hand.
+    /// The share of the sender of the request at hand.
     thread_share: ThreadShare,
     /// The certificate that they showed in the handshake. `None` if there is none, or it is a proxy's.
     certificate: Option<ClientCertificate>,
 }
 
 impl App {
-    /// Handlers over `uploads`, with `mergers` to start; `wakeup` learns of uploads that begin, `probes` answers who watches,
-    /// `authenticator` tells what who asks may do.
-    /// Once `stopping` is true no request is kept waiting.
+    /// Handlers over `uploads`, with `mergers` to start. `wakeup` learns of uploads that begin, `probes` answers
+    /// monitors, and `authenticator` tells the permissions of the asker. Once `stopping` is true no request is kept
+    /// waiting.
     pub fn new(
         uploads: Uploads,
         mergers: Mergers,
@@ -138,15 +139,15 @@ impl App {
 }
 
 impl App {
-    /// Which tokens let somebody in.
+    /// Uses of the tokens that let clients in.
     pub fn token_uses(&self) -> uses::TokenUses {
         self.authenticator.uses.clone()
     }
 
-    /// The same for a request with these headers: what blocks is done on the share of who sent it.
+    /// The same for a request with these headers: blocking work is done on the share of its sender.
     fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
         let thread_share = self.thread_shares.of(self.authenticator.whose(headers, ip_of(peer)));
-        // Whom a proxy asks for has shown nothing to us.
+        // A client for whom a proxy asks has shown nothing to us.
         let certificate = self.certificate.filter(|_| Peer::shows_its_own(peer));
         App { thread_share, certificate, ..self }
     }
@@ -156,7 +157,7 @@ impl App {
         self.certificate.as_ref().map(|certificate| certificate.name().to_owned())
     }
 
-    /// Runs what blocks on the disk where it may.
+    /// Runs work that blocks on the disk where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
@@ -194,7 +195,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
     native.or(other).unify().recover(never).unify()
 }
 
-/// Every request matches one of the two routes; what warp itself refuses comes here.
+/// Every request matches one of the two routes; requests that warp itself refuses come here.
 async fn never(rejection: warp::Rejection) -> Result<Response, Infallible> {
     log::debug!("refused by warp: {rejection:?}");
     Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").response())
@@ -482,7 +483,8 @@ impl App {
         }
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
-        // Whatever is left of the body, an epilogue of a form or what follows a mistake. Of one that stalled nothing is.
+        // The rest of the body, if any: an epilogue of a form, or the bytes after a mistake. Of a body that stalled
+        // nothing is left.
         let stalled = matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout);
         let at_end = !stalled && drain(body.clone(), self.drain_limit(), self.body_timeout()).await;
         let stored = match received.and_then(|received| check_form(&expected, &body, at_end).map(|()| received)) {
@@ -684,7 +686,7 @@ fn held(standing: &NameState, asked_num: Option<u64>) -> SliceRanges {
     }
 }
 
-/// The answer to a GET.
+/// The response to a GET.
 fn upload_answer(name: &FileName, standing: &NameState, held: SliceRanges, form: ResponseForm) -> UploadResponse {
     let mut answer = UploadResponse { file_name: name.as_str().to_owned(), status: 200, ..UploadResponse::default() };
     match standing {

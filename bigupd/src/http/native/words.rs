@@ -1,4 +1,4 @@
-//! Refusals in the words of the native protocol, as people read them who use `bigup-cli` or curl.
+//! Refusals in the words of the native protocol, as people read them that use `bigup-cli` or curl.
 
 use crate::net::response::Response;
 use crate::refusal::{Advice, Refusal};
@@ -9,7 +9,7 @@ pub fn response(refusal: &Refusal) -> Response {
     refusal.response_saying(&of(refusal))
 }
 
-/// The facts, and what to do.
+/// The facts, and the advice.
 pub fn of(refusal: &Refusal) -> String {
     format!("{}{}", refusal.facts, refusal.advice.map_or(Cow::default(), advice))
 }
