@@ -1,7 +1,7 @@
 //! The client of bigup: uploads files to a bigup server, and asks it for their state.
 //!
-//! An upload that was interrupted goes on where it stopped. Failed requests are repeated by a [`RetryPolicy`]. At the end
-//! of [`Upload::run`] the server has the whole file, verified by its BLAKE3 digest and synced.
+//! An upload that was interrupted goes on where it stopped. Failed requests are repeated by a [`RetryPolicy`]. At the
+//! end of [`Upload::run`] the server has the whole file, verified by its BLAKE3 digest and synced.
 //!
 //! # Example
 //! ```

@@ -17,8 +17,9 @@ const USUAL_SIZE: (u16, u16) = (80, 24);
 /// Most drawings a second.
 const DRAWN_A_SECOND: u8 = 20;
 
-/// Standard error. The library fills each line with blanks up to the edge and leaves it to the terminal to begin the next one.
-/// There the `^C` that a terminal shows would begin another line, which nobody takes away. So lines end where their text does.
+/// Standard error. The library fills each line with blanks up to the edge and leaves it to the terminal to begin the
+/// next one. There the `^C` that a terminal shows would begin another line, which nobody takes away. So lines end where
+/// their text does.
 #[derive(Debug, Default)]
 struct Terminal(Mutex<Drawing>);
 

@@ -1,7 +1,7 @@
 //! The number of connections and files that can be open at a time, so that a push does less at a time rather than fail.
 
-/// Descriptors that are not for connections and files of the push: the standard ones, and what the system's library opens to
-/// look names up.
+/// Descriptors that are not for connections and files of the push: the standard ones, and what the system's library
+/// opens to look names up.
 const OTHERS: usize = 24;
 
 /// As many as a push may want at most, with all senders that can be asked for.

@@ -1,8 +1,8 @@
 //! The lines that a terminal shows while a push is at work, made for the width that it has. No I/O.
 //!
-//! A file has a line, and several files have one of all together besides. Where it is narrow the bar goes first, then the
-//! sizes, then the end of the name. While nothing moves the reason stands in place of rate and time, with how long the push
-//! goes on trying.
+//! A file has a line, and several files have one of all together besides. Where it is narrow the bar goes first, then
+//! the sizes, then the end of the name. While nothing moves the reason stands in place of rate and time, with how long
+//! the push goes on trying.
 
 use bigup_core::protocol::name::printable;
 use bigup_core::protocol::units::show_size;
@@ -171,8 +171,8 @@ impl ProgressDisplay {
     }
 }
 
-/// `NAME [=====>    ]  45% 1.20 GiB/2.60 GiB, REST`, within `width` columns; of `rest` the first that leaves the name its
-/// place.
+/// `NAME [=====>    ]  45% 1.20 GiB/2.60 GiB, REST`, within `width` columns; of `rest` the first that leaves the name
+/// its place.
 fn line(name: &str, progress: Option<&Progress>, rest: &[String], width: usize) -> String {
     let share = progress.and_then(Progress::share);
     let percent = share.map_or(String::new(), |share| format!(" {:>3.0}%", (share * 100.0).floor()));

@@ -23,8 +23,8 @@ pub mod signals;
 pub mod status;
 pub mod verify;
 
-/// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong; of `verify`
-/// see there.
+/// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong; of
+/// `verify` see there.
 pub fn run(cli: Cli) -> ExitCode {
     let style = match &cli.command {
         Command::Push(args) => args.style(),

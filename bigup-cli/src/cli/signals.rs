@@ -4,8 +4,8 @@ use crossbeam_channel::Receiver;
 use std::io;
 use std::process::ExitCode;
 
-/// A channel on which the first signal arrives. A second one ends the program on the spot, as if nobody watched, for the
-/// case that the first is stuck behind a pipe that nobody reads.
+/// A channel on which the first signal arrives. A second one ends the program on the spot, as if nobody watched, for
+/// the case that the first is stuck behind a pipe that nobody reads.
 ///
 /// # Errors
 /// The system does not let us.

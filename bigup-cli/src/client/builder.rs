@@ -20,8 +20,8 @@ pub struct ClientBuilder {
 }
 
 impl Client {
-    /// The settings of a client of the server at `url`, like `https://files.example.org`. The URL can end in `/` or in the
-    /// path of the endpoint. [`ClientBuilder::build`] checks it.
+    /// The settings of a client of the server at `url`, like `https://files.example.org`. The URL can end in `/` or in
+    /// the path of the endpoint. [`ClientBuilder::build`] checks it.
     pub fn builder(url: &str) -> ClientBuilder {
         let certificates = Certificates::default();
         ClientBuilder { url: url.to_owned(), token: None, rate_limit: None, certificates, connections: CONNECTIONS }

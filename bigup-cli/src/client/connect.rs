@@ -213,7 +213,8 @@ impl TcpConnector {
     }
 }
 
-/// Connects to the first of these addresses that lets us. Each may take half of the time that is left, the last one all.
+/// Connects to the first of these addresses that lets us. Each may take half of the time that is left, the last one
+/// all.
 fn connect(addresses: &[SocketAddr], time: Option<Duration>, distance: &Distance) -> Result<TcpStream, Error> {
     let began = Instant::now();
     let mut failure = Error::HostNotFound;

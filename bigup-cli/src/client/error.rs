@@ -19,8 +19,8 @@ pub enum CallError {
         /// The failure.
         cause: Box<ureq::Error>,
     },
-    /// The name of the server or of the proxy cannot be resolved, and nothing was ever heard from the server: most likely
-    /// the name is wrong.
+    /// The name of the server or of the proxy cannot be resolved, and nothing was ever heard from the server: most
+    /// likely the name is wrong.
     #[error("{url}: {why}: check the name, or this machine's network")]
     Unresolved {
         /// The server, and the proxy on the way to it.
@@ -58,8 +58,8 @@ pub enum CallError {
         /// The wait that it asks for.
         retry_after: Option<Duration>,
     },
-    /// The server is at another address, mostly https:// in place of http://. The client does not follow: the user decides
-    /// who gets the token.
+    /// The server is at another address, mostly https:// in place of http://. The client does not follow: the user
+    /// decides who gets the token.
     #[error("{url} answers {status} and sends us to {location}")]
     Moved {
         /// The server.
@@ -209,8 +209,8 @@ impl CallError {
         text.to_owned()
     }
 
-    /// True if the same request can succeed later without any change. False for a full disk, except where the server asks for
-    /// a retry.
+    /// True if the same request can succeed later without any change. False for a full disk, except where the server
+    /// asks for a retry.
     pub fn is_temporary(&self) -> bool {
         match self {
             CallError::Transport { .. } => true,

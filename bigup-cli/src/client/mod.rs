@@ -169,8 +169,8 @@ impl Client {
         self.answer(anew(|| self.authorized(self.agent.get(&url)).call()))
     }
 
-    /// Sends `bytes` as a slice, no faster than the limit allows. `watch` is told how many bytes more are on their way, and
-    /// says whether to go on.
+    /// Sends `bytes` as a slice, no faster than the limit allows. `watch` is told how many bytes more are on their way,
+    /// and says whether to go on.
     ///
     /// # Errors
     /// No answer, not one that says yes, `watch` said no, or `stop` cut the wait for the limit short.
@@ -288,8 +288,8 @@ impl<R: Read> Read for WatchedBody<'_, R> {
     }
 }
 
-/// The result of `call`, called once more for each connection it met that was closed while it was kept: a server that is
-/// restarted closes all of them, one after the other. A fresh connection is never retried.
+/// The result of `call`, called once more for each connection it met that was closed while it was kept: a server that
+/// is restarted closes all of them, one after the other. A fresh connection is never retried.
 fn anew<T>(call: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
     for _ in 0..MOST_KEPT {
         match call() {

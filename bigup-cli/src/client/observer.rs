@@ -4,8 +4,8 @@ use crate::client::error::CallError;
 use bigup_core::protocol::plan::Plan;
 use std::time::Duration;
 
-/// Learns what goes on with an upload. Methods are called by several threads at once, and must not wait long: the upload waits
-/// for them.
+/// Learns what goes on with an upload. Methods are called by several threads at once, and must not wait long: the
+/// upload waits for them.
 pub trait Observer: Sync {
     /// It is known how the file is cut, and what the server holds of it, in slices and bytes.
     fn started(&self, _plan: &Plan, _slices_held: u64, _bytes_held: u64) {}

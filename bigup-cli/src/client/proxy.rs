@@ -59,9 +59,9 @@ fn parsed(url: &str) -> Result<Proxy, ProxyProblem> {
 
 /// True if the list `no_proxy` exempts the server at `endpoint`.
 ///
-/// Entries are separated by commas or blanks, as curl(1) and Go's golang.org/x/net/http/httpproxy take them: `*` for all, a
-/// domain for itself and all below it, whether dots or `*.` lead or not, an address, a network like 10.0.0.0/8, and any of
-/// these but a network with a port.
+/// Entries are separated by commas or blanks, as curl(1) and Go's golang.org/x/net/http/httpproxy take them: `*` for
+/// all, a domain for itself and all below it, whether dots or `*.` lead or not, an address, a network like 10.0.0.0/8,
+/// and any of these but a network with a port.
 fn is_exempt(endpoint: &Endpoint, list: &str) -> bool {
     let address = endpoint.host().parse::<IpAddr>().ok();
     let host = endpoint.host().trim_end_matches('.');

@@ -13,8 +13,8 @@ use crossbeam_channel::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
 
-/// Longest time in which the server hears nothing of a push at work: a third of that after which it may let another one go on
-/// with the upload.
+/// Longest time in which the server hears nothing of a push at work: a third of that after which it may let another one
+/// go on with the upload.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Time between two looks at that clock.
@@ -95,8 +95,8 @@ impl UploadRequests<'_> {
         self.get(&self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true))
     }
 
-    /// Says that we have given up, so that nobody waits for us, a push of another version of the file least of all. Once, and
-    /// whatever comes of it: others wait a while then.
+    /// Says that we have given up, so that nobody waits for us, a push of another version of the file least of all.
+    /// Once, and whatever comes of it: others wait a while then.
     pub fn leave(&self) {
         let query = self.named().with_switch(param::PEEK, true).with_switch(param::RANGES, true);
         let query = query.with(param::SOURCE, &self.source).with_switch(param::LEAVE, true);
@@ -114,8 +114,8 @@ impl UploadRequests<'_> {
         self.get(&query.with_known(param::FILE_DIGEST, self.file_digest))
     }
 
-    /// Does `work`, in which nothing may be asked or sent for long. The server hears of us all the same, so that it does not
-    /// take this push for one that ended.
+    /// Does `work`, in which nothing may be asked or sent for long. The server hears of us all the same, so that it
+    /// does not take this push for one that ended.
     pub fn heard<T>(&self, work: impl FnOnce() -> T) -> T {
         let (done, ended) = crossbeam_channel::bounded::<()>(0);
         thread::scope(|scope| {

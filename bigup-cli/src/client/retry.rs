@@ -56,8 +56,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// True if the same request may succeed later. A full disk stays full, except where the server says otherwise or the
-    /// user wants to wait.
+    /// True if the same request may succeed later. A full disk stays full, except where the server says otherwise or
+    /// the user wants to wait.
     pub fn may_pass(&self, error: &CallError) -> bool {
         let is_awaited = error.is_full() && self.when_full == WhenFull::Wait;
         is_awaited || error.is_temporary() && !matches!(error, CallError::GaveUp { .. })
@@ -99,7 +99,8 @@ impl RetryBudget {
 
     /// True if attempt number `attempt`, failed, was the last; the first one failed at `first_failure`.
     ///
-    /// A slice may take longer than the time of retries on a slow link, so the time counts from the first failure at most.
+    /// A slice may take longer than the time of retries on a slow link, so the time counts from the first failure at
+    /// most.
     fn ends(&self, attempt: u32, first_failure: Instant) -> bool {
         attempt > self.policy.retries || (self.is_over() && first_failure.elapsed() >= self.policy.retry_for)
     }
@@ -110,7 +111,8 @@ impl RetryBudget {
         self.policy.retry_for.saturating_sub(last_success.max(first_failure).elapsed())
     }
 
-    /// Calls `call` until it succeeds, fails for good, or the time of retries is over; waits between attempts unless stopped.
+    /// Calls `call` until it succeeds, fails for good, or the time of retries is over; waits between attempts unless
+    /// stopped.
     ///
     /// `slice_id` is what the attempts are about, for the report.
     ///

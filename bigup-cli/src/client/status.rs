@@ -58,8 +58,8 @@ impl Client {
         self.ask_status(name, None)
     }
 
-    /// The finished file `name`. With `expected`, a server that does not know the digest of its file reads the file first;
-    /// this waits for it, until `stop`.
+    /// The finished file `name`. With `expected`, a server that does not know the digest of its file reads the file
+    /// first; this waits for it, until `stop`.
     ///
     /// # Errors
     /// The server refuses, or does not respond, or `stop` ended the wait.

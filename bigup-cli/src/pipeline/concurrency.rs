@@ -5,8 +5,8 @@ use bigup_core::protocol::units::MIB;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Senders to begin with where nobody says how many: one for each processor, and within these bounds enough to fill a short
-/// line.
+/// Senders to begin with where nobody says how many: one for each processor, and within these bounds enough to fill a
+/// short line.
 const FIRST: (usize, usize) = (2, 4);
 
 /// Senders to begin with on a long line, which few hardly fill.
@@ -30,8 +30,8 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
-    /// `senders`, neither more nor less, or where it is None as many as help, up to `most`; `queue_size` slices wait between
-    /// them and the reader. All are at least 1.
+    /// `senders`, neither more nor less, or where it is None as many as help, up to `most`; `queue_size` slices wait
+    /// between them and the reader. All are at least 1.
     pub fn new(senders: Option<usize>, most: usize, queue_size: usize) -> Concurrency {
         let by_itself = || SenderTuning::new(first().min(most), most);
         let width = Mutex::new(senders.map_or_else(by_itself, |fixed| SenderTuning::new(fixed, fixed)));

@@ -83,8 +83,8 @@ impl<'a> SourceReader<'a> {
         place.ok_or(RoundError::NoPlace(id))
     }
 
-    /// Makes sure, while the last slice is in our hands and the server cannot have published anything, that what was read is
-    /// of one moment, together with what was held already.
+    /// Makes sure, while the last slice is in our hands and the server cannot have published anything, that what was
+    /// read is of one moment, together with what was held already.
     fn settle(&self, stop: &StopSignal) -> Result<(), RoundError> {
         self.source.check_name()?;
         if self.source.doubts() == 0 {

@@ -1,9 +1,9 @@
 //! The number of senders of a push: more while more carry more, fewer where fewer carry as much. No I/O, no clock.
 //!
-//! A single connection over a long or lossy line carries only so much, whatever the line could; many side by side fill it. On
-//! a short line a few fill it, and more only cost. Nobody can tell beforehand, so it is tried: the rate is measured at one
-//! width, then at another, and the better of the two stays. A measurement leaves out what was under way when the width
-//! changed. After a trial in vain there is a rest, longer each time, since lines do change.
+//! A single connection over a long or lossy line carries only so much, whatever the line could; many side by side fill
+//! it. On a short line a few fill it, and more only cost. Nobody can tell beforehand, so it is tried: the rate is
+//! measured at one width, then at another, and the better of the two stays. A measurement leaves out what was under way
+//! when the width changed. After a trial in vain there is a rest, longer each time, since lines do change.
 
 use std::time::Duration;
 

@@ -9,15 +9,17 @@ use bigup_core::protocol::units::MIB;
 /// broken connection loses is sent again in a moment.
 pub const DEFAULT_SLICE_SIZE: u64 = 8 * MIB;
 
-/// Files up to this size, in bytes, are a single slice over a short line: such a one becomes the file without being copied, and
-/// without a merger. To send it again takes a few seconds at most; a line where it would take longer has it cut.
+/// Files up to this size, in bytes, are a single slice over a short line: such a one becomes the file without being
+/// copied, and without a merger. To send it again takes a few seconds at most; a line where it would take longer has it
+/// cut.
 const SINGLE: u64 = 32 * MIB;
 
-/// Slice size over a long line, which takes many senders: less of it is in memory then, and the time that each loses between
-/// two slices, a round trip, stays small beside that of the slice.
+/// Slice size over a long line, which takes many senders: less of it is in memory then, and the time that each loses
+/// between two slices, a round trip, stays small beside that of the slice.
 pub const FAR_SLICE_SIZE: u64 = 512 << 10;
 
-/// Smallest slice over a long line, in bytes, where the file is so small that larger ones would be too few for all senders.
+/// Smallest slice over a long line, in bytes, where the file is so small that larger ones would be too few for all
+/// senders.
 const LEAST_FAR_SLICE_SIZE: u64 = 128 << 10;
 
 /// If the default would give more slices than this it is doubled: a tenth of the limit, so that lists stay short.
@@ -78,8 +80,8 @@ fn doubled(mut size: u64, file_size: u64, most: u64) -> u64 {
 pub fn buffer(len: u64) -> Result<Vec<u8>, SliceSizeError> {
     let scarce = SliceSizeError::NoMemory(len);
     let Ok(len) = usize::try_from(len) else { return Err(scarce) };
-    // The system is asked first if there is enough: zeros as the system gives them, without writing any, come only in a way
-    // that ends the program where there is not.
+    // The system is asked first if there is enough: zeros as the system gives them, without writing any, come only in a
+    // way that ends the program where there is not.
     Vec::<u8>::new().try_reserve_exact(len).map_err(|_| scarce)?;
     Ok(vec![0; len])
 }

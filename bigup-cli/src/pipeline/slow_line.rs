@@ -18,7 +18,8 @@ const AIM: Duration = Duration::from_secs(4);
 /// Smallest slice of those that are cut for a slow line, in bytes.
 const SMALLEST: u64 = 64 << 10;
 
-/// Longest pause between two pieces that counts as sending: beyond it the line was silent, which says nothing of its rate.
+/// Longest pause between two pieces that counts as sending: beyond it the line was silent, which says nothing of its
+/// rate.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// Watches what leaves. Shared by the senders.

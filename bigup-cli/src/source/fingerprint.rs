@@ -50,8 +50,8 @@ impl Fingerprint {
         Fingerprint { size: metadata.len(), modified, changed: 0, inode: 0 }
     }
 
-    /// True if `later` has another time of change, and nothing else: a link to the file was made, its mode was changed, or
-    /// its bytes were and the time of that was set back.
+    /// True if `later` has another time of change, and nothing else: a link to the file was made, its mode was changed,
+    /// or its bytes were and the time of that was set back.
     pub fn differs_in_attributes(&self, later: &Fingerprint) -> bool {
         self.changed != later.changed && *self == Fingerprint { changed: self.changed, ..*later }
     }
@@ -91,7 +91,8 @@ impl Fingerprint {
 pub struct SettledFingerprint {
     /// The fingerprint.
     pub fingerprint: Fingerprint,
-    /// True if it can be believed. False: somebody may write to the file through a memory map, which moves no time there.
+    /// True if it can be believed. False: somebody may write to the file through a memory map, which moves no time
+    /// there.
     pub is_certain: bool,
 }
 

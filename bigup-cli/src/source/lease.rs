@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 /// Names the signal that tells of a lease (asm-generic/fcntl.h).
 const F_SETSIG: c_int = 10;
 
-/// True if nobody has `file`, which is open for reading only, open for writing or mapped for writing at this moment. False:
-/// somebody has, or it cannot be told: the file is another user's, or its file system has no leases.
+/// True if nobody has `file`, which is open for reading only, open for writing or mapped for writing at this moment.
+/// False: somebody has, or it cannot be told: the file is another user's, or its file system has no leases.
 pub fn has_no_writers(file: &File) -> bool {
     // A process that comes to write in this instant has us told by a signal, which ends a program unless another one is
     // named. SIGURG is ignored by default (signal(7)).

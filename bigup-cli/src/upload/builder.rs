@@ -36,8 +36,8 @@ enum Content<'a> {
 }
 
 impl Client {
-    /// An upload of `source`, whose size is known, as the file `name`. An upload of the same source that was interrupted goes
-    /// on where it stopped.
+    /// An upload of `source`, whose size is known, as the file `name`. An upload of the same source that was
+    /// interrupted goes on where it stopped.
     pub fn upload<'a>(&'a self, name: &str, source: impl Source + 'a) -> Upload<'a> {
         Upload::new(self, name, Content::Source(Box::new(source)))
     }
@@ -90,8 +90,8 @@ impl<'a> Upload<'a> {
         self
     }
 
-    /// Ends the upload early when another thread calls [`Stop::stop`]. The upload ends once the current requests have ended:
-    /// those that carry a slice at once, a question within 25 s. The server keeps the slices that it holds.
+    /// Ends the upload early when another thread calls [`Stop::stop`]. The upload ends once the current requests have
+    /// ended: those that carry a slice at once, a question within 25 s. The server keeps the slices that it holds.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/daemon.rs"));

@@ -1,8 +1,8 @@
 //! Another push of the same name, from another source, is at work or was until a moment ago: wait for its end, and
 //! compare its content with ours.
 //!
-//! Content that differs is an error only where the other push moves on. A push that was interrupted, perhaps our own before
-//! the file was changed, falls silent; then the server lets us go on with it.
+//! Content that differs is an error only where the other push moves on. A push that was interrupted, perhaps our own
+//! before the file was changed, falls silent; then the server lets us go on with it.
 
 use crate::client::error::CallError;
 use crate::client::requests::UploadRequests;

@@ -204,8 +204,8 @@ impl UploadError {
         }
     }
 
-    /// True if the same upload can succeed later without any change on our side. True for a full disk: the operator can free
-    /// space.
+    /// True if the same upload can succeed later without any change on our side. True for a full disk: the operator can
+    /// free space.
     pub fn is_temporary(&self) -> bool {
         match self {
             UploadError::GaveUp(failed) | UploadError::Call(failed) => failed.error.is_temporary(),

@@ -1,7 +1,7 @@
 //! Standard input, or what a command writes: a file of unknown length that is read once, from end to end.
 //!
-//! An input that fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the length is
-//! told when the input has ended, before its last slice is sent, which may be a shorter one.
+//! An input that fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the
+//! length is told when the input has ended, before its last slice is sent, which may be a shorter one.
 
 use crate::client::error::CallError;
 use crate::client::requests::UploadRequests;

@@ -28,7 +28,8 @@ const BUSY_RETRY_AFTER: u64 = 3;
 /// Time that a merger may take to leave an upload of which something is to go. The sync of a batch mostly takes less.
 const MERGER_LEAVES: Duration = Duration::from_secs(5);
 
-/// Time between two tries while a merger has moved the file and has not ended yet: it syncs a folder and removes the spool.
+/// Time between two tries while a merger has moved the file and has not ended yet: it syncs a folder and removes the
+/// spool.
 const MERGER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes that must be held for each slice that an upload has more by its old cut than by the cut of the client that
@@ -338,8 +339,8 @@ impl Uploads {
         Ok(self.what_blocks(upload)?.unwrap_or_else(|| blocked(&upload.file_name, why, remedy)))
     }
 
-    /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless that is
-    /// to be dropped.
+    /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless
+    /// that is to be dropped.
     fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginRequest, asked: Instant) -> Result<(), Stop> {
         let old = locked.upload().plan;
         // The rest that the asker knows is learned afterwards, as ever.

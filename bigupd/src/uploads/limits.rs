@@ -78,8 +78,8 @@ impl Uploads {
         Ok(taken.map_err(Stop::Uncounted)?.map_err(|over| self.over(by, quota, name, over))?)
     }
 
-    /// Does `work`, which takes the lock of a spool of `name` and gives it up, also where it stops because something is to be
-    /// counted. That is counted without the lock, and `work` done again. It is told when that was first asked.
+    /// Does `work`, which takes the lock of a spool of `name` and gives it up, also where it stops because something is
+    /// to be counted. That is counted without the lock, and `work` done again. It is told when that was first asked.
     ///
     /// # Errors
     /// Those of `work`, or the data folder cannot be read.
