@@ -1,4 +1,4 @@
-//! What tells uploads apart.
+//! The identities that tell uploads apart.
 
 use crate::protocol::name::FileName;
 use std::fmt;
