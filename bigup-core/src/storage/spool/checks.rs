@@ -54,11 +54,11 @@ pub fn merged_is_right(merged: &File, plan: &Plan, slice_id: u64, record: Option
 /// before the pages may go, and tells it once to each descriptor that was open then, and to the next that is opened if nobody
 /// was told. The note is lost only with the inode, which stays while any descriptor is open. So:
 ///
-/// 1. [`Spool::arrival`] locks the file exclusively before its first byte, and nobody else ever does once it is a slice. Who
-///    has it locked now has had it open since, and the inode was there from the first byte until now.
-/// 2. A failure before this descriptor was opened is told to it, as one after it: unless somebody was told before. Who syncs
-///    a slice removes it if that fails. A merger may have died between being told and doing something about it: for slices
-///    that it may have seen this must not be asked.
+/// 1. [`Spool::arrival`] locks the file exclusively before its first byte, and nobody else ever does once it is a slice.
+///    So the holder of the lock has had it open since, and the inode was there from the first byte until now.
+/// 2. A failure before this descriptor was opened is told to it, as one after it is, unless somebody was told before. A
+///    process that syncs a slice removes it if the sync fails. A merger may have died between being told and doing
+///    something about it. So callers must not ask for slices that such a merger may have seen.
 /// 3. So there was no failure before this returns, thus none before the last byte was read.
 ///
 /// Both are asked with this descriptor open, so their order does not matter: from the first byte on either its sender's

@@ -66,13 +66,13 @@ pub const MERGER_LOCK: &str = "merger.lock";
 
 const PART_SUFFIX: &str = ".part";
 
-/// What names of spools being made begin with, and of files that become part of one. Who makes it has it locked.
+/// Beginning of the names of spools being made, and of files that become part of one. Their maker has them locked.
 pub const MAKING: &str = ".new-";
 
-/// What names of spools being removed begin with.
+/// Beginning of the names of spools being removed.
 pub const GONE: &str = ".gone-";
 
-/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
+/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and some to spare.
 pub(crate) const MAX_UPLOAD_JSON: u64 = 64 << 10;
 
 /// The place of one upload; it need not exist.
@@ -96,7 +96,7 @@ impl Spool {
         Spool::list(data, true)
     }
 
-    /// What stands in the places of spools and is no folder.
+    /// Things in the places of spools that are no folders.
     ///
     /// # Errors
     /// `tmp/` cannot be read.
@@ -121,7 +121,7 @@ impl Spool {
         Ok(spools)
     }
 
-    /// Which upload it is.
+    /// The identity of the upload.
     pub fn id(&self) -> &UploadId {
         &self.id
     }
@@ -136,17 +136,17 @@ impl Spool {
         &self.path
     }
 
-    /// Where slice `slice_id` waits to be merged.
+    /// Path at which slice `slice_id` waits to be merged.
     pub fn slice_path(&self, slice_id: u64) -> PathBuf {
         self.path.join(slice_id.to_string())
     }
 
-    /// The file so far.
+    /// Path of the file so far.
     pub fn merged_path(&self) -> PathBuf {
         self.path.join(MERGED)
     }
 
-    /// Whether there is a spool. What is below a link that somebody put in its place is none of ours.
+    /// `true` if there is a spool. Things below a link that somebody put in its place are none of ours.
     fn is_there(&self) -> io::Result<bool> {
         data_dir::check_folder(self.path.parent().unwrap_or(Path::new(".")))?;
         match std::fs::symlink_metadata(&self.path) {
@@ -157,7 +157,7 @@ impl Spool {
         }
     }
 
-    /// What the upload is. None: there is no such spool.
+    /// The record of the upload. `None` if there is no such spool.
     ///
     /// # Errors
     /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands in its
@@ -186,7 +186,7 @@ impl Spool {
         Ok(Some(upload))
     }
 
-    /// Locks the spool for a change. None: there is no such spool.
+    /// Locks the spool for a change. `None` if there is no such spool.
     ///
     /// # Errors
     /// As for [`Spool::upload`].
@@ -234,14 +234,14 @@ impl Spool {
     }
 }
 
-/// Takes a spool, or what became of one, from sight, by one rename: a kill after it leaves a hidden folder, which is swept.
-/// Gives where it is now.
+/// Takes a spool, or its successor, from sight, by one rename: a kill after it leaves a hidden folder, which is swept.
+/// Returns its path now.
 pub(crate) fn take_away(path: &Path) -> io::Result<PathBuf> {
     let gone = path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
     std::fs::rename(path, &gone).at("removing", path).map(|()| gone)
 }
 
-/// Deletes what was taken from sight. What cannot be deleted is swept later.
+/// Deletes a folder that was taken from sight. Anything that cannot be deleted is swept later.
 pub(crate) fn delete(gone: &Path) {
     match disk::remove_folder(gone) {
         // A sweep was faster.
