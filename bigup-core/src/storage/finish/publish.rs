@@ -4,12 +4,12 @@
 //! # What is on disk, and what a kill there leaves
 //! ```text
 //! 1  merged synced, digest computed and compared        spool as before: done again by the next merger
-//! 2  merged freed of what is reserved beyond its end,   the same
+//! 2  merged freed of space reserved beyond its end,     the same
 //!    its digest stored on it, its group and mode given,
 //!    publication recorded, both synced
 //! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
-//!                                                       `merged`, or one that is the finished file by another name: the
-//!                                                       next merger goes on with 4
+//!                                                       `merged`, or one that is the finished file by another name:
+//!                                                       the next merger goes on with 4
 //!    sealed                                             the same; without the seal the file is read when somebody asks
 //!                                                       for its digest
 //! 4  section removed, line of the audit log written,    the same; the line may come twice
@@ -380,8 +380,8 @@ enum InTheWay {
     Other(String),
 }
 
-/// Reads a finished file of this name that may have the same content and does not tell, which would be in the way. It takes
-/// its time, so nobody may wait for a lock meanwhile.
+/// Reads a finished file of this name that may have the same content and does not tell, which would be in the way. It
+/// takes its time, so nobody may wait for a lock meanwhile.
 fn read_what_is_there(data: &DataDir, upload: &UploadRecord) -> io::Result<Option<(FileVersion, StoredDigest)>> {
     let store = Store::new(data);
     match store.lookup(&upload.file_name)? {

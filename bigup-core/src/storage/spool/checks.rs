@@ -50,12 +50,12 @@ pub fn merged_is_right(merged: &File, plan: &Plan, slice_id: u64, record: Option
 /// digested, under the kernel that runs. `false` if that is not certain. Callers must ask after they have read the last
 /// byte.
 ///
-/// The kernel may fail to write a slice back, drop its pages, and read something else. It notes the failure in the inode
-/// before the pages may go, and tells it once to each descriptor that was open then, and to the next that is opened if nobody
-/// was told. The note is lost only with the inode, which stays while any descriptor is open. So:
+/// The kernel may fail to write a slice back, drop its pages, and read something else. It notes the failure in the
+/// inode before the pages may go, and tells it once to each descriptor that was open then, and to the next that is
+/// opened if nobody was told. The note is lost only with the inode, which stays while any descriptor is open. So:
 ///
-/// 1. [`Spool::arrival`] locks the file exclusively before its first byte, and nobody else ever does once it is a slice.
-///    So the holder of the lock has had it open since, and the inode was there from the first byte until now.
+/// 1. [`Spool::arrival`] locks the file exclusively before its first byte, and nobody else ever does once it is a
+///    slice. So the holder of the lock has had it open since, and the inode was there from the first byte until now.
 /// 2. A failure before this descriptor was opened is told to it, as one after it is, unless somebody was told before. A
 ///    process that syncs a slice removes it if the sync fails. A merger may have died between being told and doing
 ///    something about it. So callers must not ask for slices that such a merger may have seen.

@@ -1,5 +1,5 @@
-//! The mark of a file that was finished, by which its client learns that it is stored, also where somebody moved it away
-//! at once.
+//! The mark of a file that was finished, by which its client learns that it is stored, also where somebody moved it
+//! away at once.
 //!
 //! A mark is a file in `tmp/`, `.finished-HASH`, of one source's upload of one name. It is made before the spool goes,
 //! so that there is the one or the other at every instant; and it is not synced, since a power cut that takes it costs

@@ -143,8 +143,8 @@ impl Spool {
     /// stays.
     ///
     /// It goes from sight by one rename; a kill leaves at most a hidden folder that is swept later. Symlinks in it are
-    /// removed and not followed. `tell` is called just before that, so that whatever dies, no upload goes untold; a kill
-    /// in between, or an error, leaves an upload that was told of, and is told of again.
+    /// removed and not followed. `tell` is called just before that, so that whatever dies, no upload goes untold; a
+    /// kill in between, or an error, leaves an upload that was told of, and is told of again.
     ///
     /// # Errors
     /// As the system gives them.

@@ -33,7 +33,7 @@ impl LockedSpool {
     }
 
     /// Changes the record of the upload for good: it survives a power cut once this returns. A file replaced without a
-    /// sync may come back empty after one, and this one is what makes sense of all others; it is replaced a few times
+    /// sync may come back empty after one, and this one makes sense of all others; it is replaced a few times
     /// an upload.
     ///
     /// # Errors
@@ -205,7 +205,8 @@ impl LockedSpool {
 
     /// Removes the whole spool.
     ///
-    /// It goes from sight by one rename; a kill or an error after it leaves at most a hidden folder that is swept later.
+    /// It goes from sight by one rename; a kill or an error after it leaves at most a hidden folder that is swept
+    /// later.
     ///
     /// # Errors
     /// As the system gives them; it is still there then.

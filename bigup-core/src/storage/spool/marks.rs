@@ -1,4 +1,5 @@
-//! Marks beside spools, in `tmp/`: files whose name tells of one source's upload of one name, and which count for a while.
+//! Marks beside spools, in `tmp/`: files whose name tells of one source's upload of one name, and which count for a
+//! while.
 
 use super::Spool;
 use crate::storage::disk::IoContext;

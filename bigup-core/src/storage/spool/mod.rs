@@ -1,24 +1,25 @@
 //! The spool: one unfinished upload on disk, self-describing.
 //!
 //! ```text
-//! tmp/<upload>/upload.json       what the upload is (replaced by rename, under the lock)
-//!              digests           what is recorded of each slice; locked for every change of the spool
+//! tmp/<upload>/upload.json       the record of the upload (replaced by rename, under the lock)
+//!              digests           the record of each slice; locked for every change of the spool
 //!              0 1 2 …           slices that are whole and checked, waiting to be merged
-//!              7.RANDOM.part     a slice arriving; locked by whoever writes it, removed when that fails
+//!              7.RANDOM.part     a slice arriving; locked by its writer, removed when the writer fails
 //!              merged            the file so far: slices 0 up to the frontier, in order
 //!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
-//!              hash              how far the hash of the whole file is, where slices' digests do not join
+//!              hash              the progress of the hash of the whole file, if slices' digests do not join
 //! ```
 //!
-//! # Who may change what
+//! # Locks and the changes that they permit
 //! `merged` is changed by the holder of `merger.lock` only. All else changes under the lock on `digests`, which is held
-//! for microseconds. Locks are taken in the order `merger.lock`, `digests`, info.ini; none waits in the other direction.
+//! for microseconds. Locks are taken in the order `merger.lock`, `digests`, info.ini; none waits in the other
+//! direction.
 //!
-//! # What is held
+//! # Held slices
 //! A slice is held if its file is there, or if it lies below the frontier. The frontier is read from the length of
 //! `merged`; no counter can disagree with it. Slices are appended first and unlinked after `merged` was synced. Under
-//! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger has
-//! checked the rest.
+//! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger
+//! has checked the rest.
 
 use crate::storage::data_dir::{self, DataDir};
 use crate::storage::disk::{self, FileLock, IoContext};
@@ -160,8 +161,8 @@ impl Spool {
     /// The record of the upload. `None` if there is no such spool.
     ///
     /// # Errors
-    /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands in its
-    /// place ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
+    /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands
+    /// in its place ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
     pub fn upload(&self) -> io::Result<Option<UploadRecord>> {
         if !self.is_there()? {
             return Ok(None);

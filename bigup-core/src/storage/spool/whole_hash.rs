@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  0  magic      "BIGUPWH1"
-//!  8  slices     that were hashed, from the first on
-//! 16  of         the hash of what is recorded of each of them
+//!  8  slices     number of slices that were hashed, from the first on
+//! 16  of         the hash of the records of these slices
 //! 48  state      of the running hash
 //!     check      8 bytes of BLAKE3 of all before; anything else: nothing is known
 //! ```

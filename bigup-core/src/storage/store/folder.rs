@@ -1,4 +1,5 @@
-//! Walking to a name in `files/` component by component, never through a symlink, and making and removing folders there.
+//! Walking to a name in `files/` component by component, never through a symlink, and making and removing folders
+//! there.
 
 use super::{Store, StoreError};
 use crate::protocol::name::FileName;
@@ -160,7 +161,8 @@ impl Store {
         self.walk(name, |_, _| Ok(()))
     }
 
-    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are empty.
+    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are
+    /// empty.
     fn remove_folders(&self, name: &FileName, depths: &[usize]) {
         for depth in depths.iter().rev() {
             let folder: Vec<&str> = name.components().take(depth + 1).collect();

@@ -9,9 +9,9 @@
 //! not hold (its mode was changed, a link to it made, it was restored, or power failed before the seal reached the
 //! disk) is read once when somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 //!
-//! # What others ask of it
-//! This is all that publishing, requests and `bigupd check` ask of the place of finished files; the rest is private to this
-//! folder. Another store, such as S3, has to keep the same contracts.
+//! # Contract
+//! This is all that publishing, requests and `bigupd check` ask of the place of finished files; the rest is private to
+//! this folder. Another store, such as S3, has to keep the same contracts.
 //!
 //! | function | contract |
 //! | --- | --- |
@@ -21,7 +21,7 @@
 //! | [`Store::confirm`] | the same; content whose digest is not certain is read, however long that takes |
 //! | [`Store::open`] | opens a finished file to read it |
 //! | [`Store::path_of`] | names the file's place, for messages, hooks and comparing versions |
-//! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they become visible with it |
+//! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
 //! | [`digest_state`], [`read_leaves`] | read them again from an open file |
 //! | `give_permissions` | gives a file that is not finished yet the group and mode that it is to have |
 //! | [`Store::publish`] | gives a complete, synced file its name, in one step and for good; replaces only if asked to |
@@ -199,8 +199,8 @@ impl Store {
         }
     }
 
-    /// Gives `file`, which is about to become `name`, the group and the mode that finished files have there. The mode comes last,
-    /// since another group takes set-id bits away (chown(2)).
+    /// Gives `file`, which is about to become `name`, the group and the mode that finished files have there. The mode
+    /// comes last, since another group takes set-id bits away (chown(2)).
     ///
     /// # Errors
     /// The mode cannot be set.
