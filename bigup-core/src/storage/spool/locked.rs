@@ -33,8 +33,7 @@ impl LockedSpool {
     }
 
     /// Changes the record of the upload for good: it survives a power cut once this returns. A file replaced without a
-    /// sync may come back empty after one, and this one makes sense of all others; it is replaced a few times
-    /// an upload.
+    /// sync may come back empty after one, and this file makes sense of all others. An upload replaces it a few times.
     ///
     /// # Errors
     /// As the system gives them; the record is unchanged then.

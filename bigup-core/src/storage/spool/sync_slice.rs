@@ -8,13 +8,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 impl Spool {
-    /// Makes slice `slice_id`, which is held, survive a power cut, with all that makes sense of it. This
-    /// takes its time, so it is done without the lock.
+    /// Makes slice `slice_id`, which is held, survive a power cut, with all that makes sense of it. This takes
+    /// its time, so it is done without the lock.
     ///
     /// ```text
-    /// 1  the slice's content synced                    a power cut may take its name or its record: it is asked for again
-    /// 2  its record and the upload's record synced     the same
-    /// 3  the folder synced                             the slice is held, whatever happens
+    /// 1  the slice's content synced            a power cut may take its name or its record: it is asked for again
+    /// 2  its record and the upload's synced    the same
+    /// 3  the folder synced                     the slice is held, whatever happens
     /// ```
     /// No step changes anything that a kill could leave half done. Anything that is on disk too early is only a name,
     /// whose content is compared with its record before it is used. A slice that is no file any more is in the merged

@@ -49,7 +49,8 @@ impl Store {
         }
     }
 
-    /// The error for a file that could not be moved to `name`, since that is on another mount.
+    /// The error for a file that could not be moved to `name`, since that is elsewhere for the file system: on another
+    /// mount, or of another project quota.
     pub(super) fn moved_nowhere(&self, name: &FileName) -> StoreError {
         // Folders of another project quota cannot be told beforehand (xfs_quota(8)).
         let seen = self.out_of_reach(name).ok().flatten();

@@ -12,7 +12,7 @@ use std::io;
 /// Longest part of a name that every file system has, in bytes, if its characters are usual ones: that of eCryptfs.
 const USUAL_LEN: usize = 143;
 
-/// `Ok` if the file system of `data` can have files of this name; the inner `Err` says why not. Only unusual names are
+/// Tries if the file system of `data` can have files of this name; the inner `Err` says why not. Only unusual names are
 /// tried, in a folder of their own.
 ///
 /// # Errors
