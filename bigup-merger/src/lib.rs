@@ -1,15 +1,15 @@
 //! The merge worker: one plain synchronous process for each upload being merged.
 //!
-//! It holds the upload's `merger.lock` for its whole life, which is what makes it the only one. It appends slices to the
-//! merged file in order, syncs at times, and only then unlinks what it merged; when all is there it publishes the file.
-//! Between slices it sleeps on inotify. Everything it needs to go on after a kill is in the spool.
+//! It holds the upload's `merger.lock` for its whole life, and so is the only one. It appends slices to the merged file
+//! in order, syncs at times, and only then unlinks what it merged; when all is there it publishes the file. Between
+//! slices it sleeps on inotify. Everything it needs to go on after a kill is in the spool.
 //!
 //! - [`args`] - the command line.
 //! - [`merge`] - appending, syncing, unlinking.
-//! - [`recover`] - what to trust at the start.
+//! - [`recover`] - finding the slices to trust at the start.
 //! - [`sync`] - syncing beside appending.
 //! - [`wait`] - sleeping until something happens.
-//! - [`events`] - telling whoever started the merger.
+//! - [`events`] - events for the process that started the merger.
 
 pub mod args;
 pub mod events;
@@ -36,40 +36,40 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wait::{Wakeup, Watch};
 
-/// How long to insist on the merger's lock: somebody who only looks whether it is free holds it for an instant.
+/// Time for which to insist on the merger's lock: a process that only checks if it is free holds it for an instant.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
-/// What to merge.
+/// The upload to merge, and the settings for that.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data folder.
     pub data_dir: PathBuf,
     /// Name of the file.
     pub file_name: FileName,
-    /// Leave after this time without a new slice.
+    /// Time without a new slice after which the merger leaves.
     pub idle: Duration,
-    /// Where to tell what is done.
+    /// The channel for events about progress.
     pub events: Events,
-    /// A finished file leaves a notice, of which a hook is told.
+    /// `true` if a finished file leaves a completion record, of which a hook is told.
     pub leave_notice: bool,
-    /// Permissions of what is finished.
+    /// Permissions of finished files and their folders.
     pub modes: FileModes,
 }
 
-/// How a merger ended.
+/// The way a merger ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MergeEnd {
     /// The file is finished.
     Published(Digest),
     /// Nothing came for the idle time; the frontier is recorded.
     Idle,
-    /// Told to stop; the frontier is recorded.
+    /// The merger was told to stop; the frontier is recorded.
     Stopped,
-    /// Another merger has this upload; its process id.
+    /// Another merger has this upload, with this process id.
     AlreadyRunning(u32),
     /// There is no such upload, or no longer.
     NoUpload,
-    /// The file cannot be published as things stand; says why.
+    /// The file cannot be published as things stand, for this reason.
     Blocked(String),
 }
 
@@ -92,7 +92,8 @@ pub fn run(config: &Config, stop: &Stop) -> io::Result<MergeEnd> {
         drop(lock);
         note_error(&data, &spool, &ended);
         if matches!(ended, Ok(MergeEnd::Idle)) && has_work(&spool)? {
-            // It came between the last look and the release of the lock, when nobody would have started another merger.
+            // The slice came between the last look and the release of the lock, when nobody would have started another
+            // merger.
             continue;
         }
         if !matches!(ended, Ok(MergeEnd::Published(_))) {
@@ -196,7 +197,7 @@ fn publish_and_tell(
     let began = Instant::now();
     let outcome = publish(data, spool, lock, hashed)?;
     if matches!(outcome, Outcome::Published(_))
-        // Told only for counting: one that somebody took away already counts for nothing.
+        // The event is only for counting: a file that somebody took away already counts for nothing.
         && let Ok(Entry::File(finished)) = Store::new(data).lookup(&config.file_name)
     {
         let seconds = began.elapsed().as_secs_f64();
@@ -211,13 +212,14 @@ fn begin<'a>(config: &'a Config, data: &'a DataDir, spool: &'a Spool) -> io::Res
     Merge::begin(data, spool, &config.file_name, recovered, config.events.clone()).map(Some)
 }
 
-/// Whether a merger that left would have something to do.
+/// `true` if a merger that left would have something to do.
 fn has_work(spool: &Spool) -> io::Result<bool> {
     let Some(locked) = spool.lock()? else { return Ok(false) };
     Ok(locked.holdings()?.need_merger(locked.upload()))
 }
 
-/// Writes down why merging failed, or that it no longer does. Trouble with that is logged: the first error matters more.
+/// Writes down the reason merging failed, or that it no longer fails. Trouble with that is logged: the first error
+/// matters more.
 fn note_error(data: &DataDir, spool: &Spool, ended: &io::Result<MergeEnd>) {
     let last_error = ended.as_ref().err().map(|error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL_FILE_SYSTEM.to_owned(),

@@ -1,4 +1,4 @@
-//! `bigup-merger`: merges the slices of one upload and publishes the file. Usually started by bigupd.
+//! `bigup-merger`: merges the slices of one upload and publishes the file. Usually bigupd starts it.
 
 use bigup_core::merger_events::{MergerEvent, MergerExit};
 use bigup_core::storage::data_dir::FileModes;
@@ -7,11 +7,11 @@ use bigup_merger::{Config, Events, MergeEnd, Stop, run};
 use clap::Parser;
 use std::process::ExitCode;
 
-/// Somebody else merges this upload.
+/// Exit code if another merger has this upload.
 const EXIT_ALREADY_RUNNING: u8 = 3;
-/// There is no such upload.
+/// Exit code if there is no such upload.
 const EXIT_NO_UPLOAD: u8 = 4;
-/// The file cannot be published as things stand.
+/// Exit code if the file cannot be published as things stand.
 const EXIT_BLOCKED: u8 = 5;
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is told of an end that the exit code does not tell apart from others.
+/// The event for an end that the exit code does not tell apart from others.
 fn told(ended: &MergeEnd) -> Option<MergerExit> {
     match ended {
         MergeEnd::Published(_) => Some(MergerExit::Published),

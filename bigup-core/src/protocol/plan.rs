@@ -1,11 +1,11 @@
-//! How a file is cut into slices, and the arithmetic of it. No I/O.
+//! The plan by which a file is cut into slices, and its arithmetic. No I/O.
 //!
 //! Natively all slices have one size, the last one apart. A client need not say everything at once: the seed's client
-//! tells only how many slices there are, standard input has no length until it ends. A [`Plan`] is what is known so
-//! far; it only ever grows, and whatever contradicts it is refused with both numbers.
+//! tells only how many slices there are, standard input has no length until it ends. A [`Plan`] holds the numbers that
+//! are known so far. It only ever grows, and a number that contradicts it is refused with both numbers.
 //!
 //! Offsets and lengths of slices are asked for here and computed nowhere else, so that a plan of unequal slices (a tus
-//! upload) would change this file and the frontier in [`crate::storage::spool`], not what calls them.
+//! upload) would change this file and the frontier in [`crate::storage::spool`], not their callers.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,9 @@ pub const MAX_SLICES: u64 = 1_000_000;
 /// Largest file, in bytes: 16 TiB, the limit of a file on ext4 with 4 KiB blocks.
 pub const MAX_FILE_SIZE: u64 = 16 << 40;
 
-/// What is known of how an upload is cut.
+/// The known numbers by which an upload is cut.
 ///
-/// None means "not known yet" in every field.
+/// `None` means "not known yet" in every field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Number of slices; 0 for an empty file.
@@ -26,18 +26,18 @@ pub struct Plan {
     pub slice_size: Option<u64>,
     /// Bytes of the whole file.
     pub file_size: Option<u64>,
-    /// Bytes of the last slice, where it came before the slice size was known.
+    /// Bytes of the last slice, if it came before the slice size was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_len: Option<u64>,
 }
 
-/// Why numbers do not fit.
+/// The reason numbers do not fit.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
-    /// Over [`MAX_SLICES`].
+    /// A number of slices over [`MAX_SLICES`].
     #[error("{0} slices are too many: at most {MAX_SLICES}; use larger slices")]
     TooManySlices(u64),
-    /// Over [`MAX_FILE_SIZE`].
+    /// A file size over [`MAX_FILE_SIZE`].
     #[error("a file of {0} bytes is too large: at most {MAX_FILE_SIZE}")]
     FileTooLarge(u64),
     /// A slice size of 0.
@@ -48,7 +48,7 @@ pub enum PlanError {
     Count {
         /// The slice_num that was given.
         given: u64,
-        /// The one that the sizes give.
+        /// The slice_num that the sizes give.
         computed: u64,
         /// Bytes of the file.
         file_size: u64,
@@ -66,7 +66,7 @@ pub enum PlanError {
     /// A number that differs from what the upload has.
     #[error("{what} of this upload is {have}, not {given}")]
     Differs {
-        /// Which number, by its name on the wire.
+        /// The number's name on the wire.
         what: &'static str,
         /// The upload's.
         have: u64,
@@ -107,7 +107,7 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Takes what a client said. Anything may be missing.
+    /// Takes the numbers that a client told. Any of them may be missing.
     ///
     /// # Errors
     /// The numbers are over the limits or contradict each other.
@@ -115,7 +115,7 @@ impl Plan {
         Plan { slice_num, slice_size, file_size, last_len: None }.completed()
     }
 
-    /// Fills in what follows from what is known and checks it all.
+    /// Fills in the numbers that follow from the known ones, and checks them all.
     fn completed(mut self) -> Result<Plan, PlanError> {
         if self.slice_size == Some(0) {
             return Err(PlanError::ZeroSliceSize);
@@ -162,7 +162,7 @@ impl Plan {
         Ok(self)
     }
 
-    /// This plan with what `other` knows beyond it.
+    /// This plan with the numbers that `other` knows beyond it.
     ///
     /// # Errors
     /// A number that both know differs.
@@ -170,7 +170,7 @@ impl Plan {
         fn one(what: &'static str, have: Option<u64>, given: Option<u64>) -> Result<Option<u64>, PlanError> {
             given.map_or(Ok(have), |given| agree(what, have, given))
         }
-        // Sizes before the number of slices: they say more to whoever reads the error.
+        // Sizes before the number of slices: they say more to a reader of the error.
         let bound = Plan {
             file_size: one("file_size", self.file_size, other.file_size)?,
             slice_size: one("slice_size", self.slice_size, other.slice_size)?,
@@ -180,7 +180,7 @@ impl Plan {
         bound.completed()
     }
 
-    /// This plan with what a slice of `len` bytes in place `slice_id` tells.
+    /// This plan with the numbers that a slice of `len` bytes in place `slice_id` tells.
     ///
     /// # Errors
     /// The slice has no place in this upload.
@@ -207,16 +207,16 @@ impl Plan {
             Plan { slice_size: agree("slice_size", self.slice_size, len)?, ..*self }
         };
         let learned = learned.completed()?;
-        // Where the sizes tell the number of slices this one may turn out to be no full one, or beyond the end.
+        // If the sizes tell the number of slices, this slice may turn out to be no full one, or beyond the end.
         if learned.slice_num == self.slice_num { Ok(learned) } else { learned.learn(slice_id, len) }
     }
 
-    /// Where slice `slice_id` begins, in bytes from the start of the file; None while that is not known.
+    /// Offset of slice `slice_id`, in bytes from the start of the file; `None` while that is not known.
     pub fn offset_of(&self, slice_id: u64) -> Option<u64> {
         if slice_id == 0 { Some(0) } else { self.slice_size?.checked_mul(slice_id) }
     }
 
-    /// Bytes of slice `slice_id`; None while that is not known. `slice_id` is within the upload.
+    /// Bytes of slice `slice_id`; `None` while that is not known. `slice_id` is within the upload.
     ///
     /// While the number of slices is not known every slice is a full one: a shorter one ends the file.
     pub fn len_of(&self, slice_id: u64) -> Option<u64> {
@@ -229,8 +229,8 @@ impl Plan {
         }
     }
 
-    /// Which slice the byte at `offset` is in; None while that is not known. Beyond the end of the file it is the slice that
-    /// a longer one would have there.
+    /// The slice that the byte at `offset` is in; `None` while that is not known. Beyond the end of the file it is the
+    /// slice that a longer one would have there.
     pub fn slice_at(&self, offset: u64) -> Option<u64> {
         match self.slice_size {
             None | Some(0) => Some(0).filter(|_| self.slice_num == Some(1)),
@@ -238,7 +238,7 @@ impl Plan {
         }
     }
 
-    /// How many whole slices the first `merged_len` bytes of the file hold.
+    /// Number of whole slices in the first `merged_len` bytes of the file.
     pub fn slices_in(&self, merged_len: u64) -> u64 {
         let places_are_known = self.slice_size.is_some() || self.slice_num.is_some_and(|num| num <= 1);
         if places_are_known && self.file_size == Some(merged_len) {
@@ -247,15 +247,15 @@ impl Plan {
         let Some(slice_size) = self.slice_size else { return 0 };
         let full = merged_len / slice_size;
         match self.slice_num {
-            // The last slice counts only where the whole size is there, which the first lines answer.
+            // The last slice counts only if the whole size is there, which the first lines answer.
             Some(num) if self.file_size.is_some() => full.min(num.saturating_sub(1)),
             Some(num) => full.min(num),
-            // A merged file that somebody made longer than any upload.
+            // Somebody made the merged file longer than any upload.
             None => full.min(MAX_SLICES),
         }
     }
 
-    /// How many leading slices have the same place and length in both plans.
+    /// Number of leading slices that have the same place and length in both plans.
     pub fn common_slices(&self, other: &Plan) -> u64 {
         if self == other {
             return self.slice_num.unwrap_or(MAX_SLICES);
@@ -272,7 +272,7 @@ impl Plan {
     }
 }
 
-/// `given`, where `have` is not known or the same.
+/// `given`, if `have` is not known or the same.
 fn agree(what: &'static str, have: Option<u64>, given: u64) -> Result<Option<u64>, PlanError> {
     match have {
         Some(have) if have != given => Err(PlanError::Differs { what, have, given }),

@@ -1,24 +1,24 @@
-//! The one step that turns a complete spool into a finished file. Called by whoever holds the merger's lock: the merger,
-//! and bigupd for an upload of a single slice.
+//! The one step that turns a complete spool into a finished file. Its callers hold the merger's lock: the merger, and
+//! bigupd for an upload of a single slice.
 //!
 //! # What is on disk, and what a kill there leaves
 //! ```text
 //! 1  merged synced, digest computed and compared        spool as before: done again by the next merger
-//! 2  merged freed of what is reserved beyond its end,   the same
-//!    stamped, given its group and mode, publication
-//!    recorded, both synced
+//! 2  merged freed of space reserved beyond its end,     the same
+//!    its digest stored on it, its group and mode given,
+//!    publication recorded, both synced
 //! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
-//!                                                       `merged`, or one that is the finished file by another name: the
-//!                                                       next merger goes on with 4
+//!                                                       `merged`, or one that is the finished file by another name:
+//!                                                       the next merger goes on with 4
 //!    sealed                                             the same; without the seal the file is read when somebody asks
 //!                                                       for its digest
 //! 4  section removed, line of the audit log written,    the same; the line may come twice
 //!    the mark for its client made
 //! 5  spool renamed away and deleted                     a hidden folder, swept later
 //! ```
-//! Where notices are left (crate::storage::finish::completion) step 5 renames the spool to `completed/` instead. So there is the spool or the
-//! notice at every instant, and a power cut that takes the rename back leaves it to be done again: the hook is told at
-//! least once, and no further sync is needed.
+//! If completion records are left (crate::storage::finish::completion), step 5 renames the spool to `completed/`
+//! instead. So there is the spool or the completion record at every instant, and a power cut that takes the rename back
+//! leaves it to be done again: the hook is told at least once, and no further sync is needed.
 //!
 //! The file counts as finished once the spool is gone, which is after all syncs.
 
@@ -41,39 +41,41 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How often a file is tried to be given its name while files of that name come and go. Each attempt may read such a file.
+/// Most attempts to give a file its name while files of that name come and go. Each attempt may read such a file.
 const NAMING_ATTEMPTS: u32 = 3;
 
-/// What came of an attempt to publish.
+/// The outcome of an attempt to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The file is finished: whole, checked and synced, and the upload is gone.
     Published(Digest),
     /// There is no such upload.
     NoUpload,
-    /// Something is missing yet: slices, their merging, or a client's word.
+    /// A part is missing yet: slices, their merging, or a client's word.
     NotYet,
-    /// It cannot be published as things stand; says why. No merger is started until a client begins anew.
+    /// The file cannot be published as things stand, for the reason given. No merger is started until a client begins
+    /// anew.
     Blocked {
-        /// Why, in words that hold in every protocol.
+        /// The reason, in words that hold in every protocol.
         why: String,
-        /// What a client can do about it. None: nothing that is known.
+        /// The step by which a client can resolve it. `None` if no such step is known.
         remedy: Option<Remedy>,
     },
 }
 
-/// What the client of a blocked upload can do about it.
+/// The step by which the client of a blocked upload can resolve it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Say that the finished file of other content is to be replaced.
     Replace,
-    /// Upload the file again: what is held is compared then.
+    /// Upload the file again: held slices are compared then.
     UploadAgain,
     /// Upload the file under another name.
     OtherName,
 }
 
-/// What the client of an upload that is blocked can do about it, as it stands. None: nothing that is known.
+/// The step by which the client of an upload that is blocked can resolve it, as it stands. `None` if no such step is
+/// known.
 ///
 /// # Errors
 /// `files/` cannot be read.
@@ -89,7 +91,7 @@ pub fn remedy(data: &DataDir, upload: &UploadRecord) -> io::Result<Option<Remedy
 
 /// Publishes the upload in `spool` if it is complete.
 ///
-/// `hashed` is the digest of the merged file where the caller computed it on the way. `_merger` proves that nobody else
+/// `hashed` is the digest of the merged file if the caller computed it on the way. `_merger` proves that nobody else
 /// changes the merged file.
 ///
 /// # Errors
@@ -128,7 +130,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
             Err(damaged) => return cut_damaged(spool, &merged, damaged),
         },
     };
-    // Mostly on disk by now; what is not yet must not keep others waiting for the lock.
+    // Most of it is on disk by now; the rest must not keep others waiting for the lock.
     merged.sync_data().at("syncing", &merged_path)?;
     if let Some(promised) = upload.file_digest.filter(|promised| *promised != digest) {
         return refuse_content(spool, &upload, &merged, digest, promised);
@@ -142,8 +144,8 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     block(&mut locked, exists(&upload), Some(Remedy::Replace))
 }
 
-/// Gives the merged file, which is synced and has this digest, its name in `files/`. None: a file of this name appeared
-/// meanwhile, and is to be looked at first: it may be this very one.
+/// Gives the merged file, which is synced and has this digest, its name in `files/`. `None` if a file of this name
+/// appeared meanwhile. That file must be looked at first: it may be this very one.
 fn give_name(
     data: &DataDir,
     spool: &Spool,
@@ -158,11 +160,11 @@ fn give_name(
     match in_the_way(data, upload, digest, read.as_ref())? {
         InTheWay::Nothing => {}
         InTheWay::TheSameFile => {
-            // Whoever put it there may not be done with that.
+            // The process that put it there may not be done with that.
             sync_entry(data, &upload.file_name)?;
             info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
             if data.leaves_notices() {
-                // A notice tells the digest by it.
+                // A completion record tells the digest by it.
                 record(&locked, merged, &merged_path, digest)?;
             }
             end(data, locked, digest, audit::AuditEvent::Finished)?;
@@ -213,18 +215,18 @@ fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::AuditEv
     if data.leaves_notices() { completion::leave(data, locked) } else { locked.remove() }
 }
 
-/// Whether a merged file is there that no merger has written or looked at under this kernel, so that one must look first what
-/// of it survived. That it is of a single slice proves nothing: a merger may have appended that slice, its end not being
-/// known then, or not being able to adopt it. Nothing is left to be checked of an empty file.
+/// `true` if a merged file is there that no merger has written or looked at under this kernel. A merger must find out
+/// first how much of it survived. A plan of a single slice proves nothing: a merger may have appended that slice, its
+/// end not being known then, or not being able to adopt it. Nothing is left to be checked of an empty file.
 fn must_be_checked(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
     let is_empty = locked.upload().plan.slice_num == Some(0);
     let is_of_this_boot = locked.records().merge_boot()? == Some(BootId::current());
     Ok(!is_empty && !is_of_this_boot && inode_of(&spool.merged_path())?.is_some())
 }
 
-/// Whether what is recorded of the slices of a complete upload does not lead to the digest of the file: then a merger hashes
+/// `true` if the records of the slices of a complete upload do not lead to the digest of the file. Then a merger hashes
 /// all of it, and compares each slice with its record on the way. After a take-over records are no proof, and
-/// [`publish`] hashes the file itself, to compare it with what the client promised.
+/// [`publish`] hashes the file itself, to compare it with the digest that the client promised.
 ///
 /// # Errors
 /// The records cannot be read.
@@ -237,7 +239,8 @@ pub fn must_be_hashed(upload: &UploadRecord, records: &Records<'_>) -> io::Resul
     })
 }
 
-/// Whether the file stands in `files/` and only cleaning up is left, which the process that moved it did not live to do.
+/// `true` if the file stands in `files/` and only cleaning up is left, which the process that moved it did not live to
+/// do.
 ///
 /// # Errors
 /// As the system gives them.
@@ -247,11 +250,12 @@ pub fn is_moved(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Resu
 
 /// The publication after which only cleaning up is left.
 ///
-/// Where the file is still the upload's only slice, a power cut took back the rename that made it the merged file. It may
+/// If the file is still the upload's only slice, a power cut took back the rename that made it the merged file. It may
 /// also bring back the old name beside the new one; then the upload must touch the file no more.
 fn moved_already(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Result<Option<Publication>> {
     let Some(publication) = locked.records().publication()? else { return Ok(None) };
-    // What cannot be looked at may be there: no error must pass for "it was moved", after which the spool is removed.
+    // A file that cannot be looked at may be there: no error must pass for "it was moved", after which the spool is
+    // removed.
     let has_left =
         inode_of(&spool.merged_path())?.is_none() && inode_of(&spool.slice_path(0))? != Some(publication.inode);
     let is_moved = has_left || finished(data, locked, publication)?.is_some();
@@ -274,7 +278,7 @@ fn inode_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// Makes the entry of a finished file durable. One that somebody has moved or replaced since was there.
+/// Makes the entry of a finished file durable. A file that somebody has moved or replaced since was there.
 ///
 /// # Errors
 /// As the system gives them.
@@ -292,7 +296,7 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
     if let Some(file) = finished(data, locked, publication)? {
         let path = store.path_of(name);
         let known = store::digest_state(&file, &file.metadata().at("looking at", &path)?)?;
-        // Room that was reserved under the name in the spool, after both names came back, changed its times.
+        // Disk space that was reserved under the name in the spool, after both names came back, changed its times.
         if matches!(known, DigestState::Stale { .. }) && hash_whole(&file)? == publication.digest {
             let source = locked.upload().source.clone();
             store::store_digest(&file, &path, &StoredDigest { digest: publication.digest, source })?;
@@ -303,12 +307,12 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
     Ok(())
 }
 
-/// Makes the only slice of an upload the merged file, without copying; an empty file needs none. False: the slice is
-/// not there, or must be checked first.
+/// Makes the only slice of an upload the merged file, without copying; an empty file needs none. `false` if the slice
+/// is not there, or must be checked first.
 fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
     let merged = spool.merged_path();
     if locked.upload().plan.slice_num == Some(0) {
-        // What another source's upload had merged before this one turned out to be empty is none of it.
+        // Slices that another source's upload had merged before this one turned out to be empty are none of it.
         return disk::open_or_create(&merged)?.set_len(0).at("cutting", &merged).map(|()| true);
     }
     if inode_of(&merged)?.is_some() {
@@ -322,7 +326,7 @@ fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
             if !trusted || !locked.is_held(0)? {
                 return Ok(false);
             }
-            // Synced first: a merged file without its slice beside it counts as synced.
+            // The slice is synced first: a merged file without its slice beside it counts as synced.
             let path = spool.slice_path(0);
             let slice = disk::open_regular(&path)?;
             if let Err(e) = slice.sync_all() {
@@ -331,7 +335,7 @@ fn adopt_whole(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
                 return Err(e).at("syncing", &path);
             }
             if !is_as_it_came(&slice) {
-                // Read from the disk: memory may still hold what never got there.
+                // The slice is read from the disk: memory may still hold bytes that never got there.
                 disk::forget_cached(&slice, 0, 0);
                 if !slice_is_right(&path, &locked.upload().plan, 0, record)? {
                     log::warn!("{}: the only slice did not reach the disk; it will be asked for again", spool.folder());
@@ -351,7 +355,7 @@ fn is_complete(locked: &LockedSpool) -> io::Result<bool> {
 }
 
 /// Takes the size of the complete merged file for that of a file of which clients told only the number of slices.
-/// Says so where it is none that such a file may have: more slices were merged than it was told to have then.
+/// Returns a message if such a file cannot have that size: more slices were merged than it was told to have then.
 fn learn_size(spool: &Spool, locked: &mut LockedSpool) -> io::Result<Option<String>> {
     let plan = locked.upload().plan;
     if plan.file_size.is_some() {
@@ -372,12 +376,12 @@ enum InTheWay {
     Unread,
     /// A file of other content.
     OtherFile,
-    /// Something that is no file, as it says.
+    /// A thing that is no file, with its description.
     Other(String),
 }
 
-/// Reads a finished file of this name that may have the same content and does not tell, which would be in the way. It takes
-/// its time, so nobody may wait for a lock meanwhile.
+/// Reads a finished file of this name that may have the same content and does not tell, which would be in the way. It
+/// takes its time, so nobody may wait for a lock meanwhile.
 fn read_what_is_there(data: &DataDir, upload: &UploadRecord) -> io::Result<Option<(FileVersion, StoredDigest)>> {
     let store = Store::new(data);
     match store.lookup(&upload.file_name)? {
@@ -390,12 +394,13 @@ fn read_what_is_there(data: &DataDir, upload: &UploadRecord) -> io::Result<Optio
     Ok(FileVersion::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stored_digest)))
 }
 
-/// Whether a finished file has the size of the upload and does not tell its content.
+/// `true` if a finished file has the size of the upload and does not tell its content.
 fn may_be_the_same(upload: &UploadRecord, found: &FinishedFile) -> bool {
     found.stored_digest.is_none() && Some(found.size) == upload.plan.file_size
 }
 
-/// What is in the way of an upload, of this digest; `read` is what was read of it.
+/// The obstacle in the way of an upload, of this digest; `read` is the version and the digest of an obstacle that was
+/// read.
 fn in_the_way(
     data: &DataDir,
     upload: &UploadRecord,
@@ -440,8 +445,8 @@ fn block_as(
     Ok(Outcome::Blocked { why, remedy })
 }
 
-/// The whole file is not what a client promised. In an upload that was taken over the records may be what is wrong:
-/// they are written anew from what the merged file really holds, so that the next comparison finds the differing slices.
+/// Refuses a whole file that is not the promised one. In an upload that was taken over the records may be wrong: they
+/// are written anew from the real content of the merged file, so that the next comparison finds the differing slices.
 fn refuse_content(
     spool: &Spool,
     upload: &UploadRecord,
@@ -453,15 +458,15 @@ fn refuse_content(
         return Ok(Outcome::NotYet);
     }
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
-    // Whoever pushes it again compares what is held, sends what differs, and promises anew.
+    // A client that pushes it again compares the held slices, sends those that differ, and promises anew.
     let upload = UploadRecord { taken_over: true, file_digest: None, ..upload.clone() };
     let why = format!("the whole file has the digest {is}, not {promised} as promised");
     block_as(&mut locked, upload, why, Some(Remedy::UploadAgain))
 }
 
-/// Records of each slice what the merged file has in its place. Reading takes its time, so each is recorded under a lock of
-/// its own; a kill leaves some of them recorded, which is as true. False: the upload changed meanwhile, or was cut where the
-/// disk cannot give it back.
+/// Records each slice as the merged file has it in its place. Reading takes its time, so each is recorded under a lock
+/// of its own; a kill leaves some of them recorded, which is as true. `false` if the upload changed meanwhile, or was
+/// cut at a place that the disk cannot give back.
 fn record_anew(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<bool> {
     let plan = upload.plan;
     for slice_id in 0..plan.slice_num.unwrap_or(0) {
@@ -477,13 +482,13 @@ fn record_anew(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Resul
     spool.open_digests()?.sync_all().at("syncing the digests in", spool.path()).map(|()| true)
 }
 
-/// The spool under its lock, if the upload is what it was, and complete.
+/// The spool under its lock, if the upload is unchanged, and complete.
 fn lock_unchanged(spool: &Spool, upload: &UploadRecord) -> io::Result<Option<LockedSpool>> {
     let Some(locked) = spool.lock()? else { return Ok(None) };
     Ok(if locked.upload() == upload && is_complete(&locked)? { Some(locked) } else { None })
 }
 
-/// A slice was damaged after it was merged and synced: the file is cut there, and what is cut off asked for again.
+/// Cuts the file at a slice that was damaged after it was merged and synced; the slices cut off are asked for again.
 fn cut_damaged(spool: &Spool, merged: &File, slice_id: u64) -> io::Result<Outcome> {
     let Some(locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
     locked.cut_to(merged, slice_id)?;
@@ -497,8 +502,9 @@ pub fn damaged_since_merged(slice_id: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// The digest of the complete merged file, from the digests of its slices where these are enough, and of its leaves where
-/// slices are subtrees; or the slice that is not what its record says, or that the disk cannot give back, if one was read.
+/// The digest of the complete merged file, from the digests of its slices if these are enough, and of its leaves if
+/// slices are subtrees; or the slice that is not what its record says, or that the disk cannot give back, if one was
+/// read.
 fn digest_of(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<Result<(Digest, Option<Leaves>), u64>> {
     let digests = spool.open_digests()?;
     let records = Records(&digests);
@@ -514,7 +520,7 @@ fn digest_of(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<
     records.scan(0, slice_num - 1, |slice_id, record| {
         let value = match record.map(|record| record.digest) {
             Some(digest) if digest.kind == DigestKind::ChainingValue && !upload.taken_over => digest.digest,
-            // It came before its offset was known, or what was recorded is no proof after a take-over.
+            // The slice came before its offset was known, or its record is no proof after a take-over.
             _ => match chaining_value(merged, &upload.plan, slice_id, record.filter(|_| !upload.taken_over))? {
                 Some(value) => value,
                 None => {
@@ -533,8 +539,8 @@ fn digest_of(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<
     Ok(Ok((leaves.root().expect("there are at least two slices"), Some(leaves))))
 }
 
-/// The chaining value of a merged slice, which is read for it. None: it is not what its record says, if there is one, or the
-/// disk cannot give it back.
+/// The chaining value of a merged slice, which is read for it. `None` if it is not what its record says, if there is
+/// one, or if the disk cannot give it back.
 fn chaining_value(merged: &File, plan: &Plan, slice_id: u64, record: Option<Record>) -> io::Result<Option<Digest>> {
     let (offset, len) = extent(plan, slice_id);
     let mut hasher = SliceHasher::new(DigestKind::ChainingValue, offset);

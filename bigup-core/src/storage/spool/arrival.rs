@@ -8,15 +8,16 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A slice arriving. Unless it is committed its file is removed on drop.
+/// A slice arriving. Its file is removed on drop, unless the slice is committed.
 #[derive(Debug)]
 pub struct Arrival {
     pub(super) file: File,
     pub(super) path: PathBuf,
     pub(super) slice_id: u64,
-    /// Where it begins in the file, in bytes, as the upload was cut when it was let in. None: not known then.
+    /// Offset of the slice in the file, in bytes, by the plan of the time when it was let in. `None` if the offset was
+    /// not known then.
     pub(super) offset: Option<u64>,
-    /// Where it will be told if the upload is cancelled. None: nobody asks.
+    /// Path of the mark that tells if the upload is cancelled. `None` if nobody asks.
     pub(super) mark: Option<PathBuf>,
     pub(super) kept: bool,
 }
@@ -30,7 +31,7 @@ impl Spool {
         let path = self.part_path(slice_id);
         let file = disk::create_new(&path)?;
         let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false };
-        // Tells a sweep that somebody is still writing.
+        // The lock tells a sweep that somebody is still writing.
         arrival.file.lock_exclusive().at("locking", &arrival.path)?;
         Ok(arrival)
     }
@@ -42,7 +43,7 @@ impl Spool {
 }
 
 impl Arrival {
-    /// Where its bytes go.
+    /// The file that its bytes go to.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -52,10 +53,10 @@ impl Arrival {
         &self.path
     }
 
-    /// Whether the upload was cancelled since, in the last [`TOLD_FOR`](super::TOLD_FOR).
+    /// `true` if the upload was cancelled since, in the last [`TOLD_FOR`](super::TOLD_FOR).
     pub fn is_cancelled(&self) -> bool {
         let is_removed = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
-        // What cannot be told is found out with the last byte.
+        // A cancellation that cannot be told now is found out with the last byte.
         is_removed && self.mark.as_ref().is_some_and(|mark| marks::age_of(mark).is_ok_and(|age| age.is_some()))
     }
 }

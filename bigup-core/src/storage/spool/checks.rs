@@ -1,4 +1,4 @@
-//! Comparing what is held with what is recorded of it, and having it asked for again where it differs.
+//! Comparison of the held slices with their records. A slice that differs is asked for again.
 
 use super::{LockedSpool, MergerLock, Record, Spool};
 use crate::protocol::digest::{SliceDigest, SliceHasher};
@@ -18,8 +18,8 @@ pub fn hash_range(file: &File, offset: u64, len: u64, mut hasher: SliceHasher) -
     Ok(hasher.finish())
 }
 
-/// Whether the file of a slice is what its record says, by reading it. False where there is no file or no record, it is
-/// no slice of this plan, or the disk cannot give it back.
+/// `true` if the file of a slice is what its record says; the file is read for that. `false` also if there is no file
+/// or no record, if it is no slice of this plan, or if the disk cannot give it back.
 ///
 /// # Errors
 /// It cannot be read.
@@ -39,25 +39,26 @@ pub fn slice_is_right(path: &Path, plan: &Plan, slice_id: u64, record: Option<Re
     is_as_recorded(&file, 0, plan, slice_id, Some(record)).at("reading", path)
 }
 
-/// Whether the merged file has in the place of a slice what its record says, by reading it. False also where there is no
-/// record, or the place cannot be read.
+/// `true` if the merged file has in the place of a slice what its record says; the place is read for that. `false` also
+/// if there is no record, or if the place cannot be read.
 pub fn merged_is_right(merged: &File, plan: &Plan, slice_id: u64, record: Option<Record>) -> bool {
     let place = plan.offset_of(slice_id);
     place.is_some_and(|from| is_as_recorded(merged, from, plan, slice_id, record).unwrap_or(false))
 }
 
-/// Whether a reader of this descriptor of a slice's file has got just what its sender's bytes were when they were digested,
-/// under the kernel that runs. To be asked after the last byte was read. False: it is not certain.
+/// `true` if a reader of this descriptor of a slice's file has got exactly the bytes that its sender had when they were
+/// digested, under the kernel that runs. `false` if that is not certain. Callers must ask after they have read the last
+/// byte.
 ///
-/// The kernel may fail to write a slice back, drop its pages, and read something else. It notes the failure in the inode
-/// before the pages may go, and tells it once to each descriptor that was open then, and to the next that is opened if nobody
-/// was told. The note is lost only with the inode, which stays while any descriptor is open. So:
+/// The kernel may fail to write a slice back, drop its pages, and read something else. It notes the failure in the
+/// inode before the pages may go, and tells it once to each descriptor that was open then, and to the next that is
+/// opened if nobody was told. The note is lost only with the inode, which stays while any descriptor is open. So:
 ///
-/// 1. [`Spool::arrival`] locks the file exclusively before its first byte, and nobody else ever does once it is a slice. Who
-///    has it locked now has had it open since, and the inode was there from the first byte until now.
-/// 2. A failure before this descriptor was opened is told to it, as one after it: unless somebody was told before. Who syncs
-///    a slice removes it if that fails. A merger may have died between being told and doing something about it: for slices
-///    that it may have seen this must not be asked.
+/// 1. [`Spool::arrival`] locks the file exclusively before its first byte, and nobody else ever does once it is a
+///    slice. So the holder of the lock has had it open since, and the inode was there from the first byte until now.
+/// 2. A failure before this descriptor was opened is told to it, as one after it is, unless somebody was told before. A
+///    process that syncs a slice removes it if the sync fails. A merger may have died between being told and doing
+///    something about it. So callers must not ask for slices that such a merger may have seen.
 /// 3. So there was no failure before this returns, thus none before the last byte was read.
 ///
 /// Both are asked with this descriptor open, so their order does not matter: from the first byte on either its sender's
@@ -69,7 +70,8 @@ pub fn is_as_it_came(slice: &File) -> bool {
         && disk::is_locked_exclusively(slice).unwrap_or(false)
 }
 
-/// Whether the slice that begins `from` bytes into `file` is what its record says. What the disk cannot give back is not.
+/// `true` if the slice that begins `from` bytes into `file` is what its record says. `false` also if the disk cannot
+/// give it back.
 pub(super) fn is_as_recorded(
     file: &File,
     from: u64,
@@ -90,8 +92,8 @@ pub(super) fn is_as_recorded(
 }
 
 impl LockedSpool {
-    /// Unlinks the file of a slice, so that the slice is asked for again, unless it is what its record says. Whether it
-    /// was unlinked.
+    /// Unlinks the file of a slice, so that the slice is asked for again, unless it is what its record says. Returns
+    /// `true` if it was unlinked.
     ///
     /// The caller is the merger or has its lock: a merger at work may have opened the file to append it.
     ///
@@ -108,19 +110,19 @@ impl LockedSpool {
         }
     }
 
-    /// Cuts `merged`, the file so far, to its first `keep` slices, since what follows is not what it should be. A power cut
-    /// in between leaves slices that count as unsynced, and are looked at. The caller is the merger or has its lock.
+    /// Cuts `merged`, the file so far, to its first `keep` slices, since the rest is not as recorded. A power cut in
+    /// between leaves slices that count as unsynced, and are looked at. The caller is the merger or has its lock.
     ///
     /// # Errors
     /// As the system gives them; it is not cut then.
     pub fn cut_to(&self, merged: &File, keep: u64) -> io::Result<()> {
-        // For good, and first.
+        // The note is first, and for good.
         self.note_cut(keep)?;
         let end = self.upload.plan.offset_of(keep).unwrap_or(0);
         space::cut(merged, end, &self.upload.plan).at("cutting", &self.spool.merged_path())
     }
 
-    /// Whether the file of a waiting slice is not what its record says. What is said under the lock holds: slices come
+    /// `true` if the file of a waiting slice is not what its record says. The result holds under the lock: slices come
     /// and go under it only.
     ///
     /// # Errors
@@ -133,10 +135,10 @@ impl LockedSpool {
         slice_is_right(&self.spool.slice_path(slice_id), &self.upload.plan, slice_id, record).map(|right| !right)
     }
 
-    /// Whether the merged file has something else than recorded in the place of a slice below the frontier.
+    /// `true` if the merged file has something else than recorded in the place of a slice below the frontier.
     ///
-    /// What is said under the lock holds, whatever the merger does: it writes a slice before it unlinks its file, and
-    /// unlinks under this lock. Where the file is there, the slice is yet to be written.
+    /// The result holds under the lock, whatever the merger does: it writes a slice before it unlinks its file, and
+    /// unlinks under this lock. If the file is there, the slice is yet to be written.
     ///
     /// # Errors
     /// The merged file cannot be opened.
@@ -146,7 +148,7 @@ impl LockedSpool {
         }
         let merged = match disk::open_regular(&self.spool.merged_path()) {
             Ok(merged) => merged,
-            // It is in files/ already.
+            // The file is in files/ already.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e),
         };
@@ -155,17 +157,18 @@ impl LockedSpool {
 }
 
 impl Spool {
-    /// Has those of the slices `doubtful`, which were found damaged below the frontier, asked for again that still are,
-    /// and nothing else: from the frontier down to the first of them the merged file is taken apart, what is right of it
-    /// into waiting slices. The slices that are asked for again.
+    /// Has damaged slices below the frontier asked for again: those of `doubtful`, which were found damaged, that still
+    /// are, and no others. The merged file is taken apart from the frontier down to the first of them; its right slices
+    /// become waiting slices. Returns the slices that are asked for again.
     ///
-    /// A slice whose 200 promised that it survives a power cut still does: its file is synced before it is cut off. What was
-    /// reserved is given back meanwhile, so that room for one slice is enough, and reserved again at the end.
+    /// A slice whose 200 promised that it survives a power cut still does: its file is synced before it is cut off.
+    /// Reserved disk space is given back meanwhile, so that space for one slice is enough, and reserved again at the
+    /// end.
     ///
-    /// A kill leaves a slice both merged and waiting at most, and the first damaged one to be found anew.
+    /// A kill leaves at most a slice that is both merged and waiting, and the first damaged slice to be found anew.
     ///
     /// # Errors
-    /// As the system gives them; with no room for one slice nothing more is taken apart.
+    /// As the system gives them; without disk space for one slice nothing more is taken apart.
     pub fn take_apart(&self, _merger: &MergerLock, doubtful: &[u64]) -> io::Result<Vec<u64>> {
         let Some(locked) = self.lock()? else { return Ok(vec![]) };
         let mut wrong = vec![];
@@ -176,7 +179,8 @@ impl Spool {
         }
         let Some(first) = wrong.iter().min().copied() else { return Ok(vec![]) };
         let (plan, frontier) = (locked.upload.plan, locked.frontier()?);
-        // Before anything is cut, for good: what is above counts as unsynced from now on, and is checked after a power cut.
+        // The note is made for good, before anything is cut. The slices above count as unsynced from now on, and are
+        // checked after a power cut.
         locked.note_cut(first)?;
         locked.records().0.sync_data().at("syncing the digests in", &self.path)?;
         drop(locked);

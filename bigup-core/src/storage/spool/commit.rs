@@ -1,4 +1,4 @@
-//! What becomes of a slice that arrives: whether it is wanted, and the step by which it is held.
+//! The fate of a slice that arrives: the check if it is wanted, and the step by which it is held.
 
 use super::{Arrival, DIGESTS, LockedSpool, Record, UploadRecord};
 use crate::protocol::digest::{self, DigestKind, SliceDigest};
@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Why a slice was refused.
+/// The reason a slice was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SliceError {
     /// Its numbers do not fit the upload.
@@ -22,9 +22,9 @@ pub enum SliceError {
     Content {
         /// The slice.
         slice_id: u64,
-        /// Digest of what is held.
+        /// Digest of the held content.
         held: SliceDigest,
-        /// Digest of what came.
+        /// Digest of the content that came.
         given: SliceDigest,
     },
     /// The upload is cut in another way than the slice.
@@ -32,9 +32,9 @@ pub enum SliceError {
     Recut {
         /// The slice.
         slice_id: u64,
-        /// Where it begins, in bytes.
+        /// Its offset in this upload, in bytes.
         is: u64,
-        /// Where it began for whoever sent it.
+        /// Its offset as its sender told it, in bytes.
         told: u64,
     },
     /// The same slice came by another request meanwhile, and the two cannot be compared by the digests at hand.
@@ -45,7 +45,7 @@ pub enum SliceError {
     Io(#[from] io::Error),
 }
 
-/// What becomes of a slice.
+/// The fate of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It is held already, with this content.
@@ -54,11 +54,11 @@ pub enum Place {
     Wanted,
 }
 
-/// What another slice is about to take the place of.
+/// The slice whose place another one is about to take.
 struct Replaced {
-    /// What is recorded of it.
+    /// Its record.
     record: Option<Record>,
-    /// Where its file is now. None: it had none.
+    /// Path of its file now. `None` if it had no file.
     file: Option<PathBuf>,
 }
 
@@ -74,7 +74,7 @@ impl LockedSpool {
         }
     }
 
-    /// Says what becomes of a slice before, or after, its bytes came: `given` are the digests known of it, by kind.
+    /// Tells the fate of a slice before or after its bytes came. `given` are its known digests, by kind.
     ///
     /// # Errors
     /// It is refused.
@@ -92,29 +92,31 @@ impl LockedSpool {
         if !self.is_held(slice_id)? {
             return Ok(Place::Wanted);
         }
-        // Held without a record: somebody damaged the file of records. What comes now is checked, so it is the better.
+        // A slice held without a record means that somebody damaged the file of records. The slice that comes now is
+        // checked, so it is the better one.
         let Some(record) = self.records().get(slice_id)? else { return Ok(Place::Wanted) };
-        // Its length fitted until the end of the file was told: what is held is another source's.
+        // The length of the held slice fitted until the end of the file was told: the held slice is another source's.
         if record.len != len {
             return Ok(Place::Wanted);
         }
         match given.iter().find(|g| g.kind == record.digest.kind) {
             None => Ok(Place::Wanted),
             Some(given) if *given == record.digest => Ok(Place::Held),
-            // What is held may be another source's, and publication reads all of it.
+            // The held slice may be another source's, and publication reads all of it.
             Some(_) if self.upload.taken_over => Ok(Place::Wanted),
             Some(given) => Err(SliceError::Content { slice_id, held: record.digest, given: *given }),
         }
     }
 
     /// The kinds of digest to compute of slice `slice_id` as it arrives: the one to record comes first, then the one by
-    /// which it is compared with what is held, where that differs.
+    /// which it is compared with the held slice, if that differs.
     ///
     /// # Errors
     /// As the system gives them.
     pub fn digest_kinds(&self, slice_id: u64, len: u64) -> Result<Vec<DigestKind>, SliceError> {
         let mut kinds = vec![digest::kind_of(&self.upload.plan.learn(slice_id, len)?, slice_id)];
-        // Of a slice that is not held a record may be left that means nothing, and is of a kind that does not fit this cut.
+        // A slice that is not held may have a record left. Such a record means nothing, and its kind may not fit this
+        // cut.
         let recorded = if self.is_held(slice_id)? { self.records().get(slice_id)? } else { None };
         let recorded = recorded.map(|record| record.digest.kind);
         kinds.extend(recorded.filter(|kind| *kind != kinds[0]));
@@ -127,7 +129,8 @@ impl LockedSpool {
     /// Once this returns the slice survives the death of any process.
     ///
     /// # Errors
-    /// It is refused, or cannot be stored. What is held stays held then, and as it was; sizes that it told may be known.
+    /// It is refused, or cannot be stored. The held slice stays held then, as it was; sizes that the refused one told
+    /// may be known.
     pub fn commit(
         &mut self,
         arrival: &mut Arrival,
@@ -162,7 +165,7 @@ impl LockedSpool {
         }
         arrival.kept = true;
         if let Some(file) = replaced.file {
-            // Else it is swept: nobody has it locked.
+            // If that fails, the file is swept: nobody has it locked.
             let _ = std::fs::remove_file(file);
         }
         Ok(Place::Wanted)
@@ -180,8 +183,8 @@ impl LockedSpool {
         Ok(Replaced { record, file: moved.map(|()| aside) })
     }
 
-    /// Puts back what was set aside. Where its record cannot be written again, its file goes: it must not be seen beside
-    /// another one.
+    /// Puts back the slice that was set aside. If its record cannot be written again, its file goes: it must not be
+    /// seen beside another record.
     fn put_back(&self, slice_id: u64, replaced: &Replaced) -> io::Result<()> {
         let recorded = match &replaced.record {
             Some(record) => self.records().put(slice_id, record),

@@ -9,27 +9,29 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 impl Spool {
-    /// Creates the spool of `upload`, which gets the identity `id`, whole at once. False: there is one already.
+    /// Creates the spool of `upload`, which gets the identity `id`, whole at once. `false` if there is one already.
     ///
     /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
-    /// synced, in the same breath, unless a notice is to come of it. Where its size is known, `space` is reserved for all of it.
+    /// synced, in the same breath, unless a completion record is to come of it. If its size is known, `space` is
+    /// reserved for all of it.
     ///
     /// # Errors
-    /// There is no room, or as the system gives them; nothing is there then.
+    /// Not enough disk space, or as the system gives them; nothing is there then.
     pub fn create(data: &DataDir, id: &UploadId, upload: &UploadRecord, space: &DiskSpace) -> Result<bool, SpaceError> {
         if let (Some(1), Some(size)) = (upload.plan.slice_num, upload.plan.file_size) {
-            // Its slice takes the room.
+            // Its slice takes the disk space.
             space.lock()?.check(size, 0)?;
         }
         Spool::create_filled(data, id, upload, |making, _| {
-            // The only slice of an upload takes its room itself, and becomes the merged file.
+            // The only slice of an upload takes its disk space itself, and becomes the merged file.
             let is_joined = !matches!(upload.plan.slice_num, Some(0 | 1));
             if is_joined { space.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
         })
     }
 
-    /// Creates the spool of `upload`, which gets the identity `id`, with all its slices merged already: `merged`, a file in `tmp/`, becomes the merged
-    /// file, and `digests` are of what it has in the place of each slice. False: there is a spool already.
+    /// Creates the spool of `upload`, which gets the identity `id`, with all its slices merged already: `merged`, a
+    /// file in `tmp/`, becomes the merged file, and `digests` are of its content in the place of each slice. `false` if
+    /// there is a spool already.
     ///
     /// # Errors
     /// As the system gives them; nothing is there then, and `merged` may be gone.
@@ -61,17 +63,17 @@ impl Spool {
         data_dir::check_folder(&tmp)?;
         let making = tmp.join(format!("{MAKING}{}", disk::random_suffix()));
         let durability = match upload.plan.slice_num {
-            // A notice is made of what is on disk by then.
+            // A completion record is made of the files that are on disk by then.
             Some(0 | 1) if !data.leaves_notices() => Durability::Process,
             _ => Durability::PowerCut,
         };
         let made = (|| -> Result<FileLock, SpaceError> {
             std::fs::create_dir(&making).at("creating the folder", &making)?;
-            // Making room may take minutes, and a sweep leaves alone what is locked.
+            // Reserving disk space may take minutes, and a sweep leaves alone what is locked.
             let lock = FileLock::of_folder(&making)?;
             let digests = disk::create_new(&making.join(DIGESTS))?;
             Records(&digests).initialise().at("writing", &making.join(DIGESTS))?;
-            // Before upload.json, which syncs the folder.
+            // This comes before upload.json, which syncs the folder.
             fill(&making, &Records(&digests))?;
             disk::replace_file(&making, UPLOAD_JSON, &upload.to_json(), durability)?;
             Ok(lock)
@@ -81,14 +83,14 @@ impl Spool {
             Ok(_lock) if durability == Durability::PowerCut => match disk::sync_dir(&tmp) {
                 Ok(()) => Ok(true),
                 Err(e) => {
-                    // Whoever comes next would find it there and take it for durable.
+                    // The next process would find it there and take it for durable.
                     let _ = spool.remove_path();
                     Err(e.into())
                 }
             },
             Ok(_lock) => Ok(true),
             Err(e) => {
-                // Swept later if this fails too.
+                // If this fails too, a sweep removes it later.
                 let _ = disk::remove_folder(&making);
                 match e {
                     SpaceError::Io(e)

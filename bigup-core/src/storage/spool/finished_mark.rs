@@ -1,10 +1,10 @@
-//! The mark of a file that was finished, by which its client learns that it is stored, also where somebody moved it away
-//! at once.
+//! The mark of a file that was finished, by which its client learns that it is stored, also where somebody moved it
+//! away at once.
 //!
-//! A mark is a file in `tmp/`, `.finished-HASH`, of one source's upload of one name. It is made before the spool goes, so
-//! that there is the one or the other at every instant; and it is not synced, since a power cut that takes it costs
-//! another push at most. It counts for [`DONE_TOLD_FOR`] and is swept then, and only to whoever waits for the end of what
-//! it sent: a new push of that name begins anew.
+//! A mark is a file in `tmp/`, `.finished-HASH`, of one source's upload of one name. It is made before the spool goes,
+//! so that there is the one or the other at every instant; and it is not synced, since a power cut that takes it costs
+//! another push at most. It counts for [`DONE_TOLD_FOR`] and is swept then, and only for a client that waits for the
+//! end of its own upload: a new push of that name begins anew.
 
 use super::Spool;
 use super::marks::mark_path;
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::time::{Duration, SystemTime};
 
-/// What names of marks begin with.
+/// Beginning of the names of marks.
 pub const FINISHED: &str = ".finished-";
 
-/// How long a client may take to ask for the end of what it sent.
+/// Longest time that a client may take to ask for the end of its upload.
 pub const DONE_TOLD_FOR: Duration = Duration::from_secs(600);
 
 /// Largest mark that is read, in bytes.
@@ -30,7 +30,8 @@ struct Mark {
 }
 
 impl Spool {
-    /// Digest and size, in bytes, of the file that this source's upload here became a while ago. None: it became none.
+    /// Digest and size, in bytes, of the file that this source's upload here became a while ago. `None` if it became no
+    /// file.
     ///
     /// # Errors
     /// As the system gives them.
@@ -52,7 +53,7 @@ impl Spool {
         Ok(mark.and_then(|mark| Some((mark.digest.parse().ok()?, mark.size))))
     }
 
-    /// Removes the mark of this source, if there is one. One that cannot be removed is logged.
+    /// Removes the mark of this source, if there is one. A failure to remove it is logged.
     pub fn forget_finished(&self, source: &str) {
         match std::fs::remove_file(mark_path(self, FINISHED, Some(source))) {
             Err(e) if e.kind() != ErrorKind::NotFound => log::warn!("{}: {e}", self.folder()),
@@ -60,7 +61,7 @@ impl Spool {
         }
     }
 
-    /// Leaves the mark that this source's upload became a file of this digest and size, in bytes. Where it cannot be made
+    /// Leaves the mark that this source's upload became a file of this digest and size, in bytes. If it cannot be made,
     /// the client may send all of it again: that is logged and no error.
     pub(crate) fn mark_finished(&self, source: &str, digest: Digest, size: u64) {
         let mark = serde_json::to_vec(&Mark { digest: digest.to_string(), size }).expect("it always serialises");

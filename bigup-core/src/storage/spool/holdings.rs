@@ -1,4 +1,4 @@
-//! What an upload holds.
+//! The slices that an upload holds.
 
 use super::{Records, Spool, UploadRecord};
 use crate::protocol::plan::MAX_SLICES;
@@ -6,7 +6,7 @@ use crate::protocol::ranges::SliceRanges;
 use crate::storage::disk::IoContext;
 use std::io::{self, ErrorKind};
 
-/// What an upload holds, at one instant.
+/// The slices that an upload holds, at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holdings {
     /// Slices below it are in the merged file.
@@ -18,9 +18,9 @@ pub struct Holdings {
 /// Bytes that an upload holds, at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeldBytes {
-    /// Of all held slices.
+    /// Bytes of all held slices.
     pub held: u64,
-    /// Of those in the merged file.
+    /// Bytes of the slices in the merged file.
     pub merged: u64,
 }
 
@@ -35,8 +35,8 @@ impl Holdings {
         self.waiting.first().map_or(self.frontier, |first| self.frontier.min(*first))
     }
 
-    /// Whether a merger of `upload`, which holds this, would find something to do: a slice at or below the frontier, or a
-    /// file to publish. What is missing or blocked needs no merger.
+    /// `true` if a merger of `upload`, which holds this, would find something to do: a slice at or below the frontier,
+    /// or a file to publish. An upload that is blocked, or whose next slice is missing, needs no merger.
     pub fn need_merger(&self, upload: &UploadRecord) -> bool {
         let has_work = self.waiting.first().is_some_and(|first| *first <= self.frontier);
         let is_complete = upload.may_be_published() && Some(self.frontier) == upload.plan.slice_num;
@@ -45,10 +45,10 @@ impl Holdings {
 }
 
 impl Spool {
-    /// What `upload`, which this spool is of, holds.
+    /// The slices that `upload`, which this spool is of, holds.
     ///
-    /// Read without the lock it may be older than the answer, but no slice that stays held is missing from it: the
-    /// folder is listed first, and a slice that is not a file any more then is in the merged file.
+    /// The result may be outdated when it is returned, if it is read without the lock. But no slice that stays held is
+    /// missing from it: the folder is listed first, and a slice that is not a file any more then is in the merged file.
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
@@ -62,8 +62,8 @@ impl Spool {
         Ok(Holdings { waiting, frontier: self.frontier(upload)? })
     }
 
-    /// Bytes of `holdings`, which this spool of `upload` has. A slice whose file went meanwhile and of which only that tells
-    /// the length counts for nothing.
+    /// Bytes of `holdings`, which this spool of `upload` has. A slice counts for nothing if its file went meanwhile and
+    /// only that file tells its length.
     ///
     /// # Errors
     /// As the system gives them.
@@ -81,8 +81,8 @@ impl Spool {
         Ok(HeldBytes { held: merged + waiting.map(|id| len_of(*id)).sum::<u64>(), merged })
     }
 
-    /// Whether the file of a slice has the length that its place asks for. It may not where the end of the file was told
-    /// after it came: then it is another source's, and counts for nothing.
+    /// `true` if the file of a slice has the length that its place asks for. The length may differ if the end of the
+    /// file was told after the slice came: then the slice is another source's, and counts for nothing.
     fn fits(&self, upload: &UploadRecord, slice_id: u64) -> bool {
         let found = self.slice_file(slice_id);
         upload.plan.len_of(slice_id).is_none_or(|len| found.is_some_and(|found| found.len() == len))
@@ -90,8 +90,8 @@ impl Spool {
 
     /// The frontier up to which the merged file of `upload`, which this spool is of, is known to be on disk.
     ///
-    /// It may be older than the answer and never leads: the frontier is looked at first, and slices below it that are no
-    /// files any more then were unlinked after a sync.
+    /// The result may be outdated when it is returned, and never leads: the frontier is looked at first, and slices
+    /// below it that are no files any more then were unlinked after a sync.
     ///
     /// # Errors
     /// As for [`Spool::holdings`].
@@ -100,8 +100,8 @@ impl Spool {
         Ok(Holdings { waiting: self.waiting()?, frontier }.synced_frontier())
     }
 
-    /// Bytes that lie between the frontier of `upload`, which this spool is of, and slice `slice_id`, if a merger could get on
-    /// with them. 0: it has nothing to merge, since the slice at the frontier is missing.
+    /// Bytes that lie between the frontier of `upload`, which this spool is of, and slice `slice_id`, if a merger could
+    /// get on with them. 0 if the merger has nothing to merge, since the slice at the frontier is missing.
     ///
     /// # Errors
     /// As for [`Spool::holdings`].
@@ -114,7 +114,7 @@ impl Spool {
     pub(crate) fn frontier(&self, upload: &UploadRecord) -> io::Result<u64> {
         match self.merged_len()? {
             Some(len) => Ok(upload.plan.slices_in(len)),
-            // It is in files/ already, and the spool about to be removed.
+            // The file is in files/ already, and the spool is about to be removed.
             None if Records(&self.read_digests()?).publication()?.is_some() => Ok(upload.plan.slice_num.unwrap_or(0)),
             None => Ok(0),
         }
@@ -134,8 +134,8 @@ impl Spool {
         self.slice_file(slice_id).is_some_and(|found| found.is_file())
     }
 
-    /// What stands in the place of a slice's file. None also where that cannot be told, which is logged: then the slice is
-    /// asked for again.
+    /// Metadata of the file in the place of a slice. `None` also if that cannot be told, which is logged: then the
+    /// slice is asked for again.
     fn slice_file(&self, slice_id: u64) -> Option<std::fs::Metadata> {
         let path = self.slice_path(slice_id);
         match std::fs::symlink_metadata(&path) {

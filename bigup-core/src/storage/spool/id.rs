@@ -1,4 +1,4 @@
-//! What tells uploads apart.
+//! The identities that tell uploads apart.
 
 use crate::protocol::name::FileName;
 use std::fmt;
@@ -25,11 +25,12 @@ impl UploadId {
         &self.0
     }
 
-    /// Makes sure that a record of a file of `name` is this upload's. All uploads are of the native protocol so far, and
-    /// theirs are one to a name.
+    /// Makes sure that a record of a file of `name` is this upload's. All uploads are of the native protocol so far,
+    /// and theirs are one to a name.
     ///
     /// # Errors
-    /// It is another upload's: the folder was renamed by hand, or names that differ by case only are one to the file system.
+    /// It is another upload's: the folder was renamed by hand, or names that differ by case only are one to the file
+    /// system.
     pub(super) fn check_is_of(&self, name: &FileName) -> io::Result<()> {
         if *self == UploadId::of_name(name) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Spools that nobody works on: how long they have been idle, what is left in them and beside them, and their end.
+//! Spools that nobody works on: their idle time, leftovers in them and beside them, and their end.
 
 use super::{DIGESTS, MERGER_LOCK, OtherVersion, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
 use crate::storage::data_dir::DataDir;
@@ -13,18 +13,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// An upload that was removed because nothing came any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
-    /// For how long nothing had come.
+    /// Time for which nothing had come.
     pub idle: Duration,
-    /// Bytes of what was held.
+    /// Bytes of the slices that were held.
     pub bytes: u64,
 }
 
-/// Which uploads go once they are idle.
+/// The uploads that go once they are idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
-    /// Any, readable or not.
+    /// Any upload, readable or not.
     WhateverIsHeld,
-    /// Those of which nothing has come, or of what came nothing is left.
+    /// Uploads without content: nothing has come, or nothing of it is left.
     NothingHeld,
 }
 
@@ -35,7 +35,7 @@ struct AtRest {
 }
 
 impl Spool {
-    /// How long ago the last byte arrived or the spool last changed; zero where clocks disagree.
+    /// Time since the last byte arrived or the spool last changed; zero if clocks disagree.
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
@@ -53,9 +53,9 @@ impl Spool {
         Ok(SystemTime::now().duration_since(last).unwrap_or_default())
     }
 
-    /// Notes that the client whose upload this is has given up, so that whoever else waits for its silence need not. That is
-    /// told by the time of change of `upload.json`, which all daemons see: it is 1970 then. So a sign of life, or what saves
-    /// the upload anew, takes it back. Nothing is synced.
+    /// Notes that the client whose upload this is has given up, so that another client that waits for its silence need
+    /// not. The time of change of `upload.json`, which all daemons see, tells that: it is 1970 then. So a sign of life,
+    /// or a new save of the upload, takes it back. Nothing is synced.
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
@@ -63,8 +63,8 @@ impl Spool {
         self.touch(&TimeSpec::new(0, 0))
     }
 
-    /// Notes that the client whose upload this is has been heard of: by the time of change of `upload.json`, which every daemon
-    /// sees, and which wakes nobody who watches the folder. Nothing is synced.
+    /// Notes that the client whose upload this is has been heard of. The note is the time of change of `upload.json`:
+    /// every daemon sees it, and it wakes nobody who watches the folder. Nothing is synced.
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
@@ -78,7 +78,7 @@ impl Spool {
         touched.map_err(io::Error::from).at("touching", &path)
     }
 
-    /// How long ago anything was heard of the client whose upload this is; zero where clocks disagree, for ever where it has
+    /// Time since anything was heard of the client whose upload this is; zero if clocks disagree, for ever if it has
     /// given up.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Spool {
     /// There is no such spool, or as the system gives them.
     pub fn arriving(&self) -> io::Result<u64> {
         let parts = self.entries()?.into_iter().filter(|path| is_part(path) && is_locked(path));
-        // One that came whole meanwhile has another name.
+        // A slice that came whole meanwhile has another name.
         Ok(parts.filter_map(|path| std::fs::symlink_metadata(path).ok()).map(|found| found.len()).sum())
     }
 
@@ -108,14 +108,14 @@ impl Spool {
         Ok(parts.filter_map(|path| path.file_name()?.to_str()?.split_once('.')?.0.parse().ok()).collect())
     }
 
-    /// Whether slices of an upload that is merged came or went within the last `time`, so that the room they took may come
-    /// back by itself.
+    /// `true` if slices of an upload that is merged came or went within the last `time`, so that the disk space they
+    /// took may come back by itself.
     pub fn moved_within(&self, time: Duration) -> bool {
         self.merged_path().exists() && !is_older(&self.path, time)
     }
 
-    /// Removes what killed processes left: arrivals that nobody writes and temporary files, untouched for `age`. What
-    /// cannot be removed is logged and stays.
+    /// Removes the leftovers of killed processes: arrivals that nobody writes and temporary files, untouched for `age`.
+    /// A file that cannot be removed is logged and stays.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -123,10 +123,10 @@ impl Spool {
         for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
             let path = entry.at("listing", &self.path)?.path();
             let is_temporary = path.extension().is_some_and(|extension| extension == "tmp");
-            // What has such a name and is a folder is none of ours.
+            // A folder of such a name is none of ours.
             if (is_part(&path) || is_temporary) && !is_folder(&path) && is_older(&path, age) {
                 if self.upload().is_err_and(|e| OtherVersion::of(&e).is_some()) {
-                    // Whoever made it knows what its files mean.
+                    // The program version that made it knows the meaning of its files.
                     return Ok(());
                 }
                 match remove_if_left(&path, age, || {}) {
@@ -139,16 +139,17 @@ impl Spool {
         Ok(())
     }
 
-    /// Removes the upload, if nothing has come for `age`, nobody works on it, and it is one of `which`. None: it stays.
+    /// Removes the upload, if nothing has come for `age`, nobody works on it, and it is one of `which`. `None` if it
+    /// stays.
     ///
     /// It goes from sight by one rename; a kill leaves at most a hidden folder that is swept later. Symlinks in it are
-    /// removed and not followed. `tell` is called just before that, so that whatever dies, no upload goes untold; a kill
-    /// in between, or an error, leaves an upload that was told of, and is told of again.
+    /// removed and not followed. `tell` is called just before that, so that whatever dies, no upload goes untold; a
+    /// kill in between, or an error, leaves an upload that was told of, and is told of again.
     ///
     /// # Errors
     /// As the system gives them.
     pub fn remove_if_idle(&self, age: Duration, which: Idle, tell: impl FnOnce()) -> io::Result<Option<Expired>> {
-        // Without locks first: most are at work, or young.
+        // The first check is without locks: most are at work, or young.
         let is_one = || Ok::<_, io::Error>(which == Idle::WhateverIsHeld || self.holds_nothing()?);
         if self.idle()? < age || !is_one()? {
             return Ok(None);
@@ -166,7 +167,7 @@ impl Spool {
         Ok(Some(expired))
     }
 
-    /// Whether nothing is held. False where that cannot be told, and where the file is in `files/` already.
+    /// `true` if nothing is held. `false` if that cannot be told, and if the file is in `files/` already.
     fn holds_nothing(&self) -> io::Result<bool> {
         let is_empty = match self.merged_len() {
             Ok(len) => len.unwrap_or(0) == 0,
@@ -178,8 +179,8 @@ impl Spool {
         Ok(Records(&self.read_digests()?).publication()?.is_none())
     }
 
-    /// Moves a spool that cannot be used, or what stands in its place, into `tmp/` of `aside`, if nobody works on it. False:
-    /// somebody does, or it can be used after all.
+    /// Moves a spool that cannot be used, or the thing in its place, into `tmp/` of `aside`, if nobody works on it.
+    /// `false` if somebody does, or if it can be used after all.
     ///
     /// # Errors
     /// As the system gives them; it is where it was.
@@ -187,8 +188,8 @@ impl Spool {
         self.set_aside_if(aside, || !(matches!(self.upload(), Ok(Some(_))) && is_file(&self.path.join(DIGESTS))))
     }
 
-    /// Moves a spool whose `upload.json` cannot be read into `tmp/` of `aside`, with all that it holds. False: somebody works
-    /// on it, or it can be read after all.
+    /// Moves a spool whose `upload.json` cannot be read into `tmp/` of `aside`, with all that it holds. `false` if
+    /// somebody works on it, or if it can be read after all.
     ///
     /// # Errors
     /// As the system gives them; it is where it was.
@@ -197,7 +198,7 @@ impl Spool {
     }
 
     fn set_aside_if(&self, aside: &DataDir, is_unusable: impl FnOnce() -> bool) -> io::Result<bool> {
-        // On what is no folder nobody can work.
+        // Nobody can work on a thing that is no folder.
         let is_folder = std::fs::symlink_metadata(&self.path).at("looking at", &self.path)?.is_dir();
         let at_rest = if is_folder { self.at_rest()? } else { None };
         // Somebody else may have moved it, and a third one have begun anew here, before this lock was taken.
@@ -208,9 +209,9 @@ impl Spool {
         Ok(true)
     }
 
-    /// Keeps everybody from working on the spool. None while a merger is at work or a slice arrives.
+    /// Keeps everybody from working on the spool. `None` while a merger is at work or a slice arrives.
     ///
-    /// Nothing is created, which would look like a sign of life. What is no file of ours nobody can have locked.
+    /// Nothing is created: that would look like a sign of life. Nobody can have a thing locked that is no file of ours.
     fn at_rest(&self) -> io::Result<Option<AtRest>> {
         let lock_path = |name| Some(self.path.join(name)).filter(|path| is_file(path));
         let digests = lock_path(DIGESTS).map(|path| FileLock::wait(&path)).transpose()?;
@@ -231,17 +232,18 @@ impl Spool {
     }
 }
 
-/// Whether `path` was last changed more than `age` ago. False where that cannot be told.
+/// `true` if `path` was last changed more than `age` ago. `false` if that cannot be told.
 pub fn is_older(path: &Path, age: Duration) -> bool {
     let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
     modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|a| a > age))
 }
 
-/// Removes `path`, a file or a folder with all that is in it, if it was last changed more than `age` ago and nobody has it
-/// locked: who makes or uses what may look like a leftover holds a lock on it, however long that takes. False: it stays,
-/// or somebody else has removed it.
+/// Removes `path`, a file or a folder with all that is in it, if it was last changed more than `age` ago and nobody has
+/// it locked. A process holds a lock on anything that it makes or uses and that may look like a leftover, however long
+/// that takes. `false` if it stays, or if somebody else has removed it.
 ///
-/// `tell` is called just before it is removed, under its lock: a kill in between, or an error, leaves what was told of.
+/// `tell` is called just before it is removed, under its lock: a kill in between, or an error, leaves a thing that was
+/// told of.
 ///
 /// # Errors
 /// As the system gives them; part of a folder may be gone.
@@ -251,7 +253,7 @@ pub fn remove_if_left(path: &Path, age: Duration, tell: impl FnOnce()) -> io::Re
     }
     let removed = (|| {
         let found = std::fs::symlink_metadata(path).at("looking at", path)?;
-        // What is neither can be locked by nobody.
+        // Nobody can lock a thing that is neither.
         let is_lockable = found.is_file() || found.is_dir();
         let lock = if is_lockable { FileLock::try_on_what_is_there(path)? } else { None };
         // It may have been made to count anew in the meantime.
@@ -280,7 +282,7 @@ fn is_file(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// Whether somebody writes the file. What is no regular file nobody does.
+/// `true` if somebody writes the file. Nobody writes a thing that is no regular file.
 fn is_locked(path: &Path) -> bool {
     disk::open_regular(path).is_ok_and(|file| disk::is_locked(&file).unwrap_or(true))
 }

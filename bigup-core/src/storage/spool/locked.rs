@@ -1,4 +1,4 @@
-//! A spool under its lock, and what may change there.
+//! A spool under its lock, and the changes that are permitted there.
 
 use super::{Arrival, Holdings, MergerLock, Records, Spool, UPLOAD_JSON, UploadRecord};
 use crate::protocol::plan::Plan;
@@ -17,32 +17,32 @@ pub struct LockedSpool {
 }
 
 impl LockedSpool {
-    /// Where it is.
+    /// The spool, without the lock.
     pub(crate) fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// What the upload is.
+    /// The record of the upload.
     pub fn upload(&self) -> &UploadRecord {
         &self.upload
     }
 
-    /// What is recorded of its slices.
+    /// The records of its slices.
     pub fn records(&self) -> Records<'_> {
         Records(self.lock.file())
     }
 
-    /// Changes what the upload is, for good: it survives a power cut once this returns. A file replaced without a sync may
-    /// come back empty after one, and this one is what makes sense of all others; it is replaced a few times an upload.
+    /// Changes the record of the upload for good: it survives a power cut once this returns. A file replaced without a
+    /// sync may come back empty after one, and this file makes sense of all others. An upload replaces it a few times.
     ///
     /// # Errors
-    /// As the system gives them; it is what it was then.
+    /// As the system gives them; the record is unchanged then.
     pub fn save(&mut self, upload: UploadRecord) -> io::Result<()> {
         if upload == self.upload {
             return Ok(());
         }
         if let Err(e) = disk::replace_file(&self.spool.path, UPLOAD_JSON, &upload.to_json(), Durability::PowerCut) {
-            // It may be there without being durable, and whoever asks again would find nothing left to save.
+            // It may be there without being durable, and the next caller would find nothing left to save.
             let old = self.upload.to_json();
             let put_back = |durability| disk::replace_file(&self.spool.path, UPLOAD_JSON, &old, durability);
             let _ = put_back(Durability::PowerCut).or_else(|_| put_back(Durability::Process));
@@ -52,7 +52,7 @@ impl LockedSpool {
         Ok(())
     }
 
-    /// What is held.
+    /// The slices that are held.
     ///
     /// # Errors
     /// As the system gives them.
@@ -60,7 +60,7 @@ impl LockedSpool {
         self.spool.holdings(&self.upload)
     }
 
-    /// The frontier: how many slices the merged file holds.
+    /// The frontier: the number of slices in the merged file.
     ///
     /// # Errors
     /// As the system gives them.
@@ -68,7 +68,7 @@ impl LockedSpool {
         self.spool.frontier(&self.upload)
     }
 
-    /// Whether slice `slice_id` is held.
+    /// `true` if slice `slice_id` is held.
     ///
     /// # Errors
     /// As the system gives them.
@@ -76,16 +76,17 @@ impl LockedSpool {
         Ok(self.spool.has_slice(slice_id) || slice_id < self.frontier()?)
     }
 
-    /// Cuts the upload anew into several slices, by `plan`, if nothing of it is held; `space` is what it may take. False:
-    /// something is held, or a merger may be looking for it.
+    /// Cuts the upload anew into several slices, by `plan`, if nothing of it is held; `space` is the disk space that it
+    /// may take from. `false` if something is held, or if a merger may be looking for it.
     ///
-    /// Slices that are arriving were let in by the old plan, and are refused when they are whole. A kill in between leaves
-    /// the old plan; where that is of a single slice, perhaps beside an empty merged file, it is merged like several.
+    /// Slices that are arriving were let in by the old plan, and are refused when they are whole. A kill in between
+    /// leaves the old plan. If that is of a single slice, perhaps beside an empty merged file, it is merged like
+    /// several.
     ///
     /// # Errors
-    /// There is no room, or as the system gives them; it is cut as it was then.
+    /// Not enough disk space, or as the system gives them; the upload is cut as before then.
     pub fn recut(&mut self, plan: Plan, space: &DiskSpace) -> Result<bool, SpaceError> {
-        // Also what lies beyond the end that was told since, and counts for nothing as long as it does.
+        // Slices beyond the end that was told since are found too: they count for nothing as long as they lie there.
         if self.spool.merged_len()?.is_some_and(|len| len > 0) || !self.spool.waiting()?.is_empty() {
             return Ok(false);
         }
@@ -107,13 +108,13 @@ impl LockedSpool {
     /// blocks beyond the end of the merged file, which change neither its length nor anything that a merger does.
     ///
     /// # Errors
-    /// There is no room, or as the system gives them.
+    /// Not enough disk space, or as the system gives them.
     pub fn reserve(&self, space: &DiskSpace, plan: &Plan) -> Result<(), SpaceError> {
         self.merged()?.map_or(Ok(()), |merged| space.reserve_for(&merged, plan))
     }
 
-    /// The merged file, to reserve room in it. None where there is none: the upload is of a single slice, or its file
-    /// stands in `files/` already, and must not seem to be here again.
+    /// The merged file, to reserve disk space in it. `None` if there is none: the upload is of a single slice, or its
+    /// file stands in `files/` already, and must not seem to be here again.
     fn merged(&self) -> io::Result<Option<File>> {
         let path = self.spool.merged_path();
         let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
@@ -123,16 +124,17 @@ impl LockedSpool {
         }
     }
 
-    /// Opens a file for slice `slice_id` of `len` bytes to arrive in, with room for all of it; and reserves its place in
-    /// the merged file, where all of that is not reserved yet, so that merging needs no room. `plan` is this upload's, with
-    /// what this slice tells.
+    /// Opens a file for slice `slice_id` of `len` bytes to arrive in, with disk space for all of it. Also reserves its
+    /// place in the merged file, unless all of that is reserved already, so that merging needs no disk space. `plan` is
+    /// this upload's, with the numbers that this slice tells.
     ///
-    /// A slice beyond the next to be merged leaves room for that one: its room comes back with the merging, which that
-    /// of others may never come to. Where others took that room all the same, the one that merging waits for may use what
-    /// is to stay free: what it takes comes back, and so does what those take that wait for it.
+    /// A slice beyond the next to be merged leaves disk space for that one: the space of the next one comes back with
+    /// the merging, that of others may never come back. If others took that space all the same, the slice that merging
+    /// waits for may use the space that is to stay free: its space comes back, and so does the space of those that wait
+    /// for it.
     ///
     /// # Errors
-    /// There is no room, and nothing was changed; or as the system gives them.
+    /// Not enough disk space, and nothing was changed; or as the system gives them.
     pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, space: &DiskSpace) -> Result<Arrival, SpaceError> {
         let (frontier, merged) = (self.frontier()?, self.merged()?);
         let place = match &merged {
@@ -158,8 +160,8 @@ impl LockedSpool {
         Ok(arrival)
     }
 
-    /// Whether slices wait, or are arriving, and none of them can be merged before slice `frontier` is there. False while
-    /// that one is arriving: one at a time is enough.
+    /// `true` if slices wait, or are arriving, and none of them can be merged before slice `frontier` is there. `false`
+    /// while that one is arriving: one at a time is enough.
     fn is_stuck_at(&self, frontier: u64) -> io::Result<bool> {
         let (waiting, arriving) = (self.spool.waiting()?, self.spool.arriving_ids()?);
         let least = waiting.iter().chain(&arriving).min();
@@ -168,10 +170,10 @@ impl LockedSpool {
 
     /// Drops all slices from `keep` on, so that the upload can go on by another plan that shares the first `keep`.
     /// Anything is dropped only with `merger` in hand: a merger at work may have opened a waiting slice and be about to
-    /// append it, and would take it for the one that comes in its place. Room stays reserved for the plan `next`.
+    /// append it, and would take it for the one that comes in its place. Disk space stays reserved for the plan `next`.
     ///
     /// # Errors
-    /// As the system gives them. [`io::ErrorKind::ResourceBusy`]: something is to be dropped, and `merger` is None.
+    /// As the system gives them. [`io::ErrorKind::ResourceBusy`]: something is to be dropped, and `merger` is `None`.
     pub fn keep_first(&self, keep: u64, next: &Plan, merger: Option<&MergerLock>) -> io::Result<()> {
         let end = self.upload.plan.offset_of(keep).unwrap_or(0);
         let is_cut = self.spool.merged_len()?.is_some_and(|len| len > end);
@@ -187,7 +189,8 @@ impl LockedSpool {
         dropped.into_iter().try_for_each(|slice_id| self.discard(slice_id))
     }
 
-    /// Notes, for good, that the merged file was cut to its first `keep` slices: what is appended now is not on disk yet.
+    /// Notes, for good, that the merged file was cut to its first `keep` slices: slices appended now are not on disk
+    /// yet.
     ///
     /// # Errors
     /// As the system gives them.
@@ -201,7 +204,8 @@ impl LockedSpool {
 
     /// Removes the whole spool.
     ///
-    /// It goes from sight by one rename; a kill or an error after it leaves at most a hidden folder that is swept later.
+    /// It goes from sight by one rename; a kill or an error after it leaves at most a hidden folder that is swept
+    /// later.
     ///
     /// # Errors
     /// As the system gives them; it is still there then.
@@ -209,7 +213,7 @@ impl LockedSpool {
         self.spool.remove_path()
     }
 
-    /// Moves the whole spool to `path`. Whoever waits for its lock there gets it once `work` is done with it.
+    /// Moves the whole spool to `path`. A process that waits for its lock there gets it once `work` is done with it.
     ///
     /// # Errors
     /// As the system gives them; it is still there then.

@@ -1,4 +1,5 @@
-//! Marks beside spools, in `tmp/`: files whose name tells of one source's upload of one name, and which count for a while.
+//! Marks beside spools, in `tmp/`: files whose name tells of one source's upload of one name, and which count for a
+//! while.
 
 use super::Spool;
 use crate::storage::disk::IoContext;
@@ -6,16 +7,16 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// What names of marks begin with.
+/// Beginning of the names of marks.
 pub const CANCELLED: &str = ".cancelled-";
 
-/// How long the source of an upload that was cancelled is told so, and cannot begin it anew: longer than a client at work
+/// Time for which the source of a cancelled upload is told so, and cannot begin it anew: longer than a client at work
 /// takes to its next request.
 pub const TOLD_FOR: Duration = Duration::from_secs(60);
 
 impl Spool {
-    /// How long ago the upload that this source had here was cancelled. None: it was not, or not in the last
-    /// [`TOLD_FOR`]; or the clock was set.
+    /// Time since the upload that this source had here was cancelled. `None` if it was not, or not in the last
+    /// [`TOLD_FOR`], or if the clock was set.
     ///
     /// # Errors
     /// As the system gives them.
@@ -39,7 +40,7 @@ pub(super) fn mark_path(spool: &Spool, prefix: &str, source: Option<&str>) -> Pa
     spool.path.with_file_name(format!("{prefix}{}", &hash[..32]))
 }
 
-/// How old a mark is. None: there is none that counts.
+/// The age of a mark. `None` if there is none that counts.
 pub(super) fn age_of(mark: &Path) -> io::Result<Option<Duration>> {
     match std::fs::symlink_metadata(mark).and_then(|found| found.modified()) {
         Ok(when) => Ok(SystemTime::now().duration_since(when).ok().filter(|age| *age < TOLD_FOR)),

@@ -10,7 +10,7 @@ pub struct MergerLock {
 }
 
 impl Spool {
-    /// Becomes the merger of this upload. None while there is one.
+    /// Becomes the merger of this upload. `None` while there is one.
     ///
     /// # Errors
     /// There is no such spool, or as the system gives them.
@@ -21,13 +21,13 @@ impl Spool {
         let Some(lock) = FileLock::try_now(&self.path.join(MERGER_LOCK))? else { return Ok(None) };
         let mut file = lock.file();
         if let Err(e) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
-            // The lock is what counts, and merging may be what makes room again.
+            // Only the lock counts, and merging may be the way to get disk space again.
             log::warn!("the merger's process id cannot be written in {}: {e}", self.path.display());
         }
         Ok(Some(MergerLock { _lock: lock }))
     }
 
-    /// The pid of the merger at work. None while there is none.
+    /// The pid of the merger at work. `None` while there is none.
     ///
     /// # Errors
     /// As the system gives them; no spool means no merger.
@@ -36,7 +36,7 @@ impl Spool {
             return Ok(None);
         }
         let path = self.path.join(MERGER_LOCK);
-        // Only to read, so that it can be told on a file system that is not to be written to.
+        // The file is opened only to read, so that the pid can be told on a file system that is not to be written to.
         let file = match disk::open_regular(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
@@ -46,7 +46,7 @@ impl Spool {
         }
         let mut text = String::new();
         file.take(16).read_to_string(&mut text).at("reading", &path)?;
-        // Locked and not yet written for an instant: 0 stands for "somebody".
+        // For an instant the file is locked and not yet written: 0 stands for "somebody".
         Ok(Some(text.trim().parse().unwrap_or(0)))
     }
 }

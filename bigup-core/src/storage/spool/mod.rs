@@ -1,24 +1,25 @@
 //! The spool: one unfinished upload on disk, self-describing.
 //!
 //! ```text
-//! tmp/<upload>/upload.json       what the upload is (replaced by rename, under the lock)
-//!              digests           what is recorded of each slice; locked for every change of the spool
+//! tmp/<upload>/upload.json       the record of the upload (replaced by rename, under the lock)
+//!              digests           the record of each slice; locked for every change of the spool
 //!              0 1 2 …           slices that are whole and checked, waiting to be merged
-//!              7.RANDOM.part     a slice arriving; locked by whoever writes it, removed when that fails
+//!              7.RANDOM.part     a slice arriving; locked by its writer, removed when the writer fails
 //!              merged            the file so far: slices 0 up to the frontier, in order
 //!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
-//!              hash              how far the hash of the whole file is, where slices' digests do not join
+//!              hash              the progress of the hash of the whole file, if slices' digests do not join
 //! ```
 //!
-//! # Who may change what
+//! # Locks and the changes that they permit
 //! `merged` is changed by the holder of `merger.lock` only. All else changes under the lock on `digests`, which is held
-//! for microseconds. Locks are taken in the order `merger.lock`, `digests`, info.ini; none waits in the other direction.
+//! for microseconds. Locks are taken in the order `merger.lock`, `digests`, info.ini; none waits in the other
+//! direction.
 //!
-//! # What is held
+//! # Held slices
 //! A slice is held if its file is there, or if it lies below the frontier. The frontier is read from the length of
 //! `merged`; no counter can disagree with it. Slices are appended first and unlinked after `merged` was synced. Under
-//! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger has
-//! checked the rest.
+//! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger
+//! has checked the rest.
 
 use crate::storage::data_dir::{self, DataDir};
 use crate::storage::disk::{self, FileLock, IoContext};
@@ -66,13 +67,13 @@ pub const MERGER_LOCK: &str = "merger.lock";
 
 const PART_SUFFIX: &str = ".part";
 
-/// What names of spools being made begin with, and of files that become part of one. Who makes it has it locked.
+/// Beginning of the names of spools being made, and of files that become part of one. Their maker has them locked.
 pub const MAKING: &str = ".new-";
 
-/// What names of spools being removed begin with.
+/// Beginning of the names of spools being removed.
 pub const GONE: &str = ".gone-";
 
-/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and room.
+/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and some to spare.
 pub(crate) const MAX_UPLOAD_JSON: u64 = 64 << 10;
 
 /// The place of one upload; it need not exist.
@@ -96,7 +97,7 @@ impl Spool {
         Spool::list(data, true)
     }
 
-    /// What stands in the places of spools and is no folder.
+    /// Things in the places of spools that are no folders.
     ///
     /// # Errors
     /// `tmp/` cannot be read.
@@ -121,7 +122,7 @@ impl Spool {
         Ok(spools)
     }
 
-    /// Which upload it is.
+    /// The identity of the upload.
     pub fn id(&self) -> &UploadId {
         &self.id
     }
@@ -136,17 +137,17 @@ impl Spool {
         &self.path
     }
 
-    /// Where slice `slice_id` waits to be merged.
+    /// Path at which slice `slice_id` waits to be merged.
     pub fn slice_path(&self, slice_id: u64) -> PathBuf {
         self.path.join(slice_id.to_string())
     }
 
-    /// The file so far.
+    /// Path of the file so far.
     pub fn merged_path(&self) -> PathBuf {
         self.path.join(MERGED)
     }
 
-    /// Whether there is a spool. What is below a link that somebody put in its place is none of ours.
+    /// `true` if there is a spool. Things below a link that somebody put in its place are none of ours.
     fn is_there(&self) -> io::Result<bool> {
         data_dir::check_folder(self.path.parent().unwrap_or(Path::new(".")))?;
         match std::fs::symlink_metadata(&self.path) {
@@ -157,11 +158,11 @@ impl Spool {
         }
     }
 
-    /// What the upload is. None: there is no such spool.
+    /// The record of the upload. `None` if there is no such spool.
     ///
     /// # Errors
-    /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands in its
-    /// place ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
+    /// It is unreadable ([`io::ErrorKind::InvalidData`]), another version's ([`OtherVersion`]), something else stands
+    /// in its place ([`io::ErrorKind::NotADirectory`]), it is of another name, or as the system gives them.
     pub fn upload(&self) -> io::Result<Option<UploadRecord>> {
         if !self.is_there()? {
             return Ok(None);
@@ -186,7 +187,7 @@ impl Spool {
         Ok(Some(upload))
     }
 
-    /// Locks the spool for a change. None: there is no such spool.
+    /// Locks the spool for a change. `None` if there is no such spool.
     ///
     /// # Errors
     /// As for [`Spool::upload`].
@@ -234,14 +235,14 @@ impl Spool {
     }
 }
 
-/// Takes a spool, or what became of one, from sight, by one rename: a kill after it leaves a hidden folder, which is swept.
-/// Gives where it is now.
+/// Takes a spool, or its successor, from sight, by one rename: a kill after it leaves a hidden folder, which is swept.
+/// Returns its path now.
 pub(crate) fn take_away(path: &Path) -> io::Result<PathBuf> {
     let gone = path.with_file_name(format!("{GONE}{}", disk::random_suffix()));
     std::fs::rename(path, &gone).at("removing", path).map(|()| gone)
 }
 
-/// Deletes what was taken from sight. What cannot be deleted is swept later.
+/// Deletes a folder that was taken from sight. Anything that cannot be deleted is swept later.
 pub(crate) fn delete(gone: &Path) {
     match disk::remove_folder(gone) {
         // A sweep was faster.

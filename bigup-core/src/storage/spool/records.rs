@@ -33,21 +33,22 @@ const RECORD_LEN: usize = 64;
 /// Records' lengths before the first record.
 const HEAD_BLOCKS: u64 = 2;
 
-/// Records that are read at once when all are.
+/// Number of records that are read at once, when all are read.
 const BATCH: usize = 1024;
 
-/// What is recorded of a slice.
+/// The record of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Digest of its content.
     pub digest: SliceDigest,
     /// Its length, in bytes.
     pub len: u64,
-    /// Under which kernel it was written; under another one its content must be checked before it is used.
+    /// Boot id of the kernel under which it was written. Under another one its content must be checked before it is
+    /// used.
     pub boot: BootId,
 }
 
-/// What the head says of a file that is being published.
+/// The part of the head about a file that is being published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publication {
     /// Inode of the merged file.
@@ -70,7 +71,7 @@ impl Records<'_> {
         self.0.write_all_at(&head, 0)
     }
 
-    /// Under which kernel the merged file was last written. None: not yet.
+    /// Boot id of the kernel under which the merged file was last written. `None` if it was not written yet.
     ///
     /// # Errors
     /// As the system gives them.
@@ -99,7 +100,7 @@ impl Records<'_> {
         Ok(valid.then(|| Publication { inode: u64_at(&head, 16), digest: digest_at(&head, 24) }))
     }
 
-    /// Notes that the merged file is about to be renamed into `files/`. None takes that back.
+    /// Notes that the merged file is about to be renamed into `files/`. `None` takes that back.
     ///
     /// # Errors
     /// As the system gives them.
@@ -136,7 +137,8 @@ impl Records<'_> {
         self.0.write_all_at(&block, RECORD_LEN as u64)
     }
 
-    /// What is recorded of slice `slice_id`. None: nothing, or there can be no such slice ([`MAX_SLICES`]).
+    /// The record of slice `slice_id`. `None` if nothing is recorded, or if there can be no such slice
+    /// ([`MAX_SLICES`]).
     ///
     /// # Errors
     /// As the system gives them.
@@ -173,8 +175,8 @@ impl Records<'_> {
         self.0.write_all_at(&[0; RECORD_LEN], (slice_id + HEAD_BLOCKS) * RECORD_LEN as u64)
     }
 
-    /// Calls `each` with every slice from `first` to `last` (inclusive) and what is recorded of it. Those that there can
-    /// not be ([`MAX_SLICES`]) are passed over.
+    /// Calls `each` with every slice from `first` to `last` (inclusive) and its record. Slices that cannot exist
+    /// ([`MAX_SLICES`]) are passed over.
     ///
     /// # Errors
     /// As the system or `each` gives them.
@@ -204,7 +206,7 @@ impl Records<'_> {
         Ok(block)
     }
 
-    /// Reads; what is past the end reads as zero.
+    /// Reads `bytes` at `offset`; bytes past the end read as zero.
     fn read_or_zero(&self, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {
             let got = self.0.read_at(bytes, offset)?;

@@ -1,4 +1,4 @@
-//! What a held slice needs to survive a power cut.
+//! The syncs that a held slice needs to survive a power cut.
 
 use super::{Records, Spool, UPLOAD_JSON, is_as_it_came, is_as_recorded};
 use crate::storage::disk::{self, BootId, Durability, IoContext};
@@ -8,20 +8,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 impl Spool {
-    /// Makes slice `slice_id`, which is held, survive a power cut, with all that makes sense of it. Without the lock, since
-    /// it takes its time.
+    /// Makes slice `slice_id`, which is held, survive a power cut, with all that makes sense of it. This takes
+    /// its time, so it is done without the lock.
     ///
     /// ```text
-    /// 1  the slice's content synced      a power cut may take its name or its record: it is asked for again
-    /// 2  its record and what the upload is synced     the same
-    /// 3  the folder synced               the slice is held, whatever happens
+    /// 1  the slice's content synced            a power cut may take its name or its record: it is asked for again
+    /// 2  its record and the upload's synced    the same
+    /// 3  the folder synced                     the slice is held, whatever happens
     /// ```
-    /// None of them changes anything that a kill could leave half done, and whatever is on disk too early is only a name
+    /// No step changes anything that a kill could leave half done. Anything that is on disk too early is only a name,
     /// whose content is compared with its record before it is used. A slice that is no file any more is in the merged
     /// file, and was synced there before it was unlinked.
     ///
-    /// What was written under another kernel cannot be made to survive what it may not have survived: its content is
-    /// compared with its record first. False: it is damaged; a file of it is removed then, so that it is asked for again.
+    /// A slice written under another kernel may not have survived already, and no sync can make up for that. So its
+    /// content is compared with its record first. `false` if it is damaged; its file, if it has one, is removed then,
+    /// so that it is asked for again.
     ///
     /// # Errors
     /// As the system gives them.
@@ -55,7 +56,7 @@ impl Spool {
             }
             let synced = file.sync_data().at("syncing", &path);
             let is_lost = synced.is_ok() && !is_old && !is_as_it_came(&file) && {
-                // Read from the disk: memory may still hold what never got there.
+                // The slice is read from the disk: memory may still hold bytes that never got there.
                 disk::forget_cached(&file, 0, 0);
                 !is_as_recorded(&file, from, &upload.plan, slice_id, record)?
             };
@@ -72,8 +73,8 @@ impl Spool {
             digests.sync_data().at("syncing the digests in", &self.path)?;
         }
         if matches!(upload.plan.slice_num, Some(0 | 1)) {
-            // Such a spool is made without syncs, since it is mostly published in the same breath.
-            // Written anew, since another sync of what could not be synced would prove nothing.
+            // Such a spool is made without syncs, since it is mostly published in the same breath. The file is written
+            // anew: another sync of a file that could not be synced would prove nothing.
             if let Some(locked) = self.lock()? {
                 disk::replace_file(&self.path, UPLOAD_JSON, &locked.upload.to_json(), Durability::PowerCut)?;
             }

@@ -1,4 +1,4 @@
-//! `upload.json`: what an upload is. Replaced by rename only, under the spool's lock.
+//! `upload.json`: the record of an upload. It is replaced by rename only, under the spool's lock.
 
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
@@ -21,44 +21,45 @@ pub struct OtherVersion {
 }
 
 impl OtherVersion {
-    /// What an error that came of reading a spool says of another version. None: it is about something else.
+    /// The other version that an error from reading a spool is about. `None` if it is about something else.
     pub fn of(error: &std::io::Error) -> Option<&OtherVersion> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-/// What an upload is: enough, with the slices and digests beside it, to rebuild its section of info.ini.
+/// The record of an upload: enough, with the slices and digests beside it, to rebuild its section of info.ini.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadRecord {
     /// Name under which the file will be published.
     pub file_name: FileName,
-    /// How it is cut, as far as known.
+    /// The plan by which it is cut, as far as known.
     pub plan: Plan,
-    /// Whose bytes these are: the one source that may write. None for clients that name none.
+    /// The source of these bytes, which is the only one that may write. `None` for clients that name no source.
     pub source: Option<String>,
-    /// Who sends where no source is named: an address, and the name of a token. None: a source is named, or it is not known.
+    /// The sender if no source is named: an address, and the name of a token. `None` if a source is named, or if the
+    /// sender is not known.
     pub client: Option<String>,
-    /// Name of the token by which it was begun, or taken over. None: without one.
+    /// Name of the token by which it was begun, or taken over. `None` if there was no token.
     pub token: Option<String>,
-    /// Name in the client certificate that was shown then. None: none was.
+    /// Name in the client certificate that was shown then. `None` if no certificate was shown.
     pub certificate: Option<String>,
-    /// Address from which it was begun, or taken over. None: not known.
+    /// Address from which it was begun, or taken over. `None` if it is not known.
     pub peer: Option<String>,
-    /// A finished file of this name is replaced at publication.
+    /// `true` if a finished file of this name is replaced at publication.
     pub replace: bool,
-    /// Another source began this upload. What it left is of unknown content until the present one has compared it and
-    /// given `file_digest`; only until then may held slices be replaced, and the digests of single slices are no proof
-    /// of what the merged file holds.
+    /// `true` if another source began this upload. Its slices are of unknown content until the present source has
+    /// compared them and given `file_digest`; only until then may held slices be replaced, and the digests of single
+    /// slices are no proof of the merged file's content.
     pub taken_over: bool,
-    /// Digest that the whole file must have, where a client gave it.
+    /// Digest that the whole file must have, if a client gave it.
     pub file_digest: Option<Digest>,
-    /// When it was begun, in seconds since 1970.
+    /// Time when it was begun, in seconds since 1970.
     pub begun: u64,
-    /// Why the file cannot be published as things stand. No merger is started until a client begins anew.
+    /// The reason the file cannot be published as things stand. No merger is started until a client begins anew.
     pub blocked: Option<String>,
-    /// Why the last merger failed.
+    /// The reason the last merger failed.
     pub last_error: Option<String>,
-    /// An operator let it rest: no slice of it is taken, what is held is merged, and it does not expire.
+    /// `true` if an operator let it rest: no slice of it is taken, held slices are merged, and it does not expire.
     pub paused: bool,
 }
 
@@ -110,12 +111,12 @@ impl UploadRecord {
         }
     }
 
-    /// Whether held slices may be of other content than the present source's.
+    /// `true` if held slices may be of other content than the present source's.
     pub fn needs_comparison(&self) -> bool {
         self.taken_over && self.file_digest.is_none()
     }
 
-    /// Whether all that publication needs from clients, slices apart, is there.
+    /// `true` if all that publication needs from clients, slices apart, is there.
     pub fn may_be_published(&self) -> bool {
         self.plan.slice_num.is_some() && !self.needs_comparison() && self.blocked.is_none()
     }
@@ -144,7 +145,7 @@ impl UploadRecord {
         bytes
     }
 
-    /// The version that the content of an `upload.json` says it is of, where this program reads another one.
+    /// The version that the content of an `upload.json` says it is of, if this program reads another one.
     pub(super) fn other_version(bytes: &[u8]) -> Option<u64> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -157,13 +158,13 @@ impl UploadRecord {
     /// Reads the content of `upload.json`.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The message says what is wrong with it.
     pub fn from_json(bytes: &[u8]) -> Result<UploadRecord, String> {
         let stored: UploadJson = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         if stored.version != VERSION {
             return Err(format!("version {}; this program reads version {VERSION}", stored.version));
         }
-        // What was read may contradict itself; binding it to nothing known checks it.
+        // The plan that was read may contradict itself; binding it to nothing known checks it.
         let plan = Plan::default().bind(&stored.plan).map_err(|e| e.to_string())?;
         Ok(UploadRecord {
             file_name: FileName::new(&stored.file_name).map_err(|e| e.to_string())?,

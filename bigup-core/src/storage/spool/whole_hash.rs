@@ -1,16 +1,17 @@
-//! `hash`: how far the hash of a whole file has come whose slices' digests do not join, so that a merger reads nothing again
+//! `hash`: the progress of the hash of a whole file whose slices' digests do not join. So a merger reads nothing again
 //! that an earlier one has hashed.
 //!
 //! ```text
 //!  0  magic      "BIGUPWH1"
-//!  8  slices     that were hashed, from the first on
-//! 16  of         the hash of what is recorded of each of them
+//!  8  slices     number of slices that were hashed, from the first on
+//! 16  of         the hash of the records of these slices
 //! 48  state      of the running hash
 //!     check      8 bytes of BLAKE3 of all before; anything else: nothing is known
 //! ```
-//! Replaced by rename, by the merger, without a sync. It says: "bytes in slices of these digests hash to this", which was
-//! compared slice by slice when they were hashed. That is true for ever, so nothing has to take it back: not a cut, not a
-//! slice that is replaced, not a power cut that brings an old one back. It counts where the records name these very digests.
+//! The merger replaces it by rename, without a sync. It says: "bytes in slices of these digests hash to this", and that
+//! was compared slice by slice when they were hashed. That is true for ever, so nothing has to take it back: not a cut,
+//! not a slice that is replaced, not a power cut that brings an old one back. It counts if the records name these very
+//! digests.
 
 use super::{Record, Records, Spool};
 use crate::protocol::digest::{Digest, DigestKind, RunningHash};
@@ -35,14 +36,14 @@ const MAX_LEN: u64 = 128 << 10;
 pub struct WholeHash {
     hash: RunningHash,
     slices: u64,
-    /// Hashes what is recorded of them.
+    /// Hash of the records of these slices.
     of: blake3::Hasher,
-    /// One of them has no record, so that nothing can be said of them later.
+    /// `true` if a slice among them has no record, so that nothing can be said of them later.
     is_nameless: bool,
 }
 
 impl WholeHash {
-    /// How many slices it took.
+    /// Number of slices that it took.
     pub fn slices(&self) -> u64 {
         self.slices
     }
@@ -57,7 +58,7 @@ impl WholeHash {
         self.hash.update(bytes);
     }
 
-    /// Ends a slice whose bytes were compared with this record. None: there is none.
+    /// Ends a slice whose bytes were compared with this record. `None` if there is no record.
     pub fn end_slice(&mut self, record: Option<&Record>) {
         self.slices += 1;
         match record {
@@ -83,7 +84,7 @@ impl WholeHash {
         bytes
     }
 
-    /// None: it says nothing of these records, of which the first `limit` slices count.
+    /// `None` if `bytes` say nothing of these records, of which the first `limit` slices count.
     fn from_bytes(bytes: &[u8], records: &Records<'_>, limit: u64) -> io::Result<Option<WholeHash>> {
         let Some((said, sum)) = bytes.split_last_chunk::<CHECK_LEN>() else { return Ok(None) };
         if said.len() < HEAD_LEN || said[..8] != *MAGIC || *sum != check(said) {
@@ -114,10 +115,10 @@ fn check(bytes: &[u8]) -> [u8; CHECK_LEN] {
 }
 
 impl Spool {
-    /// Keeps how far the hash of the whole file has come.
+    /// Keeps the progress of the hash of the whole file.
     ///
     /// # Errors
-    /// As the system gives them; what was kept before may stand.
+    /// As the system gives them; the progress kept before may stand.
     pub fn keep_hash(&self, whole: &WholeHash) -> io::Result<()> {
         if whole.is_nameless || whole.slices == 0 {
             return Ok(());
@@ -125,8 +126,8 @@ impl Spool {
         disk::replace_file(&self.path, HASH, &whole.to_bytes(), Durability::Process)
     }
 
-    /// How far an earlier merger has come with the hash of the whole file, as far as these records still name what it hashed
-    /// of the first `limit` slices. Where there is nothing to go on from, it begins.
+    /// The hash of the whole file as far as an earlier merger has come, if these records still name what it hashed of
+    /// the first `limit` slices. If there is nothing to go on from, the hash begins anew.
     ///
     /// # Errors
     /// The records cannot be read.

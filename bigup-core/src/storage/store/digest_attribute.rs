@@ -13,47 +13,47 @@ use xattr::FileExt;
 const ATTRIBUTE: &str = "user.bigup";
 
 /// The same with the digests of the file's leaves: slice size and bytes of a leaf as 8 bytes each, little-endian, then
-/// 32 bytes a leaf. It is taken for true where they join to the digest of the stamp.
+/// 32 bytes a leaf. It is taken for true if they join to the stored digest.
 const LEAVES_ATTRIBUTE: &str = "user.bigup.leaves";
 
-/// Until when the digest of the stamp is certain: a time of change (ctime) in nanoseconds since 1970, as decimal digits.
+/// Last time of change (ctime) for which the stored digest is certain, in nanoseconds since 1970, as decimal digits.
 const SEAL: &str = "user.bigup.seal";
 
-/// How much later than it was seen the time of change may be that setting the seal gives, one attempt after the other, in
-/// nanoseconds. A change in that time goes unnoticed.
+/// Margins, one for each attempt, in nanoseconds: the time of change that setting the seal gives may be so much later
+/// than the time that was seen. A change within that margin goes unnoticed.
 const SEAL_MARGINS: [i128; 3] = [1_000_000, 20_000_000, 100_000_000];
 
-/// What is known of a finished file's content.
+/// The known digest of a finished file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredDigest {
     /// BLAKE3 of the whole file.
     pub digest: Digest,
-    /// The client's source that it came from, where it named one.
+    /// The client's source that it came from, if the client named one.
     pub source: Option<String>,
 }
 
-/// What a file in `files/` says of itself.
+/// The state of the digest that a file in `files/` carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DigestState {
-    /// Nothing: it was put there by somebody else, or the file system keeps no extended attributes.
+    /// No digest: somebody else put the file there, or the file system keeps no extended attributes.
     Absent,
-    /// It was changed since it was published, so nothing is known of what it must be.
+    /// The file was changed since it was published, so nothing is known of its right content.
     Stale {
-        /// What it was.
+        /// The digest that it had.
         stored_digest: StoredDigest,
         /// Bytes that it had.
         size: u64,
     },
-    /// It was not changed since, and what it must be is this; its size, in bytes, too.
+    /// The file was not changed since. This is its right digest, and its right size.
     Valid {
-        /// Its stamp.
+        /// Its stored digest.
         stored_digest: StoredDigest,
         /// Bytes that it must have.
         size: u64,
     },
 }
 
-/// The form of a stamp on disk. It holds for a file of this size and time of change only.
+/// The form of a stored digest on disk. It holds for a file of this size and time of change only.
 #[derive(Serialize, Deserialize)]
 struct AttributeJson {
     digest: String,
@@ -62,9 +62,9 @@ struct AttributeJson {
     modified: (i64, i64),
 }
 
-/// Writes down what `file` holds, on the file itself. The caller syncs it, and changes its content no more.
+/// Writes down the digest of `file` on the file itself. The caller syncs it, and changes its content no more.
 ///
-/// Where the file system keeps no such attributes the digest will not be known later; that is logged and no error.
+/// If the file system keeps no such attributes, the digest will not be known later; that is logged and no error.
 ///
 /// # Errors
 /// As the system gives them.
@@ -72,8 +72,8 @@ pub fn store_digest(file: &File, path: &Path, stored_digest: &StoredDigest) -> i
     store_digest_as(file, path, stored_digest, &file.metadata().at("looking at", path)?)
 }
 
-/// The same where what `file` holds was read while its metadata were `found`: the stamp does not hold if it was written to
-/// since.
+/// The same as [`store_digest`] for a `file` whose content was read while its metadata were `found`: the stored digest
+/// does not hold if the file was written to since.
 pub(super) fn store_digest_as(
     file: &File,
     path: &Path,
@@ -96,8 +96,8 @@ pub(super) fn store_digest_as(
     }
 }
 
-/// Says that the stamp of `file` is certain as of now. It is not synced: where it is lost the file is read when somebody
-/// asks. Nor is it an error where it cannot be set.
+/// Says that the stored digest of `file` is certain as of now. The seal is not synced: if it is lost, the file is read
+/// when somebody asks. A failure to set it is no error.
 pub(super) fn seal(file: &File, path: &Path) {
     let sealed: io::Result<bool> = (|| {
         if file.get_xattr(ATTRIBUTE)?.is_none() {
@@ -119,7 +119,7 @@ pub(super) fn seal(file: &File, path: &Path) {
     }
 }
 
-/// Whether nothing about `file` changed since it was sealed; `found` are its metadata of now.
+/// `true` if nothing about `file` changed since it was sealed; `found` are its metadata of now.
 fn is_sealed(file: &File, found: &Metadata) -> io::Result<bool> {
     let until = file.get_xattr(SEAL)?.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
     Ok(until.is_some_and(|until: i128| changed(found) <= until))
@@ -130,8 +130,9 @@ pub(super) fn changed(found: &Metadata) -> i128 {
     i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec())
 }
 
-/// Keeps the digests of the leaves of `file`, a stamped one, on the file itself, with the size of the slices that it came
-/// in. Where there is no room for them damage in it can be found and not located; that is no error.
+/// Keeps the digests of the leaves of `file`, which has a stored digest, on the file itself, with the size of the
+/// slices that it came in. If there is no space for them, damage in the file can be found and not located; that is no
+/// error.
 pub fn keep_leaves(file: &File, path: &Path, slice_size: u64, leaves: &Leaves) {
     let numbers = [slice_size, leaves.leaf_len].into_iter().flat_map(u64::to_le_bytes);
     let value: Vec<u8> = numbers.chain(leaves.values.iter().flat_map(|value| value.0)).collect();
@@ -140,7 +141,7 @@ pub fn keep_leaves(file: &File, path: &Path, slice_size: u64, leaves: &Leaves) {
     }
 }
 
-/// The digests of the leaves of a file with this digest and the size of the slices that it came in, in bytes, where they
+/// The digests of the leaves of a file with this digest and the size of the slices that it came in, in bytes, if they
 /// were kept.
 pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
     let value = file.get_xattr(LEAVES_ATTRIBUTE).ok()??;
@@ -151,10 +152,10 @@ pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
     (leaves.root() == Some(digest)).then_some((u64::from_le_bytes(*slice_size), leaves))
 }
 
-/// What a file says of itself; `found` are its metadata of now.
+/// The state of the digest that a file carries; `found` are its metadata of now.
 ///
 /// # Errors
-/// It cannot be read, which says nothing.
+/// The digest cannot be read, which says nothing about it.
 pub fn digest_state(file: &File, found: &Metadata) -> io::Result<DigestState> {
     let value = match file.get_xattr(ATTRIBUTE) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
@@ -176,7 +177,7 @@ pub fn digest_state(file: &File, found: &Metadata) -> io::Result<DigestState> {
     })
 }
 
-/// The stamp of a file, if it has one that holds.
+/// The stored digest of a file, if it has one that holds.
 pub(super) fn read_stored_digest(file: &File, found: &Metadata) -> io::Result<Option<StoredDigest>> {
     Ok(match digest_state(file, found)? {
         DigestState::Valid { stored_digest, size } if size == found.len() && is_sealed(file, found)? => {

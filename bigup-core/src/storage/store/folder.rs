@@ -1,4 +1,5 @@
-//! Walking to a name in `files/` component by component, never through a symlink, and making and removing folders there.
+//! Walking to a name in `files/` component by component, never through a symlink, and making and removing folders
+//! there.
 
 use super::{Store, StoreError};
 use crate::protocol::name::FileName;
@@ -14,18 +15,18 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// How folders are opened.
+/// Flags with which folders are opened.
 const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Most folders that are looked through for something in them.
 pub(super) const MAX_HOLLOW: u32 = 64;
 
-/// How often a file is given its name while folders there come and go.
+/// Most attempts to give a file its name while folders there come and go.
 const ATTEMPTS: usize = 100;
 
 impl Store {
-    /// Why no file can be moved from `tmp/` to `name`: a folder on the way is on another mount. None: it can, as far as may
-    /// be seen beforehand.
+    /// The reason no file can be moved from `tmp/` to `name`: a folder on the way is on another mount. `None` if a file
+    /// can be moved, as far as may be seen beforehand.
     ///
     /// # Errors
     /// As the system gives them.
@@ -42,13 +43,14 @@ impl Store {
         });
         match (found.get(), walked) {
             (Some(depth), _) => Ok(Some(elsewhere(name, depth))),
-            // What is missing is made where the last folder is that is there; what else is in the way is found later.
+            // Missing folders are made where the last existing folder is; anything else in the way is found later.
             (None, Err(StoreError::Io(e))) if e.kind() != io::ErrorKind::NotFound => Err(e),
             (None, _) => Ok(None),
         }
     }
 
-    /// A file could not be moved to `name` since that is somewhere else.
+    /// The error for a file that could not be moved to `name`, since that is elsewhere for the file system: on another
+    /// mount, or of another project quota.
     pub(super) fn moved_nowhere(&self, name: &FileName) -> StoreError {
         // Folders of another project quota cannot be told beforehand (xfs_quota(8)).
         let seen = self.out_of_reach(name).ok().flatten();
@@ -58,7 +60,7 @@ impl Store {
     /// The innermost folder on the way to `name` that is there. Those made below it get its group, if it is setgid.
     pub(super) fn deepest_folder_of(&self, name: &FileName) -> io::Result<Metadata> {
         let deepest = RefCell::new(std::fs::metadata(&self.files)?);
-        // Where the walk ends early is the deepest one.
+        // The walk may end early: it ends at the deepest one.
         let _ = self.walk(name, |folder, _| {
             *deepest.borrow_mut() = folder.metadata()?;
             Ok(())
@@ -80,7 +82,7 @@ impl Store {
                 return renameat(here, from_name, folder, to);
             }
             match renameat2(here, from_name, folder, to, RenameFlags::RENAME_NOREPLACE) {
-                // The file system has no such rename.
+                // This file system has no such rename.
                 Err(Errno::EINVAL | Errno::ENOSYS) => move_if_free(here, from_name, folder, to),
                 done => done,
             }
@@ -97,9 +99,10 @@ impl Store {
         self.sync_entry(name)
     }
 
-    /// Has `put` give a file the name `name` in its folder, and creates what is missing of that. Where folders with nothing
-    /// in them have that name they go, and `put` is tried again; so it is where its folder went as one of those. If it fails
-    /// the folders that were made for it go again, unless somebody else uses them by then.
+    /// Has `put` give a file the name `name` in its folder, and creates what is missing of that. If folders with
+    /// nothing in them have that name, they go, and `put` is tried again. It is also tried again if its own folder went
+    /// as one of those. If it fails, the folders that were made for it go again, unless somebody else uses them by
+    /// then.
     pub(super) fn settle(
         &self,
         name: &FileName,
@@ -115,7 +118,7 @@ impl Store {
                         Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY) => {
                             remove_hollow(&folder, last_component(name))
                         }
-                        // Else what is to get the name is gone, and stays so.
+                        // Otherwise the file that is to get the name is gone, and stays so.
                         Err(Errno::ENOENT) => folder.metadata().is_ok_and(|found| found.nlink() == 0),
                         _ => false,
                     };
@@ -134,8 +137,8 @@ impl Store {
         }
     }
 
-    /// Makes the entry of a file that stands under `name` durable, and those of its folders up to `files/`: whoever put it
-    /// there, or made a folder, may not have lived to do it, or be about to.
+    /// Makes the entry of a file that stands under `name` durable, and those of its folders up to `files/`: the process
+    /// that put it there, or made a folder, may have died before it did so, or may be about to do it.
     ///
     /// # Errors
     /// As the system gives them.
@@ -159,7 +162,8 @@ impl Store {
         self.walk(name, |_, _| Ok(()))
     }
 
-    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are empty.
+    /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are
+    /// empty.
     fn remove_folders(&self, name: &FileName, depths: &[usize]) {
         for depth in depths.iter().rev() {
             let folder: Vec<&str> = name.components().take(depth + 1).collect();
@@ -167,12 +171,12 @@ impl Store {
             let removed = self
                 .folder_of(&folder)
                 .map(|parent| unlinkat(&parent, last_component(&folder), UnlinkatFlags::RemoveDir));
-            // Those above have this one in them.
+            // The folders above have this one in them.
             let Ok(Ok(())) = removed else { return };
         }
     }
 
-    /// Opens the folder that `name` is in, and creates what is missing; `made` learns which depths that were.
+    /// Opens the folder that `name` is in, and creates what is missing; `made` gets the depths of the created folders.
     fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {
         let depth = RefCell::new(0..);
         self.walk(name, |folder, next| {
@@ -187,7 +191,7 @@ impl Store {
                 made.at("setting the mode of the folder of", &self.path_of(name))?;
             }
             if let Err(e) = folder.sync_all() {
-                // Whoever comes next would find it there and take it for durable.
+                // The next process would find it there and take it for durable.
                 let _ = unlinkat(folder, component, UnlinkatFlags::RemoveDir);
                 return Err(e).at("syncing a folder of", &self.path_of(name)).map_err(StoreError::Io);
             }
@@ -196,8 +200,8 @@ impl Store {
         })
     }
 
-    /// Opens the folders that lead to `name` one after the other, beginning with `files/`. Each is shown to `visit`, with
-    /// the name of the next one in it. Gives the last one.
+    /// Opens the folders that lead to `name` one after the other, beginning with `files/`. Each is shown to `visit`,
+    /// with the name of the next one in it. Returns the last one.
     fn walk(
         &self,
         name: &FileName,
@@ -223,8 +227,8 @@ impl Store {
     }
 }
 
-/// Whether there is nothing in a folder, or only such folders; `left` is how many more may be looked through. False also
-/// where they are too many.
+/// `true` if there is nothing in a folder, or only such folders; `left` is the number of folders that may still be
+/// looked through. `false` also if there are too many.
 pub(super) fn is_hollow(folder: &File, left: &mut u32) -> nix::Result<bool> {
     let mut inner = vec![];
     for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
@@ -250,8 +254,8 @@ pub(super) fn is_hollow(folder: &File, left: &mut u32) -> nix::Result<bool> {
     Ok(true)
 }
 
-/// Removes the folder `name` of `folder` if it is hollow. Nothing goes that is no empty folder at that instant: what comes
-/// into one meanwhile keeps it, and all above it. Whether it went.
+/// Removes the folder `name` of `folder` if it is hollow. Nothing goes that is no empty folder at that instant: a file
+/// that comes into one meanwhile keeps it, and all above it. Returns `true` if it went.
 fn remove_hollow(folder: &File, name: &str) -> bool {
     let is_removed = || -> nix::Result<bool> {
         let found = File::from(openat(folder, name, FOLDER, Mode::empty())?);
@@ -291,8 +295,8 @@ pub(super) fn last_component(name: &FileName) -> &str {
     name.components().last().expect("a name has at least one component")
 }
 
-/// A link does not replace either. Where there are none, what remains is to look first: uploads of one name never get here
-/// at once, since the lock of the merger is between them.
+/// A link does not replace either. If there are no links, the only way left is to look first: uploads of one name never
+/// get here at once, since the lock of the merger is between them.
 fn move_if_free(here: &File, from: &OsStr, folder: &File, to: &str) -> nix::Result<()> {
     match linkat(here, from, folder, to, AtFlags::empty()) {
         Ok(()) => unlinkat(here, from, UnlinkatFlags::NoRemoveDir),

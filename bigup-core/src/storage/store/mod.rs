@@ -1,17 +1,17 @@
-//! The place of finished files: the folder `files/`. Whatever is in it is whole, checked and synced.
+//! The place of finished files: the folder `files/`. Each file in it is whole, checked and synced.
 //!
 //! Paths below `files/` are walked component by component and never through a symlink, so a link that somebody placed
 //! inside leads nowhere. A finished file carries its digest in an extended attribute, tied to its size and time of
 //! change: a file that was changed or put there by hand simply has no known digest.
 //!
-//! The time of the last write can be set back by whoever wrote. So another attribute, the seal, tells up to which time of
-//! change of anything, which nobody can set back, the digest is certain. A file whose seal does not hold (its mode was
-//! changed, a link to it made, it was restored, or power failed before the seal reached the disk) is read once when
-//! somebody asks for its digest ([`Store::confirm`]), and sealed anew.
+//! The writer of a file can set back the time of its last write. Nobody can set back the time of change of anything
+//! (ctime). So another attribute, the seal, tells up to which such time the digest is certain. A file whose seal does
+//! not hold (its mode was changed, a link to it made, it was restored, or power failed before the seal reached the
+//! disk) is read once when somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 //!
-//! # What others ask of it
-//! This is all that publishing, requests and `bigupd check` ask of the place of finished files; the rest is private to this
-//! folder. Another store, such as S3, has to keep the same contracts.
+//! # Contract
+//! This is all that publishing, requests and `bigupd check` ask of the place of finished files; the rest is private to
+//! this folder. Another store, such as S3, has to keep the same contracts.
 //!
 //! | function | contract |
 //! | --- | --- |
@@ -21,7 +21,7 @@
 //! | [`Store::confirm`] | the same; content whose digest is not certain is read, however long that takes |
 //! | [`Store::open`] | opens a finished file to read it |
 //! | [`Store::path_of`] | names the file's place, for messages, hooks and comparing versions |
-//! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they become visible with it |
+//! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
 //! | [`digest_state`], [`read_leaves`] | read them again from an open file |
 //! | `give_permissions` | gives a file that is not finished yet the group and mode that it is to have |
 //! | [`Store::publish`] | gives a complete, synced file its name, in one step and for good; replaces only if asked to |
@@ -57,48 +57,48 @@ use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
 pub use possible_names::is_possible;
 
-/// What stands under a name.
+/// The thing that stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Nothing.
     Nothing,
     /// A finished file.
     File(FinishedFile),
-    /// Something that no upload of this name can become or replace; says what.
+    /// A thing that no upload of this name can become or replace, with its description.
     Other(String),
 }
 
 /// A finished file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedFile {
-    /// Its size, in bytes.
+    /// Size of the file, in bytes.
     pub size: u64,
-    /// What is known of its content for certain. None: it was put there or changed by somebody else, that cannot be ruled
-    /// out, or the file system keeps no extended attributes. [`Store::confirm`] finds out.
+    /// The digest of its content, if that is certain. `None` if somebody else put it there or changed it, if that
+    /// cannot be ruled out, or if the file system keeps no extended attributes. [`Store::confirm`] finds out.
     pub stored_digest: Option<StoredDigest>,
 }
 
-/// What is found under a name, opened.
+/// The thing that is found under a name, opened.
 #[derive(Debug)]
 pub enum OpenEntry {
     /// Nothing.
     Nothing,
     /// A regular file.
     File(File),
-    /// Something that no upload of this name can become or replace; says what.
+    /// A thing that no upload of this name can become or replace, with its description.
     Other(String),
 }
 
-/// How often a file is read that changes meanwhile.
+/// Most readings of a file that changes meanwhile.
 const CONFIRM_ATTEMPTS: u32 = 3;
 
-/// Why a file was not published.
+/// The reason a file was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A file of this name exists and is not to be replaced.
     #[error("a finished file of this name exists")]
     Exists,
-    /// Something is in the way; says what.
+    /// Another thing is in the way; the text says which.
     #[error("{0}")]
     InTheWay(String),
     /// I/O.
@@ -109,7 +109,7 @@ pub enum StoreError {
 /// The folder of finished files.
 pub struct Store {
     files: PathBuf,
-    /// Where files come from.
+    /// The folder that files come from.
     tmp: PathBuf,
     syncs: Arc<GroupSync>,
     modes: FileModes,
@@ -121,12 +121,12 @@ impl Store {
         Store { files: data.files(), tmp: data.tmp(), syncs: Arc::clone(&data.syncs), modes: data.modes() }
     }
 
-    /// Where a finished file of this name is; for messages.
+    /// Path of a finished file of this name, for messages.
     pub fn path_of(&self, name: &FileName) -> PathBuf {
         self.files.join(name.as_str())
     }
 
-    /// What stands under `name`.
+    /// The thing that stands under `name`.
     ///
     /// # Errors
     /// As the system gives them.
@@ -143,15 +143,15 @@ impl Store {
         })
     }
 
-    /// What stands under `name`, whose content is read where it is not known for certain; what it is is written down then,
-    /// where that is possible. Takes as long as reading the file does.
+    /// The thing that stands under `name`. Its content is read if it is not known for certain; the digest is written
+    /// down then, if that is possible. This takes as long as reading the file does.
     ///
     /// # Errors
     /// As the system gives them.
     pub fn confirm(&self, name: &FileName) -> io::Result<Entry> {
         for _ in 1..CONFIRM_ATTEMPTS {
             match self.confirm_once(name)? {
-                // Mostly whoever published it was about to seal it.
+                // Mostly the process that published it was about to seal it.
                 Entry::File(FinishedFile { stored_digest: None, .. }) => {}
                 known => return Ok(known),
             }
@@ -171,13 +171,13 @@ impl Store {
         }
         let digest = digest.digest;
         let (known, is_written) = match digest_state(&file, &after).at("reading the digest of", &path)? {
-            // To write it again would only move the time of change, for others who do the same.
+            // Writing it again would only move the time of change, for others who do the same.
             DigestState::Valid { stored_digest, size } if stored_digest.digest == digest => {
                 (stored_digest, size == after.len())
             }
             _ => (StoredDigest { digest, source: None }, false),
         };
-        // It may be another user's, or lie on a file system that is only to be read.
+        // The file may be another user's, or lie on a file system that is only to be read.
         match if is_written { Ok(()) } else { store_digest_as(&file, &path, &known, &after) } {
             Ok(()) => seal(&file, &path),
             Err(e) => log::debug!("what it was found to be is not written down: {e}"),
@@ -185,8 +185,8 @@ impl Store {
         Ok(Entry::File(FinishedFile { size: after.len(), stored_digest: Some(known) }))
     }
 
-    /// Gives `file`, which is about to become `name`, to the group of the folder that it goes to, where that folder says so
-    /// (setgid, inode(7)): files made there would belong to it. Where this process may not do that, the file keeps its
+    /// Gives `file`, which is about to become `name`, to the group of the folder that it goes to, if that folder says
+    /// so (setgid, inode(7)): files made there would belong to it. If this process may not do that, the file keeps its
     /// group; that is logged.
     fn give_to_group(&self, file: &File, name: &FileName) {
         let given = self.deepest_folder_of(name).and_then(|folder| {
@@ -199,8 +199,8 @@ impl Store {
         }
     }
 
-    /// Gives `file`, which is about to become `name`, the group and the mode that finished files have there. The mode comes last,
-    /// since another group takes set-id bits away (chown(2)).
+    /// Gives `file`, which is about to become `name`, the group and the mode that finished files have there. The mode
+    /// comes last, since another group takes set-id bits away (chown(2)).
     ///
     /// # Errors
     /// The mode cannot be set.
@@ -210,7 +210,7 @@ impl Store {
         file.set_permissions(Permissions::from_mode(mode)).at("setting the mode of", &self.path_of(name))
     }
 
-    /// Opens what stands under `name`, for reading.
+    /// Opens the thing that stands under `name`, for reading.
     ///
     /// # Errors
     /// As the system gives them.
@@ -233,7 +233,7 @@ impl Store {
         };
         let found = file.metadata().at("looking at", &path)?;
         if found.is_dir() {
-            // A place where something is mounted stays.
+            // A folder on which something is mounted stays.
             let is_here =
                 MountedFs::of(&file).at("looking at", &path)? == MountedFs::of(&folder).at("looking at", &path)?;
             if is_here && is_hollow(&file, &mut { MAX_HOLLOW }).unwrap_or(false) {
@@ -247,8 +247,8 @@ impl Store {
         Ok(OpenEntry::File(file))
     }
 
-    /// Moves the file under `name` to the same name in `aside`, a store on the same file system, if it is still the opened
-    /// `file`. False: something else has its place.
+    /// Moves the file under `name` to the same name in `aside`, a store on the same file system, if it is still the
+    /// opened `file`. `false` if something else has its place.
     ///
     /// # Errors
     /// As the system gives them; it is where it was.
@@ -260,13 +260,13 @@ impl Store {
         aside.take(&self.folder_of(name)?, last, name, false)?;
         let is_moved = aside.has(name, file)?;
         if !is_moved {
-            // A push took its place in that instant, and what was moved is whole.
+            // A push took its place in that instant, and the moved file is whole.
             self.take(&aside.folder_of(name)?, last, name, false)?;
         }
         Ok(is_moved)
     }
 
-    /// Whether the opened `file` is what stands under `name`.
+    /// `true` if the opened `file` stands under `name`.
     fn has(&self, name: &FileName, file: &File) -> io::Result<bool> {
         let inode = |file: &File| file.metadata().map(|found| found.ino()).at("looking at", &self.path_of(name));
         match self.open(name)? {
@@ -276,7 +276,7 @@ impl Store {
     }
 
     /// Moves `from`, which is synced and on the same file system, under `name`, atomically and for good: it survives a
-    /// power cut once this returns. Folders in its place go, where there is nothing in them.
+    /// power cut once this returns. Folders in its place go, if there is nothing in them.
     ///
     /// # Errors
     /// [`StoreError::Exists`] unless `replace`; then the old file was readable until the new one took its place.
@@ -292,7 +292,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Exists`]: something has that name, and keeps it. [`io::ErrorKind::Unsupported`]: the file system
-    /// cannot. Where only a sync failed the file has its name: whoever finds it there [syncs](Store::sync_entry) again.
+    /// cannot. If only a sync failed, the file has its name: a caller that finds it there [syncs](Store::sync_entry)
+    /// again.
     pub(crate) fn link(&self, file: &File, name: &FileName) -> Result<(), StoreError> {
         // AT_EMPTY_PATH, which needs no /proc, is for administrators on most kernels (open(2), O_TMPFILE).
         let from = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -320,8 +321,8 @@ impl Store {
     }
 }
 
-/// Whether the file system keeps a journal in which a name that is on disk has all before it that was synced: there a sync
-/// of the folder is enough for a file that was synced before it had a name.
+/// `true` if the file system keeps a journal in which a name that is on disk has all before it that was synced. A sync
+/// of the folder is enough there for a file that was synced before it had a name.
 fn keeps_order(file: &File) -> io::Result<bool> {
     /// XFS (statfs(2)).
     const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);

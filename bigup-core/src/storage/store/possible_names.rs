@@ -1,4 +1,4 @@
-//! Which names the file system can have.
+//! The names that the file system can have.
 
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::DataDir;
@@ -9,11 +9,11 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use std::io;
 
-/// Longest part of a name that every file system has, in bytes, where its characters are usual ones: that of eCryptfs.
+/// Longest part of a name that every file system has, in bytes, if its characters are usual ones: that of eCryptfs.
 const USUAL_LEN: usize = 143;
 
-/// Whether the file system of `data` can have files of this name. Says why not. Only names that are unusual are tried, in a
-/// folder of their own.
+/// Tries if the file system of `data` can have files of this name; the inner `Err` says why not. Only unusual names are
+/// tried, in a folder of their own.
 ///
 /// # Errors
 /// As the system gives them.
@@ -29,7 +29,7 @@ pub fn is_possible(data: &DataDir, name: &FileName) -> io::Result<Result<(), Str
     let tried = parts.try_for_each(|part| {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match nix::fcntl::open(&trial.join(part), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-            // One that differs by case only from another part of the name is there already.
+            // A part of the name that differs from another one by case only is there already.
             Ok(_) | Err(Errno::EEXIST) => Ok(()),
             Err(e) => Err((part, e)),
         }
