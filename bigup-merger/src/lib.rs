@@ -50,7 +50,7 @@ pub struct Config {
     pub idle: Duration,
     /// The channel for events about progress.
     pub events: Events,
-    /// `true` if a finished file leaves a completion record, of which a hook is told.
+    /// True if a finished file leaves a completion record, of which a hook is told.
     pub leave_notice: bool,
     /// Permissions of finished files and their folders.
     pub modes: FileModes,
@@ -212,7 +212,7 @@ fn begin<'a>(config: &'a Config, data: &'a DataDir, spool: &'a Spool) -> io::Res
     Merge::begin(data, spool, &config.file_name, recovered, config.events.clone()).map(Some)
 }
 
-/// `true` if a merger that left would have something to do.
+/// True if a merger that left would have something to do.
 fn has_work(spool: &Spool) -> io::Result<bool> {
     let Some(locked) = spool.lock()? else { return Ok(false) };
     Ok(locked.holdings()?.need_merger(locked.upload()))

@@ -77,7 +77,7 @@ fn after_help(examples: &str) -> String {
 #[derive(Parser, Debug)]
 #[command(name = "bigup-cli", version, about = "Moves big files to a bigup server", after_help = after_help(EXAMPLES))]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -167,16 +167,16 @@ pub struct PushArgs {
     /// 512K or less where a round trip takes 5 ms; less for a slow line; more for files over 781G]
     #[arg(long, value_name = "SIZE", value_parser = slice_size)]
     pub slice_size: Option<u64>,
-    /// How many threads send [default: as many as help, up to 64 and 48M of slices in memory]
+    /// Parallel senders [default: as many as help, up to 64 and 48M of slices in memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub senders: Option<u16>,
-    /// How many slices wait between reading and sending; memory is (queue + senders) slices
+    /// Slices that wait between reading and sending; memory is (queue + senders) slices
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queue_size: u16,
     /// Bytes of content a second at most, over all senders together, like 10M
     #[arg(long, value_name = "RATE", value_parser = limit_rate)]
     pub limit_rate: Option<u64>,
-    /// One JSON object a line on standard output
+    /// Print events as JSON objects, one a line, on standard output
     #[arg(long)]
     pub json: bool,
     /// Only errors
@@ -195,13 +195,13 @@ pub struct PushArgs {
     /// Run a server of our own on this data folder for the time of the push; --url does not count
     #[arg(long, value_name = "DIR")]
     pub embedded: Option<PathBuf>,
-    /// How often a request is repeated; the default leaves it to --retry-for
+    /// Retries of a request; the default leaves it to --retry-for
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub retries: u32,
-    /// How long to go on while nothing gets better, like 10m
+    /// Give up after this time without progress, like 10m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub retry_for: Duration,
-    /// What to do when the server has no room: fail at once, or ask again until there is, within --retry-for
+    /// On a full server: stop at once, or wait and retry until there is disk space, within --retry-for
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenFull::Stop)]
     pub when_full: WhenFull,
 }
@@ -234,7 +234,7 @@ pub struct VerifyArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub server: Server,
-    /// One JSON object a file, a line each
+    /// Print JSON objects, one a line, one a file
     #[arg(long)]
     pub json: bool,
 }

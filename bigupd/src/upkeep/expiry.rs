@@ -95,7 +95,7 @@ pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Resu
     }
     for spool in Spool::all(data)? {
         let upload = match spool.upload() {
-            // True if it is paused, or at work, its own program knows.
+            // Its own program knows if it is paused, or at work.
             Err(e) if OtherVersion::of(&e).is_some() => continue,
             read => read.ok().flatten(),
         };

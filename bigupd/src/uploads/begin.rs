@@ -299,7 +299,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// `true` if an upload cut by `old` can never be completed as the file is by the wish `wish` of the asker, while
+    /// True if an upload cut by `old` can never be completed as the file is by the wish `wish` of the asker, while
     /// another cut could. Its held slices are worth less than a file that cannot be pushed.
     fn is_cut_in_vain(&self, old: &Plan, wish: &Plan) -> bool {
         let (Some(has), Some(would_like)) = (old.slice_size, wish.slice_size) else { return false };
@@ -547,7 +547,7 @@ fn being_finished(name: &FileName) -> Refusal {
     Refusal { retry_after: Some(BUSY_RETRY_AFTER), ..Refusal::new(ErrorCode::Busy, message) }
 }
 
-/// `true` if a client that names this source, or names none and is this client, may send slices of an upload. Clients
+/// True if a client that names this source, or names none and is this client, may send slices of an upload. Clients
 /// that name none are told apart by addresses or tokens, where slices of two could come together.
 pub(super) fn is_sender(upload: &UploadRecord, source: Option<&str>, client: Option<&str>) -> bool {
     let is_same_client = upload.client.as_deref().zip(client).is_none_or(|(one, other)| one == other);

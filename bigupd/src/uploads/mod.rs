@@ -106,17 +106,17 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// `true` if a merger would find something to do.
+    /// True if a merger would find something to do.
     pub fn is_merger_due(&self) -> bool {
         self.holdings.need_merger(&self.upload)
     }
 
-    /// `true` if some slices are held and others not.
+    /// True if some slices are held and others not.
     fn is_part_held(&self) -> bool {
         !self.is_all_held() && (self.holdings.frontier > 0 || !self.holdings.waiting.is_empty())
     }
 
-    /// `true` if all slices are held, so that the file will be finished without more of them.
+    /// True if all slices are held, so that the file will be finished without more of them.
     pub fn is_all_held(&self) -> bool {
         self.upload.plan.slice_num.is_some_and(|num| self.holdings.ranges().count() >= num)
     }
@@ -174,7 +174,7 @@ pub enum SliceTarget {
 }
 
 impl SliceTarget {
-    /// `true` if the upload that it is for was cancelled. A file that comes in one request has no upload.
+    /// True if the upload that it is for was cancelled. A file that comes in one request has no upload.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, SliceTarget::Spool(arrival, _) if arrival.is_cancelled())
     }

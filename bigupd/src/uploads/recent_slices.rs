@@ -48,7 +48,7 @@ impl RecentSlices {
         self.came.notify_one();
     }
 
-    /// Lets go those whose time is over or whose names are gone. `true` if any is left. May block.
+    /// Lets go those whose time is over or whose names are gone. True if any is left. May block.
     pub fn let_go(&self) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let is_kept = |when: &Instant, arrival: &Arrival| {

@@ -264,7 +264,7 @@ impl Uploads {
         Refusal { retry_after: may_pass.then_some(1), ..refusal }
     }
 
-    /// `true` if slices are being merged: their disk space comes back then.
+    /// True if slices are being merged: their disk space comes back then.
     fn is_room_coming_back(&self) -> bool {
         Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(|spool| spool.moved_within(STILL_MERGING)))
     }

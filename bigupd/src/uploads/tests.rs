@@ -201,7 +201,7 @@ fn sizes_told_at_once_do_not_pass_the_quota() {
     assert_eq!(grown(), 3);
 }
 
-/// `true` if this process has the file of this inode open.
+/// True if this process has the file of this inode open.
 fn is_open(inode: u64) -> bool {
     let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     open.filter_map(|entry| std::fs::metadata(entry.path()).ok())

@@ -221,7 +221,7 @@ fn each_limit_of_sizes_and_numbers_counts_for_itself() {
     let ask = b"GET /big_file_upload?file_name=a&slice_num=100000&source=test HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut unread = vec![];
     refused_once(&watched, "responses", || {
-        while Scrape::of(&watched.url).get("refused_total{limit=\"answers\"}") < 1.0 {
+        while Scrape::of(&watched.url).get("refused_total{limit=\"responses\"}") < 1.0 {
             let mut stream = connect(watched.daemon.url());
             stream.write_all(ask).unwrap();
             stream.read_exact(&mut [0]).unwrap();

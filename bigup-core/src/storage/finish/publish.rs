@@ -215,7 +215,7 @@ fn end(data: &DataDir, locked: LockedSpool, digest: Digest, kind: audit::AuditEv
     if data.leaves_notices() { completion::leave(data, locked) } else { locked.remove() }
 }
 
-/// `true` if a merged file is there that no merger has written or looked at under this kernel. A merger must find out
+/// True if a merged file is there that no merger has written or looked at under this kernel. A merger must find out
 /// first how much of it survived. A plan of a single slice proves nothing: a merger may have appended that slice, its
 /// end not being known then, or not being able to adopt it. Nothing is left to be checked of an empty file.
 fn must_be_checked(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
@@ -224,7 +224,7 @@ fn must_be_checked(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
     Ok(!is_empty && !is_of_this_boot && inode_of(&spool.merged_path())?.is_some())
 }
 
-/// `true` if the records of the slices of a complete upload do not lead to the digest of the file. Then a merger hashes
+/// True if the records of the slices of a complete upload do not lead to the digest of the file. Then a merger hashes
 /// all of it, and compares each slice with its record on the way. After a take-over records are no proof, and
 /// [`publish`] hashes the file itself, to compare it with the digest that the client promised.
 ///
@@ -239,7 +239,7 @@ pub fn must_be_hashed(upload: &UploadRecord, records: &Records<'_>) -> io::Resul
     })
 }
 
-/// `true` if the file stands in `files/` and only cleaning up is left, which the process that moved it did not live to
+/// True if the file stands in `files/` and only cleaning up is left, which the process that moved it did not live to
 /// do.
 ///
 /// # Errors
@@ -394,7 +394,7 @@ fn read_what_is_there(data: &DataDir, upload: &UploadRecord) -> io::Result<Optio
     Ok(FileVersion::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stored_digest)))
 }
 
-/// `true` if a finished file has the size of the upload and does not tell its content.
+/// True if a finished file has the size of the upload and does not tell its content.
 fn may_be_the_same(upload: &UploadRecord, found: &FinishedFile) -> bool {
     found.stored_digest.is_none() && Some(found.size) == upload.plan.file_size
 }

@@ -53,7 +53,7 @@ impl Arrival {
         &self.path
     }
 
-    /// `true` if the upload was cancelled since, in the last [`TOLD_FOR`](super::TOLD_FOR).
+    /// True if the upload was cancelled since, in the last [`TOLD_FOR`](super::TOLD_FOR).
     pub fn is_cancelled(&self) -> bool {
         let is_removed = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
         // A cancellation that cannot be told now is found out with the last byte.

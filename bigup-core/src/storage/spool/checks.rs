@@ -18,7 +18,7 @@ pub fn hash_range(file: &File, offset: u64, len: u64, mut hasher: SliceHasher) -
     Ok(hasher.finish())
 }
 
-/// `true` if the file of a slice is what its record says; the file is read for that. `false` also if there is no file
+/// True if the file of a slice is what its record says; the file is read for that. `false` also if there is no file
 /// or no record, if it is no slice of this plan, or if the disk cannot give it back.
 ///
 /// # Errors
@@ -39,14 +39,14 @@ pub fn slice_is_right(path: &Path, plan: &Plan, slice_id: u64, record: Option<Re
     is_as_recorded(&file, 0, plan, slice_id, Some(record)).at("reading", path)
 }
 
-/// `true` if the merged file has in the place of a slice what its record says; the place is read for that. `false` also
+/// True if the merged file has in the place of a slice what its record says; the place is read for that. `false` also
 /// if there is no record, or if the place cannot be read.
 pub fn merged_is_right(merged: &File, plan: &Plan, slice_id: u64, record: Option<Record>) -> bool {
     let place = plan.offset_of(slice_id);
     place.is_some_and(|from| is_as_recorded(merged, from, plan, slice_id, record).unwrap_or(false))
 }
 
-/// `true` if a reader of this descriptor of a slice's file has got exactly the bytes that its sender had when they were
+/// True if a reader of this descriptor of a slice's file has got exactly the bytes that its sender had when they were
 /// digested, under the kernel that runs. `false` if that is not certain. Callers must ask after they have read the last
 /// byte.
 ///
@@ -70,7 +70,7 @@ pub fn is_as_it_came(slice: &File) -> bool {
         && disk::is_locked_exclusively(slice).unwrap_or(false)
 }
 
-/// `true` if the slice that begins `from` bytes into `file` is what its record says. `false` also if the disk cannot
+/// True if the slice that begins `from` bytes into `file` is what its record says. `false` also if the disk cannot
 /// give it back.
 pub(super) fn is_as_recorded(
     file: &File,
@@ -93,7 +93,7 @@ pub(super) fn is_as_recorded(
 
 impl LockedSpool {
     /// Unlinks the file of a slice, so that the slice is asked for again, unless it is what its record says. Returns
-    /// `true` if it was unlinked.
+    /// True if it was unlinked.
     ///
     /// The caller is the merger or has its lock: a merger at work may have opened the file to append it.
     ///
@@ -122,7 +122,7 @@ impl LockedSpool {
         space::cut(merged, end, &self.upload.plan).at("cutting", &self.spool.merged_path())
     }
 
-    /// `true` if the file of a waiting slice is not what its record says. The result holds under the lock: slices come
+    /// True if the file of a waiting slice is not what its record says. The result holds under the lock: slices come
     /// and go under it only.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ impl LockedSpool {
         slice_is_right(&self.spool.slice_path(slice_id), &self.upload.plan, slice_id, record).map(|right| !right)
     }
 
-    /// `true` if the merged file has something else than recorded in the place of a slice below the frontier.
+    /// True if the merged file has something else than recorded in the place of a slice below the frontier.
     ///
     /// The result holds under the lock, whatever the merger does: it writes a slice before it unlinks its file, and
     /// unlinks under this lock. If the file is there, the slice is yet to be written.

@@ -35,7 +35,7 @@ impl Holdings {
         self.waiting.first().map_or(self.frontier, |first| self.frontier.min(*first))
     }
 
-    /// `true` if a merger of `upload`, which holds this, would find something to do: a slice at or below the frontier,
+    /// True if a merger of `upload`, which holds this, would find something to do: a slice at or below the frontier,
     /// or a file to publish. An upload that is blocked, or whose next slice is missing, needs no merger.
     pub fn need_merger(&self, upload: &UploadRecord) -> bool {
         let has_work = self.waiting.first().is_some_and(|first| *first <= self.frontier);
@@ -81,7 +81,7 @@ impl Spool {
         Ok(HeldBytes { held: merged + waiting.map(|id| len_of(*id)).sum::<u64>(), merged })
     }
 
-    /// `true` if the file of a slice has the length that its place asks for. The length may differ if the end of the
+    /// True if the file of a slice has the length that its place asks for. The length may differ if the end of the
     /// file was told after the slice came: then the slice is another source's, and counts for nothing.
     fn fits(&self, upload: &UploadRecord, slice_id: u64) -> bool {
         let found = self.slice_file(slice_id);

@@ -108,7 +108,7 @@ impl Spool {
         Ok(parts.filter_map(|path| path.file_name()?.to_str()?.split_once('.')?.0.parse().ok()).collect())
     }
 
-    /// `true` if slices of an upload that is merged came or went within the last `time`, so that the disk space they
+    /// True if slices of an upload that is merged came or went within the last `time`, so that the disk space they
     /// took may come back by itself.
     pub fn moved_within(&self, time: Duration) -> bool {
         self.merged_path().exists() && !is_older(&self.path, time)
@@ -167,7 +167,7 @@ impl Spool {
         Ok(Some(expired))
     }
 
-    /// `true` if nothing is held. `false` if that cannot be told, and if the file is in `files/` already.
+    /// True if nothing is held. `false` if that cannot be told, and if the file is in `files/` already.
     fn holds_nothing(&self) -> io::Result<bool> {
         let is_empty = match self.merged_len() {
             Ok(len) => len.unwrap_or(0) == 0,
@@ -232,7 +232,7 @@ impl Spool {
     }
 }
 
-/// `true` if `path` was last changed more than `age` ago. `false` if that cannot be told.
+/// True if `path` was last changed more than `age` ago. `false` if that cannot be told.
 pub fn is_older(path: &Path, age: Duration) -> bool {
     let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
     modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|a| a > age))
@@ -282,7 +282,7 @@ fn is_file(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// `true` if somebody writes the file. Nobody writes a thing that is no regular file.
+/// True if somebody writes the file. Nobody writes a thing that is no regular file.
 fn is_locked(path: &Path) -> bool {
     disk::open_regular(path).is_ok_and(|file| disk::is_locked(&file).unwrap_or(true))
 }

@@ -68,7 +68,7 @@ impl LockedSpool {
         self.spool.frontier(&self.upload)
     }
 
-    /// `true` if slice `slice_id` is held.
+    /// True if slice `slice_id` is held.
     ///
     /// # Errors
     /// As the system gives them.
@@ -160,7 +160,7 @@ impl LockedSpool {
         Ok(arrival)
     }
 
-    /// `true` if slices wait, or are arriving, and none of them can be merged before slice `frontier` is there. `false`
+    /// True if slices wait, or are arriving, and none of them can be merged before slice `frontier` is there. `false`
     /// while that one is arriving: one at a time is enough.
     fn is_stuck_at(&self, frontier: u64) -> io::Result<bool> {
         let (waiting, arriving) = (self.spool.waiting()?, self.spool.arriving_ids()?);

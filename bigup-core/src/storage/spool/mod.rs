@@ -147,7 +147,7 @@ impl Spool {
         self.path.join(MERGED)
     }
 
-    /// `true` if there is a spool. Things below a link that somebody put in its place are none of ours.
+    /// True if there is a spool. Things below a link that somebody put in its place are none of ours.
     fn is_there(&self) -> io::Result<bool> {
         data_dir::check_folder(self.path.parent().unwrap_or(Path::new(".")))?;
         match std::fs::symlink_metadata(&self.path) {

@@ -45,9 +45,9 @@ pub struct UploadRecord {
     pub certificate: Option<String>,
     /// Address from which it was begun, or taken over. `None` if it is not known.
     pub peer: Option<String>,
-    /// `true` if a finished file of this name is replaced at publication.
+    /// True if a finished file of this name is replaced at publication.
     pub replace: bool,
-    /// `true` if another source began this upload. Its slices are of unknown content until the present source has
+    /// True if another source began this upload. Its slices are of unknown content until the present source has
     /// compared them and given `file_digest`; only until then may held slices be replaced, and the digests of single
     /// slices are no proof of the merged file's content.
     pub taken_over: bool,
@@ -59,7 +59,7 @@ pub struct UploadRecord {
     pub blocked: Option<String>,
     /// The reason the last merger failed.
     pub last_error: Option<String>,
-    /// `true` if an operator let it rest: no slice of it is taken, held slices are merged, and it does not expire.
+    /// True if an operator let it rest: no slice of it is taken, held slices are merged, and it does not expire.
     pub paused: bool,
 }
 
@@ -111,12 +111,12 @@ impl UploadRecord {
         }
     }
 
-    /// `true` if held slices may be of other content than the present source's.
+    /// True if held slices may be of other content than the present source's.
     pub fn needs_comparison(&self) -> bool {
         self.taken_over && self.file_digest.is_none()
     }
 
-    /// `true` if all that publication needs from clients, slices apart, is there.
+    /// True if all that publication needs from clients, slices apart, is there.
     pub fn may_be_published(&self) -> bool {
         self.plan.slice_num.is_some() && !self.needs_comparison() && self.blocked.is_none()
     }

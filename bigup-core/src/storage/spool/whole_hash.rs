@@ -38,7 +38,7 @@ pub struct WholeHash {
     slices: u64,
     /// Hash of the records of these slices.
     of: blake3::Hasher,
-    /// `true` if a slice among them has no record, so that nothing can be said of them later.
+    /// True if a slice among them has no record, so that nothing can be said of them later.
     is_nameless: bool,
 }
 

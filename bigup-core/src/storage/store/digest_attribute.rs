@@ -119,7 +119,7 @@ pub(super) fn seal(file: &File, path: &Path) {
     }
 }
 
-/// `true` if nothing about `file` changed since it was sealed; `found` are its metadata of now.
+/// True if nothing about `file` changed since it was sealed; `found` are its metadata of now.
 fn is_sealed(file: &File, found: &Metadata) -> io::Result<bool> {
     let until = file.get_xattr(SEAL)?.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
     Ok(until.is_some_and(|until: i128| changed(found) <= until))

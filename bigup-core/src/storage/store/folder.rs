@@ -227,7 +227,7 @@ impl Store {
     }
 }
 
-/// `true` if there is nothing in a folder, or only such folders; `left` is the number of folders that may still be
+/// True if there is nothing in a folder, or only such folders; `left` is the number of folders that may still be
 /// looked through. `false` also if there are too many.
 pub(super) fn is_hollow(folder: &File, left: &mut u32) -> nix::Result<bool> {
     let mut inner = vec![];
@@ -255,7 +255,7 @@ pub(super) fn is_hollow(folder: &File, left: &mut u32) -> nix::Result<bool> {
 }
 
 /// Removes the folder `name` of `folder` if it is hollow. Nothing goes that is no empty folder at that instant: a file
-/// that comes into one meanwhile keeps it, and all above it. Returns `true` if it went.
+/// that comes into one meanwhile keeps it, and all above it. Returns true if it went.
 fn remove_hollow(folder: &File, name: &str) -> bool {
     let is_removed = || -> nix::Result<bool> {
         let found = File::from(openat(folder, name, FOLDER, Mode::empty())?);

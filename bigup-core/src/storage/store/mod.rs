@@ -266,7 +266,7 @@ impl Store {
         Ok(is_moved)
     }
 
-    /// `true` if the opened `file` stands under `name`.
+    /// True if the opened `file` stands under `name`.
     fn has(&self, name: &FileName, file: &File) -> io::Result<bool> {
         let inode = |file: &File| file.metadata().map(|found| found.ino()).at("looking at", &self.path_of(name));
         match self.open(name)? {
@@ -321,7 +321,7 @@ impl Store {
     }
 }
 
-/// `true` if the file system keeps a journal in which a name that is on disk has all before it that was synced. A sync
+/// True if the file system keeps a journal in which a name that is on disk has all before it that was synced. A sync
 /// of the folder is enough there for a file that was synced before it had a name.
 fn keeps_order(file: &File) -> io::Result<bool> {
     /// XFS (statfs(2)).

@@ -87,7 +87,7 @@ impl QueryParams {
         self.file_name(&[Permission::Read, Permission::Push])
     }
 
-    /// `true` if there is a file name.
+    /// True if there is a file name.
     pub fn has_file_name(&self) -> bool {
         self.get(param::FILE_NAME).is_some()
     }
@@ -115,7 +115,7 @@ impl QueryParams {
         self.number(name)?.ok_or_else(|| bad(format!("{name} is missing")))
     }
 
-    /// `true` if a switch is on.
+    /// True if a switch is on.
     ///
     /// # Errors
     /// It is neither 1 nor 0.

@@ -79,7 +79,7 @@ const LAG_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 pub struct Settings {
     /// Limits on slow bodies, and the clients for whom proxies may ask.
     pub limits: Limits,
-    /// `true` if monitors of the daemon have a socket of their own, and get responses nowhere else.
+    /// True if monitors of the daemon have a socket of their own, and get responses nowhere else.
     pub has_metrics_listener: bool,
 }
 
@@ -333,7 +333,7 @@ impl App {
         self.settings.limits.body_timeout
     }
 
-    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. `true` if it is gone.
+    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. True if it is gone.
     async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
         !headers.contains_key(EXPECT) && drain(body, self.drain_limit(), self.body_timeout()).await
     }
