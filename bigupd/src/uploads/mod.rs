@@ -11,6 +11,7 @@
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `unnamed` - a small file in one request.
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `single_request` - a small file in one request.
 //! - `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
+//!
 //! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
 
 use crate::admission::access::Access;
