@@ -8,7 +8,6 @@
 //! count for nothing until the new source has compared them and given the digest of the whole file; the file is
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 //!
-//! - `begin` - beginning, going on, taking over; `slice` - a slice; `unnamed` - a small file in one request.
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `single_request` - a small file in one request.
 //! - `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
 //!
