@@ -117,7 +117,7 @@ impl Probes {
                 }
             };
             // No body was read; a client that sent a body gets no second response on this connection.
-            answer.unwrap_or_else(|refusal| refusal.last_reply())
+            answer.unwrap_or_else(|refusal| refusal.last_response())
         };
         timing::time(&self.metrics, route, answering).await
     }

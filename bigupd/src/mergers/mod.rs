@@ -86,7 +86,7 @@ struct Inner {
     ended: Arc<Notify>,
     /// A permit for each merger that can be at work; given in the order of asking.
     turns: Semaphore,
-    /// Number of there of them.
+    /// The number of permits.
     most: usize,
     /// Number of uploads that wait for a permit.
     waiting: AtomicUsize,

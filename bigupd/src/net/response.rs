@@ -63,7 +63,7 @@ impl Refusal {
     }
 
     /// The response, after which the connection is closed.
-    pub fn last_reply(&self) -> Response {
+    pub fn last_response(&self) -> Response {
         let mut response = self.response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response

@@ -147,7 +147,7 @@ impl Acceptor {
                 log::debug!(peer:%; "{peer} is refused: {}", refusal.facts);
                 refusal.limit.into_iter().for_each(|limit| metrics.refused(limit));
                 let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
-                let service = service_fn(move |_request| ready(Ok(refusal.last_reply())));
+                let service = service_fn(move |_request| ready(Ok(refusal.last_response())));
                 let header_timeout = limits.header_timeout.min(REFUSAL_TIME);
                 let limits = Arc::new(Limits { header_timeout, ..Limits::clone(&limits) });
                 tokio::spawn(serve_connection(stream, self.manners(limits), service, permit, stopping));
@@ -223,7 +223,7 @@ async fn converse<S, V>(
         Box::pin(async move {
             let answer = match answer {
                 Ok(answer) => answer.await,
-                Err(refusal) => Ok(refusal.last_reply()),
+                Err(refusal) => Ok(refusal.last_response()),
             };
             drop(body);
             turns.next();
