@@ -32,8 +32,9 @@ use admission::access::Authenticator;
 use admission::origins::Origins;
 use bigup_core::storage::data_dir::DataDir;
 use config::Config;
-use http::native::routes::{self, App, Settings};
+use http::app::{App, Settings};
 use http::probes::{self, Probes};
+use http::routes::routes;
 use mergers::Mergers;
 use metrics::Metrics;
 use net::limits::Limits;
@@ -101,7 +102,7 @@ pub async fn run(
     let app = App::new(uploads, mergers.clone(), wakeup, probes, authenticator, settings, is_stopping);
     let (uses, used_in) = (app.token_uses(), data.clone());
     let noting = tokio::spawn(uses.clone().write_forever(data.clone()));
-    let routes = routes::routes(app);
+    let routes = routes(app);
     let (looks, reports) = (reconciler.abort_handle(), reporter.abort_handle());
     let stop = async {
         stop.await;

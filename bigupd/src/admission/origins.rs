@@ -36,11 +36,14 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
-/// Request headers that pages are permitted to set.
-const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-digest, content-type");
-
-/// Response headers that pages can read, beside those that all pages can.
-const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static("allow, retry-after, www-authenticate");
+/// The header fields that pages need of a protocol (Fetch Standard, "CORS protocol").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedHeaders {
+    /// Request headers that pages are permitted to set.
+    pub request: &'static str,
+    /// Response headers that pages can read, beside those that all pages can.
+    pub response: &'static str,
+}
 
 /// Seconds for which a browser can keep a permission: the most that Chromium takes.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
@@ -186,16 +189,21 @@ impl Origins {
     }
 
     /// Headers of the response to a request with these headers that tell a browser which pages can read it.
-    pub fn sharing(&self, headers: &HeaderMap) -> CorsHeaders {
+    pub fn sharing(&self, headers: &HeaderMap, shared: SharedHeaders) -> CorsHeaders {
         let varies = !self.allowed.listed.is_empty();
-        CorsHeaders { readable_by: self.readable_by(headers), varies }
+        CorsHeaders { readable_by: self.readable_by(headers), varies, shared }
     }
 
-    /// The response to OPTIONS, including a browser's preflight; `allow` lists the methods.
+    /// The response to OPTIONS, including a browser's preflight; `allow` lists the methods, and `shared` the headers.
     ///
     /// # Errors
     /// It is a preflight for a page that is not permitted to call.
-    pub fn options(&self, headers: &HeaderMap, allow: &'static str) -> Result<Response, Refusal> {
+    pub fn options(
+        &self,
+        headers: &HeaderMap,
+        allow: &'static str,
+        shared: SharedHeaders,
+    ) -> Result<Response, Refusal> {
         let mut response = no_content(allow);
         if let Some(origin) = headers.get(ORIGIN).filter(|_| headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)) {
             if self.readable_by(headers).is_none() {
@@ -203,7 +211,7 @@ impl Origins {
             }
             let answer = response.headers_mut();
             answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allow));
-            answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+            answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(shared.request));
             answer.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
             if headers.contains_key(REQUEST_PRIVATE_NETWORK) {
                 answer.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
@@ -219,6 +227,7 @@ pub struct CorsHeaders {
     readable_by: Option<HeaderValue>,
     /// It is not the same for all pages.
     varies: bool,
+    shared: SharedHeaders,
 }
 
 impl CorsHeaders {
@@ -230,7 +239,7 @@ impl CorsHeaders {
         }
         if let Some(origin) = self.readable_by {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, ANSWER_HEADERS);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(self.shared.response));
         }
         response
     }
@@ -318,6 +327,9 @@ fn hidden_page() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SHARED: SharedHeaders =
+        SharedHeaders { request: "authorization, content-digest, content-type", response: "retry-after" };
 
     const FIREFOX: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101");
 
@@ -431,7 +443,9 @@ mod tests {
         let preflight = |origin| {
             let lines = [("origin", origin), ("access-control-request-method", "POST")];
             let asked = headers(&[&lines[..], &[("access-control-request-private-network", "true")]].concat());
-            origins.options(&asked, "GET, POST").map(|response| origins.sharing(&asked).told_in(response))
+            origins
+                .options(&asked, "GET, POST", SHARED)
+                .map(|response| origins.sharing(&asked, SHARED).told_in(response))
         };
         let response = preflight("https://app.example.org").unwrap();
         for (name, value) in [
@@ -447,7 +461,7 @@ mod tests {
         }
         assert_eq!(response.status(), 204);
         assert!(preflight("https://evil.example").unwrap_err().facts.contains("allowed_origins"));
-        let plain = origins.options(&headers(&[]), "GET").unwrap();
+        let plain = origins.options(&headers(&[]), "GET", SHARED).unwrap();
         assert!(!plain.headers().contains_key("access-control-allow-methods"));
     }
 }

@@ -3,9 +3,12 @@
 //! It turns a request into a question to [`uploads`](crate::uploads), and the outcome into words of its protocol. It decides nothing
 //! about an upload itself.
 
+pub mod app;
 pub mod body;
 pub mod native;
 pub mod probes;
 pub mod receive;
+pub mod request;
 pub mod response_budget;
+pub mod routes;
 mod timing;

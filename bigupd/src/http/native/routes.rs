@@ -1,49 +1,38 @@
-//! The endpoints: the way of each request, and its response.
-//!
-//! A refusal is a response made here, not a rejection of warp's, which would mean "perhaps another route". Every
-//! response to a request with a body is given after the body was read or drained: a client that writes all of it before
-//! it reads gets to read the response. If it waits for "100 Continue" (RFC 9110, section 10.1.1), none of the body is
-//! read.
+//! The native endpoint: the way of each request, and its response.
 
-use crate::admission::access::{Access, Authenticator};
-use crate::admission::origins::Effect;
-use crate::admission::thread_shares::{ShareOwner, ThreadShare, ThreadShares};
-use crate::admission::tokens::{Permission, redacted, uses};
-use crate::http::body::{Body, MAX_FORM_OVERHEAD, RawBody, drain, is_form, raw_body};
+use crate::admission::access::Access;
+use crate::admission::origins::{Effect, SharedHeaders};
+use crate::admission::tokens::{Permission, redacted};
+use crate::http::app::{App, Protocol, alive, last_unless};
+use crate::http::body::{Body, RawBody, drain, is_form};
 use crate::http::native::query::{QueryParams, ResponseForm};
 use crate::http::native::words;
-use crate::http::probes::{ALLOWED, Probe, Probes, question};
 use crate::http::receive::{Expected, Received, check_sha256, parse_content_digest, receive};
-use crate::http::response_budget::ResponseBudget;
-use crate::http::timing;
-use crate::mergers::Mergers;
-use crate::metrics::{Metrics, Route};
-use crate::net::client_certificate::ClientCertificate;
-use crate::net::connection_slots::{ConnectionSlot, ConnectionSlots};
-use crate::net::limits::Limits;
+use crate::http::request::Request;
+use crate::metrics::Route;
 use crate::net::min_rate::MinRate;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, json};
 use crate::refusal::Refusal;
-use crate::upkeep::reconcile::Wakeup;
 use crate::uploads::request::BeginRequest;
-use crate::uploads::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Unfinished, Uploads};
+use crate::uploads::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Unfinished};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, ListResponse, PATH, SliceResponse, UploadResponse, param};
+use bigup_core::protocol::native::{ErrorCode, ListResponse, SliceResponse, UploadResponse, param};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::{Spool, UploadId};
-use std::convert::Infallible;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use warp::Filter;
-use warp::http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue,
-};
+use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use warp::http::{Method, StatusCode};
+
+/// The native protocol.
+pub const NATIVE: Protocol = Protocol {
+    words: words::response,
+    shared_headers: SharedHeaders {
+        request: "authorization, content-digest, content-type",
+        response: "allow, retry-after, www-authenticate",
+    },
+};
 
 /// Content-Digest (RFC 9530).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
@@ -59,8 +48,6 @@ const PEEKS: &str = "peek=1";
 
 /// Parameters of a request that only looks.
 const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
-/// Time between two notes that a client is heard of whose request is at work.
-const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
 
 /// Time between two checks for the end of an upload that a merger of another daemon may be finishing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -74,175 +61,10 @@ const MAX_LAG: (u64, u64) = (64 << 20, 8);
 /// with the merger.
 const LAG_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
 
-/// Treatment of requests.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Limits on slow bodies, and the clients for whom proxies may ask.
-    pub limits: Limits,
-    /// True if monitors of the daemon have a socket of their own, and get responses nowhere else.
-    pub has_metrics_listener: bool,
-}
-
-/// The state that handlers work on.
-#[derive(Clone)]
-pub struct App {
-    authenticator: Arc<Authenticator>,
-    settings: Arc<Settings>,
-    uploads: Uploads,
-    mergers: Mergers,
-    responses: ResponseBudget,
-    wakeup: Wakeup,
-    probes: Probes,
-    /// Clients for whom trusted proxies ask, each request being a connection of theirs.
-    visitors: ConnectionSlots,
-    stopping: watch::Receiver<bool>,
-    thread_shares: ThreadShares,
-    /// The share of the sender of the request at hand.
-    thread_share: ThreadShare,
-    /// The certificate that they showed in the handshake. `None` if there is none, or it is a proxy's.
-    certificate: Option<ClientCertificate>,
-}
-
-impl App {
-    /// Handlers over `uploads`, with `mergers` to start. `wakeup` learns of uploads that begin, `probes` answers
-    /// monitors, and `authenticator` tells the permissions of the asker. Once `stopping` is true no request is kept
-    /// waiting.
-    pub fn new(
-        uploads: Uploads,
-        mergers: Mergers,
-        wakeup: Wakeup,
-        probes: Probes,
-        authenticator: Authenticator,
-        settings: Settings,
-        stopping: watch::Receiver<bool>,
-    ) -> App {
-        let (authenticator, settings) = (Arc::new(authenticator), Arc::new(settings));
-        let responses = ResponseBudget::new(uploads.settings.response_size);
-        let visitors = ConnectionSlots::new(&Limits { connections: u64::MAX, ..settings.limits.clone() });
-        let thread_shares = ThreadShares::default();
-        let thread_share = thread_shares.of(ShareOwner::Unknown);
-        App {
-            authenticator,
-            settings,
-            uploads,
-            mergers,
-            responses,
-            wakeup,
-            probes,
-            visitors,
-            stopping,
-            thread_shares,
-            thread_share,
-            certificate: None,
-        }
-    }
-}
-
-impl App {
-    /// Uses of the tokens that let clients in.
-    pub fn token_uses(&self) -> uses::TokenUses {
-        self.authenticator.uses.clone()
-    }
-
-    /// The same for a request with these headers: blocking work is done on the share of its sender.
-    fn for_request(self, headers: &HeaderMap, peer: Option<Peer>) -> App {
-        let thread_share = self.thread_shares.of(self.authenticator.whose(headers, ip_of(peer)));
-        // A client for whom a proxy asks has shown nothing to us.
-        let certificate = self.certificate.filter(|_| Peer::shows_its_own(peer));
-        App { thread_share, certificate, ..self }
-    }
-
-    /// The name in the certificate that was shown.
-    fn shown_name(&self) -> Option<String> {
-        self.certificate.as_ref().map(|certificate| certificate.name().to_owned())
-    }
-
-    /// Runs work that blocks on the disk where it may block.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.thread_share.run(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))
-    }
-}
-
-/// A request as it came, its body unread.
-struct Request {
-    method: Method,
-    headers: HeaderMap,
-    /// The text behind the question mark; empty if there is none.
-    query: String,
-    /// The peer of the connection it came by; `None` if it is not known.
-    peer: Option<Peer>,
-    body: RawBody,
-}
-
-impl Request {
-    fn new(method: Method, headers: HeaderMap, query: String, peer: Option<Peer>, body: RawBody) -> Request {
-        Request { method, headers, query, peer, body }
-    }
-}
-
-/// All routes of the daemon.
-pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone {
-    let with_app = warp::ext::optional().map(move |certificate| App { certificate, ..app.clone() });
-    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    let body = warp::body::stream().map(raw_body);
-    let head = warp::method().and(warp::header::headers_cloned()).and(query).and(warp::ext::optional());
-    let request = head.and(body).map(Request::new);
-    let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
-    let other = with_app.and(question()).and(request).then(elsewhere);
-    native.or(other).unify().recover(never).unify()
-}
-
-/// Every request matches one of the two routes; requests that warp itself refuses come here.
-async fn never(rejection: warp::Rejection) -> Result<Response, Infallible> {
-    log::debug!("refused by warp: {rejection:?}");
-    Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").response())
-}
-
-async fn elsewhere(app: App, question: Option<Probe>, request: Request) -> Response {
-    let Request { method, headers, peer, body, .. } = request;
-    let app = app.for_request(&headers, peer);
-    let route = question.map_or(Route::Other, Probe::route);
-    let sharing = app.authenticator.origins().sharing(&headers);
-    let answering = async {
-        let answer = match question {
-            Some(_) if method == Method::OPTIONS => app.authenticator.origins().options(&headers, ALLOWED),
-            Some(question) => app.tell(question, &method, &headers, peer).await,
-            None => Err(nothing_here()),
-        };
-        app.answer_after(&headers, body, answer).await
-    };
-    sharing.told_in(timing::time(app.metrics(), route, answering).await)
-}
-
-fn nothing_here() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}"))
-}
-
-/// Says that the connection is closed after this answer, unless its request's body was read to the end: hyper closes it
-/// then, and its client is not to send another request (RFC 9112, section 9.6).
-fn last_unless(at_end: bool, mut response: Response) -> Response {
-    if !at_end {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-async fn native(app: App, request: Request) -> Response {
-    let (route, metrics) = (route_of(&request.method, &request.query), app.metrics().clone());
-    let sharing = app.authenticator.origins().sharing(&request.headers);
-    let answering = async {
-        match app.visitor(request.peer, &request.headers) {
-            Ok((peer, _seat)) => {
-                let app = app.for_request(&request.headers, peer);
-                answer(app, Request { peer, ..request }).await
-            }
-            Err(refusal) => app.answer_after(&request.headers, request.body, Err(refusal)).await,
-        }
-    };
-    sharing.told_in(timing::time(&metrics, route, answering).await)
+/// Answers a request to the native endpoint.
+pub async fn native(app: App, request: Request) -> Response {
+    let route = route_of(&request.method, &request.query);
+    app.serve(&NATIVE, route, request, answer).await
 }
 
 /// The effect of a request, told by its parameters' names as they stand there.
@@ -263,7 +85,7 @@ fn route_of(method: &Method, query: &str) -> Route {
 }
 
 async fn answer(app: App, request: Request) -> Response {
-    let Request { method, headers, query, peer, body } = request;
+    let Request { method, headers, query, peer, body, .. } = request;
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::protocol::name::printable(&query)));
     if method == Method::POST {
         return app.post(headers, peer, query, body).await;
@@ -271,85 +93,23 @@ async fn answer(app: App, request: Request) -> Response {
     let does = does_of(&method, &query);
     let answer = match method {
         // Browsers ask by it whether a page may call, and send no token along.
-        Method::OPTIONS => app.authenticator.origins().options(&headers, METHODS),
+        Method::OPTIONS => app.options(&NATIVE, &headers, METHODS),
         method => match app.enter(&headers, peer, does).await {
             Err(refusal) => Err(refusal),
             Ok(by) if method == Method::GET => app.get(by, peer, &query).await,
             Ok(_) => Err(Refusal::method(method.as_str(), "GET asks and begins, POST sends a slice", METHODS)),
         },
     };
-    app.answer_after(&headers, body, answer).await
+    app.answer_after(&headers, body, answer, &NATIVE).await
 }
 
 impl App {
-    /// The permissions of the sender of a request, before anything else of it is looked at.
-    async fn enter(&self, headers: &HeaderMap, peer: Option<Peer>, does: Effect) -> Result<Access, Refusal> {
-        let (authenticator, headers, certificate) =
-            (Arc::clone(&self.authenticator), headers.clone(), self.certificate.clone());
-        self.blocking(move || authenticator.enter(&headers, peer, certificate.as_ref(), does)).await
-    }
-
-    /// The sender of a request that came by a connection of `peer`, and its connection slot if `peer` is a proxy that
-    /// tells.
-    fn visitor(
-        &self,
-        peer: Option<Peer>,
-        headers: &HeaderMap,
-    ) -> Result<(Option<Peer>, Option<ConnectionSlot>), Refusal> {
-        let Some(peer) = peer else { return Ok((None, None)) };
-        match self.settings.limits.trusted_proxies.sender(peer, headers)? {
-            Peer::Forwarded(ip) => Ok((Some(Peer::Forwarded(ip)), Some(self.visitors.take(ip)?))),
-            peer => Ok((Some(peer), None)),
-        }
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.uploads.metrics
-    }
-
-    /// Responds to a monitor of the daemon. Everybody may ask for its health; its counts are of all uploads.
-    async fn tell(
-        &self,
-        question: Probe,
-        method: &Method,
-        headers: &HeaderMap,
-        peer: Option<Peer>,
-    ) -> Result<Response, Refusal> {
-        if question == Probe::Metrics {
-            if self.settings.has_metrics_listener {
-                return Err(nothing_here());
-            }
-            let (peer, _seat) = self.visitor(peer, headers)?;
-            self.enter(headers, peer, Effect::Looks).await?.check_reads_all()?;
-        }
-        self.probes.answer(question, method).await
-    }
-
-    fn drain_limit(&self) -> u64 {
-        self.uploads.settings.slice_size + MAX_FORM_OVERHEAD
-    }
-
-    fn body_timeout(&self) -> Duration {
-        self.settings.limits.body_timeout
-    }
-
-    /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. True if it is gone.
-    async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
-        !headers.contains_key(EXPECT) && drain(body, self.drain_limit(), self.body_timeout()).await
-    }
-
-    /// The reply to a request whose body is not wanted, given once that is gone.
-    async fn answer_after(&self, headers: &HeaderMap, body: RawBody, answer: Result<Response, Refusal>) -> Response {
-        let at_end = self.drain_unless_waiting(headers, body).await;
-        last_unless(at_end, answer.unwrap_or_else(|refusal| words::response(&refusal)))
-    }
-
     async fn get(&self, by: Access, peer: Option<Peer>, query: &str) -> Result<Response, Refusal> {
         let params = QueryParams::parse(query, by)?;
         if params.switch(param::PEEK)? {
             return self.peek(params).await;
         }
-        let (peer, certificate) = (ip_of(peer), self.shown_name());
+        let (peer, certificate) = (peer.and_then(Peer::ip), self.shown_name());
         let (ask, form) = (BeginRequest { peer, certificate, ..params.begin()? }, params.form()?);
         let standing = self.begin_and_wait(ask.clone(), form).await?;
         let held = held(&standing, ask.plan.slice_num);
@@ -406,16 +166,6 @@ impl App {
                 return Ok(standing);
             }
         }
-    }
-
-    async fn ensure_merger(&self, id: &UploadId, name: &FileName) -> Result<(), Refusal> {
-        // On this runtime, since it starts a process and a task that waits for it.
-        let (mergers, id, name) = (self.mergers.clone(), id.clone(), name.clone());
-        self.blocking(move || {
-            mergers.ensure(&id, &name);
-            Ok(())
-        })
-        .await
     }
 
     async fn peek(&self, params: QueryParams) -> Result<Response, Refusal> {
@@ -475,7 +225,7 @@ impl App {
                 let at_end = self.drain_unless_waiting(&headers, body).await;
                 return last_unless(at_end, self.held(&ask, digest).await);
             }
-            Err(refusal) => return self.answer_after(&headers, body, Err(refusal)).await,
+            Err(refusal) => return self.answer_after(&headers, body, Err(refusal), &NATIVE).await,
         };
         let _arriving = self.metrics().slice_arrives();
         if expected.form_sha256.is_some() {
@@ -578,24 +328,6 @@ impl App {
     }
 }
 
-/// Waits for `work` on a request of the client whose upload is in `spool`: meanwhile it is heard of.
-async fn alive<T>(spool: Spool, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    let mut last: Option<JoinHandle<_>> = None;
-    loop {
-        match tokio::time::timeout(SIGN_OF_LIFE_EVERY, work.as_mut()).await {
-            Ok(done) => return done,
-            // While the disk hangs one thread is enough.
-            Err(_) if last.as_ref().is_none_or(JoinHandle::is_finished) => {
-                let spool = spool.clone();
-                // A file of one request has no spool.
-                last = Some(tokio::task::spawn_blocking(move || spool.sign_of_life()));
-            }
-            Err(_) => {}
-        }
-    }
-}
-
 fn log_refused(ask: &SliceRequest, refusal: &Refusal) {
     let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
     log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, words::of(refusal));
@@ -604,10 +336,6 @@ fn log_refused(ask: &SliceRequest, refusal: &Refusal) {
 fn slice_answer(ask: &SliceRequest) -> SliceResponse {
     let file_name = ask.name.as_str().to_owned();
     SliceResponse { file_name, slice_id: ask.slice_id, status: 200, ..SliceResponse::default() }
-}
-
-fn ip_of(peer: Option<Peer>) -> Option<IpAddr> {
-    peer.and_then(Peer::ip)
 }
 
 /// The request of a POST, and the rules for its body.
@@ -624,7 +352,7 @@ fn slice_ask(
     check_content_length(headers, len)?;
     let digest: Option<SliceDigest> = params.value(param::SLICE_DIGEST)?;
     let begin = match params.number(param::SLICE_NUM)? {
-        Some(_) => Some(BeginRequest { peer: ip_of(peer), ..params.begin_with_slice(slice_id, len)? }),
+        Some(_) => Some(BeginRequest { peer: peer.and_then(Peer::ip), ..params.begin_with_slice(slice_id, len)? }),
         None => None,
     };
     check_content_coding(headers)?;
