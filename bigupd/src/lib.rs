@@ -98,7 +98,11 @@ pub async fn run(
     let origins = config.origins();
     let watched = tokio::spawn(serve_watchers(for_watchers, probes.clone(), origins, metrics.clone()));
     let authenticator = Authenticator::new(&data, config.access(), config.origins());
-    let settings = Settings { limits: config.limits.clone(), has_metrics_listener: config.metrics_listen.is_some() };
+    let settings = Settings {
+        limits: config.limits.clone(),
+        expiry: ExpiryTimes { any: config.expire_after, begun: config.begin_expire_after },
+        has_metrics_listener: config.metrics_listen.is_some(),
+    };
     let app = App::new(uploads, mergers.clone(), wakeup, probes, authenticator, settings, is_stopping);
     let (uses, used_in) = (app.token_uses(), data.clone());
     let noting = tokio::spawn(uses.clone().write_forever(data.clone()));

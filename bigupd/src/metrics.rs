@@ -52,6 +52,8 @@ labels! {
         Peek = "peek",
         /// Brings a slice.
         Slice = "slice",
+        /// Speaks tus.
+        Tus = "tus",
         /// Asks whether the daemon is well.
         Health = "health",
         /// Asks for these metrics.

@@ -26,6 +26,8 @@ pub enum Advice {
     BeginFirst,
     /// Begin another upload, which replaces the finished file.
     BeginToReplace,
+    /// Send the same bytes again: they were damaged on the way.
+    SendAgain,
     /// Upload the file again: the bytes that came are not the file.
     UploadAgain,
     /// The same, after so many seconds.
@@ -65,6 +67,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// The limit that is the reason. `None` if the reason is none of those that are counted.
     pub limit: Option<Limit>,
+    /// Bytes of the upload that are held, where the request names another offset. `None` if it does not.
+    pub offset: Option<u64>,
     /// The methods that are possible, where the one asked for is not. `None` if the method is right.
     pub allow: Option<&'static str>,
 }
@@ -72,7 +76,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that asking again will not change.
     pub fn new(code: ErrorCode, facts: impl Into<String>) -> Refusal {
-        Refusal { code, facts: facts.into(), advice: None, retry_after: None, limit: None, allow: None }
+        Refusal { code, facts: facts.into(), advice: None, retry_after: None, limit: None, offset: None, allow: None }
     }
 
     /// The same refusal, with the client's remedy.

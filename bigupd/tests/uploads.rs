@@ -48,6 +48,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
         certificate: None,
         recut: false,
         by_size: false,
+        metadata: None,
     }
 }
 

@@ -32,6 +32,11 @@ impl SliceRanges {
         self.0.iter().map(|[first, last]| last - first + 1).sum()
     }
 
+    /// The first id that is missing.
+    pub fn first_gap(&self) -> u64 {
+        self.runs().first().filter(|run| run[0] == 0).map_or(0, |run| run[1] + 1)
+    }
+
     /// True if `id` is among them.
     pub fn contains(&self, id: u64) -> bool {
         let after = self.0.partition_point(|[first, _]| *first <= id);

@@ -85,6 +85,14 @@ impl Access {
         }
     }
 
+    /// The folder that all its names lie in, with a slash at its end; empty if it is for all names.
+    pub fn prefix(&self) -> &str {
+        match self {
+            Access::Everything | Access::Anonymous => "",
+            Access::Token(token) => token.prefix.as_str(),
+        }
+    }
+
     /// Checks that it is permitted to read all names.
     ///
     /// # Errors

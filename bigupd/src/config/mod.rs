@@ -197,6 +197,7 @@ impl Config {
                 anonymous_quota: from.some("anonymous_quota", parse_size),
                 takeover_after: from.get("takeover_after", parse_duration),
                 slice_ack: from.get("slice_ack", parse_slice_ack),
+                existing_files: from.get("existing_files", str::parse),
                 reserve: from.get("reserve", parse_size),
             },
             hooks: HookSettings {

@@ -267,6 +267,15 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Uploads,
     },
     Setting {
+        key: "existing_files",
+        value: "NUMBER|REJECT|REPLACE",
+        default: Some("number"),
+        example: "reject",
+        help: "Choose the treatment of a tus upload whose name is taken: number (store it as `a (2).bin`), reject, or \
+               replace (needs a token with that permission)",
+        topic: Topic::Uploads,
+    },
+    Setting {
         key: "reserve",
         value: "SIZE",
         // Enough for logs, small uploads and an operator's shell on a disk that big uploads have filled.

@@ -18,6 +18,7 @@ use crate::net::limits::Limits;
 use crate::net::peer::Peer;
 use crate::net::response::Response;
 use crate::refusal::Refusal;
+use crate::upkeep::expiry::ExpiryTimes;
 use crate::upkeep::reconcile::Wakeup;
 use crate::uploads::Uploads;
 use bigup_core::protocol::name::FileName;
@@ -45,6 +46,9 @@ pub struct Protocol {
 pub struct Settings {
     /// Limits on slow bodies, and the clients for whom proxies may ask.
     pub limits: Limits,
+    /// Time after which an unfinished upload goes if nothing of it comes, and the same if nothing has come at all.
+    /// `None`: never.
+    pub expiry: ExpiryTimes,
     /// True if monitors of the daemon have a socket of their own, and get responses nowhere else.
     pub has_metrics_listener: bool,
 }

@@ -4,7 +4,9 @@
 //! about an upload itself.
 
 pub mod app;
+mod append;
 pub mod body;
+pub mod checksum;
 pub mod native;
 pub mod probes;
 pub mod receive;
@@ -12,3 +14,5 @@ pub mod request;
 pub mod response_budget;
 pub mod routes;
 mod timing;
+mod tus;
+mod waiting;

@@ -7,17 +7,19 @@
 
 use crate::admission::thread_shares::ThreadShare;
 use crate::http::body::Body;
+use crate::http::checksum::Checksum;
 use crate::net::body_memory::{self, BODIES};
 use crate::net::min_rate::MinRate;
 use crate::refusal::{Advice, Refusal};
 use crate::uploads::SliceTarget;
+use crate::uploads::append::AppendTarget;
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::protocol::native::ErrorCode;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -91,6 +93,7 @@ struct Writer {
     target: SliceTarget,
     hashers: Vec<SliceHasher>,
     sha256: Option<Sha256>,
+    checksum: Option<Checksum>,
 }
 
 impl Writer {
@@ -103,6 +106,12 @@ impl Writer {
             if let Some(sha256) = &mut self.sha256 {
                 sha256.update(piece);
             }
+            if let Some(checksum) = &mut self.checksum {
+                checksum.update(piece);
+            }
+        }
+        if let (SliceTarget::Tail(tail), Some(hasher)) = (&mut self.target, self.hashers.first()) {
+            tail.wrote(pieces.iter().map(|piece| piece.len() as u64).sum(), || hasher.finish())?;
         }
         Ok(())
     }
@@ -177,7 +186,7 @@ impl Received {
     /// The slice differs from `expected`, or could not be stored; the file is gone then.
     pub fn finish(mut self) -> Result<(SliceTarget, Vec<SliceDigest>), Refusal> {
         self.writer.write(&self.rest)?;
-        let Writer { target, hashers, sha256 } = *self.writer;
+        let Writer { target, hashers, sha256, .. } = *self.writer;
         check_sha256(self.expected.slice_id, self.expected.sha256, sha256)?;
         Ok((target, hashers.iter().map(SliceHasher::finish).collect()))
     }
@@ -202,38 +211,178 @@ pub async fn receive(
         target,
         hashers: kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect(),
         sha256: expected.sha256.map(|_| Sha256::new()),
+        checksum: None,
     };
-    let mut work = Work::Rests(Box::new(writer));
-    let (mut batch, mut received) = (Batch::default(), 0);
-    let mut written = Instant::now();
-    let best = (expected.len / BATCHES).clamp(*BATCH_LEN.start(), *BATCH_LEN.end());
-    loop {
-        let mut next = pin!(body.next(&mut pace));
-        let piece = match timeout(STALLED_AFTER, next.as_mut()).await {
-            Ok(piece) => piece,
-            Err(_) => {
-                work = work.stall(&mut batch, thread_share).await?;
-                next.await
-            }
-        };
-        let Some(piece) = piece? else { break };
-        received += piece.len() as u64;
-        if received > expected.len {
+    let (mut filling, mut more) = (Filling::of(writer, expected.len), None);
+    match filling.fill(body, &mut more, &mut pace, thread_share, std::future::pending()).await? {
+        Ended::Stopped => Err(cancelled())?,
+        Ended::Body => {
+            let (len, received) = (expected.len, filling.received);
+            let message = format!("slice {}: expected {len} bytes, got {received}: send it again", expected.slice_id);
+            return Err(Refusal::new(ErrorCode::Damaged, message));
+        }
+        Ended::Full if more.is_some() || body.next(&mut pace).await?.is_some() => {
             let message = format!("slice {}: slice_size is {}, but more bytes came", expected.slice_id, expected.len);
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
-        batch.push(piece);
-        if batch.len >= BODIES.batch_len(best) || written.elapsed() >= BATCH_TIME {
-            work = work.go_on(batch.take(), thread_share).await?;
-            written = Instant::now();
+        Ended::Full => {}
+    }
+    let (writer, rest) = filling.end().await?;
+    Ok(Received { writer, rest, expected: expected.clone() })
+}
+
+/// The reason why no more bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All bytes that are wanted came.
+    Full,
+    /// The body ended before.
+    Body,
+    /// The request is to stop.
+    Stopped,
+}
+
+/// The next thing to be done for a body.
+enum Next {
+    Piece(Bytes),
+    End,
+    Stop,
+}
+
+/// The bytes of a body on their way to a file, up to a number.
+struct Filling {
+    /// `None` while it is handed on.
+    work: Option<Work>,
+    batch: Batch,
+    wanted: u64,
+    received: u64,
+    written: Instant,
+    best: u64,
+}
+
+impl Filling {
+    fn of(writer: Writer, wanted: u64) -> Filling {
+        let best = (wanted / BATCHES).clamp(*BATCH_LEN.start(), *BATCH_LEN.end());
+        let work = Some(Work::Rests(Box::new(writer)));
+        Filling { work, batch: Batch::default(), wanted, received: 0, written: Instant::now(), best }
+    }
+
+    /// Takes pieces of `body`, the first one from `more`, until all that is wanted came. The rest of the last piece is
+    /// left in `more`.
+    async fn fill(
+        &mut self,
+        body: &mut Body,
+        more: &mut Option<Bytes>,
+        pace: &mut MinRate,
+        thread_share: &ThreadShare,
+        stopped: impl Future<Output = ()>,
+    ) -> Result<Ended, Refusal> {
+        let mut stopped = pin!(stopped);
+        while self.received < self.wanted {
+            let mut piece = match more.take() {
+                Some(piece) => piece,
+                None => match self.next(body, pace, thread_share, stopped.as_mut()).await? {
+                    Next::Piece(piece) => piece,
+                    Next::End => return Ok(Ended::Body),
+                    Next::Stop => return Ok(Ended::Stopped),
+                },
+            };
+            let left = usize::try_from(self.wanted - self.received).unwrap_or(usize::MAX);
+            if piece.len() > left {
+                *more = Some(piece.split_off(left));
+            }
+            self.received += piece.len() as u64;
+            self.batch.push(piece);
+            if self.batch.len >= BODIES.batch_len(self.best) || self.written.elapsed() >= BATCH_TIME {
+                self.write(thread_share).await?;
+            }
+        }
+        Ok(Ended::Full)
+    }
+
+    /// The next piece. While none comes, the gathered bytes are written.
+    async fn next(
+        &mut self,
+        body: &mut Body,
+        pace: &mut MinRate,
+        thread_share: &ThreadShare,
+        mut stopped: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Next, Refusal> {
+        let mut next = pin!(async {
+            tokio::select! {
+                biased;
+                () = stopped.as_mut() => Ok(Next::Stop),
+                piece = body.next(pace) => Ok(piece?.map_or(Next::End, Next::Piece)),
+            }
+        });
+        match timeout(STALLED_AFTER, next.as_mut()).await {
+            Ok(piece) => piece,
+            Err(_) => {
+                let work = self.work.take().ok_or_else(lost_writer)?;
+                self.work = Some(work.stall(&mut self.batch, thread_share).await?);
+                next.await
+            }
         }
     }
-    if received != expected.len {
-        let message =
-            format!("slice {}: expected {} bytes, got {received}: send it again", expected.slice_id, expected.len);
-        return Err(Refusal::new(ErrorCode::Damaged, message));
+
+    async fn write(&mut self, thread_share: &ThreadShare) -> Result<(), Refusal> {
+        let work = self.work.take().ok_or_else(lost_writer)?;
+        self.work = Some(work.go_on(self.batch.take(), thread_share).await?);
+        self.written = Instant::now();
+        Ok(())
     }
-    Ok(Received { writer: work.rest().await?, rest: batch.take(), expected: expected.clone() })
+
+    /// The writer, once it rests, and the bytes that it is still to write.
+    async fn end(mut self) -> Result<(Box<Writer>, Vec<Bytes>), Refusal> {
+        let work = self.work.take().ok_or_else(lost_writer)?;
+        Ok((work.rest().await?, self.batch.take()))
+    }
+}
+
+/// A writer is lost where it failed, and that was told then.
+fn lost_writer() -> Refusal {
+    io::Error::other("the writer of a slice failed before").into()
+}
+
+/// Bytes that were appended to a slice.
+pub struct Appended {
+    /// The slice, with all that came.
+    pub slice: SliceTarget,
+    /// The digests of all bytes of the slice.
+    pub digests: Vec<SliceDigest>,
+    /// The checksum of the body so far, if one is asked for.
+    pub checksum: Option<Checksum>,
+    /// Number of bytes that came.
+    pub received: u64,
+    /// The reason why no more came.
+    pub ended: Result<Ended, Refusal>,
+}
+
+/// Appends bytes of `body`, the first ones from `more`, to the slice `to`, until that is whole, the body ends or breaks
+/// off, or `stopped`. What came is written whatever ended it. Blocking work is done on `thread_share`.
+///
+/// # Errors
+/// The bytes could not be stored.
+pub async fn append(
+    body: &mut Body,
+    more: &mut Option<Bytes>,
+    to: AppendTarget,
+    checksum: Option<Checksum>,
+    pace: &mut MinRate,
+    thread_share: &ThreadShare,
+    stopped: impl Future<Output = ()>,
+) -> Result<Appended, Refusal> {
+    let writer = Writer { target: to.slice, hashers: to.hashers, sha256: None, checksum };
+    let mut filling = Filling::of(writer, to.wanted);
+    let ended = filling.fill(body, more, pace, thread_share, stopped).await;
+    let received = filling.received;
+    // If the writer failed, that is the error.
+    let (mut writer, rest) = filling.end().await.map_err(|lost| ended.as_ref().err().cloned().unwrap_or(lost))?;
+    let write = move || writer.write(&rest).map(|()| writer).map_err(Refusal::from);
+    let writer = thread_share.run(write).await.map_err(io::Error::other)??;
+    let Writer { target, hashers, checksum, .. } = *writer;
+    let digests = hashers.iter().map(SliceHasher::finish).collect();
+    Ok(Appended { slice: target, digests, checksum, received, ended })
 }
 
 fn cancelled() -> Refusal {

@@ -12,6 +12,7 @@ use crate::http::native::routes::{NATIVE, native};
 use crate::http::probes::{ALLOWED, Probe, question};
 use crate::http::request::Request;
 use crate::http::timing;
+use crate::http::tus::routes as tus;
 use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::Response;
@@ -34,8 +35,9 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         .and(warp::ext::optional());
     let request = head.and(body).map(Request::new);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
+    let tus = warp::path(tus::PATH).and(with_app.clone()).and(request).then(tus::tus);
     let other = with_app.and(question()).and(request).then(elsewhere);
-    native.or(other).unify().recover(never).unify()
+    native.or(tus).unify().or(other).unify().recover(never).unify()
 }
 
 /// Every request matches one of the two routes; requests that warp itself refuses come here.

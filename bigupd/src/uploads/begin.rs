@@ -150,6 +150,7 @@ impl Uploads {
                 peer: ask.peer.map(|peer| peer.to_string()),
                 replace: ask.replace,
                 file_digest: ask.file_digest,
+                metadata: ask.metadata.clone(),
                 client: ask.client(),
                 ..UploadRecord::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
@@ -461,6 +462,7 @@ impl Uploads {
             replace: ask.replace,
             taken_over,
             file_digest: if taken_over { None } else { ask.file_digest },
+            metadata: ask.metadata.clone(),
             ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.

@@ -8,7 +8,8 @@
 //! count for nothing until the new source has compared them and given the digest of the whole file; the file is
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 //!
-//! - `begin` - beginning, going on, taking over; `slice` - a slice; `single_request` - a small file in one request.
+//! - `begin` - beginning, going on, taking over; `slice` - a slice; `append` - bytes in order; `create` - uploads by
+//!   address; `single_request` - a small file in one request.
 //! - `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
 //!
 //! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
@@ -21,6 +22,7 @@ use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
 use crate::net::peer::Peer;
 use crate::refusal::{Advice, Refusal};
+use crate::uploads::append::{Appenders, TailTarget};
 use crate::uploads::finished_digests::FinishedDigests;
 use crate::uploads::recent_slices::RecentSlices;
 use crate::uploads::request::BeginRequest;
@@ -41,7 +43,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
+pub mod append;
 mod begin;
+pub mod create;
 pub mod finished_digests;
 mod limits;
 pub mod recent_slices;
@@ -73,6 +77,8 @@ pub struct Uploads {
     pub metrics: Metrics,
     /// Is told of files that are finished here.
     pub completions: Completions,
+    /// Requests at work that append.
+    pub appenders: Appenders,
     finished_digests: FinishedDigests,
     begin_hook: Option<BeginHook>,
     grants: Grants,
@@ -168,6 +174,8 @@ pub enum SliceTarget {
     Spool(Arrival, Option<Grant>),
     /// Into a file without a name, of which it is the whole content. It counts as an upload until then.
     UnnamedFile(UnnamedFile, Grant),
+    /// Behind the bytes of it that came before.
+    Tail(TailTarget),
     /// Nowhere: it would be the whole of a file that is finished, with this digest, and only its content can tell if it
     /// is the same.
     Compare(Digest),
@@ -176,13 +184,18 @@ pub enum SliceTarget {
 impl SliceTarget {
     /// True if the upload that it is for was cancelled. A file that comes in one request has no upload.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self, SliceTarget::Spool(arrival, _) if arrival.is_cancelled())
+        match self {
+            SliceTarget::Spool(arrival, _) => arrival.is_cancelled(),
+            SliceTarget::Tail(tail) => tail.arrival().is_cancelled(),
+            SliceTarget::UnnamedFile(..) | SliceTarget::Compare(_) => false,
+        }
     }
 
     /// The file to write to; `None` if the slice is only compared.
     pub fn file(&self) -> Option<&File> {
         match self {
             SliceTarget::Spool(arrival, _) => Some(arrival.file()),
+            SliceTarget::Tail(tail) => Some(tail.arrival().file()),
             SliceTarget::UnnamedFile(unnamed, _) => Some(unnamed.file()),
             SliceTarget::Compare(_) => None,
         }
@@ -205,7 +218,7 @@ pub enum SliceStored {
 impl Uploads {
     /// The uploads of `data`. A hook of `hooks` is asked before they begin.
     pub fn new(data: DataDir, settings: Settings, hooks: &HookSettings) -> Uploads {
-        let (recent, completions, finished_digests, without_unnamed_files) = Default::default();
+        let (recent, completions, appenders, finished_digests, without_unnamed_files) = Default::default();
         let grants = Grants::new(data.clone());
         let metrics = Metrics::new();
         let begin_hook = BeginHook::new(hooks, data.root(), metrics.clone());
@@ -216,6 +229,7 @@ impl Uploads {
             recent,
             metrics,
             completions,
+            appenders,
             finished_digests,
             begin_hook,
             grants,

@@ -32,6 +32,8 @@ pub struct BeginRequest {
     /// A finished file of which no more is known than that its size is the told one may pass for the asker's. Such an
     /// asker compares it, or is the oldest client, which cannot.
     pub by_size: bool,
+    /// Anything that the client tells of the file, in the form of its protocol. `None` if it tells nothing.
+    pub metadata: Option<String>,
     /// The address the request came from, if it is known.
     pub peer: Option<IpAddr>,
     /// Name in the client certificate that was shown. `None` if no certificate was shown.

@@ -1,5 +1,6 @@
 //! Treatment of uploads, and their limits.
 
+use crate::uploads::create::ExistingFiles;
 use std::time::Duration;
 
 /// The promise of a slice's 200.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub takeover_after: Duration,
     /// The promise of a slice's 200.
     pub slice_ack: SliceAck,
+    /// The treatment of a file whose name is taken, where its protocol cannot say more.
+    pub existing_files: ExistingFiles,
     /// Bytes that uploads leave free on the disk.
     pub reserve: u64,
 }

@@ -51,7 +51,7 @@ impl Uploads {
     }
 
     /// True if there is this upload, or something that looks like one.
-    fn has_spool(&self, id: &UploadId) -> bool {
+    pub(super) fn has_spool(&self, id: &UploadId) -> bool {
         let found = Spool::of(&self.data, id).path().symlink_metadata();
         !matches!(found, Err(e) if e.kind() == io::ErrorKind::NotFound)
     }

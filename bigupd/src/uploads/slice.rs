@@ -8,6 +8,7 @@ use crate::admission::grants::{Grant, Growing};
 use crate::metrics::Synced;
 use crate::net::peer::Peer;
 use crate::refusal::{Advice, Refusal, against_upload};
+use crate::uploads::append::TailTarget;
 use crate::uploads::request::BeginRequest;
 use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
@@ -87,7 +88,9 @@ impl Uploads {
     ) -> Result<SliceStored, Refusal> {
         self.check_told(ask, digests)?;
         let (mut arrival, granted) = match target {
-            SliceTarget::Spool(arrival, granted) => (arrival, granted),
+            SliceTarget::Spool(arrival, granted) | SliceTarget::Tail(TailTarget { arrival, granted, .. }) => {
+                (arrival, granted)
+            }
             SliceTarget::UnnamedFile(unnamed, granted) => return self.finish(ask, unnamed, granted, digests[0].digest),
             SliceTarget::Compare(finished) => {
                 let differs = digests.iter().find(|d| d.kind == DigestKind::Hash && d.digest != finished);

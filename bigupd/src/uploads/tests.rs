@@ -59,6 +59,7 @@ fn ask(source: &str, file_size: Option<u64>) -> BeginRequest {
         recut: false,
         discard: false,
         by_size: false,
+        metadata: None,
         peer: None,
         certificate: None,
     }

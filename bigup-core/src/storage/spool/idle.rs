@@ -1,5 +1,6 @@
 //! Spools that nobody works on: their idle time, leftovers in them and beside them, and their end.
 
+use super::tail::is_tail;
 use super::{DIGESTS, MERGER_LOCK, OtherVersion, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, FileLock, IoContext};
@@ -44,7 +45,7 @@ impl Spool {
         let mut last = found.at("looking at", &self.path)?;
         for entry in std::fs::read_dir(&self.path).at("listing", &self.path)? {
             let entry = entry.at("listing", &self.path)?;
-            if is_part(&entry.path())
+            if is_arriving(&entry.path())
                 && let Ok(modified) = entry.metadata().and_then(|m| m.modified())
             {
                 last = last.max(modified);
@@ -173,7 +174,7 @@ impl Spool {
             Ok(len) => len.unwrap_or(0) == 0,
             Err(_) => return Ok(false),
         };
-        if !is_empty || !self.waiting()?.is_empty() || !is_file(&self.path.join(DIGESTS)) {
+        if !is_empty || self.has_tail() || !self.waiting()?.is_empty() || !is_file(&self.path.join(DIGESTS)) {
             return Ok(false);
         }
         Ok(Records(&self.read_digests()?).publication()?.is_none())
@@ -222,8 +223,8 @@ impl Spool {
             },
             None => None,
         };
-        let is_arriving = self.entries()?.iter().any(|path| is_part(path) && is_locked(path));
-        Ok((!is_arriving).then_some(AtRest { _digests: digests, _merger: merger }))
+        let arrives = self.entries()?.iter().any(|path| is_arriving(path) && is_locked(path));
+        Ok((!arrives).then_some(AtRest { _digests: digests, _merger: merger }))
     }
 
     fn entries(&self) -> io::Result<Vec<PathBuf>> {
@@ -272,6 +273,11 @@ pub fn remove_if_left(path: &Path, age: Duration, tell: impl FnOnce()) -> io::Re
 
 fn is_part(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(PART_SUFFIX.as_bytes())
+}
+
+/// True if bytes of a slice arrive in the file, or did.
+fn is_arriving(path: &Path) -> bool {
+    is_part(path) || is_tail(path)
 }
 
 fn is_folder(path: &Path) -> bool {

@@ -136,6 +136,18 @@ impl LockedSpool {
     /// # Errors
     /// Not enough disk space, and nothing was changed; or as the system gives them.
     pub fn arrival(&self, slice_id: u64, len: u64, plan: &Plan, space: &DiskSpace) -> Result<Arrival, SpaceError> {
+        self.with_space(slice_id, len, plan, space, || self.spool.arrival(slice_id))
+    }
+
+    /// The arrival that `open` opens of slice `slice_id`, with disk space as for [`LockedSpool::arrival`].
+    pub(super) fn with_space(
+        &self,
+        slice_id: u64,
+        len: u64,
+        plan: &Plan,
+        space: &DiskSpace,
+        open: impl FnOnce() -> io::Result<Arrival>,
+    ) -> Result<Arrival, SpaceError> {
         let (frontier, merged) = (self.frontier()?, self.merged()?);
         let place = match &merged {
             Some(merged) if slice_id >= frontier && !space::is_reserved(merged, plan)? => len,
@@ -150,7 +162,7 @@ impl LockedSpool {
             }
             looked => looked?,
         }
-        let mut arrival = self.spool.arrival(slice_id)?;
+        let mut arrival = open()?;
         arrival.offset = plan.offset_of(slice_id);
         arrival.mark = Some(self.spool.mark_of(self.upload.source.as_deref()));
         space::reserve(&arrival.file, 0, len)?;

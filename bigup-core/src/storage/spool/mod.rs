@@ -5,6 +5,7 @@
 //!              digests           the record of each slice; locked for every change of the spool
 //!              0 1 2 …           slices that are whole and checked, waiting to be merged
 //!              7.RANDOM.part     a slice arriving; locked by its writer, removed when the writer fails
+//!              tail, tail.json   the beginning of the slice that follows all held ones, where bytes come in order
 //!              merged            the file so far: slices 0 up to the frontier, in order
 //!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
 //!              hash              the progress of the hash of the whole file, if slices' digests do not join
@@ -40,6 +41,7 @@ mod marks;
 mod merger_lock;
 mod records;
 mod sync_slice;
+mod tail;
 mod upload;
 mod whole_hash;
 
@@ -55,6 +57,7 @@ pub use locked::LockedSpool;
 pub use marks::{CANCELLED, TOLD_FOR};
 pub use merger_lock::MergerLock;
 pub use records::{Publication, Record, Records};
+pub use tail::{HeldRun, Tail};
 pub use upload::{OtherVersion, UploadRecord};
 pub use whole_hash::WholeHash;
 

@@ -72,15 +72,22 @@ impl Spool {
         } else {
             digests.sync_data().at("syncing the digests in", &self.path)?;
         }
-        if matches!(upload.plan.slice_num, Some(0 | 1)) {
-            // Such a spool is made without syncs, since it is mostly published in the same breath. The file is written
-            // anew: another sync of a file that could not be synced would prove nothing.
-            if let Some(locked) = self.lock()? {
-                disk::replace_file(&self.path, UPLOAD_JSON, &locked.upload.to_json(), Durability::PowerCut)?;
-            }
+        self.sync_record()?;
+        disk::sync_dir(&self.path).map(|()| true)
+    }
+
+    /// Makes the record of an upload of a single slice survive a power cut. Others survive from their beginning.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn sync_record(&self) -> io::Result<()> {
+        // Such a spool is made without syncs, since it is mostly published in the same breath. The file is written
+        // anew: another sync of a file that could not be synced would prove nothing.
+        if let Some(locked) = self.lock()?.filter(|locked| matches!(locked.upload.plan.slice_num, Some(0 | 1))) {
+            disk::replace_file(&self.path, UPLOAD_JSON, &locked.upload.to_json(), Durability::PowerCut)?;
             self.path.parent().map_or(Ok(()), disk::sync_dir)?;
         }
-        disk::sync_dir(&self.path).map(|()| true)
+        Ok(())
     }
 
     /// Removes `path` under the lock, if it still names `file`.

@@ -53,6 +53,8 @@ pub struct UploadRecord {
     pub taken_over: bool,
     /// Digest that the whole file must have, if a client gave it.
     pub file_digest: Option<Digest>,
+    /// Anything that the client told of the file, in the form of its protocol. `None` if it told nothing.
+    pub metadata: Option<String>,
     /// Time when it was begun, in seconds since 1970.
     pub begun: u64,
     /// The reason the file cannot be published as things stand. No merger is started until a client begins anew.
@@ -82,6 +84,8 @@ struct UploadJson {
     replace: bool,
     taken_over: bool,
     file_digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<String>,
     begun: u64,
     blocked: Option<String>,
     last_error: Option<String>,
@@ -104,6 +108,7 @@ impl UploadRecord {
             replace: false,
             taken_over: false,
             file_digest: None,
+            metadata: None,
             begun,
             blocked: None,
             last_error: None,
@@ -135,6 +140,7 @@ impl UploadRecord {
             replace: self.replace,
             taken_over: self.taken_over,
             file_digest: self.file_digest.map(|d| d.to_string()),
+            metadata: self.metadata.clone(),
             begun: self.begun,
             blocked: self.blocked.clone(),
             last_error: self.last_error.clone(),
@@ -177,6 +183,7 @@ impl UploadRecord {
             replace: stored.replace,
             taken_over: stored.taken_over,
             file_digest: stored.file_digest.map(|text| text.parse()).transpose()?,
+            metadata: stored.metadata,
             begun: stored.begun,
             blocked: stored.blocked,
             last_error: stored.last_error,

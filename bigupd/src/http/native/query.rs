@@ -207,6 +207,7 @@ impl QueryParams {
             recut: self.switch(param::RECUT)?,
             discard: self.switch(param::DISCARD)?,
             by_size: true,
+            metadata: None,
             peer: None,
             certificate: None,
         })

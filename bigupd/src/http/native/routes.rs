@@ -21,7 +21,6 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, ListResponse, SliceResponse, UploadResponse, param};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::{Spool, UploadId};
-use std::time::Duration;
 use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use warp::http::{Method, StatusCode};
 
@@ -48,18 +47,6 @@ const PEEKS: &str = "peek=1";
 
 /// Parameters of a request that only looks.
 const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
-
-/// Time between two checks for the end of an upload that a merger of another daemon may be finishing.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-/// Most bytes, and slices where that is more, that merging may lie behind. A merger copies and syncs them in a moment,
-/// so that the file is finished a moment after its last slice, however large it is. A client that sends faster than
-/// slices are merged waits for the response.
-const MAX_LAG: (u64, u64) = (64 << 20, 8);
-
-/// Longest time that a response waits for merging, and the time between two checks. Slices go on whatever is the matter
-/// with the merger.
-const LAG_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
 
 /// Answers a request to the native endpoint.
 pub async fn native(app: App, request: Request) -> Response {
@@ -149,19 +136,7 @@ impl App {
                 return Ok(standing);
             }
             let spool = Spool::of(&self.uploads.data, &ask.id);
-            let ends = async {
-                loop {
-                    if tokio::time::Instant::now() >= deadline || *self.stopping.borrow() {
-                        return false;
-                    }
-                    // Ends early with any merger of ours; looks by itself for those of other daemons.
-                    let next = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
-                    let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
-                    if ended || !spool.path().exists() {
-                        return true;
-                    }
-                }
-            };
+            let ends = self.some_end_of(&spool, some_end.as_mut(), deadline);
             if !alive(spool.clone(), ends).await {
                 return Ok(standing);
             }
@@ -291,21 +266,6 @@ impl App {
             SliceStored::Waits => self.wait_for_merging(ask).await,
         }
         json(StatusCode::OK, &answer)
-    }
-
-    /// Waits until merging is not too far behind a slice, for a while.
-    async fn wait_for_merging(&self, ask: &SliceRequest) {
-        let deadline = tokio::time::Instant::now() + LAG_PATIENCE.0;
-        let most = MAX_LAG.0.max(ask.len.saturating_mul(MAX_LAG.1));
-        loop {
-            let (uploads, id, slice_id) = (self.uploads.clone(), ask.id.clone(), ask.slice_id);
-            // A lag that cannot be told keeps nobody waiting.
-            let lag = self.blocking(move || uploads.lag(&id, slice_id)).await.unwrap_or(0);
-            if lag <= most || *self.stopping.borrow() || tokio::time::Instant::now() >= deadline {
-                return;
-            }
-            tokio::time::sleep(LAG_PATIENCE.1).await;
-        }
     }
 
     /// A slice that was there already. It may be one whose upload waits for a merger, the last attempt having failed.

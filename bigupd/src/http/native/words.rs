@@ -24,6 +24,7 @@ fn advice(advice: Advice) -> Cow<'static, str> {
         Advice::NameDigestOrReplace => ": name the digest of yours, or push with --replace",
         Advice::BeginFirst => ": begin it by a GET",
         Advice::BeginToReplace => "; begin anew (GET) to replace it",
+        Advice::SendAgain => "; send them again",
         Advice::UploadAgain => "; push it again",
         Advice::UploadAgainIn(seconds) => return format!("; push it again in {seconds} s").into(),
         Advice::UploadAgainInAMinute => "; push it again in a minute",

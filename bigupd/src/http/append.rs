@@ -1,0 +1,266 @@
+//! Bodies that are appended to an upload: cut into slices on arrival, each merged while the next one comes.
+//!
+//! Whatever ends the body, the bytes that came are kept, and the next request goes on behind them. If the body has a
+//! checksum, its slices are stored only once that is right: they wait as files, a limited number of them.
+
+use crate::http::app::App;
+use crate::http::body::{Body, RawBody};
+use crate::http::checksum::{Algorithm, Checksum};
+use crate::http::receive::{Appended, Ended, append};
+use crate::net::min_rate::MinRate;
+use crate::refusal::{Advice, Refusal};
+use crate::uploads::append::{AppendRequest, AppendTarget, Appender};
+use crate::uploads::{SliceRequest, SliceStored, SliceTarget};
+use bigup_core::protocol::digest::SliceDigest;
+use bigup_core::protocol::native::ErrorCode;
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest time that the older one of two requests may take to stop.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Time between two looks if it has.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Most slices of a body with a checksum. Each is an open file.
+const MAX_HELD_BACK: usize = 128;
+
+/// A body to be appended.
+pub struct AppendBody {
+    /// The body.
+    pub body: RawBody,
+    /// Its length in bytes. `None` if it is not told before the body ends.
+    pub len: Option<u64>,
+    /// The checksum that it must have. `None` if none was told.
+    pub checksum: Option<(Algorithm, Vec<u8>)>,
+}
+
+/// The upload once a body was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendEnd {
+    /// Bytes of the file that are held.
+    pub offset: u64,
+    /// True if that is all of it.
+    pub is_whole: bool,
+}
+
+/// A body on its way into the slices of an upload.
+struct Appending<'a> {
+    app: &'a App,
+    ask: AppendRequest,
+    body: Body,
+    more: Option<Bytes>,
+    pace: MinRate,
+    appender: Appender,
+    told: Option<Vec<u8>>,
+    checksum: Option<Checksum>,
+    /// Whole slices that wait for the checksum to be right.
+    held_back: Vec<(SliceRequest, SliceTarget, Vec<SliceDigest>)>,
+}
+
+impl App {
+    /// Appends a body to an upload. A request that appends already is told to stop.
+    ///
+    /// # Errors
+    /// The offset is another one, the body is longer than the rest of the file, its checksum is wrong, or it broke off;
+    /// bytes that came are kept then, unless their checksum is wrong or was not reached.
+    pub(super) async fn append(&self, ask: AppendRequest, what: AppendBody) -> Result<AppendEnd, Refusal> {
+        let appender = self.uploads.appenders.enter(&ask.id);
+        let checksum = what.checksum.as_ref().map(|(algorithm, _)| Checksum::new(*algorithm));
+        let appending = Appending {
+            app: self,
+            ask,
+            body: Body::Raw(what.body),
+            more: None,
+            pace: MinRate::new(&self.settings.limits),
+            appender,
+            told: what.checksum.map(|(_, told)| told),
+            checksum,
+            held_back: vec![],
+        };
+        let first = appending.first().await?;
+        appending.check_len(what.len).await?;
+        appending.run(first).await
+    }
+
+    /// Tells a request that appends to the upload to stop, and waits until what came by it is held.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub(super) async fn stop_appending(&self, ask: &AppendRequest) -> Result<(), Refusal> {
+        self.uploads.appenders.stop(&ask.id);
+        let deadline = Instant::now() + STOPS_WITHIN;
+        loop {
+            let (uploads, id) = (self.uploads.clone(), ask.id.clone());
+            let is_at_work = self.blocking(move || uploads.is_appended_to(&id)).await?;
+            if !is_at_work {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(does_not_stop());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Appending<'_> {
+    /// The place of the first bytes, once an older request has stopped.
+    async fn first(&self) -> Result<Option<AppendTarget>, Refusal> {
+        let deadline = Instant::now() + STOPS_WITHIN;
+        loop {
+            match self.open().await {
+                Err(refusal) if refusal.code == ErrorCode::Busy && Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Option<AppendTarget>, Refusal> {
+        let (uploads, ask) = (self.app.uploads.clone(), self.ask.clone());
+        let target = self.app.blocking(move || uploads.append(&ask)).await?;
+        Ok(target.map(|target| if self.told.is_some() { target.unnoted() } else { target }))
+    }
+
+    /// Refuses a body that is longer than the rest of the file, before any of it is taken.
+    async fn check_len(&self, len: Option<u64>) -> Result<(), Refusal> {
+        let (uploads, id, source) = (self.app.uploads.clone(), self.ask.id.clone(), self.ask.source.clone());
+        let Some(len) = len.filter(|len| *len > 0) else { return Ok(()) };
+        let file_size = self.app.blocking(move || uploads.told_size(&id, &source)).await?;
+        match file_size {
+            Some(size) if self.ask.offset.saturating_add(len) > size => Err(too_long(size, self.ask.offset, Some(len))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn run(mut self, first: Option<AppendTarget>) -> Result<AppendEnd, Refusal> {
+        let mut next = first;
+        while let Some(target) = next {
+            let (slice, is_last, held) = (target.ask.clone(), target.is_last, target.held());
+            let (checksum, share) = (self.checksum.take(), &self.app.thread_share);
+            let (body, more, pace) = (&mut self.body, &mut self.more, &mut self.pace);
+            let appended = append(body, more, target, checksum, pace, share, self.appender.stopped()).await?;
+            self.ask.offset += appended.received;
+            match appended.ended {
+                Ok(Ended::Full) if is_last && self.goes_on().await? => {
+                    return Err(too_long(self.ask.offset, self.ask.offset, None));
+                }
+                Ok(Ended::Full) => next = self.whole_slice(slice, appended).await?,
+                Ok(Ended::Body) => return self.end_within(slice, held, appended).await,
+                Ok(Ended::Stopped) => {
+                    self.keep_if_unchecked(slice, held, appended).await?;
+                    return Err(stopped());
+                }
+                Err(refusal) => {
+                    self.keep_if_unchecked(slice, held, Appended { ended: Ok(Ended::Body), ..appended }).await?;
+                    return Err(refusal);
+                }
+            }
+        }
+        if self.goes_on().await? {
+            return Err(too_long(self.ask.offset, self.ask.offset, None));
+        }
+        self.check_sum()?;
+        self.store_held_back().await?;
+        Ok(AppendEnd { offset: self.ask.offset, is_whole: true })
+    }
+
+    /// True if the body has more bytes.
+    async fn goes_on(&mut self) -> Result<bool, Refusal> {
+        while self.more.is_none() {
+            match self.body.next(&mut self.pace).await? {
+                None => return Ok(false),
+                Some(piece) => self.more = Some(piece).filter(|piece| !piece.is_empty()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes a slice that became whole, and opens the next one. `None` if there is none.
+    async fn whole_slice(&mut self, ask: SliceRequest, appended: Appended) -> Result<Option<AppendTarget>, Refusal> {
+        self.checksum = appended.checksum;
+        if self.told.is_none() {
+            self.store(ask, appended.slice, appended.digests).await?;
+            return self.open().await;
+        }
+        self.held_back.push((ask.clone(), appended.slice, appended.digests));
+        if self.held_back.len() >= MAX_HELD_BACK {
+            return Err(too_long_to_check(self.held_back.len() as u64 * ask.len));
+        }
+        let uploads = self.app.uploads.clone();
+        self.app.blocking(move || uploads.append_behind(&ask)).await
+    }
+
+    async fn store(&self, ask: SliceRequest, slice: SliceTarget, digests: Vec<SliceDigest>) -> Result<(), Refusal> {
+        let (uploads, asked) = (self.app.uploads.clone(), ask.clone());
+        match self.app.blocking(move || uploads.commit(&asked, slice, &digests)).await? {
+            // The slice is stored whether or not a merger can be started; the scan tries again.
+            SliceStored::MergerDue => drop(self.app.ensure_merger(&ask.id, &ask.name).await),
+            SliceStored::Waits => self.app.wait_for_merging(&ask).await,
+            SliceStored::Finished(_) | SliceStored::Held => {}
+        }
+        Ok(())
+    }
+
+    /// The body ended within a slice, of which `held` bytes were held before.
+    async fn end_within(mut self, ask: SliceRequest, held: u64, appended: Appended) -> Result<AppendEnd, Refusal> {
+        self.checksum = appended.checksum.clone();
+        self.check_sum()?;
+        self.store_held_back().await?;
+        self.keep(ask, held, appended).await?;
+        Ok(AppendEnd { offset: self.ask.offset, is_whole: false })
+    }
+
+    /// Keeps the bytes of a body that did not come to its end, unless they were to be checked.
+    async fn keep_if_unchecked(&self, ask: SliceRequest, held: u64, appended: Appended) -> Result<(), Refusal> {
+        if self.told.is_some() { Ok(()) } else { self.keep(ask, held, appended).await }
+    }
+
+    async fn keep(&self, ask: SliceRequest, held: u64, appended: Appended) -> Result<(), Refusal> {
+        let Some(digest) = appended.digests.first().copied().filter(|_| appended.received > 0) else { return Ok(()) };
+        let (uploads, len) = (self.app.uploads.clone(), held + appended.received);
+        self.app.blocking(move || uploads.keep_tail(&ask, appended.slice, len, digest)).await
+    }
+
+    /// Refuses a body whose checksum is not the one that was told.
+    fn check_sum(&mut self) -> Result<(), Refusal> {
+        match (&self.told, self.checksum.take().map(Checksum::finish)) {
+            (Some(told), Some(is)) if *told != is => {
+                let facts = "the bytes that arrived have another checksum, and none of them was kept";
+                Err(Refusal::new(ErrorCode::Damaged, facts).advising(Advice::SendAgain))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn store_held_back(&mut self) -> Result<(), Refusal> {
+        for (ask, slice, digests) in std::mem::take(&mut self.held_back) {
+            self.store(ask, slice, digests).await?;
+        }
+        Ok(())
+    }
+}
+
+fn too_long(size: u64, offset: u64, len: Option<u64>) -> Refusal {
+    let more =
+        len.map_or("more bytes than that came".to_owned(), |len| format!("{len} bytes from {offset} on are more"));
+    Refusal::new(ErrorCode::TooLarge, format!("the upload is {size} bytes long, and {more}"))
+}
+
+fn too_long_to_check(len: u64) -> Refusal {
+    let facts = format!("a body with a checksum can have up to {len} bytes: send it in shorter requests");
+    Refusal::new(ErrorCode::TooLarge, facts)
+}
+
+fn stopped() -> Refusal {
+    let facts = "a newer request goes on with this upload, so that this one was ended";
+    Refusal::new(ErrorCode::Conflict, facts)
+}
+
+fn does_not_stop() -> Refusal {
+    let facts = "another request is at work on this upload, and does not stop: ask again in a moment";
+    Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, facts) }
+}

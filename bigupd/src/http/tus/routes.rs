@@ -1,0 +1,313 @@
+//! The requests of tus, and their responses.
+
+use super::headers::{
+    self, EXTENSIONS, METHOD_OVERRIDE, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE, TUS_VERSION,
+    UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET, VERSION,
+};
+use super::metadata::Metadata;
+use super::url::{self, PATH as FILES};
+use super::words;
+use crate::admission::access::Access;
+use crate::admission::origins::{Effect, SharedHeaders};
+use crate::admission::tokens::Permission;
+use crate::http::app::{App, Protocol};
+use crate::http::append::{AppendBody, AppendEnd};
+use crate::http::checksum::Algorithm;
+use crate::http::request::Request;
+use crate::metrics::Route;
+use crate::net::peer::Peer;
+use crate::net::response::{Response, keep_nowhere};
+use crate::refusal::Refusal;
+use crate::uploads::append::{AppendRequest, Appendable, no_such_upload};
+use crate::uploads::create::{CreateRequest, UploadKey};
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::units::parse_u64;
+use bigup_core::storage::spool::UploadId;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use warp::http::{Method, StatusCode};
+
+/// The tus protocol.
+pub const TUS: Protocol = Protocol {
+    words: words::response,
+    shared_headers: SharedHeaders {
+        request: "authorization, content-type, tus-resumable, upload-checksum, upload-concat, upload-defer-length, \
+                  upload-length, upload-metadata, upload-offset, x-http-method-override, x-request-id, \
+                  x-requested-with",
+        response: "location, retry-after, tus-checksum-algorithm, tus-extension, tus-max-size, tus-resumable, \
+                   tus-version, upload-concat, upload-defer-length, upload-expires, upload-length, upload-metadata, \
+                   upload-offset, www-authenticate",
+    },
+};
+
+/// The first component of its paths.
+pub const PATH: &str = FILES;
+
+/// The methods that there are.
+const METHODS: &str = "POST, HEAD, PATCH, DELETE, OPTIONS";
+
+/// Longest time that a response waits for the file to be finished.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// Answers a request to tus.
+pub async fn tus(app: App, request: Request) -> Response {
+    app.serve(&TUS, Route::Tus, request, answer).await
+}
+
+/// An upload that a request names.
+struct Named {
+    by: Access,
+    key: UploadKey,
+    name: FileName,
+}
+
+impl Named {
+    fn id(&self) -> UploadId {
+        UploadId::of_name(&self.name)
+    }
+}
+
+async fn answer(app: App, request: Request) -> Response {
+    let method = match method_of(&request) {
+        Ok(method) => method,
+        Err(refusal) => return app.answer_after(&request.headers, request.body, Err(refusal), &TUS).await,
+    };
+    log::debug!(peer = Peer::shown(request.peer); "{method} /{PATH}/");
+    if method == Method::OPTIONS {
+        let options = app.options(&TUS, &request.headers, METHODS).map(|response| app.discovery(response));
+        return app.answer_after(&request.headers, request.body, options, &TUS).await;
+    }
+    if request.headers.get(TUS_RESUMABLE).is_none_or(|version| version != VERSION) {
+        return app.answer_after(&request.headers, request.body, Ok(words::other_version()), &TUS).await;
+    }
+    let (headers, body, asked) = (request.headers.clone(), request.body.clone(), app.clone());
+    // Whatever becomes of the connection: the bytes that came are kept, and told to the next request.
+    let answering = tokio::spawn(async move { asked.tus_answer(method, request).await });
+    let answer = answering.await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()));
+    words::with_version(app.answer_after(&headers, body, answer, &TUS).await)
+}
+
+/// The method, or the one that stands for it.
+fn method_of(request: &Request) -> Result<Method, Refusal> {
+    match headers::text(&request.headers, &METHOD_OVERRIDE)? {
+        None => Ok(request.method.clone()),
+        Some(method) => {
+            Method::from_str(method).map_err(|_| headers::bad("X-HTTP-Method-Override is no method".to_owned()))
+        }
+    }
+}
+
+impl App {
+    /// The response to OPTIONS, which tells what is spoken.
+    fn discovery(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        headers.insert(TUS_VERSION, HeaderValue::from_static(VERSION));
+        headers.insert(TUS_EXTENSION, HeaderValue::from_static(EXTENSIONS));
+        headers.insert(TUS_MAX_SIZE, HeaderValue::from(self.uploads.settings.file_size));
+        headers.insert(TUS_CHECKSUM_ALGORITHM, HeaderValue::from_static(Algorithm::NAMES));
+        words::with_version(response)
+    }
+
+    async fn tus_answer(&self, method: Method, request: Request) -> Result<Response, Refusal> {
+        let by = self.enter(&request.headers, request.peer, Effect::Changes).await?;
+        match (method, url::parse(&request.path)?) {
+            (Method::POST, None) => self.tus_create(by, request).await,
+            (method, Some((key, name))) => {
+                by.check(&[Permission::Push], Some(&name))?;
+                self.tus_on(method, Named { by, key, name }, request).await
+            }
+            (method, None) => Err(Refusal::method(method.as_str(), "POST creates an upload", "POST, OPTIONS")),
+        }
+    }
+
+    async fn tus_on(&self, method: Method, named: Named, request: Request) -> Result<Response, Refusal> {
+        match method {
+            Method::HEAD => self.tus_head(named, request).await,
+            Method::PATCH => self.tus_patch(named, request).await,
+            Method::DELETE => self.tus_delete(named, request).await,
+            method => {
+                let what = "HEAD asks for the offset, PATCH appends, DELETE ends an upload";
+                Err(Refusal::method(method.as_str(), what, "HEAD, PATCH, DELETE, OPTIONS"))
+            }
+        }
+    }
+
+    async fn tus_create(&self, by: Access, request: Request) -> Result<Response, Refusal> {
+        if request.headers.contains_key(UPLOAD_CONCAT) {
+            let facts = "Upload-Concat: concatenation is not spoken here (Tus-Extension lists what is)";
+            return Err(headers::bad(facts.to_owned()));
+        }
+        let file_size = headers::created_size(&request.headers)?;
+        let metadata = headers::text(&request.headers, &UPLOAD_METADATA)?;
+        let name = metadata.map(Metadata::parse).transpose()?.and_then(|metadata| metadata.file_name());
+        let body = is_with_upload(&request.headers)?.then(|| append_body(&request)).transpose()?;
+        let ask = CreateRequest {
+            by: by.clone(),
+            name,
+            file_size,
+            metadata: metadata.filter(|text| !text.is_empty()).map(str::to_owned),
+            peer: request.peer.and_then(Peer::ip),
+            certificate: self.shown_name(),
+        };
+        let uploads = self.uploads.clone();
+        let created = self.blocking(move || uploads.create(&ask)).await?;
+        self.wakeup.tell();
+        let location = url::path_of(&created.key, &created.name);
+        let mut response = empty(StatusCode::CREATED);
+        insert(&mut response, LOCATION, &location);
+        if created.is_finished {
+            insert(&mut response, UPLOAD_OFFSET, "0");
+            return Ok(response);
+        }
+        self.tell_expiry(&mut response, 0);
+        if let Some(body) = body {
+            let named = Named { by, key: created.key, name: created.name };
+            let ask = append_request(&named, request.peer, 0, None);
+            // The upload is there whatever becomes of its first bytes, and its client must hear of it.
+            let end = self.tus_append(&named, ask, body).await;
+            let offset = end.as_ref().map_or_else(|refusal| refusal.offset.unwrap_or(0), |end| end.offset);
+            insert(&mut response, UPLOAD_OFFSET, &offset.to_string());
+            end.inspect_err(|refusal| log::debug!("{}: {}", named.name, refusal.facts)).ok();
+        }
+        Ok(response)
+    }
+
+    async fn tus_head(&self, named: Named, request: Request) -> Result<Response, Refusal> {
+        let ask = append_request(&named, request.peer, 0, None);
+        self.stop_appending(&ask).await?;
+        let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
+        let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
+        let mut response = empty(StatusCode::OK);
+        match found.filter(|found| !found.is_whole()) {
+            Some(found) => self.describe_upload(&mut response, &found),
+            None => {
+                let (_, size) = self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
+                insert(&mut response, UPLOAD_OFFSET, &size.to_string());
+                insert(&mut response, UPLOAD_LENGTH, &size.to_string());
+            }
+        }
+        Ok(response)
+    }
+
+    fn describe_upload(&self, response: &mut Response, found: &Appendable) {
+        insert(response, UPLOAD_OFFSET, &found.offset.to_string());
+        match found.upload.plan.file_size {
+            Some(size) => insert(response, UPLOAD_LENGTH, &size.to_string()),
+            None => insert(response, UPLOAD_DEFER_LENGTH, "1"),
+        }
+        if let Some(metadata) = &found.upload.metadata {
+            insert(response, UPLOAD_METADATA, metadata);
+        }
+        self.tell_expiry(response, found.offset);
+    }
+
+    async fn tus_patch(&self, named: Named, request: Request) -> Result<Response, Refusal> {
+        if !headers::is_offset_stream(&request.headers) {
+            let facts = format!("Content-Type is not {}", headers::OFFSET_OCTET_STREAM);
+            return Err(Refusal::new(ErrorCode::Unsupported, facts));
+        }
+        let offset = headers::number(&request.headers, &UPLOAD_OFFSET)?;
+        let offset = offset.ok_or_else(|| headers::bad("Upload-Offset is missing".to_owned()))?;
+        let file_size = headers::number(&request.headers, &UPLOAD_LENGTH)?;
+        let ask = append_request(&named, request.peer, offset, file_size);
+        let end = self.tus_append(&named, ask, append_body(&request)?).await?;
+        let mut response = empty(StatusCode::NO_CONTENT);
+        insert(&mut response, UPLOAD_OFFSET, &end.offset.to_string());
+        if !end.is_whole {
+            self.tell_expiry(&mut response, end.offset);
+        }
+        Ok(response)
+    }
+
+    /// Appends a body, and waits for the end if that was the rest of the file.
+    async fn tus_append(&self, named: &Named, ask: AppendRequest, body: AppendBody) -> Result<AppendEnd, Refusal> {
+        let end = match self.append(ask.clone(), body).await {
+            // The file may be finished, and this be the last request once more.
+            Err(refusal) if refusal.code == ErrorCode::NoUpload => {
+                let (uploads, id, name) = (self.uploads.clone(), named.id(), named.name.clone());
+                let became = self.blocking(move || uploads.became(&id, &name, &ask.source)).await?;
+                let (_, size) = became.ok_or(refusal)?;
+                if size != ask.offset {
+                    return Err(Refusal { offset: Some(size), ..no_such_upload() });
+                }
+                return Ok(AppendEnd { offset: size, is_whole: true });
+            }
+            end => end?,
+        };
+        if end.is_whole {
+            self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
+        }
+        Ok(end)
+    }
+
+    async fn tus_delete(&self, named: Named, request: Request) -> Result<Response, Refusal> {
+        let ask = append_request(&named, request.peer, 0, None);
+        self.stop_appending(&ask).await?;
+        let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
+        self.blocking(move || uploads.end(&id, &source)).await?;
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    /// Tells when an upload goes, of which `offset` bytes are held.
+    fn tell_expiry(&self, response: &mut Response, offset: u64) {
+        let times = self.settings.expiry;
+        let after = if offset == 0 { times.begun.or(times.any) } else { times.any };
+        let when = after.and_then(|after| SystemTime::now().checked_add(after));
+        if let Some(when) = when {
+            insert(response, UPLOAD_EXPIRES, &http_date(when));
+        }
+    }
+}
+
+fn append_request(named: &Named, peer: Option<Peer>, offset: u64, file_size: Option<u64>) -> AppendRequest {
+    AppendRequest {
+        by: named.by.clone(),
+        peer,
+        id: named.id(),
+        name: named.name.clone(),
+        source: named.key.source(),
+        offset,
+        file_size,
+    }
+}
+
+fn append_body(request: &Request) -> Result<AppendBody, Refusal> {
+    let len = request.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64);
+    Ok(AppendBody { body: request.body.clone(), len, checksum: headers::checksum(&request.headers)? })
+}
+
+/// True if a creation brings the first bytes (tus 1.0.0, "Creation With Upload").
+fn is_with_upload(asked: &HeaderMap) -> Result<bool, Refusal> {
+    if headers::is_offset_stream(asked) {
+        return Ok(true);
+    }
+    match asked.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64) {
+        None | Some(0) => Ok(false),
+        Some(len) => {
+            let facts =
+                format!("a body of {len} bytes is there, whose Content-Type is not {}", headers::OFFSET_OCTET_STREAM);
+            Err(Refusal::new(ErrorCode::Unsupported, facts))
+        }
+    }
+}
+
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    keep_nowhere(&mut response);
+    response
+}
+
+/// Adds a header field, whose value is ASCII.
+fn insert(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// A time as header fields tell it (RFC 9110, section 5.6.7).
+fn http_date(when: SystemTime) -> String {
+    httpdate::fmt_http_date(when)
+}

@@ -1,0 +1,430 @@
+//! Uploads whose bytes come in order, in requests of any length: what arrives is cut into slices, and a request may end
+//! within one ([`bigup_core::storage::spool::Tail`]).
+//!
+//! One request at a time appends to an upload. A newer one is from a client that lost its connection, which the server
+//! need not have noticed: it tells the older one to stop, and goes on where that left off.
+
+use super::begin::{check_not_paused, show_life};
+use super::limits::Stop;
+use super::refusals::no_room;
+use super::{SliceRequest, SliceTarget, Uploads};
+use crate::admission::access::Access;
+use crate::admission::grants::{Grant, Growing};
+use crate::mergers::take_from_merger;
+use crate::net::peer::Peer;
+use crate::refusal::{Refusal, against_upload};
+use crate::uploads::settings::SliceAck;
+use bigup_core::protocol::digest::{Digest, SliceDigest, SliceHasher};
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::disk::Durability;
+use bigup_core::storage::finish::cancel::cancel;
+use bigup_core::storage::finish::publish::{is_moved, publish};
+use bigup_core::storage::space::SpaceError;
+use bigup_core::storage::spool::{Arrival, LockedSpool, Spool, Tail, UploadId, UploadRecord};
+use bigup_core::storage::store::{Entry, FinishedFile};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Longest time between two notes of how much of a slice came, so that a kill costs no more than that.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Time that a merger may take to leave an upload that ends.
+const MERGER_LEAVES: Duration = Duration::from_secs(10);
+
+/// Bytes to be appended to an upload.
+#[derive(Clone, Debug)]
+pub struct AppendRequest {
+    /// The sender. It may push this name.
+    pub by: Access,
+    /// The address it comes from; for the log.
+    pub peer: Option<Peer>,
+    /// The upload.
+    pub id: UploadId,
+    /// Name of the file.
+    pub name: FileName,
+    /// The upload's source.
+    pub source: String,
+    /// Offset in the file of the first byte to append, as the client takes it to be.
+    pub offset: u64,
+    /// Bytes of the whole file, if the client tells that now. `None` if it does not.
+    pub file_size: Option<u64>,
+}
+
+/// The state of an upload whose bytes come in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appendable {
+    /// Its record.
+    pub upload: UploadRecord,
+    /// Bytes that are held from the start of the file, without a gap.
+    pub offset: u64,
+}
+
+impl Appendable {
+    /// True if all bytes are held, and the file is being finished.
+    pub fn is_whole(&self) -> bool {
+        self.upload.plan.file_size == Some(self.offset)
+    }
+}
+
+/// The place of the next bytes of an upload.
+pub struct AppendTarget {
+    /// The slice that they are of.
+    pub slice: SliceTarget,
+    /// Hashers of its digests, which took the bytes of it that are held.
+    pub hashers: Vec<SliceHasher>,
+    /// Bytes until the slice is whole.
+    pub wanted: u64,
+    /// True if it is the last slice of the file.
+    pub is_last: bool,
+    /// The slice, if it becomes whole.
+    pub ask: SliceRequest,
+}
+
+impl AppendTarget {
+    /// The same, without notes on the disk of how much came: none of it counts before its end.
+    pub fn unnoted(mut self) -> AppendTarget {
+        if let SliceTarget::Tail(tail) = &mut self.slice {
+            tail.is_noted = false;
+        }
+        self
+    }
+
+    /// Bytes of the slice that are held already.
+    pub fn held(&self) -> u64 {
+        self.ask.len - self.wanted
+    }
+}
+
+/// The tail of an upload that bytes arrive in.
+pub struct TailTarget {
+    pub(super) arrival: Arrival,
+    pub(super) granted: Option<Grant>,
+    spool: Spool,
+    source: String,
+    /// Bytes of the slice.
+    len: u64,
+    kept: Instant,
+    is_noted: bool,
+}
+
+impl TailTarget {
+    /// Its slice arrives in it.
+    pub fn arrival(&self) -> &Arrival {
+        &self.arrival
+    }
+
+    /// Takes note of `more` bytes that were written; `digest` tells that of all bytes of the slice. From time to time
+    /// that is noted on the disk.
+    ///
+    /// # Errors
+    /// The upload is gone, or another's by now; or as the system gives them.
+    pub fn wrote(&mut self, more: u64, digest: impl FnOnce() -> SliceDigest) -> io::Result<()> {
+        self.len += more;
+        if !self.is_noted || self.kept.elapsed() < KEEP_EVERY {
+            return Ok(());
+        }
+        self.keep(digest(), Durability::Process)
+    }
+
+    fn keep(&mut self, digest: SliceDigest, durability: Durability) -> io::Result<()> {
+        let locked = self.spool.lock()?.filter(|locked| locked.upload().source.as_deref() == Some(&self.source));
+        let locked = locked.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
+        self.kept = Instant::now();
+        locked.keep_tail(&mut self.arrival, self.len, digest, durability)
+    }
+}
+
+/// Requests at work that append, so that a newer one can tell them to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Appenders(Arc<Mutex<HashMap<UploadId, watch::Sender<bool>>>>);
+
+/// Tells a request that appends to stop; it is one of the [`Appenders`] for as long as this lives.
+#[derive(Debug)]
+pub struct Appender {
+    id: UploadId,
+    stop: watch::Receiver<bool>,
+    all: Appenders,
+}
+
+impl Appenders {
+    /// A request begins to append to the upload `id`. Another one that does is told to stop.
+    pub fn enter(&self, id: &UploadId) -> Appender {
+        let (sender, stop) = watch::channel(false);
+        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), sender);
+        older.iter().for_each(|older| {
+            older.send_replace(true);
+        });
+        Appender { id: id.clone(), stop, all: self.clone() }
+    }
+
+    /// Tells the request that appends to the upload `id` to stop, if there is one.
+    pub fn stop(&self, id: &UploadId) {
+        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        older.iter().for_each(|older| {
+            older.send_replace(true);
+        });
+    }
+}
+
+impl Appender {
+    /// Waits until this request is told to stop.
+    pub async fn stopped(&mut self) {
+        // The sender is gone where a newer request, that was faster, has ended.
+        let _ = self.stop.wait_for(|stop| *stop).await;
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(&self.id).is_some_and(|sender| sender.subscribe().same_channel(&self.stop)) {
+            all.remove(&self.id);
+        }
+    }
+}
+
+impl Uploads {
+    /// The state of the upload of `source`. `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn appendable(&self, id: &UploadId, source: &str) -> Result<Option<Appendable>, Refusal> {
+        let spool = Spool::of(&self.data, id);
+        let Some(locked) = self.lock_of(&spool, source)? else { return Ok(None) };
+        let offset = locked.held_run()?.offset;
+        show_life(&spool);
+        Ok(Some(Appendable { upload: locked.upload().clone(), offset }))
+    }
+
+    /// Size in bytes of the file of the upload of `source`. `None` if it is not told yet.
+    ///
+    /// # Errors
+    /// There is no such upload, or it cannot be read.
+    pub fn told_size(&self, id: &UploadId, source: &str) -> Result<Option<u64>, Refusal> {
+        let spool = Spool::of(&self.data, id);
+        let upload = self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?;
+        Ok(upload.upload().plan.file_size)
+    }
+
+    /// True if a request appends to the upload.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn is_appended_to(&self, id: &UploadId) -> Result<bool, Refusal> {
+        Ok(Spool::of(&self.data, id).is_tail_locked()?)
+    }
+
+    fn lock_of(&self, spool: &Spool, source: &str) -> Result<Option<LockedSpool>, Refusal> {
+        Ok(self.lock(spool)?.filter(|locked| locked.upload().source.as_deref() == Some(source)))
+    }
+
+    /// The place of the next bytes of an upload. `None` if there are no more, since all are held.
+    ///
+    /// # Errors
+    /// There is no such upload, the offset is another one, another request appends, or it is refused.
+    pub fn append(&self, ask: &AppendRequest) -> Result<Option<AppendTarget>, Refusal> {
+        self.counting(&ask.name, |asked| self.append_counted(ask, asked))
+    }
+
+    fn append_counted(&self, ask: &AppendRequest, asked: Instant) -> Result<Option<AppendTarget>, Stop> {
+        let spool = Spool::of(&self.data, &ask.id);
+        let Some(mut locked) = self.lock_of(&spool, &ask.source)? else {
+            self.check_not_cancelled(&spool, &ask.name, Some(&ask.source))?;
+            return Err(no_such_upload().into());
+        };
+        check_not_paused(locked.upload())?;
+        ask.by.check_go_on(locked.upload())?;
+        self.learn_size(ask, &mut locked, asked)?;
+        let run = locked.held_run()?;
+        if run.offset != ask.offset {
+            return Err(other_offset(run.offset, ask.offset).into());
+        }
+        let plan = locked.upload().plan;
+        if plan.slice_num == Some(run.slice_id) {
+            return Ok(None);
+        }
+        let start = plan.offset_of(run.slice_id).unwrap_or(0);
+        let len = plan.len_of(run.slice_id).ok_or_else(|| io::Error::other("the slice size is not known"))?;
+        let kinds = locked.digest_kinds(run.slice_id, len)?;
+        // The upload may not say how long it gets.
+        self.check_sizes(None, Some(run.slice_id + 1), Some(run.offset.saturating_add(1)))?;
+        let wanted = start + len - run.offset;
+        let slice = plan.file_size.is_none().then_some(Growing::Slice(len));
+        let granted = slice.map(|slice| self.take_locked(&ask.by, &ask.name, slice, asked)).transpose()?;
+        let opened = self.with_room(|space| locked.open_tail(run, &kinds, space));
+        let tail = match opened {
+            Err(SpaceError::Io(e)) if e.kind() == ErrorKind::InvalidData => {
+                log::warn!("{}: {e}; they will be asked for again", ask.name);
+                return Err(other_offset(start, ask.offset).into());
+            }
+            opened => opened.map_err(|e| no_room(e, ask.name.as_str()))?,
+        };
+        let Tail { arrival, hashers, len: held } = tail.ok_or_else(being_appended)?;
+        show_life(&spool);
+        let (slice_id, source) = (run.slice_id, ask.source.clone());
+        let ask = SliceRequest {
+            by: ask.by.clone(),
+            peer: ask.peer,
+            id: ask.id.clone(),
+            name: ask.name.clone(),
+            slice_id,
+            len,
+            digest: None,
+            offset: Some(start),
+            source: Some(source.clone()),
+            begin: None,
+        };
+        let slice = SliceTarget::Tail(TailTarget {
+            arrival,
+            granted,
+            spool,
+            source,
+            len: held,
+            kept: Instant::now(),
+            is_noted: true,
+        });
+        let is_last = plan.slice_num == Some(slice_id + 1);
+        Ok(Some(AppendTarget { slice, hashers, wanted, is_last, ask }))
+    }
+
+    /// The place of the slice behind one that is whole and not stored yet, of an upload that goes on at `ask`. `None`
+    /// if there is no slice behind it.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn append_behind(&self, before: &SliceRequest) -> Result<Option<AppendTarget>, Refusal> {
+        self.counting(&before.name, |asked| self.append_behind_counted(before, asked))
+    }
+
+    fn append_behind_counted(&self, before: &SliceRequest, asked: Instant) -> Result<Option<AppendTarget>, Stop> {
+        let spool = Spool::of(&self.data, &before.id);
+        let source = before.source.as_deref().unwrap_or_default();
+        let Some(locked) = self.lock_of(&spool, source)? else { return Err(no_such_upload().into()) };
+        let (plan, slice_id) = (locked.upload().plan, before.slice_id + 1);
+        if plan.slice_num == Some(slice_id) {
+            return Ok(None);
+        }
+        let start = plan.offset_of(slice_id).unwrap_or(0);
+        let len = plan.len_of(slice_id).ok_or_else(|| io::Error::other("the slice size is not known"))?;
+        self.check_sizes(None, Some(slice_id + 1), Some(start.saturating_add(1)))?;
+        let kinds = locked.digest_kinds(slice_id, len)?;
+        let slice = plan.file_size.is_none().then_some(Growing::Slice(len));
+        let granted = slice.map(|slice| self.take_locked(&before.by, &before.name, slice, asked)).transpose()?;
+        let arrival = self.with_room(|space| locked.arrival(slice_id, len, &plan, space));
+        let arrival = arrival.map_err(|e| no_room(e, before.name.as_str()))?;
+        let hashers = kinds.iter().map(|kind| SliceHasher::new(*kind, start)).collect();
+        let ask = SliceRequest { slice_id, len, offset: Some(start), ..before.clone() };
+        let is_last = plan.slice_num == Some(slice_id + 1);
+        let slice = SliceTarget::Spool(arrival, granted);
+        Ok(Some(AppendTarget { slice, hashers, wanted: len, is_last, ask }))
+    }
+
+    /// The size of the file, if it is told only now.
+    fn learn_size(&self, ask: &AppendRequest, locked: &mut LockedSpool, asked: Instant) -> Result<(), Stop> {
+        let Some(file_size) = ask.file_size else { return Ok(()) };
+        let told = Plan::new(None, locked.upload().plan.slice_size, Some(file_size)).map_err(against_upload)?;
+        let plan = locked.upload().plan.bind(&told).map_err(against_upload)?;
+        self.check_plan(&plan)?;
+        let held = locked.held_run()?.offset;
+        if held > file_size {
+            let facts = format!("{held} bytes of the upload are held, so that it cannot be {file_size} bytes long");
+            return Err(Refusal::new(ErrorCode::Conflict, facts).into());
+        }
+        let growth = self.take_growth(&ask.by, locked, &plan, asked)?;
+        let upload = UploadRecord { plan, ..locked.upload().clone() };
+        locked.save(upload)?;
+        growth.into_iter().for_each(Grant::landed);
+        Ok(())
+    }
+
+    /// Keeps the first `len` bytes of the slice `ask`, which is not whole; `digest` is theirs. As with a slice, they
+    /// survive a power cut if that is what a slice's 200 promises.
+    ///
+    /// # Errors
+    /// The upload is gone, or as the system gives them.
+    pub fn keep_tail(
+        &self,
+        ask: &SliceRequest,
+        target: SliceTarget,
+        len: u64,
+        digest: SliceDigest,
+    ) -> Result<(), Refusal> {
+        let mut arrival = match target {
+            SliceTarget::Spool(arrival, _) => arrival,
+            SliceTarget::Tail(tail) => tail.arrival,
+            SliceTarget::UnnamedFile(..) | SliceTarget::Compare(_) => return Ok(()),
+        };
+        let durability = match self.settings.slice_ack {
+            SliceAck::Written => Durability::Process,
+            SliceAck::Synced => Durability::PowerCut,
+        };
+        if durability == Durability::PowerCut {
+            arrival.file().sync_data()?;
+        }
+        let spool = Spool::of(&self.data, &ask.id);
+        let locked = self.lock_of(&spool, ask.source.as_deref().unwrap_or_default())?.ok_or_else(no_such_upload)?;
+        locked.keep_tail(&mut arrival, len, digest, durability)?;
+        drop(locked);
+        if durability == Durability::PowerCut {
+            spool.sync_record()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the upload of `source`: it goes with all that is held.
+    ///
+    /// # Errors
+    /// There is none, it is finished, or a merger does not leave it.
+    pub fn end(&self, id: &UploadId, source: &str) -> Result<(), Refusal> {
+        let spool = Spool::of(&self.data, id);
+        drop(self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?);
+        let merger = take_from_merger(&spool, MERGER_LEAVES)?;
+        let locked = self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?;
+        if is_moved(&self.data, &spool, &locked)? {
+            drop(locked);
+            publish(&self.data, &spool, &merger, None)?;
+            return Err(no_such_upload());
+        }
+        Ok(cancel(locked, &self.data, &merger)?)
+    }
+
+    /// Digest, and size in bytes, of the file that the upload of `source` became, as far as that is known.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn became(&self, id: &UploadId, name: &FileName, source: &str) -> Result<Option<(Digest, u64)>, Refusal> {
+        if let Some(finished) = Spool::of(&self.data, id).finished(source)? {
+            return Ok(Some(finished));
+        }
+        Ok(match self.lookup(name)? {
+            Entry::File(FinishedFile { size, stored_digest: Some(stored), .. })
+                if stored.source.as_deref() == Some(source) =>
+            {
+                Some((stored.digest, size))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// There is no upload of this source.
+pub fn no_such_upload() -> Refusal {
+    Refusal::new(ErrorCode::NoUpload, "there is no such upload: it never was, has expired, or was cancelled")
+}
+
+/// The offset that a client names is not the upload's.
+fn other_offset(held: u64, named: u64) -> Refusal {
+    let facts = format!("the upload's offset is {held}, the request's is {named}: ask for the offset");
+    Refusal { offset: Some(held), ..Refusal::new(ErrorCode::Conflict, facts) }
+}
+
+/// Another request appends, and does not stop at once.
+fn being_appended() -> Refusal {
+    let facts = "another request is at work on this upload: ask again in a moment";
+    Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, facts) }
+}
