@@ -142,6 +142,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
         recut: false,
         discard: false,
         by_size: false,
+        metadata: None,
         peer: None,
         certificate: None,
     };
