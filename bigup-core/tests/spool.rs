@@ -140,7 +140,7 @@ fn room_for_what_is_there_already_makes_no_merged_file() {
     let f = fixture(Some(3), Some(1024));
     std::fs::remove_file(f.spool.merged_path()).unwrap();
     let locked = f.spool.lock().unwrap().unwrap();
-    let (space, plan) = (DiskSpace::new(&f.data, 0), locked.upload().plan);
+    let (space, plan) = (DiskSpace::new(&f.data, 0), locked.upload().plan.clone());
     locked.reserve(&space, &Plan::new(None, Some(1024), Some(3000)).unwrap()).unwrap();
     drop(locked.arrival(0, 1024, &plan, &space).unwrap());
     assert!(!f.spool.merged_path().exists(), "a file that stands in files/ would seem to be here again");

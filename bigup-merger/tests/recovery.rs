@@ -1106,7 +1106,7 @@ fn what_lies_beyond_an_end_told_later_is_not_of_the_file() {
             [(1024, 0..5, 0..0), (1024, 0..1, 2..5), (1000, 0..2, 3..5), (1000, 0..4, 4..5)]
         {
             let open = Plan::new(None, Some(slice_size as u64), None).unwrap();
-            let bench = Bench::with_plan(open, slice_size, slice_size * 5);
+            let bench = Bench::with_plan(open.clone(), slice_size, slice_size * 5);
             bench.put(merged.clone());
             assert_eq!(bench.merge(), MergeEnd::Idle);
             let second = content(2, slice_size * 3 + 5);
@@ -1134,7 +1134,7 @@ fn what_lies_beyond_an_end_told_later_is_not_of_the_file() {
 #[test]
 fn an_upload_taken_over_by_an_empty_file_becomes_empty() {
     let open = Plan::new(None, Some(1024), None).unwrap();
-    let bench = Bench::with_plan(open, 1024, 3 * 1024);
+    let bench = Bench::with_plan(open.clone(), 1024, 3 * 1024);
     bench.put([0, 2]);
     assert_eq!(bench.merge(), MergeEnd::Idle);
     let told = open.bind(&Plan::new(None, None, Some(0)).unwrap()).unwrap();

@@ -118,13 +118,16 @@ impl From<SliceError> for Refusal {
 /// Numbers that do not fit the upload. Those that fit no upload at all are bad in themselves.
 pub fn against_upload(error: PlanError) -> Refusal {
     let code = match error {
-        PlanError::BeyondEnd { .. } | PlanError::EmptySlice(_) | PlanError::ZeroSliceSize => ErrorCode::BadRequest,
+        PlanError::BeyondEnd { .. } | PlanError::EmptySlice(_) | PlanError::EmptyRun(_) | PlanError::ZeroSliceSize => {
+            ErrorCode::BadRequest
+        }
         PlanError::TooManySlices(_) | PlanError::FileTooLarge(_) => ErrorCode::TooLarge,
         PlanError::Count { .. }
         | PlanError::Thin { .. }
         | PlanError::Differs { .. }
         | PlanError::SliceLen { .. }
-        | PlanError::LastTooLong { .. } => ErrorCode::Conflict,
+        | PlanError::LastTooLong { .. }
+        | PlanError::Unequal { .. } => ErrorCode::Conflict,
     };
     let limit = match error {
         PlanError::TooManySlices(_) => Some(Limit::Slices),

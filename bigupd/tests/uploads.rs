@@ -413,7 +413,7 @@ fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
             fs::write(spool.slice_path(0), vec![1; old as usize]).unwrap();
             uploads.settings = Arc::new(Settings { slices: most, ..(*uploads.settings).clone() });
             let wanted = Plan::new(None, Some(new.0), Some(new.1)).unwrap();
-            let asked = BeginRequest { plan: wanted, ..ask(Some(from), 0) };
+            let asked = BeginRequest { plan: wanted.clone(), ..ask(Some(from), 0) };
             let begun = uploads.begin(&asked);
             if from == "owner" && new.1 == 900_000 {
                 let Ok(NameState::Unfinished(kept)) = begun else { panic!("{begun:?}") };

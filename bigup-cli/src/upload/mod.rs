@@ -194,8 +194,8 @@ impl FilePush<'_> {
             return Err(SourceError::ReadsDifferently.into());
         }
         self.cx.observer.started(&plan, 0, 0);
-        self.plan = Some(plan);
         let digest = of_slice(&plan, 0, &bytes);
+        self.plan = Some(plan);
         self.local.set_whole(digest.digest);
         let mut contention = Contention::default();
         let answer = loop {
@@ -309,7 +309,7 @@ impl FilePush<'_> {
     fn is_overtaken(&self) -> bool {
         match self.requests.ask(0) {
             Ok(answer) => {
-                let is_recut = answer.slice_size != self.plan.and_then(|plan| plan.slice_size);
+                let is_recut = answer.slice_size != self.plan.as_ref().and_then(|plan| plan.slice_size);
                 answer.is_uploaded == 1 || answer.compare || is_recut
             }
             Err(error) => error.code() == Some(ErrorCode::Busy),
@@ -373,8 +373,8 @@ impl FilePush<'_> {
             .filter(|id| !answer.compare || self.local.is_settled(*id))
             .collect();
         let bytes = held.iter().filter_map(|id| plan.len_of(*id)).sum();
-        match self.plan {
-            Some(before) if before == plan => self.cx.observer.corrected(&plan, held.len() as u64, bytes),
+        match &self.plan {
+            Some(before) if *before == plan => self.cx.observer.corrected(&plan, held.len() as u64, bytes),
             Some(_) => {
                 self.local = LocalDigests::new();
                 self.cx.observer.corrected(&plan, held.len() as u64, bytes);
@@ -384,7 +384,7 @@ impl FilePush<'_> {
         // From here on nobody of us asks for another cut.
         (self.requests.slice_size, self.requests.recut) = (plan.slice_size.unwrap_or(self.requests.slice_size), false);
         self.requests.discard = false;
-        self.plan = Some(plan);
+        self.plan = Some(plan.clone());
         Ok(plan)
     }
 
@@ -414,7 +414,7 @@ impl FilePush<'_> {
 
     /// The file is finished after our sending: its digest must be ours.
     fn finished(&mut self, answer: &UploadResponse) -> Result<Uploaded, UploadError> {
-        let own = match self.plan.and_then(|plan| self.local.file_digest(&plan)) {
+        let own = match self.plan.as_ref().and_then(|plan| self.local.file_digest(plan)) {
             None if !answer.same_source => Some(self.own_digest()?),
             own => own,
         };
@@ -428,7 +428,7 @@ impl FilePush<'_> {
 
     /// The file's digest, from its slices' where they are known, else by reading it.
     fn own_digest(&mut self) -> Result<Digest, UploadError> {
-        if let Some(digest) = self.plan.and_then(|plan| self.local.file_digest(&plan)) {
+        if let Some(digest) = self.plan.as_ref().and_then(|plan| self.local.file_digest(plan)) {
             return Ok(digest);
         }
         let digest = self.requests.heard(|| hash_all(self.source, self.cx.stop))?;

@@ -272,7 +272,7 @@ fn failed(error: io::Error) -> SourceError {
 impl<'a, R: Read> StreamFeed<'a, R> {
     fn new(input: ReadAhead<R>, requests: UploadRequests<'a>, plan: &Plan) -> StreamFeed<'a, R> {
         let (slice_size, hash) = (requests.slice_size, WholeHash::new(plan, true));
-        StreamFeed { input, plan: *plan, slice_size, requests, next_id: 0, total: 0, ended: false, hash }
+        StreamFeed { input, plan: plan.clone(), slice_size, requests, next_id: 0, total: 0, ended: false, hash }
     }
 
     fn digest(&self) -> Option<Digest> {

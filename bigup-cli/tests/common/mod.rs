@@ -343,7 +343,7 @@ impl State {
         }
         let upload = self.uploads.entry(name.to_owned()).or_insert_with(|| Upload {
             source: source.clone(),
-            plan,
+            plan: plan.clone(),
             ..Upload::default()
         });
         upload.mixed |= upload.source != source;

@@ -4,8 +4,10 @@
 //! tells only how many slices there are, standard input has no length until it ends. A [`Plan`] holds the numbers that
 //! are known so far. It only ever grows, and a number that contradicts it is refused with both numbers.
 //!
-//! Offsets and lengths of slices are asked for here and computed nowhere else, so that a plan of unequal slices (a tus
-//! upload) would change this file and the frontier in [`crate::storage::spool`], not their callers.
+//! A file that is joined from others is a sequence of [`Run`]s, each cut by a size of its own: its plan knows all
+//! numbers from the start.
+//!
+//! Offsets and lengths of slices are asked for here and computed nowhere else.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +17,30 @@ pub const MAX_SLICES: u64 = 1_000_000;
 /// Largest file, in bytes: 16 TiB, the limit of a file on ext4 with 4 KiB blocks.
 pub const MAX_FILE_SIZE: u64 = 16 << 40;
 
+/// Slices of one size, one behind the other; the last of them may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Bytes of every slice but the last; never 0.
+    pub slice_size: u64,
+    /// Bytes of all slices; never 0.
+    pub len: u64,
+}
+
+impl Run {
+    fn slice_num(&self) -> u64 {
+        self.len.div_ceil(self.slice_size)
+    }
+
+    /// Number of whole slices in its first `len` bytes.
+    fn slices_in(&self, len: u64) -> u64 {
+        if len >= self.len { self.slice_num() } else { len / self.slice_size }
+    }
+}
+
 /// The known numbers by which an upload is cut.
 ///
 /// `None` means "not known yet" in every field.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Number of slices; 0 for an empty file.
     pub slice_num: Option<u64>,
@@ -29,6 +51,9 @@ pub struct Plan {
     /// Bytes of the last slice, if it came before the slice size was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_len: Option<u64>,
+    /// Runs of slices, whose sizes differ. `None`: all slices have one size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runs: Option<Vec<Run>>,
 }
 
 /// The reason numbers do not fit.
@@ -101,6 +126,17 @@ pub enum PlanError {
         /// Bytes it has.
         got: u64,
     },
+    /// A size of slices, or of the last one, for an upload whose slices have several.
+    #[error("slices of this upload have different sizes, so that {what} cannot be {given}")]
+    Unequal {
+        /// The number's name on the wire.
+        what: &'static str,
+        /// The request's.
+        given: u64,
+    },
+    /// A run without slices, or of slices without bytes.
+    #[error("run {0} of slices is empty")]
+    EmptyRun(usize),
     /// A slice without content.
     #[error("slice {0} has 0 bytes: a slice has at least 1 byte")]
     EmptySlice(u64),
@@ -112,11 +148,42 @@ impl Plan {
     /// # Errors
     /// The numbers are over the limits or contradict each other.
     pub fn new(slice_num: Option<u64>, slice_size: Option<u64>, file_size: Option<u64>) -> Result<Plan, PlanError> {
-        Plan { slice_num, slice_size, file_size, last_len: None }.completed()
+        Plan { slice_num, slice_size, file_size, last_len: None, runs: None }.completed()
+    }
+
+    /// The plan of a file that consists of these runs.
+    ///
+    /// # Errors
+    /// A run is empty, or they are over the limits.
+    pub fn of_runs(runs: Vec<Run>) -> Result<Plan, PlanError> {
+        Plan { runs: Some(runs), ..Plan::default() }.completed()
+    }
+
+    /// Fills in the numbers that follow from the runs.
+    fn completed_by_runs(mut self, runs: &[Run]) -> Result<Plan, PlanError> {
+        if let Some(empty) = runs.iter().position(|run| run.slice_size == 0 || run.len == 0) {
+            return Err(PlanError::EmptyRun(empty));
+        }
+        for (what, given) in [("slice_size", self.slice_size), ("the last slice's size", self.last_len)] {
+            given.map_or(Ok(()), |given| Err(PlanError::Unequal { what, given }))?;
+        }
+        let (mut slice_num, mut file_size) = (0u64, 0u64);
+        for run in runs {
+            slice_num = slice_num.saturating_add(run.slice_num());
+            file_size = file_size.saturating_add(run.len);
+        }
+        self.slice_num = agree("slice_num", self.slice_num, slice_num)?;
+        self.file_size = agree("file_size", self.file_size, file_size)?;
+        Ok(self)
     }
 
     /// Fills in the numbers that follow from the known ones, and checks them all.
     fn completed(mut self) -> Result<Plan, PlanError> {
+        if let Some(runs) = self.runs.take() {
+            self = self.completed_by_runs(&runs)?;
+            self.runs = Some(runs);
+            return self.within_limits();
+        }
         if self.slice_size == Some(0) {
             return Err(PlanError::ZeroSliceSize);
         }
@@ -153,6 +220,10 @@ impl Plan {
                 return Err(PlanError::Differs { what: "file_size", have: 0, given: file_size });
             }
         }
+        self.within_limits()
+    }
+
+    fn within_limits(self) -> Result<Plan, PlanError> {
         if let Some(num) = self.slice_num.filter(|n| *n > MAX_SLICES) {
             return Err(PlanError::TooManySlices(num));
         }
@@ -176,7 +247,14 @@ impl Plan {
             slice_size: one("slice_size", self.slice_size, other.slice_size)?,
             slice_num: one("slice_num", self.slice_num, other.slice_num)?,
             last_len: one("the last slice's size", self.last_len, other.last_len)?,
+            runs: self.runs.clone().or_else(|| other.runs.clone()),
         };
+        if let (Some(one), Some(other)) = (&self.runs, &other.runs)
+            && one != other
+        {
+            let sizes = [one, other].map(|runs| runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.len)));
+            return Err(PlanError::Differs { what: "file_size", have: sizes[0], given: sizes[1] });
+        }
         bound.completed()
     }
 
@@ -198,13 +276,13 @@ impl Plan {
             if expected != len {
                 return Err(PlanError::SliceLen { slice_id, expected, got: len });
             }
-            return Ok(*self);
+            return Ok(self.clone());
         }
         let is_last = self.slice_num == Some(slice_id + 1);
         let learned = if is_last {
-            Plan { last_len: agree("the last slice's size", self.last_len, len)?, ..*self }
+            Plan { last_len: agree("the last slice's size", self.last_len, len)?, ..self.clone() }
         } else {
-            Plan { slice_size: agree("slice_size", self.slice_size, len)?, ..*self }
+            Plan { slice_size: agree("slice_size", self.slice_size, len)?, ..self.clone() }
         };
         let learned = learned.completed()?;
         // If the sizes tell the number of slices, this slice may turn out to be no full one, or beyond the end.
@@ -213,6 +291,10 @@ impl Plan {
 
     /// Offset of slice `slice_id`, in bytes from the start of the file; `None` while that is not known.
     pub fn offset_of(&self, slice_id: u64) -> Option<u64> {
+        if self.runs.is_some() {
+            let place = self.run_of(slice_id).map(|(run, first, start)| start + (slice_id - first) * run.slice_size);
+            return place.or(self.file_size);
+        }
         if slice_id == 0 { Some(0) } else { self.slice_size?.checked_mul(slice_id) }
     }
 
@@ -220,6 +302,10 @@ impl Plan {
     ///
     /// While the number of slices is not known every slice is a full one: a shorter one ends the file.
     pub fn len_of(&self, slice_id: u64) -> Option<u64> {
+        if self.runs.is_some() {
+            let (run, first, _) = self.run_of(slice_id)?;
+            return Some(run.slice_size.min(run.len - (slice_id - first) * run.slice_size));
+        }
         match self.slice_num {
             Some(num) if slice_id + 1 == num => match (self.file_size, self.offset_of(slice_id)) {
                 (Some(file_size), Some(offset)) => Some(file_size - offset),
@@ -232,6 +318,10 @@ impl Plan {
     /// The slice that the byte at `offset` is in; `None` while that is not known. Beyond the end of the file it is the
     /// slice that a longer one would have there.
     pub fn slice_at(&self, offset: u64) -> Option<u64> {
+        if let Some(runs) = &self.runs {
+            let found = placed(runs).find(|(run, _, start)| offset < start + run.len);
+            return found.map_or(self.slice_num, |(run, first, start)| Some(first + (offset - start) / run.slice_size));
+        }
         match self.slice_size {
             None | Some(0) => Some(0).filter(|_| self.slice_num == Some(1)),
             Some(slice_size) => Some(offset / slice_size),
@@ -240,6 +330,10 @@ impl Plan {
 
     /// Number of whole slices in the first `merged_len` bytes of the file.
     pub fn slices_in(&self, merged_len: u64) -> u64 {
+        if let Some(runs) = &self.runs {
+            let begun = placed(runs).take_while(|(_, _, start)| *start < merged_len);
+            return begun.last().map_or(0, |(run, first, start)| first + run.slices_in(merged_len - start));
+        }
         let places_are_known = self.slice_size.is_some() || self.slice_num.is_some_and(|num| num <= 1);
         if places_are_known && self.file_size == Some(merged_len) {
             return self.slice_num.unwrap_or(0);
@@ -260,6 +354,9 @@ impl Plan {
         if self == other {
             return self.slice_num.unwrap_or(MAX_SLICES);
         }
+        if self.runs.is_some() || other.runs.is_some() {
+            return common_of_runs(&self.as_runs(), &other.as_runs());
+        }
         if self.slice_size.is_none() || self.slice_size != other.slice_size {
             return 0;
         }
@@ -270,6 +367,46 @@ impl Plan {
         };
         full(self).min(full(other))
     }
+}
+
+impl Plan {
+    /// The run that slice `slice_id` is of, the first slice of it, and its offset. `None` beyond the end, and without
+    /// runs.
+    fn run_of(&self, slice_id: u64) -> Option<(&Run, u64, u64)> {
+        placed(self.runs.as_ref()?).find(|(run, first, _)| slice_id < first + run.slice_num())
+    }
+
+    /// All slices as runs. Empty if sizes are not known.
+    fn as_runs(&self) -> Vec<Run> {
+        match (&self.runs, self.slice_size, self.file_size) {
+            (Some(runs), ..) => runs.clone(),
+            (None, Some(slice_size), Some(len)) if len > 0 => vec![Run { slice_size, len }],
+            _ => vec![],
+        }
+    }
+}
+
+/// Each run with its first slice, and its offset.
+fn placed(runs: &[Run]) -> impl Iterator<Item = (&Run, u64, u64)> {
+    runs.iter().scan((0, 0), |(slices, bytes), run| {
+        let place = (run, *slices, *bytes);
+        *slices += run.slice_num();
+        *bytes += run.len;
+        Some(place)
+    })
+}
+
+/// Number of leading slices that two sequences of runs share.
+fn common_of_runs(one: &[Run], other: &[Run]) -> u64 {
+    let mut common = 0;
+    for (a, b) in one.iter().zip(other) {
+        match a.slice_size == b.slice_size {
+            true if a.len == b.len => common += a.slice_num(),
+            true => return common + a.slices_in(b.len).min(b.slices_in(a.len)),
+            false => return common,
+        }
+    }
+    common
 }
 
 /// `given`, if `have` is not known or the same.
@@ -334,8 +471,8 @@ mod tests {
     }
 
     impl Plan {
-        fn with_last_len_of(self, other: &Plan) -> Plan {
-            Plan { last_len: other.last_len, ..self }
+        fn with_last_len_of(&self, other: &Plan) -> Plan {
+            Plan { last_len: other.last_len, ..self.clone() }
         }
     }
 
@@ -431,7 +568,78 @@ mod tests {
         assert_eq!(Plan::new(None, Some(10), None).unwrap().common_slices(&sized(10, 25)), 2);
     }
 
+    fn runs(runs: &[(u64, u64)]) -> Plan {
+        Plan::of_runs(runs.iter().map(|(slice_size, len)| Run { slice_size: *slice_size, len: *len }).collect())
+            .unwrap()
+    }
+
+    #[test]
+    fn runs_of_slices_tell_all_numbers() {
+        let plan = runs(&[(10, 25), (4, 4), (10, 20)]);
+        assert_eq!((plan.slice_num, plan.slice_size, plan.file_size), (Some(6), None, Some(49)));
+        let places: Vec<_> = (0..6).map(|id| (plan.offset_of(id).unwrap(), plan.len_of(id).unwrap())).collect();
+        assert_eq!(places, [(0, 10), (10, 10), (20, 5), (25, 4), (29, 10), (39, 10)]);
+        assert_eq!((plan.offset_of(6), plan.len_of(6)), (Some(49), None));
+        assert_eq!(plan.learn(2, 5), Ok(plan.clone()));
+        assert_eq!(plan.learn(2, 10), Err(PlanError::SliceLen { slice_id: 2, expected: 5, got: 10 }));
+        assert_eq!(plan.learn(6, 1), Err(PlanError::BeyondEnd { slice_id: 6, slice_num: 6 }));
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(Plan::default().bind(&serde_json::from_str(&text).unwrap()), Ok(plan));
+    }
+
+    #[test]
+    fn runs_that_make_no_sense_are_refused() {
+        let of = |runs: &[(u64, u64)]| {
+            Plan::of_runs(runs.iter().map(|(slice_size, len)| Run { slice_size: *slice_size, len: *len }).collect())
+        };
+        assert_eq!(of(&[(10, 5), (0, 5)]), Err(PlanError::EmptyRun(1)));
+        assert_eq!(of(&[(10, 0)]), Err(PlanError::EmptyRun(0)));
+        assert_eq!(of(&[(1, MAX_SLICES), (1, 1)]), Err(PlanError::TooManySlices(MAX_SLICES + 1)));
+        assert!(matches!(of(&[(1 << 30, MAX_FILE_SIZE), (1, 1)]), Err(PlanError::FileTooLarge(_))));
+        assert!(of(&[(u64::MAX, u64::MAX), (u64::MAX, u64::MAX)]).is_err());
+        let plan = runs(&[(10, 25), (4, 4)]);
+        let sized = Plan::new(None, Some(10), None).unwrap();
+        assert_eq!(plan.bind(&sized), Err(PlanError::Unequal { what: "slice_size", given: 10 }));
+        let longer = Plan::new(None, None, Some(30)).unwrap();
+        assert_eq!(plan.bind(&longer), Err(PlanError::Differs { what: "file_size", have: 29, given: 30 }));
+        assert!(plan.bind(&runs(&[(10, 29)])).is_err());
+    }
+
+    #[test]
+    fn runs_share_their_leading_slices() {
+        let plan = runs(&[(10, 25), (4, 9)]);
+        for (other, common) in [
+            (runs(&[(10, 25), (4, 9)]), 6),
+            (runs(&[(10, 25), (4, 8)]), 5),
+            (runs(&[(10, 25)]), 3),
+            (runs(&[(10, 24), (4, 9)]), 2),
+            (sized(10, 47), 2),
+            (sized(4, 34), 0),
+        ] {
+            assert_eq!((plan.common_slices(&other), other.common_slices(&plan)), (common, common), "{other:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_plan_of_runs_covers_the_file_once(sizes in proptest::collection::vec((1u64..50, 1u64..500), 1..8)) {
+            let plan = runs(&sizes);
+            let mut end = 0;
+            for id in 0..plan.slice_num.unwrap() {
+                prop_assert_eq!(plan.offset_of(id), Some(end));
+                let len = plan.len_of(id).unwrap();
+                prop_assert!(len > 0);
+                for offset in [end, end + len - 1] {
+                    prop_assert_eq!(plan.slice_at(offset), Some(id));
+                }
+                prop_assert_eq!(plan.slices_in(end + len - 1), id);
+                end += len;
+                prop_assert_eq!(plan.slices_in(end), id + 1);
+            }
+            prop_assert_eq!(Some(end), plan.file_size);
+            prop_assert_eq!(plan.offset_of(plan.slice_num.unwrap()), Some(end));
+        }
+
         #[test]
         fn every_plan_covers_the_file_once(slice_size in 1u64..5000, file_size in 1u64..200_000) {
             let plan = sized(slice_size, file_size);

@@ -152,7 +152,7 @@ mod tests {
         let plan = Plan::new(None, Some(10_000), Some(20_000)).unwrap();
         let (bytes, files) = found(&data, "a/");
         for name in ["a/b/new/er/1", "a/b/new/er/2", "a/b/new/3"] {
-            begin(&data, name, plan);
+            begin(&data, name, plan.clone());
         }
         assert_eq!(found(&data, "a/"), (bytes + 60_000 + 2 * BLOCK, files + 5));
         for (name, there) in [("a/b/new/er/1", 2), ("x", 0), ("a/y", 1), ("n/o/n/e", 0)] {

@@ -244,7 +244,7 @@ impl Uploads {
         if run.offset != ask.offset {
             return Err(other_offset(run.offset, ask.offset).into());
         }
-        let plan = locked.upload().plan;
+        let plan = locked.upload().plan.clone();
         if plan.slice_num == Some(run.slice_id) {
             return Ok(None);
         }
@@ -305,7 +305,7 @@ impl Uploads {
         let spool = Spool::of(&self.data, &before.id);
         let source = before.source.as_deref().unwrap_or_default();
         let Some(locked) = self.lock_of(&spool, source)? else { return Err(no_such_upload().into()) };
-        let (plan, slice_id) = (locked.upload().plan, before.slice_id + 1);
+        let (plan, slice_id) = (locked.upload().plan.clone(), before.slice_id + 1);
         if plan.slice_num == Some(slice_id) {
             return Ok(None);
         }

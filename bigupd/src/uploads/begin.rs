@@ -152,7 +152,7 @@ impl Uploads {
                 file_digest: ask.file_digest,
                 metadata: ask.metadata.clone(),
                 client: ask.client(),
-                ..UploadRecord::begin(ask.name.clone(), ask.plan, ask.source.clone())
+                ..UploadRecord::begin(ask.name.clone(), ask.plan.clone(), ask.source.clone())
             };
             // The end of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
@@ -266,7 +266,7 @@ impl Uploads {
         }
         if self.is_cut_in_vain(&locked.upload().plan, &ask.plan) {
             let growth = self.cut_off(spool, locked, 0, &ask.plan, ask, asked)?;
-            let upload = UploadRecord { plan: ask.plan, taken_over: false, ..locked.upload().clone() };
+            let upload = UploadRecord { plan: ask.plan.clone(), taken_over: false, ..locked.upload().clone() };
             locked.save(upload)?;
             growth.into_iter().for_each(Grant::landed);
         }
@@ -276,7 +276,7 @@ impl Uploads {
             (Some(has), Some(would_like)) if has != would_like => {
                 Plan::new(None, Some(has), ask.plan.file_size).map_err(against_upload)?
             }
-            _ => ask.plan,
+            _ => ask.plan.clone(),
         };
         let upload = UploadRecord {
             plan: old.plan.bind(&wish).map_err(against_upload)?,
@@ -305,11 +305,13 @@ impl Uploads {
     fn is_cut_in_vain(&self, old: &Plan, wish: &Plan) -> bool {
         let (Some(has), Some(would_like)) = (old.slice_size, wish.slice_size) else { return false };
         let file_size = wish.file_size.filter(|size| old.file_size.is_none_or(|known| known == *size));
-        has != would_like && file_size.is_some() && !self.is_possible(Plan::new(None, Some(has), file_size).ok())
+        has != would_like
+            && file_size.is_some()
+            && !Plan::new(None, Some(has), file_size).is_ok_and(|plan| self.is_possible(&plan))
     }
 
-    fn is_possible(&self, plan: Option<Plan>) -> bool {
-        plan.is_some_and(|plan| self.check_plan(&plan).is_ok())
+    fn is_possible(&self, plan: &Plan) -> bool {
+        self.check_plan(plan).is_ok()
     }
 
     /// The reason why the file of a blocked upload cannot be published under its name as things stand. `None` if the
@@ -343,7 +345,7 @@ impl Uploads {
     /// Cuts an upload that holds nothing yet as the asker would like; one that holds something stays as it is, unless
     /// that is to be dropped.
     fn recut(&self, spool: &Spool, locked: &mut LockedSpool, ask: &BeginRequest, asked: Instant) -> Result<(), Stop> {
-        let old = locked.upload().plan;
+        let old = locked.upload().plan.clone();
         // The rest that the asker knows is learned afterwards, as ever.
         let plan = Plan::new(None, ask.plan.slice_size, old.file_size).map_err(against_upload)?;
         // A single slice becomes the file in another way than several do, and nothing is sent of an empty one.
@@ -361,7 +363,7 @@ impl Uploads {
                 }
             }
             let is_cut =
-                self.with_room(|space| locked.recut(plan, space)).map_err(|e| no_room(e, ask.name.as_str()))?;
+                self.with_room(|space| locked.recut(plan.clone(), space)).map_err(|e| no_room(e, ask.name.as_str()))?;
             growth.filter(|_| is_cut).into_iter().for_each(Grant::landed);
             log::debug!(file_name = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
@@ -418,13 +420,13 @@ impl Uploads {
         // The number of slices counts where nothing else is said; else it follows.
         let by_number = ask.plan.slice_num.filter(|_| ask.plan.file_size.is_none() && ask.plan.slice_size.is_none());
         let shared = Plan::new(by_number, slice_size, ask.plan.file_size).ok();
-        let Some(shared) = shared.filter(|plan| self.is_possible(Some(*plan))) else { return Ok((ask.plan, 0)) };
+        let Some(shared) = shared.filter(|plan| self.is_possible(plan)) else { return Ok((ask.plan.clone(), 0)) };
         let more = shared.slice_num.unwrap_or(0).saturating_sub(ask.plan.slice_num.unwrap_or(u64::MAX));
         let held = spool.bytes(old, &holdings)?.held;
         let is_worth_it = holdings.ranges().count() > 0 && held >= more.saturating_mul(WORTH_A_SLICE);
         match old.plan.common_slices(&shared) {
             keep if keep > 0 && is_worth_it => Ok((shared, keep)),
-            _ => Ok((ask.plan, 0)),
+            _ => Ok((ask.plan.clone(), 0)),
         }
     }
 
@@ -480,12 +482,12 @@ impl Uploads {
         plan: &Plan,
         asked: Instant,
     ) -> Result<Option<Grant>, Stop> {
-        let known = locked.upload().plan;
+        let known = &locked.upload().plan;
         if (plan.file_size, plan.slice_num) == (known.file_size, known.slice_num) {
             return Ok(None);
         }
         let holdings = locked.holdings()?;
-        let more = amount::bytes_of(plan, &holdings).saturating_sub(amount::bytes_of(&known, &holdings));
+        let more = amount::bytes_of(plan, &holdings).saturating_sub(amount::bytes_of(known, &holdings));
         if more == 0 {
             return Ok(None);
         }

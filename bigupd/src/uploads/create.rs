@@ -135,7 +135,7 @@ impl Uploads {
                 by: ask.by.clone(),
                 id: UploadId::of_name(&name),
                 name: name.clone(),
-                plan,
+                plan: plan.clone(),
                 source: Some(key.source()),
                 file_digest: None,
                 replace: policy == ExistingFiles::Replace,

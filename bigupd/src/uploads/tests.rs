@@ -129,7 +129,9 @@ fn the_spool_is_free_while_it_is_counted_what_a_finer_cut_adds() {
     f.begin(&ask("s", Some(3 * MIB)));
     // Slices of a byte count as blocks.
     let plan = Plan::new(None, Some(1024), Some(3 * MIB)).unwrap();
-    assert_free_while_counting(&f, || f.uploads.begin(&BeginRequest { plan, recut: true, ..ask("s", None) }).map(drop));
+    assert_free_while_counting(&f, || {
+        f.uploads.begin(&BeginRequest { plan: plan.clone(), recut: true, ..ask("s", None) }).map(drop)
+    });
     assert_eq!(Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).upload().unwrap().unwrap().plan, plan);
 }
 

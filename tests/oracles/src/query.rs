@@ -86,6 +86,7 @@ fn is_read_back(ask: &BeginRequest) {
         .with_switch(param::REPLACE, ask.replace)
         .with_switch(param::RECUT, ask.recut);
     let again = QueryParams::parse(query.as_str(), Access::Everything).and_then(|params| params.begin());
-    let asked = |ask: &BeginRequest| (ask.name.clone(), ask.plan, ask.source.clone(), ask.file_digest, ask.replace);
+    let asked =
+        |ask: &BeginRequest| (ask.name.clone(), ask.plan.clone(), ask.source.clone(), ask.file_digest, ask.replace);
     assert_eq!(again.as_ref().map(asked), Ok(asked(ask)));
 }

@@ -82,7 +82,7 @@ pub fn check(data: &[u8]) {
     );
 
     let spool = Spool::of(&data, &UploadId::of_name(&name));
-    let plan = upload.as_ref().map_or(Plan::default(), |upload| upload.plan);
+    let plan = upload.as_ref().map_or(Plan::default(), |upload| upload.plan.clone());
     let mut folder = Folder::new(spool.path(), data.files().join(name.as_str()), json, plan);
     for line in lines.take(MANY) {
         // What makes no sense is passed over.
@@ -128,14 +128,14 @@ pub fn check(data: &[u8]) {
 
 /// A client comes back.
 fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
-    let plan = upload.as_ref().map_or(Plan::default(), |upload| upload.plan);
+    let plan = upload.as_ref().map_or(Plan::default(), |upload| upload.plan.clone());
     let plan = Plan::new(plan.slice_num.or(Some(2)), plan.slice_size, plan.file_size).unwrap_or(plan);
     let source = upload.and_then(|upload| upload.source);
     let ask = BeginRequest {
         by: Access::Everything,
         id: UploadId::of_name(&name),
         name: name.clone(),
-        plan,
+        plan: plan.clone(),
         source: source.clone(),
         file_digest: None,
         replace: false,

@@ -250,7 +250,7 @@ impl UploadRecord {
 
     /// What the plan has no place for is none of the file.
     fn drop_what_does_not_fit(&mut self) {
-        let (plan, before) = (self.plan, self.held.len());
+        let (plan, before) = (self.plan.clone(), self.held.len());
         self.held.retain(|id, bytes| plan.learn(*id, bytes.len() as u64).is_ok());
         self.litter |= self.held.len() < before;
     }
@@ -340,7 +340,7 @@ impl Model {
             }
             self.upload = Some(UploadRecord {
                 source: ask.source.clone(),
-                plan: ask.plan,
+                plan: ask.plan.clone(),
                 held: BTreeMap::new(),
                 taken_over: false,
                 promise: ask.file_digest,
@@ -359,7 +359,7 @@ impl Model {
         }
         let plan = match (upload.plan.slice_size, ask.plan.slice_size) {
             (Some(has), Some(wish)) if has != wish => Plan::new(None, Some(has), ask.plan.file_size),
-            _ => Ok(ask.plan),
+            _ => Ok(ask.plan.clone()),
         };
         let plan = plan.and_then(|plan| upload.plan.bind(&plan)).map_err(code)?;
         let (replace, promise) = (upload.replace || ask.replace, ask.file_digest.or(upload.promise));
@@ -395,7 +395,7 @@ impl Model {
         let more = shared.slice_num.unwrap_or(0).saturating_sub(ask.plan.slice_num.unwrap_or(u64::MAX));
         let is_worth_it = !upload.held.is_empty() && upload.content().len() as u64 >= more * WORTH_A_SLICE;
         let keep = if is_worth_it { upload.plan.common_slices(&shared) } else { 0 };
-        let plan = if keep > 0 { shared } else { ask.plan };
+        let plan = if keep > 0 { shared } else { ask.plan.clone() };
         upload.held.retain(|id, _| *id < keep);
         let taken_over = !upload.held.is_empty();
         *upload = UploadRecord {
@@ -553,6 +553,7 @@ impl World {
             recut,
             discard: false,
             by_size: true,
+            metadata: None,
             peer: None,
             certificate: None,
         }
@@ -588,7 +589,7 @@ impl World {
             MergerExit::Right | MergerExit::Untold | MergerExit::WrongDigest | MergerExit::Broken => {}
         }
         // What contradicts the client's own file, yet not what it said of it so far, is its own fault later.
-        let plan = self.model.upload.as_ref().map(|upload| upload.plan);
+        let plan = self.model.upload.as_ref().map(|upload| upload.plan.clone());
         if bytes.len() != own.len() && plan.is_some_and(|plan| plan.learn(slice_id, bytes.len() as u64).is_ok()) {
             return;
         }
@@ -633,7 +634,7 @@ impl World {
 
     fn slice_ask(&self, who: Who, slice_id: u64, bytes: &[u8], how: MergerExit) -> SliceRequest {
         let len = bytes.len() as u64;
-        let plan = self.model.upload.as_ref().map(|upload| upload.plan).unwrap_or_default();
+        let plan = self.model.upload.as_ref().map(|upload| upload.plan.clone()).unwrap_or_default();
         let mut told = match plan.learn(slice_id, len) {
             Ok(plan) => digest::of_slice(&plan, slice_id, bytes),
             Err(_) => digest_of(DigestKind::Hash, 0, bytes),

@@ -259,7 +259,7 @@ mod tests {
         /// Begins an upload whose only slice is `text`.
         fn begin(&self, name: &str, text: &str) -> Spool {
             let plan = Plan::new(Some(1), None, Some(text.len() as u64)).unwrap();
-            let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, Some("s".to_owned()));
+            let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan.clone(), Some("s".to_owned()));
             let upload = UploadRecord { token: Some("t".to_owned()), ..upload };
             assert!(
                 Spool::create(

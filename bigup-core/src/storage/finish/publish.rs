@@ -357,7 +357,7 @@ fn is_complete(locked: &LockedSpool) -> io::Result<bool> {
 /// Takes the size of the complete merged file for that of a file of which clients told only the number of slices.
 /// Returns a message if such a file cannot have that size: more slices were merged than it was told to have then.
 fn learn_size(spool: &Spool, locked: &mut LockedSpool) -> io::Result<Option<String>> {
-    let plan = locked.upload().plan;
+    let plan = &locked.upload().plan;
     if plan.file_size.is_some() {
         return Ok(None);
     }
@@ -468,10 +468,10 @@ fn refuse_content(
 /// of its own; a kill leaves some of them recorded, which is as true. `false` if the upload changed meanwhile, or was
 /// cut at a place that the disk cannot give back.
 fn record_anew(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<bool> {
-    let plan = upload.plan;
+    let plan = &upload.plan;
     for slice_id in 0..plan.slice_num.unwrap_or(0) {
-        let (offset, len) = extent(&plan, slice_id);
-        let hasher = SliceHasher::new(digest::kind_of(&plan, slice_id), offset);
+        let (offset, len) = extent(plan, slice_id);
+        let hasher = SliceHasher::new(digest::kind_of(plan, slice_id), offset);
         let digest = match hash_range(merged, offset, len, hasher) {
             Err(e) if disk::is_lost(&e) => return cut_damaged(spool, merged, slice_id).map(|_| false),
             hashed => hashed?,

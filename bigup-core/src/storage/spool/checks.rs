@@ -178,7 +178,7 @@ impl Spool {
             }
         }
         let Some(first) = wrong.iter().min().copied() else { return Ok(vec![]) };
-        let (plan, frontier) = (locked.upload.plan, locked.frontier()?);
+        let (plan, frontier) = (locked.upload.plan.clone(), locked.frontier()?);
         // The note is made for good, before anything is cut. The slices above count as unsynced from now on, and are
         // checked after a power cut.
         locked.note_cut(first)?;

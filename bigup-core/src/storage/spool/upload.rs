@@ -131,7 +131,7 @@ impl UploadRecord {
         let stored = UploadJson {
             version: VERSION,
             file_name: self.file_name.as_str().to_owned(),
-            plan: self.plan,
+            plan: self.plan.clone(),
             source: self.source.clone(),
             client: self.client.clone(),
             token: self.token.clone(),

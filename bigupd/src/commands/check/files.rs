@@ -180,7 +180,7 @@ impl CheckableFile {
             findings.push(Finding { bytes: Some((self.size, found.len() - 1)), slices: None, what });
         }
         for finding in &mut findings {
-            let slices = finding.bytes.zip(plan);
+            let slices = finding.bytes.zip(plan.as_ref());
             finding.slices = slices.and_then(|((first, last), plan)| plan.slice_at(first).zip(plan.slice_at(last)));
         }
         findings
