@@ -20,6 +20,7 @@ pub mod descriptors;
 pub mod hooks;
 pub mod http;
 pub mod mergers;
+pub mod metadata;
 pub mod metrics;
 pub mod net;
 pub mod readiness;

@@ -4,6 +4,7 @@
 //! it anew, so the hook is asked. A request that waits for a response holds a thread, so their number is limited.
 
 use super::{HookAnswer, HookQuestion, HookRunner, HookSettings, StopDeadline};
+use crate::metadata;
 use crate::metrics::{self, Limit, Metrics};
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
@@ -39,6 +40,8 @@ pub struct BeginQuestion<'a> {
     pub token: Option<&'a str>,
     /// A finished file of that name can be replaced.
     pub replace: bool,
+    /// Anything else that the client tells of the file. `None` if it tells nothing.
+    pub metadata: Option<&'a str>,
     /// Where the request came from, where known.
     pub peer: Option<IpAddr>,
 }
@@ -121,6 +124,7 @@ fn question(ask: BeginQuestion<'_>) -> HookQuestion {
         ("file_size", json!(ask.size)),
         ("token", json!(ask.token)),
         ("replace", json!(ask.replace)),
+        ("metadata", metadata::json(ask.metadata)),
         ("peer", json!(ask.peer.map(|peer| peer.to_string()))),
     ];
     HookQuestion::new(random_suffix(), fields, &["file_name", "file_size", "token"])

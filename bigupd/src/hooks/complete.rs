@@ -8,6 +8,7 @@
 //! one was told, or given up; different names go side by side, four at once.
 
 use super::{HookAnswer, HookQuestion, HookRunner, HookSettings, StopDeadline};
+use crate::metadata;
 use crate::metrics::{self, Metrics};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
@@ -251,6 +252,7 @@ impl CompletionWorker {
             ("file_size", json!(completion.size)),
             ("file_digest", json!(completion.digest.map(|digest| digest.to_string()))),
             ("token", json!(completion.token)),
+            ("metadata", metadata::json(completion.metadata.as_deref())),
             ("attempt", json!(attempt)),
         ];
         HookQuestion::new(id.to_owned(), fields, &["file_name", "path", "file_size", "file_digest", "token"])

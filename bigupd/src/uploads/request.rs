@@ -49,6 +49,13 @@ impl BeginRequest {
     /// The question for the hook before it begins.
     pub(super) fn beginning(&self) -> BeginQuestion<'_> {
         let (size, token) = (self.plan.file_size, self.by.token());
-        BeginQuestion { name: &self.name, size, token, replace: self.replace, peer: self.peer }
+        BeginQuestion {
+            name: &self.name,
+            size,
+            token,
+            replace: self.replace,
+            metadata: self.metadata.as_deref(),
+            peer: self.peer,
+        }
     }
 }

@@ -115,6 +115,7 @@ fn a_program_gets_what_is_known_and_nothing_else() {
             ("BIGUP_FILE_SIZE", &size),
             ("BIGUP_FILE_DIGEST", &digest),
             ("BIGUP_TOKEN_NAME", "alice"),
+            ("BIGUP_METADATA", ""),
             ("BIGUP_ATTEMPT", "1"),
         ] {
             assert_eq!(variables.remove(key), Some(value), "{key}");

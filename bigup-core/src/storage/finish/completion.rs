@@ -81,6 +81,8 @@ pub struct Completion {
     pub digest: Option<Digest>,
     /// Name of the token that its upload was begun with. `None`: without one.
     pub token: Option<String>,
+    /// Anything else that its client told. `None` if it told nothing.
+    pub metadata: Option<String>,
 }
 
 /// Number of times that a hook failed.
@@ -197,6 +199,7 @@ impl LockedCompletionRecord {
             size: upload.plan.file_size,
             digest: publication.map(|publication| publication.digest),
             token: upload.token,
+            metadata: upload.metadata,
         })
     }
 
@@ -307,6 +310,7 @@ mod tests {
             size: Some(4),
             digest: Some(of_bytes(b"text")),
             token: Some("t".to_owned()),
+            metadata: None,
         };
         assert_eq!(locked.completion().unwrap(), expected);
         assert!(record.try_lock().unwrap().is_none(), "one at a time");

@@ -4,7 +4,6 @@
 //! native protocol does. Anything that other protocols with appending bodies share is in [`append`](super::append).
 
 mod headers;
-mod metadata;
 pub mod routes;
 mod url;
 mod words;

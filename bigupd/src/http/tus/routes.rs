@@ -4,7 +4,6 @@ use super::headers::{
     self, EXTENSIONS, METHOD_OVERRIDE, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE, TUS_VERSION,
     UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET, VERSION,
 };
-use super::metadata::Metadata;
 use super::url::{self, PATH as FILES};
 use super::words;
 use crate::admission::access::Access;
@@ -14,6 +13,7 @@ use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd};
 use crate::http::checksum::Algorithm;
 use crate::http::request::Request;
+use crate::metadata::Metadata;
 use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, keep_nowhere};

@@ -1,10 +1,12 @@
-//! `Upload-Metadata` (tus 1.0.0, "Creation"): pairs of a key and a value in base64, between commas.
+//! Metadata that clients tell of a file: pairs of a key and a value in base64, between commas, as in the header field
+//! `Upload-Metadata` (tus 1.0.0, "Creation").
 
-use super::headers::bad;
 use crate::refusal::Refusal;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bigup_core::protocol::name::quoted;
+use bigup_core::protocol::native::ErrorCode;
+use serde_json::{Map, Value};
 
 /// Longest header that is taken, in bytes.
 const MAX_LEN: usize = 8 << 10;
@@ -39,6 +41,13 @@ impl Metadata {
         Ok(Metadata(pairs))
     }
 
+    /// The pairs as JSON. Values that are not UTF-8 are left out.
+    pub fn json(&self) -> Value {
+        let texts =
+            self.0.iter().filter_map(|(key, value)| Some((key.clone(), std::str::from_utf8(value).ok()?.into())));
+        Value::Object(texts.collect::<Map<_, _>>())
+    }
+
     /// The name of the file. `None` if no name is given, or it is not UTF-8.
     pub fn file_name(&self) -> Option<String> {
         NAMES.iter().find_map(|name| {
@@ -48,9 +57,25 @@ impl Metadata {
     }
 }
 
+fn bad(facts: String) -> Refusal {
+    Refusal::new(ErrorCode::BadRequest, facts)
+}
+
+/// The metadata of an upload as JSON. Null if it has none, or none that can be read.
+pub fn json(metadata: Option<&str>) -> Value {
+    metadata.and_then(|text| Metadata::parse(text).ok()).map_or(Value::Null, |metadata| metadata.json())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hooks_get_texts() {
+        let told = json(Some("filename YS5iaW4=,is_confidential,raw /w=="));
+        assert_eq!(told, serde_json::json!({"filename": "a.bin", "is_confidential": ""}));
+        assert_eq!((json(None), json(Some("a %"))), (Value::Null, Value::Null));
+    }
 
     #[test]
     fn the_name_is_found_among_other_pairs() {
