@@ -188,7 +188,8 @@ fn a_server_lets_in_or_not() {
     begin().expect(503);
     begin().expect(200);
     begin().expect(200);
-    let expected = json!({"event": "begin", "file_name": "f", "file_size": null, "token": null, "replace": true, "peer": "127.0.0.1"});
+    let expected = json!({"event": "begin", "file_name": "f", "file_size": null, "token": null, "replace": true, "metadata": null,
+        "peer": "127.0.0.1"});
     assert_eq!(web.asked(), vec![expected; 4]);
 }
 

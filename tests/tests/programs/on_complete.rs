@@ -333,7 +333,7 @@ fn a_server_is_told_by_a_post_and_again_where_it_fails() {
     for (i, asked) in web.asked().into_iter().enumerate() {
         let path = daemon.data().join("files/a b");
         let expected = json!({"event": "complete", "file_name": "a b", "path": path, "file_size": 4, "token": null,
-            "file_digest": blake3::hash(b"text").to_string(), "attempt": i + 1});
+            "file_digest": blake3::hash(b"text").to_string(), "metadata": null, "attempt": i + 1});
         assert_eq!(asked, expected);
     }
     assert!(daemon.log().contains("HTTP status 500") && daemon.log().contains("HTTP status 302"));
