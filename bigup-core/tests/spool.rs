@@ -136,7 +136,7 @@ fn an_upload_that_cannot_be_read_says_so() {
 }
 
 #[test]
-fn room_for_what_is_there_already_makes_no_merged_file() {
+fn disk_space_for_what_is_there_already_makes_no_merged_file() {
     let f = fixture(Some(3), Some(1024));
     std::fs::remove_file(f.spool.merged_path()).unwrap();
     let locked = f.spool.lock().unwrap().unwrap();
@@ -235,7 +235,7 @@ fn a_slice_that_cannot_take_the_place_of_another_leaves_that_one() {
 }
 
 #[test]
-fn what_is_taken_apart_keeps_its_room() {
+fn what_is_taken_apart_keeps_its_disk_space() {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
     let size = 1 << 20;

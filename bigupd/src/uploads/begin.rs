@@ -1,7 +1,7 @@
 //! Beginning an upload, going on with it, and taking over another source's.
 
 use super::limits::Stop;
-use super::refusals::{blocked, cannot_be_finished, in_the_way, no_room};
+use super::refusals::{blocked, cannot_be_finished, in_the_way, no_disk_space};
 use super::{ATTEMPTS, NameState, Unfinished, Uploads, finished};
 use crate::admission::access::Access;
 use crate::admission::amount;
@@ -156,12 +156,12 @@ impl Uploads {
             // The end of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
             // Somebody else may create it first; the next round goes on with theirs.
-            match self.with_room(|space| Spool::create(&self.data, &ask.id, &upload, space)) {
+            match self.with_disk_space(|space| Spool::create(&self.data, &ask.id, &upload, space)) {
                 Err(e) if spool.path().exists() => {
                     log::debug!(file_name = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
                 }
                 created => {
-                    if created.map_err(|e| no_room(e, ask.name.as_str()))? {
+                    if created.map_err(|e| no_disk_space(e, ask.name.as_str()))? {
                         granted.landed();
                         self.metrics.upload_begun();
                     }
@@ -247,8 +247,8 @@ impl Uploads {
             show_life(spool);
             // A plan that was told only now is reserved where it can be. Otherwise each slice without disk space is
             // refused.
-            if let Err(e) = self.with_room(|space| locked.reserve(space, &locked.upload().plan)) {
-                log::debug!(file_name = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
+            if let Err(e) = self.with_disk_space(|space| locked.reserve(space, &locked.upload().plan)) {
+                log::debug!(file_name = ask.name.as_str(); "{}: goes on without reserved disk space: {e}", ask.name);
             }
         } else {
             self.check_not_cancelled(spool, &ask.name, ask.source.as_deref())?;
@@ -359,8 +359,9 @@ impl Uploads {
                     dropped => dropped?,
                 }
             }
-            let is_cut =
-                self.with_room(|space| locked.recut(plan, space)).map_err(|e| no_room(e, ask.name.as_str()))?;
+            let is_cut = self
+                .with_disk_space(|space| locked.recut(plan, space))
+                .map_err(|e| no_disk_space(e, ask.name.as_str()))?;
             growth.filter(|_| is_cut).into_iter().for_each(Grant::landed);
             log::debug!(file_name = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
@@ -403,7 +404,7 @@ impl Uploads {
         let growth = self.take_growth(&ask.by, locked, next, asked)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
-        self.with_room(|space| locked.reserve(space, next)).map_err(|e| no_room(e, name.as_str()))?;
+        self.with_disk_space(|space| locked.reserve(space, next)).map_err(|e| no_disk_space(e, name.as_str()))?;
         match locked.keep_first(keep, next, merger.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(merger_at_work(name).into()),
             kept => Ok(kept.map(|()| growth)?),

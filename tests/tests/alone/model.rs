@@ -789,7 +789,7 @@ impl World {
 }
 
 fn write(target: &SliceTarget, bytes: &[u8]) {
-    target.file().expect("it goes into the spool").write_all(bytes).expect("there is room");
+    target.file().expect("it goes into the spool").write_all(bytes).expect("there is disk space");
 }
 
 fn digest_of(kind: DigestKind, offset: u64, bytes: &[u8]) -> SliceDigest {
