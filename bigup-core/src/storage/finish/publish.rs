@@ -391,7 +391,7 @@ fn read_what_is_there(data: &DataDir, upload: &UploadRecord) -> io::Result<Optio
     let Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) = store.confirm(&upload.file_name)? else {
         return Ok(None);
     };
-    Ok(FileVersion::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stored_digest)))
+    Ok(store.version(&upload.file_name)?.map(|seen| (seen, stored_digest)))
 }
 
 /// True if a finished file has the size of the upload and does not tell its content.
@@ -407,10 +407,11 @@ fn in_the_way(
     digest: Digest,
     read: Option<&(FileVersion, StoredDigest)>,
 ) -> io::Result<InTheWay> {
-    let mut entry = Store::new(data).lookup(&upload.file_name)?;
+    let store = Store::new(data);
+    let mut entry = store.lookup(&upload.file_name)?;
     if let (Entry::File(found), Some(read)) = (&mut entry, read)
         && found.stored_digest.is_none()
-        && FileVersion::of(&Store::new(data).path_of(&upload.file_name))? == Some(read.0)
+        && store.version(&upload.file_name)? == Some(read.0)
     {
         found.stored_digest = Some(read.1.clone());
     }
