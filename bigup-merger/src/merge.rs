@@ -440,7 +440,7 @@ impl<'a> Merge<'a> {
         }
         let joins =
             self.upload.plan.slice_num == Some(1) || self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
-        if slice_id != self.frontier || joins || self.upload.taken_over {
+        if slice_id != self.frontier || joins || self.upload.is_taken_over() {
             // The bytes hashed so far may differ from the present content.
             self.whole = None;
             let is_right = is_certain || merged_is_right(&self.merged, &self.upload.plan, slice_id, Some(record));

@@ -14,7 +14,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::finish::publish::{Outcome, is_moved, remedy};
-use bigup_core::storage::spool::{LockedSpool, Spool, TOLD_FOR, UploadRecord};
+use bigup_core::storage::spool::{HeldContent, LockedSpool, Spool, TOLD_FOR, UploadRecord};
 use bigup_core::storage::store::{self, Entry, FinishedFile, Store};
 use std::io;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ impl Uploads {
                 certificate: ask.certificate.clone(),
                 peer: ask.peer.map(|peer| peer.to_string()),
                 replace: ask.replace,
-                file_digest: ask.file_digest,
+                content: HeldContent::Own(ask.file_digest),
                 client: ask.client(),
                 ..UploadRecord::begin(ask.name.clone(), ask.plan, ask.source.clone())
             };
@@ -265,7 +265,8 @@ impl Uploads {
         }
         if self.is_cut_in_vain(&locked.upload().plan, &ask.plan) {
             let growth = self.cut_off(spool, locked, 0, &ask.plan, ask, asked)?;
-            let upload = UploadRecord { plan: ask.plan, taken_over: false, ..locked.upload().clone() };
+            let content = HeldContent::Own(locked.upload().file_digest());
+            let upload = UploadRecord { plan: ask.plan, content, ..locked.upload().clone() };
             locked.save(upload)?;
             growth.into_iter().for_each(Grant::landed);
         }
@@ -280,11 +281,11 @@ impl Uploads {
         let upload = UploadRecord {
             plan: old.plan.bind(&wish).map_err(against_upload)?,
             replace: old.replace || ask.replace,
-            file_digest: ask.file_digest.or(old.file_digest),
+            content: old.content.promised(ask.file_digest),
             client: ask.client().or_else(|| old.client.clone()),
             ..old.clone()
         };
-        let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
+        let said_anew = (upload.replace, upload.content) != (old.replace, old.content);
         // If a promise turned out wrong, another comparison is the way out.
         if old.blocked.is_some()
             && !said_anew
@@ -316,7 +317,7 @@ impl Uploads {
     fn what_blocks(&self, upload: &UploadRecord) -> Result<Option<Refusal>, Refusal> {
         let name = &upload.file_name;
         let is_same =
-            |found: &FinishedFile| found.stored_digest.as_ref().is_some_and(|s| Some(s.digest) == upload.file_digest);
+            |found: &FinishedFile| found.stored_digest.as_ref().is_some_and(|s| Some(s.digest) == upload.file_digest());
         Ok(match Store::new(&self.data).lookup(name)? {
             Entry::Nothing => None,
             Entry::File(found) if upload.replace || is_same(&found) => None,
@@ -454,14 +455,13 @@ impl Uploads {
             spool.idle()?.as_secs().min(silent.as_secs()),
             holdings.ranges().count()
         );
-        let taken_over = holdings.ranges().count() > 0;
+        let is_anything_held = holdings.ranges().count() > 0;
         let upload = UploadRecord {
             token: ask.by.token().map(str::to_owned),
             certificate: ask.certificate.clone(),
             peer: ask.peer.map(|peer| peer.to_string()),
             replace: ask.replace,
-            taken_over,
-            file_digest: if taken_over { None } else { ask.file_digest },
+            content: if is_anything_held { HeldContent::ToCompare } else { HeldContent::Own(ask.file_digest) },
             ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.

@@ -55,7 +55,7 @@ pub use locked::LockedSpool;
 pub use marks::{CANCELLED, TOLD_FOR};
 pub use merger_lock::MergerLock;
 pub use records::{Publication, Record, Records};
-pub use upload::{OtherVersion, UploadRecord};
+pub use upload::{HeldContent, OtherVersion, UploadRecord};
 pub use whole_hash::WholeHash;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";
