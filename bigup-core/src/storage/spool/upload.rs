@@ -162,6 +162,11 @@ impl UploadRecord {
         self.plan.slice_num.is_some() && !self.needs_comparison() && self.blocked.is_none()
     }
 
+    /// The reason the upload gets no further: it is blocked, or its last merger failed.
+    pub fn problem(&self) -> Option<&str> {
+        self.blocked.as_deref().or(self.last_error.as_deref())
+    }
+
     /// The content of `upload.json`.
     pub fn to_json(&self) -> Vec<u8> {
         let stored = UploadJson {
