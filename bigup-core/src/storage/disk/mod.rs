@@ -1,6 +1,7 @@
 //! Small, exact file operations: replacement by rename, syncing, copying, locks that outlive renames.
 //!
-//! Every error names the action and the path ([`IoContext`]).
+//! It uses the system alone. Uploads, slices and digests do not come in here. Every error names the action and the path
+//! ([`IoContext`]).
 
 use crate::protocol::name::printable;
 use nix::dir::Dir;

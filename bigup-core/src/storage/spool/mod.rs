@@ -1,5 +1,7 @@
 //! The spool: one unfinished upload on disk, self-describing.
 //!
+//! It uses `disk`, `space` and the protocol's arithmetic. Finished files and info.ini do not come in here.
+//!
 //! ```text
 //! tmp/<upload>/upload.json       the record of the upload (replaced by rename, under the lock)
 //!              digests           the record of each slice; locked for every change of the spool

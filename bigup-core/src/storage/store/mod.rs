@@ -1,5 +1,7 @@
 //! The place of finished files: the folder `files/`. Each file in it is whole, checked and synced.
 //!
+//! It uses `disk`, `group_sync` and the spool's function for hashing. Uploads and their records do not come in here.
+//!
 //! Paths below `files/` are walked component by component and never through a symlink, so a link that somebody placed
 //! inside leads nowhere. A finished file carries its digest in an extended attribute, tied to its size and time of
 //! change: a file that was changed or put there by hand simply has no known digest.
