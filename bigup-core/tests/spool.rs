@@ -7,7 +7,7 @@ use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::BootId;
 use bigup_core::storage::space::DiskSpace;
 use bigup_core::storage::spool::{
-    Idle, Place, Publication, Record, Records, SliceError, Spool, UploadId, UploadRecord,
+    HeldContent, Idle, Place, Publication, Record, Records, SliceError, Spool, UploadId, UploadRecord,
 };
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -94,8 +94,8 @@ fn other_content_takes_the_place_of_what_a_takeover_left_in_doubt() {
     let f = fixture(Some(3), None);
     f.commit(0, &[1; 10], &[digest(DigestKind::Hash, 0, &[1; 10])]).unwrap();
     let mut locked = f.spool.lock().unwrap().unwrap();
-    let file_digest = Some(of_bytes(&[2; 30]));
-    locked.save(UploadRecord { taken_over: true, file_digest, ..locked.upload().clone() }).unwrap();
+    let content = HeldContent::Compared(of_bytes(&[2; 30]));
+    locked.save(UploadRecord { content, ..locked.upload().clone() }).unwrap();
     drop(locked);
     let placed = f.commit(0, &[2; 10], &[digest(DigestKind::Hash, 0, &[2; 10])]);
     assert_eq!(placed.unwrap(), Place::Wanted);
@@ -136,7 +136,7 @@ fn an_upload_that_cannot_be_read_says_so() {
 }
 
 #[test]
-fn room_for_what_is_there_already_makes_no_merged_file() {
+fn disk_space_for_what_is_there_already_makes_no_merged_file() {
     let f = fixture(Some(3), Some(1024));
     std::fs::remove_file(f.spool.merged_path()).unwrap();
     let locked = f.spool.lock().unwrap().unwrap();
@@ -213,7 +213,7 @@ fn a_slice_that_cannot_take_the_place_of_another_leaves_that_one() {
     let [old_digest, new_digest] = [old, new].map(|content| digest(DigestKind::Hash, 0, &content));
     f.commit(0, &old, &[old_digest]).unwrap();
     let mut locked = f.spool.lock().unwrap().unwrap();
-    let taken_over = UploadRecord { taken_over: true, ..locked.upload().clone() };
+    let taken_over = UploadRecord { content: HeldContent::ToCompare, ..locked.upload().clone() };
     locked.save(taken_over).unwrap();
     let mut arrival = f.spool.arrival(0).unwrap();
     arrival.file().write_all(&new).unwrap();
@@ -235,7 +235,7 @@ fn a_slice_that_cannot_take_the_place_of_another_leaves_that_one() {
 }
 
 #[test]
-fn what_is_taken_apart_keeps_its_room() {
+fn what_is_taken_apart_keeps_its_disk_space() {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
     let size = 1 << 20;

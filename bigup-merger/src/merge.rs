@@ -217,7 +217,7 @@ impl<'a> Merge<'a> {
         let mut any = false;
         while !stop.is_set() {
             let slice_id = self.again.first().copied().unwrap_or(self.frontier);
-            if Some(slice_id) == self.upload.plan.slice_num || !self.merge_or_make_room(slice_id)? {
+            if Some(slice_id) == self.upload.plan.slice_num || !self.merge_or_free_space(slice_id)? {
                 if self.again.remove(&slice_id) {
                     continue;
                 }
@@ -359,7 +359,7 @@ impl<'a> Merge<'a> {
     /// Puts a slice in its place, as [`Merge::merge_one`] does. If that fails, the slices merged before it are synced
     /// and unlinked all the same. On a full disk that frees the space for another try; without it no later merger would
     /// get any further.
-    fn merge_or_make_room(&mut self, slice_id: u64) -> io::Result<bool> {
+    fn merge_or_free_space(&mut self, slice_id: u64) -> io::Result<bool> {
         match self.merge_one(slice_id) {
             Err(e) if !self.unsynced.is_empty() || !self.syncing.is_empty() => {
                 self.checkpoint()?;
@@ -440,7 +440,7 @@ impl<'a> Merge<'a> {
         }
         let joins =
             self.upload.plan.slice_num == Some(1) || self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
-        if slice_id != self.frontier || joins || self.upload.taken_over {
+        if slice_id != self.frontier || joins || self.upload.is_taken_over() {
             // The bytes hashed so far may differ from the present content.
             self.whole = None;
             let is_right = is_certain || merged_is_right(&self.merged, &self.upload.plan, slice_id, Some(record));

@@ -8,7 +8,8 @@ use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::disk::{BootId, notes_failed_writes};
 use bigup_core::storage::space::DiskSpace;
 use bigup_core::storage::spool::{
-    Arrival, FINISHED, Holdings, Place, Publication, Record, Records, SliceError, Spool, UploadId, UploadRecord,
+    Arrival, FINISHED, HeldContent, Holdings, Place, Publication, Record, Records, SliceError, Spool, UploadId,
+    UploadRecord,
 };
 use bigup_core::storage::store::{self, Entry, Store, StoredDigest};
 use bigup_merger::merge::Merge;
@@ -967,7 +968,11 @@ fn taken_over(slice_size: usize, held: &[u64]) -> (Bench, Vec<u8>) {
     bench.put(others.iter().copied());
     assert_eq!(bench.merge(), MergeEnd::Idle);
     bench.put([*last]);
-    bench.change(|upload| UploadRecord { source: Some("second".to_owned()), taken_over: true, ..upload });
+    bench.change(|upload| UploadRecord {
+        source: Some("second".to_owned()),
+        content: HeldContent::ToCompare,
+        ..upload
+    });
     let mut second = bench.content.clone();
     for (slice_id, bytes) in second.chunks_mut(slice_size).enumerate() {
         if slice_id % 3 == 0 {
@@ -987,7 +992,7 @@ fn put_of(bench: &Bench, content: &[u8], slice_ids: impl IntoIterator<Item = u64
 
 fn promise(bench: &Bench, content: &[u8]) {
     let file_digest = Some(digest::of_bytes(content));
-    bench.change(|upload| UploadRecord { file_digest, blocked: None, ..upload });
+    bench.change(|upload| UploadRecord { content: upload.content.promised(file_digest), blocked: None, ..upload });
 }
 
 #[test]
@@ -1026,7 +1031,7 @@ fn content_that_was_not_replaced_is_never_published_under_the_promise_of_another
         let MergeEnd::Blocked(why) = bench.merge() else { panic!("not blocked") };
         assert!(why.contains(&digest::of_bytes(&bench.content).to_string()), "{why}");
         bench.assert_unpublished();
-        assert_eq!(bench.upload().file_digest, None);
+        assert_eq!(bench.upload().file_digest(), None);
         assert!(bench.upload().needs_comparison());
         // The flow goes on: compare, send what differs, promise.
         put_of(&bench, &second, 0..6);
@@ -1077,7 +1082,7 @@ fn a_promise_that_is_wrong_blocks_an_upload_of_a_length_never_told() {
     bench.put([0, 1, 2]);
     assert_eq!(bench.merge(), MergeEnd::Idle);
     let told = bench.upload().plan.bind(&Plan::new(Some(3), None, None).unwrap()).unwrap();
-    bench.change(|upload| UploadRecord { plan: told, taken_over: true, ..upload });
+    bench.change(|upload| UploadRecord { plan: told, content: HeldContent::ToCompare, ..upload });
     promise(&bench, b"something else");
     assert!(matches!(bench.merge(), MergeEnd::Blocked(_)));
     bench.assert_unpublished();
@@ -1112,7 +1117,11 @@ fn what_lies_beyond_an_end_told_later_is_not_of_the_file() {
             let second = content(2, slice_size * 3 + 5);
             let act = || {
                 bench.put(waiting.clone());
-                bench.change(|upload| UploadRecord { source: Some("second".to_owned()), taken_over: true, ..upload });
+                bench.change(|upload| UploadRecord {
+                    source: Some("second".to_owned()),
+                    content: HeldContent::ToCompare,
+                    ..upload
+                });
                 put_of(&bench, &second, 0..3);
                 let told = open.bind(&Plan::new(None, None, Some(second.len() as u64)).unwrap()).unwrap();
                 bench.change(|upload| UploadRecord { plan: told, ..upload });
@@ -1138,7 +1147,7 @@ fn an_upload_taken_over_by_an_empty_file_becomes_empty() {
     bench.put([0, 2]);
     assert_eq!(bench.merge(), MergeEnd::Idle);
     let told = open.bind(&Plan::new(None, None, Some(0)).unwrap()).unwrap();
-    bench.change(|upload| UploadRecord { plan: told, taken_over: true, ..upload });
+    bench.change(|upload| UploadRecord { plan: told, content: HeldContent::ToCompare, ..upload });
     promise(&bench, b"");
     bench.assert_finished(bench.merge(), b"");
 }
@@ -1146,10 +1155,10 @@ fn an_upload_taken_over_by_an_empty_file_becomes_empty() {
 /// A kill between forgetting the promise and blocking would leave an upload that anything may be published of.
 #[test]
 fn a_broken_promise_blocks_in_one_step_and_is_not_forgotten() {
-    for taken_over in [false, true] {
+    for held in [HeldContent::Own(None), HeldContent::ToCompare] {
         let bench = Bench::new(1000, 3000);
         bench.put(0..3);
-        bench.change(|upload| UploadRecord { taken_over, ..upload });
+        bench.change(|upload| UploadRecord { content: held, ..upload });
         promise(&bench, b"something else");
         let events = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
         events.add_watch(bench.spool.path(), AddWatchFlags::IN_MOVED_TO).unwrap();

@@ -86,7 +86,7 @@ labels! {
         ResponseSize = "response_size",
         /// Limit of large responses on the way at once.
         ResponseBudget = "responses",
-        /// Room on the disk.
+        /// Disk space.
         DiskSpace = "disk_space",
         /// header_timeout.
         Header = "header",

@@ -189,16 +189,16 @@ fn check(data: &DataDir, space: &DiskSpace) -> Checks {
             format!("{what}: see the daemon's log")
         }
     };
-    let full = "nothing is left beside the reserve: make room on the disk of the data folder";
+    let full = "no disk space is left beside the reserve: free some on the disk of the data folder";
     let no_inodes = "no inodes are left beside the reserve: remove files on the disk of the data folder";
-    let room_left = || {
+    let space_left = || {
         let inodes = space.inodes_left()?.is_some_and(|left| left == 0).then_some(no_inodes);
         Ok(space.left()?.filter(|left| *left == 0).map(|_| full).or(inodes))
     };
     let held = "somebody holds the lock on info.ini and does not give it back: see which process has the file open";
     Checks {
         data_folder: said("the data folder cannot be written to", look_at_folder(data)),
-        disk_space: said("how much room is left cannot be told", room_left()),
+        disk_space: said("how much disk space is left cannot be told", space_left()),
         lock: said("info.ini cannot be locked", lock_once(data).map(|could| (!could).then_some(held))),
         running: OK.to_owned(),
     }
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(data.tmp()).unwrap().count(), 0, "nothing is left behind");
         let found = check(&data, &DiskSpace::new(&data, u64::MAX));
         assert_eq!((&found.data_folder[..], &found.lock[..]), (OK, OK));
-        assert!(found.disk_space.contains("make room"), "{found:?}");
+        assert!(found.disk_space.contains("free some"), "{found:?}");
         let held = FileLock::wait(&data.info_ini()).unwrap();
         assert!(check(&data, &space).lock.contains("holds the lock"));
         drop(held);

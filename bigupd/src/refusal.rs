@@ -150,7 +150,7 @@ impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Refusal {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                log::error!("no room left: {error}");
+                log::error!("no disk space left: {error}");
                 Refusal::over(Limit::DiskSpace, ErrorCode::NoSpace, FULL_FILE_SYSTEM).advising(Advice::UploadAgainThen)
             }
             _ if is_passing(&error) => {

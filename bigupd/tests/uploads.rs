@@ -6,7 +6,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::BootId;
-use bigup_core::storage::spool::{Publication, Record, Spool, UploadId, UploadRecord};
+use bigup_core::storage::spool::{HeldContent, Publication, Record, Spool, UploadId, UploadRecord};
 use bigup_core::storage::store::{self, StoredDigest};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
@@ -131,7 +131,8 @@ fn a_refused_promise_is_made_good_by_another_comparison() {
     let asked = ask(Some("s"), 3000);
     uploads.begin(&asked).unwrap();
     let mut locked = Spool::of(&uploads.data, &UploadId::of_name(&asked.name)).lock().unwrap().unwrap();
-    let blocked = UploadRecord { taken_over: true, blocked: Some("wrong".to_owned()), ..locked.upload().clone() };
+    let blocked =
+        UploadRecord { content: HeldContent::ToCompare, blocked: Some("wrong".to_owned()), ..locked.upload().clone() };
     locked.save(blocked).unwrap();
     drop(locked);
     let NameState::Unfinished(unfinished) = uploads.begin(&asked).unwrap() else { panic!("nothing is finished") };
@@ -421,8 +422,8 @@ fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
                 continue;
             }
             let Ok(NameState::Unfinished(begun)) = begun else { panic!("{most} {old} {from}: {begun:?}") };
-            assert_eq!((begun.upload.plan, begun.holdings.ranges().count()), (wanted, 0), "{most} {old} {from}");
-            assert!(!begun.upload.taken_over);
+            assert_eq!((begun.upload.plan.clone(), begun.holdings.ranges().count()), (wanted, 0), "{most} {old} {from}");
+            assert!(!begun.upload.is_taken_over());
         }
     }
 }

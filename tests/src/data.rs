@@ -23,7 +23,7 @@ pub fn file(folder: &Path, name: &str, seed: u64, len: u64) -> PathBuf {
     while left > 0 {
         let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         source.fill(&mut buffer[..want]);
-        file.write_all(&buffer[..want]).expect("there is room");
+        file.write_all(&buffer[..want]).expect("there is disk space");
         left -= want as u64;
     }
     path

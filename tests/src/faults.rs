@@ -28,7 +28,7 @@ pub mod kind {
     pub const OPEN: u64 = 1;
     /// Making files, folders and links.
     pub const CREATE: u64 = 2;
-    /// Writing, copying, cutting, reserving room.
+    /// Writing, copying, cutting, reserving disk space.
     pub const WRITE: u64 = 4;
     /// Syncing.
     pub const SYNC: u64 = 8;
@@ -46,8 +46,8 @@ pub mod kind {
     pub const LOCK: u64 = 512;
     /// All of them.
     pub const ALL: u64 = 1023;
-    /// Those that need room on the disk; writing back at a sync may be the first to find none.
-    pub const ROOM: u64 = CREATE | WRITE | SYNC | RENAME | ATTRIBUTE;
+    /// Those that need disk space; writing back at a sync may be the first to find none.
+    pub const SPACE: u64 = CREATE | WRITE | SYNC | RENAME | ATTRIBUTE;
 }
 
 /// Programs whose operations count, to be added up.

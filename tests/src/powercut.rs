@@ -99,7 +99,7 @@ impl Cut {
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        // The host goes with all that is on it; this only spares its room.
+        // The host goes with all that is on it; this only spares its disk space.
         let _ = std::fs::remove_file(&self.image);
     }
 }

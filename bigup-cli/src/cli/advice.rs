@@ -34,7 +34,9 @@ pub fn advice(error: &UploadError, flags: PushFlags) -> String {
         UploadError::Exists(_) => " (--replace replaces it)".to_owned(),
         UploadError::OtherContent { .. } | UploadError::UnknownContent => "; --replace replaces it".to_owned(),
         UploadError::DigestMismatch { .. } => "; push it again with --replace".to_owned(),
-        UploadError::NoSpace(_) if flags.when_full == WhenFull::Stop => " (--when-full wait waits for room)".to_owned(),
+        UploadError::NoSpace(_) if flags.when_full == WhenFull::Stop => {
+            " (--when-full wait waits for disk space)".to_owned()
+        }
         UploadError::Lost | UploadError::CannotRepeat => "; run the same command again".to_owned(),
         error => error.call().map(call_advice).unwrap_or_default().to_owned(),
     }
@@ -146,7 +148,7 @@ mod tests {
         let told = refused(409, ErrorCode::Exists, "push with --replace");
         assert_eq!(of_upload(&told, FLAGS), "push with --replace");
         let full = refused(507, ErrorCode::NoSpace, "full");
-        assert_eq!(of_upload(&full, FLAGS), "full (--when-full wait waits for room)");
+        assert_eq!(of_upload(&full, FLAGS), "full (--when-full wait waits for disk space)");
         assert_eq!(of_upload(&full, PushFlags { when_full: WhenFull::Wait, ..FLAGS }), "full");
     }
 

@@ -138,7 +138,7 @@ impl CertificateFiles {
 pub enum WhenFull {
     /// Fail with the server's numbers.
     Stop,
-    /// Ask again until there is room, or patience is over.
+    /// Ask again until there is disk space, or patience is over.
     Wait,
 }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments, the commands, and what people and programs get to see.
 //!
-//! It is the only user of the terminal, of signals and of the process's exit code. Nothing of the library uses it.
+//! It uses the public functions of the library, and alone the terminal, signals and the process's exit code. The
+//! protocol of an upload does not come in here, and nothing of the library uses this folder.
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::report::{Report, Style};

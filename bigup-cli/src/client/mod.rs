@@ -1,7 +1,7 @@
 //! HTTP: one request, one answer. Which failures pass is for [`crate::client::retry`] to say.
 //!
-//! The requests of the protocol are here too, and an [`observer`] is told of them. No terminal and no flag
-//! comes in here.
+//! The requests of the protocol are here too, and an [`observer`] is told of them. It uses the words of
+//! `bigup_core::protocol`. No source, no terminal and no flag comes in here.
 
 use crate::client::address::{Endpoint, masked};
 use crate::client::connect::Distance;

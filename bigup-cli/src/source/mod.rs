@@ -4,7 +4,7 @@
 //! the fingerprint it had when it was opened, else what was read is never sent. Where the fingerprint cannot tell
 //! ([`Source::doubts`]) the file is read twice: what is the same in both was there at the moment between them.
 //!
-//! Only what is read lives here. No connection and no protocol comes in.
+//! Only what is read lives here. It uses files, processes and digests. No connection and no protocol comes in.
 
 use crate::source::error::SourceError;
 use crate::source::fingerprint::{Fingerprint, SettledFingerprint};

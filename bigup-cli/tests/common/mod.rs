@@ -1,5 +1,7 @@
 //! A bigup server in memory, for the client's tests: enough HTTP/1.1 to keep connections, enough of the protocol to
 //! begin, go on, compare and finish. A hook sees every request first and may answer in its place.
+//!
+//! It uses the words of `bigup_core::protocol`. The client's code and the real daemon do not come in here.
 
 #![allow(dead_code, unreachable_pub)]
 

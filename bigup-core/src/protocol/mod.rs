@@ -1,6 +1,7 @@
 //! The protocol of clients and servers: names, slices, digests, and the parameters and bodies of the native endpoint.
 //!
-//! Here is only arithmetic and text. Nothing here reads or writes a file, opens a connection, or depends on the system.
+//! Here is only arithmetic and text. It uses no other folder. Files, connections and all that depends on the system do
+//! not come in here.
 
 pub mod digest;
 pub mod name;

@@ -336,7 +336,6 @@ fn values_of(spool: &Spool, frontier: Option<u64>) -> io::Result<Option<Values>>
 
 fn values(upload: &UploadRecord, merger: Option<u32>, frontier: u64) -> Values {
     let number = |n: Option<u64>| n.map(|n| n.to_string());
-    let last_error = upload.blocked.as_ref().or(upload.last_error.as_ref());
     [
         (key::MERGE_SLICE_PROCESS_EXIST, Some(u8::from(merger.is_some()).to_string())),
         (key::CURR_MERGE_SLICE_ID, Some(frontier.to_string())),
@@ -346,7 +345,7 @@ fn values(upload: &UploadRecord, merger: Option<u32>, frontier: u64) -> Values {
         (key::MERGER_PID, merger.map(|pid| pid.to_string())),
         (key::BEGUN, Some(rfc3339(upload.begun))),
         (key::PAUSED, upload.paused.then(|| "1".to_owned())),
-        (key::LAST_ERROR, last_error.map(|text| one_line(text))),
+        (key::LAST_ERROR, upload.problem().map(one_line)),
     ]
 }
 

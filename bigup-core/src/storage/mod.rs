@@ -1,7 +1,8 @@
 //! The data folder: unfinished uploads, finished files, and every step between them that a kill or a power cut can
 //! interrupt.
 //!
-//! It uses [`protocol`](crate::protocol) and plain synchronous I/O on local files. No HTTP, no async runtime and no settings come in here.
+//! It uses [`protocol`](crate::protocol) and plain synchronous I/O on local files. No HTTP, no async runtime and no
+//! settings come in here.
 
 pub mod audit;
 pub mod data_dir;

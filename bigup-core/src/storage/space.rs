@@ -1,4 +1,4 @@
-//! Room on the disk: how much is left, and taking it for a file before its bytes come.
+//! Disk space: how much is left, and taking it for a file before its bytes come.
 //!
 //! The file system itself reserves the space that an upload will need: blocks beyond the end of `merged` (fallocate(2)
 //! with FALLOC_FL_KEEP_SIZE). So statvfs(3) alone tells the space available to others. No sum over uploads is kept, a
@@ -33,11 +33,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MAX_PIECES: u64 = 1024;
 
 /// Beginning of messages to clients about missing disk space, however it was noticed.
-pub const FULL_DISK: &str = "there is not enough room on the server's disk";
+pub const FULL_DISK: &str = "there is not enough disk space on the server";
 
 /// Message to clients when the file system itself says that it is full, without numbers.
 pub const FULL_FILE_SYSTEM: &str =
-    "there is not enough room on the server's disk: its file system is full; free some there";
+    "there is not enough disk space on the server: its file system is full; free some there";
 
 /// Most inodes that an upload, or a slice of it, needs: a spool, its files, a slice, and files replaced by rename.
 const INODES: u64 = 8;
@@ -124,7 +124,7 @@ impl DiskSpace {
 
     fn stat(&self) -> io::Result<Statvfs> {
         let folder = File::open(&self.tmp).at("opening", &self.tmp)?;
-        fstatvfs(&folder).map_err(io::Error::from).at("looking for room in", &self.tmp)
+        fstatvfs(&folder).map_err(io::Error::from).at("looking for disk space in", &self.tmp)
     }
 
     /// Keeps all others, in this daemon and in other ones, from taking disk space until the result is dropped. No other
@@ -200,7 +200,8 @@ impl LockedDiskSpace<'_> {
     }
 
     fn check_once(&self, reserve: u64, needed: u64, headroom: u64) -> Result<(), SpaceError> {
-        let found = fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for room in", &self.space.tmp)?;
+        let found =
+            fstatvfs(self.folder.file()).map_err(io::Error::from).at("looking for disk space in", &self.space.tmp)?;
         let available = found.blocks_available() * found.fragment_size();
         if found.blocks() > 0 && available < needed.saturating_add(headroom).saturating_add(reserve) {
             return Err(SpaceError::Full { needed, headroom, available, reserve });
@@ -332,12 +333,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn want_of_room_is_told_in_one_way_and_in_units() {
+    fn want_of_disk_space_is_told_in_one_way_and_in_units() {
         let full = SpaceError::Full { needed: 20 * MIB, headroom: 0, available: 72_263_000_000, reserve: 200 << 40 };
         assert_eq!(
             full.to_string(),
-            "there is not enough room on the server's disk: 20.0 MiB are needed and 200 TiB stay free, but 67.3 GiB are left; \
-             free at least 200 TiB there"
+            "there is not enough disk space on the server: 20.0 MiB are needed and 200 TiB stay free, but 67.3 GiB are \
+             left; free at least 200 TiB there"
         );
         assert!(
             SpaceError::NoInodes { needed: 8, available: 5, reserve: 0, total: 9 }.to_string().starts_with(FULL_DISK)

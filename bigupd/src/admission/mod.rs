@@ -1,6 +1,7 @@
 //! Permissions and amounts: tokens, web pages, quotas, limits, and shares of threads.
 //!
-//! It decides before anything is changed. It reads the data folder to count, and changes nothing of uploads.
+//! It uses peers and certificates of [`net`](crate::net), and reads the data folder to count. It decides before anything
+//! is changed: changes of uploads, and routes, do not come in here.
 
 pub mod access;
 pub mod amount;

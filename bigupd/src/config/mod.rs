@@ -1,6 +1,7 @@
 //! Settings: flags over environment over file over defaults, all checked at once before anything is bound.
 //!
-//! Each folder has a type for its own settings. They are gathered here, and no folder but [`commands`](crate::commands) uses this one.
+//! Each folder has a type for its own settings. They are gathered here, and no folder but
+//! [`commands`](crate::commands) uses this one. The effect of a setting does not come in here.
 
 use crate::admission::access;
 use crate::admission::origins::{AllowedOrigins, Origins, parse_hosts};

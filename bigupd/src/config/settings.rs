@@ -29,7 +29,7 @@ pub enum Topic {
     Serving,
     /// Certificates.
     Tls,
-    /// Room, and how long uploads live.
+    /// Disk space, and how long uploads live.
     Uploads,
     /// Requests over a limit are refused.
     Limits,

@@ -6,7 +6,8 @@
 //!   publications leave.
 //! - [`program`] - running a program within limits; [`web`] - the same question as a POST, and [`signature`] of that.
 //!
-//! A hook is given a question, and knows no upload, no request and no merger.
+//! It uses completion records of the data folder. A hook is given a question, and knows no upload, no request and no
+//! merger.
 
 pub mod begin;
 pub mod complete;

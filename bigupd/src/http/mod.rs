@@ -1,7 +1,7 @@
 //! Requests and responses. Each protocol is a folder of its own; bodies, refusals and probes are shared.
 //!
-//! It turns a request into a question to [`uploads`](crate::uploads), and the outcome into words of its protocol. It decides nothing
-//! about an upload itself.
+//! It uses [`net`](crate::net) and [`admission`](crate::admission), turns a request into a question to
+//! [`uploads`](crate::uploads), and the outcome into words of its protocol. Decisions about an upload do not come in.
 
 pub mod app;
 mod append;

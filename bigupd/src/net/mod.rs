@@ -1,6 +1,6 @@
 //! Connections: sockets, TLS, limits of their number, time and pace, and the origin of a request.
 //!
-//! It gives streams and peers to hyper. It knows no route, no upload and no token.
+//! It uses sockets, TLS and hyper, to which it gives streams and peers. Routes, uploads and tokens do not come in here.
 
 pub mod body_memory;
 pub mod client_certificate;

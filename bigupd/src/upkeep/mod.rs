@@ -1,6 +1,7 @@
 //! Work that no request asks for: dead mergers are started again, leftovers are swept, abandoned uploads expire.
 //!
-//! It works on the data folder alone, as any other process could. No request waits for it.
+//! It uses the data folder, as any other process could, and [`mergers`](crate::mergers). Requests do not come in here,
+//! and none waits for it.
 
 pub mod expiry;
 pub mod reconcile;

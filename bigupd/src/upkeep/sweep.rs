@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_that_waits_for_its_room_is_not_swept() {
+    fn an_upload_that_waits_for_its_disk_space_is_not_swept() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let plan = Plan::new(None, Some(1024), Some(4096)).unwrap();

@@ -6,7 +6,7 @@
 
 use super::begin::{check_not_paused, show_life};
 use super::limits::Stop;
-use super::refusals::no_room;
+use super::refusals::no_disk_space;
 use super::{SliceRequest, SliceTarget, Uploads};
 use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Growing};
@@ -256,13 +256,13 @@ impl Uploads {
         let wanted = start + len - run.offset;
         let slice = plan.file_size.is_none().then_some(Growing::Slice(len));
         let granted = slice.map(|slice| self.take_locked(&ask.by, &ask.name, slice, asked)).transpose()?;
-        let opened = self.with_room(|space| locked.open_tail(run, &kinds, space));
+        let opened = self.with_disk_space(|space| locked.open_tail(run, &kinds, space));
         let tail = match opened {
             Err(SpaceError::Io(e)) if e.kind() == ErrorKind::InvalidData => {
                 log::warn!("{}: {e}; they will be asked for again", ask.name);
                 return Err(other_offset(start, ask.offset).into());
             }
-            opened => opened.map_err(|e| no_room(e, ask.name.as_str()))?,
+            opened => opened.map_err(|e| no_disk_space(e, ask.name.as_str()))?,
         };
         let Tail { arrival, hashers, len: held } = tail.ok_or_else(being_appended)?;
         show_life(&spool);
@@ -315,8 +315,8 @@ impl Uploads {
         let kinds = locked.digest_kinds(slice_id, len)?;
         let slice = plan.file_size.is_none().then_some(Growing::Slice(len));
         let granted = slice.map(|slice| self.take_locked(&before.by, &before.name, slice, asked)).transpose()?;
-        let arrival = self.with_room(|space| locked.arrival(slice_id, len, &plan, space));
-        let arrival = arrival.map_err(|e| no_room(e, before.name.as_str()))?;
+        let arrival = self.with_disk_space(|space| locked.arrival(slice_id, len, &plan, space));
+        let arrival = arrival.map_err(|e| no_disk_space(e, before.name.as_str()))?;
         let hashers = kinds.iter().map(|kind| SliceHasher::new(*kind, start)).collect();
         let ask = SliceRequest { slice_id, len, offset: Some(start), ..before.clone() };
         let is_last = plan.slice_num == Some(slice_id + 1);

@@ -1,7 +1,7 @@
 //! Beginning an upload, going on with it, and taking over another source's.
 
 use super::limits::Stop;
-use super::refusals::{blocked, cannot_be_finished, in_the_way, no_room};
+use super::refusals::{blocked, cannot_be_finished, in_the_way, no_disk_space};
 use super::{ATTEMPTS, NameState, Unfinished, Uploads, finished};
 use crate::admission::access::Access;
 use crate::admission::amount;
@@ -14,7 +14,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::finish::publish::{Outcome, is_moved, remedy};
-use bigup_core::storage::spool::{LockedSpool, Spool, TOLD_FOR, UploadRecord};
+use bigup_core::storage::spool::{HeldContent, LockedSpool, Spool, TOLD_FOR, UploadRecord};
 use bigup_core::storage::store::{self, Entry, FinishedFile, Store};
 use std::io;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ impl Uploads {
                 certificate: ask.certificate.clone(),
                 peer: ask.peer.map(|peer| peer.to_string()),
                 replace: ask.replace,
-                file_digest: ask.file_digest,
+                content: HeldContent::Own(ask.file_digest),
                 metadata: ask.metadata.clone(),
                 client: ask.client(),
                 ..UploadRecord::begin(ask.name.clone(), ask.plan.clone(), ask.source.clone())
@@ -157,12 +157,12 @@ impl Uploads {
             // The end of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
             // Somebody else may create it first; the next round goes on with theirs.
-            match self.with_room(|space| Spool::create(&self.data, &ask.id, &upload, space)) {
+            match self.with_disk_space(|space| Spool::create(&self.data, &ask.id, &upload, space)) {
                 Err(e) if spool.path().exists() => {
                     log::debug!(file_name = ask.name.as_str(); "{}: begun by another request: {e}", ask.name)
                 }
                 created => {
-                    if created.map_err(|e| no_room(e, ask.name.as_str()))? {
+                    if created.map_err(|e| no_disk_space(e, ask.name.as_str()))? {
                         granted.landed();
                         self.metrics.upload_begun();
                     }
@@ -248,8 +248,8 @@ impl Uploads {
             show_life(spool);
             // A plan that was told only now is reserved where it can be. Otherwise each slice without disk space is
             // refused.
-            if let Err(e) = self.with_room(|space| locked.reserve(space, &locked.upload().plan)) {
-                log::debug!(file_name = ask.name.as_str(); "{}: goes on without its room being reserved: {e}", ask.name);
+            if let Err(e) = self.with_disk_space(|space| locked.reserve(space, &locked.upload().plan)) {
+                log::debug!(file_name = ask.name.as_str(); "{}: goes on without reserved disk space: {e}", ask.name);
             }
         } else {
             self.check_not_cancelled(spool, &ask.name, ask.source.as_deref())?;
@@ -266,7 +266,8 @@ impl Uploads {
         }
         if self.is_cut_in_vain(&locked.upload().plan, &ask.plan) {
             let growth = self.cut_off(spool, locked, 0, &ask.plan, ask, asked)?;
-            let upload = UploadRecord { plan: ask.plan.clone(), taken_over: false, ..locked.upload().clone() };
+            let content = HeldContent::Own(locked.upload().file_digest());
+            let upload = UploadRecord { plan: ask.plan.clone(), content, ..locked.upload().clone() };
             locked.save(upload)?;
             growth.into_iter().for_each(Grant::landed);
         }
@@ -281,11 +282,11 @@ impl Uploads {
         let upload = UploadRecord {
             plan: old.plan.bind(&wish).map_err(against_upload)?,
             replace: old.replace || ask.replace,
-            file_digest: ask.file_digest.or(old.file_digest),
+            content: old.content.promised(ask.file_digest),
             client: ask.client().or_else(|| old.client.clone()),
             ..old.clone()
         };
-        let said_anew = (upload.replace, upload.file_digest) != (old.replace, old.file_digest);
+        let said_anew = (upload.replace, upload.content) != (old.replace, old.content);
         // If a promise turned out wrong, another comparison is the way out.
         if old.blocked.is_some()
             && !said_anew
@@ -319,7 +320,7 @@ impl Uploads {
     fn what_blocks(&self, upload: &UploadRecord) -> Result<Option<Refusal>, Refusal> {
         let name = &upload.file_name;
         let is_same =
-            |found: &FinishedFile| found.stored_digest.as_ref().is_some_and(|s| Some(s.digest) == upload.file_digest);
+            |found: &FinishedFile| found.stored_digest.as_ref().is_some_and(|s| Some(s.digest) == upload.file_digest());
         Ok(match Store::new(&self.data).lookup(name)? {
             Entry::Nothing => None,
             Entry::File(found) if upload.replace || is_same(&found) => None,
@@ -362,8 +363,9 @@ impl Uploads {
                     dropped => dropped?,
                 }
             }
-            let is_cut =
-                self.with_room(|space| locked.recut(plan.clone(), space)).map_err(|e| no_room(e, ask.name.as_str()))?;
+            let is_cut = self
+                .with_disk_space(|space| locked.recut(plan.clone(), space))
+                .map_err(|e| no_disk_space(e, ask.name.as_str()))?;
             growth.filter(|_| is_cut).into_iter().for_each(Grant::landed);
             log::debug!(file_name = ask.name.as_str(); "{}: cut anew, {:?} to {:?}: {is_cut}", ask.name, old.slice_size, plan.slice_size);
         }
@@ -406,7 +408,7 @@ impl Uploads {
         let growth = self.take_growth(&ask.by, locked, next, asked)?;
         // The lock of the merger comes before that of the spool; it is only tried, so nobody waits in a circle.
         let merger = spool.try_merger_lock()?;
-        self.with_room(|space| locked.reserve(space, next)).map_err(|e| no_room(e, name.as_str()))?;
+        self.with_disk_space(|space| locked.reserve(space, next)).map_err(|e| no_disk_space(e, name.as_str()))?;
         match locked.keep_first(keep, next, merger.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(merger_at_work(name).into()),
             kept => Ok(kept.map(|()| growth)?),
@@ -456,14 +458,13 @@ impl Uploads {
             spool.idle()?.as_secs().min(silent.as_secs()),
             holdings.ranges().count()
         );
-        let taken_over = holdings.ranges().count() > 0;
+        let is_anything_held = holdings.ranges().count() > 0;
         let upload = UploadRecord {
             token: ask.by.token().map(str::to_owned),
             certificate: ask.certificate.clone(),
             peer: ask.peer.map(|peer| peer.to_string()),
             replace: ask.replace,
-            taken_over,
-            file_digest: if taken_over { None } else { ask.file_digest },
+            content: if is_anything_held { HeldContent::ToCompare } else { HeldContent::Own(ask.file_digest) },
             metadata: ask.metadata.clone(),
             ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())
         };

@@ -59,15 +59,14 @@ impl FinishedDigests {
     }
 
     fn known(&self, store: &Store, name: &FileName) -> io::Result<Option<StoredDigest>> {
-        let Some(seen) = FileVersion::of(&store.path_of(name))? else { return Ok(None) };
+        let Some(seen) = store.version(name)? else { return Ok(None) };
         Ok(self.lock().known.iter().find(|(known, _)| *known == seen).map(|(_, stored_digest)| stored_digest.clone()))
     }
 
     fn read_now(&self, store: &Store, name: &FileName) -> io::Result<Entry> {
-        let path = store.path_of(name);
-        let before = FileVersion::of(&path)?;
+        let before = store.version(name)?;
         let entry = store.confirm(name)?;
-        let after = FileVersion::of(&path)?;
+        let after = store.version(name)?;
         // If the digest was written down on the file, its time of change moved, and nobody needs to remember it.
         if let (Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }), Some(seen)) = (&entry, after)
             && before == after

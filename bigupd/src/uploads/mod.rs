@@ -341,7 +341,7 @@ impl Uploads {
 
     /// The disk space that `take` takes. If there is none it is tried once more without the slices that are merged:
     /// they have theirs until they are let go.
-    fn with_room<T>(&self, mut take: impl FnMut(&DiskSpace) -> Result<T, SpaceError>) -> Result<T, SpaceError> {
+    fn with_disk_space<T>(&self, mut take: impl FnMut(&DiskSpace) -> Result<T, SpaceError>) -> Result<T, SpaceError> {
         let space = self.space();
         take(&space).or_else(|error| {
             let is_full = match &error {

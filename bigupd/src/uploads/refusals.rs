@@ -10,12 +10,12 @@ use bigup_core::storage::finish::publish::Remedy;
 use bigup_core::storage::space::SpaceError;
 
 /// There is no disk space for `what`, which goes to the log: its client knows what it sent.
-pub(super) fn no_room(error: SpaceError, what: &str) -> Refusal {
+pub(super) fn no_disk_space(error: SpaceError, what: &str) -> Refusal {
     match error {
         SpaceError::Io(e) => e.into(),
-        no_room => {
-            log::debug!("{what}: {no_room}");
-            let refusal = Refusal::over(Limit::DiskSpace, ErrorCode::NoSpace, no_room.to_string());
+        no_disk_space => {
+            log::debug!("{what}: {no_disk_space}");
+            let refusal = Refusal::over(Limit::DiskSpace, ErrorCode::NoSpace, no_disk_space.to_string());
             refusal.advising(Advice::UploadAgainThen)
         }
     }

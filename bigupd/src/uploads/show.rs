@@ -151,7 +151,7 @@ fn status_of(spool: &Spool) -> io::Result<Option<UploadStatus>> {
         curr_merge_slice_id: holdings.frontier,
         merge_slice_process_exist: u8::from(spool.merger()?.is_some()),
         idle_seconds: spool.idle()?.as_secs(),
-        last_error: upload.blocked.or(upload.last_error),
+        last_error: upload.problem().map(str::to_owned),
         paused: upload.paused,
     }))
 }

@@ -1,6 +1,6 @@
 //! A small file that comes whole in one request, and needs no spool ([`bigup_core::storage::finish::single_request`]).
 
-use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_room};
+use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_disk_space};
 use super::{SliceRequest, SliceStored, SliceTarget, Uploads};
 use crate::admission::grants::{Grant, Growing};
 use crate::refusal::{Advice, Refusal};
@@ -45,8 +45,8 @@ impl Uploads {
             taken => taken?,
         };
         let unnamed = self
-            .with_room(|space| UnnamedFile::new(&self.data, ask.len, space))
-            .map_err(|e| no_room(e, ask.name.as_str()))?;
+            .with_disk_space(|space| UnnamedFile::new(&self.data, ask.len, space))
+            .map_err(|e| no_disk_space(e, ask.name.as_str()))?;
         Ok(unnamed.map(|unnamed| SliceTarget::UnnamedFile(unnamed, granted)))
     }
 

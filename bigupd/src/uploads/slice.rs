@@ -2,7 +2,7 @@
 
 use super::begin::{check_not_paused, is_sender, note_refused, show_life};
 use super::limits::Stop;
-use super::refusals::{blocked, exists_with, no_room, no_upload};
+use super::refusals::{blocked, exists_with, no_disk_space, no_upload};
 use super::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Uploads};
 use crate::admission::grants::{Grant, Growing};
 use crate::metrics::Synced;
@@ -71,8 +71,8 @@ impl Uploads {
         let counts_by_slices = locked.upload().plan.file_size.is_none();
         let slice = counts_by_slices.then_some(Growing::Slice(ask.len));
         let granted = slice.map(|slice| self.take_locked(&ask.by, &ask.name, slice, asked)).transpose()?;
-        let arrival = self.with_room(|space| locked.arrival(ask.slice_id, ask.len, &plan, space));
-        let arrival = arrival.map_err(|e| self.no_room_for(ask, e))?;
+        let arrival = self.with_disk_space(|space| locked.arrival(ask.slice_id, ask.len, &plan, space));
+        let arrival = arrival.map_err(|e| self.no_disk_space_for(ask, e))?;
         Ok(Admission::Take { target: SliceTarget::Spool(arrival, granted), kinds, offset })
     }
 
@@ -255,20 +255,20 @@ impl Uploads {
     }
 
     /// There is no disk space for a slice; there may be some in a moment, if others are being merged.
-    fn no_room_for(&self, ask: &SliceRequest, error: SpaceError) -> Refusal {
+    fn no_disk_space_for(&self, ask: &SliceRequest, error: SpaceError) -> Refusal {
         let is_full = match &error {
             SpaceError::Full { .. } => true,
             // The file system has less than it told.
             SpaceError::Io(e) => matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
             SpaceError::NoInodes { .. } => false,
         };
-        let may_pass = is_full && self.is_room_coming_back();
-        let refusal = no_room(error, &format!("slice {} of {}", ask.slice_id, ask.name));
+        let may_pass = is_full && self.is_disk_space_coming_back();
+        let refusal = no_disk_space(error, &format!("slice {} of {}", ask.slice_id, ask.name));
         Refusal { retry_after: may_pass.then_some(1), ..refusal }
     }
 
     /// True if slices are being merged: their disk space comes back then.
-    fn is_room_coming_back(&self) -> bool {
+    fn is_disk_space_coming_back(&self) -> bool {
         Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(|spool| spool.moved_within(STILL_MERGING)))
     }
 }

@@ -212,7 +212,7 @@ fn is_open(inode: u64) -> bool {
 }
 
 #[test]
-fn the_room_of_a_merged_slice_that_is_kept_open_is_found() {
+fn the_disk_space_of_a_merged_slice_that_is_kept_open_is_found() {
     let f = Fixture::new(100 * MIB);
     f.begin(&ask("s", Some(7 * MIB + 4)));
     let target = f.admit(&last_slice(7));
@@ -223,15 +223,15 @@ fn the_room_of_a_merged_slice_that_is_kept_open_is_found() {
     std::fs::remove_file(Spool::of(&f.uploads.data, &UploadId::of_name(&name("f"))).slice_path(7)).unwrap();
     assert!(is_open(inode));
     let full = || SpaceError::Full { needed: 4, headroom: 0, available: 0, reserve: 0 };
-    f.uploads.with_room(|_| if is_open(inode) { Err(full()) } else { Ok(()) }).unwrap();
+    f.uploads.with_disk_space(|_| if is_open(inode) { Err(full()) } else { Ok(()) }).unwrap();
 }
 
 #[test]
-fn room_is_looked_for_once_more_and_only_where_there_is_none() {
+fn disk_space_is_looked_for_once_more_and_only_where_there_is_none() {
     let f = Fixture::new(0);
     let tried = |error: fn() -> SpaceError| {
         let mut times = 0;
-        let taken = f.uploads.with_room(|_| {
+        let taken = f.uploads.with_disk_space(|_| {
             times += 1;
             Err::<(), _>(error())
         });

@@ -46,13 +46,13 @@ pub fn check(data: &[u8]) {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let data = DataDir::create(dir.path()).expect("a data folder can be made");
     std::fs::write(data.info_ini(), before).expect("it can be written");
-    let (info, room) = (InfoIni::new(&data), DiskSpace::new(&data, 0));
+    let (info, space) = (InfoIni::new(&data), DiskSpace::new(&data, 0));
     for (begun, name) in (0..).zip(&names) {
         let plan = Plan::new(Some(1), Some(10), Some(7)).expect("these numbers fit");
         let upload =
             UploadRecord { begun, last_error: Some(why.to_string()), ..UploadRecord::begin(name.clone(), plan, None) };
         let is_new =
-            Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &room).expect("a spool can be made");
+            Spool::create(&data, &UploadId::of_name(&upload.file_name), &upload, &space).expect("a spool can be made");
         assert!(is_new, "{name:?}: two names never share a folder");
     }
     // An indented comment is taken for a key once, and is a comment afterwards.

@@ -117,7 +117,7 @@ pub fn check(data: &[u8]) {
     if let (Ok(MergeEnd::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published
     {
-        assert!(upload.file_digest.is_none_or(|promised| promised == digest), "{digest}, not as promised");
+        assert!(upload.file_digest().is_none_or(|promised| promised == digest), "{digest}, not as promised");
         let content = std::fs::read(&folder.stored).expect("it is there");
         assert!(upload.plan.file_size.is_none_or(|size| size == content.len() as u64), "{} bytes", content.len());
         assert!(folder.is_recorded || blake3::hash(&content).as_bytes() == &digest.0, "{digest}");

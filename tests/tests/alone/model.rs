@@ -742,7 +742,7 @@ impl World {
         assert_eq!(is.is_some(), self.model.upload.is_some());
         let (Some(is), Some(upload)) = (is, &mut self.model.upload) else { return };
         assert_eq!(is.blocked.is_some(), upload.blocked, "{:?}", is.blocked);
-        assert_eq!(is.file_digest, upload.promise);
+        assert_eq!(is.file_digest(), upload.promise);
         let spool = Spool::of(&self.data, &UploadId::of_name(&self.name));
         let held: Vec<u64> = spool.holdings(&is).expect("it can be read").ranges().iter().collect();
         // Of a merged file that another source made too long for it a full last slice is asked for again.
@@ -790,7 +790,7 @@ impl World {
 }
 
 fn write(target: &SliceTarget, bytes: &[u8]) {
-    target.file().expect("it goes into the spool").write_all(bytes).expect("there is room");
+    target.file().expect("it goes into the spool").write_all(bytes).expect("there is disk space");
 }
 
 fn digest_of(kind: DigestKind, offset: u64, bytes: &[u8]) -> SliceDigest {

@@ -132,7 +132,7 @@ impl Lane {
         let old = upload.replaces.then(|| data::bytes(n + 1_000_000, 12_345));
         if let Some(old) = &old {
             let file = self.daemon.scratch().join("old");
-            fs::write(&file, old).expect("there is room");
+            fs::write(&file, old).expect("there is disk space");
             let output = finish(self.push(&UploadRecord { stdin: false, ..*upload }, &file, &name, &[]));
             assert!(output.status.success(), "{}", said(&output));
         }
@@ -228,7 +228,7 @@ impl Round {
         }
         assert!(self.hit.is_some(), "nothing failed, and yet: {}", self.said);
         let why = match fault.error {
-            Errno::ENOSPC | Errno::EDQUOT => "there is not enough room on the server's disk",
+            Errno::ENOSPC | Errno::EDQUOT => "there is not enough disk space on the server",
             _ => "its log says why",
         };
         // What a pipe brought is not read twice.
@@ -330,18 +330,18 @@ fn an_error_at_any_operation() {
 }
 
 #[test]
-fn no_room_for_a_moment() {
-    every_step(&Fault { kinds: kind::ROOM, error: Errno::ENOSPC, ..ERROR }, 1);
+fn no_disk_space_for_a_moment() {
+    every_step(&Fault { kinds: kind::SPACE, error: Errno::ENOSPC, ..ERROR }, 1);
 }
 
 #[test]
-fn no_room_until_there_is_some() {
-    every_step(&Fault { kinds: kind::ROOM, error: Errno::ENOSPC, period: 1, ..ERROR }, 1);
+fn no_disk_space_until_there_is_some() {
+    every_step(&Fault { kinds: kind::SPACE, error: Errno::ENOSPC, period: 1, ..ERROR }, 1);
 }
 
 #[test]
 fn a_quota_that_is_reached() {
-    every_step(&Fault { kinds: kind::ROOM, error: Errno::EDQUOT, ..ERROR }, 1);
+    every_step(&Fault { kinds: kind::SPACE, error: Errno::EDQUOT, ..ERROR }, 1);
 }
 
 #[test]
@@ -544,7 +544,7 @@ fn a_small_file_whose_folder_could_not_be_synced_is_told_only_after_another_sync
     }
 }
 
-/// Else its room in a quota could be given away twice, until the next count.
+/// Else its share of a quota could be given away twice, until the next count.
 #[test]
 fn a_small_file_whose_folder_could_not_be_synced_counts_against_the_quota() {
     let lane = Lane::with(&["--anonymous-quota", "20000"]);
@@ -655,8 +655,8 @@ fn a_slice_that_cannot_be_written_back_is_asked_for_again() {
     eventually_finished(&lane, &content);
 }
 
-/// A disk that takes in what it cannot keep: its device, a loop over a file in memory, finds no room for some time, as a
-/// thinly provisioned volume may. What is written back then is lost, and no sync of ours is told.
+/// A disk that takes in what it cannot keep: its device, a loop over a file in memory, finds no disk space for some time,
+/// as a thinly provisioned volume may. What is written back then is lost, and no sync of ours is told.
 struct LossyDisk {
     host: Mount,
     disk: Mount,
@@ -683,19 +683,19 @@ impl LossyDisk {
         let _ = Command::new("sync").arg("--file-system").arg(self.disk.path()).output();
     }
 
-    /// Somebody else takes the room that the device believed it had, but for very little.
-    fn take_room(&self) {
+    /// Somebody else takes the disk space that the device believed it had, but for very little.
+    fn take_space(&self) {
         self.settle();
         let mut other = fs::File::create(self.host.path().join("other")).expect("a file can be made");
         while other.write_all(&[0; 65_536]).is_ok() {}
         let len = other.metadata().expect("it is there").len();
         other.set_len(len - (6 << 20)).expect("it can be cut");
-        // The last room, of which a block may be lost unsaid.
+        // The last disk space, of which a block may be lost unsaid.
         fs::write(self.disk.path().join("filler"), data::bytes(8, 8 << 20)).expect("it is taken in");
         self.settle();
     }
 
-    /// What was written is lost, all of it at the end; then there is room again.
+    /// What was written is lost, all of it at the end; then there is disk space again.
     fn lose(&self, spool: &Path) {
         let control = self.disk.path().join("control");
         fs::write(&control, data::bytes(9, 8 << 20)).expect("it is taken in");
@@ -730,7 +730,7 @@ fn what_a_disk_loses_unsaid(slice_size: usize, is_forgotten: bool) {
         daemon.server().post(&query, &content[at..at + slice_size])
     };
     daemon.server().get(&query).expect(200);
-    disk.take_room();
+    disk.take_space();
     (1..num as u64).for_each(|slice_id| drop(send(&daemon, slice_id).expect(200)));
     disk.lose(&disk.data().join("tmp/x"));
     if is_forgotten {
@@ -848,23 +848,23 @@ fn without_info_ini_files_arrive_all_the_same() {
 }
 
 #[test]
-fn a_merger_without_room_says_so() {
+fn a_merger_without_disk_space_says_so() {
     let lane = Lane::new();
     let (server, content) = (lane.daemon.server(), data::bytes(7, 2 * SLICE_SIZE));
     begin(&lane, &content).expect(200);
     let fault = Fault { kinds: kind::WRITE, only: "/merged", programs: program::MERGER, error: Errno::ENOSPC, ..ERROR };
     lane.faults.arm(&Fault { period: 1, ..fault }, 1);
     (0..2).for_each(|slice_id| drop(post(&server, &content, slice_id).expect(200)));
-    let tells = |text: Option<&str>| text.is_some_and(|text| text.contains("not enough room on the server's disk"));
+    let tells = |text: Option<&str>| text.is_some_and(|text| text.contains("not enough disk space on the server"));
     eventually("the answer says so", || tells(begin(&lane, &content).expect(200).body["last_error"].as_str()));
     eventually("info.ini says so", || tells(lane.daemon.info("f", "last_error").as_deref()));
     lane.faults.lift();
     eventually_finished(&lane, &content);
 }
 
-/// It may be the one that makes room.
+/// It may be the one that frees disk space.
 #[test]
-fn a_merger_works_without_room_for_its_process_id() {
+fn a_merger_works_without_disk_space_for_its_process_id() {
     let lane = Lane::new();
     let (server, content) = (lane.daemon.server(), data::bytes(10, 2 * SLICE_SIZE));
     begin(&lane, &content).expect(200);

@@ -116,7 +116,7 @@ impl Client<'_> {
             }
             let stored = self.finished.join(&name);
             assert!(data::same(&source.path, &stored), "{name} differs from {}", source.path.display());
-            // Emptied for the room on the disk. Were it removed, a request that comes late, its client long gone, would begin
+            // Emptied for the disk space. Were it removed, a request that comes late, its client long gone, would begin
             // the upload anew.
             File::create(&stored).expect("it is there");
             self.figures.pushes.fetch_add(1, Ordering::Relaxed);

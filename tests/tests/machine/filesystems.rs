@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const MIB: usize = 1 << 20;
 const SLICE_SIZE: usize = 8 * MIB;
 
-/// A daemon that leaves no room free: these file systems are smaller than what it leaves by default.
+/// A daemon that leaves no disk space free: these file systems are smaller than what it leaves by default.
 fn daemon_on(mount: &Mount, arguments: &[&str]) -> Daemon {
     Daemon::with_data(&mount.path().join("data"), &[arguments, &["--reserve", "0"]].concat())
 }
@@ -115,12 +115,12 @@ fn without_extended_attributes_files_arrive_and_their_digests_are_not_known_late
     assert_eq!(daemon.server().get(&of_it).expect(200).body["is_uploaded"], 1);
 }
 
-/// Fills `mount` up to about `room` bytes; the filler's path.
-fn fill(mount: &Mount, room: usize) -> PathBuf {
+/// Fills `mount` up to about `space` bytes; the filler's path.
+fn fill(mount: &Mount, space: usize) -> PathBuf {
     let path = mount.path().join("filler");
     let free = free(&mount.path());
-    let filler = vec![1; free.saturating_sub(room)];
-    fs::write(&path, filler).expect("there is room for it");
+    let filler = vec![1; free.saturating_sub(space)];
+    fs::write(&path, filler).expect("there is disk space for it");
     path
 }
 
@@ -129,7 +129,7 @@ fn free(path: &Path) -> usize {
     usize::try_from(found.blocks_available() * found.fragment_size()).expect("it is small")
 }
 
-/// Slices of a file are sent, the first one last, until there is no room; then room is made.
+/// Slices of a file are sent, the first one last, until there is no disk space; then some is freed.
 fn survives_being_full(mount: &Mount) {
     let daemon = daemon_on(mount, &["--merger-idle", "1s"]);
     let (server, name) = (daemon.server(), "file.bin");
@@ -138,7 +138,7 @@ fn survives_being_full(mount: &Mount) {
     post(&server, name, &content, 3).expect(200);
     post(&server, name, &content, 1).expect(200);
     let filler = fill(mount, SLICE_SIZE + SLICE_SIZE / 2);
-    // The room that is left is for slice 0, the next to be merged.
+    // The disk space that is left is for slice 0, the next to be merged.
     assert_eq!(post(&server, name, &content, 2).expect(507).body["error"], "no_space");
     fs::remove_file(&filler).expect("it is there");
     post(&server, name, &content, 2).expect(200);
@@ -166,10 +166,10 @@ fn a_full_tmpfs_loses_nothing() {
     survives_being_full(&Mount::in_memory("tmpfs", "size=64m"));
 }
 
-/// Slices wait as files and are copied: where nothing can be reserved, as on ext4 before extents, merging needs room for
-/// what is not yet unlinked. With room for one slice the whole file must get through all the same.
+/// Slices wait as files and are copied: where nothing can be reserved, as on ext4 before extents, merging needs disk space
+/// for what is not yet unlinked. With disk space for one slice the whole file must get through all the same.
 #[test]
-fn merging_goes_on_with_room_for_a_single_slice() {
+fn merging_goes_on_with_disk_space_for_a_single_slice() {
     needs_root!("to mount file systems");
     let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0", "-O", "^extent,^64bit"], 64 << 20);
     let daemon = daemon_on(&mount, &["--merger-idle", "1s"]);
@@ -353,7 +353,7 @@ fn write_near_both_ends(path: &Path, what: &[u8]) {
     let file = fs::File::options().write(true).open(path).expect("it can be written");
     let end = file.metadata().expect("it is open").len();
     for offset in [100, end - 100] {
-        file.write_all_at(what, offset).expect("there is room");
+        file.write_all_at(what, offset).expect("there is disk space");
     }
 }
 

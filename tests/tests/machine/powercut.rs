@@ -31,8 +31,8 @@ const CUTS: u64 = 4;
 /// Longest time between two cuts.
 const LONGEST_PAUSE_MS: u64 = 500;
 
-/// Bytes of the file system: room for all files of a run twice.
-const ROOM: u64 = 4 << 30;
+/// Bytes of the file system: disk space for all files of a run twice.
+const SPACE: u64 = 4 << 30;
 
 /// Bytes of a slice.
 const SLICE_SIZE: u64 = 256 << 10;
@@ -221,7 +221,7 @@ fn survives(kind: Kind, slice_ack: &str) {
     };
     let (seed, cuts) = (number("BIGUP_SEED", 1), number("BIGUP_CUTS", CUTS));
     println!("{kind:?}, {slice_ack}, seed {seed}, {cuts} cuts");
-    let machine = Machine::new(kind, ROOM);
+    let machine = Machine::new(kind, SPACE);
     let scratch = tempfile::tempdir().expect("a temporary folder can be made");
     let data = machine.path().join("data");
     let arguments = ["--slice-ack", slice_ack, "--merger-idle", "1s", "--reserve", "0"];
@@ -279,7 +279,7 @@ fn survives(kind: Kind, slice_ack: &str) {
 
 /// Of every file that was told to be finished, and that no hook has taken note of, one is told after the cut.
 fn keeps_notices(kind: Kind) {
-    let machine = Machine::new(kind, ROOM);
+    let machine = Machine::new(kind, SPACE);
     let scratch = tempfile::tempdir().expect("a temporary folder can be made");
     let settings = ["--reserve", "0", "--on-complete-attempts", "1000", "--on-complete"];
     let daemon = Daemon::with_data(&machine.path().join("data"), &[&settings[..], &["/bin/false"]].concat());
@@ -296,7 +296,7 @@ fn keeps_notices(kind: Kind) {
     for (names, cut) in taken {
         let (mount, boot) = (cut.mount(), tempfile::tempdir().expect("a temporary folder can be made"));
         let data = mount.path().join("data");
-        std::fs::write(&told, "").expect("there is room");
+        std::fs::write(&told, "").expect("there is disk space");
         let daemon = Daemon::launched(another_boot(boot.path()), &data, &[&settings[..], &[hook.as_str()]].concat());
         eventually("all are told", || names.is_subset(&lines(&told).into_iter().collect()));
         eventually("no upload is left", || daemon.spools().iter().all(|name| name.starts_with('.')));

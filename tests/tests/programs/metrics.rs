@@ -278,7 +278,7 @@ fn new_token(data: &Path, name: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn each_limit_of_tokens_and_of_room_counts_for_itself() {
+fn each_limit_of_tokens_and_of_disk_space_counts_for_itself() {
     let watched = Watched::with(&["--max-uploads-per-token", "1"]);
     let token = new_token(&watched.daemon.data(), "bounded", &["--quota", "20000"]);
     let server = watched.server().with_token(&token);
@@ -462,7 +462,7 @@ fn checks(page: &Page) -> Value {
 }
 
 #[test]
-fn a_daemon_is_ready_until_its_folder_its_room_or_its_lock_is_gone() {
+fn a_daemon_is_ready_until_its_folder_its_disk_space_or_its_lock_is_gone() {
     let watched = Watched::with(&[]);
     let daemon = &watched.daemon;
     for url in [daemon.url(), &watched.url] {
@@ -500,7 +500,7 @@ fn a_daemon_is_ready_until_its_folder_its_room_or_its_lock_is_gone() {
     let full = Daemon::with(&["--reserve", "100000T"]);
     let said = page(full.url(), "/readyz", None);
     assert_eq!((said.status, &checks(&said)["data_folder"]), (503, &"ok".into()));
-    assert!(checks(&said)["disk_space"].as_str().unwrap().contains("make room"), "{said:?}");
+    assert!(checks(&said)["disk_space"].as_str().unwrap().contains("free some"), "{said:?}");
 }
 
 #[test]

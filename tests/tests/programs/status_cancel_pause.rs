@@ -331,7 +331,7 @@ fn who_had_a_cancelled_upload_is_told_and_others_begin() {
 }
 
 #[test]
-fn a_cancelled_upload_makes_room_for_another_one() {
+fn a_cancelled_upload_frees_disk_space_for_another_one() {
     let daemon = Daemon::with(&["--max-uploads", "1"]);
     begin(&daemon, "one").expect(200);
     begin(&daemon, "two").expect(503);

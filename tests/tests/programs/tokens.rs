@@ -383,7 +383,7 @@ fn a_quota_bounds_what_lies_below_the_prefix_whoever_put_it_there() {
     put(&bounded, "a/more", &[3; 1], "").expect(413);
     // Who has no quota is not bounded; what is removed counts no more within seconds.
     std::fs::remove_file(daemon.finished("a/u")).unwrap();
-    eventually("there is room again", || put(&bounded, "a/more", &[3; 30 * KIB], "").status == 200);
+    eventually("the quota has bytes left again", || put(&bounded, "a/more", &[3; 30 * KIB], "").status == 200);
     put(&all, "a/others2", &[1; 1000], "").expect(200);
 }
 
@@ -435,7 +435,7 @@ fn a_quota_bounds_uploads_of_unknown_size_slice_by_slice() {
     server.get("file_name=a/open&slice_size=10240&file_size=30720").expect(200);
     eventually("the file is finished", || daemon.finished("a/open").exists());
     std::fs::remove_file(daemon.finished("a/open")).unwrap();
-    eventually("there is room again", || {
+    eventually("the quota has bytes left again", || {
         server.get("file_name=a/n&slice_num=100").expect(200);
         slice("a/n", 0, 10 * KIB).status == 200
     });

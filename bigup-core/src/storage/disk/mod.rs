@@ -1,6 +1,7 @@
 //! Small, exact file operations: replacement by rename, syncing, copying, locks that outlive renames.
 //!
-//! Every error names the action and the path ([`IoContext`]).
+//! It uses the system alone. Uploads, slices and digests do not come in here. Every error names the action and the path
+//! ([`IoContext`]).
 
 use crate::protocol::name::printable;
 use nix::dir::Dir;
@@ -390,6 +391,8 @@ mod tests {
 
     #[test]
     fn a_folder_goes_however_deep_it_is_and_links_are_not_followed() {
+        /// More folders in each other than a path can name (PATH_MAX, 4096 bytes).
+        const DEPTH: usize = 2500;
         let dir = tempfile::tempdir().unwrap();
         let (doomed, outside) = (dir.path().join("doomed"), dir.path().join("outside"));
         fs::create_dir_all(doomed.join("a/b")).unwrap();
@@ -399,11 +402,15 @@ mod tests {
         std::os::unix::fs::symlink(&outside, doomed.join("a/b/link")).unwrap();
         nix::unistd::mkfifo(&doomed.join("fifo"), Mode::S_IRWXU).unwrap();
         let mut at = std::os::fd::OwnedFd::from(File::open(&doomed).unwrap());
-        for _ in 0..15_000 {
+        for _ in 0..DEPTH {
             nix::sys::stat::mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
             at = openat(&at, "d", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         }
-        remove_folder(&doomed).unwrap();
+        // A step for each folder that kept something on the stack would not get far in this one.
+        std::thread::scope(|scope| {
+            let removing = std::thread::Builder::new().stack_size(DEPTH * 64);
+            removing.spawn_scoped(scope, || remove_folder(&doomed).unwrap()).unwrap();
+        });
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(outside.join("canary").exists());
         std::os::unix::fs::symlink(&outside, &doomed).unwrap();

@@ -32,7 +32,7 @@ use crate::storage::finish::completion;
 use crate::storage::info_ini::{self, InfoIni};
 use crate::storage::space;
 use crate::storage::spool::{
-    LockedSpool, MergerLock, Publication, Record, Records, Spool, UploadRecord, hash_range, is_as_it_came,
+    HeldContent, LockedSpool, MergerLock, Publication, Record, Records, Spool, UploadRecord, hash_range, is_as_it_came,
     slice_is_right,
 };
 use crate::storage::store::{self, DigestState, Entry, FinishedFile, OpenEntry, Store, StoreError, StoredDigest};
@@ -115,7 +115,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         return block(&mut locked, why, Some(Remedy::OtherName));
     }
     let upload = locked.upload().clone();
-    let hashed = hashed.filter(|_| !upload.taken_over);
+    let hashed = hashed.filter(|_| !upload.is_taken_over());
     if hashed.is_none() && must_be_hashed(&upload, &locked.records())? {
         return Ok(Outcome::NotYet);
     }
@@ -132,7 +132,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     };
     // Most of it is on disk by now; the rest must not keep others waiting for the lock.
     merged.sync_data().at("syncing", &merged_path)?;
-    if let Some(promised) = upload.file_digest.filter(|promised| *promised != digest) {
+    if let Some(promised) = upload.file_digest().filter(|promised| *promised != digest) {
         return refuse_content(spool, &upload, &merged, digest, promised);
     }
     for _ in 0..NAMING_ATTEMPTS {
@@ -232,7 +232,7 @@ fn must_be_checked(spool: &Spool, locked: &LockedSpool) -> io::Result<bool> {
 /// The records cannot be read.
 pub fn must_be_hashed(upload: &UploadRecord, records: &Records<'_>) -> io::Result<bool> {
     Ok(match upload.plan.slice_num {
-        _ if upload.taken_over => false,
+        _ if upload.is_taken_over() => false,
         None | Some(0) => false,
         Some(1) => records.get(0)?.is_none_or(|record| record.digest.kind != DigestKind::Hash),
         Some(_) => !upload.plan.slice_size.is_some_and(digest::is_subtree_size),
@@ -391,7 +391,7 @@ fn read_what_is_there(data: &DataDir, upload: &UploadRecord) -> io::Result<Optio
     let Entry::File(FinishedFile { stored_digest: Some(stored_digest), .. }) = store.confirm(&upload.file_name)? else {
         return Ok(None);
     };
-    Ok(FileVersion::of(&store.path_of(&upload.file_name))?.map(|seen| (seen, stored_digest)))
+    Ok(store.version(&upload.file_name)?.map(|seen| (seen, stored_digest)))
 }
 
 /// True if a finished file has the size of the upload and does not tell its content.
@@ -407,10 +407,11 @@ fn in_the_way(
     digest: Digest,
     read: Option<&(FileVersion, StoredDigest)>,
 ) -> io::Result<InTheWay> {
-    let mut entry = Store::new(data).lookup(&upload.file_name)?;
+    let store = Store::new(data);
+    let mut entry = store.lookup(&upload.file_name)?;
     if let (Entry::File(found), Some(read)) = (&mut entry, read)
         && found.stored_digest.is_none()
-        && FileVersion::of(&Store::new(data).path_of(&upload.file_name))? == Some(read.0)
+        && store.version(&upload.file_name)? == Some(read.0)
     {
         found.stored_digest = Some(read.1.clone());
     }
@@ -454,12 +455,12 @@ fn refuse_content(
     is: Digest,
     promised: Digest,
 ) -> io::Result<Outcome> {
-    if upload.taken_over && !record_anew(spool, upload, merged)? {
+    if upload.is_taken_over() && !record_anew(spool, upload, merged)? {
         return Ok(Outcome::NotYet);
     }
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
     // A client that pushes it again compares the held slices, sends those that differ, and promises anew.
-    let upload = UploadRecord { taken_over: true, file_digest: None, ..upload.clone() };
+    let upload = UploadRecord { content: HeldContent::ToCompare, ..upload.clone() };
     let why = format!("the whole file has the digest {is}, not {promised} as promised");
     block_as(&mut locked, upload, why, Some(Remedy::UploadAgain))
 }
@@ -510,7 +511,7 @@ fn digest_of(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<
     let records = Records(&digests);
     let slice_num = upload.plan.slice_num.unwrap_or(0);
     let Some(slice_size) = upload.plan.slice_size.filter(|size| slice_num > 1 && digest::is_subtree_size(*size)) else {
-        let only = if slice_num == 1 && !upload.taken_over { records.get(0)? } else { None };
+        let only = if slice_num == 1 && !upload.is_taken_over() { records.get(0)? } else { None };
         return match only {
             Some(record) if record.digest.kind == DigestKind::Hash => Ok(Ok((record.digest.digest, None))),
             _ => hash_slices(merged, &upload.plan).map(|hashed| hashed.map(|digest| (digest, None))),
@@ -519,9 +520,9 @@ fn digest_of(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<
     let (mut join, mut damaged) = (LeafJoin::new(slice_size, slice_num), None);
     records.scan(0, slice_num - 1, |slice_id, record| {
         let value = match record.map(|record| record.digest) {
-            Some(digest) if digest.kind == DigestKind::ChainingValue && !upload.taken_over => digest.digest,
+            Some(digest) if digest.kind == DigestKind::ChainingValue && !upload.is_taken_over() => digest.digest,
             // The slice came before its offset was known, or its record is no proof after a take-over.
-            _ => match chaining_value(merged, &upload.plan, slice_id, record.filter(|_| !upload.taken_over))? {
+            _ => match chaining_value(merged, &upload.plan, slice_id, record.filter(|_| !upload.is_taken_over()))? {
                 Some(value) => value,
                 None => {
                     damaged.get_or_insert(slice_id);

@@ -3,7 +3,7 @@
 //!
 //! # What is on disk, and what a kill there leaves
 //! ```text
-//! 1  a file without a name, in which room is reserved (O_TMPFILE, open(2)); its bytes go there
+//! 1  a file without a name, in which disk space is reserved (O_TMPFILE, open(2)); its bytes go there
 //!                                                nothing: the file system frees it, after a power cut when it is mounted
 //! 2  stamped, group and mode set, synced         the same
 //! 3  linked into files/, where nothing has that name    the finished file; a power cut leaves it or nothing
@@ -48,7 +48,7 @@ impl UnnamedFile {
         let taking = space.lock()?;
         taking.check(len, 0)?;
         let Some(file) = create(&tmp)? else { return Ok(None) };
-        space::reserve(&file, 0, len).at("reserving room in", &tmp)?;
+        space::reserve(&file, 0, len).at("reserving disk space in", &tmp)?;
         Ok(Some(UnnamedFile { file, tmp }))
     }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_needs_room() {
+    fn a_draft_needs_disk_space() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let refused = UnnamedFile::new(&data, 10, &DiskSpace::new(&data, u64::MAX / 2));

@@ -17,7 +17,7 @@ use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, Copier, FileLock, IoContext};
 use crate::storage::info_ini::InfoIni;
 use crate::storage::space::{DiskSpace, SpaceError};
-use crate::storage::spool::{MAKING, Spool, UploadId, UploadRecord, hash_range};
+use crate::storage::spool::{HeldContent, MAKING, Spool, UploadId, UploadRecord, hash_range};
 use crate::storage::store::{Store, StoreError, StoredDigest};
 use std::fs::File;
 
@@ -68,7 +68,10 @@ pub fn unpublish(
     let Some(plan) = slice_size.and_then(|slice_size| Plan::new(None, Some(slice_size), Some(size)).ok()) else {
         return whole("the digests of its parts are not known");
     };
-    let upload = UploadRecord { taken_over: true, ..UploadRecord::begin(name.clone(), plan, Some(source.clone())) };
+    let upload = UploadRecord {
+        content: HeldContent::ToCompare,
+        ..UploadRecord::begin(name.clone(), plan, Some(source.clone()))
+    };
     match become_upload(data, space, id, &upload, file) {
         Ok(true) => Ok(Unpublished::Slices),
         Ok(false) => whole("a push of it has begun meanwhile"),

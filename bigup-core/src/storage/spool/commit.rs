@@ -103,7 +103,7 @@ impl LockedSpool {
             None => Ok(Place::Wanted),
             Some(given) if *given == record.digest => Ok(Place::Held),
             // The held slice may be another source's, and publication reads all of it.
-            Some(_) if self.upload.taken_over => Ok(Place::Wanted),
+            Some(_) if self.upload.is_taken_over() => Ok(Place::Wanted),
             Some(given) => Err(SliceError::Content { slice_id, held: record.digest, given: *given }),
         }
     }

@@ -99,7 +99,7 @@ impl Spool {
                         Ok(false)
                     }
                     SpaceError::Io(e) => Ok(Err(e).at("creating the spool", &spool.path)?),
-                    no_room => Err(no_room),
+                    no_disk_space => Err(no_disk_space),
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! The spool: one unfinished upload on disk, self-describing.
 //!
+//! It uses `disk`, `space` and the protocol's arithmetic. Finished files and info.ini do not come in here.
+//!
 //! ```text
 //! tmp/<upload>/upload.json       the record of the upload (replaced by rename, under the lock)
 //!              digests           the record of each slice; locked for every change of the spool
@@ -58,7 +60,7 @@ pub use marks::{CANCELLED, TOLD_FOR};
 pub use merger_lock::MergerLock;
 pub use records::{Publication, Record, Records};
 pub use tail::{HeldRun, Tail};
-pub use upload::{OtherVersion, UploadRecord};
+pub use upload::{HeldContent, OtherVersion, UploadRecord};
 pub use whole_hash::WholeHash;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";

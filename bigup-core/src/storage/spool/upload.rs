@@ -47,12 +47,8 @@ pub struct UploadRecord {
     pub peer: Option<String>,
     /// True if a finished file of this name is replaced at publication.
     pub replace: bool,
-    /// True if another source began this upload. Its slices are of unknown content until the present source has
-    /// compared them and given `file_digest`; only until then may held slices be replaced, and the digests of single
-    /// slices are no proof of the merged file's content.
-    pub taken_over: bool,
-    /// Digest that the whole file must have, if a client gave it.
-    pub file_digest: Option<Digest>,
+    /// The content of the held slices, as far as known.
+    pub content: HeldContent,
     /// Anything that the client told of the file, in the form of its protocol. `None` if it told nothing.
     pub metadata: Option<String>,
     /// Time when it was begun, in seconds since 1970.
@@ -63,6 +59,38 @@ pub struct UploadRecord {
     pub last_error: Option<String>,
     /// True if an operator let it rest: no slice of it is taken, held slices are merged, and it does not expire.
     pub paused: bool,
+}
+
+/// The content of an upload's held slices: whose it is, and the digest that proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldContent {
+    /// All held slices are the present source's. The digest is that of the whole file, if the client gave it.
+    Own(Option<Digest>),
+    /// Another source began the upload. Its slices are of unknown content until the present source has compared them.
+    /// They may be replaced, their digests prove nothing, and nothing is published.
+    ToCompare,
+    /// The present source has compared the slices of the former one, and gave this digest of the whole file. It alone
+    /// proves the content: publication reads the whole file.
+    Compared(Digest),
+}
+
+impl HeldContent {
+    /// Content of an upload by its two values on disk.
+    fn new(taken_over: bool, file_digest: Option<Digest>) -> HeldContent {
+        if taken_over { HeldContent::ToCompare.promised(file_digest) } else { HeldContent::Own(file_digest) }
+    }
+
+    /// The content once the present source has given the digest of the whole file. `None`: it gave none, and an earlier
+    /// one counts.
+    pub fn promised(self, file_digest: Option<Digest>) -> HeldContent {
+        match (self, file_digest) {
+            (HeldContent::Own(_), Some(_)) => HeldContent::Own(file_digest),
+            (HeldContent::ToCompare | HeldContent::Compared(_), Some(file_digest)) => {
+                HeldContent::Compared(file_digest)
+            }
+            (known, None) => known,
+        }
+    }
 }
 
 /// The form on disk.
@@ -106,8 +134,7 @@ impl UploadRecord {
             certificate: None,
             peer: None,
             replace: false,
-            taken_over: false,
-            file_digest: None,
+            content: HeldContent::Own(None),
             metadata: None,
             begun,
             blocked: None,
@@ -116,14 +143,33 @@ impl UploadRecord {
         }
     }
 
+    /// True if another source began this upload: held slices may be its own, and their digests prove nothing.
+    pub fn is_taken_over(&self) -> bool {
+        !matches!(self.content, HeldContent::Own(_))
+    }
+
     /// True if held slices may be of other content than the present source's.
     pub fn needs_comparison(&self) -> bool {
-        self.taken_over && self.file_digest.is_none()
+        self.content == HeldContent::ToCompare
+    }
+
+    /// Digest that the whole file must have. `None` if no client gave it.
+    pub fn file_digest(&self) -> Option<Digest> {
+        match self.content {
+            HeldContent::Own(file_digest) => file_digest,
+            HeldContent::ToCompare => None,
+            HeldContent::Compared(file_digest) => Some(file_digest),
+        }
     }
 
     /// True if all that publication needs from clients, slices apart, is there.
     pub fn may_be_published(&self) -> bool {
         self.plan.slice_num.is_some() && !self.needs_comparison() && self.blocked.is_none()
+    }
+
+    /// The reason the upload gets no further: it is blocked, or its last merger failed.
+    pub fn problem(&self) -> Option<&str> {
+        self.blocked.as_deref().or(self.last_error.as_deref())
     }
 
     /// The content of `upload.json`.
@@ -138,8 +184,8 @@ impl UploadRecord {
             certificate: self.certificate.clone(),
             peer: self.peer.clone(),
             replace: self.replace,
-            taken_over: self.taken_over,
-            file_digest: self.file_digest.map(|d| d.to_string()),
+            taken_over: self.is_taken_over(),
+            file_digest: self.file_digest().map(|d| d.to_string()),
             metadata: self.metadata.clone(),
             begun: self.begun,
             blocked: self.blocked.clone(),
@@ -181,8 +227,7 @@ impl UploadRecord {
             certificate: stored.certificate,
             peer: stored.peer,
             replace: stored.replace,
-            taken_over: stored.taken_over,
-            file_digest: stored.file_digest.map(|text| text.parse()).transpose()?,
+            content: HeldContent::new(stored.taken_over, stored.file_digest.map(|text| text.parse()).transpose()?),
             metadata: stored.metadata,
             begun: stored.begun,
             blocked: stored.blocked,
@@ -204,8 +249,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let token = Some("t".to_owned());
-        let upload =
-            UploadRecord { file_digest: Some(Digest([7; 32])), taken_over: true, token, paused: true, ..upload() };
+        let upload = UploadRecord { content: HeldContent::Compared(Digest([7; 32])), token, paused: true, ..upload() };
         assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
         let open = UploadRecord::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
         let client = Some("10.0.0.1 t".to_owned());
@@ -219,6 +263,37 @@ mod tests {
         let old = text.replace("  \"token\": null,\n", "");
         assert!(old.len() < text.len());
         assert_eq!(UploadRecord::from_json(old.as_bytes()), Ok(upload()));
+    }
+
+    /// The two values on disk, as all versions write and read them.
+    #[test]
+    fn the_content_of_held_slices_is_two_values_on_disk() {
+        let (first, second) = (Digest([7; 32]), Digest([8; 32]));
+        let quoted = format!("\"{first}\"");
+        for (content, taken_over, file_digest) in [
+            (HeldContent::Own(None), "false", "null"),
+            (HeldContent::Own(Some(first)), "false", &quoted),
+            (HeldContent::ToCompare, "true", "null"),
+            (HeldContent::Compared(first), "true", &quoted),
+        ] {
+            let old = format!(
+                "{{\n  \"version\": 1,\n  \"file_name\": \"x\",\n  \"slice_num\": 3,\n  \"slice_size\": 10,\n  \
+                 \"file_size\": 25,\n  \"source\": \"s\",\n  \"token\": null,\n  \"replace\": false,\n  \
+                 \"taken_over\": {taken_over},\n  \"file_digest\": {file_digest},\n  \"begun\": 7,\n  \
+                 \"blocked\": null,\n  \"last_error\": null\n}}\n"
+            );
+            let upload = UploadRecord { file_name: FileName::new("x").unwrap(), begun: 7, content, ..upload() };
+            assert_eq!(UploadRecord::from_json(old.as_bytes()), Ok(upload.clone()));
+            assert_eq!(String::from_utf8(upload.to_json()).unwrap(), old);
+            assert_eq!(
+                (upload.is_taken_over(), upload.needs_comparison()),
+                (taken_over == "true", content == HeldContent::ToCompare)
+            );
+            assert_eq!(upload.content.promised(None), content, "an earlier promise counts");
+            let anew = UploadRecord { content: upload.content.promised(Some(second)), ..upload };
+            assert_eq!((anew.file_digest(), anew.is_taken_over()), (Some(second), taken_over == "true"));
+            assert!(!anew.needs_comparison());
+        }
     }
 
     #[test]

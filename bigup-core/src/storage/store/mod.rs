@@ -1,5 +1,7 @@
 //! The place of finished files: the folder `files/`. Each file in it is whole, checked and synced.
 //!
+//! It uses `disk`, `group_sync` and the spool's function for hashing. Uploads and their records do not come in here.
+//!
 //! Paths below `files/` are walked component by component and never through a symlink, so a link that somebody placed
 //! inside leads nowhere. A finished file carries its digest in an extended attribute, tied to its size and time of
 //! change: a file that was changed or put there by hand simply has no known digest.
@@ -10,8 +12,9 @@
 //! disk) is read once when somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 //!
 //! # Contract
-//! This is all that publishing, requests and `bigupd check` ask of the place of finished files; the rest is private to
-//! this folder. Another store, such as S3, has to keep the same contracts.
+//! Publishing, requests and `bigupd check` reach a finished file by these functions only; the rest is private to this
+//! folder. Another store, such as S3, has to keep the same contracts. It must also list its files: `bigupd check` and
+//! quotas (`admission/quota.rs` of bigupd) walk through `files/` themselves.
 //!
 //! | function | contract |
 //! | --- | --- |
@@ -20,7 +23,8 @@
 //! | [`Store::lookup`] | tells what is under a name, at once; a digest that it tells is certain |
 //! | [`Store::confirm`] | the same; content whose digest is not certain is read, however long that takes |
 //! | [`Store::open`] | opens a finished file to read it |
-//! | [`Store::path_of`] | names the file's place, for messages, hooks and comparing versions |
+//! | [`Store::version`] | tells a value that differs after every change or replacement of what is under a name |
+//! | [`Store::path_of`] | names the file's place, for messages |
 //! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
 //! | [`digest_state`], [`read_leaves`] | read them again from an open file |
 //! | `give_permissions` | gives a file that is not finished yet the group and mode that it is to have |
@@ -32,7 +36,7 @@
 use crate::protocol::digest::{DigestKind, SliceHasher};
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{DataDir, FileModes};
-use crate::storage::disk::{IoContext, MountedFs};
+use crate::storage::disk::{FileVersion, IoContext, MountedFs};
 use crate::storage::group_sync::GroupSync;
 use crate::storage::spool::hash_range;
 use nix::errno::Errno;
@@ -124,6 +128,14 @@ impl Store {
     /// Path of a finished file of this name, for messages.
     pub fn path_of(&self, name: &FileName) -> PathBuf {
         self.files.join(name.as_str())
+    }
+
+    /// The version of what stands under `name`, to see whether it changed since. `None` if nothing stands there.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn version(&self, name: &FileName) -> io::Result<Option<FileVersion>> {
+        FileVersion::of(&self.path_of(name))
     }
 
     /// The thing that stands under `name`.
@@ -380,6 +392,18 @@ mod tests {
         assert_eq!(fs::read_to_string(f.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = f.store.lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
         assert_eq!((found.size, found.stored_digest), (4, Some(known)));
+    }
+
+    #[test]
+    fn the_version_of_a_name_tells_another_file_from_the_same_one() {
+        let f = Fixture::new();
+        let version = || f.store.version(&name("a/b")).unwrap();
+        assert_eq!(version(), None);
+        f.store.publish(&f.source("text"), &name("a/b"), false).unwrap();
+        let first = version();
+        assert!(first.is_some() && first == version());
+        f.store.publish(&f.source("else"), &name("a/b"), true).unwrap();
+        assert!(version().is_some() && version() != first);
     }
 
     #[test]

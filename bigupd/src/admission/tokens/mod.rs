@@ -5,6 +5,8 @@
 //! request slow. Hashes are compared in constant time (documentation of [`blake3::Hash`]), with every token there is,
 //! so the time tells nothing of the stored hashes.
 //!
+//! It uses the data folder. Requests and uploads do not come in here.
+//!
 //! The file is replaced by rename under a lock on the data folder. As long as it exists tokens are in force. A file
 //! that cannot be read is an error; it is never treated like a missing file.
 

@@ -1,5 +1,7 @@
 //! `bigupd check`: compares unfinished uploads and finished files with their digests, and repairs them where it can.
 //!
+//! It uses the data folder and the repairs of [`upkeep`](crate::upkeep). Requests do not come in here.
+//!
 //! It can run beside daemons and mergers. Before a fault counts as damage it is checked again under the lock that keeps
 //! the file from changing. Nothing is changed unless `--repair` is given. Nothing is ever deleted but slices that do
 //! not match their digest; those are asked for again.

@@ -1,4 +1,6 @@
-//! `bigupd status`: the unfinished uploads of a data folder, as they are on disk. It needs no daemon and changes nothing.
+//! `bigupd status`: the unfinished uploads of a data folder, as they are on disk.
+//!
+//! It reads the data folder and needs no daemon. No change of an upload comes in here.
 
 use crate::commands::EXIT_NO_UPLOAD;
 use crate::config::Config;

@@ -229,7 +229,7 @@ fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
         idle_seconds: spool.idle()?.as_secs(),
         paused: upload.paused,
         blocked: upload.blocked.is_some(),
-        last_error: upload.blocked.or(upload.last_error),
+        last_error: upload.problem().map(str::to_owned),
         file_name: upload.file_name.as_str().to_owned(),
     }))
 }

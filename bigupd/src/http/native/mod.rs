@@ -1,6 +1,7 @@
 //! The native endpoint, `/big_file_upload`: the protocol of `bigup-cli` and the oldest client.
 //!
-//! Its parameters and words stay here, and are known nowhere below.
+//! It uses the shared parts of [`http`](crate::http), and asks [`uploads`](crate::uploads). Its parameters and words
+//! stay here, and are known nowhere below. Decisions about an upload do not come in.
 
 pub mod query;
 pub mod routes;

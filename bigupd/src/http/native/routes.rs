@@ -401,6 +401,6 @@ fn describe(answer: &mut UploadResponse, unfinished: &Unfinished) {
     answer.file_size = upload.plan.file_size;
     answer.curr_merge_slice_id = Some(holdings.frontier);
     answer.compare = upload.needs_comparison();
-    answer.last_error = upload.blocked.clone().or(upload.last_error.clone());
+    answer.last_error = upload.problem().map(str::to_owned);
     answer.paused = upload.paused;
 }

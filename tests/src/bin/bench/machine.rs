@@ -16,7 +16,7 @@ pub fn describe(folder: &Path) -> String {
         printed("uname", &["-r"]),
         printed("findmnt", &["-n", "-o", "FSTYPE", "-T", &folder.display().to_string()]),
         nix::sys::statvfs::statvfs(folder)
-            .map_or_else(|_| "?".to_owned(), |room| show_size(room.blocks_available() * room.fragment_size())),
+            .map_or_else(|_| "?".to_owned(), |disk| show_size(disk.blocks_available() * disk.fragment_size())),
         std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default(),
     )
 }

@@ -82,6 +82,6 @@ fn list(folder: &Path, url: &str) -> PathBuf {
         format!("upload-file = \"{}\"\nurl = \"{url}/{}\"\noutput = /dev/null\n", file.display(), below.display())
     };
     let path = folder.with_extension(format!("{}.curl", url.rsplit(':').next().unwrap_or_default().replace('/', "-")));
-    std::fs::write(&path, files.iter().map(pair).collect::<String>()).expect("there is room");
+    std::fs::write(&path, files.iter().map(pair).collect::<String>()).expect("there is disk space");
     path
 }

@@ -1,4 +1,4 @@
-//! Room on the disk: what does not fit is refused at once and with numbers, what was begun fits, what stays free stays
+//! Disk space: what does not fit is refused at once and with numbers, what was begun fits, what stays free stays
 //! free, and nothing that is reserved outlives its upload. On small file systems of all types, which others fill too.
 //! Needs root, and the programs of xfsprogs, btrfs-progs and e2fsprogs.
 
@@ -23,10 +23,10 @@ const MIB: u64 = 1 << 20;
 /// What the daemons of these tests leave free.
 const KEPT: u64 = 8 * MIB;
 
-/// Room that a file system has when a test begins, where it has more.
-const ROOM: u64 = 60 * MIB;
+/// Disk space that a file system has when a test begins, where it has more.
+const SPACE: u64 = 60 * MIB;
 
-/// A file system of which about [`ROOM`] is left, and a daemon on it.
+/// A file system of which about [`SPACE`] is left, and a daemon on it.
 struct Disk {
     daemon: Daemon,
     mount: Mount,
@@ -36,7 +36,7 @@ impl Disk {
     fn on(mount: Mount) -> Disk {
         let daemon = Daemon::with_data(&mount.path().join("data"), &["--reserve", "8M", "--merger-idle", "500ms"]);
         let disk = Disk { daemon, mount };
-        disk.fill("others", ROOM);
+        disk.fill("others", SPACE);
         disk
     }
 
@@ -72,15 +72,15 @@ impl Disk {
     fn fill(&self, name: &str, left: u64) -> PathBuf {
         let path = self.mount.path().join(name);
         let len = self.available().saturating_sub(left);
-        fs::write(&path, vec![1; len as usize]).expect("there is room for it");
+        fs::write(&path, vec![1; len as usize]).expect("there is disk space for it");
         path
     }
 
-    /// Removes a file and waits until its room is told: XFS gives it back in the background.
+    /// Removes a file and waits until its disk space is told: XFS gives it back in the background.
     fn remove(&self, path: &Path) {
         let (len, before) = (path.metadata().expect("it is there").len(), self.available());
         fs::remove_file(path).expect("it can be removed");
-        eventually("its room is back", || self.available() + MIB >= before + len);
+        eventually("its disk space is back", || self.available() + MIB >= before + len);
     }
 
     fn file(&self, name: &str, len: u64) -> PathBuf {
@@ -106,14 +106,14 @@ impl Disk {
         eventually("some slices are held", || held() >= 20);
         signal(child.id(), Signal::SIGSTOP);
         assert!(!self.daemon.finished(name).exists(), "too fast to be met in the middle");
-        // What waits to be merged gives its room back.
+        // What waits to be merged gives its disk space back.
         let spool = self.daemon.data().join("tmp").join(name);
         eventually("all is merged", || !list(&spool).iter().any(|name| name.parse::<u64>().is_ok()));
         self.eventually_let_go();
         child
     }
 
-    /// Waits until the daemon has closed what it kept open of slices that are merged, which gives their room back.
+    /// Waits until the daemon has closed what it kept open of merged slices, which gives their disk space back.
     fn eventually_let_go(&self) {
         eventually("what is merged is let go", || {
             descriptors(self.daemon.pid()).is_some_and(|open| !open.iter().any(|file| file.ends_with(" (deleted)")))
@@ -169,7 +169,7 @@ fn big_is_refused_small_goes_through(disk: &Disk) {
     let before = disk.available();
     let message = fail(&disk.push(&big, &["--slice-size", "4M"]).output().unwrap());
     let parts = [
-        "not enough room",
+        "not enough disk space",
         "64.0 MiB are needed, with 4.00 MiB for a slice beside, and 8.00 MiB stay free",
         "--when-full",
     ];
@@ -265,7 +265,7 @@ fn one_of_two_is_refused(disk: &Disk) {
     assert_eq!(stored.len(), 1, "{outputs:?}");
     disk.assert_stored(stored[0]);
     let refused = outputs.iter().find(|output| !output.status.success()).unwrap();
-    assert!(fail(refused).contains("not enough room"), "{refused:?}");
+    assert!(fail(refused).contains("not enough disk space"), "{refused:?}");
     disk.daemon.eventually_clean();
     disk.eventually_let_go();
     let taken = before - disk.available();
@@ -300,14 +300,14 @@ fn of_two_at_once_tmpfs_takes_the_one_that_fits() {
     one_of_two_is_refused(&Disk::tmpfs());
 }
 
-/// Somebody else fills the disk while a file is pushed; the push stops, and goes on once there is room again.
+/// Somebody else fills the disk while a file is pushed; the push stops, and goes on once there is disk space again.
 fn stops_and_goes_on(disk: &Disk) {
     let file = disk.file("file", 30 * MIB);
     let client = disk.stopped_half_way(&file, &[]);
     let ballast = disk.fill("ballast", KEPT - 4 * MIB);
     signal(client.id(), Signal::SIGCONT);
     let message = fail(&client.wait_with_output().unwrap());
-    assert!(message.contains("not enough room") && bytes_missing(&message) > MIB / 2, "{message}");
+    assert!(message.contains("not enough disk space") && bytes_missing(&message) > MIB / 2, "{message}");
     assert!(disk.available() > KEPT - 5 * MIB, "it used what is to stay free");
     disk.remove(&ballast);
     let done = succeed(&disk.push(&file, &[]).output().unwrap());
@@ -341,19 +341,19 @@ fn a_push_over_which_tmpfs_fills_up_stops_and_goes_on() {
 }
 
 #[test]
-fn a_push_that_is_to_wait_for_room_goes_on_by_itself() {
+fn a_push_that_is_to_wait_for_disk_space_goes_on_by_itself() {
     needs_root!("to mount file systems");
     let disk = Disk::ext4();
     let (file, big) = (disk.file("file", 30 * MIB), disk.file("big", 40 * MIB));
     let client = disk.stopped_half_way(&file, &["--when-full", "wait"]);
     let ballast = disk.fill("ballast", KEPT - 4 * MIB);
     signal(client.id(), Signal::SIGCONT);
-    let refused = || disk.daemon.log().contains("not enough room");
+    let refused = || disk.daemon.log().contains("not enough disk space");
     eventually("a slice is refused", refused);
-    // Longer than merging would have taken to make room.
+    // Longer than merging would have taken to free disk space.
     std::thread::sleep(Duration::from_secs(11));
     fs::remove_file(ballast).unwrap();
-    // Does not fit beside the other one; that one's room comes back as it is removed.
+    // Does not fit beside the other one; that one's disk space comes back as it is removed.
     let waiting = disk.push(&big, &["--when-full", "wait"]).spawn().unwrap();
     let output = client.wait_with_output().unwrap();
     succeed(&output);
@@ -366,7 +366,7 @@ fn a_push_that_is_to_wait_for_room_goes_on_by_itself() {
 }
 
 #[test]
-fn waiting_for_room_ends_with_patience() {
+fn waiting_for_disk_space_ends_with_patience() {
     needs_root!("to mount file systems");
     let disk = Disk::ext4();
     let big = disk.file("big", 80 * MIB);
@@ -377,7 +377,7 @@ fn waiting_for_room_ends_with_patience() {
 }
 
 #[test]
-fn many_senders_get_by_with_room_for_one_slice() {
+fn many_senders_get_by_with_disk_space_for_one_slice() {
     needs_root!("to mount file systems");
     let disk = Disk::ext4();
     let file = disk.file("file", 30 * MIB);
@@ -400,12 +400,12 @@ fn standard_input_stops_before_it_uses_what_stays_free() {
         let _ = client.stdin.take().unwrap().write_all(&data::bytes(1, 100 << 20));
         client.wait_with_output().unwrap()
     });
-    assert!(fail(&output).contains("not enough room"), "{output:?}");
+    assert!(fail(&output).contains("not enough disk space"), "{output:?}");
     assert!(disk.available() < KEPT + 4 * MIB, "it stopped early");
 }
 
 #[test]
-fn after_kills_an_upload_still_has_its_room() {
+fn after_kills_an_upload_still_has_its_disk_space() {
     needs_root!("to mount file systems");
     for mut disk in [Disk::ext4(), Disk::xfs(), Disk::btrfs()] {
         let file = disk.file("file", 30 * MIB);
@@ -415,7 +415,7 @@ fn after_kills_an_upload_still_has_its_room() {
             signal_program(pid, "bigup-merger", Signal::SIGKILL);
         }
         disk.daemon.kill_9();
-        // All that is left goes to somebody else, but for the room of some slices.
+        // All that is left goes to somebody else, but for the disk space of some slices.
         let ballast = disk.fill("ballast", KEPT + 4 * MIB);
         disk.daemon.run();
         succeed(&disk.push(&file, &[]).output().unwrap());
@@ -424,7 +424,7 @@ fn after_kills_an_upload_still_has_its_room() {
     }
 }
 
-/// Sends slices of a mebibyte of the file `f`, but the first, until there is no room; how many came.
+/// Sends slices of a mebibyte of the file `f`, but the first, until there is no disk space; how many came.
 fn fill_with_waiting(disk: &Disk, content: &[u8]) -> usize {
     disk.begin("f", content.len() as u64, MIB).expect(200);
     let slices = content.chunks(MIB as usize).enumerate().skip(1);
@@ -441,7 +441,7 @@ fn post(disk: &Disk, content: &[u8], slice_id: usize) -> http::Answer {
 /// Sends what is missing of the file `f`, from the first slice on, until it is finished.
 fn send_the_rest(disk: &Disk, content: &[u8]) {
     for slice_id in 0..content.len().div_ceil(MIB as usize) {
-        // Merging gives room back.
+        // Merging gives disk space back.
         eventually("the slice gets in", || post(disk, content, slice_id).status == 200);
     }
     eventually("it is finished", || disk.daemon.finished("f").exists());
@@ -470,7 +470,7 @@ fn the_slice_that_merging_waits_for_may_use_what_stays_free() {
         let content = data::bytes(9, 30 * MIB as usize);
         disk.fill("ballast", KEPT + 40 * MIB);
         let came = fill_with_waiting(&disk, &content);
-        // Somebody else takes the room that was left for it.
+        // Somebody else takes the disk space that was left for it.
         let others = disk.fill("others too", KEPT - MIB);
         assert_eq!(post(&disk, &content, came + 1).expect(507).body["error"], "no_space");
         // One of them is enough: while it arrives it is not let in again.
@@ -481,7 +481,7 @@ fn the_slice_that_merging_waits_for_may_use_what_stays_free() {
         eventually("it is let in", || disk.daemon.spool_has_part("f"));
         post(&disk, &content, 0).expect(507);
         drop(arriving);
-        // All that waits is merged then, and nothing of it is left in the room that stays free.
+        // All that waits is merged then, and nothing of it is left in the disk space that stays free.
         eventually("it gets in", || post(&disk, &content, 0).status == 200);
         eventually("what waited is merged", || disk.merged("f").len() == (came as u64 + 1) * MIB);
         disk.remove(&others);
@@ -506,18 +506,18 @@ fn what_is_reserved_is_seen_at_once_stays_and_goes_with_its_upload() {
                 .expect(200);
             eventually("it is merged", || disk.merged("f").len() == (slice_id + 1) * MIB);
             eventually("the merger leaves", || disk.daemon.info("f", "merge_slice_process_exist").unwrap() == "0");
-            within(Duration::from_secs(20), "the room is that of the file", is_taken);
+            within(Duration::from_secs(20), "the disk space is that of the file", is_taken);
         }
         // Part of a slice, as a killed merger leaves it, is cut off; what the cut gives back is reserved again.
         let merged = disk.daemon.data().join("tmp/f/merged");
         fs::OpenOptions::new().append(true).open(&merged).unwrap().write_all(&[1; 1000]).unwrap();
         server.post(&format!("file_name=f&slice_id=3&slice_size={MIB}"), &vec![7; MIB as usize]).expect(200);
         eventually("it is merged", || disk.merged("f").len() == 4 * MIB);
-        within(Duration::from_secs(20), "the room is that of the file", is_taken);
+        within(Duration::from_secs(20), "the disk space is that of the file", is_taken);
         // A merger that is about to leave may write there once more.
         eventually("the folder is removed", || fs::remove_dir_all(disk.daemon.data().join("tmp/f")).is_ok());
         disk.daemon.eventually_clean();
-        within(Duration::from_secs(20), "the room is back", || taken() < MIB);
+        within(Duration::from_secs(20), "the disk space is back", || taken() < MIB);
     }
 }
 
@@ -569,14 +569,14 @@ fn a_quota_is_a_full_disk() {
     let begin = |name: &str, size: u64| server.get(&format!("file_name={name}&slice_size={MIB}&file_size={size}"));
     assert_eq!(begin("big", 60 * MIB).expect(507).body["error"], "no_space");
     assert_eq!(daemon.spools(), Vec::<String>::new());
-    // Of unknown size: slices come until there is no room, and a merger has to do with what there is.
+    // Of unknown size: slices come until there is no disk space, and a merger has to do with what there is.
     let content = data::bytes(1, (60 * MIB) as usize);
     server.get(&format!("file_name=f&slice_size={MIB}")).expect(200);
     let post = |slice_id: usize| {
         let slice = content.chunks(MIB as usize).nth(slice_id).unwrap();
         server.post(&format!("file_name=f&slice_id={slice_id}&slice_size={MIB}"), slice)
     };
-    let refused = (0..60).find(|slice_id| post(*slice_id).status != 200).expect("there is room for 40");
+    let refused = (0..60).find(|slice_id| post(*slice_id).status != 200).expect("there is disk space for 40");
     assert!((10..=40).contains(&refused), "slice {refused} is refused");
     btrfs(&["qgroup", "limit", "none"], &data);
     (refused..60).for_each(|slice_id| drop(post(slice_id).expect(200)));
