@@ -54,6 +54,8 @@ labels! {
         Slice = "slice",
         /// Speaks tus.
         Tus = "tus",
+        /// Speaks the draft of the IETF.
+        Ietf = "ietf",
         /// Asks whether the daemon is well.
         Health = "health",
         /// Asks for these metrics.

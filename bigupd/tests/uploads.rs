@@ -49,6 +49,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
         recut: false,
         by_size: false,
         metadata: None,
+        awaits_end: false,
     }
 }
 
@@ -422,7 +423,11 @@ fn a_cut_by_which_a_file_could_never_be_pushed_gives_way() {
                 continue;
             }
             let Ok(NameState::Unfinished(begun)) = begun else { panic!("{most} {old} {from}: {begun:?}") };
-            assert_eq!((begun.upload.plan.clone(), begun.holdings.ranges().count()), (wanted, 0), "{most} {old} {from}");
+            assert_eq!(
+                (begun.upload.plan.clone(), begun.holdings.ranges().count()),
+                (wanted, 0),
+                "{most} {old} {from}"
+            );
             assert!(!begun.upload.is_taken_over());
         }
     }

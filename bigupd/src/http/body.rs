@@ -62,6 +62,11 @@ impl Stream for RawBody {
 }
 
 impl RawBody {
+    /// A body without bytes.
+    pub fn empty() -> RawBody {
+        raw_body(futures_util::stream::empty::<Result<Bytes, warp::Error>>())
+    }
+
     /// Digests from here on all bytes read of it, by every copy.
     pub fn digest(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Sha256::new());

@@ -8,11 +8,13 @@
 use crate::admission::origins::Effect;
 use crate::http::app::App;
 use crate::http::body::raw_body;
+use crate::http::ietf::routes::{ietf, is_ietf};
 use crate::http::native::routes::{NATIVE, native};
 use crate::http::probes::{ALLOWED, Probe, question};
 use crate::http::request::Request;
 use crate::http::timing;
-use crate::http::tus::routes as tus;
+use crate::http::tus::routes::{TUS, tus};
+use crate::http::upload_url;
 use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::Response;
@@ -35,12 +37,28 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         .and(warp::ext::optional());
     let request = head.and(body).map(Request::new);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
-    let tus = warp::path(tus::PATH).and(with_app.clone()).and(request).then(tus::tus);
+    let files = warp::path(upload_url::PATH).and(with_app.clone()).and(request).then(files);
     let other = with_app.and(question()).and(request).then(elsewhere);
-    native.or(tus).unify().or(other).unify().recover(never).unify()
+    native.or(files).unify().or(other).unify().recover(never).unify()
 }
 
-/// Every request matches one of the two routes; requests that warp itself refuses come here.
+/// Two protocols share the addresses of uploads; header fields tell them apart.
+async fn files(app: App, request: Request) -> Response {
+    match request.method {
+        Method::OPTIONS => app.serve(&TUS, Route::Tus, request, discover).await,
+        _ if is_ietf(&request) => ietf(app, request).await,
+        _ => tus(app, request).await,
+    }
+}
+
+/// Tells what both of them speak.
+async fn discover(app: App, request: Request) -> Response {
+    let options = app.options(&TUS, &request.headers, upload_url::METHODS);
+    let options = options.map(|response| app.ietf_discovery(app.tus_discovery(response)));
+    app.answer_after(&request.headers, request.body, options, &TUS).await
+}
+
+/// Every request matches one of the routes; requests that warp itself refuses come here.
 async fn never(rejection: warp::Rejection) -> Result<Response, Infallible> {
     log::debug!("refused by warp: {rejection:?}");
     Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").response())

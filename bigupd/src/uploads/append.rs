@@ -67,7 +67,7 @@ pub struct Appendable {
 impl Appendable {
     /// True if all bytes are held, and the file is being finished.
     pub fn is_whole(&self) -> bool {
-        self.upload.plan.file_size == Some(self.offset)
+        self.upload.plan.file_size == Some(self.offset) && !self.upload.awaits_end
     }
 }
 
@@ -391,6 +391,24 @@ impl Uploads {
             return Err(no_such_upload());
         }
         Ok(cancel(locked, &self.data, &merger)?)
+    }
+
+    /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`.
+    ///
+    /// # Errors
+    /// The offset is another one, or not the size that was told before.
+    pub fn complete(&self, ask: &AppendRequest) -> Result<(), Refusal> {
+        self.counting(&ask.name, |asked| {
+            let spool = Spool::of(&self.data, &ask.id);
+            let mut locked = self.lock_of(&spool, &ask.source)?.ok_or_else(no_such_upload)?;
+            let held = locked.held_run()?.offset;
+            if held != ask.offset {
+                return Err(other_offset(held, ask.offset).into());
+            }
+            self.learn_size(&AppendRequest { file_size: Some(held), ..ask.clone() }, &mut locked, asked)?;
+            let upload = UploadRecord { awaits_end: false, ..locked.upload().clone() };
+            Ok(locked.save(upload)?)
+        })
     }
 
     /// Digest, and size in bytes, of the file that the upload of `source` became, as far as that is known.

@@ -151,6 +151,7 @@ impl Uploads {
                 replace: ask.replace,
                 content: HeldContent::Own(ask.file_digest),
                 metadata: ask.metadata.clone(),
+                awaits_end: ask.awaits_end,
                 client: ask.client(),
                 ..UploadRecord::begin(ask.name.clone(), ask.plan.clone(), ask.source.clone())
             };
@@ -466,6 +467,7 @@ impl Uploads {
             replace: ask.replace,
             content: if is_anything_held { HeldContent::ToCompare } else { HeldContent::Own(ask.file_digest) },
             metadata: ask.metadata.clone(),
+            awaits_end: ask.awaits_end,
             ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.

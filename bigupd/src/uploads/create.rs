@@ -99,6 +99,8 @@ pub struct CreateRequest {
     pub file_size: Option<u64>,
     /// Anything that the client tells of the file, in the form of its protocol.
     pub metadata: Option<String>,
+    /// The file is not to be published before its client says that it is whole.
+    pub awaits_end: bool,
     /// The address the request came from. `None` if it is not known.
     pub peer: Option<IpAddr>,
     /// Name in the client certificate that was shown. `None` if no certificate was shown.
@@ -143,6 +145,7 @@ impl Uploads {
                 discard: false,
                 by_size: false,
                 metadata: ask.metadata.clone(),
+                awaits_end: ask.awaits_end,
                 peer: ask.peer,
                 certificate: ask.certificate.clone(),
             };

@@ -34,6 +34,8 @@ pub struct BeginRequest {
     pub by_size: bool,
     /// Anything that the client tells of the file, in the form of its protocol. `None` if it tells nothing.
     pub metadata: Option<String>,
+    /// The file is not to be published before its client says that it is whole.
+    pub awaits_end: bool,
     /// The address the request came from, if it is known.
     pub peer: Option<IpAddr>,
     /// Name in the client certificate that was shown. `None` if no certificate was shown.

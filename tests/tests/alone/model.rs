@@ -554,6 +554,7 @@ impl World {
             discard: false,
             by_size: true,
             metadata: None,
+            awaits_end: false,
             peer: None,
             certificate: None,
         }

@@ -51,6 +51,8 @@ pub struct UploadRecord {
     pub content: HeldContent,
     /// Anything that the client told of the file, in the form of its protocol. `None` if it told nothing.
     pub metadata: Option<String>,
+    /// True if the file is not to be published before its client says that it is whole, also where all bytes are held.
+    pub awaits_end: bool,
     /// Time when it was begun, in seconds since 1970.
     pub begun: u64,
     /// The reason the file cannot be published as things stand. No merger is started until a client begins anew.
@@ -114,6 +116,8 @@ struct UploadJson {
     file_digest: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     metadata: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    awaits_end: bool,
     begun: u64,
     blocked: Option<String>,
     last_error: Option<String>,
@@ -136,6 +140,7 @@ impl UploadRecord {
             replace: false,
             content: HeldContent::Own(None),
             metadata: None,
+            awaits_end: false,
             begun,
             blocked: None,
             last_error: None,
@@ -164,7 +169,7 @@ impl UploadRecord {
 
     /// True if all that publication needs from clients, slices apart, is there.
     pub fn may_be_published(&self) -> bool {
-        self.plan.slice_num.is_some() && !self.needs_comparison() && self.blocked.is_none()
+        self.plan.slice_num.is_some() && !self.needs_comparison() && !self.awaits_end && self.blocked.is_none()
     }
 
     /// The reason the upload gets no further: it is blocked, or its last merger failed.
@@ -187,6 +192,7 @@ impl UploadRecord {
             taken_over: self.is_taken_over(),
             file_digest: self.file_digest().map(|d| d.to_string()),
             metadata: self.metadata.clone(),
+            awaits_end: self.awaits_end,
             begun: self.begun,
             blocked: self.blocked.clone(),
             last_error: self.last_error.clone(),
@@ -229,6 +235,7 @@ impl UploadRecord {
             replace: stored.replace,
             content: HeldContent::new(stored.taken_over, stored.file_digest.map(|text| text.parse()).transpose()?),
             metadata: stored.metadata,
+            awaits_end: stored.awaits_end,
             begun: stored.begun,
             blocked: stored.blocked,
             last_error: stored.last_error,

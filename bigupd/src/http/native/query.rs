@@ -208,6 +208,7 @@ impl QueryParams {
             discard: self.switch(param::DISCARD)?,
             by_size: true,
             metadata: None,
+            awaits_end: false,
             peer: None,
             certificate: None,
         })

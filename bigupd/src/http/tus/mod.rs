@@ -5,5 +5,4 @@
 
 mod headers;
 pub mod routes;
-mod url;
 mod words;

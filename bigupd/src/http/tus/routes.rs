@@ -4,49 +4,31 @@ use super::headers::{
     self, EXTENSIONS, METHOD_OVERRIDE, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE, TUS_VERSION,
     UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET, VERSION,
 };
-use super::url::{self, PATH as FILES};
 use super::words;
 use crate::admission::access::Access;
-use crate::admission::origins::{Effect, SharedHeaders};
+use crate::admission::origins::Effect;
 use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd};
 use crate::http::checksum::Algorithm;
 use crate::http::request::Request;
+use crate::http::upload_url::{self as url, Named};
 use crate::metadata::Metadata;
 use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
 use crate::uploads::append::{AppendRequest, Appendable, no_such_upload};
-use crate::uploads::create::{CreateRequest, UploadKey};
-use bigup_core::protocol::name::FileName;
+use crate::uploads::create::CreateRequest;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
-use bigup_core::storage::spool::UploadId;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use warp::http::{Method, StatusCode};
 
 /// The tus protocol.
-pub const TUS: Protocol = Protocol {
-    words: words::response,
-    shared_headers: SharedHeaders {
-        request: "authorization, content-type, tus-resumable, upload-checksum, upload-concat, upload-defer-length, \
-                  upload-length, upload-metadata, upload-offset, x-http-method-override, x-request-id, \
-                  x-requested-with",
-        response: "location, retry-after, tus-checksum-algorithm, tus-extension, tus-max-size, tus-resumable, \
-                   tus-version, upload-concat, upload-defer-length, upload-expires, upload-length, upload-metadata, \
-                   upload-offset, www-authenticate",
-    },
-};
-
-/// The first component of its paths.
-pub const PATH: &str = FILES;
-
-/// The methods that there are.
-const METHODS: &str = "POST, HEAD, PATCH, DELETE, OPTIONS";
+pub const TUS: Protocol = Protocol { words: words::response, shared_headers: url::SHARED_HEADERS };
 
 /// Longest time that a response waits for the file to be finished.
 const PATIENCE: Duration = Duration::from_secs(50);
@@ -56,29 +38,12 @@ pub async fn tus(app: App, request: Request) -> Response {
     app.serve(&TUS, Route::Tus, request, answer).await
 }
 
-/// An upload that a request names.
-struct Named {
-    by: Access,
-    key: UploadKey,
-    name: FileName,
-}
-
-impl Named {
-    fn id(&self) -> UploadId {
-        UploadId::of_name(&self.name)
-    }
-}
-
 async fn answer(app: App, request: Request) -> Response {
     let method = match method_of(&request) {
         Ok(method) => method,
         Err(refusal) => return app.answer_after(&request.headers, request.body, Err(refusal), &TUS).await,
     };
-    log::debug!(peer = Peer::shown(request.peer); "{method} /{PATH}/");
-    if method == Method::OPTIONS {
-        let options = app.options(&TUS, &request.headers, METHODS).map(|response| app.discovery(response));
-        return app.answer_after(&request.headers, request.body, options, &TUS).await;
-    }
+    log::debug!(peer = Peer::shown(request.peer); "{method} /files/");
     if request.headers.get(TUS_RESUMABLE).is_none_or(|version| version != VERSION) {
         return app.answer_after(&request.headers, request.body, Ok(words::other_version()), &TUS).await;
     }
@@ -101,7 +66,7 @@ fn method_of(request: &Request) -> Result<Method, Refusal> {
 
 impl App {
     /// The response to OPTIONS, which tells what is spoken.
-    fn discovery(&self, mut response: Response) -> Response {
+    pub(in crate::http) fn tus_discovery(&self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         headers.insert(TUS_VERSION, HeaderValue::from_static(VERSION));
         headers.insert(TUS_EXTENSION, HeaderValue::from_static(EXTENSIONS));
@@ -147,6 +112,7 @@ impl App {
             by: by.clone(),
             name,
             file_size,
+            awaits_end: false,
             metadata: metadata.filter(|text| !text.is_empty()).map(str::to_owned),
             peer: request.peer.and_then(Peer::ip),
             certificate: self.shown_name(),
@@ -164,7 +130,7 @@ impl App {
         self.tell_expiry(&mut response, 0);
         if let Some(body) = body {
             let named = Named { by, key: created.key, name: created.name };
-            let ask = append_request(&named, request.peer, 0, None);
+            let ask = named.append_request(request.peer, 0, None);
             // The upload is there whatever becomes of its first bytes, and its client must hear of it.
             let end = self.tus_append(&named, ask, body).await;
             let offset = end.as_ref().map_or_else(|refusal| refusal.offset.unwrap_or(0), |end| end.offset);
@@ -175,7 +141,7 @@ impl App {
     }
 
     async fn tus_head(&self, named: Named, request: Request) -> Result<Response, Refusal> {
-        let ask = append_request(&named, request.peer, 0, None);
+        let ask = named.append_request(request.peer, 0, None);
         self.stop_appending(&ask).await?;
         let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
         let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
@@ -211,7 +177,7 @@ impl App {
         let offset = headers::number(&request.headers, &UPLOAD_OFFSET)?;
         let offset = offset.ok_or_else(|| headers::bad("Upload-Offset is missing".to_owned()))?;
         let file_size = headers::number(&request.headers, &UPLOAD_LENGTH)?;
-        let ask = append_request(&named, request.peer, offset, file_size);
+        let ask = named.append_request(request.peer, offset, file_size);
         let end = self.tus_append(&named, ask, append_body(&request)?).await?;
         let mut response = empty(StatusCode::NO_CONTENT);
         insert(&mut response, UPLOAD_OFFSET, &end.offset.to_string());
@@ -243,7 +209,7 @@ impl App {
     }
 
     async fn tus_delete(&self, named: Named, request: Request) -> Result<Response, Refusal> {
-        let ask = append_request(&named, request.peer, 0, None);
+        let ask = named.append_request(request.peer, 0, None);
         self.stop_appending(&ask).await?;
         let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
         self.blocking(move || uploads.end(&id, &source)).await?;
@@ -258,18 +224,6 @@ impl App {
         if let Some(when) = when {
             insert(response, UPLOAD_EXPIRES, &http_date(when));
         }
-    }
-}
-
-fn append_request(named: &Named, peer: Option<Peer>, offset: u64, file_size: Option<u64>) -> AppendRequest {
-    AppendRequest {
-        by: named.by.clone(),
-        peer,
-        id: named.id(),
-        name: named.name.clone(),
-        source: named.key.source(),
-        offset,
-        file_size,
     }
 }
 

@@ -1,14 +1,62 @@
 //! Addresses of uploads: `/files/KEY/NAME`. The key is the secret by which the upload is known; the name is that of its
 //! file, so that no table of keys has to be kept.
 
+use crate::admission::access::Access;
+use crate::admission::origins::SharedHeaders;
+use crate::net::peer::Peer;
 use crate::refusal::Refusal;
-use crate::uploads::append::no_such_upload;
+use crate::uploads::append::{AppendRequest, no_such_upload};
 use crate::uploads::create::UploadKey;
 use bigup_core::protocol::name::FileName;
+use bigup_core::storage::spool::UploadId;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// The path that uploads are created at, without the slash at its end.
 pub const PATH: &str = "files";
+
+/// The methods that there are.
+pub const METHODS: &str = "POST, HEAD, GET, PATCH, DELETE, OPTIONS";
+
+/// The header fields that web pages need of the protocols there.
+pub const SHARED_HEADERS: SharedHeaders = SharedHeaders {
+    request: "authorization, content-digest, content-disposition, content-type, tus-resumable, upload-checksum, \
+              upload-complete, upload-concat, upload-defer-length, upload-draft-interop-version, upload-length, \
+              upload-metadata, upload-offset, x-http-method-override, x-request-id, x-requested-with",
+    response: "location, retry-after, tus-checksum-algorithm, tus-extension, tus-max-size, tus-resumable, \
+               tus-version, upload-complete, upload-concat, upload-defer-length, upload-expires, upload-length, \
+               upload-limit, upload-metadata, upload-offset, www-authenticate",
+};
+
+/// An upload that a request names, and its sender.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The sender.
+    pub by: Access,
+    /// The upload's secret.
+    pub key: UploadKey,
+    /// Name of its file.
+    pub name: FileName,
+}
+
+impl Named {
+    /// The upload's identity.
+    pub fn id(&self) -> UploadId {
+        UploadId::of_name(&self.name)
+    }
+
+    /// A request to append at `offset`, from `peer`. `file_size`, in bytes, is told by it; `None`: it is not.
+    pub fn append_request(&self, peer: Option<Peer>, offset: u64, file_size: Option<u64>) -> AppendRequest {
+        AppendRequest {
+            by: self.by.clone(),
+            peer,
+            id: self.id(),
+            name: self.name.clone(),
+            source: self.key.source(),
+            offset,
+            file_size,
+        }
+    }
+}
 
 /// Characters that are encoded in a name. Slashes between its components stay.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');

@@ -1,0 +1,268 @@
+//! The requests of the draft, and their responses.
+//!
+//! An upload is whole once a request says so (`Upload-Complete: ?1`) and all of its body came, also where all bytes of
+//! a length that was told are held before. So such an upload awaits the word of its client
+//! ([`UploadRecord::awaits_end`](bigup_core::storage::spool::UploadRecord::awaits_end)). It is given by the part of a
+//! request that ends with its connection: a body that is cut off is never taken for a whole one.
+//!
+//! Interim responses (104) are not sent: hyper has no interface for them. A client that wants to know the address before
+//! it sends bytes creates the upload without any.
+
+use super::headers::{
+    self, ACCEPT_PATCH, INTEROP_VERSION, UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_LIMIT, UPLOAD_OFFSET,
+};
+use super::words;
+use crate::admission::access::Access;
+use crate::admission::origins::Effect;
+use crate::admission::tokens::Permission;
+use crate::http::app::{App, Protocol};
+use crate::http::append::{AppendBody, AppendEnd};
+use crate::http::body::RawBody;
+use crate::http::request::Request;
+use crate::http::upload_url::{self as url, Named};
+use crate::metrics::Route;
+use crate::net::peer::Peer;
+use crate::net::response::{Response, keep_nowhere};
+use crate::refusal::Refusal;
+use crate::uploads::append::AppendRequest;
+use crate::uploads::create::CreateRequest;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::units::parse_u64;
+use std::time::Duration;
+use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use warp::http::{Method, StatusCode};
+
+/// The protocol of the draft.
+pub const IETF: Protocol = Protocol { words: words::response, shared_headers: url::SHARED_HEADERS };
+
+/// Longest time that a response waits for the file to be finished.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// True if a request to `/files/` speaks the draft, and not tus, whose requests all tell their version.
+pub fn is_ietf(request: &Request) -> bool {
+    let has = |name: &HeaderName| request.headers.contains_key(name);
+    let is_bare = !request.headers.contains_key("tus-resumable")
+        && matches!(request.method, Method::HEAD | Method::GET | Method::DELETE);
+    is_bare || has(&UPLOAD_COMPLETE) || has(&INTEROP_VERSION) || headers::is_partial_upload(&request.headers)
+}
+
+/// Answers a request of the draft.
+pub async fn ietf(app: App, request: Request) -> Response {
+    app.serve(&IETF, Route::Ietf, request, answer).await
+}
+
+async fn answer(app: App, request: Request) -> Response {
+    log::debug!(peer = Peer::shown(request.peer); "{} /files/", request.method);
+    let (headers, body) = (request.headers.clone(), request.body.clone());
+    let answer = app.ietf_answer(request).await;
+    app.answer_after(&headers, body, answer, &IETF).await
+}
+
+impl App {
+    /// Tells the limits of uploads in `response`, to a client that looks for them. An upload goes in `max_age`, if that
+    /// is told.
+    pub(in crate::http) fn tell_limits(&self, response: &mut Response, max_age: Option<Duration>) {
+        let size = self.uploads.settings.file_size;
+        let age = max_age.map_or(String::new(), |age| format!(", max-age={}", age.as_secs()));
+        insert(response, UPLOAD_LIMIT, &format!("max-size={size}, min-size=0{age}"));
+    }
+
+    /// The same, and which bodies can be appended, in the response to OPTIONS.
+    pub(in crate::http) fn ietf_discovery(&self, mut response: Response) -> Response {
+        self.tell_limits(&mut response, None);
+        insert(&mut response, ACCEPT_PATCH, headers::PARTIAL_UPLOAD);
+        response
+    }
+
+    async fn ietf_answer(&self, request: Request) -> Result<Response, Refusal> {
+        let by = self.enter(&request.headers, request.peer, Effect::Changes).await?;
+        match (request.method.clone(), url::parse(&request.path)?) {
+            (Method::POST, None) => self.ietf_create(by, request).await,
+            (method, Some((key, name))) => {
+                by.check(&[Permission::Push], Some(&name))?;
+                self.ietf_on(method, Named { by, key, name }, request).await
+            }
+            (method, None) => Err(Refusal::method(method.as_str(), "POST creates an upload", "POST, OPTIONS")),
+        }
+    }
+
+    async fn ietf_on(&self, method: Method, named: Named, request: Request) -> Result<Response, Refusal> {
+        match method {
+            Method::HEAD | Method::GET => self.ietf_offset(named, request).await,
+            Method::PATCH => self.ietf_append(named, request).await,
+            Method::DELETE => {
+                let ask = named.append_request(request.peer, 0, None);
+                self.stop_appending(&ask).await?;
+                let uploads = self.uploads.clone();
+                self.blocking(move || uploads.end(&ask.id, &ask.source)).await?;
+                Ok(empty(StatusCode::NO_CONTENT))
+            }
+            method => {
+                let what = "HEAD asks for the offset, PATCH appends, DELETE ends an upload";
+                Err(Refusal::method(method.as_str(), what, "HEAD, GET, PATCH, DELETE, OPTIONS"))
+            }
+        }
+    }
+
+    async fn ietf_create(&self, by: Access, request: Request) -> Result<Response, Refusal> {
+        let is_end = headers::boolean(&request.headers, &UPLOAD_COMPLETE);
+        let is_end = is_end.ok_or_else(|| headers::bad("Upload-Complete is neither ?1 nor ?0".to_owned()))?;
+        let len = content_length(&request.headers);
+        let file_size = match told_size(&request.headers, 0, is_end) {
+            Ok(size) => size,
+            Err(facts) => return Ok(words::inconsistent_length(&facts)),
+        };
+        let ask = CreateRequest {
+            by: by.clone(),
+            name: headers::file_name(&request.headers),
+            file_size,
+            metadata: None,
+            awaits_end: true,
+            peer: request.peer.and_then(Peer::ip),
+            certificate: self.shown_name(),
+        };
+        let checksum = headers::checksum(&request.headers)?;
+        let uploads = self.uploads.clone();
+        let created = self.blocking(move || uploads.create(&ask)).await?;
+        self.wakeup.tell();
+        let named = Named { by, key: created.key, name: created.name };
+        let ask = named.append_request(request.peer, 0, None);
+        let body = AppendBody { body: request.body, len, checksum };
+        let mut response = match self.appended(&named, ask, body, is_end).await {
+            Ok(end) => told(StatusCode::CREATED, is_end, end.offset),
+            // The upload is there whatever became of its first bytes, and its client must hear of it.
+            Err(refusal) if refusal.code != ErrorCode::Exists => words::response(&refusal),
+            Err(refusal) => return Err(refusal),
+        };
+        insert(&mut response, LOCATION, &url::path_of(&named.key, &named.name));
+        self.tell_limits(&mut response, self.settings.expiry.any);
+        Ok(response)
+    }
+
+    async fn ietf_offset(&self, named: Named, request: Request) -> Result<Response, Refusal> {
+        let ask = named.append_request(request.peer, 0, None);
+        self.stop_appending(&ask).await?;
+        let uploads = self.uploads.clone();
+        let found = self.blocking(move || uploads.appendable(&ask.id, &ask.source)).await?;
+        let (offset, size, is_end) = match found.filter(|found| !found.is_whole()) {
+            Some(found) => (found.offset, found.upload.plan.file_size, false),
+            None => {
+                let (_, size) = self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
+                (size, Some(size), true)
+            }
+        };
+        let mut response = told(StatusCode::NO_CONTENT, is_end, offset);
+        if let Some(size) = size {
+            insert(&mut response, UPLOAD_LENGTH, &size.to_string());
+        }
+        self.tell_limits(&mut response, self.settings.expiry.any);
+        Ok(response)
+    }
+
+    async fn ietf_append(&self, named: Named, request: Request) -> Result<Response, Refusal> {
+        if !headers::is_partial_upload(&request.headers) {
+            let facts = format!("Content-Type is not {}", headers::PARTIAL_UPLOAD);
+            return Err(Refusal::new(ErrorCode::Unsupported, facts));
+        }
+        let offset = headers::integer(&request.headers, &UPLOAD_OFFSET);
+        let offset = offset.ok_or_else(|| headers::bad("Upload-Offset is no whole number, or missing".to_owned()))?;
+        let is_end = headers::boolean(&request.headers, &UPLOAD_COMPLETE);
+        let is_end = is_end.ok_or_else(|| headers::bad("Upload-Complete is neither ?1 nor ?0".to_owned()))?;
+        let file_size = match told_size(&request.headers, offset, is_end) {
+            Ok(size) => size,
+            Err(facts) => return Ok(words::inconsistent_length(&facts)),
+        };
+        if self.has_ended(&named).await? {
+            return Ok(words::completed_upload());
+        }
+        let ask = named.append_request(request.peer, offset, file_size);
+        let len = content_length(&request.headers);
+        let body = AppendBody { body: request.body, len, checksum: headers::checksum(&request.headers)? };
+        match self.appended(&named, ask, body, is_end).await {
+            Ok(end) if is_end => Ok(told(StatusCode::OK, true, end.offset)),
+            Ok(end) => Ok(told(StatusCode::NO_CONTENT, false, end.offset)),
+            Err(refusal) => match refusal.offset {
+                Some(expected) => Ok(words::mismatching_offset(&refusal, expected, offset)),
+                None => Err(refusal),
+            },
+        }
+    }
+
+    /// True if the upload is whole, or finished already.
+    async fn has_ended(&self, named: &Named) -> Result<bool, Refusal> {
+        let (uploads, named) = (self.uploads.clone(), named.clone());
+        self.blocking(move || {
+            let source = named.key.source();
+            match uploads.appendable(&named.id(), &source)? {
+                Some(found) => Ok(found.is_whole()),
+                None => Ok(uploads.became(&named.id(), &named.name, &source)?.is_some()),
+            }
+        })
+        .await
+    }
+
+    /// Appends a body. If it is the end of the file, that is noted, and waited for.
+    async fn appended(
+        &self,
+        named: &Named,
+        ask: AppendRequest,
+        body: AppendBody,
+        is_end: bool,
+    ) -> Result<AppendEnd, Refusal> {
+        let (app, asked) = (self.clone(), ask.clone());
+        // Whatever becomes of the connection: the bytes that came are kept.
+        let appending = tokio::spawn(async move { app.append(asked, body).await });
+        let end = appending.await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))?;
+        if !is_end {
+            return Ok(end);
+        }
+        let last = AppendRequest { offset: end.offset, file_size: Some(end.offset), ..ask };
+        let (uploads, asked) = (self.uploads.clone(), last.clone());
+        self.blocking(move || uploads.complete(&asked)).await?;
+        // The last slice may be in the tail, since nobody knew that it was the last one.
+        let nothing = AppendBody { body: RawBody::empty(), len: Some(0), checksum: None };
+        self.append(last, nothing).await?;
+        self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
+        Ok(end)
+    }
+}
+
+/// The size of the file that a request tells, in bytes; its body begins at `offset`. `None` if it tells none.
+///
+/// # Errors
+/// It tells two; both are named.
+fn told_size(asked: &HeaderMap, offset: u64, is_end: bool) -> Result<Option<u64>, String> {
+    let by_content = content_length(asked).filter(|_| is_end).map(|len| offset.saturating_add(len));
+    match (headers::integer(asked, &UPLOAD_LENGTH), by_content) {
+        (Some(told), Some(content)) if told != content => {
+            Err(format!("Upload-Length is {told}, but offset and Content-Length make {content}"))
+        }
+        (told, content) => Ok(told.or(content)),
+    }
+}
+
+fn content_length(asked: &HeaderMap) -> Option<u64> {
+    asked.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64)
+}
+
+/// A response that tells the state of an upload.
+fn told(status: StatusCode, is_complete: bool, offset: u64) -> Response {
+    let mut response = empty(status);
+    insert(&mut response, UPLOAD_COMPLETE, if is_complete { "?1" } else { "?0" });
+    insert(&mut response, UPLOAD_OFFSET, &offset.to_string());
+    response
+}
+
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    keep_nowhere(&mut response);
+    response
+}
+
+/// Adds a header field, whose value is ASCII.
+fn insert(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
