@@ -214,7 +214,8 @@ impl App {
 
     /// Gets rid of a body that is not wanted, unless its client waits to be told to send it. True if it is gone.
     pub(super) async fn drain_unless_waiting(&self, headers: &HeaderMap, body: RawBody) -> bool {
-        !headers.contains_key(EXPECT) && drain(body, self.drain_limit(), self.body_timeout()).await
+        let waits = headers.contains_key(EXPECT) && !body.is_begun();
+        !waits && drain(body, self.drain_limit(), self.body_timeout()).await
     }
 
     /// The reply to a request whose body is not wanted, given once that is gone.

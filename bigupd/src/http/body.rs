@@ -25,6 +25,8 @@ pub struct RawBody(Arc<Mutex<Raw>>);
 struct Raw {
     pieces: Pieces,
     broken: bool,
+    /// It was asked for, so that a client that waits for "100 Continue" sends it.
+    begun: bool,
     /// `None` if no digest is needed.
     sha256: Option<Sha256>,
 }
@@ -44,7 +46,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// Makes a [`RawBody`] of warp's stream.
 pub fn raw_body(stream: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + Sync + 'static) -> RawBody {
     let pieces = stream.map(|piece| piece.map(|mut buf| buf.copy_to_bytes(buf.remaining())));
-    RawBody(Arc::new(Mutex::new(Raw { pieces: Box::pin(pieces), broken: false, sha256: None })))
+    RawBody(Arc::new(Mutex::new(Raw { pieces: Box::pin(pieces), broken: false, begun: false, sha256: None })))
 }
 
 impl Stream for RawBody {
@@ -52,6 +54,7 @@ impl Stream for RawBody {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut raw = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        raw.begun = true;
         let piece = raw.pieces.as_mut().poll_next(cx);
         raw.broken |= matches!(piece, Poll::Ready(Some(Err(_))));
         if let (Poll::Ready(Some(Ok(piece))), Some(sha256)) = (&piece, &mut raw.sha256) {
@@ -65,6 +68,11 @@ impl RawBody {
     /// A body without bytes.
     pub fn empty() -> RawBody {
         raw_body(futures_util::stream::empty::<Result<Bytes, warp::Error>>())
+    }
+
+    /// True if any of it was asked for.
+    pub fn is_begun(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).begun
     }
 
     /// Digests from here on all bytes read of it, by every copy.
