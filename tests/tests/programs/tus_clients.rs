@@ -138,10 +138,14 @@ fn tus_js_client_uploads_in_one_request_and_in_many() {
     let _turn = turns::turn();
     let daemon = Daemon::start();
     let file = file(&daemon, "source", LEN);
-    for (name, chunk, requests) in [("whole", Value::Null, 1), ("chunks", CHUNK.into(), LEN.div_ceil(CHUNK))] {
+    // The last ones end where slices of the spool do.
+    for (name, chunk) in
+        [("whole", None), ("chunks", Some(CHUNK)), ("slices", Some(8 << 20)), ("pairs", Some(16 << 20))]
+    {
+        let requests = chunk.map_or(1, |chunk| LEN.div_ceil(chunk));
         let metadata = json!({"filename": name, "filetype": "text/x-ü", "empty": ""});
         let options = json!({"endpoint": endpoint_of(&daemon), "file": file, "metadata": metadata});
-        let options = if chunk.is_null() { options } else { with(&options, &[("chunkSize", chunk)]) };
+        let options = chunk.map_or(options.clone(), |chunk| with(&options, &[("chunkSize", chunk.into())]));
         let told = run(js(&options));
         assert_eq!(told.statuses("POST"), [201], "{told:?}");
         assert_eq!(told.statuses("PATCH"), vec![204; usize::try_from(requests).unwrap()], "{told:?}");
