@@ -276,3 +276,42 @@ fn tus_js_client_terminates() {
     assert_eq!((told.statuses("HEAD"), told.statuses("POST")), (vec![404], vec![201]), "{told:?}");
     assert!(data::same(&file, &daemon.finished("gone")));
 }
+
+/// tuspy, with arguments of clients/tus/upload.py.
+fn py(arguments: &Value) -> Command {
+    let mut command = clients::python("tus/upload.py", "tusclient");
+    command.arg(arguments.to_string());
+    command
+}
+
+#[test]
+fn tuspy_uploads_with_checksums_and_goes_on_by_the_address() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let file = file(&daemon, "source", LEN);
+    let arguments = json!({"file_path": file, "chunk_size": CHUNK, "upload_checksum": true});
+    let arguments = with(&arguments, &[("endpoint", endpoint_of(&daemon).into())]);
+    let told = run(py(&with(&arguments, &[("metadata", json!({"filename": "big"})), ("stop_at", HALF.into())])));
+    let told = run(py(&with(&arguments, &[("url", told.url().into())])));
+    assert_eq!(told.first_offset("begins"), HALF, "{told:?}");
+    assert_exact(&daemon, &file, "big");
+}
+
+#[test]
+fn tuspy_that_was_killed_keeps_no_bytes_that_were_not_checked() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let file = file(&daemon, "source", LEN);
+    let gate = held_gate(&daemon);
+    let arguments = json!({"file_path": file, "chunk_size": 16 << 20, "upload_checksum": true, "retries": 3});
+    let arguments = with(&arguments, &[("endpoint", endpoint(gate.port).into())]);
+    let child = start(py(&with(&arguments, &[("metadata", json!({"filename": "big"}))])));
+    eventually_holds(&gate);
+    let told = killed(child);
+    gate.open();
+    let told = run(py(&with(&arguments, &[("url", told.url().into())])));
+    let offset = told.first_offset("begins");
+    assert_eq!(offset % (16 << 20), 0, "{told:?}");
+    assert_went_on(&gate, offset);
+    assert_exact(&daemon, &file, "big");
+}
