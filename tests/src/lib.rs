@@ -4,8 +4,10 @@
 //! - [`daemon`] - a `bigupd` and what it logs.
 //! - [`browser`] - Chromium, and a site whose pages it opens.
 //! - [`certificates`] - authorities and what they sign.
+//! - [`gate`] - a connection that stops in the middle of a transfer.
 //! - [`gateway`] - nginx and Caddy before a daemon.
 //! - [`http`] - requests as a plain HTTP client makes them.
+//! - [`clients`] - clients of other protocols that others made.
 //! - [`data`] - contents that can be made again.
 //! - [`docs`] - commands that documents tell their readers to type.
 //! - [`faults`] - making the n-th file operation of the real programs fail.
@@ -23,10 +25,12 @@
 
 pub mod browser;
 pub mod certificates;
+pub mod clients;
 pub mod daemon;
 pub mod data;
 pub mod docs;
 pub mod faults;
+pub mod gate;
 pub mod gateway;
 pub mod hooks;
 pub mod http;

@@ -23,3 +23,4 @@ mod status_cancel_pause;
 mod terminal;
 mod tls;
 mod tokens;
+mod tus_clients;
