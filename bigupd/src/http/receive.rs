@@ -351,7 +351,7 @@ fn lost_writer() -> Refusal {
 pub struct Appended {
     /// The slice, with all that came.
     pub slice: SliceTarget,
-    /// The digests of all bytes of the slice. Empty if none came now.
+    /// The digests of all bytes of the slice. Empty if it has none.
     pub digests: Vec<SliceDigest>,
     /// The checksum of the body so far, if one is asked for.
     pub checksum: Option<Checksum>,
@@ -375,6 +375,7 @@ pub async fn append(
     thread_share: &ThreadShare,
     stopped: impl Future<Output = ()>,
 ) -> Result<Appended, Refusal> {
+    let held = to.held();
     let writer = Writer { target: to.slice, hashers: to.hashers, sha256: None, checksum };
     let mut filling = Filling::of(writer, to.wanted);
     let ended = filling.fill(body, more, pace, thread_share, stopped).await;
@@ -385,7 +386,8 @@ pub async fn append(
     let writer = thread_share.run(write).await.map_err(io::Error::other)??;
     let Writer { target, hashers, checksum, .. } = *writer;
     // A slice without bytes has no digest: a body may end where a slice does.
-    let digests = if received == 0 { vec![] } else { hashers.iter().map(SliceHasher::finish).collect() };
+    let is_empty = held == 0 && received == 0;
+    let digests = if is_empty { vec![] } else { hashers.iter().map(SliceHasher::finish).collect() };
     Ok(Appended { slice: target, digests, checksum, received, ended })
 }
 
