@@ -61,7 +61,7 @@ struct Cli {
 /// What all modes take.
 #[derive(Args)]
 struct Options {
-    /// Peers beside bigup: of cp, nginx, dufs, rsync, scp, rclone, tus, rustus [default: all that the mode knows]
+    /// Peers beside bigup: of cp, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus [default: all that the mode knows]
     #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
     peers: Option<Vec<String>>,
     /// Folder on the disk that is to be measured [default: target/, where this program lies]

@@ -20,7 +20,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// Programs that an option names, in the order of tables.
-pub const GROUPS: [&str; 9] = ["cp", "bigup", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
+pub const GROUPS: [&str; 10] = ["cp", "bigup", "bigup-tus", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
 
 /// The command that moves a file or a folder and gives it a name.
 pub type Send = Box<dyn Fn(&Path, &str) -> Command + std::marker::Send + Sync>;
@@ -119,6 +119,7 @@ fn start(group: &str, folder: &Path) -> anyhow::Result<Started> {
     match group {
         "cp" => local::start(folder),
         "bigup" => bigup::start(folder),
+        "bigup-tus" => bigup::by_tus(folder),
         "nginx" => curl::nginx(folder),
         "dufs" => curl::dufs(folder),
         "rsync" => rsync::start(folder),

@@ -1,9 +1,11 @@
-//! bigup, as it is by default and with every slice synced before it is answered.
+//! bigup, as it is by default and with every slice synced before it is answered; and its daemon behind clients of others.
 
-use super::{Peer, Started, made};
+use super::{Peer, Started, made, program, tus};
 use crate::server::{Server, free_port};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bigup_tests::programs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -11,6 +13,42 @@ pub(super) fn start(folder: &Path) -> anyhow::Result<Started> {
     let usual = peer("bigup", &folder.join("usual"), &[])?;
     let synced = peer("bigup, slices synced", &folder.join("synced"), &["--slice-ack", "synced"])?;
     Ok((None, vec![usual, synced]))
+}
+
+/// Its daemon behind clients of tus.
+pub(super) fn by_tus(folder: &Path) -> anyhow::Result<Started> {
+    let mut all = vec![by_curl(&folder.join("curl"))?];
+    // Modules for node may be absent.
+    all.extend(by_tus_js(&folder.join("tus-js")).ok());
+    Ok((None, all))
+}
+
+/// One request of tus, with the whole file as its body, by curl.
+fn by_curl(data: &Path) -> anyhow::Result<Peer> {
+    let (curl, (server, stored)) = (program("curl")?, served(data)?);
+    let url = format!("http://127.0.0.1:{}/files/", server.port);
+    let send = move |file: &Path, name: &str| {
+        let len = file.metadata().map_or(0, |found| found.len());
+        let metadata = format!("Upload-Metadata: filename {}", STANDARD.encode(name));
+        let mut command = Command::new(&curl);
+        command.args(["-sSf", "-X", "POST", "-H", "Tus-Resumable: 1.0.0", "-H", &metadata]);
+        command.args(["-H", &format!("Upload-Length: {len}"), "-H", "Content-Type: application/offset+octet-stream"]);
+        command.arg("-T").arg(file).arg(&url);
+        command
+    };
+    Ok(Peer::new("curl → bigup, tus", stored, Some(server), Box::new(send)))
+}
+
+fn by_tus_js(data: &Path) -> anyhow::Result<Peer> {
+    let (server, stored) = served(data)?;
+    let send = tus::client(server.port, 1, 0, None)?;
+    Ok(Peer::new("tus-js → bigup", stored, Some(server), send))
+}
+
+/// A daemon, and where it stores.
+fn served(data: &Path) -> anyhow::Result<(Arc<Server>, PathBuf)> {
+    std::fs::create_dir_all(data)?;
+    Ok((Arc::new(daemon(data, &[])?), made(data, "files")?))
 }
 
 fn peer(name: &'static str, data: &Path, settings: &[&str]) -> anyhow::Result<Peer> {

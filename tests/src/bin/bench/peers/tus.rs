@@ -47,7 +47,7 @@ pub fn remembering(port: u16, state: PathBuf) -> anyhow::Result<super::Send> {
     client(port, 1, 0, Some(state))
 }
 
-fn client(port: u16, parallel: u16, chunk: u64, state: Option<PathBuf>) -> anyhow::Result<super::Send> {
+pub(super) fn client(port: u16, parallel: u16, chunk: u64, state: Option<PathBuf>) -> anyhow::Result<super::Send> {
     let (node, script) = (program("node")?, script("client.mjs")?);
     let state = state.unwrap_or_else(|| "-".into());
     Ok(Box::new(move |file: &Path, name: &str| {
