@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod body;
+pub mod content;
 pub mod native;
 pub mod probes;
 pub mod receive;

@@ -8,6 +8,7 @@
 use crate::admission::origins::Effect;
 use crate::http::app::App;
 use crate::http::body::raw_body;
+use crate::http::content::routes::{PATH as CONTENT_PATH, content};
 use crate::http::native::routes::{NATIVE, native};
 use crate::http::probes::{ALLOWED, Probe, question};
 use crate::http::request::Request;
@@ -34,11 +35,12 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         .and(warp::ext::optional());
     let request = head.and(body).map(Request::new);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
+    let content = warp::path(CONTENT_PATH).and(with_app.clone()).and(request).then(content);
     let other = with_app.and(question()).and(request).then(elsewhere);
-    native.or(other).unify().recover(never).unify()
+    native.or(content).unify().or(other).unify().recover(never).unify()
 }
 
-/// Every request matches one of the two routes; requests that warp itself refuses come here.
+/// Every request matches one of the routes; requests that warp itself refuses come here.
 async fn never(rejection: warp::Rejection) -> Result<Response, Infallible> {
     log::debug!("refused by warp: {rejection:?}");
     Ok(Refusal::new(ErrorCode::BadRequest, "the request cannot be read").response())
@@ -61,7 +63,10 @@ async fn elsewhere(app: App, question: Option<Probe>, request: Request) -> Respo
 }
 
 fn nothing_here() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}"))
+    Refusal::new(
+        ErrorCode::NotFound,
+        format!("there is nothing here; uploads go to /{PATH}, finished files are at /{CONTENT_PATH}/NAME"),
+    )
 }
 
 impl App {

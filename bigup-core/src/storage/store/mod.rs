@@ -19,7 +19,7 @@
 //! | [`Store::out_of_reach`] | says why a file could never be moved to a name, before anything is sent |
 //! | [`Store::lookup`] | tells what is under a name, at once; a digest that it tells is certain |
 //! | [`Store::confirm`] | the same; content whose digest is not certain is read, however long that takes |
-//! | [`Store::open`] | opens a finished file to read it |
+//! | [`Store::open`], [`Store::open_file`] | open a finished file to read it; a later one of its name changes no byte of it |
 //! | [`Store::path_of`] | names the file's place, for messages, hooks and comparing versions |
 //! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
 //! | [`digest_state`], [`read_leaves`] | read them again from an open file |
@@ -41,7 +41,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::linkat;
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -87,6 +87,17 @@ pub enum OpenEntry {
     File(File),
     /// A thing that no upload of this name can become or replace, with its description.
     Other(String),
+}
+
+/// A finished file that is open. Whatever takes its name, reads of `file` give this file's bytes.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// The file, open for reading.
+    pub file: File,
+    /// Its metadata as it was opened.
+    pub found: Metadata,
+    /// The digest of its content, if that is certain; see [`FinishedFile::stored_digest`].
+    pub stored_digest: Option<StoredDigest>,
 }
 
 /// Most readings of a file that changes meanwhile.
@@ -135,12 +146,28 @@ impl Store {
             OpenEntry::Nothing => Entry::Nothing,
             OpenEntry::Other(what) => Entry::Other(what),
             OpenEntry::File(file) => {
-                let path = self.path_of(name);
-                let found = file.metadata().at("looking at", &path)?;
-                let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
+                let OpenFile { found, stored_digest, .. } = self.look_at(name, file)?;
                 Entry::File(FinishedFile { size: found.len(), stored_digest })
             }
         })
+    }
+
+    /// The finished file under `name`, opened to be read. `None` if something else is there, or nothing.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn open_file(&self, name: &FileName) -> io::Result<Option<OpenFile>> {
+        match self.open(name)? {
+            OpenEntry::File(file) => self.look_at(name, file).map(Some),
+            OpenEntry::Nothing | OpenEntry::Other(_) => Ok(None),
+        }
+    }
+
+    fn look_at(&self, name: &FileName, file: File) -> io::Result<OpenFile> {
+        let path = self.path_of(name);
+        let found = file.metadata().at("looking at", &path)?;
+        let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
+        Ok(OpenFile { file, found, stored_digest })
     }
 
     /// The thing that stands under `name`. Its content is read if it is not known for certain; the digest is written
