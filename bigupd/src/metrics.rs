@@ -221,6 +221,7 @@ struct Inner {
     bytes_published: Counter,
     bytes_sent: Counter,
     downloads_running: Gauge,
+    files_deleted: Counter,
     lag_bytes: Gauge,
     lag_seconds: Gauge<f64, AtomicU64>,
     merger_starts: Counter,
@@ -310,6 +311,7 @@ impl Metrics {
                 "Responses with finished files that are being sent",
                 <_>::default(),
             ),
+            files_deleted: shown(r, "files_deleted", "Finished files that clients removed", <_>::default()),
             lag_bytes: shown(r, "merge_lag_bytes", "Bytes of slices that are held and not merged", <_>::default()),
             lag_seconds: shown(
                 r,
@@ -426,6 +428,11 @@ impl Metrics {
     /// A finished file is sent to a reader, for as long as the result lives.
     pub fn download_runs(&self) -> GaugeGuard {
         GaugeGuard::one_more(&self.0.downloads_running)
+    }
+
+    /// A client removed a finished file.
+    pub fn file_deleted(&self) {
+        self.0.files_deleted.inc();
     }
 
     /// Bytes of a finished file were read for a reader.

@@ -9,7 +9,7 @@
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 //!
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `single_request` - a small file in one request.
-//! - `finished` - finished files, read. `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
+//! - `finished` - finished files: read, listed, removed. `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
 //!
 //! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
 
@@ -42,7 +42,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
 mod begin;
-mod finished;
+pub mod finished;
 pub mod finished_digests;
 mod limits;
 pub mod recent_slices;

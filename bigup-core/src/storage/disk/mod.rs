@@ -24,7 +24,7 @@ mod written;
 
 pub use boot::BootId;
 pub use copy::{Copier, CopyError, CopyMethod};
-pub use lock::{FileLock, is_locked, is_locked_exclusively};
+pub use lock::{FileLock, SharedLock, is_locked, is_locked_exclusively};
 pub use written::{check_no_write_failed, notes_failed_writes};
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.

@@ -27,6 +27,8 @@
 //! | [`Store::publish`] | gives a complete, synced file its name, in one step and for good; replaces only if asked to |
 //! | `link` | the same for a file without a name; it replaces nothing |
 //! | [`Store::sync_entry`] | makes sure that a name which was found survives a power cut |
+//! | [`Store::list`] | shows finished files in the order of their names, each once, in bounded memory |
+//! | [`Store::remove`] | removes the finished file that its caller looked at and no later one, for good |
 //! | [`Store::set_aside`] | moves a file away, if it is still the one that was seen |
 
 use crate::protocol::digest::{DigestKind, SliceHasher};
@@ -50,12 +52,16 @@ use std::sync::Arc;
 
 mod digest_attribute;
 mod folder;
+mod listing;
 mod possible_names;
+mod removal;
 
 pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, store_digest};
 use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
+pub use listing::ListedFile;
 pub use possible_names::is_possible;
+pub use removal::Removal;
 
 /// The thing that stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,16 +248,20 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn open(&self, name: &FileName) -> io::Result<OpenEntry> {
-        let path = self.path_of(name);
-        let folder = match self.folder_of(name) {
-            Ok(folder) => folder,
-            Err(StoreError::InTheWay(what)) => return Ok(OpenEntry::Other(what)),
-            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(OpenEntry::Nothing),
-            Err(StoreError::Io(e)) => return Err(e),
+        match self.folder_of(name) {
+            Ok(folder) => self.open_in(&folder, name),
+            Err(StoreError::InTheWay(what)) => Ok(OpenEntry::Other(what)),
+            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => Ok(OpenEntry::Nothing),
+            Err(StoreError::Io(e)) => Err(e),
             Err(StoreError::Exists) => unreachable!("looking for a folder finds no file"),
-        };
+        }
+    }
+
+    /// The same, where `folder` is the one that `name` is in.
+    fn open_in(&self, folder: &File, name: &FileName) -> io::Result<OpenEntry> {
+        let path = self.path_of(name);
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = match openat(&folder, last_component(name), flags, Mode::empty()) {
+        let file = match openat(folder, last_component(name), flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::ENOENT) => return Ok(OpenEntry::Nothing),
             Err(Errno::ELOOP) => return Ok(OpenEntry::Other(format!("{name} is a symbolic link, not a regular file"))),
@@ -262,7 +272,7 @@ impl Store {
         if found.is_dir() {
             // A folder on which something is mounted stays.
             let is_here =
-                MountedFs::of(&file).at("looking at", &path)? == MountedFs::of(&folder).at("looking at", &path)?;
+                MountedFs::of(&file).at("looking at", &path)? == MountedFs::of(folder).at("looking at", &path)?;
             if is_here && is_hollow(&file, &mut { MAX_HOLLOW }).unwrap_or(false) {
                 return Ok(OpenEntry::Nothing);
             }

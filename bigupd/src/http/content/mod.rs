@@ -3,7 +3,9 @@
 //! The rules of RFC 9110 for conditions and ranges are here, and known nowhere below.
 
 pub mod conditions;
+mod deletion;
 mod download;
+mod listing;
 pub mod ranges;
 pub mod routes;
 mod sending;

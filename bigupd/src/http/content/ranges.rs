@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_body_has_its_parts_and_its_length() {
         let file = "0123456789";
-        let part = Layout::of_parts(10, Vec::from([2..5]), "B".to_owned());
+        let part = Layout::of_parts(10, std::iter::once(2..5).collect(), "B".to_owned());
         for layout in [&Layout::whole(10), &part] {
             assert_eq!((layout.len(), layout.boundary()), (text_of(layout, file).len() as u64, None));
         }

@@ -29,7 +29,10 @@ pub const CONTENT: Protocol = Protocol {
 pub const PATH: &str = "content";
 
 /// The methods that there are for a file.
-const METHODS: &str = "GET, HEAD, OPTIONS";
+const METHODS: &str = "GET, HEAD, DELETE, OPTIONS";
+
+/// The methods that there are for the list of files.
+const METHODS_OF_LIST: &str = "GET, HEAD, OPTIONS";
 
 /// Answers a request for a finished file.
 pub async fn content(app: App, request: Request) -> Response {
@@ -42,17 +45,38 @@ async fn answer(app: App, request: Request) -> Response {
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&printable(&target)));
     let answer = match method {
         // Browsers ask by it whether a page may call, and send no token along.
-        Method::OPTIONS => app.options(&CONTENT, &headers, METHODS),
+        Method::OPTIONS => app.options(&CONTENT, &headers, methods(&path)),
         Method::GET | Method::HEAD => match app.enter(&headers, peer, Effect::Looks).await {
+            Ok(by) if is_list(&path) => app.list(&by, &method, &query).await,
             Ok(by) => app.download(&by, &method, &headers, &path).await,
             Err(refusal) => Err(refusal),
         },
         method => match app.enter(&headers, peer, Effect::Changes).await {
-            Ok(_) => Err(Refusal::method(method.as_str(), "GET reads a finished file", METHODS)),
+            Ok(by) if method == Method::DELETE && !is_list(&path) => app.delete(by, peer, &headers, &path).await,
+            Ok(_) => Err(Refusal::method(method.as_str(), possible(&path), methods(&path))),
             Err(refusal) => Err(refusal),
         },
     };
     app.answer_after(&headers, body, answer, &CONTENT).await
+}
+
+/// True if a path names no file: a GET lists the files.
+fn is_list(path: &str) -> bool {
+    name_in(path).is_empty()
+}
+
+fn methods(path: &str) -> &'static str {
+    if is_list(path) { METHODS_OF_LIST } else { METHODS }
+}
+
+fn possible(path: &str) -> &'static str {
+    if is_list(path) { "GET lists the finished files" } else { "GET reads a finished file, DELETE removes it" }
+}
+
+/// The part of a path behind `/content/`, as it came.
+fn name_in(path: &str) -> &str {
+    let rest = path.trim_start_matches('/').strip_prefix(PATH).unwrap_or_default();
+    rest.strip_prefix('/').unwrap_or(rest)
 }
 
 /// The file that a path names, if its sender has the permission.
@@ -70,8 +94,7 @@ pub(super) fn name_of(path: &str, by: &Access, permission: Permission) -> Result
 /// # Errors
 /// It is not UTF-8, or no file can have it.
 pub fn file_name(path: &str) -> Result<FileName, Refusal> {
-    let name = path.trim_start_matches('/').strip_prefix(PATH).unwrap_or_default();
-    let name = percent_decode_str(name.strip_prefix('/').unwrap_or(name)).decode_utf8();
+    let name = percent_decode_str(name_in(path)).decode_utf8();
     let name = name.map_err(|_| Refusal::new(ErrorCode::BadName, "the name in the path is not UTF-8"))?;
     Ok(FileName::new(&name)?)
 }

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Number of pieces of a reader that are in memory at once: one is read while another is sent.
 const PIECES: u32 = 2;
@@ -73,14 +73,26 @@ impl Drop for PieceMemory {
     }
 }
 
-/// Bytes on their way to a reader. hyper drops them once the system has taken them.
-struct Piece {
+/// Bytes on their way to a reader, and the permit that lets them be in memory. hyper drops them once the system has taken
+/// them.
+pub(super) struct Piece<P> {
     bytes: Vec<u8>,
-    _memory: PieceMemory,
-    _turn: OwnedSemaphorePermit,
+    _permit: P,
 }
 
-impl AsRef<[u8]> for Piece {
+impl<P> Piece<P> {
+    pub(super) fn new(bytes: Vec<u8>, permit: P) -> Piece<P> {
+        Piece { bytes, _permit: permit }
+    }
+}
+
+impl<P: Send + 'static> From<Piece<P>> for Bytes {
+    fn from(piece: Piece<P>) -> Bytes {
+        Bytes::from_owner(piece)
+    }
+}
+
+impl<P> AsRef<[u8]> for Piece<P> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -102,7 +114,13 @@ struct Sending {
 }
 
 /// A stream that several threads can refer to, as a body must be. Only its holder polls it.
-struct Shared(Mutex<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>>);
+pub(super) struct Shared(Mutex<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>>);
+
+impl Shared {
+    pub(super) fn new(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Shared {
+        Shared(Mutex::new(Box::pin(stream)))
+    }
+}
 
 impl Stream for Shared {
     type Item = io::Result<Bytes>;
@@ -123,7 +141,7 @@ pub(super) fn send(
     let running = app.metrics().download_runs();
     let turns = Arc::new(Semaphore::new(PIECES as usize));
     let sending = Sending { app, name, file: Arc::new(file), layout, step: 0, sent: 0, turns, _running: running };
-    Shared(Mutex::new(Box::pin(unfold(Some(sending), next))))
+    Shared::new(unfold(Some(sending), next))
 }
 
 /// The next piece; nothing follows one that could not be read.
@@ -168,11 +186,11 @@ impl Sending {
         let file = Arc::clone(&self.file);
         let reading = self.app.thread_share.run(move || {
             let mut bytes = vec![0; memory.len];
-            file.read_exact_at(&mut bytes, offset).map(|()| Piece { bytes, _memory: memory, _turn: turn })
+            file.read_exact_at(&mut bytes, offset).map(|()| Piece::new(bytes, (memory, turn)))
         });
         let piece = reading.await.map_err(io::Error::other)??;
         self.app.metrics().sent(piece.bytes.len() as u64);
-        Ok(Bytes::from_owner(piece))
+        Ok(piece.into())
     }
 }
 
