@@ -56,6 +56,8 @@ labels! {
         Tus = "tus",
         /// Speaks the draft of the IETF.
         Ietf = "ietf",
+        /// Reads, lists or removes finished files by plain HTTP.
+        Content = "content",
         /// Asks whether the daemon is well.
         Health = "health",
         /// Asks for these metrics.
@@ -221,6 +223,9 @@ struct Inner {
     bytes_received: Counter,
     bytes_merged: Counter,
     bytes_published: Counter,
+    bytes_sent: Counter,
+    downloads_running: Gauge,
+    files_deleted: Counter,
     lag_bytes: Gauge,
     lag_seconds: Gauge<f64, AtomicU64>,
     merger_starts: Counter,
@@ -303,6 +308,14 @@ impl Metrics {
             bytes_received: shown(r, "received_bytes", "Bytes of slices received and stored", <_>::default()),
             bytes_merged: shown(r, "merged_bytes", "Bytes of slices merged and synced", <_>::default()),
             bytes_published: shown(r, "published_bytes", "Bytes of files published", <_>::default()),
+            bytes_sent: shown(r, "sent_bytes", "Bytes of finished files sent to readers", <_>::default()),
+            downloads_running: shown(
+                r,
+                "downloads_running",
+                "Responses with finished files that are being sent",
+                <_>::default(),
+            ),
+            files_deleted: shown(r, "files_deleted", "Finished files that clients removed", <_>::default()),
             lag_bytes: shown(r, "merge_lag_bytes", "Bytes of slices that are held and not merged", <_>::default()),
             lag_seconds: shown(
                 r,
@@ -414,6 +427,21 @@ impl Metrics {
     pub fn slice_received(&self, bytes: u64) {
         self.0.slices_received.inc();
         self.0.bytes_received.inc_by(bytes);
+    }
+
+    /// A finished file is sent to a reader, for as long as the result lives.
+    pub fn download_runs(&self) -> GaugeGuard {
+        GaugeGuard::one_more(&self.0.downloads_running)
+    }
+
+    /// A client removed a finished file.
+    pub fn file_deleted(&self) {
+        self.0.files_deleted.inc();
+    }
+
+    /// Bytes of a finished file were read for a reader.
+    pub fn sent(&self, bytes: u64) {
+        self.0.bytes_sent.inc_by(bytes);
     }
 
     /// A merger was started, and is at work for as long as the result lives.

@@ -212,10 +212,14 @@ pub enum ErrorCode {
     Exists,
     /// 410: the upload was cancelled on the server, and cannot be begun anew for a moment.
     Cancelled,
+    /// 412: a condition of the request (If-Match and the like) does not hold for the finished file.
+    PreconditionFailed,
     /// 413: over a limit.
     TooLarge,
     /// 415: the body is coded in a way that is not spoken here.
     Unsupported,
+    /// 416: the finished file has no byte of the ranges that were asked for.
+    RangeNotSatisfiable,
     /// 429: the client, address or token is over a limit; retry later.
     TooMany,
     /// 503: more than the server takes at once; ask again later.

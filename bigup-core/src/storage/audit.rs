@@ -1,5 +1,5 @@
-//! The audit log: a line for each upload that ended, and for each that was refused. It names the client, the file and
-//! its digest.
+//! The audit log: a line for each upload that ended, for each that was refused, and for each finished file that a client
+//! removed. It names the client, the file and its digest.
 //!
 //! A line is `KIND NAME: key=value …`, at level info, with the target `audit`. The journal has the same keys as fields.
 //!
@@ -13,7 +13,7 @@
 //! | `seconds` | `SECONDS` | time from its begin to its end |
 //! | `reason` | `REASON` | why it was refused |
 //!
-//! A key is left out where its value is not known. The fields `FILE_NAME` and `AUDIT` have the name and the kind.
+//! Of a removed file, `token`, `certificate` and `peer` are those of the client that removed it. A key is left out where its value is not known. The fields `FILE_NAME` and `AUDIT` have the name and the kind.
 //!
 //! The line of a finished file is written after its publication is durable, and before its spool is removed. After a
 //! kill in between, the process that cleans up writes it again. So the line is never lost, and can appear twice.
@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Target of the lines, for a filter like `BIGUP_LOG=info,audit=off`.
 pub const TARGET: &str = "audit";
 
-/// The end of an upload.
+/// The end of an upload, or of a finished file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuditEvent {
@@ -44,6 +44,8 @@ pub enum AuditEvent {
     Expired,
     /// It was not let begin.
     Refused,
+    /// A client removed the finished file.
+    Deleted,
 }
 
 impl AuditEvent {
@@ -54,6 +56,7 @@ impl AuditEvent {
             AuditEvent::Cancelled => "cancelled",
             AuditEvent::Expired => "expired",
             AuditEvent::Refused => "refused",
+            AuditEvent::Deleted => "deleted",
         }
     }
 }

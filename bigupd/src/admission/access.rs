@@ -47,8 +47,8 @@ const WARN_EVERY: Duration = Duration::from_secs(600);
 pub enum Access {
     /// Everything: no tokens are in force.
     Everything,
-    /// Without a token where there are tokens, by `allow_anonymous`: permitted to push and to read, not to replace, and
-    /// not to go on with uploads that a token began.
+    /// Without a token where there are tokens, by `allow_anonymous`: permitted to push and to read, not to replace or
+    /// delete, and not to go on with uploads that a token began.
     Anonymous,
     /// Permissions of this token.
     Token(Arc<Token>),

@@ -70,7 +70,8 @@ struct New {
     #[arg(long, value_name = "DIR/")]
     prefix: Option<Prefix>,
     /// Permit: push (begin uploads, send slices, ask for the state of a name), read (ask for the state of a name, list
-    /// unfinished uploads), replace (finished files), admin (all of these)
+    /// unfinished uploads, read and list finished files), replace (finished files), delete (finished files), admin (all
+    /// of these)
     #[arg(long, value_delimiter = ',', value_name = "WHAT,…", default_value = "push,read")]
     permissions: Vec<Permission>,
     /// Limit the bytes below the prefix, finished and unfinished, like 100G [default: no limit]

@@ -69,6 +69,9 @@ pub struct App {
     thread_shares: ThreadShares,
     /// The share of the sender of the request at hand.
     pub(super) thread_share: ThreadShare,
+    /// The connection slot of the request at hand, if a trusted proxy asks for its sender. A response that is sent piece
+    /// by piece keeps it.
+    _visitor: Option<Arc<ConnectionSlot>>,
     /// The certificate that they showed in the handshake. `None` if there is none, or it is a proxy's.
     pub(super) certificate: Option<ClientCertificate>,
 }
@@ -103,6 +106,7 @@ impl App {
             stopping,
             thread_shares,
             thread_share,
+            _visitor: None,
             certificate: None,
         }
     }
@@ -154,8 +158,8 @@ impl App {
         let (metrics, sharing) = (self.metrics().clone(), self.sharing(protocol, &request.headers));
         let answering = async {
             match self.visitor(request.peer, &request.headers) {
-                Ok((peer, _seat)) => {
-                    let app = self.for_request(&request.headers, peer);
+                Ok((peer, slot)) => {
+                    let app = App { _visitor: slot.map(Arc::new), ..self.for_request(&request.headers, peer) };
                     answer(app, Request { peer, ..request }).await
                 }
                 Err(refusal) => self.answer_after(&request.headers, request.body, Err(refusal), protocol).await,

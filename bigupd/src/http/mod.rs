@@ -7,6 +7,7 @@ pub mod app;
 mod append;
 pub mod body;
 pub mod checksum;
+pub mod content;
 mod ietf;
 pub mod native;
 pub mod probes;

@@ -8,6 +8,7 @@
 use crate::admission::origins::Effect;
 use crate::http::app::App;
 use crate::http::body::raw_body;
+use crate::http::content::routes::{PATH as CONTENT_PATH, content};
 use crate::http::ietf::routes::{ietf, is_ietf};
 use crate::http::native::routes::{NATIVE, native};
 use crate::http::probes::{ALLOWED, Probe, question};
@@ -38,8 +39,9 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
     let request = head.and(body).map(Request::new);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
     let files = warp::path(upload_url::PATH).and(with_app.clone()).and(request).then(files);
+    let content = warp::path(CONTENT_PATH).and(with_app.clone()).and(request).then(content);
     let other = with_app.and(question()).and(request).then(elsewhere);
-    native.or(files).unify().or(other).unify().recover(never).unify()
+    native.or(files).unify().or(content).unify().or(other).unify().recover(never).unify()
 }
 
 /// Two protocols share the addresses of uploads; header fields tell them apart.
@@ -81,7 +83,10 @@ async fn elsewhere(app: App, question: Option<Probe>, request: Request) -> Respo
 }
 
 fn nothing_here() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, format!("there is nothing here; uploads go to /{PATH}"))
+    Refusal::new(
+        ErrorCode::NotFound,
+        format!("there is nothing here; uploads go to /{PATH}, finished files are at /{CONTENT_PATH}/NAME"),
+    )
 }
 
 impl App {

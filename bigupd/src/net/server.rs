@@ -37,8 +37,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use warp::Filter;
-use warp::http::Version;
 use warp::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use warp::http::{Uri, Version};
 
 /// A connection that has rested this long after a response is taken from hyper, and given back with its next request.
 /// The buffers that hyper keeps for it are as large as its largest body needed, and those of thousands would fill the
@@ -216,6 +216,7 @@ async fn converse<S, V>(
     let service = service_fn(|mut request: Request<Incoming>| {
         turns.next();
         host_of_target(&mut request);
+        path_of_target(&mut request);
         let body = (!request.body().is_end_stream()).then(|| body_memory::BODIES.begin());
         let answer = check_head(&request).map(|()| service.call(request));
         let turns = turns.clone();
@@ -321,6 +322,13 @@ fn host_of_target(request: &mut Request<Incoming>) {
     let target = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
     if let Some(host) = target.filter(|_| request.headers().get_all(HOST).iter().count() == 1) {
         request.headers_mut().insert(HOST, host);
+    }
+}
+
+/// A target without a path, as CONNECT has, is nothing that is here; warp takes only targets with a path.
+fn path_of_target(request: &mut Request<Incoming>) {
+    if request.uri().path_and_query().is_none() {
+        *request.uri_mut() = Uri::from_static("/");
     }
 }
 

@@ -60,7 +60,12 @@ impl FinishedDigests {
 
     fn known(&self, store: &Store, name: &FileName) -> io::Result<Option<StoredDigest>> {
         let Some(seen) = store.version(name)? else { return Ok(None) };
-        Ok(self.lock().known.iter().find(|(known, _)| *known == seen).map(|(_, stored_digest)| stored_digest.clone()))
+        Ok(self.remembered(&seen))
+    }
+
+    /// The digest of this version of a file, if a read found it out. Reads nothing.
+    pub fn remembered(&self, seen: &FileVersion) -> Option<StoredDigest> {
+        self.lock().known.iter().find(|(known, _)| known == seen).map(|(_, stored_digest)| stored_digest.clone())
     }
 
     fn read_now(&self, store: &Store, name: &FileName) -> io::Result<Entry> {

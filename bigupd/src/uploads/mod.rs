@@ -10,7 +10,7 @@
 //!
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `append` - bytes in order; `create` - uploads by
 //!   address; `single_request` - a small file in one request.
-//! - `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
+//! - `finished` - finished files: read, listed, removed. `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
 //!
 //! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
 
@@ -46,6 +46,7 @@ use std::time::{Instant, SystemTime};
 pub mod append;
 mod begin;
 pub mod create;
+pub mod finished;
 pub mod finished_digests;
 mod limits;
 pub mod recent_slices;

@@ -6,6 +6,7 @@
 //!
 //! - [`name`] - file names, and the safe forms of them.
 //! - [`query`] - parameters of a request.
+//! - [`content`] - ranges, conditions and paths of requests for finished files.
 //! - [`form`] - bodies, raw and multipart.
 //! - [`text`] - sizes, times, digests, Content-Digest.
 //! - [`plan`] - the arithmetic of slices.
@@ -17,6 +18,7 @@
 
 pub mod answer;
 pub mod config;
+pub mod content;
 pub mod form;
 pub mod info_ini;
 pub mod metadata;
@@ -30,9 +32,10 @@ pub mod text;
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, by the names of their fuzz targets and corpora.
-pub const ORACLES: [(&str, Oracle); 10] = [
+pub const ORACLES: [(&str, Oracle); 11] = [
     ("answer", answer::check),
     ("config", config::check),
+    ("content", content::check),
     ("form", form::check),
     ("info_ini", info_ini::check),
     ("metadata", metadata::check),

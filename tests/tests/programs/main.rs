@@ -2,6 +2,7 @@
 
 mod behind_a_proxy;
 mod check;
+mod content;
 mod documented_commands;
 mod expiry;
 mod hostile;

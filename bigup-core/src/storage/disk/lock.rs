@@ -108,6 +108,27 @@ impl Drop for FileLock {
     }
 }
 
+/// A lock on an open file or folder that several can have at once, given back on drop. It excludes a [`FileLock`].
+pub struct SharedLock<'a>(&'a File);
+
+impl<'a> SharedLock<'a> {
+    /// Waits until nobody has an exclusive lock.
+    ///
+    /// # Errors
+    /// It cannot be locked.
+    pub fn on(file: &'a File) -> io::Result<SharedLock<'a>> {
+        FileExt::lock_shared(file)?;
+        Ok(SharedLock(file))
+    }
+}
+
+impl Drop for SharedLock<'_> {
+    fn drop(&mut self) {
+        // As for `FileLock`.
+        let _ = FileExt::unlock(self.0);
+    }
+}
+
 /// True if an open file is locked, at this instant.
 ///
 /// # Errors
@@ -152,6 +173,17 @@ mod tests {
         assert!(FileLock::try_now(&path).unwrap().is_none());
         drop(second);
         assert!(FileLock::try_now(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_shared_lock_excludes_an_exclusive_one_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = || File::open(dir.path()).unwrap();
+        let (one, other) = (folder(), folder());
+        let locks = (SharedLock::on(&one).unwrap(), SharedLock::on(&other).unwrap());
+        assert!(FileLock::try_on_what_is_there(dir.path()).unwrap().is_none());
+        drop(locks);
+        assert!(FileLock::try_on_what_is_there(dir.path()).unwrap().is_some());
     }
 
     #[test]

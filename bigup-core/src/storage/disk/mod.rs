@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, PosixFadviseAdvice, openat, posix_fadvise, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -25,7 +25,7 @@ mod written;
 
 pub use boot::BootId;
 pub use copy::{Copier, CopyError, CopyMethod};
-pub use lock::{FileLock, is_locked, is_locked_exclusively};
+pub use lock::{FileLock, SharedLock, is_locked, is_locked_exclusively};
 pub use written::{check_no_write_failed, notes_failed_writes};
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
@@ -337,10 +337,15 @@ impl FileVersion {
     /// As the system gives them.
     pub fn of(path: &Path) -> io::Result<Option<FileVersion>> {
         match std::fs::symlink_metadata(path) {
-            Ok(m) => Ok(Some(FileVersion { inode: m.ino(), len: m.len(), changed: (m.ctime(), m.ctime_nsec()) })),
+            Ok(found) => Ok(Some(FileVersion::of_metadata(&found))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).at("looking at", path),
         }
+    }
+
+    /// The version that has these metadata.
+    pub fn of_metadata(found: &Metadata) -> FileVersion {
+        FileVersion { inode: found.ino(), len: found.len(), changed: (found.ctime(), found.ctime_nsec()) }
     }
 
     /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: a second

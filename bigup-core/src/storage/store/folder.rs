@@ -3,7 +3,7 @@
 
 use super::{Store, StoreError};
 use crate::protocol::name::FileName;
-use crate::storage::disk::{IoContext, MountedFs};
+use crate::storage::disk::{IoContext, MountedFs, SharedLock};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
@@ -16,7 +16,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 /// Flags with which folders are opened.
-const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+pub(super) const FOLDER: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Most folders that are looked through for something in them.
 pub(super) const MAX_HOLLOW: u32 = 64;
@@ -79,6 +80,8 @@ impl Store {
         let to = last_component(name);
         let moved = self.settle(name, |folder| {
             if replace {
+                // A removal must not take the new file for the one that it looked at.
+                let _lock = SharedLock::on(folder).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
                 return renameat(here, from_name, folder, to);
             }
             match renameat2(here, from_name, folder, to, RenameFlags::RENAME_NOREPLACE) {

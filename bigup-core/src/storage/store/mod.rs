@@ -22,7 +22,7 @@
 //! | [`Store::out_of_reach`] | says why a file could never be moved to a name, before anything is sent |
 //! | [`Store::lookup`] | tells what is under a name, at once; a digest that it tells is certain |
 //! | [`Store::confirm`] | the same; content whose digest is not certain is read, however long that takes |
-//! | [`Store::open`] | opens a finished file to read it |
+//! | [`Store::open`], [`Store::open_file`] | open a finished file to read it; a later one of its name changes no byte of it |
 //! | [`Store::version`] | tells a value that differs after every change or replacement of what is under a name |
 //! | [`Store::path_of`] | names the file's place, for messages |
 //! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
@@ -31,6 +31,8 @@
 //! | [`Store::publish`] | gives a complete, synced file its name, in one step and for good; replaces only if asked to |
 //! | `link` | the same for a file without a name; it replaces nothing |
 //! | [`Store::sync_entry`] | makes sure that a name which was found survives a power cut |
+//! | [`Store::list`] | shows finished files in the order of their names, each once, in bounded memory |
+//! | [`Store::remove`] | removes the finished file that its caller looked at and no later one, for good |
 //! | [`Store::set_aside`] | moves a file away, if it is still the one that was seen |
 
 use crate::protocol::digest::{DigestKind, SliceHasher};
@@ -45,7 +47,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::linkat;
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -54,12 +56,16 @@ use std::sync::Arc;
 
 mod digest_attribute;
 mod folder;
+mod listing;
 mod possible_names;
+mod removal;
 
 pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, store_digest};
 use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
+pub use listing::ListedFile;
 pub use possible_names::is_possible;
+pub use removal::Removal;
 
 /// The thing that stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +97,17 @@ pub enum OpenEntry {
     File(File),
     /// A thing that no upload of this name can become or replace, with its description.
     Other(String),
+}
+
+/// A finished file that is open. Whatever takes its name, reads of `file` give this file's bytes.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// The file, open for reading.
+    pub file: File,
+    /// Its metadata as it was opened.
+    pub found: Metadata,
+    /// The digest of its content, if that is certain; see [`FinishedFile::stored_digest`].
+    pub stored_digest: Option<StoredDigest>,
 }
 
 /// Most readings of a file that changes meanwhile.
@@ -147,12 +164,28 @@ impl Store {
             OpenEntry::Nothing => Entry::Nothing,
             OpenEntry::Other(what) => Entry::Other(what),
             OpenEntry::File(file) => {
-                let path = self.path_of(name);
-                let found = file.metadata().at("looking at", &path)?;
-                let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
+                let OpenFile { found, stored_digest, .. } = self.look_at(name, file)?;
                 Entry::File(FinishedFile { size: found.len(), stored_digest })
             }
         })
+    }
+
+    /// The finished file under `name`, opened to be read. `None` if something else is there, or nothing.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn open_file(&self, name: &FileName) -> io::Result<Option<OpenFile>> {
+        match self.open(name)? {
+            OpenEntry::File(file) => self.look_at(name, file).map(Some),
+            OpenEntry::Nothing | OpenEntry::Other(_) => Ok(None),
+        }
+    }
+
+    fn look_at(&self, name: &FileName, file: File) -> io::Result<OpenFile> {
+        let path = self.path_of(name);
+        let found = file.metadata().at("looking at", &path)?;
+        let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
+        Ok(OpenFile { file, found, stored_digest })
     }
 
     /// The thing that stands under `name`. Its content is read if it is not known for certain; the digest is written
@@ -227,16 +260,20 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn open(&self, name: &FileName) -> io::Result<OpenEntry> {
-        let path = self.path_of(name);
-        let folder = match self.folder_of(name) {
-            Ok(folder) => folder,
-            Err(StoreError::InTheWay(what)) => return Ok(OpenEntry::Other(what)),
-            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(OpenEntry::Nothing),
-            Err(StoreError::Io(e)) => return Err(e),
+        match self.folder_of(name) {
+            Ok(folder) => self.open_in(&folder, name),
+            Err(StoreError::InTheWay(what)) => Ok(OpenEntry::Other(what)),
+            Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound => Ok(OpenEntry::Nothing),
+            Err(StoreError::Io(e)) => Err(e),
             Err(StoreError::Exists) => unreachable!("looking for a folder finds no file"),
-        };
+        }
+    }
+
+    /// The same, where `folder` is the one that `name` is in.
+    fn open_in(&self, folder: &File, name: &FileName) -> io::Result<OpenEntry> {
+        let path = self.path_of(name);
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = match openat(&folder, last_component(name), flags, Mode::empty()) {
+        let file = match openat(folder, last_component(name), flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::ENOENT) => return Ok(OpenEntry::Nothing),
             Err(Errno::ELOOP) => return Ok(OpenEntry::Other(format!("{name} is a symbolic link, not a regular file"))),
@@ -247,7 +284,7 @@ impl Store {
         if found.is_dir() {
             // A folder on which something is mounted stays.
             let is_here =
-                MountedFs::of(&file).at("looking at", &path)? == MountedFs::of(&folder).at("looking at", &path)?;
+                MountedFs::of(&file).at("looking at", &path)? == MountedFs::of(folder).at("looking at", &path)?;
             if is_here && is_hollow(&file, &mut { MAX_HOLLOW }).unwrap_or(false) {
                 return Ok(OpenEntry::Nothing);
             }

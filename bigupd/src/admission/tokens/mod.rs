@@ -44,10 +44,12 @@ const MAX_FILE_LEN: u64 = 16 << 20;
 pub enum Permission {
     /// Begin uploads, send slices, and ask how a name stands.
     Push,
-    /// Ask how a name stands, and list unfinished uploads.
+    /// Ask how a name stands, list unfinished uploads, and read and list finished files.
     Read,
     /// Replace finished files.
     Replace,
+    /// Remove finished files.
+    Delete,
     /// All of these.
     Admin,
 }
@@ -58,6 +60,7 @@ impl fmt::Display for Permission {
             Permission::Push => "push",
             Permission::Read => "read",
             Permission::Replace => "replace",
+            Permission::Delete => "delete",
             Permission::Admin => "admin",
         })
     }

@@ -1,0 +1,214 @@
+//! The body of a download: bytes of a file that is open, read piece by piece as its reader takes them.
+//!
+//! A piece is read on a thread of the sender's share, and only once an earlier one was handed to the system: so a slow
+//! reader holds no thread, and no more than two pieces of memory. The pieces of all readers together take
+//! [`ReaderMemory::MOST`]. Beyond that each reader has a piece of [`ReaderMemory::FLOOR`].
+
+use crate::http::app::App;
+use crate::http::content::ranges::{Layout, Step};
+use crate::metrics::GaugeGuard;
+use bigup_core::protocol::name::FileName;
+use bytes::Bytes;
+use futures_util::stream::{Stream, unfold};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::Semaphore;
+
+/// Number of pieces of a reader that are in memory at once: one is read while another is sent.
+const PIECES: u32 = 2;
+
+/// The pieces of this process.
+static READERS: ReaderMemory = ReaderMemory { taken: AtomicUsize::new(0) };
+
+/// Counts the bytes of pieces in memory, and tells the size that the next one can have.
+#[derive(Debug)]
+struct ReaderMemory {
+    taken: AtomicUsize,
+}
+
+/// Memory of a piece, counted until it is dropped.
+#[derive(Debug)]
+struct PieceMemory {
+    len: usize,
+    of: &'static ReaderMemory,
+}
+
+impl ReaderMemory {
+    /// Bytes that large pieces take, all together.
+    const MOST: usize = 4 << 20;
+
+    /// Largest piece, in bytes: larger ones save little time.
+    const BEST: usize = 128 << 10;
+
+    /// Size that each piece can have, however many readers there are, in bytes.
+    const FLOOR: usize = 8 << 10;
+
+    /// Memory for a piece of up to `wanted` bytes. A piece takes no more than a part of the free memory: so readers that
+    /// come later have some too, though others stall.
+    fn take(&'static self, wanted: u64) -> PieceMemory {
+        let most = self.part_of_free().clamp(Self::FLOOR, Self::BEST);
+        let len = usize::try_from(wanted).unwrap_or(usize::MAX).min(most);
+        self.taken.fetch_add(len, Ordering::Relaxed);
+        PieceMemory { len, of: self }
+    }
+
+    fn part_of_free(&self) -> usize {
+        Self::MOST.saturating_sub(self.taken.load(Ordering::Relaxed)) / 16
+    }
+
+    /// True if readers have the floor only.
+    fn is_short(&self) -> bool {
+        self.part_of_free() < Self::FLOOR
+    }
+}
+
+impl Drop for PieceMemory {
+    fn drop(&mut self) {
+        self.of.taken.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
+/// Bytes on their way to a reader, and the permit that lets them be in memory. hyper drops them once the system has taken
+/// them.
+pub(super) struct Piece<P> {
+    bytes: Vec<u8>,
+    _permit: P,
+}
+
+impl<P> Piece<P> {
+    pub(super) fn new(bytes: Vec<u8>, permit: P) -> Piece<P> {
+        Piece { bytes, _permit: permit }
+    }
+}
+
+impl<P: Send + 'static> From<Piece<P>> for Bytes {
+    fn from(piece: Piece<P>) -> Bytes {
+        Bytes::from_owner(piece)
+    }
+}
+
+impl<P> AsRef<[u8]> for Piece<P> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A download under way.
+struct Sending {
+    app: App,
+    name: FileName,
+    file: Arc<File>,
+    layout: Layout,
+    /// The step of the layout that is next.
+    step: usize,
+    /// Bytes of that step that were sent.
+    sent: u64,
+    /// A permit for each piece that can be in memory.
+    turns: Arc<Semaphore>,
+    _running: GaugeGuard,
+}
+
+/// A stream that several threads can refer to, as a body must be. Only its holder polls it.
+pub(super) struct Shared(Mutex<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>>);
+
+impl Shared {
+    pub(super) fn new(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Shared {
+        Shared(Mutex::new(Box::pin(stream)))
+    }
+}
+
+impl Stream for Shared {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let stream = self.get_mut().0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        stream.as_mut().poll_next(cx)
+    }
+}
+
+/// The parts of `file`, the finished file `name`, that `layout` has, as a body that has that length or breaks off.
+pub(super) fn send(
+    app: App,
+    name: FileName,
+    file: File,
+    layout: Layout,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
+    let running = app.metrics().download_runs();
+    let turns = Arc::new(Semaphore::new(PIECES as usize));
+    let sending = Sending { app, name, file: Arc::new(file), layout, step: 0, sent: 0, turns, _running: running };
+    Shared::new(unfold(Some(sending), next))
+}
+
+/// The next piece; nothing follows one that could not be read.
+async fn next(sending: Option<Sending>) -> Option<(io::Result<Bytes>, Option<Sending>)> {
+    let mut sending = sending?;
+    match sending.piece().await {
+        Ok(piece) => piece.map(|piece| (Ok(piece), Some(sending))),
+        Err(e) => {
+            let name = &sending.name;
+            log::error!(file_name = name.as_str(); "{name}: its download breaks off: {e}");
+            Some((Err(e), None))
+        }
+    }
+}
+
+impl Sending {
+    async fn piece(&mut self) -> io::Result<Option<Bytes>> {
+        while let Some(step) = self.layout.step(self.step) {
+            let (offset, left) = match step {
+                Step::Bytes(range) => (range.start + self.sent, range.end - range.start - self.sent),
+                Step::Text(text) => {
+                    self.step += 1;
+                    return Ok(Some(text.into()));
+                }
+            };
+            if left > 0 {
+                let piece = self.read(offset, left).await?;
+                self.sent += piece.len() as u64;
+                return Ok(Some(piece));
+            }
+            (self.step, self.sent) = (self.step + 1, 0);
+        }
+        Ok(None)
+    }
+
+    /// Bytes at `offset`, at least 1 and at most `left`, once there is a turn.
+    async fn read(&self, offset: u64, left: u64) -> io::Result<Bytes> {
+        // A second piece saves time; where memory is short there is no second one.
+        let permits = if READERS.is_short() { PIECES } else { 1 };
+        let turn = Arc::clone(&self.turns).acquire_many_owned(permits).await.map_err(io::Error::other)?;
+        let memory = READERS.take(left);
+        let file = Arc::clone(&self.file);
+        let reading = self.app.thread_share.run(move || {
+            let mut bytes = vec![0; memory.len];
+            file.read_exact_at(&mut bytes, offset).map(|()| Piece::new(bytes, (memory, turn)))
+        });
+        let piece = reading.await.map_err(io::Error::other)??;
+        self.app.metrics().sent(piece.bytes.len() as u64);
+        Ok(piece.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_large_while_readers_are_few_and_small_then() {
+        static FEW: ReaderMemory = ReaderMemory { taken: AtomicUsize::new(0) };
+        let mut held: Vec<PieceMemory> = (0..16).map(|_| FEW.take(u64::MAX)).collect();
+        assert!(held.iter().all(|memory| memory.len == ReaderMemory::BEST));
+        held.extend((0..2000).map(|_| FEW.take(u64::MAX)));
+        let all: usize = held.iter().map(|memory| memory.len).sum();
+        assert!(all <= ReaderMemory::MOST + 2016 * ReaderMemory::FLOOR, "{all}");
+        assert_eq!(held.last().map(|memory| memory.len), Some(ReaderMemory::FLOOR));
+        assert_eq!(FEW.take(5).len, 5);
+        drop(held);
+        assert_eq!(FEW.taken.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,95 @@
+//! Finished files, for clients that read, list and remove them.
+
+use super::Uploads;
+use crate::admission::access::Access;
+use crate::refusal::Refusal;
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::audit::{AuditEvent, AuditLine};
+use bigup_core::storage::disk::FileVersion;
+use bigup_core::storage::store::{ListedFile, OpenFile, Removal, Store};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+/// The client that removes a file.
+#[derive(Clone, Debug)]
+pub struct Remover {
+    /// Its permissions. It may delete this name.
+    pub by: Access,
+    /// The address it comes from.
+    pub peer: Option<IpAddr>,
+    /// The name in the certificate that it showed.
+    pub certificate: Option<String>,
+}
+
+impl Uploads {
+    /// The finished file of this name, opened. Its digest is told if it is known without reading the file.
+    ///
+    /// # Errors
+    /// There is no such file, or as the system gives them.
+    pub fn open_finished(&self, name: &FileName) -> Result<OpenFile, Refusal> {
+        let open = Store::new(&self.data).open_file(name)?.ok_or_else(|| no_file(name))?;
+        Ok(self.with_remembered_digest(open))
+    }
+
+    fn with_remembered_digest(&self, open: OpenFile) -> OpenFile {
+        let remembered = || self.finished_digests.remembered(&FileVersion::of_metadata(&open.found));
+        OpenFile { stored_digest: open.stored_digest.clone().or_else(remembered), ..open }
+    }
+
+    /// Removes a finished file for good, if it is the one that `is_meant`. `false` if it is another one, which stays. The
+    /// line of the audit log comes first, so that no kill loses it.
+    ///
+    /// # Errors
+    /// There is no such file, or as the system gives them.
+    pub fn remove_finished(
+        &self,
+        name: &FileName,
+        remover: &Remover,
+        is_meant: impl FnOnce(&OpenFile) -> bool,
+    ) -> Result<bool, Refusal> {
+        let removal = Store::new(&self.data).remove(name, |open| {
+            let open = self.with_remembered_digest(open);
+            let is_meant = is_meant(&open);
+            if is_meant {
+                note_deleted(name, &open, remover);
+            }
+            is_meant
+        })?;
+        match removal {
+            Removal::Removed => {
+                self.metrics.file_deleted();
+                Ok(true)
+            }
+            Removal::Kept => Ok(false),
+            Removal::Nothing => Err(no_file(name)),
+        }
+    }
+
+    /// Shows `each` finished file whose name begins with `prefix` and comes after `after`, by name, until it breaks.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn list_finished(
+        &self,
+        prefix: &str,
+        after: &str,
+        each: impl FnMut(ListedFile) -> ControlFlow<()>,
+    ) -> Result<(), Refusal> {
+        Ok(Store::new(&self.data).list(prefix, after, each)?)
+    }
+}
+
+fn note_deleted(name: &FileName, open: &OpenFile, remover: &Remover) {
+    AuditLine::new(AuditEvent::Deleted, name)
+        .with("file_size", Some(open.found.len()))
+        .with("file_digest", open.stored_digest.as_ref().map(|stored| stored.digest))
+        .with("token", remover.by.token())
+        .with("certificate", remover.certificate.as_ref())
+        .with("peer", remover.peer)
+        .log();
+}
+
+fn no_file(name: &FileName) -> Refusal {
+    Refusal::new(ErrorCode::NotFound, format!("there is no finished file {name}"))
+}
