@@ -34,6 +34,8 @@ pub struct AppendBody {
     pub len: Option<u64>,
     /// The checksum that it must have. `None` if none was told.
     pub checksum: Option<(Algorithm, Vec<u8>)>,
+    /// The upload goes with a request that fails, so that its slices need not wait for the checksum.
+    pub is_passing: bool,
 }
 
 /// The upload once a body was appended.
@@ -55,6 +57,8 @@ struct Appending<'a> {
     appender: Appender,
     told: Option<Vec<u8>>,
     checksum: Option<Checksum>,
+    /// Slices are stored only once the checksum is right.
+    holds_back: bool,
     /// Whole slices that wait for the checksum to be right.
     held_back: Vec<(SliceRequest, SliceTarget, Vec<SliceDigest>)>,
 }
@@ -75,6 +79,7 @@ impl App {
             more: None,
             pace: MinRate::new(&self.settings.limits),
             appender,
+            holds_back: what.checksum.is_some() && !what.is_passing,
             told: what.checksum.map(|(_, told)| told),
             checksum,
             held_back: vec![],
@@ -122,7 +127,7 @@ impl Appending<'_> {
     async fn open(&self) -> Result<Option<AppendTarget>, Refusal> {
         let (uploads, ask) = (self.app.uploads.clone(), self.ask.clone());
         let target = self.app.blocking(move || uploads.append(&ask)).await?;
-        Ok(target.map(|target| if self.told.is_some() { target.unnoted() } else { target }))
+        Ok(target.map(|target| if self.holds_back { target.unnoted() } else { target }))
     }
 
     /// Refuses a body that is longer than the rest of the file, before any of it is taken.
@@ -182,7 +187,7 @@ impl Appending<'_> {
     /// Takes a slice that became whole, and opens the next one. `None` if there is none.
     async fn whole_slice(&mut self, ask: SliceRequest, appended: Appended) -> Result<Option<AppendTarget>, Refusal> {
         self.checksum = appended.checksum;
-        if self.told.is_none() {
+        if !self.holds_back {
             self.store(ask, appended.slice, appended.digests).await?;
             return self.open().await;
         }
@@ -216,7 +221,7 @@ impl Appending<'_> {
 
     /// Keeps the bytes of a body that did not come to its end, unless they were to be checked.
     async fn keep_if_unchecked(&self, ask: SliceRequest, held: u64, appended: Appended) -> Result<(), Refusal> {
-        if self.told.is_some() { Ok(()) } else { self.keep(ask, held, appended).await }
+        if self.holds_back { Ok(()) } else { self.keep(ask, held, appended).await }
     }
 
     async fn keep(&self, ask: SliceRequest, held: u64, appended: Appended) -> Result<(), Refusal> {

@@ -8,6 +8,7 @@ mod append;
 pub mod body;
 pub mod checksum;
 pub mod content;
+mod digest_fields;
 mod ietf;
 pub mod native;
 pub mod probes;

@@ -88,13 +88,27 @@ impl UploadKey {
     }
 }
 
+/// The name of a file that is uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedName {
+    /// One like this, below the folder of the asker. `None`: any.
+    Like(Option<String>),
+    /// This one and no other. `replace`: it may be that of a finished file, which is replaced then.
+    Exactly {
+        /// The name.
+        name: FileName,
+        /// A finished file of that name is replaced.
+        replace: bool,
+    },
+}
+
 /// An upload to be created.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
     /// The asker.
     pub by: Access,
-    /// The name that the client would like. `None` if it names none.
-    pub name: Option<String>,
+    /// The name that the client would like.
+    pub name: WantedName,
     /// Bytes of the file. `None` if they are told later.
     pub file_size: Option<u64>,
     /// Anything that the client tells of the file, in the form of its protocol.
@@ -124,8 +138,12 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn create(&self, ask: &CreateRequest) -> Result<Created, Refusal> {
-        let (key, policy) = (UploadKey::random()?, self.settings.existing_files);
-        let wanted = name_below(ask.by.prefix(), ask.name.as_deref())?;
+        let key = UploadKey::random()?;
+        let (wanted, policy) = match &ask.name {
+            WantedName::Like(name) => (name_below(ask.by.prefix(), name.as_deref())?, self.settings.existing_files),
+            WantedName::Exactly { name, replace: true } => (name.clone(), ExistingFiles::Replace),
+            WantedName::Exactly { name, replace: false } => (name.clone(), ExistingFiles::Reject),
+        };
         ask.by.check(&[Permission::Push], Some(&wanted))?;
         if policy == ExistingFiles::Replace {
             ask.by.check(&[Permission::Replace], Some(&wanted))?;

@@ -89,9 +89,14 @@ impl App {
 
 /// The facts that conditions of a request for a file are compared with.
 pub(super) fn validators(open: &OpenFile) -> Validators {
-    let etag = digest_of(open).map(|digest| format!("\"b3-{digest}\""));
+    let etag = digest_of(open).map(etag_of);
     let now = SystemTime::now();
     Validators::new(etag, open.found.modified().unwrap_or(now), now)
+}
+
+/// The strong entity tag of content with this digest.
+pub(super) fn etag_of(digest: Digest) -> String {
+    format!("\"b3-{digest}\"")
 }
 
 /// The refusal of a request whose conditions do not hold.

@@ -6,6 +6,7 @@ pub mod conditions;
 mod deletion;
 mod download;
 mod listing;
+mod put;
 pub mod ranges;
 pub mod routes;
 mod sending;

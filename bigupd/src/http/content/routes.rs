@@ -12,24 +12,28 @@ use crate::net::response::Response;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::native::ErrorCode;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use warp::http::Method;
 
 /// Plain HTTP.
 pub const CONTENT: Protocol = Protocol {
     words: words::response,
     shared_headers: SharedHeaders {
-        request: "authorization, if-match, if-modified-since, if-none-match, if-range, if-unmodified-since, range",
+        request: "authorization, content-digest, content-type, if-match, if-modified-since, if-none-match, if-range, if-unmodified-since, range, \
+                  repr-digest",
         response: "accept-ranges, allow, bigup-digest, content-disposition, content-length, content-range, etag, \
-                   retry-after, www-authenticate",
+                   location, retry-after, www-authenticate",
     },
 };
 
 /// First component of the path.
 pub const PATH: &str = "content";
 
+/// Characters that are encoded in a path. Slashes between a name's components stay.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
 /// The methods that there are for a file.
-const METHODS: &str = "GET, HEAD, DELETE, OPTIONS";
+const METHODS: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
 /// The methods that there are for the list of files.
 const METHODS_OF_LIST: &str = "GET, HEAD, OPTIONS";
@@ -40,6 +44,9 @@ pub async fn content(app: App, request: Request) -> Response {
 }
 
 async fn answer(app: App, request: Request) -> Response {
+    if request.method == Method::PUT && !is_list(&request.path) {
+        return store(app, request).await;
+    }
     let Request { method, path, headers, query, peer, body } = request;
     let target = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&printable(&target)));
@@ -60,6 +67,21 @@ async fn answer(app: App, request: Request) -> Response {
     app.answer_after(&headers, body, answer, &CONTENT).await
 }
 
+async fn store(app: App, request: Request) -> Response {
+    log::debug!(peer = Peer::shown(request.peer); "PUT {}", redacted(&printable(&request.path)));
+    let (headers, body) = (request.headers.clone(), request.body.clone());
+    let answer = match app.enter(&headers, request.peer, Effect::Changes).await {
+        Ok(by) => app.put(by, request).await,
+        Err(refusal) => Err(refusal),
+    };
+    app.answer_after(&headers, body, answer, &CONTENT).await
+}
+
+/// The path of a file.
+pub(super) fn path_of(name: &FileName) -> String {
+    format!("/{PATH}/{}", utf8_percent_encode(name.as_str(), ENCODED))
+}
+
 /// True if a path names no file: a GET lists the files.
 fn is_list(path: &str) -> bool {
     name_in(path).is_empty()
@@ -70,7 +92,11 @@ fn methods(path: &str) -> &'static str {
 }
 
 fn possible(path: &str) -> &'static str {
-    if is_list(path) { "GET lists the finished files" } else { "GET reads a finished file, DELETE removes it" }
+    if is_list(path) {
+        "GET lists the finished files"
+    } else {
+        "GET reads a finished file, PUT stores one, DELETE removes it"
+    }
 }
 
 /// The part of a path behind `/content/`, as it came.

@@ -1,7 +1,5 @@
 //! Header fields of the draft. They are Structured Fields (RFC 9651): a value of another type counts as absent.
 
-use crate::http::checksum::Algorithm;
-use crate::http::receive::parse_content_digest;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
@@ -20,8 +18,6 @@ pub const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 pub const INTEROP_VERSION: HeaderName = HeaderName::from_static("upload-draft-interop-version");
 /// `Accept-Patch` (RFC 5789, section 3.1).
 pub const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
-/// `Content-Digest` (RFC 9530).
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// The content type of bodies that are appended.
 pub const PARTIAL_UPLOAD: &str = "application/partial-upload";
@@ -55,16 +51,6 @@ fn item<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 pub fn is_partial_upload(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(PARTIAL_UPLOAD)
-}
-
-/// The SHA-256 that a body must have. `None` if none is told.
-///
-/// # Errors
-/// It is malformed.
-pub fn checksum(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal> {
-    let lines = headers.get_all(CONTENT_DIGEST).iter().map(|value| value.to_str().unwrap_or("sha-256="));
-    let told = parse_content_digest(&lines.collect::<Vec<_>>().join(","))?;
-    Ok(told.map(|sha256| (Algorithm::Sha256, sha256.to_vec())))
 }
 
 /// The file's name in `Content-Disposition` (RFC 6266, section 4.3): `filename*`, or else `filename`. `None` if it has

@@ -18,6 +18,8 @@ use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd};
 use crate::http::body::RawBody;
+use crate::http::checksum::Algorithm;
+use crate::http::digest_fields::{check_content_coding, content_digest};
 use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
 use crate::metrics::Route;
@@ -25,7 +27,7 @@ use crate::net::peer::Peer;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
 use crate::uploads::append::AppendRequest;
-use crate::uploads::create::CreateRequest;
+use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
 use std::time::Duration;
@@ -114,20 +116,20 @@ impl App {
         };
         let ask = CreateRequest {
             by: by.clone(),
-            name: headers::file_name(&request.headers),
+            name: WantedName::Like(headers::file_name(&request.headers)),
             file_size,
             metadata: None,
             awaits_end: true,
             peer: request.peer.and_then(Peer::ip),
             certificate: self.shown_name(),
         };
-        let checksum = headers::checksum(&request.headers)?;
+        let checksum = checksum(&request.headers)?;
         let uploads = self.uploads.clone();
         let created = self.blocking(move || uploads.create(&ask)).await?;
         self.wakeup.tell();
         let named = Named { by, key: created.key, name: created.name };
         let ask = named.append_request(request.peer, 0, None);
-        let body = AppendBody { body: request.body, len, checksum };
+        let body = AppendBody { body: request.body, len, checksum, is_passing: false };
         let mut response = match self.appended(&named, ask, body, is_end).await {
             Ok(end) => told(StatusCode::CREATED, is_end, end.offset),
             // The upload is there whatever became of its first bytes, and its client must hear of it.
@@ -177,7 +179,7 @@ impl App {
         }
         let ask = named.append_request(request.peer, offset, file_size);
         let len = content_length(&request.headers);
-        let body = AppendBody { body: request.body, len, checksum: headers::checksum(&request.headers)? };
+        let body = AppendBody { body: request.body, len, checksum: checksum(&request.headers)?, is_passing: false };
         match self.appended(&named, ask, body, is_end).await {
             Ok(end) if is_end => Ok(told(StatusCode::OK, true, end.offset)),
             Ok(end) => Ok(told(StatusCode::NO_CONTENT, false, end.offset)),
@@ -220,7 +222,7 @@ impl App {
         let (uploads, asked) = (self.uploads.clone(), last.clone());
         self.blocking(move || uploads.complete(&asked)).await?;
         // The last slice may be in the tail, since nobody knew that it was the last one.
-        let nothing = AppendBody { body: RawBody::empty(), len: Some(0), checksum: None };
+        let nothing = AppendBody { body: RawBody::empty(), len: Some(0), checksum: None, is_passing: false };
         self.append(last, nothing).await?;
         self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
         Ok(end)
@@ -239,6 +241,12 @@ fn told_size(asked: &HeaderMap, offset: u64, is_end: bool) -> Result<Option<u64>
         }
         (told, content) => Ok(told.or(content)),
     }
+}
+
+/// The checksum that a body must have. `None` if none is told.
+fn checksum(asked: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal> {
+    check_content_coding(asked)?;
+    Ok(content_digest(asked)?.map(|sha256| (Algorithm::Sha256, sha256.to_vec())))
 }
 
 fn content_length(asked: &HeaderMap) -> Option<u64> {

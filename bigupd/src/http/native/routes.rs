@@ -5,9 +5,10 @@ use crate::admission::origins::{Effect, SharedHeaders};
 use crate::admission::tokens::{Permission, redacted};
 use crate::http::app::{App, Protocol, alive, last_unless};
 use crate::http::body::{Body, RawBody, drain, is_form};
+use crate::http::digest_fields::{check_content_coding, content_digest};
 use crate::http::native::query::{QueryParams, ResponseForm};
 use crate::http::native::words;
-use crate::http::receive::{Expected, Received, check_sha256, parse_content_digest, receive};
+use crate::http::receive::{Expected, Received, check_sha256, receive};
 use crate::http::request::Request;
 use crate::metrics::Route;
 use crate::net::min_rate::MinRate;
@@ -21,7 +22,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, ListResponse, SliceResponse, UploadResponse, param};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::{Spool, UploadId};
-use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use warp::http::{Method, StatusCode};
 
 /// The native protocol.
@@ -32,9 +33,6 @@ pub const NATIVE: Protocol = Protocol {
         response: "allow, retry-after, www-authenticate",
     },
 };
-
-/// Content-Digest (RFC 9530).
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// Bytes of a digest in a response, with its kind, quotes and comma.
 const DIGEST_LEN: u64 = 80;
@@ -332,26 +330,6 @@ fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), R
         return Err(Refusal::new(ErrorCode::BadRequest, message));
     }
     check_sha256(expected.slice_id, expected.form_sha256, body.sha256())
-}
-
-/// The SHA-256 that a body must have. All lines of the header count (RFC 9110, section 5.3).
-fn content_digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Refusal> {
-    let lines = headers.get_all(CONTENT_DIGEST).iter().map(|value| value.to_str().unwrap_or("sha-256="));
-    parse_content_digest(&lines.collect::<Vec<_>>().join(","))
-}
-
-/// A coded body would be stored as it is, which nobody means.
-fn check_content_coding(headers: &HeaderMap) -> Result<(), Refusal> {
-    let lines = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("unknown"));
-    let coding = lines.flat_map(|line| line.split(',')).map(str::trim);
-    match coding.filter(|coding| !coding.is_empty()).find(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        None => Ok(()),
-        Some(coding) => {
-            let coding = bigup_core::protocol::name::quoted(coding);
-            let message = format!("Content-Encoding {coding} is not spoken here: send the slice's own bytes");
-            Err(Refusal::new(ErrorCode::Unsupported, message))
-        }
-    }
 }
 
 /// A raw body's length is told twice; they must agree. That of a form says nothing of its field's.

@@ -19,7 +19,7 @@ use crate::net::peer::Peer;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
 use crate::uploads::append::{AppendRequest, Appendable, no_such_upload};
-use crate::uploads::create::CreateRequest;
+use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
 use std::str::FromStr;
@@ -110,7 +110,7 @@ impl App {
         let body = is_with_upload(&request.headers)?.then(|| append_body(&request)).transpose()?;
         let ask = CreateRequest {
             by: by.clone(),
-            name,
+            name: WantedName::Like(name),
             file_size,
             awaits_end: false,
             metadata: metadata.filter(|text| !text.is_empty()).map(str::to_owned),
@@ -229,7 +229,12 @@ impl App {
 
 fn append_body(request: &Request) -> Result<AppendBody, Refusal> {
     let len = request.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64);
-    Ok(AppendBody { body: request.body.clone(), len, checksum: headers::checksum(&request.headers)? })
+    Ok(AppendBody {
+        body: request.body.clone(),
+        len,
+        checksum: headers::checksum(&request.headers)?,
+        is_passing: false,
+    })
 }
 
 /// True if a creation brings the first bytes (tus 1.0.0, "Creation With Upload").
