@@ -393,22 +393,20 @@ impl Uploads {
         Ok(cancel(locked, &self.data, &merger)?)
     }
 
-    /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`.
+    /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`, which is its size by
+    /// now. From here on it may be published.
     ///
     /// # Errors
-    /// The offset is another one, or not the size that was told before.
+    /// The offset is another one.
     pub fn complete(&self, ask: &AppendRequest) -> Result<(), Refusal> {
-        self.counting(&ask.name, |asked| {
-            let spool = Spool::of(&self.data, &ask.id);
-            let mut locked = self.lock_of(&spool, &ask.source)?.ok_or_else(no_such_upload)?;
-            let held = locked.held_run()?.offset;
-            if held != ask.offset {
-                return Err(other_offset(held, ask.offset).into());
-            }
-            self.learn_size(&AppendRequest { file_size: Some(held), ..ask.clone() }, &mut locked, asked)?;
-            let upload = UploadRecord { awaits_end: false, ..locked.upload().clone() };
-            Ok(locked.save(upload)?)
-        })
+        let spool = Spool::of(&self.data, &ask.id);
+        let mut locked = self.lock_of(&spool, &ask.source)?.ok_or_else(no_such_upload)?;
+        let held = locked.held_run()?.offset;
+        if held != ask.offset || locked.upload().plan.file_size != Some(held) {
+            return Err(other_offset(held, ask.offset));
+        }
+        let upload = UploadRecord { awaits_end: false, ..locked.upload().clone() };
+        Ok(locked.save(upload)?)
     }
 
     /// Digest, and size in bytes, of the file that the upload of `source` became, as far as that is known.

@@ -15,6 +15,7 @@ mod on_begin;
 mod on_complete;
 mod pages;
 mod push;
+mod put;
 mod python_client;
 mod requests;
 mod resume;

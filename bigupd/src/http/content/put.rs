@@ -102,11 +102,11 @@ impl App {
 
     /// Takes the body for whole, and waits until it is the finished file.
     async fn finish_put(&self, last: AppendRequest, passing: &mut Passing) -> Result<Digest, Refusal> {
-        let (uploads, asked) = (self.uploads.clone(), last.clone());
-        self.blocking(move || uploads.complete(&asked)).await?;
         // The last slice may be in the tail, since nobody knew that it was the last one.
         let nothing = AppendBody { body: RawBody::empty(), len: Some(0), checksum: None, is_passing: true };
         self.append(last.clone(), nothing).await?;
+        let (uploads, asked) = (self.uploads.clone(), last.clone());
+        self.blocking(move || uploads.complete(&asked)).await?;
         let end = self.wait_for_end(&last.id, &last.name, &last.source, PATIENCE).await;
         // It goes on without its client where that takes too long.
         passing.is_over = end.as_ref().map_or_else(|refusal| refusal.code == ErrorCode::Busy, |_| true);

@@ -219,11 +219,11 @@ impl App {
             return Ok(end);
         }
         let last = AppendRequest { offset: end.offset, file_size: Some(end.offset), ..ask };
-        let (uploads, asked) = (self.uploads.clone(), last.clone());
-        self.blocking(move || uploads.complete(&asked)).await?;
         // The last slice may be in the tail, since nobody knew that it was the last one.
         let nothing = AppendBody { body: RawBody::empty(), len: Some(0), checksum: None, is_passing: false };
-        self.append(last, nothing).await?;
+        self.append(last.clone(), nothing).await?;
+        let uploads = self.uploads.clone();
+        self.blocking(move || uploads.complete(&last)).await?;
         self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
         Ok(end)
     }
