@@ -548,6 +548,7 @@ impl World {
             name: self.name.clone(),
             plan,
             source,
+            metadata: None,
             file_digest,
             replace,
             recut,
