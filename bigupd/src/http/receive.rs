@@ -348,7 +348,7 @@ fn lost_writer() -> Refusal {
 pub struct Appended {
     /// The slice, with all that came.
     pub slice: SliceTarget,
-    /// The digests of all bytes of the slice.
+    /// The digests of all bytes of the slice; none of no bytes.
     pub digests: Vec<SliceDigest>,
     /// The checksum of the body so far, if one is asked for.
     pub checksum: Option<Checksum>,
@@ -372,6 +372,7 @@ pub async fn append(
     thread_share: &ThreadShare,
     stopped: impl Future<Output = ()>,
 ) -> Result<Appended, Refusal> {
+    let held = to.held();
     let writer = Writer { target: to.slice, hashers: to.hashers, sha256: None, checksum };
     let mut filling = Filling::of(writer, to.wanted);
     let ended = filling.fill(body, more, pace, thread_share, stopped).await;
@@ -381,7 +382,9 @@ pub async fn append(
     let write = move || writer.write(&rest).map(|()| writer).map_err(Refusal::from);
     let writer = thread_share.run(write).await.map_err(io::Error::other)??;
     let Writer { target, hashers, checksum, .. } = *writer;
-    let digests = hashers.iter().map(SliceHasher::finish).collect();
+    // A chaining value of no bytes does not exist.
+    let of_bytes = hashers.iter().filter(|_| held + received > 0);
+    let digests = of_bytes.map(SliceHasher::finish).collect();
     Ok(Appended { slice: target, digests, checksum, received, ended })
 }
 

@@ -174,8 +174,15 @@ impl Uploads {
         match self.begin(begin)? {
             NameState::Finished { same_source: true, .. } => Ok(true),
             NameState::Finished { .. } => Err(taken("exists")),
-            NameState::Unfinished(unfinished) if unfinished.upload.source == begin.source => Ok(false),
-            NameState::Unfinished(_) => Err(taken("is being uploaded by somebody else")),
+            NameState::Unfinished(unfinished) if unfinished.upload.source != begin.source => {
+                Err(taken("is being uploaded by somebody else"))
+            }
+            // Another upload was finished under the name while this one began. It could never be.
+            NameState::Unfinished(_) if !begin.replace && self.lookup(name)? != Entry::Nothing => {
+                self.end(&begin.id, begin.source.as_deref().unwrap_or_default())?;
+                Err(taken("exists"))
+            }
+            NameState::Unfinished(_) => Ok(false),
         }
     }
 

@@ -23,3 +23,5 @@ mod status_cancel_pause;
 mod terminal;
 mod tls;
 mod tokens;
+mod tus;
+mod tus_cuts;

@@ -222,7 +222,10 @@ impl LockedSpool {
     ) -> io::Result<()> {
         let (slice_id, source, path) = (arrival.slice_id, self.upload.source.clone(), self.spool.tail_path());
         if arrival.path != path {
-            // The record of the tail that was there is of a held slice by now.
+            // The record of the tail that was there is of a held slice by now. Another request may have begun a new one.
+            if self.spool.is_tail_locked()? {
+                return Err(io::Error::from(ErrorKind::ResourceBusy)).at("keeping", &path);
+            }
             std::fs::rename(&arrival.path, &path).at("keeping", &path)?;
             (arrival.path, arrival.kept) = (path, true);
         }
