@@ -187,8 +187,9 @@ impl Uploads {
     }
 
     /// True if nothing of the upload is held, like one whose client never heard of its address. It can be taken over.
+    /// One that cannot be read is moved away.
     fn holds_nothing(&self, id: &UploadId) -> Result<bool, Refusal> {
-        let Some(locked) = self.lock(&Spool::of(&self.data, id))? else { return Ok(false) };
+        let Some(locked) = self.lock_to_begin(&Spool::of(&self.data, id))? else { return Ok(true) };
         Ok(locked.holdings()?.ranges().count() == 0 && locked.held_run()?.offset == 0)
     }
 

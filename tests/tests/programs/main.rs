@@ -25,3 +25,4 @@ mod tls;
 mod tokens;
 mod tus;
 mod tus_cuts;
+mod tus_hostile;

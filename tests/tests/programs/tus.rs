@@ -534,6 +534,20 @@ fn a_name_that_is_taken_can_be_refused() {
 }
 
 #[test]
+fn an_upload_that_cannot_be_read_takes_no_name() {
+    for policy in ["number", "reject"] {
+        let (daemon, tus) = daemon(&["--existing-files", policy]);
+        let at = begun(&tus, "a", 20);
+        // As a power cut leaves it.
+        fs::write(daemon.data().join("tmp/a/upload.json"), "").unwrap();
+        assert!(matches!(tus.head(&at).status, 404 | 409));
+        told(tus.patch(&at, 8, b"x"), 404);
+        assert!(put(&tus, "a", b"abc").ends_with("/a"));
+        assert_finished(&daemon, "a", b"abc");
+    }
+}
+
+#[test]
 fn a_name_that_is_taken_can_be_replaced() {
     let (daemon, tus) = daemon(&["--existing-files", "replace"]);
     let old = put(&tus, "a", b"one");

@@ -1,5 +1,9 @@
 //! Requests of tus that are cut off, that come at once, and that are checked: nothing that arrived is lost or mixed.
 
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::plan::Plan;
+use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::data::{self, Dice};
 use bigup_tests::process::{PATIENCE, eventually, signal_program, within};
@@ -102,9 +106,7 @@ fn a_body_that_breaks_off_unasked_is_kept_to_the_byte() {
             }
             drop(stream);
             // Nobody asks until the request has ended by itself.
-            eventually("the request has ended", || {
-                daemon.log().matches("has ended by the client").count() > 0 || is_at_rest(&daemon, name)
-            });
+            eventually("the request has ended", || is_at_rest(&daemon, name));
             let offset = tus.offset(&at) as usize;
             assert!(offset <= held + len, "{offset} of {}", held + len);
             assert!(name == "reset" || offset == held + len, "{offset} of {}", held + len);
@@ -116,13 +118,13 @@ fn a_body_that_breaks_off_unasked_is_kept_to_the_byte() {
     daemon.eventually_clean();
 }
 
+fn spool_of(daemon: &Daemon, name: &str) -> Spool {
+    Spool::of(&DataDir::open(&daemon.data()).unwrap(), &UploadId::of_name(&FileName::new(name).unwrap()))
+}
+
 /// No request appends to the upload of `name`: its tail is free.
 fn is_at_rest(daemon: &Daemon, name: &str) -> bool {
-    use bigup_core::protocol::name::FileName;
-    use bigup_core::storage::data_dir::DataDir;
-    use bigup_core::storage::spool::{Spool, UploadId};
-    let data = DataDir::open(&daemon.data()).unwrap();
-    let spool = Spool::of(&data, &UploadId::of_name(&FileName::new(name).unwrap()));
+    let spool = spool_of(daemon, name);
     let quiet = || !spool.is_tail_locked().unwrap();
     // A request between two slices has none for a moment.
     (0..10).all(|_| {
@@ -297,6 +299,33 @@ fn a_killed_daemon_loses_no_more_than_a_few_seconds_of_a_slice() {
     assert!((*least..=end).contains(&offset), "{offset}: {least} were sent ten seconds before, {end} in all");
     finish(&daemon, &tus, &at, "a", &content);
     daemon.eventually_clean();
+}
+
+#[test]
+fn a_request_that_was_killed_with_all_bytes_held_is_ended_by_the_next_question() {
+    let mut daemon = Daemon::with(&SMALL_SLICES);
+    let tus = Tus::new(daemon.url());
+    for len in [9, SMALL, 2 * SMALL + 9] {
+        for ask in ["HEAD", "PATCH"] {
+            let (name, content) = (format!("{len}-{ask}"), data::bytes(15, len));
+            let at = tus.create_deferred(&name);
+            tus.patch(&at, 0, &content).expect(204);
+            daemon.kill_9();
+            // The daemon was killed between the note of the length and that of the slice.
+            let mut locked = spool_of(&daemon, &name).lock().unwrap().unwrap();
+            let known = locked.upload().clone();
+            let told = Plan::new(None, known.plan.slice_size, Some(len as u64)).unwrap();
+            locked.save(UploadRecord { plan: known.plan.bind(&told).unwrap(), ..known }).unwrap();
+            drop(locked);
+            daemon.run();
+            if ask == "PATCH" {
+                assert_eq!(tus.patch(&at, len as u64, b"").expect(204).offset(), Some(len as u64));
+            }
+            let reply = tus.head(&at).expect(200);
+            assert_eq!((reply.offset(), reply.header("Upload-Length")), (Some(len as u64), Some(&*len.to_string())));
+            assert_finished(&daemon, &name, &content);
+        }
+    }
 }
 
 #[test]
