@@ -226,11 +226,34 @@ impl Uploads {
     pub fn appendable(&self, id: &UploadId, source: &str) -> Result<Option<Appendable>, Refusal> {
         let spool = Spool::of(&self.data, id);
         let Some(locked) = self.lock_of(&spool, source)? else { return Ok(None) };
-        let HeldRun { slice_id, offset } = locked.held_run()?;
+        let (locked, HeldRun { slice_id, offset }) = self.told_run(&spool, locked, source)?;
         let plan = locked.upload().plan;
         let ends_in_tail = plan.file_size == Some(offset) && plan.slice_num != Some(slice_id);
         show_life(&spool);
         Ok(Some(Appendable { upload: locked.upload().clone(), offset, ends_in_tail }))
+    }
+
+    /// The bytes of the upload of `source` that are held, to be told to its client. If a slice's 200 promises that, they
+    /// survive a power cut, also those that came by a request that was killed before its response.
+    fn told_run(&self, spool: &Spool, locked: LockedSpool, source: &str) -> Result<(LockedSpool, HeldRun), Refusal> {
+        let (run, frontier) = (locked.held_run()?, locked.frontier()?);
+        if self.settings.slice_ack == SliceAck::Written {
+            return Ok((locked, run));
+        }
+        drop(locked);
+        for slice_id in frontier..run.slice_id {
+            // One that did not survive is held no more.
+            spool.sync_slice(slice_id)?;
+        }
+        let locked = self.lock_of(spool, source)?.ok_or_else(no_such_upload)?;
+        let run = locked.held_run()?;
+        // Slices of a run that went on meanwhile are synced by their own request.
+        locked.sync_tail(run)?;
+        let run = locked.held_run()?;
+        drop(locked);
+        spool.sync_record()?;
+        let locked = self.lock_of(spool, source)?.ok_or_else(no_such_upload)?;
+        Ok((locked, run))
     }
 
     /// True if a request appends to the upload.
@@ -260,9 +283,9 @@ impl Uploads {
         };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
-        let held = locked.held_run()?.offset;
-        if held != ask.offset {
-            return Err(other_offset(held, ask.offset).into());
+        if locked.held_run()?.offset != ask.offset {
+            let (_, held) = self.told_run(&spool, locked, &ask.source)?;
+            return Err(other_offset(held.offset, ask.offset).into());
         }
         self.learn_size(ask, &mut locked, asked)?;
         // A size that is told may make a slice of the bytes.
