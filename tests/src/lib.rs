@@ -21,6 +21,7 @@
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`scrape`] - what those who watch a daemon get.
 //! - [`turns`] - tests that keep the whole machine busy.
+//! - [`tus`] - a client of tus.
 //! - [`usage`] - what a process uses.
 
 pub mod browser;
@@ -43,6 +44,7 @@ pub mod programs;
 pub mod proxy;
 pub mod scrape;
 pub mod turns;
+pub mod tus;
 pub mod usage;
 pub mod wan;
 

@@ -4,7 +4,7 @@
 //! checksum, its slices are stored only once that is right: they wait as files, a limited number of them.
 
 use crate::http::app::App;
-use crate::http::body::{Body, RawBody};
+use crate::http::body::{Body, RawBody, raw_body};
 use crate::http::checksum::{Algorithm, Checksum};
 use crate::http::receive::{Appended, Ended, append};
 use crate::net::min_rate::MinRate;
@@ -15,7 +15,7 @@ use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::native::ErrorCode;
 use bytes::Bytes;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// Longest time that the older one of two requests may take to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
@@ -38,6 +38,14 @@ pub struct AppendBody {
     pub is_passing: bool,
 }
 
+impl AppendBody {
+    /// No bytes.
+    pub fn empty() -> AppendBody {
+        let body = raw_body(futures_util::stream::empty::<Result<Bytes, warp::Error>>());
+        AppendBody { body, len: Some(0), checksum: None, is_passing: false }
+    }
+}
+
 /// The upload once a body was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendEnd {
@@ -56,6 +64,8 @@ struct Appending<'a> {
     pace: MinRate,
     appender: Appender,
     told: Option<Vec<u8>>,
+    /// Offset of the body's first byte.
+    start: u64,
     checksum: Option<Checksum>,
     /// Slices are stored only once the checksum is right.
     holds_back: bool,
@@ -71,9 +81,11 @@ impl App {
     /// bytes that came are kept then, unless their checksum is wrong or was not reached.
     pub(super) async fn append(&self, ask: AppendRequest, what: AppendBody) -> Result<AppendEnd, Refusal> {
         let appender = self.uploads.appenders.enter(&ask.id);
+        let ask = AppendRequest { len: what.len, ..ask };
         let checksum = what.checksum.as_ref().map(|(algorithm, _)| Checksum::new(*algorithm));
-        let appending = Appending {
+        let mut appending = Appending {
             app: self,
+            start: ask.offset,
             ask,
             body: Body::Raw(what.body),
             more: None,
@@ -85,8 +97,21 @@ impl App {
             held_back: vec![],
         };
         let first = appending.first().await?;
-        appending.check_len(what.len).await?;
         appending.run(first).await
+    }
+
+    /// True if the body has bytes.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub(super) async fn has_bytes(&self, body: RawBody) -> Result<bool, Refusal> {
+        let (mut body, mut pace) = (Body::Raw(body), MinRate::new(&self.settings.limits));
+        while let Some(piece) = body.next(&mut pace).await? {
+            if !piece.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells a request that appends to the upload to stop, and waits until what came by it is held.
@@ -94,8 +119,11 @@ impl App {
     /// # Errors
     /// It does not stop.
     pub(super) async fn stop_appending(&self, ask: &AppendRequest) -> Result<(), Refusal> {
-        self.uploads.appenders.stop(&ask.id);
         let deadline = Instant::now() + STOPS_WITHIN;
+        if let Some(older) = self.uploads.appenders.stop(&ask.id) {
+            timeout_at(deadline, older.ended()).await.map_err(|_| does_not_stop())?;
+        }
+        // It may be another daemon's.
         loop {
             let (uploads, id) = (self.uploads.clone(), ask.id.clone());
             let is_at_work = self.blocking(move || uploads.is_appended_to(&id)).await?;
@@ -112,16 +140,21 @@ impl App {
 
 impl Appending<'_> {
     /// The place of the first bytes, once an older request has stopped.
-    async fn first(&self) -> Result<Option<AppendTarget>, Refusal> {
+    async fn first(&mut self) -> Result<Option<AppendTarget>, Refusal> {
         let deadline = Instant::now() + STOPS_WITHIN;
-        loop {
+        timeout_at(deadline, self.appender.alone()).await.map_err(|_| does_not_stop())?;
+        let first = loop {
             match self.open().await {
+                // It is another daemon's.
                 Err(refusal) if refusal.code == ErrorCode::Busy && Instant::now() < deadline => {
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
-                opened => return opened,
+                opened => break opened?,
             }
-        }
+        };
+        // They hold for the first slice of the body.
+        (self.ask.len, self.ask.file_size) = (None, None);
+        Ok(first)
     }
 
     async fn open(&self) -> Result<Option<AppendTarget>, Refusal> {
@@ -130,34 +163,25 @@ impl Appending<'_> {
         Ok(target.map(|target| if self.holds_back { target.unnoted() } else { target }))
     }
 
-    /// Refuses a body that is longer than the rest of the file, before any of it is taken.
-    async fn check_len(&self, len: Option<u64>) -> Result<(), Refusal> {
-        let (uploads, id, source) = (self.app.uploads.clone(), self.ask.id.clone(), self.ask.source.clone());
-        let Some(len) = len.filter(|len| *len > 0) else { return Ok(()) };
-        let file_size = self.app.blocking(move || uploads.told_size(&id, &source)).await?;
-        match file_size {
-            Some(size) if self.ask.offset.saturating_add(len) > size => Err(too_long(size, self.ask.offset, Some(len))),
-            _ => Ok(()),
-        }
-    }
-
     async fn run(mut self, first: Option<AppendTarget>) -> Result<AppendEnd, Refusal> {
         let mut next = first;
         while let Some(target) = next {
+            if self.appender.is_stopped() {
+                // The newer one was told an offset, or is about to be.
+                return Err(self.stopped());
+            }
             let (slice, is_last, held) = (target.ask.clone(), target.is_last, target.held());
             let (checksum, share) = (self.checksum.take(), &self.app.thread_share);
             let (body, more, pace) = (&mut self.body, &mut self.more, &mut self.pace);
             let appended = append(body, more, target, checksum, pace, share, self.appender.stopped()).await?;
             self.ask.offset += appended.received;
             match appended.ended {
-                Ok(Ended::Full) if is_last && self.goes_on().await? => {
-                    return Err(too_long(self.ask.offset, self.ask.offset, None));
-                }
+                Ok(Ended::Full) if is_last => return self.end_of_file(Some((slice, appended))).await,
                 Ok(Ended::Full) => next = self.whole_slice(slice, appended).await?,
                 Ok(Ended::Body) => return self.end_within(slice, held, appended).await,
                 Ok(Ended::Stopped) => {
                     self.keep_if_unchecked(slice, held, appended).await?;
-                    return Err(stopped());
+                    return Err(self.stopped());
                 }
                 Err(refusal) => {
                     self.keep_if_unchecked(slice, held, Appended { ended: Ok(Ended::Body), ..appended }).await?;
@@ -165,23 +189,44 @@ impl Appending<'_> {
                 }
             }
         }
-        if self.goes_on().await? {
-            return Err(too_long(self.ask.offset, self.ask.offset, None));
+        self.end_of_file(None).await
+    }
+
+    /// The last byte of the file came, in the slice `last` or before. With it the body must end. If its end does not
+    /// come, the file is whole all the same.
+    async fn end_of_file(mut self, last: Option<(SliceRequest, Appended)>) -> Result<AppendEnd, Refusal> {
+        let ended = match self.rest().await {
+            Ok(Ended::Full) => return Err(goes_beyond(self.ask.offset)),
+            Ok(Ended::Body) => Ok(AppendEnd { offset: self.ask.offset, is_whole: true }),
+            Ok(Ended::Stopped) => Err(self.stopped()),
+            Err(refusal) => Err(refusal),
+        };
+        if ended.is_err() && self.told.is_some() {
+            return ended;
+        }
+        if let Some((ask, appended)) = last {
+            self.checksum = appended.checksum;
+            self.held_back.push((ask, appended.slice, appended.digests));
         }
         self.check_sum()?;
         self.store_held_back().await?;
-        Ok(AppendEnd { offset: self.ask.offset, is_whole: true })
+        ended
     }
 
-    /// True if the body has more bytes.
-    async fn goes_on(&mut self) -> Result<bool, Refusal> {
-        while self.more.is_none() {
-            match self.body.next(&mut self.pace).await? {
-                None => return Ok(false),
-                Some(piece) => self.more = Some(piece).filter(|piece| !piece.is_empty()),
+    /// Reads on behind the last byte of the file. [`Ended::Full`] if the body has more bytes.
+    async fn rest(&mut self) -> Result<Ended, Refusal> {
+        let Appending { body, more, pace, appender, .. } = self;
+        while more.is_none() {
+            tokio::select! {
+                biased;
+                () = appender.stopped() => return Ok(Ended::Stopped),
+                piece = body.next(pace) => match piece? {
+                    None => return Ok(Ended::Body),
+                    Some(piece) => *more = Some(piece).filter(|piece| !piece.is_empty()),
+                },
             }
         }
-        Ok(true)
+        Ok(Ended::Full)
     }
 
     /// Takes a slice that became whole, and opens the next one. `None` if there is none.
@@ -230,6 +275,13 @@ impl Appending<'_> {
         self.app.blocking(move || uploads.keep_tail(&ask, appended.slice, len, digest)).await
     }
 
+    /// The refusal of this request, which a newer one ends.
+    fn stopped(&self) -> Refusal {
+        let facts = "a newer request goes on with this upload, so that this one was ended";
+        let kept = if self.told.is_some() { self.start } else { self.ask.offset };
+        Refusal { offset: Some(kept), ..Refusal::new(ErrorCode::Conflict, facts) }
+    }
+
     /// Refuses a body whose checksum is not the one that was told.
     fn check_sum(&mut self) -> Result<(), Refusal> {
         match (&self.told, self.checksum.take().map(Checksum::finish)) {
@@ -249,20 +301,14 @@ impl Appending<'_> {
     }
 }
 
-fn too_long(size: u64, offset: u64, len: Option<u64>) -> Refusal {
-    let more =
-        len.map_or("more bytes than that came".to_owned(), |len| format!("{len} bytes from {offset} on are more"));
-    Refusal::new(ErrorCode::TooLarge, format!("the upload is {size} bytes long, and {more}"))
+/// The body goes on behind the end of the file.
+pub(super) fn goes_beyond(size: u64) -> Refusal {
+    Refusal::new(ErrorCode::TooLarge, format!("the upload is {size} bytes long, and more bytes than that came"))
 }
 
 fn too_long_to_check(len: u64) -> Refusal {
     let facts = format!("a body with a checksum can have up to {len} bytes: send it in shorter requests");
     Refusal::new(ErrorCode::TooLarge, facts)
-}
-
-fn stopped() -> Refusal {
-    let facts = "a newer request goes on with this upload, so that this one was ended";
-    Refusal::new(ErrorCode::Conflict, facts)
 }
 
 fn does_not_stop() -> Refusal {

@@ -65,11 +65,6 @@ impl Stream for RawBody {
 }
 
 impl RawBody {
-    /// A body without bytes.
-    pub fn empty() -> RawBody {
-        raw_body(futures_util::stream::empty::<Result<Bytes, warp::Error>>())
-    }
-
     /// True if any of it was asked for.
     pub fn is_begun(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).begun

@@ -54,6 +54,7 @@ impl Named {
             source: self.key.source(),
             offset,
             file_size,
+            len: None,
         }
     }
 }

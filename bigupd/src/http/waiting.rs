@@ -2,8 +2,7 @@
 
 use crate::http::app::{App, alive};
 use crate::refusal::Refusal;
-use crate::uploads::append::no_such_upload;
-use crate::uploads::{NameState, SliceRequest};
+use crate::uploads::{NameState, SliceRequest, check_not_paused};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
@@ -81,13 +80,17 @@ impl App {
                 let (id, name, source) = &asked;
                 match uploads.peek(id, name, Some(source))? {
                     Some(NameState::Unfinished(unfinished)) if unfinished.upload.source.as_ref() == Some(source) => {
+                        check_not_paused(&unfinished.upload)?;
                         match &unfinished.upload.blocked {
                             Some(_) => Err(uploads.refusal_of_blocked(&unfinished.upload)?),
                             None if !unfinished.is_all_held() => Err(came_to_harm()),
                             None => Ok(Err(unfinished.is_merger_due())),
                         }
                     }
-                    _ => Ok(Ok(uploads.became(id, name, source)?.ok_or_else(no_such_upload)?)),
+                    _ => match uploads.became(id, name, source)? {
+                        Some(became) => Ok(Ok(became)),
+                        None => Err(uploads.no_upload_for(id, name, source)?),
+                    },
                 }
             });
             match end.await? {

@@ -12,7 +12,7 @@ use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Growing};
 use crate::mergers::take_from_merger;
 use crate::net::peer::Peer;
-use crate::refusal::{Refusal, against_upload};
+use crate::refusal::{Refusal, within_request};
 use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::digest::{Digest, SliceDigest, SliceHasher};
 use bigup_core::protocol::name::FileName;
@@ -22,7 +22,7 @@ use bigup_core::storage::disk::Durability;
 use bigup_core::storage::finish::cancel::cancel;
 use bigup_core::storage::finish::publish::{is_moved, publish};
 use bigup_core::storage::space::SpaceError;
-use bigup_core::storage::spool::{Arrival, LockedSpool, Spool, Tail, UploadId, UploadRecord};
+use bigup_core::storage::spool::{Arrival, HeldRun, LockedSpool, Spool, Tail, UploadId, UploadRecord};
 use bigup_core::storage::store::{Entry, FinishedFile};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -53,6 +53,8 @@ pub struct AppendRequest {
     pub offset: u64,
     /// Bytes of the whole file, if the client tells that now. `None` if it does not.
     pub file_size: Option<u64>,
+    /// Bytes to append. `None` if that is not told before their end.
+    pub len: Option<u64>,
 }
 
 /// The state of an upload whose bytes come in order.
@@ -62,6 +64,8 @@ pub struct Appendable {
     pub upload: UploadRecord,
     /// Bytes that are held from the start of the file, without a gap.
     pub offset: u64,
+    /// True if all bytes are held, but the last slice is not stored as one yet: its request was killed just then.
+    pub ends_in_tail: bool,
 }
 
 impl Appendable {
@@ -141,13 +145,29 @@ impl TailTarget {
 
 /// Requests at work that append, so that a newer one can tell them to stop.
 #[derive(Clone, Debug, Default)]
-pub struct Appenders(Arc<Mutex<HashMap<UploadId, watch::Sender<bool>>>>);
+pub struct Appenders(Arc<Mutex<HashMap<UploadId, AtWork>>>);
+
+/// A request at work that appends.
+#[derive(Clone, Debug)]
+pub struct AtWork(Arc<watch::Sender<bool>>);
+
+impl AtWork {
+    /// Waits until it has ended.
+    pub async fn ended(&self) {
+        self.0.closed().await;
+    }
+
+    fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
 
 /// Tells a request that appends to stop; it is one of the [`Appenders`] for as long as this lives.
 #[derive(Debug)]
 pub struct Appender {
     id: UploadId,
     stop: watch::Receiver<bool>,
+    older: Option<AtWork>,
     all: Appenders,
 }
 
@@ -155,26 +175,36 @@ impl Appenders {
     /// A request begins to append to the upload `id`. Another one that does is told to stop.
     pub fn enter(&self, id: &UploadId) -> Appender {
         let (sender, stop) = watch::channel(false);
-        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), sender);
-        older.iter().for_each(|older| {
-            older.send_replace(true);
-        });
-        Appender { id: id.clone(), stop, all: self.clone() }
+        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), AtWork(Arc::new(sender)));
+        older.iter().for_each(AtWork::stop);
+        Appender { id: id.clone(), stop, older, all: self.clone() }
     }
 
-    /// Tells the request that appends to the upload `id` to stop, if there is one.
-    pub fn stop(&self, id: &UploadId) {
-        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        older.iter().for_each(|older| {
-            older.send_replace(true);
-        });
+    /// Tells the request that appends to the upload `id` to stop. `None` if there is none.
+    pub fn stop(&self, id: &UploadId) -> Option<AtWork> {
+        let at_work = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        at_work.iter().for_each(AtWork::stop);
+        at_work
     }
 }
 
 impl Appender {
+    /// Waits until the older request, which was told to stop, has ended.
+    pub async fn alone(&mut self) {
+        if let Some(older) = &self.older {
+            older.ended().await;
+        }
+        self.older = None;
+    }
+
+    /// True if this request was told to stop.
+    pub fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// Waits until this request is told to stop.
     pub async fn stopped(&mut self) {
-        // The sender is gone where a newer request, that was faster, has ended.
+        // The sender is gone where a newer request has ended.
         let _ = self.stop.wait_for(|stop| *stop).await;
     }
 }
@@ -182,7 +212,7 @@ impl Appender {
 impl Drop for Appender {
     fn drop(&mut self) {
         let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.get(&self.id).is_some_and(|sender| sender.subscribe().same_channel(&self.stop)) {
+        if all.get(&self.id).is_some_and(|at_work| at_work.0.subscribe().same_channel(&self.stop)) {
             all.remove(&self.id);
         }
     }
@@ -196,19 +226,34 @@ impl Uploads {
     pub fn appendable(&self, id: &UploadId, source: &str) -> Result<Option<Appendable>, Refusal> {
         let spool = Spool::of(&self.data, id);
         let Some(locked) = self.lock_of(&spool, source)? else { return Ok(None) };
-        let offset = locked.held_run()?.offset;
+        let (locked, HeldRun { slice_id, offset }) = self.told_run(&spool, locked, source)?;
+        let plan = &locked.upload().plan;
+        let ends_in_tail = plan.file_size == Some(offset) && plan.slice_num != Some(slice_id);
         show_life(&spool);
-        Ok(Some(Appendable { upload: locked.upload().clone(), offset }))
+        Ok(Some(Appendable { upload: locked.upload().clone(), offset, ends_in_tail }))
     }
 
-    /// Size in bytes of the file of the upload of `source`. `None` if it is not told yet.
-    ///
-    /// # Errors
-    /// There is no such upload, or it cannot be read.
-    pub fn told_size(&self, id: &UploadId, source: &str) -> Result<Option<u64>, Refusal> {
-        let spool = Spool::of(&self.data, id);
-        let upload = self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?;
-        Ok(upload.upload().plan.file_size)
+    /// The bytes of the upload of `source` that are held, to be told to its client. If a slice's 200 promises that, they
+    /// survive a power cut, also those that came by a request that was killed before its response.
+    fn told_run(&self, spool: &Spool, locked: LockedSpool, source: &str) -> Result<(LockedSpool, HeldRun), Refusal> {
+        let (run, frontier) = (locked.held_run()?, locked.frontier()?);
+        if self.settings.slice_ack == SliceAck::Written {
+            return Ok((locked, run));
+        }
+        drop(locked);
+        for slice_id in frontier..run.slice_id {
+            // One that did not survive is held no more.
+            spool.sync_slice(slice_id)?;
+        }
+        let locked = self.lock_of(spool, source)?.ok_or_else(no_such_upload)?;
+        let run = locked.held_run()?;
+        // Slices of a run that went on meanwhile are synced by their own request.
+        locked.sync_tail(run)?;
+        let run = locked.held_run()?;
+        drop(locked);
+        spool.sync_record()?;
+        let locked = self.lock_of(spool, source)?.ok_or_else(no_such_upload)?;
+        Ok((locked, run))
     }
 
     /// True if a request appends to the upload.
@@ -234,16 +279,17 @@ impl Uploads {
     fn append_counted(&self, ask: &AppendRequest, asked: Instant) -> Result<Option<AppendTarget>, Stop> {
         let spool = Spool::of(&self.data, &ask.id);
         let Some(mut locked) = self.lock_of(&spool, &ask.source)? else {
-            self.check_not_cancelled(&spool, &ask.name, Some(&ask.source))?;
-            return Err(no_such_upload().into());
+            return Err(self.no_upload_for(&ask.id, &ask.name, &ask.source)?.into());
         };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
-        self.learn_size(ask, &mut locked, asked)?;
-        let run = locked.held_run()?;
-        if run.offset != ask.offset {
-            return Err(other_offset(run.offset, ask.offset).into());
+        if locked.held_run()?.offset != ask.offset {
+            let (_, held) = self.told_run(&spool, locked, &ask.source)?;
+            return Err(other_offset(held.offset, ask.offset).into());
         }
+        self.learn_size(ask, &mut locked, asked)?;
+        // A size that is told may make a slice of the bytes.
+        let run = locked.held_run()?;
         let plan = locked.upload().plan.clone();
         if plan.slice_num == Some(run.slice_id) {
             return Ok(None);
@@ -324,16 +370,23 @@ impl Uploads {
         Ok(Some(AppendTarget { slice, hashers, wanted: len, is_last, ask }))
     }
 
-    /// The size of the file, if it is told only now.
+    /// Takes the size of the file, if it is told only now. A body that is longer than the rest of the file is refused.
     fn learn_size(&self, ask: &AppendRequest, locked: &mut LockedSpool, asked: Instant) -> Result<(), Stop> {
-        let Some(file_size) = ask.file_size else { return Ok(()) };
-        let told = Plan::new(None, locked.upload().plan.slice_size, Some(file_size)).map_err(against_upload)?;
-        let plan = locked.upload().plan.bind(&told).map_err(against_upload)?;
+        let known = &locked.upload().plan;
+        let told = Plan::new(None, known.slice_size, ask.file_size).map_err(within_request)?;
+        let plan = known.bind(&told).map_err(within_request)?;
         self.check_plan(&plan)?;
-        let held = locked.held_run()?.offset;
-        if held > file_size {
-            let facts = format!("{held} bytes of the upload are held, so that it cannot be {file_size} bytes long");
-            return Err(Refusal::new(ErrorCode::Conflict, facts).into());
+        if let Some(size) = plan.file_size.filter(|size| ask.offset > *size) {
+            let facts = format!("{} bytes of the upload are held, and it cannot be {size} bytes long", ask.offset);
+            return Err(Refusal::new(ErrorCode::BadRequest, facts).into());
+        }
+        if let (Some(size), Some(len)) = (plan.file_size, ask.len)
+            && ask.offset.saturating_add(len) > size
+        {
+            return Err(too_long(size, ask.offset, len).into());
+        }
+        if plan == *known {
+            return Ok(());
         }
         let growth = self.take_growth(&ask.by, locked, &plan, asked)?;
         let upload = UploadRecord { plan, ..locked.upload().clone() };
@@ -374,6 +427,15 @@ impl Uploads {
             spool.sync_record()?;
         }
         Ok(())
+    }
+
+    /// The reason why `source` has no upload: it was cancelled a moment ago, or there is none.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn no_upload_for(&self, id: &UploadId, name: &FileName, source: &str) -> Result<Refusal, Refusal> {
+        self.check_not_cancelled(&Spool::of(&self.data, id), name, Some(source))?;
+        Ok(no_such_upload())
     }
 
     /// Ends the upload of `source`: it goes with all that is held.
@@ -434,9 +496,15 @@ pub fn no_such_upload() -> Refusal {
 }
 
 /// The offset that a client names is not the upload's.
-fn other_offset(held: u64, named: u64) -> Refusal {
+pub fn other_offset(held: u64, named: u64) -> Refusal {
     let facts = format!("the upload's offset is {held}, the request's is {named}: ask for the offset");
     Refusal { offset: Some(held), ..Refusal::new(ErrorCode::Conflict, facts) }
+}
+
+/// A body of `len` bytes goes beyond the end of the file.
+pub fn too_long(size: u64, offset: u64, len: u64) -> Refusal {
+    let facts = format!("the upload is {size} bytes long, and {len} bytes from {offset} on are more");
+    Refusal::new(ErrorCode::TooLarge, facts)
 }
 
 /// Another request appends, and does not stop at once.

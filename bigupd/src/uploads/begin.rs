@@ -570,7 +570,10 @@ pub(super) fn show_life(spool: &Spool) {
 }
 
 /// Refuses requests for a paused upload: nothing of it is taken. Slices that arrive already may end.
-pub(super) fn check_not_paused(upload: &UploadRecord) -> Result<(), Refusal> {
+///
+/// # Errors
+/// It is paused.
+pub fn check_not_paused(upload: &UploadRecord) -> Result<(), Refusal> {
     if !upload.paused {
         return Ok(());
     }

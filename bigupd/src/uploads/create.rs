@@ -195,14 +195,22 @@ impl Uploads {
         match self.begin(begin)? {
             NameState::Finished { same_source: true, .. } => Ok(true),
             NameState::Finished { .. } => Err(taken("exists")),
-            NameState::Unfinished(unfinished) if unfinished.upload.source == begin.source => Ok(false),
-            NameState::Unfinished(_) => Err(taken("is being uploaded by somebody else")),
+            NameState::Unfinished(unfinished) if unfinished.upload.source != begin.source => {
+                Err(taken("is being uploaded by somebody else"))
+            }
+            // Another upload was finished under the name while this one began. It could never be.
+            NameState::Unfinished(_) if !begin.replace && self.lookup(name)? != Entry::Nothing => {
+                self.end(&begin.id, begin.source.as_deref().unwrap_or_default())?;
+                Err(taken("exists"))
+            }
+            NameState::Unfinished(_) => Ok(false),
         }
     }
 
     /// True if nothing of the upload is held, like one whose client never heard of its address. It can be taken over.
+    /// One that cannot be read is moved away.
     fn holds_nothing(&self, id: &UploadId) -> Result<bool, Refusal> {
-        let Some(locked) = self.lock(&Spool::of(&self.data, id))? else { return Ok(false) };
+        let Some(locked) = self.lock_to_begin(&Spool::of(&self.data, id))? else { return Ok(true) };
         Ok(locked.holdings()?.ranges().count() == 0 && locked.held_run()?.offset == 0)
     }
 

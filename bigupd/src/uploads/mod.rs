@@ -23,6 +23,7 @@ use crate::metrics::{Failure, Metrics};
 use crate::net::peer::Peer;
 use crate::refusal::{Advice, Refusal};
 use crate::uploads::append::{Appenders, TailTarget};
+pub use crate::uploads::begin::check_not_paused;
 use crate::uploads::finished_digests::FinishedDigests;
 use crate::uploads::recent_slices::RecentSlices;
 use crate::uploads::request::BeginRequest;

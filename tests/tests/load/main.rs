@@ -6,3 +6,4 @@ mod idle;
 mod kill;
 mod rate;
 mod soak;
+mod tus_model;

@@ -3,7 +3,7 @@
 //! - every file that had been answered `is_uploaded: 1` is in `files/`, exact;
 //! - whatever else is in `files/` is exact too;
 //! - every upload that had begun is known;
-//! - every slice that had been answered 200 is held, where `slice_ack` is `synced`;
+//! - every slice that had been answered 200 is held, and every byte of tus that a 204 told, where `slice_ack` is `synced`;
 //! - every file that was told to be finished is told to a hook, too;
 //! - all pushes run again complete, exact, and leave nothing behind.
 //!
@@ -19,7 +19,9 @@ use bigup_tests::powercut::{Cut, Kind, Machine, another_boot};
 use bigup_tests::process::eventually;
 use bigup_tests::programs;
 use bigup_tests::turns::turn;
+use bigup_tests::tus::Tus;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +50,8 @@ struct Told {
     finished: BTreeMap<String, u64>,
     /// Slices answered 200.
     slices: BTreeMap<String, BTreeSet<u64>>,
+    /// Uploads by tus: the path, and the bytes that a 204 told.
+    offsets: BTreeMap<String, (String, u64)>,
 }
 
 /// Pushers that run until told to stop, and what they were told.
@@ -102,6 +106,28 @@ impl Pushers<'_> {
         self.tell(|told| _ = told.begun.insert(name.clone(), version));
         push(self.url, &file);
         self.tell(|told| _ = told.finished.insert(name, version));
+    }
+
+    /// One file after the other by tus, in requests of any length, until told to stop.
+    fn by_tus(&self, who: &str) {
+        let tus = Tus::new(self.url);
+        for number in 0.. {
+            let name = format!("{who}{number}");
+            let (seed, len) = content_of(self.seed, &name, 0);
+            let (content, mut dice) = (data::bytes(seed, len as usize), Dice::new(seed));
+            let (at, mut offset) = (tus.create(&name, len), 0);
+            self.tell(|told| _ = told.offsets.insert(name.clone(), (at.clone(), 0)));
+            while offset < len && !self.is_over() {
+                let piece = (dice.below(6 * SLICE_SIZE) + 1).min(len - offset);
+                tus.patch(&at, offset, &content[offset as usize..(offset + piece) as usize]).expect(204);
+                offset += piece;
+                self.tell(|told| _ = told.offsets.insert(name.clone(), (at.clone(), offset)));
+            }
+            if offset < len {
+                return;
+            }
+            self.tell(|told| _ = told.finished.insert(name.clone(), 0));
+        }
     }
 
     /// One file after the other slice by slice, in no order, until told to stop.
@@ -196,6 +222,29 @@ fn check(cut: &Cut, seed: u64, told: &Told, slice_ack: &str, scratch: &Path) {
             }
         }
     }
+    let tus = Tus::new(daemon.url());
+    for (name, (at, told_offset)) in &told.offsets {
+        let (content_seed, len) = content_of(seed, name, 0);
+        let content = data::bytes(content_seed, len as usize);
+        let reply = tus.head(at);
+        if slice_ack == "synced" && *told_offset > 0 || told.finished.contains_key(name) {
+            let offset = reply.expect(200).offset().expect("HEAD tells the offset");
+            assert!(offset >= *told_offset, "{name}: {offset} of {told_offset} bytes that were told are held");
+        }
+        match tus.head(at).offset() {
+            Some(offset) if offset < len => drop(tus.patch(at, offset, &content[offset as usize..]).expect(204)),
+            Some(_) => {}
+            // Its record was not synced. It is sent anew.
+            None => drop(tus.patch(&tus.create(name, len), 0, &content).expect(204)),
+        }
+        assert!(exact(name, 0), "{name} differs");
+    }
+    // Of others the client never heard. The next push takes them over.
+    for name in daemon.spools().iter().filter(|name| name.starts_with("tus") && !told.offsets.contains_key(*name)) {
+        let (content_seed, len) = content_of(seed, name, 0);
+        push(daemon.url(), &data::file(scratch, name, content_seed, len));
+        assert!(exact(name, 0), "{name} differs");
+    }
     let asked = told.asked.iter().filter(|name| !told.begun.contains_key(*name)).map(|name| (name, &0));
     for (name, version) in told.begun.iter().chain(asked) {
         let (content_seed, len) = content_of(seed, name, *version);
@@ -210,6 +259,32 @@ fn check(cut: &Cut, seed: u64, told: &Told, slice_ack: &str, scratch: &Path) {
     }
     eventually("info.ini has no section", || !daemon.info_ini().contains('['));
     let left: Vec<String> = daemon.spools().into_iter().filter(|name| !name.starts_with('.')).collect();
+    if !left.is_empty() {
+        for l in &left {
+            eprintln!(
+                "DBG {l}: {:?}",
+                std::process::Command::new("sh")
+                    .arg("-c")
+                    .arg(format!("ls -la {0}; cat {0}/*.json", data.join("tmp").join(l).display()))
+                    .output()
+            );
+        }
+        eprintln!("DBG {:?} {:?} files {:?}", told.offsets, told.finished, list(&data.join("files")));
+        eprintln!("LOG {}", daemon.log());
+    }
+    if !left.is_empty() {
+        for l in &left {
+            eprintln!(
+                "DBG {l}: {:?}",
+                std::process::Command::new("sh")
+                    .arg("-c")
+                    .arg(format!("ls -la {0}; cat {0}/*.json", data.join("tmp").join(l).display()))
+                    .output()
+            );
+        }
+        eprintln!("DBG {:?} {:?} files {:?}", told.offsets, told.finished, list(&data.join("files")));
+        eprintln!("LOG {}", daemon.log());
+    }
     assert_eq!(left, Vec::<String>::new(), "spools are left");
     assert!(!daemon.log().contains("panicked"));
 }
@@ -241,10 +316,11 @@ fn survives(kind: Kind, slice_ack: &str) {
             threads.spawn(|| pushers.by_client("more")),
             threads.spawn(|| pushers.by_client("small")),
             threads.spawn(|| pushers.by_slice("slices")),
+            threads.spawn(|| pushers.by_tus("tus")),
         ];
         let is_told = || {
             let told = pushers.told();
-            !told.finished.is_empty() && !told.slices.is_empty()
+            !told.finished.is_empty() && !told.slices.is_empty() && told.offsets.len() > 1
         };
         // Without a limit of its own: pushers that fail end the test.
         while !is_told() && pushers_run.iter().all(|pusher| !pusher.is_finished()) {
@@ -275,6 +351,47 @@ fn survives(kind: Kind, slice_ack: &str) {
         "{kind:?}, {slice_ack}: {} cuts, {files} finished files and {slices} slices told and looked at",
         taken.len()
     );
+}
+
+/// What HEAD tells of a request that was killed survives a power cut.
+fn keeps_what_a_killed_daemon_noted(kind: Kind) {
+    let machine = Machine::new(kind, ROOM);
+    let arguments = ["--slice-ack", "synced", "--reserve", "0", "--merger-idle", "1s"];
+    let mut daemon = Daemon::with_data(&machine.path().join("data"), &arguments);
+    let (tus, content) = (Tus::new(daemon.url()), data::bytes(1, 20 << 20));
+    // Slices are of 8 MiB. One lies in the tail, and one in front of it is held.
+    let ats = [("one", 6 << 20), ("several", 20 << 20)].map(|(name, len)| (tus.create(name, len), len));
+    let mut streams: Vec<_> = ats.iter().map(|(at, len)| tus.begin_patch(at, 0, *len)).collect();
+    streams[1].write_all(&content[..8 << 20]).expect("the daemon takes it");
+    // The tail is noted after five seconds.
+    for piece in content[8 << 20..12 << 20].chunks(512 << 10) {
+        streams[0].write_all(piece).and_then(|()| streams[1].write_all(piece)).expect("the daemon takes it");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    daemon.kill_9();
+    daemon.run();
+    let told = ats.clone().map(|(at, _)| tus.offset(&at));
+    assert!(told[0] > 0 && told[1] > 8 << 20, "the tails were noted: {told:?}");
+    let cut = machine.cut(0);
+    drop(daemon);
+    let (mount, boot) = (cut.mount(), tempfile::tempdir().expect("a temporary folder can be made"));
+    let daemon = Daemon::launched(another_boot(boot.path()), &mount.path().join("data"), &arguments);
+    let tus = Tus::new(daemon.url());
+    assert_eq!(ats.map(|(at, _)| tus.offset(&at)), told);
+}
+
+#[test]
+fn ext4_keeps_what_a_killed_daemon_noted() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
+    keeps_what_a_killed_daemon_noted(Kind::Ext4);
+}
+
+#[test]
+fn xfs_keeps_what_a_killed_daemon_noted() {
+    needs_root!("to mount file systems");
+    let _turn = turn();
+    keeps_what_a_killed_daemon_noted(Kind::Xfs);
 }
 
 /// Of every file that was told to be finished, and that no hook has taken note of, one is told after the cut.

@@ -25,4 +25,7 @@ mod status_cancel_pause;
 mod terminal;
 mod tls;
 mod tokens;
+mod tus;
 mod tus_clients;
+mod tus_cuts;
+mod tus_hostile;

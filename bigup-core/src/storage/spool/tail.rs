@@ -43,6 +43,8 @@ struct TailRecord {
     digest: SliceDigest,
     boot: BootId,
     source: Option<String>,
+    /// True if it survives a power cut.
+    synced: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,17 +54,19 @@ struct TailJson {
     digest: String,
     boot: [u8; 8],
     source: Option<String>,
+    #[serde(default)]
+    synced: bool,
 }
 
 impl TailRecord {
     fn from_json(bytes: &[u8]) -> Option<TailRecord> {
-        let TailJson { slice_id, len, digest, boot, source } = serde_json::from_slice(bytes).ok()?;
-        Some(TailRecord { slice_id, len, digest: digest.parse().ok()?, boot: BootId(boot), source })
+        let TailJson { slice_id, len, digest, boot, source, synced } = serde_json::from_slice(bytes).ok()?;
+        Some(TailRecord { slice_id, len, digest: digest.parse().ok()?, boot: BootId(boot), source, synced })
     }
 
     fn to_json(&self) -> Vec<u8> {
-        let TailRecord { slice_id, len, digest, boot, source } = self.clone();
-        let stored = TailJson { slice_id, len, digest: digest.to_string(), boot: boot.0, source };
+        let TailRecord { slice_id, len, digest, boot, source, synced } = self.clone();
+        let stored = TailJson { slice_id, len, digest: digest.to_string(), boot: boot.0, source, synced };
         serde_json::to_vec(&stored).expect("strings and numbers always serialise")
     }
 }
@@ -196,6 +200,26 @@ impl LockedSpool {
         record.map_or(Ok(false), |record| self.compare(&record, file, hashers))
     }
 
+    /// Makes the bytes of the tail at `run` survive a power cut, of which a request that was killed took note without
+    /// that. `false` if they had not reached the disk, and count no more.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn sync_tail(&self, run: HeldRun) -> io::Result<bool> {
+        let tail = self.spool.tail_record(&self.upload, run.slice_id)?.filter(|tail| !tail.synced);
+        let Some(tail) = tail else { return Ok(true) };
+        let path = self.spool.tail_path();
+        let file = disk::open_regular(&path)?;
+        file.sync_data().at("syncing", &path)?;
+        // They are read from the disk: after a sync that failed, memory may still hold bytes that never got there.
+        disk::forget_cached(&file, 0, 0);
+        if !self.compare(&tail, &file, &mut [])? {
+            return self.drop_tail().map(|()| false);
+        }
+        let record = TailRecord { boot: BootId::current(), synced: true, ..tail };
+        disk::replace_file(&self.spool.path, TAIL_JSON, &record.to_json(), Durability::PowerCut).map(|()| true)
+    }
+
     /// The tail counts for nothing from here on.
     ///
     /// # Errors
@@ -222,11 +246,15 @@ impl LockedSpool {
     ) -> io::Result<()> {
         let (slice_id, source, path) = (arrival.slice_id, self.upload.source.clone(), self.spool.tail_path());
         if arrival.path != path {
-            // The record of the tail that was there is of a held slice by now.
+            // The record of the tail that was there is of a held slice by now. Another request may have begun a new one.
+            if self.spool.is_tail_locked()? {
+                return Err(io::Error::from(ErrorKind::ResourceBusy)).at("keeping", &path);
+            }
             std::fs::rename(&arrival.path, &path).at("keeping", &path)?;
             (arrival.path, arrival.kept) = (path, true);
         }
-        let record = TailRecord { slice_id, len, digest, boot: BootId::current(), source };
+        let synced = durability == Durability::PowerCut;
+        let record = TailRecord { slice_id, len, digest, boot: BootId::current(), source, synced };
         disk::replace_file(&self.spool.path, TAIL_JSON, &record.to_json(), durability)
     }
 }

@@ -8,7 +8,6 @@ use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::http::app::App;
 use crate::http::append::AppendBody;
-use crate::http::body::RawBody;
 use crate::http::checksum::Algorithm;
 use crate::http::content::conditions::Verdict;
 use crate::http::content::download::{etag_of, precondition_failed, validators};
@@ -81,7 +80,8 @@ impl App {
         let created = self.blocking(move || uploads.create(&create)).await?;
         self.wakeup.tell();
         let (id, source) = (UploadId::of_name(&name), created.key.source());
-        let ask = AppendRequest { by: by.clone(), peer, id, name: name.clone(), source, offset: 0, file_size: len };
+        let ask =
+            AppendRequest { by: by.clone(), peer, id, name: name.clone(), source, offset: 0, file_size: len, len };
         let mut passing = Passing { uploads: self.uploads.clone(), ask: ask.clone(), is_over: false };
         let body = AppendBody { body, len, checksum, is_passing: true };
         let offset = self.append(ask.clone(), body).await?.offset;
@@ -103,8 +103,7 @@ impl App {
     /// Takes the body for whole, and waits until it is the finished file.
     async fn finish_put(&self, last: AppendRequest, passing: &mut Passing) -> Result<Digest, Refusal> {
         // The last slice may be in the tail, since nobody knew that it was the last one.
-        let nothing = AppendBody { body: RawBody::empty(), len: Some(0), checksum: None, is_passing: true };
-        self.append(last.clone(), nothing).await?;
+        self.append(last.clone(), AppendBody::empty()).await?;
         let (uploads, asked) = (self.uploads.clone(), last.clone());
         self.blocking(move || uploads.complete(&asked)).await?;
         let end = self.wait_for_end(&last.id, &last.name, &last.source, PATIENCE).await;

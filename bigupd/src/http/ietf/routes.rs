@@ -17,7 +17,6 @@ use crate::admission::origins::Effect;
 use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd};
-use crate::http::body::RawBody;
 use crate::http::checksum::Algorithm;
 use crate::http::digest_fields::{check_content_coding, content_digest};
 use crate::http::request::Request;
@@ -220,8 +219,7 @@ impl App {
         }
         let last = AppendRequest { offset: end.offset, file_size: Some(end.offset), ..ask };
         // The last slice may be in the tail, since nobody knew that it was the last one.
-        let nothing = AppendBody { body: RawBody::empty(), len: Some(0), checksum: None, is_passing: false };
-        self.append(last.clone(), nothing).await?;
+        self.append(last.clone(), AppendBody::empty()).await?;
         let uploads = self.uploads.clone();
         self.blocking(move || uploads.complete(&last)).await?;
         self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;

@@ -9,7 +9,7 @@ use crate::admission::access::Access;
 use crate::admission::origins::Effect;
 use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
-use crate::http::append::{AppendBody, AppendEnd};
+use crate::http::append::{AppendBody, AppendEnd, goes_beyond};
 use crate::http::checksum::Algorithm;
 use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
@@ -18,7 +18,7 @@ use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
-use crate::uploads::append::{AppendRequest, Appendable, no_such_upload};
+use crate::uploads::append::{AppendRequest, Appendable, other_offset, too_long};
 use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
@@ -108,6 +108,11 @@ impl App {
         let metadata = headers::text(&request.headers, &UPLOAD_METADATA)?;
         let name = metadata.map(Metadata::parse).transpose()?.and_then(|metadata| metadata.file_name());
         let body = is_with_upload(&request.headers)?.then(|| append_body(&request)).transpose()?;
+        if let (Some(size), Some(len)) = (file_size, body.as_ref().and_then(|body| body.len))
+            && len > size
+        {
+            return Err(too_long(size, 0, len));
+        }
         let ask = CreateRequest {
             by: by.clone(),
             name: WantedName::Like(name),
@@ -127,17 +132,32 @@ impl App {
             insert(&mut response, UPLOAD_OFFSET, "0");
             return Ok(response);
         }
-        self.tell_expiry(&mut response, 0);
-        if let Some(body) = body {
-            let named = Named { by, key: created.key, name: created.name };
-            let ask = named.append_request(request.peer, 0, None);
-            // The upload is there whatever becomes of its first bytes, and its client must hear of it.
-            let end = self.tus_append(&named, ask, body).await;
-            let offset = end.as_ref().map_or_else(|refusal| refusal.offset.unwrap_or(0), |end| end.offset);
-            insert(&mut response, UPLOAD_OFFSET, &offset.to_string());
-            end.inspect_err(|refusal| log::debug!("{}: {}", named.name, refusal.facts)).ok();
+        let Some(body) = body else {
+            self.tell_expiry(&mut response, 0);
+            return Ok(response);
+        };
+        let named = Named { by, key: created.key, name: created.name };
+        let ask = named.append_request(request.peer, 0, None);
+        // The upload is there whatever becomes of its first bytes, and its client must hear of it.
+        let (offset, is_whole) = match self.tus_append(&named, ask, body).await {
+            Ok(end) => (end.offset, end.is_whole),
+            Err(refusal) => {
+                log::debug!("{}: {}", named.name, refusal.facts);
+                (self.tus_held(&named).await?, false)
+            }
+        };
+        insert(&mut response, UPLOAD_OFFSET, &offset.to_string());
+        if !is_whole {
+            self.tell_expiry(&mut response, offset);
         }
         Ok(response)
+    }
+
+    /// Bytes of an unfinished upload that are held.
+    async fn tus_held(&self, named: &Named) -> Result<u64, Refusal> {
+        let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
+        let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
+        Ok(found.map_or(0, |found| found.offset))
     }
 
     async fn tus_head(&self, named: Named, request: Request) -> Result<Response, Refusal> {
@@ -146,6 +166,9 @@ impl App {
         let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
         let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
         let mut response = empty(StatusCode::OK);
+        if let Some(found) = found.as_ref().filter(|found| found.ends_in_tail) {
+            self.append(AppendRequest { offset: found.offset, ..ask }, AppendBody::empty()).await?;
+        }
         match found.filter(|found| !found.is_whole()) {
             Some(found) => self.describe_upload(&mut response, &found),
             None => {
@@ -189,6 +212,7 @@ impl App {
 
     /// Appends a body, and waits for the end if that was the rest of the file.
     async fn tus_append(&self, named: &Named, ask: AppendRequest, body: AppendBody) -> Result<AppendEnd, Refusal> {
+        let sent = body.body.clone();
         let end = match self.append(ask.clone(), body).await {
             // The file may be finished, and this be the last request once more.
             Err(refusal) if refusal.code == ErrorCode::NoUpload => {
@@ -196,7 +220,10 @@ impl App {
                 let became = self.blocking(move || uploads.became(&id, &name, &ask.source)).await?;
                 let (_, size) = became.ok_or(refusal)?;
                 if size != ask.offset {
-                    return Err(Refusal { offset: Some(size), ..no_such_upload() });
+                    return Err(other_offset(size, ask.offset));
+                }
+                if self.has_bytes(sent).await? {
+                    return Err(goes_beyond(size));
                 }
                 return Ok(AppendEnd { offset: size, is_whole: true });
             }
