@@ -3,10 +3,11 @@
 //! Needs node with the modules of clients/tus/package.json in `BIGUP_NODE_MODULES`, and Python with the packages of
 //! clients/requirements.txt, which `BIGUP_PYTHON` names if it is not `python3`.
 
+use bigup_tests::browser::{Profile, Site};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::gate::Gate;
 use bigup_tests::process::{eventually, kill_9, signal};
-use bigup_tests::{clients, data, http, turns};
+use bigup_tests::{clients, data, docs, http, programs, turns};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -314,4 +315,81 @@ fn tuspy_that_was_killed_keeps_no_bytes_that_were_not_checked() {
     assert_eq!(offset % (16 << 20), 0, "{told:?}");
     assert_went_on(&gate, offset);
     assert_exact(&daemon, &file, "big");
+}
+
+/// A page of another origin than the daemon, whose token it has.
+struct Page {
+    site: Site,
+    daemon: Daemon,
+    token: String,
+    file: PathBuf,
+}
+
+/// Bytes of a page's file.
+const PAGE_LEN: u64 = (64 << 20) + 1;
+
+impl Page {
+    fn start(html: &str, script: &str) -> Page {
+        let folder = tempfile::tempdir().unwrap();
+        let file = data::file(folder.path(), "file", 3, PAGE_LEN);
+        let site = Site::serving(html, script, vec![("/modules", clients::node_modules()), ("/file", file.clone())]);
+        let data = folder.path().join("data");
+        let token = token(&data);
+        let daemon = Daemon::in_folder(folder, &["--allowed-origins", &format!("http://localhost:{}", site.port)]);
+        Page { site, daemon, token, file }
+    }
+
+    /// What it tells that uploads to its end in the browser that is to open it.
+    fn told(&self, profile: &Profile, port: u16, more: &str) -> Told {
+        let query = self.query(port, more);
+        let _browser = profile.open(&self.site.url("localhost", &query));
+        let told = Told::parse(self.site.told(&query).as_bytes());
+        assert_eq!(told.of("success").count(), 1, "{told:?}");
+        told
+    }
+
+    fn query(&self, port: u16, more: &str) -> String {
+        format!("endpoint={}&token={}&{more}", endpoint(port), self.token)
+    }
+
+    /// The browser is closed in the middle of the file and opened again.
+    fn assert_goes_on(&self, name: &str, more: &str) {
+        let gate = Gate::held_at(PAGE_LEN / 2, http::address(self.daemon.url()));
+        let profile = Profile::new();
+        let browser = profile.open(&self.site.url("localhost", &self.query(gate.port, more)));
+        eventually_holds(&gate);
+        browser.close();
+        gate.open();
+        let told = self.told(&profile, gate.port, more);
+        assert_eq!((told.statuses("POST"), told.statuses("HEAD")), (vec![], vec![200]), "{told:?}");
+        let offset = told.first_offset("HEAD");
+        assert!(offset >= PAGE_LEN / 2 - SLACK && offset < PAGE_LEN, "{told:?}");
+        assert!(gate.passed() <= PAGE_LEN + SLACK, "{} bytes were sent for {PAGE_LEN}", gate.passed());
+        assert_exact(&self.daemon, &self.file, name);
+    }
+}
+
+fn token(data: &Path) -> String {
+    let mut command = Command::new(programs::path("bigupd"));
+    let output = command.args(["token", "new", "page", "--data-dir"]).arg(data).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn script(name: &str) -> String {
+    std::fs::read_to_string(docs::root().join("tests/clients/tus").join(name)).expect("it is there")
+}
+
+#[test]
+fn a_page_with_tus_js_client_goes_on_after_the_browser_was_closed() {
+    let _turn = turns::turn();
+    let html = "<script src=/modules/tus-js-client/dist/tus.min.js></script>";
+    Page::start(html, &script("page.mjs")).assert_goes_on("page.bin", "chunk=0");
+}
+
+#[test]
+fn a_page_with_uppy_goes_on_after_the_browser_was_closed() {
+    let _turn = turns::turn();
+    let page = Page::start(&script("uppy.html"), &script("uppy.mjs"));
+    page.assert_goes_on("uppy.bin", &format!("chunk={CHUNK}"));
 }
