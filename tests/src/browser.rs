@@ -1,10 +1,13 @@
 //! Chromium, and a site whose pages it opens.
 
-use crate::process::within;
+use crate::process::{signal, within};
+use nix::sys::signal::Signal;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,23 +38,41 @@ pub struct Site {
     told: Arc<Mutex<HashMap<String, String>>>,
 }
 
+/// What a site serves.
+struct Served {
+    page: String,
+    /// Paths, and the files and folders that are there.
+    files: Vec<(&'static str, PathBuf)>,
+    heard: Arc<Mutex<HashMap<String, String>>>,
+}
+
 impl Site {
     /// Serves a page that runs `script`, in which `tell(text)` ends it.
     pub fn start(script: &str) -> Site {
+        Site::serving("", script, vec![])
+    }
+
+    /// The same with HTML before the script, and with files and folders at these paths.
+    pub fn serving(html: &str, script: &str, files: Vec<(&'static str, PathBuf)>) -> Site {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let told = Arc::<Mutex<HashMap<String, String>>>::default();
         let tell = "const tell = text => fetch('/told' + location.search, {method: 'POST', body: text});";
-        let page = format!("<!doctype html><body><script type=module>{tell}\n{script}</script>");
-        let heard = Arc::clone(&told);
+        let page = format!("<!doctype html><body>{html}<script type=module>{tell}\n{script}</script>");
+        let served = Arc::new(Served { page, files, heard: Arc::clone(&told) });
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (page, heard) = (page.clone(), Arc::clone(&heard));
+                let served = Arc::clone(&served);
                 // Browsers open connections that they do not use.
-                std::thread::spawn(move || stream.ok().and_then(|stream| serve(&stream, &page, &heard)));
+                std::thread::spawn(move || stream.ok().and_then(|stream| serve(&stream, &served)));
             }
         });
         Site { port, told }
+    }
+
+    /// The URL of its page at `host`, a name of 127.0.0.1, with `query`.
+    pub fn url(&self, host: &str, query: &str) -> String {
+        format!("http://{host}:{}/?{query}", self.port)
     }
 
     /// What the page told that was opened at `host`, a name of 127.0.0.1, with `query`; opened by a new browser.
@@ -59,8 +80,16 @@ impl Site {
     /// # Panics
     /// It tells nothing for long.
     pub fn told_at(&self, host: &str, query: &str) -> String {
-        let url = format!("http://{host}:{}/?{query}", self.port);
-        let _browser = Browser::open(&[], &url, Stdio::null());
+        let profile = Profile::new();
+        let _browser = profile.open(&self.url(host, query));
+        self.told(query)
+    }
+
+    /// What a page told that is open with `query`.
+    ///
+    /// # Panics
+    /// It tells nothing for long.
+    pub fn told(&self, query: &str) -> String {
         let told = || self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(query);
         let mut text = None;
         within(PATIENCE, "the page has run", || {
@@ -71,7 +100,7 @@ impl Site {
     }
 }
 
-fn serve(stream: &TcpStream, page: &str, heard: &Mutex<HashMap<String, String>>) -> Option<()> {
+fn serve(stream: &TcpStream, served: &Served) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let (mut target, mut len) = (String::new(), 0);
     loop {
@@ -94,13 +123,39 @@ fn serve(stream: &TcpStream, page: &str, heard: &Mutex<HashMap<String, String>>)
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     if path == "/told" {
         let text = String::from_utf8_lossy(&body).into_owned();
-        heard.lock().unwrap_or_else(PoisonError::into_inner).insert(query.to_owned(), text);
+        served.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(query.to_owned(), text);
     }
-    let status = if matches!(path, "/" | "/told") { "200 OK" } else { "404 Not Found" };
-    let mut writer = stream;
-    let length = page.len();
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {length}\r\nConnection: close");
-    write!(writer, "{head}\r\n\r\n{page}").ok()
+    match (path, served.file(path)) {
+        ("/" | "/told", _) => respond(stream, "200 OK", "text/html", served.page.len() as u64, served.page.as_bytes()),
+        (_, Some((file, len))) => respond(stream, "200 OK", kind(path), len, file),
+        _ => respond(stream, "404 Not Found", "text/html", 0, io::empty()),
+    }
+}
+
+impl Served {
+    /// The file at a path, and its length in bytes.
+    fn file(&self, path: &str) -> Option<(File, u64)> {
+        let (at, file) = self.files.iter().find(|(at, _)| path.starts_with(at))?;
+        let rest = path[at.len()..].trim_start_matches('/');
+        let file = File::open(if rest.is_empty() { file.clone() } else { file.join(rest) }).ok()?;
+        let meta = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        Some((file, meta.len()))
+    }
+}
+
+/// The content type that browsers want of a path.
+fn kind(path: &str) -> &'static str {
+    match Path::new(path).extension().and_then(|extension| extension.to_str()) {
+        Some("js" | "mjs") => "text/javascript",
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    }
+}
+
+fn respond(mut stream: &TcpStream, status: &str, kind: &str, len: u64, mut body: impl Read) -> Option<()> {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\nConnection: close");
+    write!(stream, "{head}\r\n\r\n").ok()?;
+    io::copy(&mut body, &mut stream).ok().map(drop)
 }
 
 /// What Chromium shows of `url` once it is loaded, as HTML; with further options.
@@ -108,32 +163,62 @@ fn serve(stream: &TcpStream, page: &str, heard: &Mutex<HashMap<String, String>>)
 /// # Panics
 /// Chromium cannot be started.
 pub fn shown(options: &[&str], url: &str) -> String {
-    let mut browser = Browser::open(&[options, &["--dump-dom"]].concat(), url, Stdio::piped());
+    let profile = Profile::new();
+    let mut browser = profile.open_with(&[options, &["--dump-dom"]].concat(), url, Stdio::piped());
     let mut text = String::new();
     let mut stdout = browser.child.stdout.take().expect("it was asked for");
     stdout.read_to_string(&mut text).expect("it is text");
     text
 }
 
-/// A running Chromium, ended with all of its processes on drop.
-struct Browser {
-    child: Child,
-    _profile: tempfile::TempDir,
+/// What Chromium stores: it stays from one browser to the next one.
+pub struct Profile(tempfile::TempDir);
+
+impl Default for Profile {
+    fn default() -> Profile {
+        Profile::new()
+    }
 }
 
-impl Browser {
-    fn open(options: &[&str], url: &str, stdout: Stdio) -> Browser {
-        let profile = tempfile::tempdir().expect("a temporary folder can be made");
+impl Profile {
+    /// A new one.
+    pub fn new() -> Profile {
+        Profile(tempfile::tempdir().expect("a temporary folder can be made"))
+    }
+
+    /// A browser that opens `url`. There can be one at a time.
+    ///
+    /// # Panics
+    /// Chromium cannot be started.
+    pub fn open(&self, url: &str) -> Browser {
+        self.open_with(&[], url, Stdio::null())
+    }
+
+    fn open_with(&self, options: &[&str], url: &str, stdout: Stdio) -> Browser {
+        let folder = self.0.path();
         let mut command = Command::new("chromium");
-        command.args(OPTIONS).args(options).arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
-        command
-            .env("HOME", profile.path())
-            .env("XDG_CONFIG_HOME", profile.path())
-            .env("XDG_CACHE_HOME", profile.path());
+        command.args(OPTIONS).args(options).arg(format!("--user-data-dir={}", folder.display())).arg(url);
+        command.env("HOME", folder).env("XDG_CONFIG_HOME", folder).env("XDG_CACHE_HOME", folder);
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null()).process_group(0);
         let child =
             command.spawn().unwrap_or_else(|e| panic!("chromium cannot be started ({e}): tests/run installs it"));
-        Browser { child, _profile: profile }
+        Browser { child }
+    }
+}
+
+/// A running Chromium, ended with all of its processes on drop.
+pub struct Browser {
+    child: Child,
+}
+
+impl Browser {
+    /// Closes it as its user does: it stores what its pages want stored.
+    ///
+    /// # Panics
+    /// It stays for long.
+    pub fn close(mut self) {
+        signal(self.child.id(), Signal::SIGTERM);
+        within(PATIENCE, "the browser is closed", || self.child.try_wait().is_ok_and(|ended| ended.is_some()));
     }
 }
 
@@ -141,7 +226,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let group = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         // It may have ended by itself.
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }

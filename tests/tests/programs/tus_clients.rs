@@ -3,10 +3,13 @@
 //! Needs node with the modules of clients/tus/package.json in `BIGUP_NODE_MODULES`, and Python with the packages of
 //! clients/requirements.txt, which `BIGUP_PYTHON` names if it is not `python3`.
 
+use bigup_tests::browser::{Profile, Site};
+use bigup_tests::certificates::Authority;
 use bigup_tests::daemon::Daemon;
 use bigup_tests::gate::Gate;
+use bigup_tests::gateway::{Gateway, documented};
 use bigup_tests::process::{eventually, kill_9, signal};
-use bigup_tests::{clients, data, http, turns};
+use bigup_tests::{clients, data, docs, http, programs, turns};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ const LEN: u64 = (256 << 20) + 1;
 const HALF: u64 = 128 << 20;
 
 /// Bytes that a cut may cost: headers, and bytes that were still between the kernel and bigupd.
-const SLACK: u64 = 24 << 20;
+const SLACK: u64 = 16 << 20;
 
 /// Bytes of a request of those who send many.
 const CHUNK: u64 = 5_000_000;
@@ -128,9 +131,9 @@ fn assert_exact(daemon: &Daemon, file: &Path, name: &str) {
 /// The client went on near the byte where it was cut: from `offset` on, and what went over the gate is not much more than
 /// the file.
 fn assert_went_on(gate: &Gate, offset: u64) {
-    assert!(offset >= HALF - SLACK && offset < LEN, "it went on from {offset}");
+    assert!((HALF - SLACK..LEN).contains(&offset), "it went on from {offset}");
     let passed = gate.passed();
-    assert!(passed >= LEN && passed <= LEN + SLACK, "{passed} bytes were sent for {LEN}");
+    assert!((LEN..=LEN + SLACK).contains(&passed), "{passed} bytes were sent for {LEN}");
 }
 
 #[test]
@@ -234,7 +237,7 @@ fn tus_js_client_that_was_killed_goes_on_although_its_connection_is_still_there(
     let url = told.url().replace(&endpoint(gate.port), &endpoint_of(&daemon));
     let told = run(js(&with(&direct, &[("uploadUrl", url.into())])));
     let offset = told.first_offset("HEAD");
-    assert!(offset >= HALF - SLACK && offset < LEN, "{told:?}");
+    assert!((HALF - SLACK..LEN).contains(&offset), "{told:?}");
     assert_exact(&daemon, &file, "big");
 }
 
@@ -314,4 +317,182 @@ fn tuspy_that_was_killed_keeps_no_bytes_that_were_not_checked() {
     assert_eq!(offset % (16 << 20), 0, "{told:?}");
     assert_went_on(&gate, offset);
     assert_exact(&daemon, &file, "big");
+}
+
+/// A page of another origin than the daemon, whose token it has.
+struct Page {
+    site: Site,
+    daemon: Daemon,
+    token: String,
+    file: PathBuf,
+}
+
+/// Bytes of a page's file.
+const PAGE_LEN: u64 = (64 << 20) + 1;
+
+impl Page {
+    fn start(html: &str, script: &str) -> Page {
+        let folder = tempfile::tempdir().unwrap();
+        let file = data::file(folder.path(), "file", 3, PAGE_LEN);
+        let site = Site::serving(html, script, vec![("/modules", clients::node_modules()), ("/file", file.clone())]);
+        let data = folder.path().join("data");
+        let token = token(&data);
+        let daemon = Daemon::in_folder(folder, &["--allowed-origins", &format!("http://localhost:{}", site.port)]);
+        Page { site, daemon, token, file }
+    }
+
+    /// What it tells that uploads to its end in the browser that is to open it.
+    fn told(&self, profile: &Profile, port: u16, more: &str) -> Told {
+        let query = self.query(port, more);
+        let _browser = profile.open(&self.site.url("localhost", &query));
+        let told = Told::parse(self.site.told(&query).as_bytes());
+        assert_eq!(told.of("success").count(), 1, "{told:?}");
+        told
+    }
+
+    fn query(&self, port: u16, more: &str) -> String {
+        format!("endpoint={}&token={}&{more}", endpoint(port), self.token)
+    }
+
+    /// The browser is closed in the middle of the file and opened again.
+    fn assert_goes_on(&self, name: &str, more: &str) {
+        let gate = Gate::held_at(PAGE_LEN / 2, http::address(self.daemon.url()));
+        let profile = Profile::new();
+        let browser = profile.open(&self.site.url("localhost", &self.query(gate.port, more)));
+        eventually_holds(&gate);
+        browser.close();
+        gate.open();
+        let told = self.told(&profile, gate.port, more);
+        assert_eq!((told.statuses("POST"), told.statuses("HEAD")), (vec![], vec![200]), "{told:?}");
+        let offset = told.first_offset("HEAD");
+        assert!((PAGE_LEN / 2 - SLACK..PAGE_LEN).contains(&offset), "{told:?}");
+        assert!(gate.passed() <= PAGE_LEN + SLACK, "{} bytes were sent for {PAGE_LEN}", gate.passed());
+        assert_exact(&self.daemon, &self.file, name);
+    }
+}
+
+fn token(data: &Path) -> String {
+    let mut command = Command::new(programs::path("bigupd"));
+    let output = command.args(["token", "new", "page", "--data-dir"]).arg(data).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn script(name: &str) -> String {
+    std::fs::read_to_string(docs::root().join("tests/clients/tus").join(name)).expect("it is there")
+}
+
+#[test]
+fn a_page_with_tus_js_client_goes_on_after_the_browser_was_closed() {
+    let _turn = turns::turn();
+    let html = "<script src=/modules/tus-js-client/dist/tus.min.js></script>";
+    Page::start(html, &script("page.mjs")).assert_goes_on("page.bin", "chunk=0");
+}
+
+#[test]
+fn a_page_with_uppy_goes_on_after_the_browser_was_closed() {
+    let _turn = turns::turn();
+    let page = Page::start(&script("uppy.html"), &script("uppy.mjs"));
+    page.assert_goes_on("uppy.bin", &format!("chunk={CHUNK}"));
+}
+
+/// A killed upload goes on through a proxy of the document, over connections of its own.
+fn assert_goes_on_through(proxy: &str, authority: Option<&Path>, daemon: &Daemon) {
+    let file = file(daemon, "source", LEN);
+    let gate = Gate::held_at(HALF, http::address(proxy));
+    let (scheme, _) = proxy.split_once("://").expect("it is a URL");
+    let endpoint = format!("{scheme}://127.0.0.1:{}/files", gate.port);
+    let options = json!({"endpoint": endpoint, "file": file, "metadata": {"filename": "a folder/ü.bin"}});
+    let client = |options: &Value| {
+        let mut client = js(options);
+        client.envs(authority.map(|authority| ("NODE_EXTRA_CA_CERTS", authority)));
+        client
+    };
+    let child = start(client(&options));
+    eventually_holds(&gate);
+    let told = killed(child);
+    // bigupd names a path, so that the client stays with the proxy.
+    assert!(told.url().starts_with(&format!("{endpoint}/")), "{told:?}");
+    gate.open();
+    let told = run(client(&with(&options, &[("uploadUrl", told.url().into())])));
+    assert_went_on(&gate, told.first_offset("HEAD"));
+    assert_exact(daemon, &file, "a folder/ü.bin");
+}
+
+#[test]
+fn tus_js_client_goes_on_through_nginx() {
+    let _turn = turns::turn();
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let daemon = Daemon::with(&["--trusted-proxies", "127.0.0.1"]);
+    let certificate = authority.issue("server", &["127.0.0.1"]);
+    let nginx = Gateway::nginx(&documented("nginx"), daemon.url(), &certificate);
+    assert_goes_on_through(&nginx.url, Some(&authority.file), &daemon);
+}
+
+#[test]
+fn tus_js_client_goes_on_through_caddy() {
+    let _turn = turns::turn();
+    let daemon = Daemon::with(&["--trusted-proxies", "127.0.0.1"]);
+    let caddy = Gateway::caddy(&documented("caddy"), daemon.url());
+    assert_goes_on_through(&caddy.url, None, &daemon);
+}
+
+/// curl, with arguments that are split at spaces and some more.
+fn curl(arguments: &str, more: &[&str]) -> Command {
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--noproxy", "*", "-H", "Tus-Resumable: 1.0.0"]).args(arguments.split(' ')).args(more);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs curl to its end: its exit code, and the value of a header field of the response. Empty: it has none.
+fn field(mut curl: Command, name: &str) -> (Option<i32>, String) {
+    let output = curl.output().expect("curl can be started: tests/run installs it");
+    let head = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line =
+        head.lines().filter_map(|line| line.split_once(": ")).find(|(found, _)| found.eq_ignore_ascii_case(name));
+    (output.status.code(), line.map_or(String::new(), |(_, value)| value.trim().to_owned()))
+}
+
+#[test]
+fn curl_goes_on_where_it_was_killed_and_where_its_time_was_over() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let file = file(&daemon, "source", LEN);
+    let file_text = file.to_str().unwrap();
+    let gate = Gate::held_at(64 << 20, http::address(daemon.url()));
+    let length = format!("Upload-Length: {LEN}");
+    let create =
+        curl("-i -X POST -H", &[&length, "-H", "Upload-Metadata: filename Y3VybC5iaW4=", &endpoint(gate.port)]);
+    let (_, location) = field(create, "Location");
+    assert!(location.starts_with("/files/") && location.ends_with("/curl.bin"), "{location}");
+    let (slow, url) = (format!("http://127.0.0.1:{}{location}", gate.port), format!("{}{location}", daemon.url()));
+    let append = |url: &str, offset: &str, more: &str| {
+        let offset = format!("Upload-Offset: {offset}");
+        curl(
+            &format!("-i -X PATCH {more} {url}"),
+            &["-H", "Content-Type: application/offset+octet-stream", "-H", &offset],
+        )
+    };
+    let offset = || field(curl(&format!("-I {url}"), &[]), "Upload-Offset").1;
+    // Killed.
+    let child = start(append(&slow, "0", &format!("--limit-rate 200M -T {file_text}")));
+    eventually_holds(&gate);
+    kill_9(&mut { child });
+    let first: u64 = offset().parse().unwrap();
+    assert!(((64 << 20) - SLACK..LEN).contains(&first), "{first}");
+    // The rest as a stream of unknown length, until its time is over.
+    let mut rest = append(&url, &first.to_string(), "--limit-rate 8M --max-time 3 -T -");
+    let from = format!("+{}", first + 1);
+    let mut tail = Command::new("tail").args(["-c", &from, file_text]).stdout(Stdio::piped()).spawn().unwrap();
+    rest.stdin(tail.stdout.take().unwrap());
+    assert_eq!(field(rest, "Upload-Offset").0, Some(28));
+    kill_9(&mut tail);
+    let second: u64 = offset().parse().unwrap();
+    assert!((first..LEN).contains(&second), "{first} {second}");
+    // The rest of the file that curl passes by itself.
+    let rest = append(&url, &second.to_string(), &format!("-C {second} -T {file_text}"));
+    assert_eq!(field(rest, "Upload-Offset"), (Some(0), LEN.to_string()));
+    assert_exact(&daemon, &file, "curl.bin");
 }
