@@ -355,7 +355,7 @@ fn survives(kind: Kind, slice_ack: &str) {
 
 /// What HEAD tells of a request that was killed survives a power cut.
 fn keeps_what_a_killed_daemon_noted(kind: Kind) {
-    let machine = Machine::new(kind, ROOM);
+    let machine = Machine::new(kind, SPACE);
     let arguments = ["--slice-ack", "synced", "--reserve", "0", "--merger-idle", "1s"];
     let mut daemon = Daemon::with_data(&machine.path().join("data"), &arguments);
     let (tus, content) = (Tus::new(daemon.url()), data::bytes(1, 20 << 20));
