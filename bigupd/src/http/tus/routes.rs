@@ -44,6 +44,10 @@ async fn answer(app: App, request: Request) -> Response {
         Err(refusal) => return app.answer_after(&request.headers, request.body, Err(refusal), &TUS).await,
     };
     log::debug!(peer = Peer::shown(request.peer); "{method} /files/");
+    if method == Method::OPTIONS {
+        let options = app.options(&TUS, &request.headers, url::METHODS).map(|response| app.tus_discovery(response));
+        return app.answer_after(&request.headers, request.body, options, &TUS).await;
+    }
     if request.headers.get(TUS_RESUMABLE).is_none_or(|version| version != VERSION) {
         return app.answer_after(&request.headers, request.body, Ok(words::other_version()), &TUS).await;
     }
