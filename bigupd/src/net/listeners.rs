@@ -11,6 +11,7 @@ use listenfd::ListenFd;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::sockopt::{AcceptConn, SndBuf};
 use nix::sys::socket::{Backlog, getsockopt, listen, setsockopt};
+use socket2::SockRef;
 use std::fmt;
 use std::fs::{File, Permissions};
 use std::future::poll_fn;
@@ -29,9 +30,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: u16 = 4096;
 
-/// Kernel buffer for a response that is not read yet, in bytes; the kernel doubles it (socket(7), SO_SNDBUF). Responses
-/// are small, and a reader's pace shows only as its buffer empties.
-const SEND_BUFFER: u32 = 64 << 10;
+/// Bytes of a response that the kernel takes from the daemon before they are sent (tcp(7), TCP_NOTSENT_LOWAT): a reader's
+/// pace shows only as they become fewer. Bytes that are sent and not acknowledged do not count, so a long line is filled.
+const UNSENT: u32 = 64 << 10;
+
+/// The same for a socket in the file system, which has one buffer; the kernel doubles it (socket(7), SO_SNDBUF).
+const SEND_BUFFER: usize = 64 << 10;
 
 /// Suffix of a file system socket's path while the socket is made.
 const UNDER_WAY: &str = ".new";
@@ -169,7 +173,7 @@ impl Listener {
             Listener::Unix(listener, _) => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
                 // It does not inherit its listener's.
-                let _ = setsockopt(&stream, SndBuf, &(SEND_BUFFER as usize));
+                let _ = setsockopt(&stream, SndBuf, &SEND_BUFFER);
                 Poll::Ready(Ok((Socket::Unix(stream), Peer::Unix)))
             }
         }
@@ -181,7 +185,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // A daemon that starts again takes its port back at once; no two can have it.
     socket.set_reuseaddr(true)?;
     // Accepted sockets inherit it.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(address)?;
     socket.listen(u32::from(BACKLOG))
 }
@@ -397,7 +401,7 @@ impl InheritedSockets {
 fn fit(socket: std::net::TcpListener) -> io::Result<std::net::TcpListener> {
     socket.set_nonblocking(true)?;
     fit_listening(&socket)?;
-    setsockopt(&socket, SndBuf, &(SEND_BUFFER as usize))?;
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
     Ok(socket)
 }
 
@@ -464,11 +468,11 @@ mod tests {
         let any = "127.0.0.1:0".parse().unwrap();
         let own = Listeners::bind(&any, 0).unwrap();
         let passed = passed(&["127.0.0.1:0"]).or_bind(&any, 0).unwrap();
-        let buffer = |listeners: &Listeners| match &listeners.0[0] {
-            Listener::Tcp(listener) => getsockopt(listener, SndBuf).unwrap(),
+        let unsent = |listeners: &Listeners| match &listeners.0[0] {
+            Listener::Tcp(listener) => SockRef::from(listener).tcp_notsent_lowat().unwrap(),
             Listener::Unix(..) => unreachable!("it was an address"),
         };
-        assert_eq!(buffer(&own), buffer(&passed));
+        assert_eq!((unsent(&own), unsent(&passed)), (UNSENT, UNSENT));
     }
 
     #[test]

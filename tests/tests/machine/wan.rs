@@ -184,3 +184,22 @@ fn a_link_that_goes_silent_while_an_answer_is_waited_for_is_noticed_in_time() {
     assert!(NOTICED.contains(&silence) && said.contains("no answer"), "after {silence:?}: {said}");
     signal(daemon.pid(), Signal::SIGCONT);
 }
+
+#[test]
+fn a_download_fills_a_long_line() {
+    needs_root!("to make network namespaces");
+    let _turn = turn();
+    let wan = Wan::start(200, 50, 0.0);
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(&wan, folder.path());
+    data::file(&daemon.data().join("files"), "big.bin", 1, 24 << 20);
+    let began = Instant::now();
+    let mut command = wan.command_in_a("curl");
+    let read =
+        command.args(["-sSf", "-o"]).arg(folder.path().join("to")).arg(format!("{}/content/big.bin", daemon.url()));
+    assert!(read.status().expect("curl can be started").success());
+    let took = began.elapsed();
+    assert!(data::same(&folder.path().join("to"), &daemon.data().join("files/big.bin")));
+    // The line takes a second for that. With a send buffer of 128 KiB it would be 20 s.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}

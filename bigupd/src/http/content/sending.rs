@@ -211,4 +211,11 @@ mod tests {
         drop(held);
         assert_eq!(FEW.taken.load(Ordering::Relaxed), 0);
     }
+
+    #[test]
+    fn the_document_tells_the_same_numbers() {
+        let (most, floor) = (ReaderMemory::MOST >> 20, ReaderMemory::FLOOR >> 10);
+        let told = format!("take at most {most} MiB together, beside {floor} KiB for each reader");
+        assert!(include_str!("../../../../docs/content.md").contains(&told), "{told}");
+    }
 }
