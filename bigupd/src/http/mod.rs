@@ -14,5 +14,5 @@ pub mod request;
 pub mod response_budget;
 pub mod routes;
 mod timing;
-mod tus;
+pub mod tus;
 mod waiting;

@@ -8,6 +8,7 @@
 //! - [`query`] - parameters of a request.
 //! - [`form`] - bodies, raw and multipart.
 //! - [`text`] - sizes, times, digests, Content-Digest.
+//! - [`tus`] - header fields and addresses of tus.
 //! - [`plan`] - the arithmetic of slices.
 //! - [`answer`] - what a client makes of a server's answers.
 //! - [`config`] - the daemon's configuration file.
@@ -25,12 +26,13 @@ pub mod plan;
 pub mod query;
 pub mod spool;
 pub mod text;
+pub mod tus;
 
 /// An oracle: panics where something does not hold of these bytes.
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, by the names of their fuzz targets and corpora.
-pub const ORACLES: [(&str, Oracle); 10] = [
+pub const ORACLES: [(&str, Oracle); 11] = [
     ("answer", answer::check),
     ("config", config::check),
     ("form", form::check),
@@ -41,4 +43,5 @@ pub const ORACLES: [(&str, Oracle); 10] = [
     ("query", query::check),
     ("spool", spool::check),
     ("text", text::check),
+    ("tus", tus::check),
 ];

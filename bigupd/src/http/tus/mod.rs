@@ -3,8 +3,8 @@
 //! Its headers, codes and words stay here, and are known nowhere below. It asks [`uploads`](crate::uploads) like the
 //! native protocol does. Anything that other protocols with appending bodies share is in [`append`](super::append).
 
-mod headers;
-mod metadata;
+pub mod headers;
+pub mod metadata;
 pub mod routes;
-mod url;
+pub mod url;
 mod words;
