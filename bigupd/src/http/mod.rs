@@ -17,6 +17,6 @@ pub mod request;
 pub mod response_budget;
 pub mod routes;
 mod timing;
-mod tus;
-mod upload_url;
+pub mod tus;
+pub mod upload_url;
 mod waiting;

@@ -244,7 +244,10 @@ impl From<Refusal> for Taken {
 }
 
 /// The name below `prefix` that a client would like, made safe; a random one if it would like none.
-fn name_below(prefix: &str, wanted: Option<&str>) -> Result<FileName, Refusal> {
+///
+/// # Errors
+/// No file can have it: it is too long, or has too many folders.
+pub fn name_below(prefix: &str, wanted: Option<&str>) -> Result<FileName, Refusal> {
     let safe = wanted.map(safe_name).filter(|name| !name.is_empty());
     let name = match safe {
         Some(name) if name.starts_with(prefix) => name,

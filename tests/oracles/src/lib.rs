@@ -9,6 +9,7 @@
 //! - [`content`] - ranges, conditions and paths of requests for finished files.
 //! - [`form`] - bodies, raw and multipart.
 //! - [`text`] - sizes, times, digests, Content-Digest.
+//! - [`tus`] - header fields and addresses of tus.
 //! - [`plan`] - the arithmetic of slices.
 //! - [`answer`] - what a client makes of a server's answers.
 //! - [`config`] - the daemon's configuration file.
@@ -27,12 +28,13 @@ pub mod plan;
 pub mod query;
 pub mod spool;
 pub mod text;
+pub mod tus;
 
 /// An oracle: panics where something does not hold of these bytes.
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, by the names of their fuzz targets and corpora.
-pub const ORACLES: [(&str, Oracle); 11] = [
+pub const ORACLES: [(&str, Oracle); 12] = [
     ("answer", answer::check),
     ("config", config::check),
     ("content", content::check),
@@ -44,4 +46,5 @@ pub const ORACLES: [(&str, Oracle); 11] = [
     ("query", query::check),
     ("spool", spool::check),
     ("text", text::check),
+    ("tus", tus::check),
 ];

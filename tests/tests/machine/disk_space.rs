@@ -6,6 +6,7 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::mount::{Mount, run};
 use bigup_tests::needs_root;
 use bigup_tests::process::{eventually, kill_9, signal, signal_program, within};
+use bigup_tests::tus::Tus;
 use bigup_tests::usage::descriptors;
 use bigup_tests::{data, http, programs};
 use nix::sys::signal::Signal;
@@ -338,6 +339,36 @@ fn a_push_over_which_btrfs_fills_up_stops_and_goes_on() {
 fn a_push_over_which_tmpfs_fills_up_stops_and_goes_on() {
     needs_root!("to mount file systems");
     stops_and_goes_on(&Disk::tmpfs());
+}
+
+/// A body of tus over which the disk fills up: what came is kept, and the rest comes once there is room.
+fn body_stops_and_goes_on(disk: &Disk) {
+    let (tus, content) = (Tus::new(disk.daemon.url()), data::bytes(1, 24 << 20));
+    let at = tus.create("a", content.len() as u64);
+    let first = 9 << 20;
+    tus.patch(&at, 0, &content[..first]).expect(204);
+    let others = disk.fill("more", 9 * MIB);
+    let reply = tus.patch(&at, first as u64, &content[first..]);
+    assert!(matches!(reply.status, 204 | 507), "{reply:?}");
+    let held = tus.offset(&at) as usize;
+    assert!(held >= first && (reply.status == 507) == (held < content.len()), "{held}: {reply:?}");
+    disk.remove(&others);
+    if held < content.len() {
+        tus.patch(&at, held as u64, &content[held..]).expect(204);
+    }
+    assert!(fs::read(disk.daemon.finished("a")).is_ok_and(|found| found == content), "it is exact");
+}
+
+#[test]
+fn a_body_over_which_ext4_fills_up_stops_and_goes_on() {
+    needs_root!("to mount file systems");
+    body_stops_and_goes_on(&Disk::ext4());
+}
+
+#[test]
+fn without_fallocate_a_body_over_which_the_disk_fills_up_stops_and_goes_on() {
+    needs_root!("to mount file systems");
+    body_stops_and_goes_on(&Disk::without_fallocate());
 }
 
 #[test]
