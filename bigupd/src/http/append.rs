@@ -148,7 +148,7 @@ impl Appending<'_> {
                 Ok(Ended::Full) if is_last && self.goes_on().await? => {
                     return Err(too_long(self.ask.offset, self.ask.offset, None));
                 }
-                Ok(Ended::Full) => next = self.whole_slice(slice, appended).await?,
+                Ok(Ended::Full) => next = self.whole_slice(slice, is_last, appended).await?,
                 Ok(Ended::Body) => return self.end_within(slice, held, appended).await,
                 Ok(Ended::Stopped) => {
                     self.keep_if_unchecked(slice, held, appended).await?;
@@ -180,11 +180,17 @@ impl Appending<'_> {
     }
 
     /// Takes a slice that became whole, and opens the next one. `None` if there is none.
-    async fn whole_slice(&mut self, ask: SliceRequest, appended: Appended) -> Result<Option<AppendTarget>, Refusal> {
+    async fn whole_slice(
+        &mut self,
+        ask: SliceRequest,
+        is_last: bool,
+        appended: Appended,
+    ) -> Result<Option<AppendTarget>, Refusal> {
         self.checksum = appended.checksum;
         if self.told.is_none() {
             self.store(ask, appended.slice, appended.digests).await?;
-            return self.open().await;
+            // Behind the last one the upload may be gone already: its file is published.
+            return if is_last { Ok(None) } else { self.open().await };
         }
         self.held_back.push((ask.clone(), appended.slice, appended.digests));
         if self.held_back.len() >= MAX_HELD_BACK {

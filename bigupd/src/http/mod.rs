@@ -7,7 +7,7 @@ pub mod app;
 mod append;
 pub mod body;
 pub mod checksum;
-mod ietf;
+pub mod ietf;
 pub mod native;
 pub mod probes;
 pub mod receive;

@@ -53,6 +53,8 @@ pub struct AppendRequest {
     pub offset: u64,
     /// Bytes of the whole file, if the client tells that now. `None` if it does not.
     pub file_size: Option<u64>,
+    /// The client says when the file is whole, by [`Uploads::complete`]. An upload is appended to as it was begun.
+    pub awaits_end: bool,
 }
 
 /// The state of an upload whose bytes come in order.
@@ -239,11 +241,19 @@ impl Uploads {
         };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
-        self.learn_size(ask, &mut locked, asked)?;
+        if locked.upload().awaits_end != ask.awaits_end {
+            return Err(other_protocol().into());
+        }
+        // Bytes that it brought may not be noted yet.
+        if spool.is_tail_locked()? {
+            return Err(being_appended().into());
+        }
         let run = locked.held_run()?;
         if run.offset != ask.offset {
             return Err(other_offset(run.offset, ask.offset).into());
         }
+        // Only now: a request that is refused tells nothing.
+        self.learn_size(ask, &mut locked, asked)?;
         let plan = locked.upload().plan.clone();
         if plan.slice_num == Some(run.slice_id) {
             return Ok(None);
@@ -328,12 +338,12 @@ impl Uploads {
     fn learn_size(&self, ask: &AppendRequest, locked: &mut LockedSpool, asked: Instant) -> Result<(), Stop> {
         let Some(file_size) = ask.file_size else { return Ok(()) };
         let told = Plan::new(None, locked.upload().plan.slice_size, Some(file_size)).map_err(against_upload)?;
-        let plan = locked.upload().plan.bind(&told).map_err(against_upload)?;
+        let plan = locked.upload().plan.bind(&told).map_err(|e| other_size(against_upload(e)))?;
         self.check_plan(&plan)?;
         let held = locked.held_run()?.offset;
         if held > file_size {
             let facts = format!("{held} bytes of the upload are held, so that it cannot be {file_size} bytes long");
-            return Err(Refusal::new(ErrorCode::Conflict, facts).into());
+            return Err(other_size(Refusal::new(ErrorCode::Conflict, facts)).into());
         }
         let growth = self.take_growth(&ask.by, locked, &plan, asked)?;
         let upload = UploadRecord { plan, ..locked.upload().clone() };
@@ -393,22 +403,21 @@ impl Uploads {
         Ok(cancel(locked, &self.data, &merger)?)
     }
 
-    /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`.
+    /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`. Its size is known
+    /// already, and all of its slices are held: from here on the file is published, and nothing is appended.
     ///
     /// # Errors
-    /// The offset is another one, or not the size that was told before.
+    /// The offset is another one, or slices are missing.
     pub fn complete(&self, ask: &AppendRequest) -> Result<(), Refusal> {
-        self.counting(&ask.name, |asked| {
-            let spool = Spool::of(&self.data, &ask.id);
-            let mut locked = self.lock_of(&spool, &ask.source)?.ok_or_else(no_such_upload)?;
-            let held = locked.held_run()?.offset;
-            if held != ask.offset {
-                return Err(other_offset(held, ask.offset).into());
-            }
-            self.learn_size(&AppendRequest { file_size: Some(held), ..ask.clone() }, &mut locked, asked)?;
-            let upload = UploadRecord { awaits_end: false, ..locked.upload().clone() };
-            Ok(locked.save(upload)?)
-        })
+        let spool = Spool::of(&self.data, &ask.id);
+        let mut locked = self.lock_of(&spool, &ask.source)?.ok_or_else(no_such_upload)?;
+        check_not_paused(locked.upload())?;
+        let run = locked.held_run()?;
+        if run.offset != ask.offset || locked.upload().plan.slice_num != Some(run.slice_id) {
+            return Err(other_offset(run.offset, ask.offset));
+        }
+        let upload = UploadRecord { awaits_end: false, ..locked.upload().clone() };
+        Ok(locked.save(upload)?)
     }
 
     /// Digest, and size in bytes, of the file that the upload of `source` became, as far as that is known.
@@ -439,6 +448,17 @@ pub fn no_such_upload() -> Refusal {
 fn other_offset(held: u64, named: u64) -> Refusal {
     let facts = format!("the upload's offset is {held}, the request's is {named}: ask for the offset");
     Refusal { offset: Some(held), ..Refusal::new(ErrorCode::Conflict, facts) }
+}
+
+/// The request tells another size of the file than the upload has.
+fn other_size(refusal: Refusal) -> Refusal {
+    Refusal { is_other_size: refusal.code == ErrorCode::Conflict, ..refusal }
+}
+
+/// The upload was begun by a protocol in which "whole" means something else.
+pub fn other_protocol() -> Refusal {
+    let facts = "the upload was begun by another protocol: go on with it by that one";
+    Refusal::new(ErrorCode::Conflict, facts)
 }
 
 /// Another request appends, and does not stop at once.

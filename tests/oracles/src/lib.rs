@@ -14,6 +14,7 @@
 //! - [`metadata`] - upload.json and the file of records.
 //! - [`info_ini`] - the operators' view.
 //! - [`spool`] - a whole folder of an upload, by daemon and merger.
+//! - [`upload_headers`] - header fields of resumable uploads.
 
 pub mod answer;
 pub mod config;
@@ -25,12 +26,13 @@ pub mod plan;
 pub mod query;
 pub mod spool;
 pub mod text;
+pub mod upload_headers;
 
 /// An oracle: panics where something does not hold of these bytes.
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, by the names of their fuzz targets and corpora.
-pub const ORACLES: [(&str, Oracle); 10] = [
+pub const ORACLES: [(&str, Oracle); 11] = [
     ("answer", answer::check),
     ("config", config::check),
     ("form", form::check),
@@ -41,4 +43,5 @@ pub const ORACLES: [(&str, Oracle); 10] = [
     ("query", query::check),
     ("spool", spool::check),
     ("text", text::check),
+    ("upload_headers", upload_headers::check),
 ];

@@ -16,6 +16,7 @@ mod pages;
 mod push;
 mod python_client;
 mod requests;
+mod resumable_uploads;
 mod resume;
 mod seed;
 mod small;

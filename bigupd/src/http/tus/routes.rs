@@ -18,7 +18,7 @@ use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
-use crate::uploads::append::{AppendRequest, Appendable, no_such_upload};
+use crate::uploads::append::{AppendRequest, Appendable, no_such_upload, other_protocol};
 use crate::uploads::create::CreateRequest;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
@@ -147,6 +147,8 @@ impl App {
         let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
         let mut response = empty(StatusCode::OK);
         match found.filter(|found| !found.is_whole()) {
+            // All bytes may be held, which would tell this client that its file is stored.
+            Some(found) if found.upload.awaits_end => return Err(other_protocol()),
             Some(found) => self.describe_upload(&mut response, &found),
             None => {
                 let (_, size) = self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
