@@ -145,10 +145,15 @@ impl Appending<'_> {
             let appended = append(body, more, target, checksum, pace, share, self.appender.stopped()).await?;
             self.ask.offset += appended.received;
             match appended.ended {
-                Ok(Ended::Full) if is_last && self.goes_on().await? => {
-                    return Err(too_long(self.ask.offset, self.ask.offset, None));
-                }
-                Ok(Ended::Full) => next = self.whole_slice(slice, is_last, appended).await?,
+                Ok(Ended::Full) if is_last => match self.goes_on().await {
+                    Ok(false) => next = self.whole_slice(slice, true, appended).await?,
+                    Ok(true) => return Err(too_long(self.ask.offset, self.ask.offset, None)),
+                    Err(refusal) => {
+                        self.store_if_unchecked(slice, appended).await?;
+                        return Err(refusal);
+                    }
+                },
+                Ok(Ended::Full) => next = self.whole_slice(slice, false, appended).await?,
                 Ok(Ended::Body) => return self.end_within(slice, held, appended).await,
                 Ok(Ended::Stopped) => {
                     self.keep_if_unchecked(slice, held, appended).await?;
@@ -169,11 +174,19 @@ impl Appending<'_> {
     }
 
     /// True if the body has more bytes.
+    ///
+    /// # Errors
+    /// It does not come to its end, or a newer request goes on.
     async fn goes_on(&mut self) -> Result<bool, Refusal> {
-        while self.more.is_none() {
-            match self.body.next(&mut self.pace).await? {
+        let Appending { body, more, pace, appender, .. } = self;
+        while more.is_none() {
+            let piece = tokio::select! {
+                piece = body.next(pace) => piece?,
+                () = appender.stopped() => return Err(stopped()),
+            };
+            match piece {
                 None => return Ok(false),
-                Some(piece) => self.more = Some(piece).filter(|piece| !piece.is_empty()),
+                Some(piece) => *more = Some(piece).filter(|piece| !piece.is_empty()),
             }
         }
         Ok(true)
@@ -218,6 +231,11 @@ impl Appending<'_> {
         self.store_held_back().await?;
         self.keep(ask, held, appended).await?;
         Ok(AppendEnd { offset: self.ask.offset, is_whole: false })
+    }
+
+    /// Stores the last slice of a body that did not come to its end behind it, unless it was to be checked.
+    async fn store_if_unchecked(&self, ask: SliceRequest, appended: Appended) -> Result<(), Refusal> {
+        if self.told.is_some() { Ok(()) } else { self.store(ask, appended.slice, appended.digests).await }
     }
 
     /// Keeps the bytes of a body that did not come to its end, unless they were to be checked.
