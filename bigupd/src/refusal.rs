@@ -69,6 +69,8 @@ pub struct Refusal {
     pub limit: Option<Limit>,
     /// Bytes of the upload that are held, where the request names another offset. `None` if it does not.
     pub offset: Option<u64>,
+    /// True if the request tells another size of the file than one before, or less than is held.
+    pub is_other_size: bool,
     /// The methods that are possible, where the one asked for is not. `None` if the method is right.
     pub allow: Option<&'static str>,
 }
@@ -76,7 +78,16 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that asking again will not change.
     pub fn new(code: ErrorCode, facts: impl Into<String>) -> Refusal {
-        Refusal { code, facts: facts.into(), advice: None, retry_after: None, limit: None, offset: None, allow: None }
+        Refusal {
+            code,
+            facts: facts.into(),
+            advice: None,
+            retry_after: None,
+            limit: None,
+            offset: None,
+            is_other_size: false,
+            allow: None,
+        }
     }
 
     /// The same refusal, with the client's remedy.

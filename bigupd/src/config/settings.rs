@@ -271,8 +271,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "NUMBER|REJECT|REPLACE",
         default: Some("number"),
         example: "reject",
-        help: "Choose the treatment of a tus upload whose name is taken: number (store it as `a (2).bin`), reject, or \
-               replace (needs a token with that permission)",
+        help: "Choose the treatment of an upload at /files/ whose name is taken: number (store it as `a (2).bin`), \
+               reject, or replace (needs a token with that permission)",
         topic: Topic::Uploads,
     },
     Setting {

@@ -44,7 +44,8 @@ impl Named {
         UploadId::of_name(&self.name)
     }
 
-    /// A request to append at `offset`, from `peer`. `file_size`, in bytes, is told by it; `None`: it is not.
+    /// A request to append at `offset`, from `peer`. `file_size`, in bytes, is told by it; `None`: it is not. The file is
+    /// whole once that many bytes are held.
     pub fn append_request(&self, peer: Option<Peer>, offset: u64, file_size: Option<u64>) -> AppendRequest {
         AppendRequest {
             by: self.by.clone(),
@@ -55,6 +56,7 @@ impl Named {
             offset,
             file_size,
             len: None,
+            awaits_end: false,
         }
     }
 }

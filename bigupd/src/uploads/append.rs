@@ -55,6 +55,8 @@ pub struct AppendRequest {
     pub file_size: Option<u64>,
     /// Bytes to append. `None` if that is not told before their end.
     pub len: Option<u64>,
+    /// The client says when the file is whole, by [`Uploads::complete`]. An upload is appended to as it was begun.
+    pub awaits_end: bool,
 }
 
 /// The state of an upload whose bytes come in order.
@@ -283,6 +285,13 @@ impl Uploads {
         };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
+        if locked.upload().awaits_end != ask.awaits_end {
+            return Err(other_protocol().into());
+        }
+        // Bytes that it brought may not be noted yet.
+        if spool.is_tail_locked()? {
+            return Err(being_appended().into());
+        }
         if locked.held_run()?.offset != ask.offset {
             let (_, held) = self.told_run(&spool, locked, &ask.source)?;
             return Err(other_offset(held.offset, ask.offset).into());
@@ -374,11 +383,11 @@ impl Uploads {
     fn learn_size(&self, ask: &AppendRequest, locked: &mut LockedSpool, asked: Instant) -> Result<(), Stop> {
         let known = &locked.upload().plan;
         let told = Plan::new(None, known.slice_size, ask.file_size).map_err(within_request)?;
-        let plan = known.bind(&told).map_err(within_request)?;
+        let plan = known.bind(&told).map_err(|e| other_size(within_request(e)))?;
         self.check_plan(&plan)?;
         if let Some(size) = plan.file_size.filter(|size| ask.offset > *size) {
             let facts = format!("{} bytes of the upload are held, and it cannot be {size} bytes long", ask.offset);
-            return Err(Refusal::new(ErrorCode::BadRequest, facts).into());
+            return Err(other_size(Refusal::new(ErrorCode::BadRequest, facts)).into());
         }
         if let (Some(size), Some(len)) = (plan.file_size, ask.len)
             && ask.offset.saturating_add(len) > size
@@ -455,17 +464,18 @@ impl Uploads {
         Ok(cancel(locked, &self.data, &merger)?)
     }
 
-    /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`, which is its size by
-    /// now. From here on it may be published.
+    /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`. Its size is known
+    /// already, and all of its slices are held: from here on the file is published, and nothing is appended.
     ///
     /// # Errors
-    /// The offset is another one.
+    /// The offset is another one, or slices are missing.
     pub fn complete(&self, ask: &AppendRequest) -> Result<(), Refusal> {
         let spool = Spool::of(&self.data, &ask.id);
         let mut locked = self.lock_of(&spool, &ask.source)?.ok_or_else(no_such_upload)?;
-        let held = locked.held_run()?.offset;
-        if held != ask.offset || locked.upload().plan.file_size != Some(held) {
-            return Err(other_offset(held, ask.offset));
+        check_not_paused(locked.upload())?;
+        let run = locked.held_run()?;
+        if run.offset != ask.offset || locked.upload().plan.slice_num != Some(run.slice_id) {
+            return Err(other_offset(run.offset, ask.offset));
         }
         let upload = UploadRecord { awaits_end: false, ..locked.upload().clone() };
         Ok(locked.save(upload)?)
@@ -505,6 +515,17 @@ pub fn other_offset(held: u64, named: u64) -> Refusal {
 pub fn too_long(size: u64, offset: u64, len: u64) -> Refusal {
     let facts = format!("the upload is {size} bytes long, and {len} bytes from {offset} on are more");
     Refusal::new(ErrorCode::TooLarge, facts)
+}
+
+/// The request tells another size of the file than the upload has.
+fn other_size(refusal: Refusal) -> Refusal {
+    Refusal { is_other_size: refusal.code == ErrorCode::BadRequest, ..refusal }
+}
+
+/// The upload was begun by a protocol in which "whole" means something else.
+pub fn other_protocol() -> Refusal {
+    let facts = "the upload was begun by another protocol: go on with it by that one";
+    Refusal::new(ErrorCode::Conflict, facts)
 }
 
 /// Another request appends, and does not stop at once.

@@ -16,6 +16,7 @@
 //! - [`metadata`] - upload.json and the file of records.
 //! - [`info_ini`] - the operators' view.
 //! - [`spool`] - a whole folder of an upload, by daemon and merger.
+//! - [`upload_headers`] - header fields of resumable uploads.
 
 pub mod answer;
 pub mod config;
@@ -29,12 +30,13 @@ pub mod query;
 pub mod spool;
 pub mod text;
 pub mod tus;
+pub mod upload_headers;
 
 /// An oracle: panics where something does not hold of these bytes.
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, by the names of their fuzz targets and corpora.
-pub const ORACLES: [(&str, Oracle); 12] = [
+pub const ORACLES: [(&str, Oracle); 13] = [
     ("answer", answer::check),
     ("config", config::check),
     ("content", content::check),
@@ -47,4 +49,5 @@ pub const ORACLES: [(&str, Oracle); 12] = [
     ("spool", spool::check),
     ("text", text::check),
     ("tus", tus::check),
+    ("upload_headers", upload_headers::check),
 ];

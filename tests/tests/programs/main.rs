@@ -18,6 +18,7 @@ mod push;
 mod put;
 mod python_client;
 mod requests;
+mod resumable_uploads;
 mod resume;
 mod seed;
 mod small;

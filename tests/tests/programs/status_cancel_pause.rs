@@ -151,6 +151,7 @@ fn status_tells_what_is_there_with_and_without_a_daemon() {
             keys,
             [
                 "age_seconds",
+                "awaits_end",
                 "begun",
                 "blocked",
                 "bytes_arriving",

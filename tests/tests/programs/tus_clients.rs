@@ -280,6 +280,45 @@ fn tus_js_client_terminates() {
     assert!(data::same(&file, &daemon.finished("gone")));
 }
 
+#[test]
+fn tus_js_client_that_aborted_goes_on_by_the_draft_of_the_ietf() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let len = 64 << 20;
+    let file = file(&daemon, "source", len);
+    for (name, more) in [("whole", vec![]), ("chunks", vec![("chunkSize", CHUNK.into())])] {
+        let gate = Gate::held_at(len / 2, http::address(daemon.url()));
+        let options = json!({"endpoint": endpoint(gate.port), "file": file, "metadata": {"filename": name}});
+        let options = with(&with(&options, &more), &[("protocol", "ietf-draft-05".into())]);
+        let child = start(js(&options));
+        eventually_holds(&gate);
+        signal(child.id(), Signal::SIGTERM);
+        let told = ended(child);
+        assert_eq!(told.of("aborted").count(), 1, "{told:?}");
+        gate.open();
+        let told = run(js(&with(&options, &[("uploadUrl", told.url().into())])));
+        assert_eq!((told.statuses("HEAD"), told.statuses("POST")), (vec![204], vec![]), "{told:?}");
+        assert_eq!(told.statuses("PATCH").last(), Some(&200), "{told:?}");
+        let (offset, passed) = (told.first_offset("HEAD"), gate.passed());
+        assert!(offset >= len / 2 - SLACK && offset < len, "it went on from {offset}");
+        assert!(passed >= len && passed <= len + SLACK, "{passed} bytes were sent for {len}");
+        assert_exact(&daemon, &file, name);
+    }
+}
+
+#[test]
+fn tus_js_client_uploads_by_the_draft_of_the_ietf_with_the_creation_and_an_empty_file() {
+    let daemon = Daemon::start();
+    for (name, len) in [("some", CHUNK + 1), ("empty", 0)] {
+        let file = file(&daemon, &format!("source {name}"), len);
+        let options = json!({"endpoint": endpoint_of(&daemon), "file": file, "protocol": "ietf-draft-05"});
+        let more = [("uploadDataDuringCreation", true.into()), ("metadata", json!({"filename": name}))];
+        let told = run(js(&with(&options, &more)));
+        assert_eq!(told.statuses("POST"), [201], "{told:?}");
+        assert_exact(&daemon, &file, name);
+    }
+}
+
 /// tuspy, with arguments of clients/tus/upload.py.
 fn py(arguments: &Value) -> Command {
     let mut command = clients::python("tus/upload.py", "tusclient");

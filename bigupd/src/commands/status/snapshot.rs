@@ -62,6 +62,8 @@ pub struct UploadRow {
     pub idle_seconds: u64,
     /// An operator lets it rest.
     pub paused: bool,
+    /// All bytes are held, and its client has not said that the file is whole.
+    pub awaits_end: bool,
     /// It cannot be finished for now; `last_error` gives the reason.
     pub blocked: bool,
     /// The reason the merger stopped, or the file cannot be finished.
@@ -228,6 +230,7 @@ fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
         age_seconds: now.saturating_sub(upload.begun),
         idle_seconds: spool.idle()?.as_secs(),
         paused: upload.paused,
+        awaits_end: upload.awaits_end && upload.plan.file_size == Some(bytes.held),
         blocked: upload.blocked.is_some(),
         last_error: upload.problem().map(str::to_owned),
         file_name: upload.file_name.as_str().to_owned(),

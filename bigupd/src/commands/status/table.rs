@@ -69,9 +69,10 @@ fn numbers(upload: &UploadRow) -> [String; NUMBERS] {
 /// The remark on an upload besides its numbers.
 fn note(upload: &UploadRow) -> Option<String> {
     let paused = upload.paused.then(|| "paused".to_owned());
+    let awaits = upload.awaits_end.then(|| "awaits its end".to_owned());
     let is = if upload.blocked { "cannot be finished" } else { "the merger stopped" };
     let why = upload.last_error.as_ref().map(|why| format!("{is}: {}", printable(why)));
-    let notes: Vec<String> = paused.into_iter().chain(why).collect();
+    let notes: Vec<String> = paused.into_iter().chain(awaits).chain(why).collect();
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_each_upload_has_one_line_where_there_is_no_terminal() {
-        let new = UploadRow { file_name: "new".to_owned(), paused: true, ..UploadRow::default() };
+        let new = UploadRow { file_name: "new".to_owned(), paused: true, awaits_end: true, ..UploadRow::default() };
         let blocked = UploadRow {
             last_error: Some("it\nexists".to_owned()),
             blocked: true,
@@ -160,7 +161,7 @@ mod tests {
                 " SIZE        HELD      MERGED     RATE  MERGER  AGE  IDLE  NAME",
                 "8.00G  8.00G  99%  4.00G  50%  99.0M/s    4711   1h    5s  a\\u{1b}[31m  (cannot be finished: it\\u{a}exists)",
                 "8.00G  8.00G  99%  4.00G  50%  99.0M/s    4711   1h    5s  b",
-                "    ?      0    -      0    -        -       -   0s    0s  new  (paused)",
+                "    ?      0    -      0    -        -       -   0s    0s  new  (paused; awaits its end)",
                 "3 uploads, 16.0G: 16.0G held, 8.00G merged",
             ]
         );

@@ -80,8 +80,17 @@ impl App {
         let created = self.blocking(move || uploads.create(&create)).await?;
         self.wakeup.tell();
         let (id, source) = (UploadId::of_name(&name), created.key.source());
-        let ask =
-            AppendRequest { by: by.clone(), peer, id, name: name.clone(), source, offset: 0, file_size: len, len };
+        let ask = AppendRequest {
+            by: by.clone(),
+            peer,
+            id,
+            name: name.clone(),
+            source,
+            offset: 0,
+            file_size: len,
+            len,
+            awaits_end: true,
+        };
         let mut passing = Passing { uploads: self.uploads.clone(), ask: ask.clone(), is_over: false };
         let body = AppendBody { body, len, checksum, is_passing: true };
         let offset = self.append(ask.clone(), body).await?.offset;

@@ -1,5 +1,6 @@
 //! Header fields of the draft. They are Structured Fields (RFC 9651): a value of another type counts as absent.
 
+use crate::metadata::Metadata;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
@@ -18,6 +19,8 @@ pub const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 pub const INTEROP_VERSION: HeaderName = HeaderName::from_static("upload-draft-interop-version");
 /// `Accept-Patch` (RFC 5789, section 3.1).
 pub const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+/// `Upload-Metadata` (tus 1.0.0, "Creation").
+const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 
 /// The content type of bodies that are appended.
 pub const PARTIAL_UPLOAD: &str = "application/partial-upload";
@@ -56,10 +59,18 @@ pub fn is_partial_upload(headers: &HeaderMap) -> bool {
 /// The file's name in `Content-Disposition` (RFC 6266, section 4.3): `filename*`, or else `filename`. `None` if it has
 /// neither, or one that cannot be read.
 pub fn file_name(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(CONTENT_DISPOSITION)?.to_str().ok()?;
+    // Browsers and curl send names of files as UTF-8, too.
+    let text = std::str::from_utf8(headers.get(CONTENT_DISPOSITION)?.as_bytes()).ok()?;
     let parameters = parameters(text);
     let find = |name: &str| parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     find("filename*").and_then(|value| extended(value)).or_else(|| find("filename").cloned())
+}
+
+/// The metadata that tus-js-client tells in this protocol, too, as they came and as they are read. `None` if there are
+/// none, or none that can be read.
+pub fn metadata(headers: &HeaderMap) -> Option<(&str, Metadata)> {
+    let text = headers.get(UPLOAD_METADATA)?.to_str().ok().filter(|text| !text.is_empty())?;
+    Some((text, Metadata::parse(text).ok()?))
 }
 
 /// A value with its character set (RFC 8187, section 3.2). `None` if it is not UTF-8.
@@ -103,7 +114,7 @@ mod tests {
     use warp::http::header::HeaderValue;
 
     fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
-        lines.iter().map(|value| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+        lines.iter().map(|value| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap())).collect()
     }
 
     #[test]
@@ -142,6 +153,7 @@ mod tests {
             ("inline", None),
             ("inline; filename*=UTF-8''%ff", None),
             ("inline; filename=\"open", Some("open")),
+            ("inline; filename=\"grüße\"", Some("grüße")),
         ] {
             assert_eq!(file_name(&headers(CONTENT_DISPOSITION, &[text])).as_deref(), name, "{text}");
         }

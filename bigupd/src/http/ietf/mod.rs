@@ -4,6 +4,6 @@
 //! It uses [`append`](super::append) and [`uploads`](crate::uploads) like tus does. Its header fields, problem types and
 //! words stay here, and are known nowhere below.
 
-mod headers;
+pub mod headers;
 pub mod routes;
 mod words;

@@ -2,8 +2,8 @@
 //!
 //! An upload is whole once a request says so (`Upload-Complete: ?1`) and all of its body came, also where all bytes of
 //! a length that was told are held before. So such an upload awaits the word of its client
-//! ([`UploadRecord::awaits_end`](bigup_core::storage::spool::UploadRecord::awaits_end)). It is given by the part of a
-//! request that ends with its connection: a body that is cut off is never taken for a whole one.
+//! ([`UploadRecord::awaits_end`](bigup_core::storage::spool::UploadRecord::awaits_end)). A body that is cut off is
+//! never taken for a whole one.
 //!
 //! Interim responses (104) are not sent: hyper has no interface for them. A client that wants to know the address before
 //! it sends bytes creates the upload without any.
@@ -55,17 +55,26 @@ pub async fn ietf(app: App, request: Request) -> Response {
 async fn answer(app: App, request: Request) -> Response {
     log::debug!(peer = Peer::shown(request.peer); "{} /files/", request.method);
     let (headers, body) = (request.headers.clone(), request.body.clone());
-    let answer = app.ietf_answer(request).await;
+    let answer = app.ietf_answer(request).await.or_else(|refusal| match refusal.code {
+        ErrorCode::TooLarge => Ok(app.with_limits(words::response(&refusal))),
+        _ => Err(refusal),
+    });
     app.answer_after(&headers, body, answer, &IETF).await
 }
 
 impl App {
-    /// Tells the limits of uploads in `response`, to a client that looks for them. An upload goes in `max_age`, if that
-    /// is told.
-    pub(in crate::http) fn tell_limits(&self, response: &mut Response, max_age: Option<Duration>) {
-        let size = self.uploads.settings.file_size;
+    /// Tells the limits of uploads in `response`. `offset`: bytes that are held of the upload that it is about, which may
+    /// expire; `None`: it is about none, or a complete one.
+    fn tell_limits(&self, response: &mut Response, offset: Option<u64>) {
+        let (size, times) = (self.uploads.settings.file_size, self.settings.expiry);
+        let max_age = offset.and_then(|offset| if offset == 0 { times.least() } else { times.any });
         let age = max_age.map_or(String::new(), |age| format!(", max-age={}", age.as_secs()));
         insert(response, UPLOAD_LIMIT, &format!("max-size={size}, min-size=0{age}"));
+    }
+
+    fn with_limits(&self, mut response: Response) -> Response {
+        self.tell_limits(&mut response, None);
+        response
     }
 
     /// The same, and which bodies can be appended, in the response to OPTIONS.
@@ -113,11 +122,12 @@ impl App {
             Ok(size) => size,
             Err(facts) => return Ok(words::inconsistent_length(&facts)),
         };
+        let metadata = headers::metadata(&request.headers);
         let ask = CreateRequest {
             by: by.clone(),
-            name: WantedName::Like(headers::file_name(&request.headers)),
+            name: WantedName::Like(headers::file_name(&request.headers).or_else(|| metadata.as_ref()?.1.file_name())),
             file_size,
-            metadata: None,
+            metadata: metadata.map(|(text, _)| text.to_owned()),
             awaits_end: true,
             peer: request.peer.and_then(Peer::ip),
             certificate: self.shown_name(),
@@ -127,16 +137,16 @@ impl App {
         let created = self.blocking(move || uploads.create(&ask)).await?;
         self.wakeup.tell();
         let named = Named { by, key: created.key, name: created.name };
-        let ask = named.append_request(request.peer, 0, None);
+        let ask = append_request(&named, request.peer, 0, None);
         let body = AppendBody { body: request.body, len, checksum, is_passing: false };
-        let mut response = match self.appended(&named, ask, body, is_end).await {
-            Ok(end) => told(StatusCode::CREATED, is_end, end.offset),
+        let (mut response, held) = match self.begun(&named, ask, body, is_end).await {
+            Ok(offset) => (told(StatusCode::CREATED, is_end, offset), Some(offset).filter(|_| !is_end)),
             // The upload is there whatever became of its first bytes, and its client must hear of it.
-            Err(refusal) if refusal.code != ErrorCode::Exists => words::response(&refusal),
+            Err(refusal) if refusal.code != ErrorCode::Exists => (words::response(&refusal), Some(0)),
             Err(refusal) => return Err(refusal),
         };
         insert(&mut response, LOCATION, &url::path_of(&named.key, &named.name));
-        self.tell_limits(&mut response, self.settings.expiry.any);
+        self.tell_limits(&mut response, held);
         Ok(response)
     }
 
@@ -153,10 +163,11 @@ impl App {
             }
         };
         let mut response = told(StatusCode::NO_CONTENT, is_end, offset);
-        if let Some(size) = size {
+        let is_misread = !is_end && size == Some(offset) && takes_length_for_end(&request.headers);
+        if let Some(size) = size.filter(|_| !is_misread) {
             insert(&mut response, UPLOAD_LENGTH, &size.to_string());
         }
-        self.tell_limits(&mut response, self.settings.expiry.any);
+        self.tell_limits(&mut response, Some(offset).filter(|_| !is_end));
         Ok(response)
     }
 
@@ -176,7 +187,7 @@ impl App {
         if self.has_ended(&named).await? {
             return Ok(words::completed_upload());
         }
-        let ask = named.append_request(request.peer, offset, file_size);
+        let ask = append_request(&named, request.peer, offset, file_size);
         let len = content_length(&request.headers);
         let body = AppendBody { body: request.body, len, checksum: checksum(&request.headers)?, is_passing: false };
         match self.appended(&named, ask, body, is_end).await {
@@ -202,7 +213,24 @@ impl App {
         .await
     }
 
+    /// Appends the body of a creation, if it has one. Returns the offset.
+    async fn begun(&self, named: &Named, ask: AppendRequest, body: AppendBody, is_end: bool) -> Result<u64, Refusal> {
+        // To append nothing takes disk space for a slice.
+        if body.len == Some(0) && !is_end {
+            return Ok(0);
+        }
+        Ok(self.appended(named, ask, body, is_end).await?.offset)
+    }
+
     /// Appends a body. If it is the end of the file, that is noted, and waited for.
+    ///
+    /// ```text
+    /// a kill after                             leaves an upload                    the next request with the end
+    /// 1  the last bytes are held               whose size may not be known         repeats 2 to 4
+    /// 2  its size is saved                     whose last slice may be in `tail`   repeats 3 and 4
+    /// 3  `tail` is renamed to the last slice   that awaits its end                 repeats 4
+    /// 4  `awaits_end` goes                     that is complete once merged        is refused: the file is published
+    /// ```
     async fn appended(
         &self,
         named: &Named,
@@ -210,21 +238,40 @@ impl App {
         body: AppendBody,
         is_end: bool,
     ) -> Result<AppendEnd, Refusal> {
-        let (app, asked) = (self.clone(), ask.clone());
-        // Whatever becomes of the connection: the bytes that came are kept.
-        let appending = tokio::spawn(async move { app.append(asked, body).await });
+        let app = self.clone();
+        // Whatever becomes of the connection: the bytes that came are kept, and so is the end behind all of them.
+        let appending = tokio::spawn(async move {
+            let end = app.append(ask.clone(), body).await?;
+            if is_end {
+                app.end_at(AppendRequest { offset: end.offset, file_size: Some(end.offset), ..ask }).await?;
+            }
+            Ok::<_, Refusal>(end)
+        });
         let end = appending.await.unwrap_or_else(|e| Err(std::io::Error::other(e).into()))?;
-        if !is_end {
-            return Ok(end);
+        if is_end {
+            self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
         }
-        let last = AppendRequest { offset: end.offset, file_size: Some(end.offset), ..ask };
+        Ok(end)
+    }
+
+    /// The bytes up to the offset of `last` are the file.
+    async fn end_at(&self, last: AppendRequest) -> Result<(), Refusal> {
         // The last slice may be in the tail, since nobody knew that it was the last one.
         self.append(last.clone(), AppendBody::empty()).await?;
         let uploads = self.uploads.clone();
-        self.blocking(move || uploads.complete(&last)).await?;
-        self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
-        Ok(end)
+        self.blocking(move || uploads.complete(&last)).await
     }
+}
+
+/// True if the client takes an upload whose offset is its length for complete, without a look at `Upload-Complete`.
+/// tus-js-client does so, which speaks version 6.
+fn takes_length_for_end(asked: &HeaderMap) -> bool {
+    headers::integer(asked, &INTEROP_VERSION).is_some_and(|version| version <= 6)
+}
+
+/// A request to append to an upload whose client says when it is whole.
+fn append_request(named: &Named, peer: Option<Peer>, offset: u64, file_size: Option<u64>) -> AppendRequest {
+    AppendRequest { awaits_end: true, ..named.append_request(peer, offset, file_size) }
 }
 
 /// The size of the file that a request tells, in bytes; its body begins at `offset`. `None` if it tells none.

@@ -3,6 +3,7 @@
 use super::headers::{UPLOAD_COMPLETE, UPLOAD_OFFSET};
 use crate::net::response::{Response, json};
 use crate::refusal::Refusal;
+use bigup_core::protocol::native::ErrorCode;
 use serde_json::{Map, Value, json};
 use warp::http::StatusCode;
 use warp::http::header::{CONTENT_TYPE, HeaderValue};
@@ -12,8 +13,15 @@ const TYPES: &str = "https://iana.org/assignments/http-problem-types";
 
 /// The response to a refused request.
 pub fn response(refusal: &Refusal) -> Response {
+    if refusal.is_other_size {
+        return inconsistent_length(&refusal.facts);
+    }
     // The other protocols' response has the header fields that all need.
     let mut response = refusal.response();
+    // A client comes back after a 503, and not after another 4xx.
+    if refusal.code == ErrorCode::Busy {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
     let status = response.status();
     let problem = problem(status, "about:blank", &refusal.facts, Map::new());
     *response.body_mut() = problem.to_string().into();

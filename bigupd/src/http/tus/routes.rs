@@ -18,7 +18,7 @@ use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
-use crate::uploads::append::{AppendRequest, Appendable, other_offset, too_long};
+use crate::uploads::append::{AppendRequest, Appendable, other_offset, other_protocol, too_long};
 use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
@@ -170,10 +170,12 @@ impl App {
         let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
         let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
         let mut response = empty(StatusCode::OK);
-        if let Some(found) = found.as_ref().filter(|found| found.ends_in_tail) {
+        if let Some(found) = found.as_ref().filter(|found| found.ends_in_tail && !found.upload.awaits_end) {
             self.append(AppendRequest { offset: found.offset, ..ask }, AppendBody::empty()).await?;
         }
         match found.filter(|found| !found.is_whole()) {
+            // All bytes may be held, which would tell this client that its file is stored.
+            Some(found) if found.upload.awaits_end => return Err(other_protocol()),
             Some(found) => self.describe_upload(&mut response, &found),
             None => {
                 let (_, size) = self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
