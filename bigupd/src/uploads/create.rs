@@ -91,9 +91,9 @@ impl UploadKey {
 /// The name of a file that is uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WantedName {
-    /// One like this, below the folder of the asker. `None`: any.
+    /// A name like this, below the folder of the asker. `None`: any name.
     Like(Option<String>),
-    /// This one and no other. `replace`: it may be that of a finished file, which is replaced then.
+    /// This name and no other. `replace`: it may be that of a finished file, which is replaced then.
     Exactly {
         /// The name.
         name: FileName,
