@@ -214,7 +214,7 @@ fn what_is_not_possible_is_said() {
         let reply = send(daemon.url(), &format!("{method} /content/f"), &["Content-Length: 0"]).expect(405);
         assert!(reply.header("allow").starts_with("GET, HEAD, "), "{reply:?}");
     }
-    for (path, methods) in [("f", "GET, HEAD, DELETE, OPTIONS"), ("", "GET, HEAD, OPTIONS")] {
+    for (path, methods) in [("f", "GET, HEAD, PUT, DELETE, OPTIONS"), ("", "GET, HEAD, OPTIONS")] {
         let options = send(daemon.url(), &format!("OPTIONS /content/{path}"), &[]).expect(204);
         assert_eq!(options.header("allow"), methods);
         let refused = send(daemon.url(), &format!("PROPFIND /content/{path}"), &[]).expect(405);
@@ -626,7 +626,7 @@ fn pages_of_others_neither_read_nor_remove() {
     let page = "Origin: https://app.example.org";
     let preflight = ["Access-Control-Request-Method: DELETE", "Access-Control-Request-Headers: if-match", page];
     let preflight = send(daemon.url(), "OPTIONS /content/f", &preflight).expect(204);
-    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, DELETE, OPTIONS");
+    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, PUT, DELETE, OPTIONS");
     for header in ["range", "if-range", "if-match", "if-none-match", "authorization"] {
         let allowed = preflight.header("access-control-allow-headers").split(", ").any(|allowed| allowed == header);
         assert!(allowed, "{header} {preflight:?}");
