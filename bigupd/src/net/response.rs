@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use warp::http::StatusCode;
 use warp::http::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 
 /// A response of the daemon.
@@ -111,11 +111,24 @@ pub fn json_bytes(status: StatusCode, text: Bytes) -> Response {
 
 /// A response to OPTIONS, where `allow` are the methods there are.
 pub fn no_content(allow: &'static str) -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let mut response = empty(StatusCode::NO_CONTENT);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// A response without a body.
+pub fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
     keep_nowhere(&mut response);
     response
+}
+
+/// Adds a header field. A value that no field can have is left out.
+pub fn insert(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
 }
 
 /// Tells a client to take a response by its declared type, and not to store it: a response tells how things stand now.

@@ -7,7 +7,7 @@ use crate::http::content::conditions::Verdict;
 use crate::http::content::download::{precondition_failed, validators};
 use crate::http::content::routes::name_of;
 use crate::net::peer::Peer;
-use crate::net::response::{Response, keep_nowhere};
+use crate::net::response::{Response, empty};
 use crate::refusal::Refusal;
 use crate::uploads::finished::Remover;
 use warp::http::StatusCode;
@@ -34,9 +34,6 @@ impl App {
         if !removing.await? {
             return Err(precondition_failed(&name));
         }
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        keep_nowhere(&mut response);
-        Ok(response)
+        Ok(empty(StatusCode::NO_CONTENT))
     }
 }

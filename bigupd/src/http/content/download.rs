@@ -8,7 +8,7 @@ use crate::http::content::ranges::{Layout, Selection, no_range_of, select};
 use crate::http::content::routes::name_of;
 use crate::http::content::sending::send;
 use crate::http::content::words;
-use crate::net::response::Response;
+use crate::net::response::{Response, insert};
 use crate::refusal::Refusal;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
@@ -128,15 +128,15 @@ fn not_modified(validators: &Validators) -> Response {
 fn no_such_range(name: &FileName, size: u64) -> Response {
     let message = format!("the finished {name} has {size} bytes, and none in the ranges of the request");
     let mut response = words::response(&Refusal::new(ErrorCode::RangeNotSatisfiable, message));
-    set(&mut response, CONTENT_RANGE, &no_range_of(size));
+    insert(&mut response, CONTENT_RANGE, &no_range_of(size));
     response
 }
 
 /// Sets the headers that tell which content it is, and how caches treat it.
 fn identify(response: &mut Response, validators: &Validators) {
     response.headers_mut().insert(CACHE_CONTROL, CACHING);
-    validators.etag.iter().for_each(|etag| set(response, ETAG, etag));
-    validators.last_modified().iter().for_each(|time| set(response, LAST_MODIFIED, time));
+    validators.etag.iter().for_each(|etag| insert(response, ETAG, etag));
+    validators.last_modified().iter().for_each(|time| insert(response, LAST_MODIFIED, time));
 }
 
 fn describe(
@@ -151,22 +151,15 @@ fn describe(
         Some(boundary) => format!("multipart/byteranges; boundary={boundary}"),
         None => "application/octet-stream".to_owned(),
     };
-    set(response, CONTENT_TYPE, &content_type);
-    set(response, CONTENT_LENGTH, &layout.len().to_string());
-    layout.content_range().iter().for_each(|range| set(response, CONTENT_RANGE, range));
-    digest.iter().for_each(|digest| set(response, BIGUP_DIGEST, &format!("blake3={digest}")));
-    set(response, CONTENT_DISPOSITION, &disposition(name));
+    insert(response, CONTENT_TYPE, &content_type);
+    insert(response, CONTENT_LENGTH, &layout.len().to_string());
+    layout.content_range().iter().for_each(|range| insert(response, CONTENT_RANGE, range));
+    digest.iter().for_each(|digest| insert(response, BIGUP_DIGEST, &format!("blake3={digest}")));
+    insert(response, CONTENT_DISPOSITION, &disposition(name));
     let headers = response.headers_mut();
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
-}
-
-/// Sets a header. All values here are visible ASCII.
-fn set(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
-    }
 }
 
 /// The value of Content-Disposition (RFC 6266): a browser saves the file under the last component of its name. Old

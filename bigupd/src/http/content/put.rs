@@ -15,7 +15,7 @@ use crate::http::content::routes::{file_name, path_of};
 use crate::http::digest_fields::{check_content_coding, sha256_of};
 use crate::http::request::Request;
 use crate::net::peer::Peer;
-use crate::net::response::{Response, keep_nowhere};
+use crate::net::response::{Response, empty, insert};
 use crate::refusal::Refusal;
 use crate::uploads::Uploads;
 use crate::uploads::append::AppendRequest;
@@ -101,11 +101,9 @@ impl App {
         // The file may be another one than when the body began.
         self.may_be_put(&by, &name, &headers).await?;
         let digest = self.finish_put(AppendRequest { offset, file_size: Some(offset), ..ask }, &mut passing).await?;
-        let mut response = Response::default();
-        *response.status_mut() = if replaces { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
-        keep_nowhere(&mut response);
-        set(&mut response, ETAG, &etag_of(digest));
-        set(&mut response, LOCATION, &path_of(&name));
+        let mut response = empty(if replaces { StatusCode::NO_CONTENT } else { StatusCode::CREATED });
+        insert(&mut response, ETAG, &etag_of(digest));
+        insert(&mut response, LOCATION, &path_of(&name));
         Ok(response)
     }
 
@@ -152,10 +150,4 @@ fn checked(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal>
     }
     check_content_coding(headers)?;
     sha256_of(headers)
-}
-
-fn set(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
-    }
 }

@@ -23,7 +23,7 @@ use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
 use crate::metrics::Route;
 use crate::net::peer::Peer;
-use crate::net::response::{Response, keep_nowhere};
+use crate::net::response::{Response, empty, insert};
 use crate::refusal::Refusal;
 use crate::uploads::append::AppendRequest;
 use crate::uploads::create::{CreateRequest, WantedName};
@@ -304,18 +304,4 @@ fn told(status: StatusCode, is_complete: bool, offset: u64) -> Response {
     insert(&mut response, UPLOAD_COMPLETE, if is_complete { "?1" } else { "?0" });
     insert(&mut response, UPLOAD_OFFSET, &offset.to_string());
     response
-}
-
-fn empty(status: StatusCode) -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = status;
-    keep_nowhere(&mut response);
-    response
-}
-
-/// Adds a header field, whose value is ASCII.
-fn insert(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
-    }
 }

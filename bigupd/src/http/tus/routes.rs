@@ -16,7 +16,7 @@ use crate::http::upload_url::{self as url, Named};
 use crate::metadata::Metadata;
 use crate::metrics::Route;
 use crate::net::peer::Peer;
-use crate::net::response::{Response, keep_nowhere};
+use crate::net::response::{Response, empty, insert};
 use crate::refusal::Refusal;
 use crate::uploads::append::{AppendRequest, Appendable, other_offset, other_protocol, too_long};
 use crate::uploads::create::{CreateRequest, WantedName};
@@ -282,20 +282,6 @@ fn is_with_upload(asked: &HeaderMap) -> Result<bool, Refusal> {
                 format!("a body of {len} bytes is there, whose Content-Type is not {}", headers::OFFSET_OCTET_STREAM);
             Err(Refusal::new(ErrorCode::Unsupported, facts))
         }
-    }
-}
-
-fn empty(status: StatusCode) -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = status;
-    keep_nowhere(&mut response);
-    response
-}
-
-/// Adds a header field, whose value is ASCII.
-fn insert(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
     }
 }
 
