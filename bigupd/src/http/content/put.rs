@@ -27,7 +27,7 @@ use bigup_core::protocol::units::parse_u64;
 use bigup_core::storage::spool::UploadId;
 use std::time::Duration;
 use warp::http::StatusCode;
-use warp::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, LOCATION};
+use warp::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, LOCATION};
 
 /// Longest time that a response waits for the file to be finished. Merging keeps up with the body, so this is for disks
 /// that hang.

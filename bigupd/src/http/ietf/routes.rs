@@ -30,7 +30,7 @@ use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
 use std::time::Duration;
-use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, LOCATION};
 use warp::http::{Method, StatusCode};
 
 /// The protocol of the draft.

@@ -24,7 +24,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
-use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use warp::http::{Method, StatusCode};
 
 /// The tus protocol.
