@@ -128,9 +128,9 @@ fn assert_exact(daemon: &Daemon, file: &Path, name: &str) {
 /// The client went on near the byte where it was cut: from `offset` on, and what went over the gate is not much more than
 /// the file.
 fn assert_went_on(gate: &Gate, offset: u64) {
-    assert!(offset >= HALF - SLACK && offset < LEN, "it went on from {offset}");
+    assert!((HALF - SLACK..LEN).contains(&offset), "it went on from {offset}");
     let passed = gate.passed();
-    assert!(passed >= LEN && passed <= LEN + SLACK, "{passed} bytes were sent for {LEN}");
+    assert!((LEN..=LEN + SLACK).contains(&passed), "{passed} bytes were sent for {LEN}");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn tus_js_client_that_was_killed_goes_on_although_its_connection_is_still_there(
     let url = told.url().replace(&endpoint(gate.port), &endpoint_of(&daemon));
     let told = run(js(&with(&direct, &[("uploadUrl", url.into())])));
     let offset = told.first_offset("HEAD");
-    assert!(offset >= HALF - SLACK && offset < LEN, "{told:?}");
+    assert!((HALF - SLACK..LEN).contains(&offset), "{told:?}");
     assert_exact(&daemon, &file, "big");
 }
 
@@ -299,8 +299,8 @@ fn tus_js_client_that_aborted_goes_on_by_the_draft_of_the_ietf() {
         assert_eq!((told.statuses("HEAD"), told.statuses("POST")), (vec![204], vec![]), "{told:?}");
         assert_eq!(told.statuses("PATCH").last(), Some(&200), "{told:?}");
         let (offset, passed) = (told.first_offset("HEAD"), gate.passed());
-        assert!(offset >= len / 2 - SLACK && offset < len, "it went on from {offset}");
-        assert!(passed >= len && passed <= len + SLACK, "{passed} bytes were sent for {len}");
+        assert!((len / 2 - SLACK..len).contains(&offset), "it went on from {offset}");
+        assert!((len..=len + SLACK).contains(&passed), "{passed} bytes were sent for {len}");
         assert_exact(&daemon, &file, name);
     }
 }
