@@ -23,6 +23,9 @@ const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Time between two looks if it has.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Longest time that a body waits for disk space that merging gives back.
+const SPACE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Most slices of a body with a checksum. Each is an open file.
 const MAX_HELD_BACK: usize = 128;
 
@@ -157,10 +160,23 @@ impl Appending<'_> {
         Ok(first)
     }
 
+    /// The place of the next bytes. Where slices are being merged, whose disk space comes back, it is waited for.
     async fn open(&self) -> Result<Option<AppendTarget>, Refusal> {
-        let (uploads, ask) = (self.app.uploads.clone(), self.ask.clone());
-        let target = self.app.blocking(move || uploads.append(&ask)).await?;
+        let deadline = Instant::now() + SPACE_PATIENCE;
+        let target = loop {
+            let (uploads, ask) = (self.app.uploads.clone(), self.ask.clone());
+            match self.app.blocking(move || uploads.append(&ask)).await {
+                Err(refusal) if self.may_pass(&refusal) && Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                opened => break opened?,
+            }
+        };
         Ok(target.map(|target| if self.holds_back { target.unnoted() } else { target }))
+    }
+
+    fn may_pass(&self, refusal: &Refusal) -> bool {
+        refusal.code == ErrorCode::NoSpace && refusal.retry_after.is_some() && !self.appender.is_stopped()
     }
 
     async fn run(mut self, first: Option<AppendTarget>) -> Result<AppendEnd, Refusal> {

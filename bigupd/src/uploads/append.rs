@@ -6,7 +6,6 @@
 
 use super::begin::{check_not_paused, show_life};
 use super::limits::Stop;
-use super::refusals::no_disk_space;
 use super::{SliceRequest, SliceTarget, Uploads};
 use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Growing};
@@ -317,7 +316,7 @@ impl Uploads {
                 log::warn!("{}: {e}; they will be asked for again", ask.name);
                 return Err(other_offset(start, ask.offset).into());
             }
-            opened => opened.map_err(|e| no_disk_space(e, ask.name.as_str()))?,
+            opened => opened.map_err(|e| self.no_disk_space_for(run.slice_id, &ask.name, e))?,
         };
         let Tail { arrival, hashers, len: held } = tail.ok_or_else(being_appended)?;
         show_life(&spool);
@@ -371,7 +370,7 @@ impl Uploads {
         let slice = plan.file_size.is_none().then_some(Growing::Slice(len));
         let granted = slice.map(|slice| self.take_locked(&before.by, &before.name, slice, asked)).transpose()?;
         let arrival = self.with_disk_space(|space| locked.arrival(slice_id, len, &plan, space));
-        let arrival = arrival.map_err(|e| no_disk_space(e, before.name.as_str()))?;
+        let arrival = arrival.map_err(|e| self.no_disk_space_for(slice_id, &before.name, e))?;
         let hashers = kinds.iter().map(|kind| SliceHasher::new(*kind, start)).collect();
         let ask = SliceRequest { slice_id, len, offset: Some(start), ..before.clone() };
         let is_last = plan.slice_num == Some(slice_id + 1);
@@ -489,7 +488,8 @@ impl Uploads {
         if let Some(finished) = Spool::of(&self.data, id).finished(source)? {
             return Ok(Some(finished));
         }
-        Ok(match self.lookup(name)? {
+        // After a power cut the digest may have to be found out anew.
+        Ok(match self.look_into(name)? {
             Entry::File(FinishedFile { size, stored_digest: Some(stored), .. })
                 if stored.source.as_deref() == Some(source) =>
             {

@@ -12,6 +12,7 @@ use crate::uploads::append::TailTarget;
 use crate::uploads::request::BeginRequest;
 use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
+use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::publish::Outcome;
 use bigup_core::storage::space::SpaceError;
@@ -72,7 +73,7 @@ impl Uploads {
         let slice = counts_by_slices.then_some(Growing::Slice(ask.len));
         let granted = slice.map(|slice| self.take_locked(&ask.by, &ask.name, slice, asked)).transpose()?;
         let arrival = self.with_disk_space(|space| locked.arrival(ask.slice_id, ask.len, &plan, space));
-        let arrival = arrival.map_err(|e| self.no_disk_space_for(ask, e))?;
+        let arrival = arrival.map_err(|e| self.no_disk_space_for(ask.slice_id, &ask.name, e))?;
         Ok(Admission::Take { target: SliceTarget::Spool(arrival, granted), kinds, offset })
     }
 
@@ -255,7 +256,7 @@ impl Uploads {
     }
 
     /// There is no disk space for a slice; there may be some in a moment, if others are being merged.
-    fn no_disk_space_for(&self, ask: &SliceRequest, error: SpaceError) -> Refusal {
+    pub(super) fn no_disk_space_for(&self, slice_id: u64, name: &FileName, error: SpaceError) -> Refusal {
         let is_full = match &error {
             SpaceError::Full { .. } => true,
             // The file system has less than it told.
@@ -263,7 +264,7 @@ impl Uploads {
             SpaceError::NoInodes { .. } => false,
         };
         let may_pass = is_full && self.is_disk_space_coming_back();
-        let refusal = no_disk_space(error, &format!("slice {} of {}", ask.slice_id, ask.name));
+        let refusal = no_disk_space(error, &format!("slice {slice_id} of {name}"));
         Refusal { retry_after: may_pass.then_some(1), ..refusal }
     }
 

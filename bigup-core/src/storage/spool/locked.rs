@@ -128,7 +128,7 @@ impl LockedSpool {
     /// place in the merged file, unless all of that is reserved already, so that merging needs no disk space. `plan` is
     /// this upload's, with the numbers that this slice tells.
     ///
-    /// A slice beyond the next to be merged leaves disk space for that one: the space of the next one comes back with
+    /// A slice beyond the first that is missing leaves disk space for that one: the space of that one comes back with
     /// the merging, that of others may never come back. If others took that space all the same, the slice that merging
     /// waits for may use the space that is to stay free: its space comes back, and so does the space of those that wait
     /// for it.
@@ -157,6 +157,10 @@ impl LockedSpool {
         let beside = if slice_id > frontier { needed } else { 0 };
         let taking = space.lock()?;
         match taking.check(needed, beside) {
+            // All slices before it are there, and wait only to be merged: their space comes back without it.
+            Err(SpaceError::Full { .. }) if beside > 0 && self.holdings()?.ranges().first_gap() == slice_id => {
+                taking.check(needed, 0)?
+            }
             Err(SpaceError::Full { .. }) if slice_id == frontier && self.is_stuck_at(frontier)? => {
                 taking.check_all(needed)?
             }

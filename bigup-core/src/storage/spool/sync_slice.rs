@@ -84,6 +84,8 @@ impl Spool {
         // Such a spool is made without syncs, since it is mostly published in the same breath. The file is written
         // anew: another sync of a file that could not be synced would prove nothing.
         if let Some(locked) = self.lock()?.filter(|locked| matches!(locked.upload.plan.slice_num, Some(0 | 1))) {
+            // A folder without the file of records is no upload.
+            locked.lock.file().sync_all().at("syncing the digests in", &self.path)?;
             disk::replace_file(&self.path, UPLOAD_JSON, &locked.upload.to_json(), Durability::PowerCut)?;
             self.path.parent().map_or(Ok(()), disk::sync_dir)?;
         }
