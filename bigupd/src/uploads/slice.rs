@@ -14,9 +14,10 @@ use crate::uploads::settings::SliceAck;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::disk::BootId;
 use bigup_core::storage::finish::publish::Outcome;
 use bigup_core::storage::space::SpaceError;
-use bigup_core::storage::spool::{LockedSpool, Place, SliceError, Spool, UploadRecord};
+use bigup_core::storage::spool::{Arrival, LockedSpool, Place, Record, SliceError, Spool, UploadRecord};
 use bigup_core::storage::store::{Entry, FinishedFile};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -100,6 +101,9 @@ impl Uploads {
             }
         };
         let spool = Spool::of(&self.data, &ask.id);
+        if arrival.is_tail() && self.settings.slice_ack == SliceAck::Synced {
+            self.sync_ahead(&spool, ask, &arrival, digests)?;
+        }
         let locked = self.counting(&ask.name, |asked| self.lock_to_commit(&spool, ask, asked))?;
         let Some((mut locked, growth)) = locked else { return self.finished_meanwhile(ask, digests) };
         if locked.commit(&mut arrival, ask.len, ask.source.as_deref(), digests)? == Place::Held {
@@ -123,6 +127,27 @@ impl Uploads {
         self.keep_promise(ask)?;
         self.recent.keep(arrival);
         Ok(if may_merge { SliceStored::MergerDue } else { SliceStored::Waits })
+    }
+
+    /// Makes a slice and its record survive a power cut before the slice gets its name. Bytes of it may have been told
+    /// to be held while it was the tail, and a slice that is not as its record says is removed.
+    fn sync_ahead(
+        &self,
+        spool: &Spool,
+        ask: &SliceRequest,
+        arrival: &Arrival,
+        digests: &[SliceDigest],
+    ) -> Result<(), Refusal> {
+        arrival.file().sync_data()?;
+        let Some(locked) = self.lock(spool)? else { return Ok(()) };
+        check_sender(locked.upload(), ask)?;
+        if !locked.is_held(ask.slice_id)? {
+            // A record without its slice means nothing.
+            let record = Record { digest: digests[0], len: ask.len, boot: BootId::current() };
+            locked.records().put(ask.slice_id, &record)?;
+        }
+        drop(locked);
+        Ok(spool.open_digests()?.sync_data()?)
     }
 
     /// Locks the spool for a slice that arrived whole. Returns it with the grant of the bytes that the upload counts

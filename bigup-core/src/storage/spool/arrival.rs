@@ -8,6 +8,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Name of the file that the slice after all held ones arrives in, where bytes come in order.
+pub(super) const TAIL: &str = "tail";
+
 /// A slice arriving. Its file is removed on drop, unless the slice is committed.
 #[derive(Debug)]
 pub struct Arrival {
@@ -48,6 +51,11 @@ impl Arrival {
         &self.file
     }
 
+    /// True if it is the tail, of which bytes may be told to be held before it is whole.
+    pub fn is_tail(&self) -> bool {
+        is_tail(&self.path)
+    }
+
     /// The path of that file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
@@ -70,4 +78,9 @@ impl Drop for Arrival {
             log::warn!("removing {}: {e}", self.path.display());
         }
     }
+}
+
+/// True if `path` is that of a tail.
+pub(super) fn is_tail(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == TAIL)
 }

@@ -1,6 +1,6 @@
 //! Spools that nobody works on: their idle time, leftovers in them and beside them, and their end.
 
-use super::tail::is_tail;
+use super::arrival::is_tail;
 use super::{DIGESTS, MERGER_LOCK, OtherVersion, PART_SUFFIX, Records, Spool, UPLOAD_JSON};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, FileLock, IoContext};

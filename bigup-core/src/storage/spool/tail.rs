@@ -17,6 +17,7 @@
 //! Bytes of a tail are read and compared with their digest before anything is appended: no byte is digested as part of a
 //! slice that was not compared with what arrived. A tail that differs counts for nothing, and its slice is sent again.
 
+use super::arrival::TAIL;
 use super::{Arrival, LockedSpool, Spool, UploadRecord};
 use crate::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
 use crate::storage::disk::{self, BootId, Durability, IoContext};
@@ -25,10 +26,7 @@ use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-
-/// Name of the file with the bytes of a tail.
-pub(super) const TAIL: &str = "tail";
+use std::path::PathBuf;
 
 const TAIL_JSON: &str = "tail.json";
 
@@ -257,9 +255,4 @@ impl LockedSpool {
         let record = TailRecord { slice_id, len, digest, boot: BootId::current(), source, synced };
         disk::replace_file(&self.spool.path, TAIL_JSON, &record.to_json(), durability)
     }
-}
-
-/// True if `path` is that of a tail.
-pub(super) fn is_tail(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == TAIL)
 }
