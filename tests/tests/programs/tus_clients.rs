@@ -276,7 +276,7 @@ fn tus_js_client_terminates() {
     assert!(!daemon.spools().contains(&"gone".to_owned()) && !daemon.finished("gone").exists());
     // Its URL is one no longer: the client begins again.
     let told = run(js(&with(&options, &[("uploadUrl", told.url().into())])));
-    assert_eq!((told.statuses("HEAD"), told.statuses("POST")), (vec![404], vec![201]), "{told:?}");
+    assert_eq!((told.statuses("HEAD"), told.statuses("POST")), (vec![410], vec![201]), "{told:?}");
     assert!(data::same(&file, &daemon.finished("gone")));
 }
 
