@@ -83,7 +83,7 @@ impl App {
     /// The offset is another one, the body is longer than the rest of the file, its checksum is wrong, or it broke off;
     /// bytes that came are kept then, unless their checksum is wrong or was not reached.
     pub(super) async fn append(&self, ask: AppendRequest, what: AppendBody) -> Result<AppendEnd, Refusal> {
-        let appender = self.uploads.appenders.enter(&ask.id);
+        let appender = self.uploads.appenders.enter(&ask.source);
         let ask = AppendRequest { len: what.len, ..ask };
         let checksum = what.checksum.as_ref().map(|(algorithm, _)| Checksum::new(*algorithm));
         let mut appending = Appending {
@@ -123,13 +123,13 @@ impl App {
     /// It does not stop.
     pub(super) async fn stop_appending(&self, ask: &AppendRequest) -> Result<(), Refusal> {
         let deadline = Instant::now() + STOPS_WITHIN;
-        if let Some(older) = self.uploads.appenders.stop(&ask.id) {
+        if let Some(older) = self.uploads.appenders.stop(&ask.source) {
             timeout_at(deadline, older.ended()).await.map_err(|_| does_not_stop())?;
         }
         // It may be another daemon's.
         loop {
-            let (uploads, id) = (self.uploads.clone(), ask.id.clone());
-            let is_at_work = self.blocking(move || uploads.is_appended_to(&id)).await?;
+            let (uploads, id, source) = (self.uploads.clone(), ask.id.clone(), ask.source.clone());
+            let is_at_work = self.blocking(move || uploads.is_appended_to(&id, &source)).await?;
             if !is_at_work {
                 return Ok(());
             }

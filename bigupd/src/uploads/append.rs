@@ -144,9 +144,10 @@ impl TailTarget {
     }
 }
 
-/// Requests at work that append, so that a newer one can tell them to stop.
+/// Requests at work that append, by the source of their upload, so that a newer one can tell them to stop. Only the
+/// client of an upload knows its source: nobody else ends its requests.
 #[derive(Clone, Debug, Default)]
-pub struct Appenders(Arc<Mutex<HashMap<UploadId, AtWork>>>);
+pub struct Appenders(Arc<Mutex<HashMap<String, AtWork>>>);
 
 /// A request at work that appends.
 #[derive(Clone, Debug)]
@@ -166,24 +167,25 @@ impl AtWork {
 /// Tells a request that appends to stop; it is one of the [`Appenders`] for as long as this lives.
 #[derive(Debug)]
 pub struct Appender {
-    id: UploadId,
+    source: String,
     stop: watch::Receiver<bool>,
     older: Option<AtWork>,
     all: Appenders,
 }
 
 impl Appenders {
-    /// A request begins to append to the upload `id`. Another one that does is told to stop.
-    pub fn enter(&self, id: &UploadId) -> Appender {
+    /// A request begins to append to the upload of `source`. Another one that does is told to stop.
+    pub fn enter(&self, source: &str) -> Appender {
         let (sender, stop) = watch::channel(false);
-        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), AtWork(Arc::new(sender)));
+        let (source, at_work) = (source.to_owned(), AtWork(Arc::new(sender)));
+        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), at_work);
         older.iter().for_each(AtWork::stop);
-        Appender { id: id.clone(), stop, older, all: self.clone() }
+        Appender { source, stop, older, all: self.clone() }
     }
 
-    /// Tells the request that appends to the upload `id` to stop. `None` if there is none.
-    pub fn stop(&self, id: &UploadId) -> Option<AtWork> {
-        let at_work = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+    /// Tells the request that appends to the upload of `source` to stop. `None` if there is none.
+    pub fn stop(&self, source: &str) -> Option<AtWork> {
+        let at_work = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
         at_work.iter().for_each(AtWork::stop);
         at_work
     }
@@ -213,8 +215,8 @@ impl Appender {
 impl Drop for Appender {
     fn drop(&mut self) {
         let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.get(&self.id).is_some_and(|at_work| at_work.0.subscribe().same_channel(&self.stop)) {
-            all.remove(&self.id);
+        if all.get(&self.source).is_some_and(|at_work| at_work.0.subscribe().same_channel(&self.stop)) {
+            all.remove(&self.source);
         }
     }
 }
@@ -257,12 +259,13 @@ impl Uploads {
         Ok((locked, run))
     }
 
-    /// True if a request appends to the upload.
+    /// True if a request appends to the upload of `source`.
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn is_appended_to(&self, id: &UploadId) -> Result<bool, Refusal> {
-        Ok(Spool::of(&self.data, id).is_tail_locked()?)
+    pub fn is_appended_to(&self, id: &UploadId, source: &str) -> Result<bool, Refusal> {
+        let spool = Spool::of(&self.data, id);
+        Ok(self.lock_of(&spool, source)?.is_some() && spool.is_tail_locked()?)
     }
 
     fn lock_of(&self, spool: &Spool, source: &str) -> Result<Option<LockedSpool>, Refusal> {

@@ -2,7 +2,7 @@
 
 use bigup_tests::daemon::Daemon;
 use bigup_tests::data;
-use bigup_tests::http::{connect, read_answer};
+use bigup_tests::http::{connect, read_answer, read_head};
 use bigup_tests::process::eventually;
 use bigup_tests::programs;
 use bigup_tests::tus::{OFFSET_STREAM, RESUMABLE, Reply, Tus, base64, file_name};
@@ -150,6 +150,28 @@ fn keys_are_not_guessed_and_not_written_down() {
     let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
     let told = [daemon.log(), daemon.info_ini(), text(&daemon.data().join("tmp/a/upload.json"))].concat();
     assert!(!told.contains(&key), "the key is nowhere but in the client's hands");
+}
+
+/// Who knows the name of a file, and may push it, cannot disturb the upload of it without its key.
+#[test]
+fn a_request_with_another_key_does_not_end_one_at_work() {
+    let daemon = Daemon::start();
+    let (tus, content) = (Tus::new(daemon.url()), data::bytes(1, 20 * MIB));
+    let at = tus.create("a", content.len() as u64);
+    let mut stream = tus.begin_patch(&at, 0, content.len() as u64);
+    stream.write_all(&content[..9 * MIB]).unwrap();
+    eventually("some of it is held", || daemon.data().join("tmp/a/tail").exists());
+    let other = format!("/files/{}/a", "0".repeat(32));
+    for reply in &ask_all(&tus, &other, &[])[..4] {
+        assert_eq!((reply.status, reply.offset()), (404, None), "{reply:?}");
+    }
+    for method in ["HEAD", "DELETE"] {
+        assert_eq!(tus.send(method, &other, &[], b"").status, 404, "{method} of the draft");
+    }
+    stream.write_all(&content[9 * MIB..]).unwrap();
+    let reply = read_head(&mut stream);
+    assert!(reply.starts_with("HTTP/1.1 204"), "{reply}");
+    assert!(fs::read(daemon.finished("a")).is_ok_and(|found| found == content));
 }
 
 #[test]
