@@ -9,7 +9,7 @@ use crate::http::checksum::{Algorithm, Checksum};
 use crate::http::receive::{Appended, Ended, append};
 use crate::net::min_rate::MinRate;
 use crate::refusal::{Advice, Refusal};
-use crate::uploads::append::{AppendRequest, AppendTarget, Appender};
+use crate::uploads::append::{AppendRequest, AppendTarget, Appendable, Appender};
 use crate::uploads::{SliceRequest, SliceStored, SliceTarget};
 use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::native::ErrorCode;
@@ -117,11 +117,31 @@ impl App {
         Ok(false)
     }
 
+    /// The state of the upload, once a request that appends to it has stopped. `None` if there is none.
+    ///
+    /// # Errors
+    /// That request does not stop, or the upload cannot be read.
+    pub(super) async fn at_rest(&self, ask: &AppendRequest) -> Result<Option<Appendable>, Refusal> {
+        self.stop_appending(ask).await?;
+        let (uploads, id, source) = (self.uploads.clone(), ask.id.clone(), ask.source.clone());
+        self.blocking(move || uploads.appendable(&id, &source)).await
+    }
+
+    /// Ends the upload, once a request that appends to it has stopped.
+    ///
+    /// # Errors
+    /// That request does not stop, or the upload stays.
+    pub(super) async fn end(&self, ask: AppendRequest) -> Result<(), Refusal> {
+        self.stop_appending(&ask).await?;
+        let uploads = self.uploads.clone();
+        self.blocking(move || uploads.end(&ask.id, &ask.source)).await
+    }
+
     /// Tells a request that appends to the upload to stop, and waits until what came by it is held.
     ///
     /// # Errors
     /// It does not stop.
-    pub(super) async fn stop_appending(&self, ask: &AppendRequest) -> Result<(), Refusal> {
+    async fn stop_appending(&self, ask: &AppendRequest) -> Result<(), Refusal> {
         let deadline = Instant::now() + STOPS_WITHIN;
         if let Some(older) = self.uploads.appenders.stop(&ask.source) {
             timeout_at(deadline, older.ended()).await.map_err(|_| does_not_stop())?;

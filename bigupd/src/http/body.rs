@@ -6,6 +6,7 @@ use crate::net::body_memory::MAX_BUFFER;
 use crate::net::min_rate::MinRate;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::units::parse_u64;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use sha2::{Digest as _, Sha256};
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
-use warp::http::header::{CONTENT_TYPE, HeaderMap};
+use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 
 /// The body of a request. A copy reads on where the other copy stopped, so that the holder of a copy can drain the
 /// rest.
@@ -79,6 +80,11 @@ impl RawBody {
     pub fn sha256(&self) -> Option<Sha256> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256.clone()
     }
+}
+
+/// The length of a body that its header tells, in bytes. `None` if it is not told.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64)
 }
 
 /// True if the headers are those of a form, which has its slice in a field.

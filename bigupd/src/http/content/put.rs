@@ -8,12 +8,14 @@ use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::http::app::App;
 use crate::http::append::AppendBody;
+use crate::http::body::content_length;
 use crate::http::checksum::Algorithm;
 use crate::http::content::conditions::Verdict;
 use crate::http::content::download::{etag_of, precondition_failed, validators};
 use crate::http::content::routes::{file_name, path_of};
 use crate::http::digest_fields::{check_content_coding, sha256_of};
 use crate::http::request::Request;
+use crate::http::upload_url::Named;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, empty, insert};
 use crate::refusal::Refusal;
@@ -23,11 +25,9 @@ use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
-use bigup_core::protocol::units::parse_u64;
-use bigup_core::storage::spool::UploadId;
 use std::time::Duration;
 use warp::http::StatusCode;
-use warp::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, LOCATION};
+use warp::http::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, LOCATION};
 
 /// Longest time that a response waits for the file to be finished. Merging keeps up with the body, so this is for disks
 /// that hang.
@@ -66,7 +66,7 @@ impl App {
         by.check(&[Permission::Push], Some(&name))?;
         let checksum = checked(&headers)?;
         let replaces = self.may_be_put(&by, &name, &headers).await?;
-        let len = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64);
+        let len = content_length(&headers);
         let create = CreateRequest {
             by: by.clone(),
             name: WantedName::Exactly { name: name.clone(), replace: replaces },
@@ -79,18 +79,8 @@ impl App {
         let uploads = self.uploads.clone();
         let created = self.blocking(move || uploads.create(&create)).await?;
         self.wakeup.tell();
-        let (id, source) = (UploadId::of_name(&name), created.key.source());
-        let ask = AppendRequest {
-            by: by.clone(),
-            peer,
-            id,
-            name: name.clone(),
-            source,
-            offset: 0,
-            file_size: len,
-            len,
-            awaits_end: true,
-        };
+        let named = Named { by: by.clone(), key: created.key, name: name.clone() };
+        let ask = AppendRequest { awaits_end: true, ..named.append_request(peer, 0, len) };
         let mut passing = Passing { uploads: self.uploads.clone(), ask: ask.clone(), is_over: false };
         let body = AppendBody { body, len, checksum, is_passing: true };
         let offset = self.append(ask.clone(), body).await?.offset;

@@ -17,6 +17,7 @@ use crate::admission::origins::Effect;
 use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd};
+use crate::http::body::content_length;
 use crate::http::checksum::Algorithm;
 use crate::http::digest_fields::{check_content_coding, content_digest};
 use crate::http::request::Request;
@@ -28,9 +29,8 @@ use crate::refusal::Refusal;
 use crate::uploads::append::AppendRequest;
 use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
-use bigup_core::protocol::units::parse_u64;
 use std::time::Duration;
-use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, LOCATION};
+use warp::http::header::{HeaderMap, HeaderName, LOCATION};
 use warp::http::{Method, StatusCode};
 
 /// The protocol of the draft.
@@ -101,10 +101,7 @@ impl App {
             Method::HEAD | Method::GET => self.ietf_offset(named, request).await,
             Method::PATCH => self.ietf_append(named, request).await,
             Method::DELETE => {
-                let ask = named.append_request(request.peer, 0, None);
-                self.stop_appending(&ask).await?;
-                let uploads = self.uploads.clone();
-                self.blocking(move || uploads.end(&ask.id, &ask.source)).await?;
+                self.end(named.append_request(request.peer, 0, None)).await?;
                 Ok(empty(StatusCode::NO_CONTENT))
             }
             method => {
@@ -151,10 +148,7 @@ impl App {
     }
 
     async fn ietf_offset(&self, named: Named, request: Request) -> Result<Response, Refusal> {
-        let ask = named.append_request(request.peer, 0, None);
-        self.stop_appending(&ask).await?;
-        let uploads = self.uploads.clone();
-        let found = self.blocking(move || uploads.appendable(&ask.id, &ask.source)).await?;
+        let found = self.at_rest(&named.append_request(request.peer, 0, None)).await?;
         let (offset, size, is_end) = match found.filter(|found| !found.is_whole()) {
             Some(found) => (found.offset, found.upload.plan.file_size, false),
             None => {
@@ -292,10 +286,6 @@ fn told_size(asked: &HeaderMap, offset: u64, is_end: bool) -> Result<Option<u64>
 fn checksum(asked: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal> {
     check_content_coding(asked)?;
     Ok(content_digest(asked)?.map(|sha256| (Algorithm::Sha256, sha256.to_vec())))
-}
-
-fn content_length(asked: &HeaderMap) -> Option<u64> {
-    asked.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64)
 }
 
 /// A response that tells the state of an upload.

@@ -4,7 +4,7 @@ use crate::admission::access::Access;
 use crate::admission::origins::{Effect, SharedHeaders};
 use crate::admission::tokens::{Permission, redacted};
 use crate::http::app::{App, Protocol, alive, last_unless};
-use crate::http::body::{Body, RawBody, drain, is_form};
+use crate::http::body::{Body, RawBody, content_length, drain, is_form};
 use crate::http::digest_fields::{check_content_coding, content_digest};
 use crate::http::native::query::{QueryParams, ResponseForm};
 use crate::http::native::words;
@@ -22,7 +22,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, ListResponse, SliceResponse, UploadResponse, param};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::{Spool, UploadId};
-use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use warp::http::header::{CONTENT_TYPE, HeaderMap};
 use warp::http::{Method, StatusCode};
 
 /// The native protocol.
@@ -334,8 +334,7 @@ fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), R
 
 /// A raw body's length is told twice; they must agree. That of a form says nothing of its field's.
 fn check_content_length(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    match text(CONTENT_LENGTH).and_then(bigup_core::protocol::units::parse_u64) {
+    match content_length(headers) {
         Some(content_length) if !is_form(headers) && content_length != len => {
             let message = format!("slice_size is {len}, but the body has {content_length} bytes");
             Err(Refusal::new(ErrorCode::BadRequest, message))

@@ -10,6 +10,7 @@ use crate::admission::origins::Effect;
 use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd, goes_beyond};
+use crate::http::body::content_length;
 use crate::http::checksum::Algorithm;
 use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
@@ -21,10 +22,9 @@ use crate::refusal::Refusal;
 use crate::uploads::append::{AppendRequest, Appendable, other_offset, other_protocol, too_long};
 use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
-use bigup_core::protocol::units::parse_u64;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
-use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
+use warp::http::header::{HeaderMap, HeaderValue, LOCATION};
 use warp::http::{Method, StatusCode};
 
 /// The tus protocol.
@@ -166,9 +166,7 @@ impl App {
 
     async fn tus_head(&self, named: Named, request: Request) -> Result<Response, Refusal> {
         let ask = named.append_request(request.peer, 0, None);
-        self.stop_appending(&ask).await?;
-        let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
-        let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
+        let found = self.at_rest(&ask).await?;
         let mut response = empty(StatusCode::OK);
         if let Some(found) = found.as_ref().filter(|found| found.ends_in_tail && !found.upload.awaits_end) {
             self.append(AppendRequest { offset: found.offset, ..ask }, AppendBody::empty()).await?;
@@ -242,10 +240,7 @@ impl App {
     }
 
     async fn tus_delete(&self, named: Named, request: Request) -> Result<Response, Refusal> {
-        let ask = named.append_request(request.peer, 0, None);
-        self.stop_appending(&ask).await?;
-        let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
-        self.blocking(move || uploads.end(&id, &source)).await?;
+        self.end(named.append_request(request.peer, 0, None)).await?;
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
@@ -261,10 +256,9 @@ impl App {
 }
 
 fn append_body(request: &Request) -> Result<AppendBody, Refusal> {
-    let len = request.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64);
     Ok(AppendBody {
         body: request.body.clone(),
-        len,
+        len: content_length(&request.headers),
         checksum: headers::checksum(&request.headers)?,
         is_passing: false,
     })
@@ -275,7 +269,7 @@ fn is_with_upload(asked: &HeaderMap) -> Result<bool, Refusal> {
     if headers::is_offset_stream(asked) {
         return Ok(true);
     }
-    match asked.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(parse_u64) {
+    match content_length(asked) {
         None | Some(0) => Ok(false),
         Some(len) => {
             let facts =
