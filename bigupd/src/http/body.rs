@@ -1,6 +1,7 @@
 //! Request bodies as a stream of pieces, raw or out of a multipart form, in bounded memory; and draining the rest of
 //! them.
 
+use crate::http::checksum::{Algorithm, Checksum};
 use crate::metrics::Limit;
 use crate::net::body_memory::MAX_BUFFER;
 use crate::net::min_rate::MinRate;
@@ -9,7 +10,6 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
-use sha2::{Digest as _, Sha256};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ struct Raw {
     /// It was asked for, so that a client that waits for "100 Continue" sends it.
     begun: bool,
     /// `None` if no digest is needed.
-    sha256: Option<Sha256>,
+    sha256: Option<Checksum>,
 }
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
@@ -73,11 +73,11 @@ impl RawBody {
 
     /// Digests from here on all bytes read of it, by every copy.
     pub fn digest(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Sha256::new());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256 = Some(Checksum::new(Algorithm::Sha256));
     }
 
     /// The digest of the bytes so far. `None` if no digest was asked for.
-    pub fn sha256(&self) -> Option<Sha256> {
+    pub fn sha256(&self) -> Option<Checksum> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sha256.clone()
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::admission::thread_shares::ThreadShare;
 use crate::http::body::Body;
-use crate::http::checksum::Checksum;
+use crate::http::checksum::{Algorithm, Checksum};
 use crate::net::body_memory::{self, BODIES};
 use crate::net::min_rate::MinRate;
 use crate::refusal::{Advice, Refusal};
@@ -16,7 +16,6 @@ use crate::uploads::append::AppendTarget;
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
 use bigup_core::protocol::native::ErrorCode;
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::pin::{Pin, pin};
@@ -92,7 +91,6 @@ pub struct Expected {
 struct Writer {
     target: SliceTarget,
     hashers: Vec<SliceHasher>,
-    sha256: Option<Sha256>,
     checksum: Option<Checksum>,
 }
 
@@ -106,9 +104,6 @@ impl Writer {
         }
         for piece in pieces {
             self.hashers.iter_mut().for_each(|hasher| hasher.update(piece));
-            if let Some(sha256) = &mut self.sha256 {
-                sha256.update(piece);
-            }
             if let Some(checksum) = &mut self.checksum {
                 checksum.update(piece);
             }
@@ -189,8 +184,8 @@ impl Received {
     /// The slice differs from `expected`, or could not be stored; the file is gone then.
     pub fn finish(mut self) -> Result<(SliceTarget, Vec<SliceDigest>), Refusal> {
         self.writer.write(&self.rest)?;
-        let Writer { target, hashers, sha256, .. } = *self.writer;
-        check_sha256(self.expected.slice_id, self.expected.sha256, sha256)?;
+        let Writer { target, hashers, checksum } = *self.writer;
+        check_sha256(self.expected.slice_id, self.expected.sha256, checksum)?;
         Ok((target, hashers.iter().map(SliceHasher::finish).collect()))
     }
 }
@@ -213,8 +208,7 @@ pub async fn receive(
     let writer = Writer {
         target,
         hashers: kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect(),
-        sha256: expected.sha256.map(|_| Sha256::new()),
-        checksum: None,
+        checksum: expected.sha256.map(|_| Checksum::new(Algorithm::Sha256)),
     };
     let (mut filling, mut more) = (Filling::of(writer, expected.len), None);
     match filling.fill(body, &mut more, &mut pace, thread_share, std::future::pending()).await? {
@@ -376,7 +370,7 @@ pub async fn append(
     stopped: impl Future<Output = ()>,
 ) -> Result<Appended, Refusal> {
     let held = to.held();
-    let writer = Writer { target: to.slice, hashers: to.hashers, sha256: None, checksum };
+    let writer = Writer { target: to.slice, hashers: to.hashers, checksum };
     let mut filling = Filling::of(writer, to.wanted);
     let ended = filling.fill(body, more, pace, thread_share, stopped).await;
     let received = filling.received;
@@ -384,7 +378,7 @@ pub async fn append(
     let (mut writer, rest) = filling.end().await.map_err(|lost| ended.as_ref().err().cloned().unwrap_or(lost))?;
     let write = move || writer.write(&rest).map(|()| writer).map_err(Refusal::from);
     let writer = thread_share.run(write).await.map_err(io::Error::other)??;
-    let Writer { target, hashers, checksum, .. } = *writer;
+    let Writer { target, hashers, checksum } = *writer;
     // A slice without bytes has no digest: a body may end where a slice does.
     let is_empty = held == 0 && received == 0;
     let digests = if is_empty { vec![] } else { hashers.iter().map(SliceHasher::finish).collect() };
@@ -399,37 +393,14 @@ fn cancelled() -> Refusal {
 ///
 /// # Errors
 /// They differ.
-pub fn check_sha256(slice_id: u64, told: Option<[u8; 32]>, is: Option<Sha256>) -> Result<(), Refusal> {
-    match (told, is.map(|hasher| hasher.finalize())) {
+pub fn check_sha256(slice_id: u64, told: Option<[u8; 32]>, is: Option<Checksum>) -> Result<(), Refusal> {
+    match (told, is.map(Checksum::finish)) {
         (Some(told), Some(is)) if told[..] != is[..] => {
             let message =
                 format!("slice {slice_id}: the body's SHA-256 is not the one in Content-Digest: send it again");
             Err(Refusal::new(ErrorCode::Damaged, message))
         }
         _ => Ok(()),
-    }
-}
-
-/// The SHA-256 in a Content-Digest header (RFC 9530, section 2). `None` if it has none; other algorithms are ignored,
-/// as the RFC permits.
-///
-/// # Errors
-/// It is malformed.
-pub fn parse_content_digest(header: &str) -> Result<Option<[u8; 32]>, Refusal> {
-    use base64::Engine;
-    // Of several the last one counts (RFC 9651, section 4.2.2).
-    let Some(value) = header.split(',').rev().find_map(|member| member.trim().strip_prefix("sha-256=")) else {
-        return Ok(None);
-    };
-    let value = value.split_once(';').map_or(value, |(value, _parameters)| value);
-    let encoded = value.strip_prefix(':').and_then(|v| v.strip_suffix(':'));
-    let bytes = encoded.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
-        Some(digest) => Ok(Some(digest)),
-        None => {
-            let message = "Content-Digest: sha-256 is not 32 bytes in base64 between colons (RFC 9530)";
-            Err(Refusal::new(ErrorCode::BadRequest, message))
-        }
     }
 }
 
@@ -451,19 +422,5 @@ mod tests {
         let taken = batch.take();
         assert_eq!((lens(&taken), &taken[1]), (vec![1000, SMALL_PIECE, 2], &large));
         assert_eq!((batch.take(), batch.len), (vec![], 0));
-    }
-
-    #[test]
-    fn content_digests_are_read() {
-        let zeros = format!("sha-256=:{}=:", "A".repeat(43));
-        assert_eq!(parse_content_digest(&zeros), Ok(Some([0; 32])));
-        assert_eq!(parse_content_digest(&format!("sha-512=:AA==:, {zeros}")), Ok(Some([0; 32])));
-        assert_eq!(parse_content_digest(&format!("sha-256=:AA==:, {zeros};p=1")), Ok(Some([0; 32])));
-        assert!(parse_content_digest(&format!("{zeros}, sha-256=:AA==:")).is_err());
-        assert_eq!(parse_content_digest("sha-512=:AA==:"), Ok(None));
-        assert_eq!(parse_content_digest(""), Ok(None));
-        for wrong in ["sha-256=", "sha-256=:AA==:", "sha-256=::", "sha-256=AAAA", "sha-256=:é:"] {
-            assert!(parse_content_digest(wrong).is_err(), "{wrong}");
-        }
     }
 }

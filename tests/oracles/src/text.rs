@@ -4,7 +4,7 @@ use crate::name::assert_harmless;
 use base64::Engine;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::units::{parse_duration, parse_size, parse_u64, show_size};
-use bigupd::http::receive::parse_content_digest;
+use bigupd::http::digest_fields::parse_digest;
 
 /// Checks a text.
 ///
@@ -19,13 +19,13 @@ pub fn check(data: &[u8]) {
         assert_eq!(digest.to_string(), text.to_ascii_lowercase());
         assert_eq!(digest.to_string().parse(), Ok(digest));
         let header = format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(digest.0));
-        assert_eq!(parse_content_digest(&header), Ok(Some(digest.0)));
+        assert_eq!(parse_digest("Content-Digest", &header), Ok(Some(digest.0)));
     }
     match text.parse::<SliceDigest>() {
         Ok(digest) => assert_eq!(digest.to_string().parse(), Ok(digest)),
         Err(why) => assert_harmless(&why),
     }
-    match parse_content_digest(text) {
+    match parse_digest("Content-Digest", text) {
         Ok(Some(_)) => assert!(text.contains("sha-256=:")),
         Ok(None) => assert!(!text.starts_with("sha-256=")),
         Err(refusal) => assert_harmless(&refusal.facts),
