@@ -10,8 +10,7 @@ use crate::mergers::take_from_merger;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::{parse_duration, show_size};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::finish;
-use bigup_core::storage::finish::publish::{is_moved, publish};
+use bigup_core::storage::finish::cancel::{Ended, end};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::spool::{Spool, UploadId};
 use std::io;
@@ -60,21 +59,16 @@ pub fn cancel(data: &DataDir, name: &FileName, wait: Duration) -> io::Result<Out
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(no_upload()),
         taken => taken?,
     };
-    let locked = match spool.lock() {
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-            spool.remove_unreadable()?;
-            info_ini::log_failure(name, InfoIni::new(data).remove(name));
-            return Ok(Outcome::Done(format!("cancelled; it could not be read: {e}")));
-        }
-        locked => locked?,
-    };
-    let Some(locked) = locked else { return Ok(no_upload()) };
-    if is_moved(data, &spool, &locked)? {
-        drop(locked);
-        publish(data, &spool, &merger, None)?;
-        return Ok(finished());
+    if let Err(e) = spool.lock()
+        && e.kind() == io::ErrorKind::InvalidData
+    {
+        spool.remove_unreadable()?;
+        info_ini::log_failure(name, InfoIni::new(data).remove(name));
+        return Ok(Outcome::Done(format!("cancelled; it could not be read: {e}")));
     }
-    let held = spool.bytes(locked.upload(), &locked.holdings()?)?.held;
-    finish::cancel::cancel(locked, data, &merger)?;
-    Ok(Outcome::Done(format!("cancelled, with the {} that it held", show_size(held))))
+    Ok(match end(data, &spool, &merger, |_| true)? {
+        Ended::NoUpload => no_upload(),
+        Ended::Finished => finished(),
+        Ended::Cancelled(held) => Outcome::Done(format!("cancelled, with the {} that it held", show_size(held))),
+    })
 }

@@ -18,8 +18,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::disk::Durability;
-use bigup_core::storage::finish::cancel::cancel;
-use bigup_core::storage::finish::publish::{is_moved, publish};
+use bigup_core::storage::finish::cancel::{Ended, end};
 use bigup_core::storage::space::SpaceError;
 use bigup_core::storage::spool::{Arrival, HeldRun, LockedSpool, Spool, Tail, UploadId, UploadRecord};
 use bigup_core::storage::store::{Entry, FinishedFile};
@@ -457,13 +456,10 @@ impl Uploads {
         let spool = Spool::of(&self.data, id);
         drop(self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?);
         let merger = take_from_merger(&spool, MERGER_LEAVES)?;
-        let locked = self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?;
-        if is_moved(&self.data, &spool, &locked)? {
-            drop(locked);
-            publish(&self.data, &spool, &merger, None)?;
-            return Err(no_such_upload());
+        match end(&self.data, &spool, &merger, |upload| upload.source.as_deref() == Some(source))? {
+            Ended::Cancelled(_) => Ok(()),
+            Ended::Finished | Ended::NoUpload => Err(no_such_upload()),
         }
-        Ok(cancel(locked, &self.data, &merger)?)
     }
 
     /// Takes the client's word that the upload is whole with the bytes up to the offset of `ask`. Its size is known

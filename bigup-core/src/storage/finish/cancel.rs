@@ -15,21 +15,51 @@
 use crate::storage::audit::{AuditEvent, AuditLine};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, FileLock, IoContext};
+use crate::storage::finish::publish::{is_moved, publish};
 use crate::storage::info_ini::{self, InfoIni};
-use crate::storage::spool::{LockedSpool, MergerLock, delete, take_away};
+use crate::storage::spool::{LockedSpool, MergerLock, Spool, UploadRecord, delete, take_away};
 use std::io::{self, Write};
 use std::path::Path;
 
 /// Largest mark that is read, in bytes: a name of 2 KiB escaped six-fold, and some more.
 const MAX_MARK: u64 = 64 << 10;
 
-/// Removes the upload, whatever it holds, and leaves the mark of it. Once this returns that survives a power cut.
+/// The end that an upload came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// There is no such upload.
+    NoUpload,
+    /// Its file was moved into `files/` already: it is finished.
+    Finished,
+    /// It was cancelled, with this many bytes that it held.
+    Cancelled(u64),
+}
+
+/// Cancels the upload in `spool`, if it is the one that `is_meant`, and its file is not finished by now. It goes with
+/// all that it holds, and leaves a mark. Once this returns that survives a power cut.
 ///
-/// No process may be about to publish it: `_merger` proves that.
+/// No process may be about to publish it: `merger` proves that.
 ///
 /// # Errors
 /// As the system gives them. It is still there unless only the folder could not be synced.
-pub fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::Result<()> {
+pub fn end(
+    data: &DataDir,
+    spool: &Spool,
+    merger: &MergerLock,
+    is_meant: impl FnOnce(&UploadRecord) -> bool,
+) -> io::Result<Ended> {
+    let Some(locked) = spool.lock()?.filter(|locked| is_meant(locked.upload())) else { return Ok(Ended::NoUpload) };
+    if is_moved(data, spool, &locked)? {
+        drop(locked);
+        publish(data, spool, merger, None)?;
+        return Ok(Ended::Finished);
+    }
+    let held = spool.bytes(locked.upload(), &locked.holdings()?)?.held;
+    cancel(locked, data, merger)?;
+    Ok(Ended::Cancelled(held))
+}
+
+fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::Result<()> {
     let (spool, upload) = (locked.spool(), locked.upload());
     make_mark(&spool.mark_of(upload.source.as_deref()), &AuditLine::of(AuditEvent::Cancelled, upload, None))?;
     let gone = take_away(spool.path())?;
