@@ -1,6 +1,8 @@
 //! A client of tus 1.0.0 that sends whatever it is told, also requests that no client should send.
 
 use crate::http::connect;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -224,13 +226,5 @@ pub fn reset(stream: &TcpStream) {
 
 /// Base64 with padding (RFC 4648, section 4).
 pub fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digit = |bits: u32| DIGITS[(bits & 63) as usize] as char;
-    let each = bytes.chunks(3).map(|three| {
-        let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(three.get(i).copied().unwrap_or(0)));
-        let all = [digit(bits >> 18), digit(bits >> 12), digit(bits >> 6), digit(bits)];
-        let pad = |i: usize| if i <= three.len() { all[i] } else { '=' };
-        (0..4).map(pad).collect::<String>()
-    });
-    each.collect()
+    STANDARD.encode(bytes)
 }

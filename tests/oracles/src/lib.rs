@@ -51,3 +51,13 @@ pub const ORACLES: [(&str, Oracle); 13] = [
     ("tus", tus::check),
     ("upload_headers", upload_headers::check),
 ];
+
+/// What was accepted. What was refused has a status that says so, and a reason that can be shown anywhere.
+fn told<T>(result: Result<T, bigupd::refusal::Refusal>) -> Option<T> {
+    result
+        .map_err(|refusal| {
+            assert!(refusal.status().is_client_error() && !refusal.facts.is_empty(), "{refusal:?}");
+            name::assert_harmless(&refusal.facts);
+        })
+        .ok()
+}

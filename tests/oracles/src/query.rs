@@ -1,14 +1,13 @@
 //! Query strings. The bytes are one as it stands behind the `?`; what it says is also put into a query by the client's own
 //! code and read back.
 
-use crate::name::assert_harmless;
 use crate::plan::assert_sound;
+use crate::told;
 use bigup_client::client::query::Query;
 use bigup_core::protocol::digest::{Digest, SliceDigest};
 use bigup_core::protocol::native::{MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigupd::admission::access::Access;
 use bigupd::http::native::query::QueryParams;
-use bigupd::refusal::Refusal;
 use bigupd::uploads::request::BeginRequest;
 
 /// Checks a query string.
@@ -51,16 +50,6 @@ pub fn check(data: &[u8]) {
         assert_sound(&ask.plan);
         assert_eq!(ask.plan.learn(slice_id, len), Ok(ask.plan), "the slice has its place");
     }
-}
-
-/// What was accepted. What was refused has a status that says so, and a reason that can be shown anywhere.
-fn told<T>(result: Result<T, Refusal>) -> Option<T> {
-    result
-        .map_err(|refusal| {
-            assert!(refusal.status().is_client_error() && !refusal.facts.is_empty(), "{refusal:?}");
-            assert_harmless(&refusal.facts);
-        })
-        .ok()
 }
 
 /// Any text, put into a query by the client, is what the daemon reads.

@@ -1,13 +1,12 @@
 //! Header fields and addresses of tus. The bytes are the value of a field, as they stand, and the path of a request.
 
-use crate::name::assert_harmless;
+use crate::told;
 use bigup_core::protocol::name::FileName;
 use bigupd::http::tus::headers::{
     self, TUS_RESUMABLE, UPLOAD_CHECKSUM, UPLOAD_DEFER_LENGTH, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET,
 };
 use bigupd::http::upload_url;
 use bigupd::metadata::Metadata;
-use bigupd::refusal::Refusal;
 use bigupd::uploads::create::name_below;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
@@ -64,14 +63,4 @@ fn address(path: &str) {
             assert_eq!(upload_url::parse(&again), Ok(Some((key, name))));
         }
     }
-}
-
-/// What was accepted. What was refused has a status that says so, and a reason that can be shown anywhere.
-fn told<T>(result: Result<T, Refusal>) -> Option<T> {
-    result
-        .map_err(|refusal| {
-            assert!(refusal.status().is_client_error() && !refusal.facts.is_empty(), "{refusal:?}");
-            assert_harmless(&refusal.facts);
-        })
-        .ok()
 }

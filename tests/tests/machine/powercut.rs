@@ -259,32 +259,6 @@ fn check(cut: &Cut, seed: u64, told: &Told, slice_ack: &str, scratch: &Path) {
     }
     eventually("info.ini has no section", || !daemon.info_ini().contains('['));
     let left: Vec<String> = daemon.spools().into_iter().filter(|name| !name.starts_with('.')).collect();
-    if !left.is_empty() {
-        for l in &left {
-            eprintln!(
-                "DBG {l}: {:?}",
-                std::process::Command::new("sh")
-                    .arg("-c")
-                    .arg(format!("ls -la {0}; cat {0}/*.json", data.join("tmp").join(l).display()))
-                    .output()
-            );
-        }
-        eprintln!("DBG {:?} {:?} files {:?}", told.offsets, told.finished, list(&data.join("files")));
-        eprintln!("LOG {}", daemon.log());
-    }
-    if !left.is_empty() {
-        for l in &left {
-            eprintln!(
-                "DBG {l}: {:?}",
-                std::process::Command::new("sh")
-                    .arg("-c")
-                    .arg(format!("ls -la {0}; cat {0}/*.json", data.join("tmp").join(l).display()))
-                    .output()
-            );
-        }
-        eprintln!("DBG {:?} {:?} files {:?}", told.offsets, told.finished, list(&data.join("files")));
-        eprintln!("LOG {}", daemon.log());
-    }
     assert_eq!(left, Vec::<String>::new(), "spools are left");
     assert!(!daemon.log().contains("panicked"));
 }
