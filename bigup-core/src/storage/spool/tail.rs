@@ -14,6 +14,9 @@
 //! 3  the whole slice recorded, and      the slice is not held, and tail.json counts as before;
 //!    tail renamed to its number         or it is held, and tail.json, which is of a held slice, counts for nothing
 //! ```
+//! With slice_ack = synced the bytes and the record are synced before the rename of step 3. Bytes of the tail may have
+//! been told to be held, and a slice that differs from its record is removed.
+//!
 //! Bytes of a tail are read and compared with their digest before anything is appended: no byte is digested as part of a
 //! slice that was not compared with what arrived. A tail that differs counts for nothing, and its slice is sent again.
 
