@@ -40,7 +40,7 @@ pub fn select(header: &str, size: u64) -> Selection {
 /// The ranges of a header. `None` if it does not count.
 fn parse(header: &str) -> Option<Vec<Spec>> {
     let (unit, set) = header.split_once('=')?;
-    if !unit.trim().eq_ignore_ascii_case("bytes") {
+    if !unit.trim_matches([' ', '\t']).eq_ignore_ascii_case("bytes") {
         return None;
     }
     // Empty elements of a list are ignored (section 5.6.1.2).
