@@ -122,6 +122,10 @@ fn lock_patiently(spool: &Spool) -> io::Result<Result<MergerLock, MergeEnd>> {
 }
 
 fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop: &Stop) -> io::Result<MergeEnd> {
+    if spool.upload()?.is_some_and(|upload| upload.is_partial()) {
+        // Its slices are merged by the merger of its final upload.
+        return Ok(MergeEnd::Idle);
+    }
     // Watching begins before looking, so that nothing is missed in between.
     let mut watch = Watch::new(spool.path(), stop)?;
     match publish_and_tell(config, data, spool, lock, None)? {

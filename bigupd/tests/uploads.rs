@@ -50,6 +50,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
         by_size: false,
         metadata: None,
         awaits_end: false,
+        concat: None,
     }
 }
 

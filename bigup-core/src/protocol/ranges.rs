@@ -37,6 +37,12 @@ impl SliceRanges {
         self.runs().first().filter(|run| run[0] == 0).map_or(0, |run| run[1] + 1)
     }
 
+    /// The first id from `id` on that is missing.
+    pub fn end_of_run(&self, id: u64) -> u64 {
+        let after = self.0.partition_point(|[first, _]| *first <= id);
+        self.0[..after].last().filter(|[_, last]| *last >= id).map_or(id, |[_, last]| last + 1)
+    }
+
     /// True if `id` is among them.
     pub fn contains(&self, id: u64) -> bool {
         let after = self.0.partition_point(|[first, _]| *first <= id);

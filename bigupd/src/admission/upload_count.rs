@@ -8,7 +8,7 @@ use crate::admission::amount;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::FileVersion;
-use bigup_core::storage::spool::Spool;
+use bigup_core::storage::spool::{Concat, Spool};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,9 @@ impl UploadCount {
 fn read(spool: &Spool) -> Option<CountedUpload> {
     let upload = spool.upload().ok().flatten()?;
     let holdings = spool.holdings(&upload).ok()?;
-    let bytes = amount::bytes_of(&upload.plan, &holdings);
+    // The bytes of a final upload count as those of its partial ones, which go when it does.
+    let is_final = upload.concat.as_ref().is_some_and(Concat::is_final);
+    let bytes = if is_final { 0 } else { amount::bytes_of(&upload.plan, &holdings) };
     Some(CountedUpload { name: upload.file_name, token: upload.token, bytes })
 }
 

@@ -13,6 +13,7 @@ use crate::uploads::append::{AppendRequest, AppendTarget, Appendable, Appender};
 use crate::uploads::{SliceRequest, SliceStored, SliceTarget};
 use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::spool::UploadId;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -284,7 +285,7 @@ impl Appending<'_> {
         let (uploads, asked) = (self.app.uploads.clone(), ask.clone());
         match self.app.blocking(move || uploads.commit(&asked, slice, &digests)).await? {
             // The slice is stored whether or not a merger can be started; the scan tries again.
-            SliceStored::MergerDue => drop(self.app.ensure_merger(&ask.id, &ask.name).await),
+            SliceStored::MergerDue(name) => drop(self.app.ensure_merger(&UploadId::of_name(&name), &name).await),
             SliceStored::Waits => self.app.wait_for_merging(&ask).await,
             SliceStored::Finished(_) | SliceStored::Held => {}
         }

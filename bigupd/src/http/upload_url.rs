@@ -83,6 +83,13 @@ pub fn parse(path: &str) -> Result<Option<(UploadKey, FileName)>, Refusal> {
     UploadKey::parse(key).zip(name).map(Some).ok_or_else(no_such_upload)
 }
 
+/// The upload that an address is of, absolute or not: a proxy may have put more before its path. `None` if it is of no
+/// upload.
+pub fn find(url: &str) -> Option<(UploadKey, FileName)> {
+    let starts = url.match_indices("/files/").map(|(start, _)| start);
+    starts.filter_map(|start| parse(&url[start..]).ok().flatten()).next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

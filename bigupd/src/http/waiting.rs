@@ -79,7 +79,9 @@ impl App {
             let end = self.blocking(move || {
                 let (id, name, source) = &asked;
                 match uploads.peek(id, name, Some(source))? {
-                    Some(NameState::Unfinished(unfinished)) if unfinished.upload.source.as_ref() == Some(source) => {
+                    Some(NameState::Unfinished(unfinished))
+                        if unfinished.upload.source.as_ref() == Some(source) && !unfinished.upload.is_partial() =>
+                    {
                         check_not_paused(&unfinished.upload)?;
                         match &unfinished.upload.blocked {
                             Some(_) => Err(uploads.refusal_of_blocked(&unfinished.upload)?),

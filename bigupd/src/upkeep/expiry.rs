@@ -100,7 +100,8 @@ pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Resu
             read => read.ok().flatten(),
         };
         // An upload that is resumed has all its time again, since resuming changes its folder.
-        if upload.as_ref().is_some_and(|upload| upload.paused) {
+        // A partial upload that has its place goes when its final upload does.
+        if upload.as_ref().is_some_and(|upload| upload.paused || upload.placement().is_some()) {
             continue;
         }
         let name = upload.as_ref().map_or_else(|| printable(spool.folder()), |upload| upload.file_name.to_string());

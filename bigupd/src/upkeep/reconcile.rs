@@ -10,7 +10,7 @@ use crate::metrics::ScanResult;
 use crate::uploads::Uploads;
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::FileVersion;
+use bigup_core::storage::disk::{Durability, FileVersion};
 use bigup_core::storage::info_ini::{InfoIni, Section, Sections};
 use bigup_core::storage::space::DiskSpace;
 use bigup_core::storage::spool::{Holdings, Spool, UploadId, UploadRecord};
@@ -133,8 +133,12 @@ impl ActiveUpload {
 
     /// The state to remember of it: none while it can change without its folder changing.
     fn at_rest(self, section: Section<'_>) -> Option<IdleUpload> {
-        let rests =
-            self.merger.is_none() && !self.holdings.need_merger(&self.upload) && self.folder.is_older(AT_REST_AFTER);
+        // Its final upload ends without a trace in its own folder.
+        let may_end = self.upload.placement().is_some();
+        let rests = !may_end
+            && self.merger.is_none()
+            && !self.holdings.need_merger(&self.upload)
+            && self.folder.is_older(AT_REST_AFTER);
         let section = section.text().to_owned();
         let (folder, name, lag_bytes) = (self.folder, self.upload.file_name, self.lag_bytes);
         rests.then_some(IdleUpload { folder, name, section, lag_bytes })
@@ -177,6 +181,9 @@ impl Reconciler {
         for (_, found) in &found {
             scanned.lag_bytes += found.lag_bytes;
             scanned.lag = scanned.lag.max(found.lag);
+        }
+        for (spool, _) in found.iter().filter(|(_, found)| found.upload.placement().is_some()) {
+            look_after_partial(spool);
         }
         for (spool, found) in found.iter().filter(|(_, found)| found.is_merger_due()) {
             ensure(spool.id(), &found.upload.file_name);
@@ -249,6 +256,24 @@ impl Reconciler {
             info_ini.refresh_all(&wrong)?;
         }
         Ok(wrong.is_empty() && !is_broken)
+    }
+}
+
+/// Ends a partial upload whose final one has ended, or else gives it what a process that died did not. Trouble is logged:
+/// the next scan finds the same.
+fn look_after_partial(spool: &Spool) {
+    let looked_after = (|| {
+        let Some(locked) = spool.lock()? else { return Ok(()) };
+        if !locked.remove_if_final_ended()?
+            && let Some(locked) = spool.lock()?
+        {
+            // With a merger of the final upload due, the next scan sees that.
+            locked.give_slices(Durability::PowerCut)?;
+        }
+        Ok::<_, io::Error>(())
+    })();
+    if let Err(e) = looked_after {
+        log::warn!("{e}");
     }
 }
 

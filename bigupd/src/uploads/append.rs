@@ -20,7 +20,9 @@ use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::disk::Durability;
 use bigup_core::storage::finish::cancel::{Ended, end};
 use bigup_core::storage::space::SpaceError;
-use bigup_core::storage::spool::{Arrival, HeldRun, LockedSpool, Spool, Tail, UploadId, UploadRecord};
+use bigup_core::storage::spool::{
+    Arrival, Concat, FinalState, HeldRun, LockedSpool, Spool, Tail, UploadId, UploadRecord,
+};
 use bigup_core::storage::store::{Entry, FinishedFile};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -71,7 +73,12 @@ pub struct Appendable {
 impl Appendable {
     /// True if all bytes are held, and the file is being finished.
     pub fn is_whole(&self) -> bool {
-        self.upload.plan.file_size == Some(self.offset) && !self.upload.awaits_end
+        self.upload.plan.file_size == Some(self.offset) && !self.upload.awaits_end && !self.upload.is_partial()
+    }
+
+    /// True of a final upload, which is joined from partial ones.
+    pub fn is_final(&self) -> bool {
+        self.upload.concat.as_ref().is_some_and(Concat::is_final)
     }
 }
 
@@ -232,6 +239,9 @@ impl Uploads {
         let plan = &locked.upload().plan;
         let ends_in_tail = plan.file_size == Some(offset) && plan.slice_num != Some(slice_id);
         show_life(&spool);
+        if let Some(place) = locked.upload().placement() {
+            show_life(&spool.of_final(place));
+        }
         Ok(Some(Appendable { upload: locked.upload().clone(), offset, ends_in_tail }))
     }
 
@@ -267,8 +277,16 @@ impl Uploads {
         Ok(self.lock_of(&spool, source)?.is_some() && spool.is_tail_locked()?)
     }
 
-    fn lock_of(&self, spool: &Spool, source: &str) -> Result<Option<LockedSpool>, Refusal> {
-        Ok(self.lock(spool)?.filter(|locked| locked.upload().source.as_deref() == Some(source)))
+    /// Locks the spool of the upload of `source`. `None` if there is none; a partial upload is of no use once its final
+    /// one has gone.
+    pub(super) fn lock_of(&self, spool: &Spool, source: &str) -> Result<Option<LockedSpool>, Refusal> {
+        let locked = self.lock(spool)?.filter(|locked| locked.upload().source.as_deref() == Some(source));
+        let Some(locked) = locked else { return Ok(None) };
+        let is_left = match locked.upload().placement() {
+            Some(place) => spool.final_state(place)? == FinalState::Gone,
+            None => false,
+        };
+        Ok(Some(locked).filter(|_| !is_left))
     }
 
     /// The place of the next bytes of an upload. `None` if there are no more, since all are held.
@@ -285,7 +303,11 @@ impl Uploads {
             return Err(self.no_upload_for(&ask.id, &ask.name, &ask.source)?.into());
         };
         check_not_paused(locked.upload())?;
+        self.check_final(&spool, locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
+        if locked.upload().concat.as_ref().is_some_and(Concat::is_final) {
+            return Err(is_final().into());
+        }
         if locked.upload().awaits_end != ask.awaits_end {
             return Err(other_protocol().into());
         }
@@ -454,7 +476,12 @@ impl Uploads {
     /// There is none, it is finished, or a merger does not leave it.
     pub fn end(&self, id: &UploadId, source: &str) -> Result<(), Refusal> {
         let spool = Spool::of(&self.data, id);
-        drop(self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?);
+        let locked = self.lock_of(&spool, source)?.ok_or_else(no_such_upload)?;
+        if let Some(place) = locked.upload().placement() {
+            let facts = format!("the upload is a part of {}: end that one", place.file_name);
+            return Err(Refusal::new(ErrorCode::Conflict, facts));
+        }
+        drop(locked);
         let merger = take_from_merger(&spool, MERGER_LEAVES)?;
         match end(&self.data, &spool, &merger, |upload| upload.source.as_deref() == Some(source))? {
             Ended::Cancelled(_) => Ok(()),
@@ -525,6 +552,12 @@ fn other_size(refusal: Refusal) -> Refusal {
 pub fn other_protocol() -> Refusal {
     let facts = "the upload was begun by another protocol: go on with it by that one";
     Refusal::new(ErrorCode::Conflict, facts)
+}
+
+/// The bytes of a final upload are those of its partial ones.
+fn is_final() -> Refusal {
+    let facts = "the upload is joined from partial ones: append to those";
+    Refusal::new(ErrorCode::Forbidden, facts)
 }
 
 /// Another request appends, and does not stop at once.

@@ -67,7 +67,7 @@ impl Uploads {
     pub(super) fn begin_or_go_on(&self, ask: &BeginRequest, waits: bool) -> Result<NameState, Refusal> {
         self.check_plan(&ask.plan)?;
         let spool = Spool::of(&self.data, &ask.id);
-        let (mut begin_hook, mut is_merger_told) = (self.begin_hook.as_ref(), false);
+        let (mut begin_hook, mut is_merger_told) = (self.begin_hook.as_ref().filter(|_| ask.has_hook()), false);
         let mut asked = Instant::now();
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock_to_begin(&spool)? {
@@ -130,7 +130,7 @@ impl Uploads {
             if let Err(why) = store::is_possible(&self.data, &ask.name)? {
                 return Err(Refusal::new(ErrorCode::BadName, why));
             }
-            let granted = match self.take(&ask.by, &ask.name, Growing::Upload(amount::bytes_at_begin(&ask.plan))) {
+            let granted = match self.take(&ask.by, &ask.name, Growing::Upload(ask.bytes_at_begin())) {
                 // Another request began it, and this one goes on with it. The bytes of that may be the reason for the
                 // refusal.
                 Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
@@ -152,6 +152,7 @@ impl Uploads {
                 content: HeldContent::Own(ask.file_digest),
                 metadata: ask.metadata.clone(),
                 awaits_end: ask.awaits_end,
+                concat: ask.concat.clone(),
                 client: ask.client(),
                 ..UploadRecord::begin(ask.name.clone(), ask.plan.clone(), ask.source.clone())
             };
@@ -165,7 +166,9 @@ impl Uploads {
                 created => {
                     if created.map_err(|e| no_disk_space(e, ask.name.as_str()))? {
                         granted.landed();
-                        self.metrics.upload_begun();
+                        if !upload.is_partial() {
+                            self.metrics.upload_begun();
+                        }
                     }
                 }
             }
@@ -468,6 +471,7 @@ impl Uploads {
             content: if is_anything_held { HeldContent::ToCompare } else { HeldContent::Own(ask.file_digest) },
             metadata: ask.metadata.clone(),
             awaits_end: ask.awaits_end,
+            concat: ask.concat.clone(),
             ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.

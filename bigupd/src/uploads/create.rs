@@ -4,7 +4,9 @@
 //! Such an upload is one like any other, whose source is made of the secret. So there is one unfinished upload of a
 //! name, whatever it came by, and rights, limits and hooks are those of all uploads.
 
+use super::append::no_such_upload;
 use super::begin::note_refused;
+use super::concat::PartialName;
 use super::{NameState, Uploads};
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
@@ -15,7 +17,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;
-use bigup_core::storage::spool::{Spool, UploadId};
+use bigup_core::storage::spool::{Concat, Spool, UploadId};
 use bigup_core::storage::store::{Entry, Store};
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -56,7 +58,7 @@ impl FromStr for ExistingFiles {
     }
 }
 
-/// The secret in the address of an upload: 128 random bits, as 32 hexadecimal digits.
+/// The secret in the address of an upload: 128 bits that nobody can guess, as 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadKey(String);
 
@@ -69,6 +71,15 @@ impl UploadKey {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|e| Refusal::from(std::io::Error::other(e)))?;
         Ok(UploadKey(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// The key of the final upload of these partial ones: another one for each sequence of them.
+    pub fn of_partials(partials: &[PartialName]) -> UploadKey {
+        let mut hasher = blake3::Hasher::new();
+        for partial in partials {
+            hasher.update(partial.key.0.as_bytes());
+        }
+        UploadKey(hasher.finalize().to_hex()[..32].to_owned())
     }
 
     /// The key in an address. `None` if it is none.
@@ -115,6 +126,8 @@ pub struct CreateRequest {
     pub metadata: Option<String>,
     /// The file is not to be published before its client says that it is whole.
     pub awaits_end: bool,
+    /// It is a partial upload, whose bytes become a part of another one's file.
+    pub is_partial: bool,
     /// The address the request came from. `None` if it is not known.
     pub peer: Option<IpAddr>,
     /// Name in the client certificate that was shown. `None` if no certificate was shown.
@@ -138,7 +151,19 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn create(&self, ask: &CreateRequest) -> Result<Created, Refusal> {
-        let key = UploadKey::random()?;
+        let plan = Plan::new(None, Some(self.slice_size_for(ask.file_size)), ask.file_size).map_err(within_request)?;
+        self.create_upload(ask, UploadKey::random()?, Some(&plan), ask.is_partial.then_some(Concat::Partial(None)))
+    }
+
+    /// The same with this key, plan and role in a concatenation. A final upload that is there already, or is finished,
+    /// is returned. `plan` is `None` if there must be one.
+    pub(super) fn create_upload(
+        &self,
+        ask: &CreateRequest,
+        key: UploadKey,
+        plan: Option<&Plan>,
+        concat: Option<Concat>,
+    ) -> Result<Created, Refusal> {
         let (wanted, policy) = match &ask.name {
             WantedName::Like(name) => (name_below(ask.by.prefix(), name.as_deref())?, self.settings.existing_files),
             WantedName::Exactly { name, replace: true } => (name.clone(), ExistingFiles::Replace),
@@ -148,14 +173,13 @@ impl Uploads {
         if policy == ExistingFiles::Replace {
             ask.by.check(&[Permission::Replace], Some(&wanted))?;
         }
-        let plan = Plan::new(None, Some(self.slice_size_for(ask.file_size)), ask.file_size).map_err(within_request)?;
         for number in 1..=MOST_NUMBERS {
             let name = numbered(&wanted, number)?;
             let begin = BeginRequest {
                 by: ask.by.clone(),
                 id: UploadId::of_name(&name),
                 name: name.clone(),
-                plan: plan.clone(),
+                plan: plan.cloned().unwrap_or_default(),
                 source: Some(key.source()),
                 file_digest: None,
                 replace: policy == ExistingFiles::Replace,
@@ -164,10 +188,11 @@ impl Uploads {
                 by_size: false,
                 metadata: ask.metadata.clone(),
                 awaits_end: ask.awaits_end,
+                concat: concat.clone(),
                 peer: ask.peer,
                 certificate: ask.certificate.clone(),
             };
-            match self.create_as(&begin) {
+            match self.create_as(&begin, plan.is_some()) {
                 Err(Taken::Name(_)) if policy == ExistingFiles::Number => {}
                 Err(Taken::Name(refusal)) => {
                     note_refused(&begin, &refusal);
@@ -182,8 +207,11 @@ impl Uploads {
     }
 
     /// Begins this upload. True if it is finished already.
-    fn create_as(&self, begin: &BeginRequest) -> Result<bool, Taken> {
+    fn create_as(&self, begin: &BeginRequest, may_begin: bool) -> Result<bool, Taken> {
         let name = &begin.name;
+        if let Some(is_finished) = self.is_known_final(begin)? {
+            return Ok(is_finished);
+        }
         let taken = |how: &str| Taken::Name(Refusal::new(ErrorCode::Exists, format!("{name} {how}: use another name")));
         if self.has_spool(&begin.id) && !self.holds_nothing(&begin.id)? {
             return Err(taken("is being uploaded by somebody else"));
@@ -191,6 +219,9 @@ impl Uploads {
         let found = Store::new(&self.data).lookup(name).map_err(Refusal::from)?;
         if found != Entry::Nothing && !(begin.replace && matches!(found, Entry::File(_))) {
             return Err(taken("exists"));
+        }
+        if !may_begin {
+            return Err(Taken::Refused(no_such_upload()));
         }
         match self.begin(begin)? {
             NameState::Finished { same_source: true, .. } => Ok(true),
@@ -205,6 +236,18 @@ impl Uploads {
             }
             NameState::Unfinished(_) => Ok(false),
         }
+    }
+
+    /// True if this final upload is finished, `false` if it has begun. `None`: there is none, or this is no final one.
+    fn is_known_final(&self, begin: &BeginRequest) -> Result<Option<bool>, Refusal> {
+        if !begin.concat.as_ref().is_some_and(Concat::is_final) {
+            return Ok(None);
+        }
+        let source = begin.source.as_deref().unwrap_or_default();
+        if self.lock_of(&Spool::of(&self.data, &begin.id), source)?.is_some() {
+            return Ok(Some(false));
+        }
+        Ok(self.became(&begin.id, &begin.name, source)?.map(|_| true))
     }
 
     /// True if nothing of the upload is held, like one whose client never heard of its address. It can be taken over.

@@ -46,6 +46,7 @@ use std::time::{Instant, SystemTime};
 
 pub mod append;
 mod begin;
+pub mod concat;
 pub mod create;
 pub mod finished;
 pub mod finished_digests;
@@ -205,14 +206,14 @@ impl SliceTarget {
 }
 
 /// A slice was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SliceStored {
     /// With it the file was finished.
     Finished(Digest),
     /// It was held already.
     Held,
-    /// A merger would find something to do.
-    MergerDue,
+    /// A merger of the upload of this name, which has it, would find something to do.
+    MergerDue(FileName),
     /// It waits for slices before it.
     Waits,
 }

@@ -1,11 +1,12 @@
 //! The parts of a request about an upload, by any protocol.
 
 use crate::admission::access::Access;
+use crate::admission::amount;
 use crate::hooks::begin::BeginQuestion;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
-use bigup_core::storage::spool::UploadId;
+use bigup_core::storage::spool::{Concat, UploadId};
 use std::net::IpAddr;
 
 /// A client asks to begin an upload, or to go on with it.
@@ -36,6 +37,8 @@ pub struct BeginRequest {
     pub metadata: Option<String>,
     /// The file is not to be published before its client says that it is whole.
     pub awaits_end: bool,
+    /// Its role in a concatenation. `None`: it has none.
+    pub concat: Option<Concat>,
     /// The address the request came from, if it is known.
     pub peer: Option<IpAddr>,
     /// Name in the client certificate that was shown. `None` if no certificate was shown.
@@ -43,6 +46,17 @@ pub struct BeginRequest {
 }
 
 impl BeginRequest {
+    /// Bytes that the upload counts for as it begins. The bytes of a final upload count as those of its partial ones,
+    /// which go when it does.
+    pub(super) fn bytes_at_begin(&self) -> u64 {
+        if self.concat.as_ref().is_some_and(Concat::is_final) { 0 } else { amount::bytes_at_begin(&self.plan) }
+    }
+
+    /// True if a hook is asked before it begins. One is asked of the file that partial uploads become, by its name.
+    pub(super) fn has_hook(&self) -> bool {
+        !matches!(self.concat, Some(Concat::Partial(_)))
+    }
+
     /// The asker, of clients that name no source. `None` if a source is named, or nothing is known.
     pub fn client(&self) -> Option<String> {
         if self.source.is_some() { None } else { self.by.client(self.peer) }

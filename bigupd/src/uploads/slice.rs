@@ -113,8 +113,9 @@ impl Uploads {
         // In this order: with its size known the upload counts no more by its slices.
         [growth, granted].into_iter().flatten().for_each(Grant::landed);
         self.metrics.slice_received(ask.len);
-        let is_only_slice = locked.upload().plan.slice_num == Some(1);
-        let may_merge = ask.slice_id <= locked.frontier()?;
+        let is_only_slice = locked.upload().plan.slice_num == Some(1) && !locked.upload().is_partial();
+        let place = locked.upload().placement().cloned();
+        let may_merge = !locked.upload().is_partial() && ask.slice_id <= locked.frontier()?;
         drop(locked);
         if is_only_slice {
             match self.publish_now(&spool, &ask.name)? {
@@ -126,7 +127,10 @@ impl Uploads {
         }
         self.keep_promise(ask)?;
         self.recent.keep(arrival);
-        Ok(if may_merge { SliceStored::MergerDue } else { SliceStored::Waits })
+        if let Some(place) = place {
+            return self.give_slices(&spool, ask.source.as_deref().unwrap_or_default(), place);
+        }
+        Ok(if may_merge { SliceStored::MergerDue(ask.name.clone()) } else { SliceStored::Waits })
     }
 
     /// Makes a slice and its record survive a power cut before the slice gets its name. Bytes of it may have been told

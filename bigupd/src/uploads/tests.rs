@@ -61,6 +61,7 @@ fn ask(source: &str, file_size: Option<u64>) -> BeginRequest {
         by_size: false,
         metadata: None,
         awaits_end: false,
+        concat: None,
         peer: None,
         certificate: None,
     }

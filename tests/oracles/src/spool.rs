@@ -144,6 +144,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
         by_size: false,
         metadata: None,
         awaits_end: false,
+        concat: None,
         peer: None,
         certificate: None,
     };

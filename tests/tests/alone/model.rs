@@ -555,6 +555,7 @@ impl World {
             discard: false,
             by_size: true,
             awaits_end: false,
+            concat: None,
             peer: None,
             certificate: None,
         }

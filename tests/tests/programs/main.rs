@@ -28,5 +28,6 @@ mod tls;
 mod tokens;
 mod tus;
 mod tus_clients;
+mod tus_concat;
 mod tus_cuts;
 mod tus_hostile;

@@ -192,6 +192,43 @@ fn tus_js_client_uploads_a_stream_of_unknown_length() {
 }
 
 #[test]
+fn tus_js_client_uploads_by_four_connections_and_joins_the_parts() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let file = file(&daemon, "source", LEN);
+    for (name, chunk, requests) in [("whole", None, 4), ("chunks", Some(CHUNK), LEN.div_ceil(4).div_ceil(CHUNK) * 4)] {
+        let options = json!({"endpoint": endpoint_of(&daemon), "file": file, "parallelUploads": 4});
+        let options = with(&options, &[("metadata", json!({"filename": name}))]);
+        let options = chunk.map_or(options.clone(), |chunk| with(&options, &[("chunkSize", chunk.into())]));
+        let told = run(js(&options));
+        // The last creation is that of the file.
+        assert_eq!(told.statuses("POST"), [201; 5], "{told:?}");
+        assert_eq!(told.statuses("PATCH"), vec![204; usize::try_from(requests).unwrap()], "{told:?}");
+        assert_exact(&daemon, &file, name);
+    }
+}
+
+#[test]
+fn tus_js_client_of_four_connections_that_was_killed_goes_on() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let file = file(&daemon, "source", LEN);
+    let gate = held_gate(&daemon);
+    let options = json!({"endpoint": endpoint(gate.port), "file": file, "parallelUploads": 4});
+    let state = daemon.scratch().join("state");
+    let options = with(&options, &[("metadata", json!({"filename": "a"})), ("state", json!(state))]);
+    let child = start(js(&options));
+    eventually_holds(&gate);
+    killed(child);
+    gate.open();
+    let told = run(js(&options));
+    assert_eq!((told.statuses("HEAD"), told.statuses("POST")), (vec![200; 4], vec![201]), "{told:?}");
+    let held: u64 = told.of("HEAD").filter_map(|list| list[2].as_str()?.parse::<u64>().ok()).sum();
+    assert_went_on(&gate, held);
+    assert_exact(&daemon, &file, "a");
+}
+
+#[test]
 fn tus_js_client_uploads_an_empty_file() {
     let daemon = Daemon::start();
     let file = file(&daemon, "source", 0);

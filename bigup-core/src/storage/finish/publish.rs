@@ -107,6 +107,9 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     if must_be_checked(spool, &locked)? {
         return Ok(Outcome::NotYet);
     }
+    if locked.upload().is_partial() {
+        return Ok(Outcome::NotYet);
+    }
     if locked.upload().blocked.is_some() || !adopt_whole(spool, &locked)? || !is_complete(&locked)? {
         let Some(why) = locked.upload().blocked.clone() else { return Ok(Outcome::NotYet) };
         return Ok(Outcome::Blocked { why, remedy: remedy(data, locked.upload())? });

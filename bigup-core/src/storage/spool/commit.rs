@@ -114,7 +114,10 @@ impl LockedSpool {
     /// # Errors
     /// As the system gives them.
     pub fn digest_kinds(&self, slice_id: u64, len: u64) -> Result<Vec<DigestKind>, SliceError> {
-        let mut kinds = vec![digest::kind_of(&self.upload.plan.learn(slice_id, len)?, slice_id)];
+        let plan = self.upload.plan.learn(slice_id, len)?;
+        // The place of a partial upload's slice in the file, on which a chaining value depends, is not known.
+        let kind = if self.upload.is_partial() { DigestKind::Hash } else { digest::kind_of(&plan, slice_id) };
+        let mut kinds = vec![kind];
         // A slice that is not held may have a record left. Such a record means nothing, and its kind may not fit this
         // cut.
         let recorded = if self.is_held(slice_id)? { self.records().get(slice_id)? } else { None };

@@ -12,8 +12,8 @@ impl Spool {
     /// Creates the spool of `upload`, which gets the identity `id`, whole at once. `false` if there is one already.
     ///
     /// An upload of more than one slice survives a power cut from here on; one of a single slice is published, and
-    /// synced, in the same breath, unless a completion record is to come of it. If its size is known, `space` is
-    /// reserved for all of it.
+    /// synced, in the same breath, unless a completion record is to come of it, or it has a role in a concatenation. If
+    /// its size is known, `space` is reserved for all of it; a partial upload takes it slice by slice.
     ///
     /// # Errors
     /// Not enough disk space, or as the system gives them; nothing is there then.
@@ -24,8 +24,8 @@ impl Spool {
         }
         Spool::create_filled(data, id, upload, |making, _| {
             // The only slice of an upload takes its disk space itself, and becomes the merged file.
-            let is_joined = !matches!(upload.plan.slice_num, Some(0 | 1));
-            if is_joined { space.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
+            let is_merged = !matches!(upload.plan.slice_num, Some(0 | 1)) && !upload.is_partial();
+            if is_merged { space.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
         })
     }
 
@@ -64,7 +64,7 @@ impl Spool {
         let making = tmp.join(format!("{MAKING}{}", disk::random_suffix()));
         let durability = match upload.plan.slice_num {
             // A completion record is made of the files that are on disk by then.
-            Some(0 | 1) if !data.leaves_notices() => Durability::Process,
+            Some(0 | 1) if !data.leaves_notices() && upload.concat.is_none() => Durability::Process,
             _ => Durability::PowerCut,
         };
         let made = (|| -> Result<FileLock, SpaceError> {

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 /// The slices that an upload holds, at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holdings {
-    /// Slices below it are in the merged file.
+    /// Slices below it are in the merged file; those of a partial upload were taken by its final one.
     pub frontier: u64,
     /// Ids of the slices that wait as files, ascending; some may lie below the frontier.
     pub waiting: Vec<u64>,
@@ -36,11 +36,11 @@ impl Holdings {
     }
 
     /// True if a merger of `upload`, which holds this, would find something to do: a slice at or below the frontier,
-    /// or a file to publish. An upload that is blocked, or whose next slice is missing, needs no merger.
+    /// or a file to publish. An upload that is blocked or partial, or whose next slice is missing, needs no merger.
     pub fn need_merger(&self, upload: &UploadRecord) -> bool {
         let has_work = self.waiting.first().is_some_and(|first| *first <= self.frontier);
         let is_complete = upload.may_be_published() && Some(self.frontier) == upload.plan.slice_num;
-        upload.blocked.is_none() && (has_work || is_complete)
+        upload.blocked.is_none() && !upload.is_partial() && (has_work || is_complete)
     }
 }
 
@@ -101,17 +101,24 @@ impl Spool {
     }
 
     /// Bytes that lie between the frontier of `upload`, which this spool is of, and slice `slice_id`, if a merger could
-    /// get on with them. 0 if the merger has nothing to merge, since the slice at the frontier is missing.
+    /// get on with them. 0 if the merger has nothing to merge, since the slice at the frontier is missing, and for a
+    /// partial upload, which has no merger.
     ///
     /// # Errors
     /// As for [`Spool::holdings`].
     pub fn lag(&self, upload: &UploadRecord, slice_id: u64) -> io::Result<u64> {
+        if upload.is_partial() {
+            return Ok(0);
+        }
         let frontier = self.frontier(upload)?;
         let offset = |slice_id| upload.plan.offset_of(slice_id).unwrap_or(0);
         Ok(if self.has_slice(frontier) { offset(slice_id).saturating_sub(offset(frontier)) } else { 0 })
     }
 
     pub(crate) fn frontier(&self, upload: &UploadRecord) -> io::Result<u64> {
+        if let Some(place) = upload.placement() {
+            return self.taken(upload, place);
+        }
         match self.merged_len()? {
             Some(len) => Ok(upload.plan.slices_in(len)),
             // The file is in files/ already, and the spool is about to be removed.

@@ -1,5 +1,6 @@
 //! `upload.json`: the record of an upload. It is replaced by rename only, under the spool's lock.
 
+use super::concat::{Concat, ConcatJson, Placement};
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
 use crate::protocol::plan::Plan;
@@ -53,6 +54,8 @@ pub struct UploadRecord {
     pub metadata: Option<String>,
     /// True if the file is not to be published before its client says that it is whole, also where all bytes are held.
     pub awaits_end: bool,
+    /// Its role in a concatenation. `None`: it has none.
+    pub concat: Option<Concat>,
     /// Time when it was begun, in seconds since 1970.
     pub begun: u64,
     /// The reason the file cannot be published as things stand. No merger is started until a client begins anew.
@@ -118,6 +121,8 @@ struct UploadJson {
     metadata: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     awaits_end: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    concat: Option<ConcatJson>,
     begun: u64,
     blocked: Option<String>,
     last_error: Option<String>,
@@ -141,6 +146,7 @@ impl UploadRecord {
             content: HeldContent::Own(None),
             metadata: None,
             awaits_end: false,
+            concat: None,
             begun,
             blocked: None,
             last_error: None,
@@ -169,7 +175,21 @@ impl UploadRecord {
 
     /// True if all that publication needs from clients, slices apart, is there.
     pub fn may_be_published(&self) -> bool {
-        self.plan.slice_num.is_some() && !self.needs_comparison() && !self.awaits_end && self.blocked.is_none()
+        let is_ready = self.plan.slice_num.is_some() && !self.needs_comparison() && !self.awaits_end;
+        is_ready && !self.is_partial() && self.blocked.is_none()
+    }
+
+    /// True if it is a partial upload: its bytes become a part of another one's file.
+    pub fn is_partial(&self) -> bool {
+        matches!(self.concat, Some(Concat::Partial(_)))
+    }
+
+    /// Its place in a final upload. `None` if it is no partial upload, or its place is not known yet.
+    pub fn placement(&self) -> Option<&Placement> {
+        match &self.concat {
+            Some(Concat::Partial(place)) => place.as_ref(),
+            _ => None,
+        }
     }
 
     /// The reason the upload gets no further: it is blocked, or its last merger failed.
@@ -193,6 +213,7 @@ impl UploadRecord {
             file_digest: self.file_digest().map(|d| d.to_string()),
             metadata: self.metadata.clone(),
             awaits_end: self.awaits_end,
+            concat: self.concat.as_ref().map(ConcatJson::new),
             begun: self.begun,
             blocked: self.blocked.clone(),
             last_error: self.last_error.clone(),
@@ -236,6 +257,7 @@ impl UploadRecord {
             content: HeldContent::new(stored.taken_over, stored.file_digest.map(|text| text.parse()).transpose()?),
             metadata: stored.metadata,
             awaits_end: stored.awaits_end,
+            concat: stored.concat.map(ConcatJson::read).transpose()?,
             begun: stored.begun,
             blocked: stored.blocked,
             last_error: stored.last_error,

@@ -73,6 +73,7 @@ impl App {
             file_size: len,
             metadata: None,
             awaits_end: true,
+            is_partial: false,
             peer: peer.and_then(Peer::ip),
             certificate: self.shown_name(),
         };

@@ -126,6 +126,7 @@ impl App {
             file_size,
             metadata: metadata.map(|(text, _)| text.to_owned()),
             awaits_end: true,
+            is_partial: false,
             peer: request.peer.and_then(Peer::ip),
             certificate: self.shown_name(),
         };

@@ -209,6 +209,7 @@ impl QueryParams {
             by_size: true,
             metadata: None,
             awaits_end: false,
+            concat: None,
             peer: None,
             certificate: None,
         })

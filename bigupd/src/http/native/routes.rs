@@ -256,9 +256,9 @@ impl App {
                 answer.is_uploaded = 1;
                 answer.file_digest = Some(digest.to_string());
             }
-            SliceStored::MergerDue => {
+            SliceStored::MergerDue(name) => {
                 // The slice is stored whether or not a merger can be started; the sweep tries again.
-                let _ = self.ensure_merger(&ask.id, &ask.name).await;
+                let _ = self.ensure_merger(&UploadId::of_name(&name), &name).await;
             }
             SliceStored::Held => return self.held(ask, None).await,
             SliceStored::Waits => self.wait_for_merging(ask).await,

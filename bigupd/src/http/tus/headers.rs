@@ -1,7 +1,9 @@
 //! Header fields of tus (tus 1.0.0, "Headers" and "Protocol Extensions").
 
 use crate::http::checksum::Algorithm;
+use crate::http::upload_url;
 use crate::refusal::Refusal;
+use crate::uploads::concat::PartialName;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bigup_core::protocol::name::quoted;
@@ -13,7 +15,8 @@ use warp::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 pub const VERSION: &str = "1.0.0";
 
 /// The extensions that are spoken.
-pub const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination";
+pub const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,\
+                              expiration,checksum,termination,concatenation,concatenation-unfinished";
 
 /// `Tus-Resumable`: the version of a message.
 pub const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -37,10 +40,13 @@ pub const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata
 pub const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// `Upload-Checksum`: the checksum of a body.
 pub const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
-/// `Upload-Concat`: an extension that is not spoken.
+/// `Upload-Concat`: the role of an upload in a concatenation.
 pub const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 /// `X-HTTP-Method-Override`: the method, where a client cannot send it.
 pub const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
+
+/// The value of `Upload-Concat` for a partial upload.
+pub const PARTIAL: &str = "partial";
 
 /// The content type of bodies that are appended.
 pub const OFFSET_OCTET_STREAM: &str = "application/offset+octet-stream";
@@ -95,6 +101,35 @@ pub fn checksum(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Ref
         name.parse().map_err(|()| bad(format!("Upload-Checksum: {} is none of {}", quoted(name), Algorithm::NAMES)))?;
     let value = STANDARD.decode(value.trim()).map_err(|e| bad(format!("Upload-Checksum is no base64: {e}")))?;
     Ok(Some((algorithm, value)))
+}
+
+/// The role in a concatenation of an upload that is created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its bytes become a part of the file of a final upload.
+    Partial,
+    /// It is joined from these partial uploads; the text is the header field's.
+    Final(Vec<PartialName>, String),
+}
+
+/// The role in a concatenation (tus 1.0.0, "Concatenation"). `None` if there is no such header.
+///
+/// # Errors
+/// It is neither `partial` nor `final;` with addresses of uploads.
+pub fn role(headers: &HeaderMap) -> Result<Option<Role>, Refusal> {
+    let Some(text) = text(headers, &UPLOAD_CONCAT)? else { return Ok(None) };
+    if text == PARTIAL {
+        return Ok(Some(Role::Partial));
+    }
+    let list = text.strip_prefix("final;").ok_or_else(|| {
+        bad(format!("Upload-Concat is {}, not partial, or final; with addresses of partial uploads", quoted(text)))
+    })?;
+    let partials = list.split_ascii_whitespace().map(|url| {
+        let (key, name) = upload_url::find(url)
+            .ok_or_else(|| bad(format!("Upload-Concat: {} is no address of an upload", quoted(url))))?;
+        Ok(PartialName { key, name })
+    });
+    Ok(Some(Role::Final(partials.collect::<Result<_, Refusal>>()?, text.to_owned())))
 }
 
 /// True if the body is one to be appended.

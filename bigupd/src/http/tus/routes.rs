@@ -1,8 +1,9 @@
 //! The requests of tus, and their responses.
 
 use super::headers::{
-    self, EXTENSIONS, METHOD_OVERRIDE, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE, TUS_VERSION,
-    UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET, VERSION,
+    self, EXTENSIONS, METHOD_OVERRIDE, Role, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE,
+    TUS_VERSION, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET,
+    VERSION,
 };
 use super::words;
 use crate::admission::access::Access;
@@ -20,8 +21,10 @@ use crate::net::peer::Peer;
 use crate::net::response::{Response, empty, insert};
 use crate::refusal::Refusal;
 use crate::uploads::append::{AppendRequest, Appendable, other_offset, other_protocol, too_long};
+use crate::uploads::concat::{ConcatRequest, PartialName};
 use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::spool::{Concat, UploadId};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 use warp::http::header::{HeaderMap, HeaderValue, LOCATION};
@@ -104,28 +107,23 @@ impl App {
     }
 
     async fn tus_create(&self, by: Access, request: Request) -> Result<Response, Refusal> {
-        if request.headers.contains_key(UPLOAD_CONCAT) {
-            let facts = "Upload-Concat: concatenation is not spoken here (Tus-Extension lists what is)";
-            return Err(headers::bad(facts.to_owned()));
+        let role = headers::role(&request.headers)?;
+        if let Some(Role::Final(partials, text)) = role {
+            return self.tus_concatenate(by, &request, partials, text).await;
         }
+        let is_partial = role.is_some();
         let file_size = headers::created_size(&request.headers)?;
-        let metadata = headers::text(&request.headers, &UPLOAD_METADATA)?;
-        let name = metadata.map(Metadata::parse).transpose()?.and_then(|metadata| metadata.file_name());
         let body = is_with_upload(&request.headers)?.then(|| append_body(&request)).transpose()?;
         if let (Some(size), Some(len)) = (file_size, body.as_ref().and_then(|body| body.len))
             && len > size
         {
             return Err(too_long(size, 0, len));
         }
-        let ask = CreateRequest {
-            by: by.clone(),
-            name: WantedName::Like(name),
-            file_size,
-            awaits_end: false,
-            metadata: metadata.filter(|text| !text.is_empty()).map(str::to_owned),
-            peer: request.peer.and_then(Peer::ip),
-            certificate: self.shown_name(),
-        };
+        let mut ask = CreateRequest { file_size, is_partial, ..self.tus_create_request(by.clone(), &request)? };
+        if is_partial {
+            // It names its file by the final upload.
+            ask.name = WantedName::Like(None);
+        }
         let uploads = self.uploads.clone();
         let created = self.blocking(move || uploads.create(&ask)).await?;
         self.wakeup.tell();
@@ -157,6 +155,58 @@ impl App {
         Ok(response)
     }
 
+    fn tus_create_request(&self, by: Access, request: &Request) -> Result<CreateRequest, Refusal> {
+        let metadata = headers::text(&request.headers, &UPLOAD_METADATA)?;
+        let name = metadata.map(Metadata::parse).transpose()?.and_then(|metadata| metadata.file_name());
+        Ok(CreateRequest {
+            by,
+            name: WantedName::Like(name),
+            file_size: None,
+            awaits_end: false,
+            is_partial: false,
+            metadata: metadata.filter(|text| !text.is_empty()).map(str::to_owned),
+            peer: request.peer.and_then(Peer::ip),
+            certificate: self.shown_name(),
+        })
+    }
+
+    /// Creates a final upload. If all of its bytes are held, the file is stored when the response says so, as after the
+    /// last request of another upload.
+    async fn tus_concatenate(
+        &self,
+        by: Access,
+        request: &Request,
+        partials: Vec<PartialName>,
+        text: String,
+    ) -> Result<Response, Refusal> {
+        for told in [&UPLOAD_LENGTH, &UPLOAD_DEFER_LENGTH] {
+            if request.headers.contains_key(told) {
+                return Err(headers::bad(format!(
+                    "{told} is there: the length of a final upload follows from its parts"
+                )));
+            }
+        }
+        if is_with_upload(&request.headers)? {
+            return Err(headers::bad("a final upload has no bytes of its own: send no body".to_owned()));
+        }
+        let create = self.tus_create_request(by, request)?;
+        let (uploads, ask) = (self.uploads.clone(), ConcatRequest { create, partials: partials.clone(), text });
+        let (created, is_whole) = self.blocking(move || uploads.concatenate(&ask)).await?;
+        self.wakeup.tell();
+        let id = UploadId::of_name(&created.name);
+        if is_whole {
+            self.wait_for_end(&id, &created.name, &created.key.source(), PATIENCE).await?;
+            let uploads = self.uploads.clone();
+            self.blocking(move || uploads.end_partials(&partials)).await?;
+        } else {
+            // It is stored what came, whether or not a merger can be started; the scan tries again.
+            drop(self.ensure_merger(&id, &created.name).await);
+        }
+        let mut response = empty(StatusCode::CREATED);
+        insert(&mut response, LOCATION, &url::path_of(&created.key, &created.name));
+        Ok(response)
+    }
+
     /// Bytes of an unfinished upload that are held.
     async fn tus_held(&self, named: &Named) -> Result<u64, Refusal> {
         let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
@@ -171,7 +221,7 @@ impl App {
         if let Some(found) = found.as_ref().filter(|found| found.ends_in_tail && !found.upload.awaits_end) {
             self.append(AppendRequest { offset: found.offset, ..ask }, AppendBody::empty()).await?;
         }
-        match found.filter(|found| !found.is_whole()) {
+        match found.filter(|found| !found.is_whole() || found.is_final()) {
             // All bytes may be held, which would tell this client that its file is stored.
             Some(found) if found.upload.awaits_end => return Err(other_protocol()),
             Some(found) => self.describe_upload(&mut response, &found),
@@ -185,7 +235,14 @@ impl App {
     }
 
     fn describe_upload(&self, response: &mut Response, found: &Appendable) {
-        insert(response, UPLOAD_OFFSET, &found.offset.to_string());
+        match &found.upload.concat {
+            // The offset of a final upload is told once it is finished.
+            Some(Concat::Final(text)) => insert(response, UPLOAD_CONCAT, text),
+            concat => {
+                insert(response, UPLOAD_OFFSET, &found.offset.to_string());
+                concat.iter().for_each(|_| insert(response, UPLOAD_CONCAT, headers::PARTIAL));
+            }
+        }
         match found.upload.plan.file_size {
             Some(size) => insert(response, UPLOAD_LENGTH, &size.to_string()),
             None => insert(response, UPLOAD_DEFER_LENGTH, "1"),
@@ -233,10 +290,17 @@ impl App {
             }
             end => end?,
         };
-        if end.is_whole {
+        if end.is_whole && !self.is_partial(named).await? {
             self.wait_for_end(&named.id(), &named.name, &named.key.source(), PATIENCE).await?;
         }
         Ok(end)
+    }
+
+    /// True of a partial upload, which becomes no file by itself.
+    async fn is_partial(&self, named: &Named) -> Result<bool, Refusal> {
+        let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
+        let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
+        Ok(found.is_some_and(|found| found.upload.is_partial()))
     }
 
     async fn tus_delete(&self, named: Named, request: Request) -> Result<Response, Refusal> {
