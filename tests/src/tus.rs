@@ -150,6 +150,17 @@ impl Tus {
         self.post(&[("Upload-Defer-Length", "1"), ("Upload-Metadata", &file_name(name))]).location()
     }
 
+    /// Creates a partial upload of `len` bytes, and returns its path.
+    pub fn create_partial(&self, len: u64) -> String {
+        self.post(&[("Upload-Concat", "partial"), ("Upload-Length", &len.to_string())]).location()
+    }
+
+    /// Creates the final upload of the partial ones at these paths, under `name`.
+    pub fn join(&self, name: &str, paths: &[String]) -> Reply {
+        let list = format!("final;{}", paths.join(" "));
+        self.post(&[("Upload-Concat", &list), ("Upload-Metadata", &file_name(name))])
+    }
+
     /// A creation without a body.
     pub fn post(&self, headers: &[(&str, &str)]) -> Reply {
         self.send("POST", "/files/", &[&[RESUMABLE], headers].concat(), b"")

@@ -106,6 +106,8 @@ mod tests {
             prop_assert_eq!(ranges.count(), set.len() as u64);
             for id in 0..62 {
                 prop_assert_eq!(ranges.contains(id), set.contains(&id));
+                let missing = (id..).find(|id| !set.contains(id));
+                prop_assert_eq!(Some(ranges.end_of_run(id)), missing);
             }
         }
     }

@@ -78,7 +78,12 @@ impl App {
             let (uploads, asked) = (self.uploads.clone(), (id.clone(), name.clone(), source.to_owned()));
             let end = self.blocking(move || {
                 let (id, name, source) = &asked;
-                match uploads.peek(id, name, Some(source))? {
+                let found = match uploads.peek(id, name, Some(source)) {
+                    // A power cut can leave the spool of a finished file, and damage it.
+                    Err(refusal) => return uploads.became(id, name, source)?.map(Ok).ok_or(refusal),
+                    found => found?,
+                };
+                match found {
                     Some(NameState::Unfinished(unfinished))
                         if unfinished.upload.source.as_ref() == Some(source) && !unfinished.upload.is_partial() =>
                     {

@@ -6,6 +6,7 @@
 
 use super::begin::{check_not_paused, show_life};
 use super::limits::Stop;
+use super::refusals::no_such_upload;
 use super::{SliceRequest, SliceTarget, Uploads};
 use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Growing};
@@ -235,7 +236,9 @@ impl Uploads {
     pub fn appendable(&self, id: &UploadId, source: &str) -> Result<Option<Appendable>, Refusal> {
         let spool = Spool::of(&self.data, id);
         let Some(locked) = self.lock_of(&spool, source)? else { return Ok(None) };
-        let (locked, HeldRun { slice_id, offset }) = self.told_run(&spool, locked, source)?;
+        let Some((locked, HeldRun { slice_id, offset })) = self.told_run(&spool, locked, source)? else {
+            return Ok(None);
+        };
         let plan = &locked.upload().plan;
         let ends_in_tail = plan.file_size == Some(offset) && plan.slice_num != Some(slice_id);
         show_life(&spool);
@@ -246,26 +249,44 @@ impl Uploads {
     }
 
     /// The bytes of the upload of `source` that are held, to be told to its client. If a slice's 200 promises that, they
-    /// survive a power cut, also those that came by a request that was killed before its response.
-    fn told_run(&self, spool: &Spool, locked: LockedSpool, source: &str) -> Result<(LockedSpool, HeldRun), Refusal> {
+    /// survive a power cut, also those that came by a request that was killed before its response. `None` if the upload
+    /// ended meanwhile.
+    fn told_run(
+        &self,
+        spool: &Spool,
+        locked: LockedSpool,
+        source: &str,
+    ) -> Result<Option<(LockedSpool, HeldRun)>, Refusal> {
         let (run, frontier) = (locked.held_run()?, locked.frontier()?);
         if self.settings.slice_ack == SliceAck::Written {
-            return Ok((locked, run));
+            return Ok(Some((locked, run)));
         }
+        let place = locked.upload().placement().cloned();
         drop(locked);
+        if let Some(place) = place {
+            spool.sync_taken(&place, frontier)?;
+        }
         for slice_id in frontier..run.slice_id {
             // One that did not survive is held no more.
             spool.sync_slice(slice_id)?;
         }
-        let locked = self.lock_of(spool, source)?.ok_or_else(no_such_upload)?;
+        let Some(locked) = self.lock_of(spool, source)? else { return Ok(None) };
         let run = locked.held_run()?;
         // Slices of a run that went on meanwhile are synced by their own request.
         locked.sync_tail(run)?;
         let run = locked.held_run()?;
         drop(locked);
         spool.sync_record()?;
-        let locked = self.lock_of(spool, source)?.ok_or_else(no_such_upload)?;
-        Ok((locked, run))
+        Ok(self.lock_of(spool, source)?.map(|locked| (locked, run)))
+    }
+
+    /// True if the upload of `source` is a partial one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_partial(&self, id: &UploadId, source: &str) -> Result<bool, Refusal> {
+        let upload = Spool::of(&self.data, id).upload()?.filter(|upload| upload.source.as_deref() == Some(source));
+        Ok(upload.is_some_and(|upload| upload.is_partial()))
     }
 
     /// True if a request appends to the upload of `source`.
@@ -316,8 +337,10 @@ impl Uploads {
             return Err(being_appended().into());
         }
         if locked.held_run()?.offset != ask.offset {
-            let (_, held) = self.told_run(&spool, locked, &ask.source)?;
-            return Err(other_offset(held.offset, ask.offset).into());
+            return Err(match self.told_run(&spool, locked, &ask.source)? {
+                Some((_, held)) => other_offset(held.offset, ask.offset).into(),
+                None => self.no_upload_for(&ask.id, &ask.name, &ask.source)?.into(),
+            });
         }
         self.learn_size(ask, &mut locked, asked)?;
         // A size that is told may make a slice of the bytes.
@@ -524,11 +547,6 @@ impl Uploads {
             _ => None,
         })
     }
-}
-
-/// There is no upload of this source.
-pub fn no_such_upload() -> Refusal {
-    Refusal::new(ErrorCode::NoUpload, "there is no such upload: it never was, has expired, or was cancelled")
 }
 
 /// The offset that a client names is not the upload's.

@@ -4,9 +4,9 @@
 //! The key of a final upload follows from those of its partial ones. So a client that asks again, having lost the
 //! response, is told the same upload, also once that is finished; and forty that ask at once are told one.
 
-use super::append::no_such_upload;
 use super::begin::{check_not_paused, show_life};
 use super::create::{CreateRequest, Created, UploadKey};
+use super::refusals::no_such_upload;
 use super::settings::SliceAck;
 use super::{SliceStored, Uploads};
 use crate::admission::access::Access;
@@ -61,7 +61,7 @@ impl Uploads {
     /// partial uploads are as before then.
     pub fn concatenate(&self, ask: &ConcatRequest) -> Result<(Created, bool), Refusal> {
         check_distinct(&ask.partials)?;
-        let key = UploadKey::of_partials(&ask.partials);
+        let key = UploadKey::of_partials(ask.partials.iter().map(|partial| &partial.key));
         let found = self.look_at_partials(ask, &key)?;
         let text = Concat::Final(ask.text.clone());
         let created = match (&found.placed_in, &found.plan) {

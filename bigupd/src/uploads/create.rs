@@ -4,9 +4,8 @@
 //! Such an upload is one like any other, whose source is made of the secret. So there is one unfinished upload of a
 //! name, whatever it came by, and rights, limits and hooks are those of all uploads.
 
-use super::append::no_such_upload;
 use super::begin::note_refused;
-use super::concat::PartialName;
+use super::refusals::no_such_upload;
 use super::{NameState, Uploads};
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
@@ -73,11 +72,11 @@ impl UploadKey {
         Ok(UploadKey(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
-    /// The key of the final upload of these partial ones: another one for each sequence of them.
-    pub fn of_partials(partials: &[PartialName]) -> UploadKey {
+    /// The key of the final upload of partial ones with these keys: another one for each sequence of them.
+    pub fn of_partials<'a>(keys: impl Iterator<Item = &'a UploadKey>) -> UploadKey {
         let mut hasher = blake3::Hasher::new();
-        for partial in partials {
-            hasher.update(partial.key.0.as_bytes());
+        for key in keys {
+            hasher.update(key.0.as_bytes());
         }
         UploadKey(hasher.finalize().to_hex()[..32].to_owned())
     }
@@ -234,7 +233,11 @@ impl Uploads {
                 self.end(&begin.id, begin.source.as_deref().unwrap_or_default())?;
                 Err(taken("exists"))
             }
-            NameState::Unfinished(_) => Ok(false),
+            NameState::Unfinished(_) => {
+                // Its address is told, so that its file is not published in the same breath.
+                Spool::of(&self.data, &begin.id).sync_record().map_err(Refusal::from)?;
+                Ok(false)
+            }
         }
     }
 

@@ -52,7 +52,7 @@ pub mod finished;
 pub mod finished_digests;
 mod limits;
 pub mod recent_slices;
-mod refusals;
+pub mod refusals;
 pub mod request;
 pub mod settings;
 mod show;

@@ -9,6 +9,11 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::publish::Remedy;
 use bigup_core::storage::space::SpaceError;
 
+/// There is no upload of this source.
+pub fn no_such_upload() -> Refusal {
+    Refusal::new(ErrorCode::NoUpload, "there is no such upload: it never was, has expired, or was cancelled")
+}
+
 /// There is no disk space for `what`, which goes to the log: its client knows what it sent.
 pub(super) fn no_disk_space(error: SpaceError, what: &str) -> Refusal {
     match error {

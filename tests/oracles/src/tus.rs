@@ -3,11 +3,13 @@
 use crate::told;
 use bigup_core::protocol::name::FileName;
 use bigupd::http::tus::headers::{
-    self, TUS_RESUMABLE, UPLOAD_CHECKSUM, UPLOAD_DEFER_LENGTH, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET,
+    self, Role, TUS_RESUMABLE, UPLOAD_CHECKSUM, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_LENGTH, UPLOAD_METADATA,
+    UPLOAD_OFFSET,
 };
 use bigupd::http::upload_url;
 use bigupd::metadata::Metadata;
-use bigupd::uploads::create::name_below;
+use bigupd::uploads::concat::PartialName;
+use bigupd::uploads::create::{UploadKey, name_below};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 /// Checks a field's value, and a path.
@@ -33,6 +35,14 @@ fn fields(value: &HeaderValue) {
     assert_eq!(size.flatten(), told(headers::number(&with(&UPLOAD_LENGTH), &UPLOAD_LENGTH)).flatten());
     assert_ne!(told(headers::created_size(&with(&UPLOAD_DEFER_LENGTH))).flatten(), Some(1));
     told(headers::text(&with(&TUS_RESUMABLE), &TUS_RESUMABLE));
+    if let Some(Role::Final(partials, text)) = told(headers::role(&with(&UPLOAD_CONCAT))).flatten() {
+        assert!(value.to_str().is_ok_and(|value| value.trim() == text));
+        for PartialName { key, name } in &partials {
+            assert_eq!(upload_url::find(&upload_url::path_of(key, name)), Some((key.clone(), name.clone())));
+        }
+        let key = UploadKey::of_partials(partials.iter().map(|partial| &partial.key));
+        assert_eq!(UploadKey::parse(key.as_str()), Some(key));
+    }
     told(headers::checksum(&with(&UPLOAD_CHECKSUM)));
     let _ = headers::is_offset_stream(&with(&CONTENT_TYPE));
     if let Some(text) = told(headers::text(&with(&UPLOAD_METADATA), &UPLOAD_METADATA)).flatten()

@@ -359,6 +359,28 @@ fn body_stops_and_goes_on(disk: &Disk) {
     assert!(fs::read(disk.daemon.finished("a")).is_ok_and(|found| found == content), "it is exact");
 }
 
+/// Parts that cannot be joined for want of disk space stay, and are joined once there is room.
+#[test]
+fn parts_that_do_not_fit_joined_stay_and_are_joined_once_there_is_room() {
+    needs_root!("to mount file systems");
+    let disk = Disk::ext4();
+    let (tus, content) = (Tus::new(disk.daemon.url()), data::bytes(1, 16 << 20));
+    let pieces = [&content[..9 << 20], &content[9 << 20..]];
+    let paths = pieces.map(|piece| tus.create_partial(piece.len() as u64));
+    for (at, piece) in paths.iter().zip(pieces) {
+        tus.patch(at, 0, piece).expect(204);
+    }
+    let others = disk.fill("more", 9 * MIB);
+    let reply = tus.join("a", &paths).expect(507);
+    assert!(reply.body.contains("disk"), "{reply:?}");
+    for (at, piece) in paths.iter().zip(pieces) {
+        assert_eq!(tus.offset(at), piece.len() as u64);
+    }
+    disk.remove(&others);
+    tus.join("a", &paths).expect(201);
+    assert!(fs::read(disk.daemon.finished("a")).is_ok_and(|found| found == content), "it is exact");
+}
+
 #[test]
 fn a_body_over_which_ext4_fills_up_stops_and_goes_on() {
     needs_root!("to mount file systems");

@@ -52,6 +52,8 @@ struct Told {
     slices: BTreeMap<String, BTreeSet<u64>>,
     /// Uploads by tus: the path, and the bytes that a 204 told.
     offsets: BTreeMap<String, (String, u64)>,
+    /// Files joined from partial uploads of tus: of each part the path, and the bytes that a 204 told.
+    joined: BTreeMap<String, [(String, u64); 2]>,
 }
 
 /// Pushers that run until told to stop, and what they were told.
@@ -130,6 +132,38 @@ impl Pushers<'_> {
         }
     }
 
+    /// One file after the other by tus from two parts, which are joined before they have come or then, until told to stop.
+    fn by_parts(&self, who: &str) {
+        let tus = Tus::new(self.url);
+        for number in 0.. {
+            let name = format!("{who}{number}");
+            let (seed, len) = content_of(self.seed, &name, 0);
+            let content = data::bytes(seed, len as usize);
+            let (mut dice, pieces) = (Dice::new(seed), halves(&content));
+            let mut parts = pieces.map(|piece| (tus.create_partial(piece.len() as u64), 0));
+            self.tell(|told| _ = told.joined.insert(name.clone(), parts.clone()));
+            if number % 2 == 0 {
+                join(&tus, &name, &parts);
+            }
+            while let Some(part) = (0..2).find(|part| parts[*part].1 < pieces[*part].len() as u64) {
+                if self.is_over() {
+                    return;
+                }
+                let other = 1 - part;
+                let part = if parts[other].1 < pieces[other].len() as u64 { dice.below(2) as usize } else { part };
+                let (at, offset) = parts[part].clone();
+                let rest = &pieces[part][offset as usize..];
+                let end = (dice.below(6 * SLICE_SIZE) + 1).min(rest.len() as u64);
+                tus.patch(&at, offset, &rest[..end as usize]).expect(204);
+                parts[part].1 += end;
+                self.tell(|told| _ = told.joined.insert(name.clone(), parts.clone()));
+            }
+            // Joined once more, it is stored once that is answered.
+            join(&tus, &name, &parts);
+            self.tell(|told| _ = told.finished.insert(name.clone(), 0));
+        }
+    }
+
     /// One file after the other slice by slice, in no order, until told to stop.
     fn by_slice(&self, who: &str) {
         let server = Server::new(self.url);
@@ -157,13 +191,24 @@ impl Pushers<'_> {
     }
 }
 
+fn halves(content: &[u8]) -> [&[u8]; 2] {
+    let (first, second) = content.split_at(content.len() / 2);
+    [first, second]
+}
+
+fn join(tus: &Tus, name: &str, parts: &[(String, u64); 2]) {
+    tus.join(name, &parts.each_ref().map(|(at, _)| at.clone())).expect(201);
+}
+
 fn begin(name: &str, content: &[u8]) -> String {
     let slice_num = content.len().div_ceil(SLICE_SIZE as usize);
-    format!("file_name={name}&slice_num={slice_num}&slice_size={SLICE_SIZE}&file_size={}", content.len())
+    format!("file_name={name}&slice_num={slice_num}&slice_size={SLICE_SIZE}&file_size={}&source=p", content.len())
 }
 
 fn post(server: &Server, name: &str, slice_id: usize, bytes: &[u8]) {
-    server.post(&format!("file_name={name}&slice_id={slice_id}&slice_size={}", bytes.len()), bytes).expect(200);
+    server
+        .post(&format!("file_name={name}&slice_id={slice_id}&slice_size={}&source=p", bytes.len()), bytes)
+        .expect(200);
 }
 
 /// Sends what is missing until the file is finished. Slices that lay damaged are asked for as they are found.
@@ -239,6 +284,25 @@ fn check(cut: &Cut, seed: u64, told: &Told, slice_ack: &str, scratch: &Path) {
         }
         assert!(exact(name, 0), "{name} differs");
     }
+    for (name, parts) in &told.joined {
+        let (content_seed, len) = content_of(seed, name, 0);
+        let content = data::bytes(content_seed, len as usize);
+        // What lay damaged is found by the merger, and is asked for again.
+        eventually(&format!("{name} is finished"), || {
+            if exact(name, 0) {
+                return true;
+            }
+            for ((at, told_offset), piece) in parts.iter().zip(halves(&content)) {
+                let offset = tus.offset(at);
+                let is_enough = slice_ack != "synced" || offset >= *told_offset;
+                assert!(is_enough, "{name}: {offset} of {told_offset} bytes of a part that were told are held");
+                if offset < piece.len() as u64 {
+                    tus.patch(at, offset, &piece[offset as usize..]).expect(204);
+                }
+            }
+            matches!(tus.join(name, &parts.each_ref().map(|(at, _)| at.clone())).status, 201 | 409) && exact(name, 0)
+        });
+    }
     // Of others the client never heard. The next push takes them over.
     for name in daemon.spools().iter().filter(|name| name.starts_with("tus") && !told.offsets.contains_key(*name)) {
         let (content_seed, len) = content_of(seed, name, 0);
@@ -257,8 +321,18 @@ fn check(cut: &Cut, seed: u64, told: &Told, slice_ack: &str, scratch: &Path) {
             assert!(data::same(&scratch.join(name), &daemon.finished(name)), "{name} differs");
         }
     }
-    eventually("info.ini has no section", || !daemon.info_ini().contains('['));
-    let left: Vec<String> = daemon.spools().into_iter().filter(|name| !name.starts_with('.')).collect();
+    // Of parts the client may never have heard.
+    let is_untold_part = |name: &str| {
+        let is_part = name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        is_part && !told.joined.values().flatten().any(|(at, _)| at.ends_with(name))
+    };
+    eventually("info.ini has no section", || {
+        let text = daemon.info_ini();
+        let mut titles = text.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
+        titles.all(is_untold_part)
+    });
+    let mut left = daemon.spools();
+    left.retain(|name| !name.starts_with('.') && !is_untold_part(name));
     assert_eq!(left, Vec::<String>::new(), "spools are left");
     assert!(!daemon.log().contains("panicked"));
 }
@@ -291,10 +365,11 @@ fn survives(kind: Kind, slice_ack: &str) {
             threads.spawn(|| pushers.by_client("small")),
             threads.spawn(|| pushers.by_slice("slices")),
             threads.spawn(|| pushers.by_tus("tus")),
+            threads.spawn(|| pushers.by_parts("joined")),
         ];
         let is_told = || {
             let told = pushers.told();
-            !told.finished.is_empty() && !told.slices.is_empty() && told.offsets.len() > 1
+            !told.finished.is_empty() && !told.slices.is_empty() && told.offsets.len() > 1 && told.joined.len() > 1
         };
         // Without a limit of its own: pushers that fail end the test.
         while !is_told() && pushers_run.iter().all(|pusher| !pusher.is_finished()) {

@@ -165,6 +165,8 @@ fn status_tells_what_is_there_with_and_without_a_daemon() {
                 "merge_slice_process_exist",
                 "merger_due",
                 "merger_pid",
+                "part_of",
+                "partial",
                 "paused",
                 "slice_num",
                 "slice_size",

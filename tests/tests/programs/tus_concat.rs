@@ -23,14 +23,9 @@ fn assert_finished(daemon: &Daemon, name: &str, content: &[u8]) {
     assert!(found == content, "{name} has {} bytes, not the {} that were sent", found.len(), content.len());
 }
 
-/// Creates a partial upload of `len` bytes, and returns its path.
-fn partial(tus: &Tus, len: usize) -> String {
-    tus.post(&[("Upload-Concat", "partial"), ("Upload-Length", &len.to_string())]).location()
-}
-
 /// A partial upload for each of the pieces, in their order.
 fn partials(tus: &Tus, pieces: &[&[u8]]) -> Vec<String> {
-    pieces.iter().map(|piece| partial(tus, piece.len())).collect()
+    pieces.iter().map(|piece| tus.create_partial(piece.len() as u64)).collect()
 }
 
 /// The same with all bytes sent.
@@ -40,10 +35,6 @@ fn sent_partials(tus: &Tus, pieces: &[&[u8]]) -> Vec<String> {
         tus.patch(path, 0, piece).expect(204);
     }
     paths
-}
-
-fn join(tus: &Tus, name: &str, paths: &[String]) -> Reply {
-    tus.post(&[("Upload-Concat", &format!("final;{}", paths.join(" "))), ("Upload-Metadata", &file_name(name))])
 }
 
 /// The content in pieces that begin at these offsets.
@@ -64,7 +55,7 @@ fn a_file_is_joined_from_its_parts_in_the_order_of_the_list() {
         assert_eq!(reply.offset(), Some(piece.len() as u64), "{reply:?}");
         assert_eq!(reply.header("Upload-Concat"), Some("partial"), "{reply:?}");
     }
-    let at = join(&tus, "dir/a.bin", &paths).location();
+    let at = tus.join("dir/a.bin", &paths).location();
     assert!(at.ends_with("/dir/a.bin"), "{at}");
     assert_finished(&daemon, "dir/a.bin", &content);
     let reply = tus.head(&at).expect(200);
@@ -73,7 +64,7 @@ fn a_file_is_joined_from_its_parts_in_the_order_of_the_list() {
     // Nothing is left of the parts, and a client that asks for one once more is told that it has all of it.
     assert_eq!(daemon.spools(), Vec::<String>::new());
     assert_eq!(tus.offset(&paths[4]), pieces[4].len() as u64);
-    assert_eq!(join(&tus, "dir/a.bin", &paths).location(), at, "asked once more");
+    assert_eq!(tus.join("dir/a.bin", &paths).location(), at, "asked once more");
     assert_finished(&daemon, "dir/a.bin", &content);
     daemon.eventually_clean();
 }
@@ -86,7 +77,7 @@ fn the_addresses_of_parts_may_be_absolute() {
     let urls: Vec<String> = [("https://files.example/up", 0), (daemon.url(), 1), ("", 2)]
         .map(|(before, index): (&str, usize)| format!("{before}{}", paths[index]))
         .into();
-    join(&tus, "a", &urls).expect(201);
+    tus.join("a", &urls).expect(201);
     assert_finished(&daemon, "a", &content);
 }
 
@@ -97,7 +88,7 @@ fn a_file_is_joined_and_merged_while_its_parts_still_run() {
     let pieces = cut(&content, &[0, 3 * SLICE + 7, 6 * SLICE]);
     let paths = partials(&tus, &pieces);
     tus.patch(&paths[2], 0, &pieces[2][..SLICE + 3]).expect(204);
-    let at = join(&tus, "a", &paths).location();
+    let at = tus.join("a", &paths).location();
     let reply = tus.head(&at).expect(200);
     assert_eq!((reply.offset(), reply.header("Upload-Length")), (None, Some(&*content.len().to_string())), "{reply:?}");
     assert_eq!(reply.header("Upload-Concat"), Some(&*format!("final;{}", paths.join(" "))));
@@ -156,7 +147,7 @@ fn lists_that_make_no_sense_are_refused_and_leave_the_parts_alone() {
     }
     let list = format!("final;{}", paths.join(" "));
     tus.post(&[("Upload-Concat", &list), ("Upload-Length", "5")]).expect(400);
-    join(&tus, "a", &paths).expect(201);
+    tus.join("a", &paths).expect(201);
     assert_finished(&daemon, "a", &content);
 }
 
@@ -165,10 +156,10 @@ fn a_part_is_of_one_file() {
     let (daemon, tus) = daemon(&[]);
     let (one, other) = (data::bytes(6, SLICE), data::bytes(7, 2 * SLICE));
     let paths = partials(&tus, &[&one, &other]);
-    let at = join(&tus, "a", &paths).location();
-    let reply = join(&tus, "b", &paths[1..]).expect(409);
+    let at = tus.join("a", &paths).location();
+    let reply = tus.join("b", &paths[1..]).expect(409);
     assert!(reply.body.contains("part of another file"), "{reply:?}");
-    assert_eq!(join(&tus, "c", &paths).location(), at, "the same list is the same upload, whatever it is called");
+    assert_eq!(tus.join("c", &paths).location(), at, "the same list is the same upload, whatever it is called");
     assert!(!daemon.spools().iter().any(|spool| spool == "b" || spool == "c"));
     tus.patch(&paths[0], 0, &one).expect(204);
     tus.patch(&paths[1], 0, &other).expect(204);
@@ -184,7 +175,7 @@ fn forty_that_join_at_once_are_told_one_file() {
     let content = data::bytes(8, 4 * SLICE + 9);
     let paths = sent_partials(&tus, &cut(&content, &[0, SLICE, 2 * SLICE + 5]));
     let told: Vec<Reply> = std::thread::scope(|threads| {
-        let join = || join(&tus, "a", &paths);
+        let join = || tus.join("a", &paths);
         let all: Vec<_> = (0..40).map(|_| threads.spawn(join)).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
@@ -204,8 +195,8 @@ fn of_two_lists_that_share_a_part_one_is_joined() {
         let backwards = vec![paths[1].clone(), paths[0].clone()];
         let name = |what: &str| format!("{round}-{what}");
         let (one, other) = std::thread::scope(|threads| {
-            let one = threads.spawn(|| join(&tus, &name("forwards"), &paths));
-            let other = threads.spawn(|| join(&tus, &name("backwards"), &backwards));
+            let one = threads.spawn(|| tus.join(&name("forwards"), &paths));
+            let other = threads.spawn(|| tus.join(&name("backwards"), &backwards));
             (one.join().unwrap(), other.join().unwrap())
         });
         let statuses = [one.status, other.status];
@@ -227,7 +218,7 @@ fn a_cancelled_file_takes_its_parts_with_it() {
     let (daemon, tus) = daemon(&[]);
     let paths = partials(&tus, &[&[0; 2 * SLICE], &[0; SLICE]]);
     tus.patch(&paths[0], 0, &[0; SLICE + 1]).expect(204);
-    let at = join(&tus, "a", &paths).location();
+    let at = tus.join("a", &paths).location();
     tus.delete(&at).expect(204);
     for path in &paths {
         assert!(matches!(tus.head(path).status, 404 | 410));
@@ -255,10 +246,10 @@ fn kills_at_any_moment_lose_nothing_that_was_told() {
                 tus.patch(path, told as u64, &pieces[index][told..end]).expect(204).offset().unwrap() as usize;
         }
         if round == 4 {
-            at = join(&tus, "a", &paths).location();
+            at = tus.join("a", &paths).location();
         }
         if round == 6 {
-            assert_eq!(join(&tus, "a", &paths).location(), at);
+            assert_eq!(tus.join("a", &paths).location(), at);
         }
         if round % 2 == 0 {
             daemon.kill_9();
@@ -282,7 +273,7 @@ fn a_quota_holds_for_the_bytes_once() {
     let paths = sent_partials(&tus, &cut(&content, &[0, 2 * SLICE]));
     let over = tus.post(&[("Upload-Concat", "partial"), ("Upload-Length", &(2 * SLICE).to_string())]);
     over.expect(413);
-    join(&tus, "a", &paths).expect(201);
+    tus.join("a", &paths).expect(201);
     assert_finished(&daemon, "a", &content);
     let next = tus.create("b", SLICE as u64 - 65536);
     tus.patch(&next, 0, &vec![1; SLICE - 65536]).expect(204);
@@ -296,6 +287,6 @@ fn the_metadata_of_the_file_is_its_own() {
     let path = tus.post(&headers).location();
     assert!(!path.ends_with("/part"), "{path}");
     assert_eq!(tus.head(&path).header("Upload-Metadata"), Some(&*metadata));
-    let at = join(&tus, "a", std::slice::from_ref(&path)).location();
+    let at = tus.join("a", std::slice::from_ref(&path)).location();
     assert_eq!(tus.head(&at).header("Upload-Metadata"), Some(&*file_name("a")));
 }

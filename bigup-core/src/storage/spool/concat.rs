@@ -124,6 +124,18 @@ impl Spool {
         }
     }
 
+    /// Makes the first `taken` slices of a partial upload, which the final upload of this place has taken, survive a power
+    /// cut there, as [`Spool::sync_slice`] does. One that did not survive is held no more.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn sync_taken(&self, place: &Placement, taken: u64) -> io::Result<()> {
+        let FinalState::Unfinished(upload) = self.final_state(place)? else { return Ok(()) };
+        let spool = self.of_final(place);
+        let first = spool.frontier(&upload)?.max(place.first_slice);
+        (first..place.first_slice + taken).try_for_each(|slice_id| spool.sync_slice(slice_id).map(|_| ()))
+    }
+
     /// Number of leading slices of the partial upload `upload` that its final one has taken.
     pub(super) fn taken(&self, upload: &UploadRecord, place: &Placement) -> io::Result<u64> {
         let slice_num = upload.plan.slice_num.unwrap_or(0);
@@ -225,4 +237,127 @@ impl LockedSpool {
 
 fn lock_final(spool: &Spool, place: &Placement) -> io::Result<Option<LockedSpool>> {
     Ok(spool.lock()?.filter(|locked| locked.upload().source.as_ref() == Some(&place.source)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::digest::{DigestKind, SliceHasher};
+    use crate::protocol::plan::{Plan, Run};
+    use crate::storage::data_dir::DataDir;
+    use crate::storage::space::DiskSpace;
+    use crate::storage::spool::Place;
+    use std::io::Write;
+
+    const SOURCE: Option<&str> = Some("p");
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        data: DataDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::create(dir.path()).unwrap();
+            Fixture { _dir: dir, data }
+        }
+
+        fn begin(&self, name: &str, plan: Plan, source: &str, concat: Concat) -> Spool {
+            let upload = UploadRecord::begin(FileName::new(name).unwrap(), plan, Some(source.to_owned()));
+            let upload = UploadRecord { concat: Some(concat), ..upload };
+            let id = UploadId::of_name(&upload.file_name);
+            assert!(Spool::create(&self.data, &id, &upload, &DiskSpace::new(&self.data, 0)).unwrap());
+            Spool::of(&self.data, &id)
+        }
+
+        /// A partial upload of 25 bytes, in the place behind two slices, and its final upload.
+        fn placed(&self) -> (Spool, Spool) {
+            let place = Placement { file_name: FileName::new("f").unwrap(), source: "f".to_owned(), first_slice: 2 };
+            let plan = Plan::new(None, Some(10), Some(25)).unwrap();
+            let partial = self.begin("p", plan, "p", Concat::Partial(Some(place)));
+            let runs = vec![Run { slice_size: 7, len: 14 }, Run { slice_size: 10, len: 25 }];
+            let last = self.begin("f", Plan::of_runs(runs).unwrap(), "f", Concat::Final("final;x".to_owned()));
+            (partial, last)
+        }
+    }
+
+    fn store(spool: &Spool, slice_id: u64, content: &[u8]) {
+        let mut locked = spool.lock().unwrap().unwrap();
+        let plan = locked.upload().plan.clone();
+        assert_eq!(locked.digest_kinds(slice_id, content.len() as u64).unwrap(), [DigestKind::Hash]);
+        let space = DiskSpace::new(&DataDir::open(spool.path().parent().unwrap().parent().unwrap()).unwrap(), 0);
+        let mut arrival = locked.arrival(slice_id, content.len() as u64, &plan, &space).unwrap();
+        arrival.file().write_all(content).unwrap();
+        let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
+        hasher.update(content);
+        let digests = [hasher.finish()];
+        assert_eq!(locked.commit(&mut arrival, content.len() as u64, SOURCE, &digests).unwrap(), Place::Wanted);
+    }
+
+    fn frontier(spool: &Spool) -> u64 {
+        spool.lock().unwrap().unwrap().frontier().unwrap()
+    }
+
+    #[test]
+    fn slices_move_to_their_places_and_stay_held() {
+        let f = Fixture::new();
+        let (partial, last) = f.placed();
+        store(&partial, 0, &[1; 10]);
+        store(&partial, 2, &[3; 5]);
+        for durability in [Durability::Process, Durability::PowerCut] {
+            let is_due = partial.lock().unwrap().unwrap().give_slices(durability).unwrap();
+            assert!(!is_due, "the slices before it are missing");
+        }
+        assert_eq!((partial.waiting().unwrap(), last.waiting().unwrap()), (vec![], vec![2, 4]));
+        assert_eq!(std::fs::read(last.slice_path(4)).unwrap(), [3; 5]);
+        assert_eq!(frontier(&partial), 1);
+        assert!(!partial.merged_path().exists());
+        store(&partial, 1, &[2; 10]);
+        assert!(partial.lock().unwrap().unwrap().is_held(1).unwrap());
+        partial.lock().unwrap().unwrap().give_slices(Durability::Process).unwrap();
+        assert_eq!((frontier(&partial), last.waiting().unwrap()), (3, vec![2, 3, 4]));
+    }
+
+    #[test]
+    fn a_slice_that_is_held_in_its_place_is_not_replaced() {
+        let f = Fixture::new();
+        let (partial, last) = f.placed();
+        store(&partial, 0, &[1; 10]);
+        partial.lock().unwrap().unwrap().give_slices(Durability::Process).unwrap();
+        std::fs::write(partial.slice_path(0), [9; 10]).unwrap();
+        partial.lock().unwrap().unwrap().give_slices(Durability::Process).unwrap();
+        assert_eq!(std::fs::read(last.slice_path(2)).unwrap(), [1; 10]);
+        assert_eq!(partial.waiting().unwrap(), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_partial_upload_ends_with_its_final_one() {
+        for is_finished in [false, true] {
+            let f = Fixture::new();
+            let (partial, last) = f.placed();
+            store(&partial, 0, &[1; 10]);
+            assert!(!partial.lock().unwrap().unwrap().remove_if_final_ended().unwrap());
+            if is_finished {
+                last.mark_finished("f", Digest([7; 32]), 39);
+            }
+            last.lock().unwrap().unwrap().remove().unwrap();
+            assert_eq!(frontier(&partial), if is_finished { 3 } else { 0 });
+            assert!(partial.lock().unwrap().unwrap().remove_if_final_ended().unwrap());
+            assert!(partial.lock().unwrap().is_none());
+            assert_eq!(partial.finished("p").unwrap(), is_finished.then_some((Digest([7; 32]), 25)));
+        }
+    }
+
+    #[test]
+    fn another_upload_of_that_name_is_not_its_final_one() {
+        let f = Fixture::new();
+        let (partial, last) = f.placed();
+        last.lock().unwrap().unwrap().remove().unwrap();
+        f.begin("f", Plan::new(None, Some(10), Some(25)).unwrap(), "other", Concat::Final(String::new()));
+        store(&partial, 0, &[1; 10]);
+        assert!(!partial.lock().unwrap().unwrap().give_slices(Durability::Process).unwrap());
+        assert_eq!(partial.waiting().unwrap(), [0]);
+        assert!(partial.lock().unwrap().unwrap().remove_if_final_ended().unwrap());
+    }
 }

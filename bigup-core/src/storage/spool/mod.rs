@@ -80,8 +80,9 @@ pub const MAKING: &str = ".new-";
 /// Beginning of the names of spools being removed.
 pub const GONE: &str = ".gone-";
 
-/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, and some to spare.
-pub(crate) const MAX_UPLOAD_JSON: u64 = 64 << 10;
+/// Largest `upload.json` that is read, in bytes: a name of 2 KiB escaped six-fold, a header of 64 KiB escaped two-fold, the
+/// runs of a file joined from 256 others, and some to spare.
+pub(crate) const MAX_UPLOAD_JSON: u64 = 256 << 10;
 
 /// The place of one upload; it need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,8 @@ impl Spool {
     /// ```
     /// No step changes anything that a kill could leave half done. Anything that is on disk too early is only a name,
     /// whose content is compared with its record before it is used. A slice that is no file any more is in the merged
-    /// file, and was synced there before it was unlinked.
+    /// file, and was synced there before it was unlinked; that of a partial upload is in its final one
+    /// ([`Spool::sync_taken`]).
     ///
     /// A slice written under another kernel may not have survived already, and no sync can make up for that. So its
     /// content is compared with its record first. `false` if it is damaged; its file, if it has one, is removed then,
@@ -43,7 +44,7 @@ impl Spool {
         let path = self.slice_path(slice_id);
         let held = match disk::open_regular(&path) {
             Ok(slice) => Some((slice, 0)),
-            Err(e) if e.kind() == ErrorKind::NotFound && is_old => {
+            Err(e) if e.kind() == ErrorKind::NotFound && is_old && !upload.is_partial() => {
                 Some((disk::open_regular(&self.merged_path())?, upload.plan.offset_of(slice_id).unwrap_or(0)))
             }
             Err(e) if e.kind() == ErrorKind::NotFound => None,

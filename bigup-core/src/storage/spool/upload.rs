@@ -282,6 +282,18 @@ mod tests {
         assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
         let open = UploadRecord::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
         let client = Some("10.0.0.1 t".to_owned());
+        for concat in [
+            Concat::Partial(None),
+            Concat::Partial(Some(Placement {
+                file_name: FileName::new("ä/\"").unwrap(),
+                source: "s".to_owned(),
+                first_slice: 7,
+            })),
+            Concat::Final("final;/files/x".to_owned()),
+        ] {
+            let upload = UploadRecord { concat: Some(concat), ..open.clone() };
+            assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
+        }
         let learned = UploadRecord { plan: open.plan.learn(2, 4).unwrap(), client, ..open };
         assert_eq!(UploadRecord::from_json(&learned.to_json()), Ok(learned));
     }

@@ -64,6 +64,10 @@ pub struct UploadRow {
     pub paused: bool,
     /// All bytes are held, and its client has not said that the file is whole.
     pub awaits_end: bool,
+    /// It is a partial upload: its bytes become a part of another file.
+    pub partial: bool,
+    /// Name of that file. `None` if it is not known yet, or this is no partial upload.
+    pub part_of: Option<String>,
     /// It cannot be finished for now; `last_error` gives the reason.
     pub blocked: bool,
     /// The reason the merger stopped, or the file cannot be finished.
@@ -164,14 +168,16 @@ impl Snapshot {
     }
 
     fn sum(&mut self) {
-        let sum = |of: fn(&UploadRow) -> u64| self.uploads.iter().map(of).fold(0, u64::saturating_add);
+        // The bytes of the others are part of these.
+        let counted = || self.uploads.iter().filter(|upload| upload.part_of.is_none());
+        let sum = |of: fn(&UploadRow) -> u64| counted().map(of).fold(0, u64::saturating_add);
         self.total = Totals {
-            uploads: self.uploads.len() as u64,
+            uploads: counted().count() as u64,
             file_size: sum(|upload| upload.file_size.unwrap_or(0)),
             bytes_held: sum(|upload| upload.bytes_held),
             bytes_merged: sum(|upload| upload.bytes_merged),
             bytes_arriving: sum(|upload| upload.bytes_arriving),
-            bytes_per_second: self.uploads.iter().map(|upload| upload.bytes_per_second).sum(),
+            bytes_per_second: counted().map(|upload| upload.bytes_per_second).sum(),
         };
     }
 
@@ -231,6 +237,8 @@ fn read(spool: &Spool, now: u64) -> io::Result<Option<UploadRow>> {
         idle_seconds: spool.idle()?.as_secs(),
         paused: upload.paused,
         awaits_end: upload.awaits_end && upload.plan.file_size == Some(bytes.held),
+        partial: upload.is_partial(),
+        part_of: upload.placement().map(|place| place.file_name.as_str().to_owned()),
         blocked: upload.blocked.is_some(),
         last_error: upload.problem().map(str::to_owned),
         file_name: upload.file_name.as_str().to_owned(),

@@ -70,9 +70,13 @@ fn numbers(upload: &UploadRow) -> [String; NUMBERS] {
 fn note(upload: &UploadRow) -> Option<String> {
     let paused = upload.paused.then(|| "paused".to_owned());
     let awaits = upload.awaits_end.then(|| "awaits its end".to_owned());
+    let partial = upload.partial.then(|| match &upload.part_of {
+        Some(name) => format!("part of {}", printable(name)),
+        None => "part of a file".to_owned(),
+    });
     let is = if upload.blocked { "cannot be finished" } else { "the merger stopped" };
     let why = upload.last_error.as_ref().map(|why| format!("{is}: {}", printable(why)));
-    let notes: Vec<String> = paused.into_iter().chain(awaits).chain(why).collect();
+    let notes: Vec<String> = paused.into_iter().chain(awaits).chain(partial).chain(why).collect();
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
@@ -149,6 +153,9 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_each_upload_has_one_line_where_there_is_no_terminal() {
         let new = UploadRow { file_name: "new".to_owned(), paused: true, awaits_end: true, ..UploadRow::default() };
+        let part =
+            UploadRow { file_name: "7f".to_owned(), partial: true, part_of: Some("b".to_owned()), ..new.clone() };
+        let part = UploadRow { paused: false, awaits_end: false, ..part };
         let blocked = UploadRow {
             last_error: Some("it\nexists".to_owned()),
             blocked: true,
@@ -156,12 +163,13 @@ mod tests {
             ..upload("a\u{1b}[31m")
         };
         assert_eq!(
-            lines(&Snapshot::of(vec![blocked, upload("b"), new]), None),
+            lines(&Snapshot::of(vec![blocked, upload("b"), new, part]), None),
             [
                 " SIZE        HELD      MERGED     RATE  MERGER  AGE  IDLE  NAME",
                 "8.00G  8.00G  99%  4.00G  50%  99.0M/s    4711   1h    5s  a\\u{1b}[31m  (cannot be finished: it\\u{a}exists)",
                 "8.00G  8.00G  99%  4.00G  50%  99.0M/s    4711   1h    5s  b",
                 "    ?      0    -      0    -        -       -   0s    0s  new  (paused; awaits its end)",
+                "    ?      0    -      0    -        -       -   0s    0s  7f  (part of b)",
                 "3 uploads, 16.0G: 16.0G held, 8.00G merged",
             ]
         );

@@ -299,8 +299,7 @@ impl App {
     /// True of a partial upload, which becomes no file by itself.
     async fn is_partial(&self, named: &Named) -> Result<bool, Refusal> {
         let (uploads, id, source) = (self.uploads.clone(), named.id(), named.key.source());
-        let found = self.blocking(move || uploads.appendable(&id, &source)).await?;
-        Ok(found.is_some_and(|found| found.upload.is_partial()))
+        self.blocking(move || uploads.is_partial(&id, &source)).await
     }
 
     async fn tus_delete(&self, named: Named, request: Request) -> Result<Response, Refusal> {
