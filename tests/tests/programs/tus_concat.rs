@@ -112,7 +112,6 @@ fn a_file_is_joined_and_merged_while_its_parts_still_run() {
 fn a_part_alone_is_no_file() {
     let (daemon, tus) = daemon(&["--expire-after", "2s"]);
     let paths = sent_partials(&tus, &[b"12345", &data::bytes(4, 3 * SLICE)]);
-    assert_eq!(tus.offset(&paths[1]), 3 * SLICE as u64);
     assert_eq!(fs::read_dir(daemon.data().join("files")).unwrap().count(), 0);
     eventually("they expire", || paths.iter().all(|path| matches!(tus.head(path).status, 404 | 410)));
     assert_eq!(fs::read_dir(daemon.data().join("files")).unwrap().count(), 0);
