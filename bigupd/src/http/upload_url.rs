@@ -12,6 +12,9 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::storage::spool::UploadId;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+/// Longest address that is searched for an upload, in bytes: the longest name, percent-encoded, and as much before it.
+const MAX_URL: usize = 12 << 10;
+
 /// The path that uploads are created at, without the slash at its end.
 pub const PATH: &str = "files";
 
@@ -80,13 +83,17 @@ pub fn parse(path: &str) -> Result<Option<(UploadKey, FileName)>, Refusal> {
         return Ok(None);
     }
     let (key, name) = rest.strip_prefix('/').and_then(|rest| rest.split_once('/')).ok_or_else(no_such_upload)?;
+    let key = UploadKey::parse(key).ok_or_else(no_such_upload)?;
     let name = percent_decode_str(name).decode_utf8().ok().and_then(|name| FileName::new(&name).ok());
-    UploadKey::parse(key).zip(name).map(Some).ok_or_else(no_such_upload)
+    name.map(|name| Some((key, name))).ok_or_else(no_such_upload)
 }
 
 /// The upload that an address is of, absolute or not: a proxy may have put more before its path. `None` if it is of no
-/// upload.
+/// upload, or too long to be one.
 pub fn find(url: &str) -> Option<(UploadKey, FileName)> {
+    if url.len() > MAX_URL {
+        return None;
+    }
     let starts = url.match_indices("/files/").map(|(start, _)| start);
     starts.filter_map(|start| parse(&url[start..]).ok().flatten()).next()
 }
@@ -94,6 +101,18 @@ pub fn find(url: &str) -> Option<(UploadKey, FileName)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upload_is_found_in_an_address() {
+        let (key, name) = (UploadKey::random().unwrap(), FileName::new("files/a").unwrap());
+        let path = path_of(&key, &name);
+        for before in ["", "https://h.example", "https://h.example:1/up", "/files/x"] {
+            assert_eq!(find(&format!("{before}{path}")), Some((key.clone(), name.clone())), "{before}");
+        }
+        for wrong in ["", "/files/", "a", &path[1..], &format!("{}{path}", "/files/".repeat(MAX_URL / 7))] {
+            assert_eq!(find(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_path_leads_back_to_its_upload() {
