@@ -5,6 +5,7 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::hooks::{WebHook, lines, script};
 use bigup_tests::http::raw;
 use bigup_tests::process::eventually;
+use bigup_tests::tus::Tus;
 use bigup_tests::{data, docs, programs};
 use serde_json::json;
 use std::fs;
@@ -59,6 +60,22 @@ fn what_is_refused_leaves_nothing_and_the_client_reads_why() {
         "good2|0||begin|good2|0||1|127.0.0.1|",
     ];
     assert_eq!(asked, expected);
+}
+
+/// Of a file that is joined from parts the hook is asked by its name, and not of the parts.
+#[test]
+fn parts_are_asked_about_as_the_file_that_they_become() {
+    let text = "echo \"$BIGUP_FILE_NAME $BIGUP_FILE_SIZE\" >> DIR/asked; case $1 in bad*) echo no; exit 1;; esac";
+    let (daemon, place) = asking(text, &[]);
+    let tus = Tus::new(daemon.url());
+    let parts = [tus.create_partial(5), tus.create_partial(3)];
+    tus.patch(&parts[0], 0, b"12345").expect(204);
+    tus.patch(&parts[1], 0, b"678").expect(204);
+    tus.join("bad", &parts).expect(403);
+    assert_eq!((tus.offset(&parts[0]), tus.offset(&parts[1])), (5, 3));
+    tus.join("good", &parts).expect(201);
+    assert_eq!(fs::read(daemon.finished("good")).unwrap(), b"12345678");
+    assert_eq!(lines(&place.join("asked")), ["bad 8", "good 8"]);
 }
 
 /// The example of docs/hooks.md.
