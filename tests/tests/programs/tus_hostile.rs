@@ -119,6 +119,26 @@ fn an_address_is_nothing_without_the_right_token() {
 }
 
 #[test]
+fn parts_are_joined_only_by_those_who_may_append_to_them() {
+    let daemon = Daemon::start();
+    let alice = new_token(&daemon, "alice", &["--prefix", "alice/"]);
+    let parts = [alice.create_partial(5)];
+    assert!(parts[0].contains("/alice/"), "{parts:?}");
+    alice.patch(&parts[0], 0, b"12345").expect(204);
+    let mallory = new_token(&daemon, "mallory", &["--prefix", "mallory/"]);
+    mallory.join("x", &parts).expect(403);
+    let mixed = [parts[0].clone(), mallory.create_partial(5)];
+    mallory.join("x", &mixed).expect(403);
+    alice.join("x", &mixed).expect(403);
+    Tus::new(daemon.url()).join("x", &parts).expect(401);
+    assert_eq!(alice.offset(&parts[0]), 5);
+    // The file stays below the prefix, whatever its name is.
+    let at = alice.join("../mallory/x", &parts).location();
+    assert!(at.ends_with("/alice/mallory/x"), "{at}");
+    assert_eq!(fs::read(daemon.finished("alice/mallory/x")).unwrap(), b"12345");
+}
+
+#[test]
 fn replacing_takes_the_right_to() {
     let daemon = Daemon::with(&["--existing-files", "replace"]);
     let pusher = new_token(&daemon, "pusher", &["--permissions", "push"]);
