@@ -236,6 +236,10 @@ impl<'a> Sections<'a> {
                 if !tail.trim().is_empty() && !tail.trim_start().starts_with([';', '#']) {
                     return Err(format!("text behind a title: {}", line.trim()));
                 }
+                // Most readers pass over any white space before a title; for rust-ini all but these begins a key.
+                if !line.trim_start_matches([' ', '\t']).starts_with('[') {
+                    return Err(format!("no plain space before a title: {}", line.trim()));
+                }
                 begins.push((at, title.trim()));
             }
             at += line.len();
@@ -471,7 +475,14 @@ mod tests {
 
     #[test]
     fn garbage_is_kept_aside_and_rebuilt_from_the_spools() {
-        for garbage in [&b"no key here"[..], b"\xff\xfe\0", b"[abc.txt\nx", b"[x]y\n\nz = 1\n", &[0; 100]] {
+        for garbage in [
+            &b"no key here"[..],
+            b"\xff\xfe\0",
+            b"[abc.txt\nx",
+            b"[x]y\n\nz = 1\n",
+            b"\x0c[abc.txt]\nx]\ny = 1\n",
+            &[0; 100],
+        ] {
             let f = Fixture::new();
             let (one, _two) = (f.begin("abc.txt"), f.begin("d/e f.bin"));
             fs::write(f.data.info_ini(), garbage).unwrap();
