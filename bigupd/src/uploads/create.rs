@@ -17,7 +17,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;
 use bigup_core::storage::spool::{Concat, Spool, UploadId};
-use bigup_core::storage::store::{Entry, Store};
+use bigup_core::storage::store::{Entry, FinishedFile, Store};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -250,7 +250,11 @@ impl Uploads {
         if self.lock_of(&Spool::of(&self.data, &begin.id), source)?.is_some() {
             return Ok(Some(false));
         }
-        Ok(self.became(&begin.id, &begin.name, source)?.map(|_| true))
+        // A finished file is not read for this: it may be large, and somebody else's.
+        let is_finished = Spool::of(&self.data, &begin.id).finished(source)?.is_some()
+            || matches!(self.lookup(&begin.name)?, Entry::File(FinishedFile { stored_digest: Some(stored), .. })
+                if stored.source.as_deref() == Some(source));
+        Ok(is_finished.then_some(true))
     }
 
     /// True if nothing of the upload is held, like one whose client never heard of its address. It can be taken over.

@@ -104,10 +104,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         end(data, locked, publication.digest, kind)?;
         return Ok(Outcome::Published(publication.digest));
     }
-    if must_be_checked(spool, &locked)? {
-        return Ok(Outcome::NotYet);
-    }
-    if locked.upload().is_partial() {
+    if locked.upload().is_partial() || must_be_checked(spool, &locked)? {
         return Ok(Outcome::NotYet);
     }
     if locked.upload().blocked.is_some() || !adopt_whole(spool, &locked)? || !is_complete(&locked)? {

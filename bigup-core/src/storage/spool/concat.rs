@@ -161,15 +161,18 @@ impl Spool {
 
 impl LockedSpool {
     /// Moves slices that wait here to their places in the final upload. With [`Durability::PowerCut`] they survive a
-    /// power cut there as they did here. True if a merger of the final upload would find something to do. `false` also
-    /// if there is no final upload.
+    /// power cut there as they did here. True if a merger of the final upload would find something to do then. `false`
+    /// also if no slice waits here, or if there is no final upload.
     ///
     /// # Errors
     /// As the system gives them. Each slice is here or there.
     pub fn give_slices(&self, durability: Durability) -> io::Result<bool> {
         let Some(place) = self.upload.placement() else { return Ok(false) };
-        let spool = self.spool.of_final(place);
-        for slice_ids in self.spool.waiting()?.chunks(GIVE_BATCH) {
+        let (spool, waiting) = (self.spool.of_final(place), self.spool.waiting()?);
+        if waiting.is_empty() {
+            return Ok(false);
+        }
+        for slice_ids in waiting.chunks(GIVE_BATCH) {
             let Some(taking) = lock_final(&spool, place)? else { return Ok(false) };
             self.record_for(&taking, place, slice_ids)?;
             if durability == Durability::PowerCut {

@@ -199,7 +199,7 @@ impl App {
             let uploads = self.uploads.clone();
             self.blocking(move || uploads.end_partials(&partials)).await?;
         } else {
-            // It is stored what came, whether or not a merger can be started; the scan tries again.
+            // The upload is there whether or not a merger can be started; the scan tries again.
             drop(self.ensure_merger(&id, &created.name).await);
         }
         let mut response = empty(StatusCode::CREATED);
