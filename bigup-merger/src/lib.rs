@@ -25,7 +25,7 @@ use bigup_core::merger_events;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::{DataDir, FileModes};
-use bigup_core::storage::finish::publish::{Outcome, publish};
+use bigup_core::storage::finish::publish::{Hashed, Outcome, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::{MergerLock, Spool, UploadId, UploadRecord};
@@ -128,7 +128,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
     }
     // Watching begins before looking, so that nothing is missed in between.
     let mut watch = Watch::new(spool.path(), stop)?;
-    match publish_and_tell(config, data, spool, lock, None)? {
+    match publish_and_tell(config, data, spool, lock, Hashed::default())? {
         Outcome::Published(digest) => return Ok(MergeEnd::Published(digest)),
         Outcome::NoUpload => return Ok(MergeEnd::NoUpload),
         Outcome::Blocked { .. } | Outcome::NotYet => {}
@@ -154,8 +154,8 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             if !merge.has_its_upload()? {
                 return Ok(MergeEnd::NoUpload);
             }
-            let digest = merge.digest()?;
-            match publish_and_tell(config, data, spool, lock, digest)? {
+            let hashed = merge.hashed()?;
+            match publish_and_tell(config, data, spool, lock, hashed)? {
                 Outcome::Published(digest) => return Ok(MergeEnd::Published(digest)),
                 Outcome::NoUpload => return Ok(MergeEnd::NoUpload),
                 Outcome::Blocked { why, .. } => return Ok(MergeEnd::Blocked(why)),
@@ -196,7 +196,7 @@ fn publish_and_tell(
     data: &DataDir,
     spool: &Spool,
     lock: &MergerLock,
-    hashed: Option<Digest>,
+    hashed: Hashed,
 ) -> io::Result<Outcome> {
     let began = Instant::now();
     let outcome = publish(data, spool, lock, hashed)?;

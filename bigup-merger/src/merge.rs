@@ -31,9 +31,10 @@ use crate::sync::Syncer;
 use bigup_core::merger_events::MergerEvent;
 use bigup_core::protocol::digest::{self, Digest, SliceHasher};
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::sha256::{RunningSha256, Sha256};
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::{self, BootId, Copier, CopyError, CopyMethod, IoContext};
-use bigup_core::storage::finish::publish::{damaged_since_merged, must_be_hashed};
+use bigup_core::storage::finish::publish::{Hashed, damaged_since_merged, must_be_hashed};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space;
 use bigup_core::storage::spool::{
@@ -75,6 +76,9 @@ pub struct Merge<'a> {
     /// Hashes the whole file where its slices' digests do not join. `None` if nothing was hashed yet, or the hash is of
     /// no use any more.
     whole: Option<WholeHash>,
+    /// SHA-256 of the slices below the frontier, where it is of interest. `None` if a slice among them was not hashed,
+    /// or was written again: then the whole file is read once all of it is there.
+    sha256: Option<RunningSha256>,
     /// Slices merged since the last sync began, with the inodes of the files that were merged.
     unsynced: BTreeMap<u64, u64>,
     /// Their bytes.
@@ -118,6 +122,7 @@ impl<'a> Merge<'a> {
             method: None,
             found: from.found,
             whole: None,
+            sha256: (from.frontier == 0).then(RunningSha256::default),
             unsynced: BTreeMap::new(),
             unsynced_bytes: 0,
             syncing: BTreeMap::new(),
@@ -161,11 +166,20 @@ impl<'a> Merge<'a> {
         Some(self.frontier) == self.upload.plan.slice_num && self.again.is_empty()
     }
 
-    /// The digest of the whole merged file, where its slices' digests do not join to it.
+    /// The digests of the whole merged file that were computed while it grew.
     ///
     /// # Errors
     /// As the system gives them; or a slice was damaged after it was merged, and is asked for again.
-    pub fn digest(&mut self) -> io::Result<Option<Digest>> {
+    pub fn hashed(&mut self) -> io::Result<Hashed> {
+        Ok(Hashed { digest: self.digest()?, sha256: self.sha256() })
+    }
+
+    fn sha256(&self) -> Option<Sha256> {
+        self.upload.sha256.and(self.sha256.as_ref()).map(RunningSha256::finish)
+    }
+
+    /// The digest of the whole merged file, where its slices' digests do not join to it.
+    fn digest(&mut self) -> io::Result<Option<Digest>> {
         if !must_be_hashed(&self.upload, &Records(&self.digests))? {
             return Ok(None);
         }
@@ -410,11 +424,20 @@ impl<'a> Merge<'a> {
                 return Err(e).at("merging", &path);
             }
         }
+        self.sha256 = self.sha256.take().and_then(|hash| self.sha256_with(hash, slice_id, found.len()));
         self.found.remove(&slice_id);
         self.unsynced.insert(slice_id, found.ino());
         self.unsynced_bytes += found.len();
         self.frontier = self.frontier.max(slice_id + 1);
         Ok(true)
+    }
+
+    /// The hash of all slices up to this one, which was merged just now, from that of those before it. `None` if they are
+    /// not known, or of no interest.
+    fn sha256_with(&self, mut hash: RunningSha256, slice_id: u64, len: u64) -> Option<RunningSha256> {
+        self.upload.sha256.filter(|_| slice_id == self.frontier)?;
+        let offset = self.upload.plan.offset_of(slice_id)?;
+        disk::read_range(&self.merged, offset, len, |bytes| hash.update(bytes)).is_ok().then_some(hash)
     }
 
     /// Offset of a slice; the upload may have learned it since it was read.
@@ -529,6 +552,7 @@ impl<'a> Merge<'a> {
         locked.cut_to(&self.merged, keep)?;
         self.frontier = keep;
         self.whole = None;
+        self.sha256 = (keep == 0).then(RunningSha256::default);
         self.info_lags = true;
         self.unsynced.retain(|slice_id, _| *slice_id < keep);
         self.syncing.retain(|slice_id, _| *slice_id < keep);

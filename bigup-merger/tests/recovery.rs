@@ -444,7 +444,7 @@ fn about_to_be_renamed(bench: &Bench) {
     }
     let (path, digest) = (bench.spool.merged_path(), digest::of_bytes(&bench.content));
     let merged = File::options().read(true).write(true).open(&path).unwrap();
-    store::store_digest(&merged, &path, &StoredDigest { digest, source: None }).unwrap();
+    store::store_digest(&merged, &path, &StoredDigest { digest, source: None, sha256: None }).unwrap();
     let inode = merged.metadata().unwrap().ino();
     bench.with_records(|records| records.set_publication(Some(Publication { inode, digest })).unwrap());
 }
@@ -570,7 +570,8 @@ fn the_same_file_of_the_name_is_the_published_one() {
     let bench = Bench::new(1000, 2500);
     bench.put_finished(&bench.content);
     let finished = File::options().read(true).write(true).open(bench.finished_path()).unwrap();
-    let stored_digest = StoredDigest { digest: digest::of_bytes(&bench.content), source: Some("first".to_owned()) };
+    let stored_digest =
+        StoredDigest { digest: digest::of_bytes(&bench.content), source: Some("first".to_owned()), sha256: None };
     store::store_digest(&finished, &bench.finished_path(), &stored_digest).unwrap();
     let inode = finished.metadata().unwrap().ino();
     bench.put(0..3);

@@ -49,6 +49,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
         recut: false,
         by_size: false,
         metadata: None,
+        sha256: None,
         awaits_end: false,
         concat: None,
     }
@@ -100,7 +101,7 @@ fn published_and_not_cleaned_up(old_name: Option<&str>) {
     let publication = Publication { inode, digest: of_bytes(&content) };
     spool.lock().unwrap().unwrap().records().set_publication(Some(publication)).unwrap();
 
-    let stored_digest = StoredDigest { digest: of_bytes(&content), source: first.source.clone() };
+    let stored_digest = StoredDigest { digest: of_bytes(&content), source: first.source.clone(), sha256: None };
     store::store_digest(&fs::File::open(&finished).unwrap(), &finished, &stored_digest).unwrap();
     if let Some(old_name) = old_name {
         fs::hard_link(&finished, spool.path().join(old_name)).unwrap();

@@ -8,4 +8,5 @@ pub mod name;
 pub mod native;
 pub mod plan;
 pub mod ranges;
+pub mod sha256;
 pub mod units;

@@ -307,7 +307,7 @@ fn pause_after(failures: u32) -> Duration {
 mod tests {
     use super::*;
     use bigup_core::protocol::plan::Plan;
-    use bigup_core::storage::finish::publish::publish;
+    use bigup_core::storage::finish::publish::{Hashed, publish};
     use bigup_core::storage::space::DiskSpace;
     use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 
@@ -327,7 +327,7 @@ mod tests {
             );
             let spool = Spool::of(data, &UploadId::of_name(&upload.file_name));
             let lock = spool.try_merger_lock().unwrap().unwrap();
-            publish(data, &spool, &lock, None).unwrap();
+            publish(data, &spool, &lock, Hashed::default()).unwrap();
         }
     }
 

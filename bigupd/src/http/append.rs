@@ -38,15 +38,13 @@ pub struct AppendBody {
     pub len: Option<u64>,
     /// The checksum that it must have. `None` if none was told.
     pub checksum: Option<(Algorithm, Vec<u8>)>,
-    /// The upload goes with a request that fails, so that its slices need not wait for the checksum.
-    pub is_passing: bool,
 }
 
 impl AppendBody {
     /// No bytes.
     pub fn empty() -> AppendBody {
         let body = raw_body(futures_util::stream::empty::<Result<Bytes, warp::Error>>());
-        AppendBody { body, len: Some(0), checksum: None, is_passing: false }
+        AppendBody { body, len: Some(0), checksum: None }
     }
 }
 
@@ -71,8 +69,6 @@ struct Appending<'a> {
     /// Offset of the body's first byte.
     start: u64,
     checksum: Option<Checksum>,
-    /// Slices are stored only once the checksum is right.
-    holds_back: bool,
     /// Whole slices that wait for the checksum to be right.
     held_back: Vec<(SliceRequest, SliceTarget, Vec<SliceDigest>)>,
 }
@@ -95,7 +91,6 @@ impl App {
             more: None,
             pace: MinRate::new(&self.settings.limits),
             appender,
-            holds_back: what.checksum.is_some() && !what.is_passing,
             told: what.checksum.map(|(_, told)| told),
             checksum,
             held_back: vec![],
@@ -193,7 +188,7 @@ impl Appending<'_> {
                 opened => break opened?,
             }
         };
-        Ok(target.map(|target| if self.holds_back { target.unnoted() } else { target }))
+        Ok(target.map(|target| if self.told.is_some() { target.unnoted() } else { target }))
     }
 
     fn may_pass(&self, refusal: &Refusal) -> bool {
@@ -269,7 +264,7 @@ impl Appending<'_> {
     /// Takes a slice that became whole, and opens the next one. `None` if there is none.
     async fn whole_slice(&mut self, ask: SliceRequest, appended: Appended) -> Result<Option<AppendTarget>, Refusal> {
         self.checksum = appended.checksum;
-        if !self.holds_back {
+        if self.told.is_none() {
             self.store(ask, appended.slice, appended.digests).await?;
             return self.open().await;
         }
@@ -303,7 +298,7 @@ impl Appending<'_> {
 
     /// Keeps the bytes of a body that did not come to its end, unless they were to be checked.
     async fn keep_if_unchecked(&self, ask: SliceRequest, held: u64, appended: Appended) -> Result<(), Refusal> {
-        if self.holds_back { Ok(()) } else { self.keep(ask, held, appended).await }
+        if self.told.is_some() { Ok(()) } else { self.keep(ask, held, appended).await }
     }
 
     async fn keep(&self, ask: SliceRequest, held: u64, appended: Appended) -> Result<(), Refusal> {

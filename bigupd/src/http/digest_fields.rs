@@ -1,9 +1,16 @@
 //! Header fields about a body's coding and digest, which all protocols take alike (RFC 9110, section 8.4; RFC 9530).
 
-use crate::http::checksum::Algorithm;
 use crate::refusal::Refusal;
 use bigup_core::protocol::native::ErrorCode;
-use warp::http::header::{CONTENT_ENCODING, HeaderMap};
+use bigup_core::protocol::sha256::Sha256;
+use bigup_core::storage::spool::FileSha256;
+use warp::http::header::{CONTENT_ENCODING, HeaderMap, HeaderName};
+
+/// A digest of the whole file (RFC 9530, section 3).
+pub const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// The digests of whole files that a client would like to be told (RFC 9530, section 4).
+const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 
 /// The SHA-256 in Content-Digest. `None` if none is told. All lines of the header count (RFC 9110, section 5.3).
 ///
@@ -13,11 +20,19 @@ pub fn content_digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Refusal> 
     sha256_in(headers, "Content-Digest")
 }
 
-/// The SHA-256 that a body which is the whole file must have, by Content-Digest or Repr-Digest.
+/// The part that the SHA-256 of a file plays, by the request that begins its upload. `None`: none.
 ///
 /// # Errors
-/// One is malformed, or they differ.
-pub fn sha256_of(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal> {
+/// Repr-Digest is malformed.
+pub fn file_sha256(headers: &HeaderMap) -> Result<Option<FileSha256>, Refusal> {
+    Ok(of_interest(headers, sha256_in(headers, REPR_DIGEST.as_str())?))
+}
+
+/// The same of a request whose body is the whole file.
+///
+/// # Errors
+/// Content-Digest or Repr-Digest is malformed, or they differ.
+pub fn body_sha256(headers: &HeaderMap) -> Result<Option<FileSha256>, Refusal> {
     let told = match (content_digest(headers)?, sha256_in(headers, "Repr-Digest")?) {
         (Some(content), Some(file)) if content != file => {
             let facts = "Content-Digest and Repr-Digest differ, and the body is the whole file";
@@ -25,7 +40,27 @@ pub fn sha256_of(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Re
         }
         (content, file) => content.or(file),
     };
-    Ok(told.map(|sha256| (Algorithm::Sha256, sha256.to_vec())))
+    Ok(of_interest(headers, told))
+}
+
+fn of_interest(headers: &HeaderMap, promised: Option<[u8; 32]>) -> Option<FileSha256> {
+    match promised {
+        Some(promised) => Some(FileSha256::Promised(Sha256(promised))),
+        None => wants_sha256(headers).then_some(FileSha256::Wanted),
+    }
+}
+
+/// True if the client would like to be told the SHA-256 of the whole file.
+pub fn wants_sha256(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(WANT_REPR_DIGEST).iter().filter_map(|line| line.to_str().ok());
+    let mut wishes = lines.flat_map(|line| line.split(',')).filter_map(|member| member.trim().strip_prefix("sha-256="));
+    wishes.next_back().is_some_and(|wish| matches!(wish.parse(), Ok(1..=10_u8)))
+}
+
+/// The value of Repr-Digest for a file of this SHA-256.
+pub fn repr_digest(sha256: Sha256) -> String {
+    use base64::Engine;
+    format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(sha256.0))
 }
 
 fn sha256_in(headers: &HeaderMap, field: &str) -> Result<Option<[u8; 32]>, Refusal> {
@@ -76,6 +111,42 @@ pub fn check_content_coding(headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_client_can_want_the_digest_of_a_file() {
+        for (value, is_wanted) in [
+            ("sha-256=10", true),
+            ("sha-512=3, sha-256=1", true),
+            ("sha-256=0", false),
+            ("sha-256=5, sha-256=0", false),
+            ("sha-256", false),
+            ("sha-256=11", false),
+            ("sha-512=9", false),
+            ("", false),
+        ] {
+            assert_eq!(wants_sha256(&headers(&[("want-repr-digest", value)])), is_wanted, "{value}");
+        }
+        assert_eq!(file_sha256(&headers(&[("want-repr-digest", "sha-256=1")])), Ok(Some(FileSha256::Wanted)));
+    }
+
+    #[test]
+    fn a_digest_of_the_whole_file_is_a_promise() {
+        let (zeros, ones) = (repr_digest(Sha256([0; 32])), repr_digest(Sha256([1; 32])));
+        let promised = Ok(Some(FileSha256::Promised(Sha256([0; 32]))));
+        for lines in [vec![("repr-digest", &*zeros)], vec![("repr-digest", &zeros), ("want-repr-digest", "sha-256=1")]]
+        {
+            assert_eq!(file_sha256(&headers(&lines)), promised);
+            assert_eq!(body_sha256(&headers(&lines)), promised);
+        }
+        assert_eq!(body_sha256(&headers(&[("content-digest", &zeros)])), promised);
+        assert_eq!(file_sha256(&headers(&[("content-digest", &zeros)])), Ok(None), "it is of the body only");
+        assert!(body_sha256(&headers(&[("content-digest", &zeros), ("repr-digest", &ones)])).is_err());
+        assert!(file_sha256(&headers(&[("repr-digest", "sha-256=x")])).is_err());
+    }
 
     #[test]
     fn content_digests_are_read() {

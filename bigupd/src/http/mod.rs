@@ -17,6 +17,7 @@ pub mod request;
 pub mod response_budget;
 pub mod routes;
 mod timing;
+mod told_digest;
 pub mod tus;
 pub mod upload_url;
 mod waiting;

@@ -23,10 +23,10 @@ pub const METHODS: &str = "POST, HEAD, GET, PATCH, DELETE, OPTIONS";
 
 /// The header fields that web pages need of the protocols there.
 pub const SHARED_HEADERS: SharedHeaders = SharedHeaders {
-    request: "authorization, content-digest, content-disposition, content-type, tus-resumable, upload-checksum, \
+    request: "authorization, content-digest, content-disposition, content-type, repr-digest, tus-resumable, upload-checksum, \
               upload-complete, upload-concat, upload-defer-length, upload-draft-interop-version, upload-length, \
-              upload-metadata, upload-offset, x-http-method-override, x-request-id, x-requested-with",
-    response: "location, retry-after, tus-checksum-algorithm, tus-extension, tus-max-size, tus-resumable, \
+              upload-metadata, upload-offset, want-repr-digest, x-http-method-override, x-request-id, x-requested-with",
+    response: "location, repr-digest, retry-after, tus-checksum-algorithm, tus-extension, tus-max-size, tus-resumable, \
                tus-version, upload-complete, upload-concat, upload-defer-length, upload-expires, upload-length, \
                upload-limit, upload-metadata, upload-offset, www-authenticate",
 };

@@ -1,7 +1,7 @@
 //! Requests that wait for mergers: until merging has caught up, or until the file is finished.
 
 use crate::http::app::{App, alive};
-use crate::refusal::Refusal;
+use crate::refusal::{Advice, Refusal};
 use crate::uploads::{NameState, SliceRequest, check_not_paused};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
@@ -39,7 +39,7 @@ impl App {
         }
     }
 
-    /// Waits until some merger has ended, be it one of another daemon that removed `spool`. `false` if that takes
+    /// Waits until some merger has ended, be it one of another daemon that removed `spool` or blocked its upload. `false` if that takes
     /// until `deadline`, or if the daemon stops.
     pub(super) async fn some_end_of(
         &self,
@@ -54,7 +54,7 @@ impl App {
             // Ends early with any merger of ours; looks by itself for those of other daemons.
             let next = deadline.min(Instant::now() + LOOK_AGAIN);
             let ended = tokio::time::timeout_at(next, some_end.as_mut()).await.is_ok();
-            if ended || !spool.path().exists() {
+            if ended || is_over(spool) {
                 return true;
             }
         }
@@ -64,7 +64,7 @@ impl App {
     /// and its size in bytes.
     ///
     /// # Errors
-    /// It cannot be finished, bytes of it are missing after all, or it takes more than `patience`.
+    /// It is not the file that was promised, and ended with that; it cannot be finished, bytes of it are missing after all, or it takes more than `patience`.
     pub(super) async fn wait_for_end(
         &self,
         id: &UploadId,
@@ -89,6 +89,10 @@ impl App {
                     {
                         check_not_paused(&unfinished.upload)?;
                         match &unfinished.upload.blocked {
+                            Some(why) if unfinished.upload.needs_comparison() => {
+                                uploads.end(id, source)?;
+                                Err(other_content(why))
+                            }
                             Some(_) => Err(uploads.refusal_of_blocked(&unfinished.upload)?),
                             None if !unfinished.is_all_held() => Err(came_to_harm()),
                             None => Ok(Err(unfinished.is_merger_due())),
@@ -111,6 +115,17 @@ impl App {
             }
         }
     }
+}
+
+/// True if no merger will do more for the upload: it is gone, blocked, or cannot be read.
+fn is_over(spool: &Spool) -> bool {
+    !matches!(spool.upload(), Ok(Some(upload)) if upload.blocked.is_none())
+}
+
+/// The bytes that came are not those that were promised, for this reason. No request can mend that.
+fn other_content(why: &str) -> Refusal {
+    let facts = format!("{why}, and nothing of it was kept");
+    Refusal::new(ErrorCode::Damaged, facts).advising(Advice::UploadAgain)
 }
 
 /// Slices were found to be damaged once all had come.

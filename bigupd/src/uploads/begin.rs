@@ -151,6 +151,7 @@ impl Uploads {
                 replace: ask.replace,
                 content: HeldContent::Own(ask.file_digest),
                 metadata: ask.metadata.clone(),
+                sha256: ask.sha256,
                 awaits_end: ask.awaits_end,
                 concat: ask.concat.clone(),
                 client: ask.client(),
@@ -470,6 +471,7 @@ impl Uploads {
             replace: ask.replace,
             content: if is_anything_held { HeldContent::ToCompare } else { HeldContent::Own(ask.file_digest) },
             metadata: ask.metadata.clone(),
+            sha256: ask.sha256,
             awaits_end: ask.awaits_end,
             concat: ask.concat.clone(),
             ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())

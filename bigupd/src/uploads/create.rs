@@ -16,7 +16,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;
-use bigup_core::storage::spool::{Concat, Spool, UploadId};
+use bigup_core::storage::spool::{Concat, FileSha256, Spool, UploadId};
 use bigup_core::storage::store::{Entry, FinishedFile, Store};
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -123,6 +123,8 @@ pub struct CreateRequest {
     pub file_size: Option<u64>,
     /// Anything that the client tells of the file, in the form of its protocol.
     pub metadata: Option<String>,
+    /// The SHA-256 of the whole file. `None`: it is of no interest.
+    pub sha256: Option<FileSha256>,
     /// The file is not to be published before its client says that it is whole.
     pub awaits_end: bool,
     /// It is a partial upload, whose bytes become a part of another one's file.
@@ -186,6 +188,7 @@ impl Uploads {
                 discard: false,
                 by_size: false,
                 metadata: ask.metadata.clone(),
+                sha256: ask.sha256,
                 awaits_end: ask.awaits_end,
                 concat: concat.clone(),
                 peer: ask.peer,

@@ -5,9 +5,10 @@ use crate::admission::access::Access;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::protocol::sha256::Sha256;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::disk::FileVersion;
-use bigup_core::storage::store::{ListedFile, OpenFile, Removal, Store};
+use bigup_core::storage::store::{Entry, FinishedFile, ListedFile, OpenFile, Removal, Store};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -30,6 +31,22 @@ impl Uploads {
     pub fn open_finished(&self, name: &FileName) -> Result<OpenFile, Refusal> {
         let open = Store::new(&self.data).open_file(name)?.ok_or_else(|| no_file(name))?;
         Ok(self.with_remembered_digest(open))
+    }
+
+    /// The SHA-256 of the finished file of this name, if it is from this source, and its SHA-256 was computed while it
+    /// was uploaded.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn sha256_of(&self, name: &FileName, source: &str) -> Result<Option<Sha256>, Refusal> {
+        Ok(match self.lookup(name)? {
+            Entry::File(FinishedFile { stored_digest: Some(stored), .. })
+                if stored.source.as_deref() == Some(source) =>
+            {
+                stored.sha256
+            }
+            _ => None,
+        })
     }
 
     fn with_remembered_digest(&self, open: OpenFile) -> OpenFile {

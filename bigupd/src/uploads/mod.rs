@@ -32,7 +32,7 @@ use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::finish::publish::{Outcome, publish, sync_entry};
+use bigup_core::storage::finish::publish::{Hashed, Outcome, publish, sync_entry};
 use bigup_core::storage::finish::single_request::UnnamedFile;
 use bigup_core::storage::space::{DiskSpace, SpaceError};
 use bigup_core::storage::spool::{Arrival, Holdings, LockedSpool, OtherVersion, Spool, UploadId, UploadRecord};
@@ -245,7 +245,7 @@ impl Uploads {
         let began = Instant::now();
         match spool.try_merger_lock() {
             Ok(Some(lock)) => {
-                let outcome = publish(&self.data, spool, &lock, None)?;
+                let outcome = publish(&self.data, spool, &lock, Hashed::default())?;
                 match &outcome {
                     Outcome::Published(_) => {
                         self.metrics.upload_finished(self.size_of(name), began.elapsed());

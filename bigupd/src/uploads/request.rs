@@ -6,7 +6,7 @@ use crate::hooks::begin::BeginQuestion;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
-use bigup_core::storage::spool::{Concat, UploadId};
+use bigup_core::storage::spool::{Concat, FileSha256, UploadId};
 use std::net::IpAddr;
 
 /// A client asks to begin an upload, or to go on with it.
@@ -35,6 +35,8 @@ pub struct BeginRequest {
     pub by_size: bool,
     /// Anything that the client tells of the file, in the form of its protocol. `None` if it tells nothing.
     pub metadata: Option<String>,
+    /// The SHA-256 of the whole file. `None`: it is of no interest.
+    pub sha256: Option<FileSha256>,
     /// The file is not to be published before its client says that it is whole.
     pub awaits_end: bool,
     /// Its role in a concatenation. `None`: it has none.

@@ -74,7 +74,8 @@ impl Uploads {
             return Err(self.restless(&ask.name));
         }
         let began = Instant::now();
-        match unnamed.publish(&self.data, &ask.name, &StoredDigest { digest, source: ask.source.clone() }) {
+        match unnamed.publish(&self.data, &ask.name, &StoredDigest { digest, source: ask.source.clone(), sha256: None })
+        {
             Ok(()) => {
                 granted.landed();
                 self.metrics.upload_begun();

@@ -60,6 +60,7 @@ fn ask(source: &str, file_size: Option<u64>) -> BeginRequest {
         discard: false,
         by_size: false,
         metadata: None,
+        sha256: None,
         awaits_end: false,
         concat: None,
         peer: None,

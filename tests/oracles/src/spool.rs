@@ -143,6 +143,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
         discard: false,
         by_size: false,
         metadata: None,
+        sha256: None,
         awaits_end: false,
         concat: None,
         peer: None,

@@ -549,6 +549,7 @@ impl World {
             plan,
             source,
             metadata: None,
+            sha256: None,
             file_digest,
             replace,
             recut,

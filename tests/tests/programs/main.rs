@@ -31,3 +31,4 @@ mod tus_clients;
 mod tus_concat;
 mod tus_cuts;
 mod tus_hostile;
+mod whole_digest;

@@ -15,7 +15,7 @@
 use crate::storage::audit::{AuditEvent, AuditLine};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, FileLock, IoContext};
-use crate::storage::finish::publish::{is_moved, publish};
+use crate::storage::finish::publish::{Hashed, is_moved, publish};
 use crate::storage::info_ini::{self, InfoIni};
 use crate::storage::spool::{LockedSpool, MergerLock, Spool, UploadRecord, delete, take_away};
 use std::io::{self, Write};
@@ -51,7 +51,7 @@ pub fn end(
     let Some(locked) = spool.lock()?.filter(|locked| is_meant(locked.upload())) else { return Ok(Ended::NoUpload) };
     if is_moved(data, spool, &locked)? {
         drop(locked);
-        publish(data, spool, merger, None)?;
+        publish(data, spool, merger, Hashed::default())?;
         return Ok(Ended::Finished);
     }
     let held = spool.bytes(locked.upload(), &locked.holdings()?)?.held;

@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::protocol::digest::{DigestKind, SliceDigest, of_bytes};
     use crate::protocol::plan::Plan;
-    use crate::storage::finish::publish::{Outcome, publish};
+    use crate::storage::finish::publish::{Hashed, Outcome, publish};
     use crate::storage::space::DiskSpace;
     use crate::storage::spool::{Publication, Spool, UploadId};
     use crate::storage::store::Store;
@@ -284,7 +284,7 @@ mod tests {
 
         fn publish(&self, spool: &Spool) -> Outcome {
             let lock = spool.try_merger_lock().unwrap().unwrap();
-            publish(&self.data, spool, &lock, None).unwrap()
+            publish(&self.data, spool, &lock, Hashed::default()).unwrap()
         }
 
         fn only(&self) -> CompletionRecord {

@@ -25,6 +25,7 @@
 use crate::protocol::digest::{self, Digest, DigestKind, LeafJoin, Leaves, SliceHasher};
 use crate::protocol::name::FileName;
 use crate::protocol::plan::Plan;
+use crate::protocol::sha256::{RunningSha256, Sha256};
 use crate::storage::audit;
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, BootId, FileVersion, IoContext};
@@ -32,8 +33,8 @@ use crate::storage::finish::completion;
 use crate::storage::info_ini::{self, InfoIni};
 use crate::storage::space;
 use crate::storage::spool::{
-    HeldContent, LockedSpool, MergerLock, Publication, Record, Records, Spool, UploadRecord, hash_range, is_as_it_came,
-    slice_is_right,
+    FileSha256, HeldContent, LockedSpool, MergerLock, Publication, Record, Records, Spool, UploadRecord, hash_range,
+    is_as_it_came, slice_is_right,
 };
 use crate::storage::store::{self, DigestState, Entry, FinishedFile, OpenEntry, Store, StoreError, StoredDigest};
 use std::fs::File;
@@ -43,6 +44,24 @@ use std::path::Path;
 
 /// Most attempts to give a file its name while files of that name come and go. Each attempt may read such a file.
 const NAMING_ATTEMPTS: u32 = 3;
+
+/// The digests of a merged file that its merger computed on the way. Others are computed at publication.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hashed {
+    /// BLAKE3, where the digests of the slices do not join to it.
+    pub digest: Option<Digest>,
+    /// SHA-256, if it is of interest.
+    pub sha256: Option<Sha256>,
+}
+
+/// The digests of a complete merged file.
+struct Content {
+    digest: Digest,
+    /// `None` if the slices' digests do not join.
+    leaves: Option<Leaves>,
+    /// `None` if it is of no interest.
+    sha256: Option<Sha256>,
+}
 
 /// The outcome of an attempt to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,12 +110,12 @@ pub fn remedy(data: &DataDir, upload: &UploadRecord) -> io::Result<Option<Remedy
 
 /// Publishes the upload in `spool` if it is complete.
 ///
-/// `hashed` is the digest of the merged file if the caller computed it on the way. `_merger` proves that nobody else
+/// `_merger` proves that nobody else
 /// changes the merged file.
 ///
 /// # Errors
 /// As the system gives them; the spool is as it was or further, never less.
-pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Option<Digest>) -> io::Result<Outcome> {
+pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Hashed) -> io::Result<Outcome> {
     let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
     if let Some(publication) = moved_already(data, spool, &locked)? {
         finish_moved(data, &locked, publication)?;
@@ -115,15 +134,15 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
         return block(&mut locked, why, Some(Remedy::OtherName));
     }
     let upload = locked.upload().clone();
-    let hashed = hashed.filter(|_| !upload.is_taken_over());
-    if hashed.is_none() && must_be_hashed(&upload, &locked.records())? {
+    let hashed_digest = hashed.digest.filter(|_| !upload.is_taken_over());
+    if hashed_digest.is_none() && must_be_hashed(&upload, &locked.records())? {
         return Ok(Outcome::NotYet);
     }
     // Reading and syncing take their time; slices of this upload that come meanwhile find it held already.
     drop(locked);
     let merged_path = spool.merged_path();
     let merged = disk::open_or_create(&merged_path)?;
-    let (digest, leaves) = match hashed {
+    let (digest, leaves) = match hashed_digest {
         Some(digest) => (digest, None),
         None => match digest_of(spool, &upload, &merged)? {
             Ok(found) => found,
@@ -132,11 +151,17 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     };
     // Most of it is on disk by now; the rest must not keep others waiting for the lock.
     merged.sync_data().at("syncing", &merged_path)?;
-    if let Some(promised) = upload.file_digest().filter(|promised| *promised != digest) {
-        return refuse_content(spool, &upload, &merged, digest, promised);
+    let sha256 = match (upload.sha256, hashed.sha256) {
+        (None, _) => None,
+        (Some(_), None) => Some(sha256_of(&merged).at("reading", &merged_path)?),
+        (Some(_), hashed) => hashed,
+    };
+    let content = Content { digest, leaves, sha256 };
+    if let Some(why) = content.broken_promise(&upload) {
+        return refuse_content(spool, &upload, &merged, why);
     }
     for _ in 0..NAMING_ATTEMPTS {
-        if let Some(outcome) = give_name(data, spool, &upload, &merged, digest, leaves.as_ref())? {
+        if let Some(outcome) = give_name(data, spool, &upload, &merged, &content)? {
             return Ok(outcome);
         }
     }
@@ -144,16 +169,39 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Opti
     block(&mut locked, exists(&upload), Some(Remedy::Replace))
 }
 
-/// Gives the merged file, which is synced and has this digest, its name in `files/`. `None` if a file of this name
+impl Content {
+    /// The reason why this is not the file that the upload's client promised. `None` if it promised nothing else.
+    fn broken_promise(&self, upload: &UploadRecord) -> Option<String> {
+        if let Some(promised) = upload.file_digest().filter(|promised| *promised != self.digest) {
+            return Some(format!("the whole file has the digest {}, not {promised} as promised", self.digest));
+        }
+        match (upload.sha256, self.sha256) {
+            (Some(FileSha256::Promised(promised)), Some(is)) if is != promised => {
+                Some(format!("the whole file has the SHA-256 {is}, not {promised} as promised"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The SHA-256 of a whole file.
+fn sha256_of(file: &File) -> io::Result<Sha256> {
+    let mut hash = RunningSha256::default();
+    disk::read_range(file, 0, file.metadata()?.len(), |bytes| hash.update(bytes))?;
+    Ok(hash.finish())
+}
+
+/// Gives the merged file, which is synced and has this content, its name in `files/`. `None` if a file of this name
 /// appeared meanwhile. That file must be looked at first: it may be this very one.
 fn give_name(
     data: &DataDir,
     spool: &Spool,
     upload: &UploadRecord,
     merged: &File,
-    digest: Digest,
-    leaves: Option<&Leaves>,
+    content: &Content,
 ) -> io::Result<Option<Outcome>> {
+    let Content { digest, leaves, sha256 } = content;
+    let (digest, sha256) = (*digest, *sha256);
     let merged_path = spool.merged_path();
     let read = read_what_is_there(data, upload)?;
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Some(Outcome::NotYet)) };
@@ -175,7 +223,7 @@ fn give_name(
         InTheWay::Other(what) => return block(&mut locked, what, None).map(Some),
     }
     space::give_back_rest(merged).at("cutting", &merged_path)?;
-    store::store_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone() })?;
+    store::store_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone(), sha256 })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(merged, &merged_path, slice_size, leaves);
     }
@@ -297,9 +345,12 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
         let path = store.path_of(name);
         let known = store::digest_state(&file, &file.metadata().at("looking at", &path)?)?;
         // Disk space that was reserved under the name in the spool, after both names came back, changed its times.
-        if matches!(known, DigestState::Stale { .. }) && hash_whole(&file)? == publication.digest {
+        if let DigestState::Stale { stored_digest, .. } = known
+            && hash_whole(&file)? == publication.digest
+        {
+            let sha256 = stored_digest.sha256.filter(|_| stored_digest.digest == publication.digest);
             let source = locked.upload().source.clone();
-            store::store_digest(&file, &path, &StoredDigest { digest: publication.digest, source })?;
+            store::store_digest(&file, &path, &StoredDigest { digest: publication.digest, source, sha256 })?;
             file.sync_all().at("syncing", &path)?;
         }
     }
@@ -448,20 +499,13 @@ fn block_as(
 
 /// Refuses a whole file that is not the promised one. In an upload that was taken over the records may be wrong: they
 /// are written anew from the real content of the merged file, so that the next comparison finds the differing slices.
-fn refuse_content(
-    spool: &Spool,
-    upload: &UploadRecord,
-    merged: &File,
-    is: Digest,
-    promised: Digest,
-) -> io::Result<Outcome> {
+fn refuse_content(spool: &Spool, upload: &UploadRecord, merged: &File, why: String) -> io::Result<Outcome> {
     if upload.is_taken_over() && !record_anew(spool, upload, merged)? {
         return Ok(Outcome::NotYet);
     }
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
     // A client that pushes it again compares the held slices, sends those that differ, and promises anew.
     let upload = UploadRecord { content: HeldContent::ToCompare, ..upload.clone() };
-    let why = format!("the whole file has the digest {is}, not {promised} as promised");
     block_as(&mut locked, upload, why, Some(Remedy::UploadAgain))
 }
 

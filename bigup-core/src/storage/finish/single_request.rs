@@ -110,7 +110,7 @@ mod tests {
             .unwrap()
             .expect("tests run where it works");
         unnamed.file().write_all(text.as_bytes()).unwrap();
-        (unnamed, StoredDigest { digest: of_bytes(text.as_bytes()), source: Some("s".to_owned()) })
+        (unnamed, StoredDigest { digest: of_bytes(text.as_bytes()), source: Some("s".to_owned()), sha256: None })
     }
 
     #[test]

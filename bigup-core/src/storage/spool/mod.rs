@@ -62,7 +62,7 @@ pub use marks::{CANCELLED, TOLD_FOR};
 pub use merger_lock::MergerLock;
 pub use records::{Publication, Record, Records};
 pub use tail::{HeldRun, Tail};
-pub use upload::{HeldContent, OtherVersion, UploadRecord};
+pub use upload::{FileSha256, HeldContent, OtherVersion, UploadRecord};
 pub use whole_hash::WholeHash;
 
 pub(crate) const UPLOAD_JSON: &str = "upload.json";

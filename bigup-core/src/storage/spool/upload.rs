@@ -4,6 +4,7 @@ use super::concat::{Concat, ConcatJson, Placement};
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
 use crate::protocol::plan::Plan;
+use crate::protocol::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,6 +51,8 @@ pub struct UploadRecord {
     pub replace: bool,
     /// The content of the held slices, as far as known.
     pub content: HeldContent,
+    /// The SHA-256 of the whole file, which protocols of others know. `None`: it is of no interest.
+    pub sha256: Option<FileSha256>,
     /// Anything that the client told of the file, in the form of its protocol. `None` if it told nothing.
     pub metadata: Option<String>,
     /// True if the file is not to be published before its client says that it is whole, also where all bytes are held.
@@ -77,6 +80,31 @@ pub enum HeldContent {
     /// The present source has compared the slices of the former one, and gave this digest of the whole file. It alone
     /// proves the content: publication reads the whole file.
     Compared(Digest),
+}
+
+/// The reason why the SHA-256 of a whole file is computed; it is stored with the finished file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSha256 {
+    /// The client wants to know it.
+    Wanted,
+    /// The client promised this one: a file that has another is not published.
+    Promised(Sha256),
+}
+
+impl FileSha256 {
+    /// Its text on disk, where it is only wanted.
+    const WANTED: &str = "wanted";
+
+    fn to_text(self) -> String {
+        match self {
+            FileSha256::Wanted => FileSha256::WANTED.to_owned(),
+            FileSha256::Promised(promised) => promised.to_string(),
+        }
+    }
+
+    fn read(text: &str) -> Result<FileSha256, String> {
+        if text == FileSha256::WANTED { Ok(FileSha256::Wanted) } else { text.parse().map(FileSha256::Promised) }
+    }
 }
 
 impl HeldContent {
@@ -118,6 +146,8 @@ struct UploadJson {
     taken_over: bool,
     file_digest: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     metadata: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     awaits_end: bool,
@@ -144,6 +174,7 @@ impl UploadRecord {
             peer: None,
             replace: false,
             content: HeldContent::Own(None),
+            sha256: None,
             metadata: None,
             awaits_end: false,
             concat: None,
@@ -211,6 +242,7 @@ impl UploadRecord {
             replace: self.replace,
             taken_over: self.is_taken_over(),
             file_digest: self.file_digest().map(|d| d.to_string()),
+            sha256: self.sha256.map(FileSha256::to_text),
             metadata: self.metadata.clone(),
             awaits_end: self.awaits_end,
             concat: self.concat.as_ref().map(ConcatJson::new),
@@ -255,6 +287,7 @@ impl UploadRecord {
             peer: stored.peer,
             replace: stored.replace,
             content: HeldContent::new(stored.taken_over, stored.file_digest.map(|text| text.parse()).transpose()?),
+            sha256: stored.sha256.as_deref().map(FileSha256::read).transpose()?,
             metadata: stored.metadata,
             awaits_end: stored.awaits_end,
             concat: stored.concat.map(ConcatJson::read).transpose()?,
@@ -279,7 +312,11 @@ mod tests {
     fn what_is_written_is_read() {
         let token = Some("t".to_owned());
         let upload = UploadRecord { content: HeldContent::Compared(Digest([7; 32])), token, paused: true, ..upload() };
-        assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
+        assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload.clone()));
+        for sha256 in [FileSha256::Wanted, FileSha256::Promised(Sha256([0xa5; 32]))] {
+            let upload = UploadRecord { sha256: Some(sha256), ..upload.clone() };
+            assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
+        }
         let open = UploadRecord::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
         let client = Some("10.0.0.1 t".to_owned());
         for concat in [

@@ -1,6 +1,7 @@
 //! The digest of a finished file, kept on the file itself.
 
 use crate::protocol::digest::{Digest, Leaves};
+use crate::protocol::sha256::Sha256;
 use crate::storage::disk::IoContext;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
@@ -30,6 +31,8 @@ pub struct StoredDigest {
     pub digest: Digest,
     /// The client's source that it came from, if the client named one.
     pub source: Option<String>,
+    /// SHA-256 of the whole file. `None`: it was not computed while the file was uploaded.
+    pub sha256: Option<Sha256>,
 }
 
 /// The state of the digest that a file in `files/` carries.
@@ -58,6 +61,8 @@ pub enum DigestState {
 struct AttributeJson {
     digest: String,
     source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
     size: u64,
     modified: (i64, i64),
 }
@@ -83,6 +88,7 @@ pub(super) fn store_digest_as(
     let stored = AttributeJson {
         digest: stored_digest.digest.to_string(),
         source: stored_digest.source.clone(),
+        sha256: stored_digest.sha256.map(|sha256| sha256.to_string()),
         size: found.len(),
         modified: (found.mtime(), found.mtime_nsec()),
     };
@@ -165,8 +171,9 @@ pub fn digest_state(file: &File, found: &Metadata) -> io::Result<DigestState> {
     let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
     Ok(match known {
         None => DigestState::Absent,
-        Some((digest, AttributeJson { source, size, modified, .. })) => {
-            let stored_digest = StoredDigest { digest, source };
+        Some((digest, AttributeJson { source, sha256, size, modified, .. })) => {
+            let sha256 = sha256.and_then(|text| text.parse().ok());
+            let stored_digest = StoredDigest { digest, source, sha256 };
             let is_changed = modified != (found.mtime(), found.mtime_nsec());
             if is_changed {
                 DigestState::Stale { stored_digest, size }

@@ -220,7 +220,7 @@ impl Store {
             DigestState::Valid { stored_digest, size } if stored_digest.digest == digest => {
                 (stored_digest, size == after.len())
             }
-            _ => (StoredDigest { digest, source: None }, false),
+            _ => (StoredDigest { digest, source: None, sha256: None }, false),
         };
         // The file may be another user's, or lie on a file system that is only to be read.
         match if is_written { Ok(()) } else { store_digest_as(&file, &path, &known, &after) } {
@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(f.store.lookup(&name("a/b/c")).unwrap(), Entry::Nothing);
         let from = f.source("text");
         let digest = crate::protocol::digest::of_bytes(b"text");
-        let known = StoredDigest { digest, source: Some("s".to_owned()) };
+        let known = StoredDigest { digest, source: Some("s".to_owned()), sha256: None };
         store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("a/b/c"), false).unwrap();
         assert_eq!(fs::read_to_string(f.files().join("a/b/c")).unwrap(), "text");
@@ -447,7 +447,7 @@ mod tests {
     fn a_changed_file_has_no_known_digest() {
         let f = Fixture::new();
         let from = f.source("text");
-        let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
+        let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None, sha256: None };
         store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let file = fs::OpenOptions::new().write(true).open(f.files().join("x")).unwrap();
@@ -460,7 +460,11 @@ mod tests {
     fn a_file_changed_with_its_old_time_is_not_known_until_it_is_read() {
         let f = Fixture::new();
         let from = f.source("text");
-        let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: Some("s".to_owned()) };
+        let known = StoredDigest {
+            digest: crate::protocol::digest::of_bytes(b"text"),
+            source: Some("s".to_owned()),
+            sha256: None,
+        };
         store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let stamp_of = |entry| match entry {
@@ -479,7 +483,7 @@ mod tests {
         assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(known.clone()));
         assert_eq!(stamp_of(f.store.lookup(&name("x")).unwrap()), Some(known), "it was sealed anew");
         set_back("else");
-        let other = StoredDigest { digest: crate::protocol::digest::of_bytes(b"else"), source: None };
+        let other = StoredDigest { digest: crate::protocol::digest::of_bytes(b"else"), source: None, sha256: None };
         assert_eq!(stamp_of(f.store.confirm(&name("x")).unwrap()), Some(other));
     }
 
@@ -491,7 +495,7 @@ mod tests {
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         let read_at = file.metadata().unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
-        let read = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None };
+        let read = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None, sha256: None };
         store_digest_as(&file, &path, &read, &read_at).unwrap();
         seal(&file, &path);
         let Entry::File(found) = f.store.lookup(&name("x")).unwrap() else { panic!("no file") };

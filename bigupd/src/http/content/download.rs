@@ -8,6 +8,7 @@ use crate::http::content::ranges::{Layout, Selection, no_range_of, select};
 use crate::http::content::routes::name_of;
 use crate::http::content::sending::send;
 use crate::http::content::words;
+use crate::http::digest_fields::{REPR_DIGEST, repr_digest, wants_sha256};
 use crate::net::response::{Response, insert};
 use crate::refusal::Refusal;
 use bigup_core::protocol::digest::Digest;
@@ -78,6 +79,10 @@ impl App {
         let mut response = Response::default();
         *response.status_mut() = if layout.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
         describe(&mut response, &name, &layout, &validators, digest);
+        if wants_sha256(headers) {
+            let sha256 = open.stored_digest.as_ref().and_then(|stored| stored.sha256);
+            sha256.iter().for_each(|sha256| insert(&mut response, REPR_DIGEST, &repr_digest(*sha256)));
+        }
         if *method == Method::HEAD || layout.is_empty() {
             return Ok(response);
         }

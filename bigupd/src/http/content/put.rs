@@ -2,18 +2,18 @@
 //!
 //! The body is an upload like those of other protocols, cut into slices on arrival and merged while it comes. It awaits
 //! its end ([`UploadRecord::awaits_end`](bigup_core::storage::spool::UploadRecord::awaits_end)), which is told once all
-//! of the body came and its digest is right. A request that ends before that takes its upload with it.
+//! of the body came. A digest that is promised is compared before the file is published. A request that ends before that
+//! takes its upload with it.
 
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::http::app::App;
 use crate::http::append::AppendBody;
 use crate::http::body::content_length;
-use crate::http::checksum::Algorithm;
 use crate::http::content::conditions::Verdict;
 use crate::http::content::download::{etag_of, precondition_failed, validators};
 use crate::http::content::routes::{file_name, path_of};
-use crate::http::digest_fields::{check_content_coding, sha256_of};
+use crate::http::digest_fields::{body_sha256, check_content_coding};
 use crate::http::request::Request;
 use crate::http::upload_url::Named;
 use crate::net::peer::Peer;
@@ -25,6 +25,7 @@ use crate::uploads::create::{CreateRequest, WantedName};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::spool::FileSha256;
 use std::time::Duration;
 use warp::http::StatusCode;
 use warp::http::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, LOCATION};
@@ -64,7 +65,7 @@ impl App {
         let Request { headers, path, peer, body, .. } = request;
         let name = file_name(&path)?;
         by.check(&[Permission::Push], Some(&name))?;
-        let checksum = checked(&headers)?;
+        let sha256 = checked(&headers)?;
         let replaces = self.may_be_put(&by, &name, &headers).await?;
         let len = content_length(&headers);
         let create = CreateRequest {
@@ -72,6 +73,7 @@ impl App {
             name: WantedName::Exactly { name: name.clone(), replace: replaces },
             file_size: len,
             metadata: None,
+            sha256,
             awaits_end: true,
             is_partial: false,
             peer: peer.and_then(Peer::ip),
@@ -83,7 +85,7 @@ impl App {
         let named = Named { by: by.clone(), key: created.key, name: name.clone() };
         let ask = AppendRequest { awaits_end: true, ..named.append_request(peer, 0, len) };
         let mut passing = Passing { uploads: self.uploads.clone(), ask: ask.clone(), is_over: false };
-        let body = AppendBody { body, len, checksum, is_passing: true };
+        let body = AppendBody { body, len, checksum: None };
         let offset = self.append(ask.clone(), body).await?.offset;
         if len.is_some_and(|len| len != offset) {
             let facts = format!("{} bytes of {} came", offset, len.unwrap_or(0));
@@ -95,6 +97,7 @@ impl App {
         let mut response = empty(if replaces { StatusCode::NO_CONTENT } else { StatusCode::CREATED });
         insert(&mut response, ETAG, &etag_of(digest));
         insert(&mut response, LOCATION, &path_of(&name));
+        self.tell_sha256(&mut response, &name, named.key.source()).await?;
         Ok(response)
     }
 
@@ -129,16 +132,16 @@ impl App {
     }
 }
 
-/// The SHA-256 that the body must have, if one is told.
+/// The part that the SHA-256 of the body plays.
 ///
 /// # Errors
 /// The body is a part of a file, is coded, or its digest is malformed.
-fn checked(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal> {
+fn checked(headers: &HeaderMap) -> Result<Option<FileSha256>, Refusal> {
     if headers.contains_key(CONTENT_RANGE) {
         // RFC 9110, section 14.5: a server that takes no part must not take it for the whole.
         let facts = "Content-Range: a PUT stores a whole file, and no part of one";
         return Err(Refusal::new(ErrorCode::BadRequest, facts));
     }
     check_content_coding(headers)?;
-    sha256_of(headers)
+    body_sha256(headers)
 }

@@ -20,9 +20,9 @@ pub const CONTENT: Protocol = Protocol {
     words: words::response,
     shared_headers: SharedHeaders {
         request: "authorization, content-digest, content-type, if-match, if-modified-since, if-none-match, if-range, if-unmodified-since, range, \
-                  repr-digest",
+                  repr-digest, want-repr-digest",
         response: "accept-ranges, allow, bigup-digest, content-disposition, content-length, content-range, etag, \
-                   location, retry-after, www-authenticate",
+                   location, repr-digest, retry-after, www-authenticate",
     },
 };
 

@@ -19,7 +19,7 @@ use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd};
 use crate::http::body::content_length;
 use crate::http::checksum::Algorithm;
-use crate::http::digest_fields::{check_content_coding, content_digest};
+use crate::http::digest_fields::{check_content_coding, content_digest, file_sha256};
 use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
 use crate::metrics::Route;
@@ -125,6 +125,7 @@ impl App {
             name: WantedName::Like(headers::file_name(&request.headers).or_else(|| metadata.as_ref()?.1.file_name())),
             file_size,
             metadata: metadata.map(|(text, _)| text.to_owned()),
+            sha256: file_sha256(&request.headers)?,
             awaits_end: true,
             is_partial: false,
             peer: request.peer.and_then(Peer::ip),
@@ -136,9 +137,15 @@ impl App {
         self.wakeup.tell();
         let named = Named { by, key: created.key, name: created.name };
         let ask = append_request(&named, request.peer, 0, None);
-        let body = AppendBody { body: request.body, len, checksum, is_passing: false };
+        let body = AppendBody { body: request.body, len, checksum };
         let (mut response, held) = match self.begun(&named, ask, body, is_end).await {
-            Ok(offset) => (told(StatusCode::CREATED, is_end, offset), Some(offset).filter(|_| !is_end)),
+            Ok(offset) => {
+                let mut response = told(StatusCode::CREATED, is_end, offset);
+                if is_end {
+                    self.tell_sha256(&mut response, &named.name, named.key.source()).await?;
+                }
+                (response, Some(offset).filter(|_| !is_end))
+            }
             // The upload is there whatever became of its first bytes, and its client must hear of it.
             Err(refusal) if refusal.code != ErrorCode::Exists => (words::response(&refusal), Some(0)),
             Err(refusal) => return Err(refusal),
@@ -184,9 +191,13 @@ impl App {
         }
         let ask = append_request(&named, request.peer, offset, file_size);
         let len = content_length(&request.headers);
-        let body = AppendBody { body: request.body, len, checksum: checksum(&request.headers)?, is_passing: false };
+        let body = AppendBody { body: request.body, len, checksum: checksum(&request.headers)? };
         match self.appended(&named, ask, body, is_end).await {
-            Ok(end) if is_end => Ok(told(StatusCode::OK, true, end.offset)),
+            Ok(end) if is_end => {
+                let mut response = told(StatusCode::OK, true, end.offset);
+                self.tell_sha256(&mut response, &named.name, named.key.source()).await?;
+                Ok(response)
+            }
             Ok(end) => Ok(told(StatusCode::NO_CONTENT, false, end.offset)),
             Err(refusal) => match refusal.offset {
                 Some(expected) => Ok(words::mismatching_offset(&refusal, expected, offset)),

@@ -208,6 +208,7 @@ impl QueryParams {
             discard: self.switch(param::DISCARD)?,
             by_size: true,
             metadata: None,
+            sha256: None,
             awaits_end: false,
             concat: None,
             peer: None,

@@ -13,6 +13,7 @@ use crate::http::app::{App, Protocol};
 use crate::http::append::{AppendBody, AppendEnd, goes_beyond};
 use crate::http::body::content_length;
 use crate::http::checksum::Algorithm;
+use crate::http::digest_fields::file_sha256;
 use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
 use crate::metadata::Metadata;
@@ -112,6 +113,10 @@ impl App {
             return self.tus_concatenate(by, &request, partials, text).await;
         }
         let is_partial = role.is_some();
+        if is_partial && file_sha256(&request.headers)?.is_some() {
+            let facts = "Repr-Digest is of a file, and a partial upload becomes none: send it with the final upload";
+            return Err(headers::bad(facts.to_owned()));
+        }
         let file_size = headers::created_size(&request.headers)?;
         let body = is_with_upload(&request.headers)?.then(|| append_body(&request)).transpose()?;
         if let (Some(size), Some(len)) = (file_size, body.as_ref().and_then(|body| body.len))
@@ -149,7 +154,9 @@ impl App {
             }
         };
         insert(&mut response, UPLOAD_OFFSET, &offset.to_string());
-        if !is_whole {
+        if is_whole {
+            self.tell_sha256(&mut response, &named.name, named.key.source()).await?;
+        } else {
             self.tell_expiry(&mut response, offset);
         }
         Ok(response)
@@ -165,6 +172,7 @@ impl App {
             awaits_end: false,
             is_partial: false,
             metadata: metadata.filter(|text| !text.is_empty()).map(str::to_owned),
+            sha256: file_sha256(&request.headers)?,
             peer: request.peer.and_then(Peer::ip),
             certificate: self.shown_name(),
         })
@@ -204,6 +212,9 @@ impl App {
         }
         let mut response = empty(StatusCode::CREATED);
         insert(&mut response, LOCATION, &url::path_of(&created.key, &created.name));
+        if is_whole {
+            self.tell_sha256(&mut response, &created.name, created.key.source()).await?;
+        }
         Ok(response)
     }
 
@@ -265,7 +276,9 @@ impl App {
         let end = self.tus_append(&named, ask, append_body(&request)?).await?;
         let mut response = empty(StatusCode::NO_CONTENT);
         insert(&mut response, UPLOAD_OFFSET, &end.offset.to_string());
-        if !end.is_whole {
+        if end.is_whole {
+            self.tell_sha256(&mut response, &named.name, named.key.source()).await?;
+        } else {
             self.tell_expiry(&mut response, end.offset);
         }
         Ok(response)
@@ -323,7 +336,6 @@ fn append_body(request: &Request) -> Result<AppendBody, Refusal> {
         body: request.body.clone(),
         len: content_length(&request.headers),
         checksum: headers::checksum(&request.headers)?,
-        is_passing: false,
     })
 }
 

@@ -25,7 +25,9 @@ pub fn response(refusal: &Refusal) -> Response {
 /// The status, where it is another one than in other protocols.
 fn status(refusal: &Refusal) -> Option<StatusCode> {
     match (refusal.code, refusal.advice) {
-        (ErrorCode::Damaged, Some(Advice::SendAgain)) => StatusCode::from_u16(CHECKSUM_MISMATCH).ok(),
+        (ErrorCode::Damaged, Some(Advice::SendAgain | Advice::UploadAgain)) => {
+            StatusCode::from_u16(CHECKSUM_MISMATCH).ok()
+        }
         // Proposed by the protocol's authors, and taken by its clients as "come back, and keep the address".
         (ErrorCode::Busy | ErrorCode::Paused, _) => Some(StatusCode::LOCKED),
         _ => None,
