@@ -25,7 +25,7 @@ use log::{Level, Record};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Target of the lines, for a filter like `BIGUP_LOG=info,audit=off`.
 pub const TARGET: &str = "audit";
@@ -77,14 +77,14 @@ impl AuditLine {
 
     /// The line about the end of `upload`, now; with the digest of the file where it is known.
     pub fn of(kind: AuditEvent, upload: &UploadRecord, digest: Option<Digest>) -> AuditLine {
-        let begun = UNIX_EPOCH + Duration::from_secs(upload.begun);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         AuditLine::new(kind, &upload.file_name)
             .with("file_size", upload.plan.file_size)
             .with("file_digest", digest)
             .with("token", upload.token.as_ref())
             .with("certificate", upload.certificate.as_ref())
             .with("peer", upload.peer.as_ref())
-            .with("seconds", SystemTime::now().duration_since(begun).ok().map(|time| time.as_secs()))
+            .with("seconds", now.checked_sub(upload.begun))
     }
 
     /// The same with one more key. `None` if its value is not known.
@@ -145,5 +145,8 @@ mod tests {
         let text = AuditLine::of(AuditEvent::Finished, &upload, Some(Digest([1; 32]))).to_string();
         assert!(text.starts_with("finished f: file_size=25 file_digest=0101"), "{text}");
         assert!(text.contains(" token=alice peer=192.0.2.1 seconds="), "{text}");
+        // A damaged record can tell any time.
+        let later = UploadRecord { begun: u64::MAX, ..upload };
+        assert!(AuditLine::of(AuditEvent::Finished, &later, None).to_string().ends_with("peer=192.0.2.1"));
     }
 }
