@@ -5,9 +5,10 @@
 
 use crate::http::app::App;
 use crate::http::body::{Body, RawBody, raw_body};
-use crate::http::checksum::{Algorithm, Checksum};
+use crate::http::checksum::{Algorithm, Checksum, ToldChecksum};
 use crate::http::receive::{Appended, Ended, append};
 use crate::net::min_rate::MinRate;
+use crate::net::trailers::Trailers;
 use crate::refusal::{Advice, Refusal};
 use crate::uploads::append::{AppendRequest, AppendTarget, Appendable, Appender};
 use crate::uploads::{SliceRequest, SliceStored, SliceTarget};
@@ -17,6 +18,7 @@ use bigup_core::storage::spool::UploadId;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
+use warp::http::header::HeaderMap;
 
 /// Longest time that the older one of two requests may take to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
@@ -36,8 +38,35 @@ pub struct AppendBody {
     pub body: RawBody,
     /// Its length in bytes. `None` if it is not told before the body ends.
     pub len: Option<u64>,
-    /// The checksum that it must have. `None` if none was told.
-    pub checksum: Option<(Algorithm, Vec<u8>)>,
+    /// The checksum that it must have. `None` if there is none.
+    pub checksum: Option<BodyChecksum>,
+}
+
+/// The checksum that a body must have.
+pub enum BodyChecksum {
+    /// This one.
+    Told(Algorithm, Vec<u8>),
+    /// The one in the fields behind the body, which the function finds there.
+    InTrailers(Trailers, fn(&HeaderMap) -> Result<ToldChecksum, Refusal>),
+}
+
+impl BodyChecksum {
+    /// The checksum of no bytes yet, to be compared with this one.
+    fn start(&self) -> Checksum {
+        match self {
+            BodyChecksum::Told(algorithm, _) => Checksum::new(*algorithm),
+            BodyChecksum::InTrailers(..) => Checksum::by_any(),
+        }
+    }
+
+    /// True if a body whose end was read has it.
+    fn is_of(&self, is: Checksum) -> Result<bool, Refusal> {
+        let (algorithm, told) = match self {
+            BodyChecksum::Told(algorithm, told) => (*algorithm, told.clone()),
+            BodyChecksum::InTrailers(trailers, find) => find(trailers.get().unwrap_or(&HeaderMap::new()))?,
+        };
+        Ok(is.finish_by(algorithm) == told)
+    }
 }
 
 impl AppendBody {
@@ -65,7 +94,7 @@ struct Appending<'a> {
     more: Option<Bytes>,
     pace: MinRate,
     appender: Appender,
-    told: Option<Vec<u8>>,
+    told: Option<BodyChecksum>,
     /// Offset of the body's first byte.
     start: u64,
     checksum: Option<Checksum>,
@@ -82,7 +111,7 @@ impl App {
     pub(super) async fn append(&self, ask: AppendRequest, what: AppendBody) -> Result<AppendEnd, Refusal> {
         let appender = self.uploads.appenders.enter(&ask.source);
         let ask = AppendRequest { len: what.len, ..ask };
-        let checksum = what.checksum.as_ref().map(|(algorithm, _)| Checksum::new(*algorithm));
+        let checksum = what.checksum.as_ref().map(BodyChecksum::start);
         let mut appending = Appending {
             app: self,
             start: ask.offset,
@@ -91,7 +120,7 @@ impl App {
             more: None,
             pace: MinRate::new(&self.settings.limits),
             appender,
-            told: what.checksum.map(|(_, told)| told),
+            told: what.checksum,
             checksum,
             held_back: vec![],
         };
@@ -316,8 +345,11 @@ impl Appending<'_> {
 
     /// Refuses a body whose checksum is not the one that was told.
     fn check_sum(&mut self) -> Result<(), Refusal> {
-        match (&self.told, self.checksum.take().map(Checksum::finish)) {
-            (Some(told), Some(is)) if *told != is => {
+        match (&self.told, self.checksum.take()) {
+            (Some(told), Some(is)) => {
+                if told.is_of(is)? {
+                    return Ok(());
+                }
                 let facts = "the bytes that arrived have another checksum, and none of them was kept";
                 Err(Refusal::new(ErrorCode::Damaged, facts).advising(Advice::SendAgain))
             }

@@ -23,6 +23,9 @@ pub enum Algorithm {
 impl Algorithm {
     /// All of them, as a header lists them.
     pub const NAMES: &str = "sha1,sha256,sha512,md5,crc32,blake3";
+
+    const ALL: [Algorithm; 6] =
+        [Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512, Algorithm::Md5, Algorithm::Crc32, Algorithm::Blake3];
 }
 
 impl FromStr for Algorithm {
@@ -41,6 +44,9 @@ impl FromStr for Algorithm {
     }
 }
 
+/// A checksum that a client tells, and its algorithm.
+pub type ToldChecksum = (Algorithm, Vec<u8>);
+
 /// A checksum being computed.
 #[derive(Clone, Debug)]
 pub enum Checksum {
@@ -56,6 +62,8 @@ pub enum Checksum {
     Crc32(crc32fast::Hasher),
     /// By [`Algorithm::Blake3`].
     Blake3(Box<blake3::Hasher>),
+    /// By all of them, until the one that counts is told.
+    Each(Vec<(Algorithm, Checksum)>),
 }
 
 impl Checksum {
@@ -71,6 +79,11 @@ impl Checksum {
         }
     }
 
+    /// Of no bytes so far, by an algorithm that is told later. Computing costs as much as all of them.
+    pub fn by_any() -> Checksum {
+        Checksum::Each(Algorithm::ALL.map(|algorithm| (algorithm, Checksum::new(algorithm))).to_vec())
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
@@ -80,10 +93,22 @@ impl Checksum {
             Checksum::Md5(hasher) => hasher.update(bytes),
             Checksum::Crc32(hasher) => hasher.update(bytes),
             Checksum::Blake3(hasher) => drop(hasher.update(bytes)),
+            Checksum::Each(all) => all.iter_mut().for_each(|(_, checksum)| checksum.update(bytes)),
         }
     }
 
-    /// The checksum of all bytes taken.
+    /// The checksum of all bytes taken by this algorithm, which is the one that it was made for.
+    pub fn finish_by(self, algorithm: Algorithm) -> Vec<u8> {
+        match self {
+            Checksum::Each(all) => {
+                let found = all.into_iter().find(|(found, _)| *found == algorithm);
+                found.map_or_else(Vec::new, |(_, checksum)| checksum.finish())
+            }
+            only => only.finish(),
+        }
+    }
+
+    /// The checksum of all bytes taken. Empty if its algorithm is not told yet.
     pub fn finish(self) -> Vec<u8> {
         match self {
             Checksum::Sha1(hasher) => hasher.finalize().to_vec(),
@@ -92,6 +117,7 @@ impl Checksum {
             Checksum::Md5(hasher) => hasher.finalize().to_vec(),
             Checksum::Crc32(hasher) => hasher.finalize().to_be_bytes().to_vec(),
             Checksum::Blake3(hasher) => hasher.finalize().as_bytes().to_vec(),
+            Checksum::Each(_) => vec![],
         }
     }
 }
@@ -112,6 +138,9 @@ mod tests {
         ] {
             let mut checksum = Checksum::new(name.parse().unwrap());
             ["a", "", "bc"].iter().for_each(|piece| checksum.update(piece.as_bytes()));
+            let mut any = Checksum::by_any();
+            any.update(b"abc");
+            assert_eq!(any.finish_by(name.parse().unwrap()), checksum.clone().finish(), "{name}");
             let shown: String = checksum.finish().iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(shown, expected, "{name}");
         }

@@ -2,6 +2,7 @@
 
 use crate::http::body::RawBody;
 use crate::net::peer::Peer;
+use crate::net::trailers::Trailers;
 use warp::filters::path::FullPath;
 use warp::http::Method;
 use warp::http::header::HeaderMap;
@@ -20,6 +21,8 @@ pub struct Request {
     pub peer: Option<Peer>,
     /// Its body.
     pub body: RawBody,
+    /// The fields behind its body. `None` if its head announced none.
+    pub trailers: Option<Trailers>,
 }
 
 impl Request {
@@ -30,9 +33,10 @@ impl Request {
         headers: HeaderMap,
         query: String,
         peer: Option<Peer>,
+        trailers: Option<Trailers>,
         body: RawBody,
     ) -> Request {
         let path = path.as_str().to_owned();
-        Request { method, path, headers, query, peer, body }
+        Request { method, path, headers, query, peer, body, trailers }
     }
 }

@@ -35,6 +35,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         .and(warp::path::full())
         .and(warp::header::headers_cloned())
         .and(query)
+        .and(warp::ext::optional())
         .and(warp::ext::optional());
     let request = head.and(body).map(Request::new);
     let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);

@@ -16,3 +16,4 @@ pub mod response;
 pub mod server;
 pub mod timeouts;
 pub mod tls;
+pub mod trailers;

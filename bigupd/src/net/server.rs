@@ -18,6 +18,7 @@ use crate::net::peer::Peer;
 use crate::net::response::Response;
 use crate::net::timeouts::{RequestTurns, TimedStream, Timeout};
 use crate::net::tls::Tls;
+use crate::net::trailers::BodyWithTrailers;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::native::ErrorCode;
@@ -138,7 +139,10 @@ impl Acceptor {
                 let routes = TowerToHyperService::new(warp::service(routes));
                 let service = service_fn(move |mut request: Request<Incoming>| {
                     request.extensions_mut().insert(peer);
-                    routes.call(request)
+                    let (mut head, body) = request.into_parts();
+                    let body = BodyWithTrailers::new(body, &head.headers);
+                    body.trailers().into_iter().for_each(|trailers| drop(head.extensions.insert(trailers)));
+                    routes.call(Request::from_parts(head, body))
                 });
                 let place = (slot, metrics.connection_served());
                 tokio::spawn(serve_connection(stream, self.manners(limits), service, place, stopping));

@@ -69,7 +69,8 @@ fn options_tells_all_that_is_spoken() {
         assert_eq!(reply.header("Tus-Version"), Some("1.0.0"));
         assert_eq!(reply.header("Tus-Max-Size"), Some("1073741824"));
         let extensions = reply.header("Tus-Extension").unwrap().split(',').collect::<Vec<_>>();
-        for extension in ["creation", "creation-with-upload", "creation-defer-length", "expiration", "checksum"] {
+        for extension in ["creation", "creation-with-upload", "creation-defer-length", "expiration", "checksum-trailer"]
+        {
             assert!(extensions.contains(&extension), "{extension}: {extensions:?}");
         }
         assert!(extensions.contains(&"termination"));

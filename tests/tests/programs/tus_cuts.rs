@@ -405,6 +405,75 @@ fn a_checked_body_of_several_slices_is_kept_whole_or_not_at_all() {
     daemon.eventually_clean();
 }
 
+/// Sends a body in chunks of `by` bytes, whose checksum is announced behind it, and then these fields.
+fn patch_with_trailer(tus: &Tus, at: &str, offset: u64, body: &[u8], by: usize, fields: &str) -> Reply {
+    let headers = [("Transfer-Encoding", "chunked"), ("Trailer", "x, Upload-Checksum")];
+    let mut stream = tus.begin_patch_with(at, offset, &headers);
+    for piece in body.chunks(by) {
+        sent(&mut stream, format!("{:x}\r\n", piece.len()).as_bytes());
+        sent(&mut stream, piece);
+        sent(&mut stream, b"\r\n");
+    }
+    sent(&mut stream, format!("0\r\n{fields}\r\n").as_bytes());
+    Reply::read(&mut stream, "PATCH")
+}
+
+#[test]
+fn a_checksum_can_come_behind_the_body() {
+    let daemon = Daemon::with(&SMALL_SLICES);
+    let (tus, content) = (Tus::new(daemon.url()), data::bytes(13, 5 * MIB + 5));
+    let at = tus.create("a", content.len() as u64);
+    let mut held = 0;
+    for len in [1, SMALL - 1, 2 * SMALL + 7, content.len() - 3 * SMALL - 7] {
+        let (body, offset) = (&content[held..held + len], held as u64);
+        let send = |fields: &str| patch_with_trailer(&tus, &at, offset, body, 100_000, fields);
+        let wrong = format!("Upload-Checksum: {}\r\n", blake3_of(b"another"));
+        send(&wrong).expect(460);
+        let missing = send("X: y\r\n").expect(400);
+        assert!(missing.body.contains("is not there"), "{missing:?}");
+        send("Upload-Checksum: sha3 AAAA\r\n").expect(400);
+        assert_eq!(tus.offset(&at), offset, "of {len} bytes without a right checksum none is kept");
+        held += len;
+        let right = format!("upload-checksum: {}\r\n", blake3_of(body));
+        assert_eq!(send(&right).expect(204).offset(), Some(held as u64));
+    }
+    finish(&daemon, &tus, &at, "a", &content);
+    daemon.eventually_clean();
+}
+
+#[test]
+fn a_checksum_behind_the_body_is_by_any_algorithm_and_counts_only_if_it_was_announced() {
+    let daemon = Daemon::start();
+    let tus = Tus::new(daemon.url());
+    // Of "abc", as the standards tell them.
+    for (i, sum) in [
+        "sha1 qZk+NkcGgWq6PiVxeFDCbJzQ2J0=",
+        "sha256 ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=",
+        "sha512 3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw==",
+        "md5 kAFQmDzST7DWlj99KOF/cg==",
+        "crc32 NSRBwg==",
+        "blake3 ZDezrDhGUTP/tjt1JzqNtUjFWEZdedsD/TWcbNW9nYU=",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let at = tus.create(&format!("{i}"), 3);
+        let wrong = sum.replace(' ', " AAAA");
+        assert!(matches!(tus.patch_with(&at, 0, &[("Upload-Checksum", &wrong)], b"abc").status, 400 | 460), "{sum}");
+        patch_with_trailer(&tus, &at, 0, b"abc", 2, &format!("Upload-Checksum: {sum}\r\n")).expect(204);
+        assert_eq!(std::fs::read(daemon.finished(&format!("{i}"))).unwrap(), b"abc");
+    }
+    // A field that nobody announced may be dropped on the way, and proves nothing (RFC 9110, section 6.5.1).
+    let at = tus.create("unannounced", 3);
+    let mut stream = tus.begin_patch_with(&at, 0, &[("Transfer-Encoding", "chunked")]);
+    sent(&mut stream, b"3\r\nabc\r\n0\r\nUpload-Checksum: md5 AAAA\r\n\r\n");
+    Reply::read(&mut stream, "PATCH").expect(204);
+    // Both ways at once make no sense.
+    let at = tus.create("both", 3);
+    let headers = [("Trailer", "Upload-Checksum"), ("Upload-Checksum", "crc32 NSRBwg==")];
+    assert!(tus.patch_with(&at, 0, &headers, b"abc").expect(400).body.contains("announced"));
+}
+
 #[test]
 fn a_checked_body_with_too_many_slices_is_refused_and_nothing_of_it_kept() {
     let daemon = Daemon::with(&SMALL_SLICES);

@@ -47,7 +47,7 @@ async fn answer(app: App, request: Request) -> Response {
     if request.method == Method::PUT && !is_list(&request.path) {
         return store(app, request).await;
     }
-    let Request { method, path, headers, query, peer, body } = request;
+    let Request { method, path, headers, query, peer, body, .. } = request;
     let target = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&printable(&target)));
     let answer = match method {

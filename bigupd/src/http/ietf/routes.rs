@@ -16,7 +16,7 @@ use crate::admission::access::Access;
 use crate::admission::origins::Effect;
 use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
-use crate::http::append::{AppendBody, AppendEnd};
+use crate::http::append::{AppendBody, AppendEnd, BodyChecksum};
 use crate::http::body::content_length;
 use crate::http::checksum::Algorithm;
 use crate::http::digest_fields::{check_content_coding, content_digest, file_sha256};
@@ -295,9 +295,9 @@ fn told_size(asked: &HeaderMap, offset: u64, is_end: bool) -> Result<Option<u64>
 }
 
 /// The checksum that a body must have. `None` if none is told.
-fn checksum(asked: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal> {
+fn checksum(asked: &HeaderMap) -> Result<Option<BodyChecksum>, Refusal> {
     check_content_coding(asked)?;
-    Ok(content_digest(asked)?.map(|sha256| (Algorithm::Sha256, sha256.to_vec())))
+    Ok(content_digest(asked)?.map(|sha256| BodyChecksum::Told(Algorithm::Sha256, sha256.to_vec())))
 }
 
 /// A response that tells the state of an upload.

@@ -1,6 +1,6 @@
 //! Header fields of tus (tus 1.0.0, "Headers" and "Protocol Extensions").
 
-use crate::http::checksum::Algorithm;
+use crate::http::checksum::{Algorithm, ToldChecksum};
 use crate::http::upload_url;
 use crate::refusal::Refusal;
 use crate::uploads::concat::PartialName;
@@ -9,14 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
-use warp::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use warp::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, TRAILER};
 
 /// The version that is spoken.
 pub const VERSION: &str = "1.0.0";
 
 /// The extensions that are spoken.
 pub const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,\
-                              expiration,checksum,termination,concatenation,concatenation-unfinished";
+                              expiration,checksum,checksum-trailer,termination,concatenation,concatenation-unfinished";
 
 /// `Tus-Resumable`: the version of a message.
 pub const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -92,7 +92,7 @@ pub fn created_size(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
 ///
 /// # Errors
 /// The algorithm is not known, or the value makes no sense.
-pub fn checksum(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Refusal> {
+pub fn checksum(headers: &HeaderMap) -> Result<Option<ToldChecksum>, Refusal> {
     let Some(text) = text(headers, &UPLOAD_CHECKSUM)? else { return Ok(None) };
     let (name, value) = text.split_once(' ').ok_or_else(|| {
         bad(format!("Upload-Checksum is {}, not an algorithm, a space, and a checksum in base64", quoted(text)))
@@ -101,6 +101,21 @@ pub fn checksum(headers: &HeaderMap) -> Result<Option<(Algorithm, Vec<u8>)>, Ref
         name.parse().map_err(|()| bad(format!("Upload-Checksum: {} is none of {}", quoted(name), Algorithm::NAMES)))?;
     let value = STANDARD.decode(value.trim()).map_err(|e| bad(format!("Upload-Checksum is no base64: {e}")))?;
     Ok(Some((algorithm, value)))
+}
+
+/// True if a checksum is announced behind the body.
+pub fn has_checksum_behind(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|name| name.trim().eq_ignore_ascii_case(UPLOAD_CHECKSUM.as_str()))
+}
+
+/// The checksum behind a body that announced one.
+///
+/// # Errors
+/// It is not there, or as for [`checksum`].
+pub fn checksum_behind(trailers: &HeaderMap) -> Result<ToldChecksum, Refusal> {
+    let missing = "Upload-Checksum was announced behind the body, and is not there: nothing of the body was kept";
+    checksum(trailers)?.ok_or_else(|| bad(missing.to_owned()))
 }
 
 /// The role in a concatenation of an upload that is created.

@@ -10,7 +10,7 @@ use crate::admission::access::Access;
 use crate::admission::origins::Effect;
 use crate::admission::tokens::Permission;
 use crate::http::app::{App, Protocol};
-use crate::http::append::{AppendBody, AppendEnd, goes_beyond};
+use crate::http::append::{AppendBody, AppendEnd, BodyChecksum, goes_beyond};
 use crate::http::body::content_length;
 use crate::http::checksum::Algorithm;
 use crate::http::digest_fields::file_sha256;
@@ -20,6 +20,7 @@ use crate::metadata::Metadata;
 use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, empty, insert};
+use crate::net::trailers::Trailers;
 use crate::refusal::Refusal;
 use crate::uploads::append::{AppendRequest, Appendable, other_offset, other_protocol, too_long};
 use crate::uploads::concat::{ConcatRequest, PartialName};
@@ -332,11 +333,20 @@ impl App {
 }
 
 fn append_body(request: &Request) -> Result<AppendBody, Refusal> {
-    Ok(AppendBody {
-        body: request.body.clone(),
-        len: content_length(&request.headers),
-        checksum: headers::checksum(&request.headers)?,
-    })
+    let checksum = body_checksum(&request.headers, request.trailers.as_ref())?;
+    Ok(AppendBody { body: request.body.clone(), len: content_length(&request.headers), checksum })
+}
+
+/// The checksum that a body must have: it is told before it, or behind it (tus 1.0.0, "Checksum").
+fn body_checksum(asked: &HeaderMap, trailers: Option<&Trailers>) -> Result<Option<BodyChecksum>, Refusal> {
+    match (headers::checksum(asked)?, trailers.filter(|_| headers::has_checksum_behind(asked))) {
+        (Some(_), Some(_)) => {
+            Err(headers::bad("Upload-Checksum is before the body and announced behind it".to_owned()))
+        }
+        (Some((algorithm, told)), None) => Ok(Some(BodyChecksum::Told(algorithm, told))),
+        (None, Some(trailers)) => Ok(Some(BodyChecksum::InTrailers(trailers.clone(), headers::checksum_behind))),
+        (None, None) => Ok(None),
+    }
 }
 
 /// True if a creation brings the first bytes (tus 1.0.0, "Creation With Upload").
