@@ -104,6 +104,20 @@ labels! {
 }
 
 labels! {
+    /// The protocol by which an upload is begun.
+    UploadProtocol {
+        /// The native one.
+        Native = "native",
+        /// tus.
+        Tus = "tus",
+        /// The draft of the IETF.
+        Ietf = "ietf",
+        /// PUT.
+        Put = "put",
+    }
+}
+
+labels! {
     /// The reason an upload failed.
     Failure {
         /// The file cannot be published as things stand; the upload stays until a client begins anew.
@@ -213,7 +227,7 @@ pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
-    uploads_begun: Counter,
+    uploads_begun: Family<One, Counter>,
     uploads_resumed: Counter,
     uploads_finished: Counter,
     uploads_failed: Family<One, Counter>,
@@ -287,7 +301,13 @@ impl Metrics {
             shown(r, "build_info", "Version of the daemon, with the value 1", <_>::default());
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         let inner = Inner {
-            uploads_begun: shown(r, "uploads_begun", "Uploads begun", <_>::default()),
+            uploads_begun: family(
+                r,
+                ("uploads_begun", "Uploads begun"),
+                "protocol",
+                UploadProtocol::ALL,
+                UploadProtocol::label,
+            ),
             uploads_resumed: shown(
                 r,
                 "uploads_resumed",
@@ -397,8 +417,8 @@ impl Metrics {
     }
 
     /// An upload was begun.
-    pub fn upload_begun(&self) {
-        self.0.uploads_begun.inc();
+    pub fn upload_begun(&self, by: UploadProtocol) {
+        self.0.uploads_begun.get_or_create(&[("protocol", by.label())]).inc();
     }
 
     /// A client went on with an upload that holds some slices.
@@ -584,6 +604,7 @@ mod tests {
         assert_eq!(count("bigup_refused_total{limit="), Limit::ALL.len());
         assert_eq!(count("bigup_merger_exits_total{reason="), MergerEnd::ALL.len());
         assert_eq!(count("bigup_uploads_failed_total{reason="), Failure::ALL.len());
+        assert_eq!(count("bigup_uploads_begun_total{protocol="), UploadProtocol::ALL.len());
         assert_eq!(count("bigup_sync_duration_seconds_count{what="), Synced::ALL.len());
         assert_has(&metrics, &[concat!("bigup_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")]);
     }

@@ -10,6 +10,7 @@ use bigup_core::storage::spool::{HeldContent, Publication, Record, Spool, Upload
 use bigup_core::storage::store::{self, StoredDigest};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
+use bigupd::metrics::UploadProtocol;
 use bigupd::net::peer::Peer;
 use bigupd::refusal::Advice;
 use bigupd::uploads::request::BeginRequest;
@@ -50,6 +51,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
         by_size: false,
         metadata: None,
         sha256: None,
+        protocol: UploadProtocol::Native,
         awaits_end: false,
         concat: None,
     }

@@ -168,7 +168,7 @@ impl Uploads {
                     if created.map_err(|e| no_disk_space(e, ask.name.as_str()))? {
                         granted.landed();
                         if !upload.is_partial() {
-                            self.metrics.upload_begun();
+                            self.metrics.upload_begun(ask.protocol);
                         }
                     }
                 }

@@ -9,6 +9,7 @@ use super::refusals::no_such_upload;
 use super::{NameState, Uploads};
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
+use crate::metrics::UploadProtocol;
 use crate::refusal::{Refusal, within_request};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::is_subtree_size;
@@ -119,6 +120,8 @@ pub struct CreateRequest {
     pub by: Access,
     /// The name that the client would like.
     pub name: WantedName,
+    /// The protocol of the request.
+    pub protocol: UploadProtocol,
     /// Bytes of the file. `None` if they are told later.
     pub file_size: Option<u64>,
     /// Anything that the client tells of the file, in the form of its protocol.
@@ -180,6 +183,7 @@ impl Uploads {
                 by: ask.by.clone(),
                 id: UploadId::of_name(&name),
                 name: name.clone(),
+                protocol: ask.protocol,
                 plan: plan.cloned().unwrap_or_default(),
                 source: Some(key.source()),
                 file_digest: None,

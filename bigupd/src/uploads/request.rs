@@ -3,6 +3,7 @@
 use crate::admission::access::Access;
 use crate::admission::amount;
 use crate::hooks::begin::BeginQuestion;
+use crate::metrics::UploadProtocol;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
@@ -18,6 +19,8 @@ pub struct BeginRequest {
     pub id: UploadId,
     /// Name of the file.
     pub name: FileName,
+    /// The protocol of the request.
+    pub protocol: UploadProtocol,
     /// The known sizes. `slice_size` is a wish.
     pub plan: Plan,
     /// The client's source.

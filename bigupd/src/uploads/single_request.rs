@@ -3,6 +3,7 @@
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_disk_space};
 use super::{SliceRequest, SliceStored, SliceTarget, Uploads};
 use crate::admission::grants::{Grant, Growing};
+use crate::metrics::UploadProtocol;
 use crate::refusal::{Advice, Refusal};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::{Digest, DigestKind};
@@ -78,7 +79,7 @@ impl Uploads {
         {
             Ok(()) => {
                 granted.landed();
-                self.metrics.upload_begun();
+                self.metrics.upload_begun(UploadProtocol::Native);
                 self.metrics.slice_received(ask.len);
                 self.metrics.upload_finished(ask.len, began.elapsed());
                 let begin = ask.begin.as_ref();

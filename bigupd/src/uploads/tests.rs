@@ -2,6 +2,7 @@ use super::*;
 use crate::admission::amount::BLOCK;
 use crate::admission::tokens::Prefix;
 use crate::config::Config;
+use crate::metrics::UploadProtocol;
 use bigup_core::protocol::digest::SliceHasher;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;
@@ -61,6 +62,7 @@ fn ask(source: &str, file_size: Option<u64>) -> BeginRequest {
         by_size: false,
         metadata: None,
         sha256: None,
+        protocol: UploadProtocol::Native,
         awaits_end: false,
         concat: None,
         peer: None,

@@ -24,6 +24,7 @@ use bigup_core::storage::spool::{Publication, Record, Records, Spool, UploadId, 
 use bigup_merger::{Events, MergeEnd, Stop};
 use bigupd::admission::access::Access;
 use bigupd::config::Config;
+use bigupd::metrics::UploadProtocol;
 use bigupd::upkeep::reconcile::Reconciler;
 use bigupd::uploads::request::BeginRequest;
 use bigupd::uploads::{SliceRequest, Uploads};
@@ -144,6 +145,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
         by_size: false,
         metadata: None,
         sha256: None,
+        protocol: UploadProtocol::Native,
         awaits_end: false,
         concat: None,
         peer: None,

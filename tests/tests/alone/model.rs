@@ -17,6 +17,7 @@ use bigup_tests::process::kill_9;
 use bigup_tests::{data, programs};
 use bigupd::admission::access::Access;
 use bigupd::commands::Outcome;
+use bigupd::metrics::UploadProtocol;
 use bigupd::refusal::{Refusal, against_upload};
 use bigupd::uploads::request::BeginRequest;
 use bigupd::uploads::settings::Settings;
@@ -550,6 +551,7 @@ impl World {
             source,
             metadata: None,
             sha256: None,
+            protocol: UploadProtocol::Native,
             file_digest,
             replace,
             recut,

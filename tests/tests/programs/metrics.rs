@@ -5,6 +5,7 @@ use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Server, connect, post_head, raw, read_answer};
 use bigup_tests::process::{eventually, kill_9, signal, signal_program};
 use bigup_tests::scrape::{Page, Scrape, eventually_counted, page};
+use bigup_tests::tus::Tus;
 use bigup_tests::{data, docs, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -15,6 +16,9 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Uploads that were begun by the native protocol.
+const BEGUN: &str = "uploads_begun_total{protocol=\"native\"}";
 
 const KIB: usize = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -82,13 +86,29 @@ fn succeed(mut command: Command) {
 }
 
 #[test]
+fn uploads_are_counted_by_their_protocol() {
+    let watched = Watched::with(&[]);
+    let tus = Tus::new(watched.daemon.url());
+    let at = tus.create("tus", 3);
+    tus.patch(&at, 0, b"abc").expect(204);
+    let parts: Vec<String> = [b"ab", b"cd"].map(|_| tus.create_partial(2)).into();
+    parts.iter().for_each(|at| drop(tus.patch(at, 0, b"ab").expect(204)));
+    tus.join("joined", &parts).expect(201);
+    tus.send("POST", "/files/", &[("Upload-Complete", "?1")], b"abc").expect(201);
+    tus.send("PUT", "/content/put", &[], b"abc").expect(201);
+    let begun = |protocol: &str| format!("uploads_begun_total{{protocol=\"{protocol}\"}}");
+    let expected = [("native", 0.0), ("tus", 2.0), ("ietf", 1.0), ("put", 1.0)].map(|(by, count)| (begun(by), count));
+    watched.eventually(&expected.each_ref().map(|(series, count)| (series.as_str(), *count)));
+}
+
+#[test]
 fn a_push_is_counted_to_the_byte() {
     let watched = Watched::with(&[]);
     let len = 10 * MIB + 123;
     succeed(watched.push(&data::file(&watched.daemon.scratch(), "f", 1, len), &["--slice-size", "1M"]));
     let len = len as f64;
     watched.eventually(&[
-        ("uploads_begun_total", 1.0),
+        (BEGUN, 1.0),
         ("uploads_resumed_total", 0.0),
         ("uploads_finished_total", 1.0),
         ("uploads_unfinished", 0.0),
@@ -114,7 +134,7 @@ fn a_push_is_counted_to_the_byte() {
     assert!(now.get("disk_free_bytes") > 0.0 && now.get("last_scan_timestamp_seconds") > 1e9);
     // Again it is a no-op.
     succeed(watched.push(&watched.daemon.scratch().join("f"), &["--slice-size", "1M"]));
-    watched.eventually(&[("uploads_begun_total", 1.0), ("uploads_finished_total", 1.0), ("received_bytes_total", len)]);
+    watched.eventually(&[(BEGUN, 1.0), ("uploads_finished_total", 1.0), ("received_bytes_total", len)]);
 }
 
 #[test]
@@ -125,7 +145,7 @@ fn a_file_of_one_slice_needs_no_merger() {
     }
     let len = (2 * MIB + 4096) as f64;
     watched.eventually(&[
-        ("uploads_begun_total", 2.0),
+        (BEGUN, 2.0),
         ("uploads_finished_total", 2.0),
         ("slices_received_total", 2.0),
         ("received_bytes_total", len),
@@ -141,7 +161,7 @@ fn going_on_counts_where_something_is_held_and_something_missing() {
     let watched = Watched::with(&["--slice-ack", "synced"]);
     watched.begin("a");
     watched.begin("a");
-    watched.eventually(&[("uploads_begun_total", 1.0), ("uploads_resumed_total", 0.0), ("uploads_unfinished", 1.0)]);
+    watched.eventually(&[(BEGUN, 1.0), ("uploads_resumed_total", 0.0), ("uploads_unfinished", 1.0)]);
     watched.post("a", 0);
     watched.server().get("file_name=a&peek=1").expect(200);
     watched.begin("a");
@@ -154,7 +174,7 @@ fn going_on_counts_where_something_is_held_and_something_missing() {
     // A slice that is held is not stored again.
     watched.begin("a");
     watched.eventually(&[
-        ("uploads_begun_total", 1.0),
+        (BEGUN, 1.0),
         ("uploads_resumed_total", 1.0),
         ("uploads_finished_total", 1.0),
         ("slices_received_total", 4.0),
@@ -172,7 +192,7 @@ fn a_push_that_was_killed_is_resumed_once() {
     kill_9(&mut first);
     succeed(watched.push(&file, &["--slice-size", "64K"]));
     watched.eventually(&[
-        ("uploads_begun_total", 1.0),
+        (BEGUN, 1.0),
         ("uploads_resumed_total", 1.0),
         ("uploads_finished_total", 1.0),
         ("received_bytes_total", (64 * MIB) as f64),
@@ -297,7 +317,7 @@ fn each_limit_of_tokens_and_of_disk_space_counts_for_itself() {
     });
     let small = "file_name=a&slice_id=0&slice_num=1&slice_size=1";
     refused_once(&watched, "disk_space", || drop(watched.server().post(small, b"x").expect(507)));
-    watched.eventually(&[("disk_free_bytes", 0.0), ("uploads_begun_total", 0.0)]);
+    watched.eventually(&[("disk_free_bytes", 0.0), (BEGUN, 0.0)]);
 }
 
 #[test]
@@ -309,7 +329,7 @@ fn what_expires_and_what_cannot_be_published_has_failed() {
     watched.begin("unreadable");
     fs::write(watched.daemon.data().join("tmp/unreadable/upload.json"), "garbage").unwrap();
     watched.begin("unreadable");
-    watched.eventually(&[("uploads_failed_total{reason=\"unreadable\"}", 1.0), ("uploads_begun_total", 2.0)]);
+    watched.eventually(&[("uploads_failed_total{reason=\"unreadable\"}", 1.0), (BEGUN, 2.0)]);
     let watched = Watched::with(&[]);
     let wrong = "0".repeat(64);
     watched
@@ -367,7 +387,7 @@ fn hooks_count_by_what_they_answer() {
     watched.eventually(&[
         ("hook_answers_total{hook=\"on_begin\",answer=\"no\"}", 1.0),
         ("hook_answers_total{hook=\"on_begin\",answer=\"yes\"}", 0.0),
-        ("uploads_begun_total", 0.0),
+        (BEGUN, 0.0),
     ]);
     let small = "file_name=a&slice_id=0&slice_num=1&slice_size=1";
     for (program, given_up, answers) in [("/bin/true", 0.0, ("yes", 1.0)), ("/bin/false", 1.0, ("no", 2.0))] {

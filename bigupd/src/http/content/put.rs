@@ -16,6 +16,7 @@ use crate::http::content::routes::{file_name, path_of};
 use crate::http::digest_fields::{body_sha256, check_content_coding};
 use crate::http::request::Request;
 use crate::http::upload_url::Named;
+use crate::metrics::UploadProtocol;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, empty, insert};
 use crate::refusal::Refusal;
@@ -71,6 +72,7 @@ impl App {
         let create = CreateRequest {
             by: by.clone(),
             name: WantedName::Exactly { name: name.clone(), replace: replaces },
+            protocol: UploadProtocol::Put,
             file_size: len,
             metadata: None,
             sha256,

@@ -22,7 +22,7 @@ use crate::http::checksum::Algorithm;
 use crate::http::digest_fields::{check_content_coding, content_digest, file_sha256};
 use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
-use crate::metrics::Route;
+use crate::metrics::{Route, UploadProtocol};
 use crate::net::peer::Peer;
 use crate::net::response::{Response, empty, insert};
 use crate::refusal::Refusal;
@@ -123,6 +123,7 @@ impl App {
         let ask = CreateRequest {
             by: by.clone(),
             name: WantedName::Like(headers::file_name(&request.headers).or_else(|| metadata.as_ref()?.1.file_name())),
+            protocol: UploadProtocol::Ietf,
             file_size,
             metadata: metadata.map(|(text, _)| text.to_owned()),
             sha256: file_sha256(&request.headers)?,

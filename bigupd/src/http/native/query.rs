@@ -3,6 +3,7 @@
 
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
+use crate::metrics::UploadProtocol;
 use crate::refusal::{Refusal, within_request};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::name::FileName;
@@ -209,6 +210,7 @@ impl QueryParams {
             by_size: true,
             metadata: None,
             sha256: None,
+            protocol: UploadProtocol::Native,
             awaits_end: false,
             concat: None,
             peer: None,

@@ -17,7 +17,7 @@ use crate::http::digest_fields::file_sha256;
 use crate::http::request::Request;
 use crate::http::upload_url::{self as url, Named};
 use crate::metadata::Metadata;
-use crate::metrics::Route;
+use crate::metrics::{Route, UploadProtocol};
 use crate::net::peer::Peer;
 use crate::net::response::{Response, empty, insert};
 use crate::net::trailers::Trailers;
@@ -169,6 +169,7 @@ impl App {
         Ok(CreateRequest {
             by,
             name: WantedName::Like(name),
+            protocol: UploadProtocol::Tus,
             file_size: None,
             awaits_end: false,
             is_partial: false,
