@@ -12,8 +12,16 @@ use std::path::{Path, PathBuf};
 /// From this size on only these are measured: all of them would take very long.
 const LARGE: u64 = 4 << 30;
 
-const OF_LARGE: [&str; 7] =
-    ["cp", "bigup", "curl → bigup, tus", "curl → nginx", "rsync", "rsync --fsync", "tus-js ×4 → rustus"];
+const OF_LARGE: [&str; 8] = [
+    "cp",
+    "bigup",
+    "curl → bigup, PUT",
+    "curl → bigup, tus",
+    "curl → nginx",
+    "rsync",
+    "rsync --fsync",
+    "tus-js ×4 → rustus",
+];
 
 /// Content is compared up to this size, beyond it only the length.
 const COMPARED: u64 = 1 << 30;

@@ -9,6 +9,7 @@ mod chart;
 mod clients;
 mod device;
 mod document;
+mod download;
 mod file;
 mod finish;
 mod floor;
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "file 64 MiB",
     "file 1 GiB",
     "file 8 GiB",
@@ -41,6 +42,7 @@ const KEYS: [&str; 13] = [
     "wan",
     "resume",
     "finish",
+    "download",
     "floor",
     "reflink",
     "device",
@@ -61,7 +63,7 @@ struct Cli {
 /// What all modes take.
 #[derive(Args)]
 struct Options {
-    /// Peers beside bigup: of cp, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus [default: all that the mode knows]
+    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus [default: all that the mode knows]
     #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
     peers: Option<Vec<String>>,
     /// Folder on the disk that is to be measured [default: target/, where this program lies]
@@ -119,6 +121,18 @@ enum Mode {
         /// Sizes of the file
         #[arg(default_values = ["64M", "1G", "8G"], value_parser = parse_size)]
         sizes: Vec<u64>,
+    },
+    /// Reading a finished file, by one client and by many slow ones
+    Download {
+        /// Size of the file
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 5)]
+        rounds: usize,
+        /// Slow readers
+        #[arg(default_value_t = 1000)]
+        readers: usize,
     },
     /// What the parts of the work cost by themselves
     Floor {
@@ -245,6 +259,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::Wan { size: 512 * MIB, push: vec![] },
         Mode::Resume { size: 8 * GIB, rounds: 1 },
         Mode::Finish { rounds: 1, sizes: vec![64 * MIB, GIB, 8 * GIB] },
+        Mode::Download { size: GIB, rounds: 5, readers: 1000 },
         Mode::Floor { size: GIB, rounds: 5 },
         Mode::Reflink { size: GIB, rounds: 3 },
         Mode::Device { rounds: 1, sizes: vec![GIB, 4 * GIB] },
@@ -262,6 +277,7 @@ fn quick_modes() -> Vec<Mode> {
         Mode::Wan { size: 128 * MIB, push: vec![] },
         Mode::Resume { size: GIB, rounds: 1 },
         Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB] },
+        Mode::Download { size: 256 * MIB, rounds: 1, readers: 100 },
         Mode::Floor { size: 256 * MIB, rounds: 1 },
         Mode::Reflink { size: 256 * MIB, rounds: 1 },
         Mode::Device { rounds: 1, sizes: vec![256 * MIB] },
@@ -280,6 +296,7 @@ impl Mode {
             Mode::Wan { .. } => "wan".to_owned(),
             Mode::Resume { .. } => "resume".to_owned(),
             Mode::Finish { .. } => "finish".to_owned(),
+            Mode::Download { .. } => "download".to_owned(),
             Mode::Floor { .. } => "floor".to_owned(),
             Mode::Reflink { .. } => "reflink".to_owned(),
             Mode::Device { .. } => "device".to_owned(),
@@ -315,6 +332,7 @@ impl Mode {
             Mode::Wan { size, push } => wan::run(bench, *size, push),
             Mode::Resume { size, rounds } => resume::run(bench, *size, *rounds),
             Mode::Finish { rounds, sizes } => finish::run(bench, *rounds, sizes),
+            Mode::Download { size, rounds, readers } => download::run(bench, *size, *rounds, *readers),
             Mode::Floor { size, rounds } => floor::run(bench, *size, *rounds),
             Mode::Reflink { size, rounds } => reflink::run(bench, *size, *rounds),
             Mode::Device { rounds, sizes } => device::run(bench, *rounds, sizes),

@@ -20,7 +20,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// Programs that an option names, in the order of tables.
-pub const GROUPS: [&str; 10] = ["cp", "bigup", "bigup-tus", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
+pub const GROUPS: [&str; 11] =
+    ["cp", "bigup", "bigup-http", "bigup-tus", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
 
 /// The command that moves a file or a folder and gives it a name.
 pub type Send = Box<dyn Fn(&Path, &str) -> Command + std::marker::Send + Sync>;
@@ -34,15 +35,26 @@ pub struct Peer {
     server: Option<Arc<Server>>,
     send: Send,
     send_folder: Option<Send>,
+    /// The path below which it serves what it has stored. `None`: it serves nothing by HTTP.
+    content: Option<&'static str>,
 }
 
 impl Peer {
     fn new(name: &'static str, stored: PathBuf, server: Option<Arc<Server>>, send: Send) -> Peer {
-        Peer { name, stored, server, send, send_folder: None }
+        Peer { name, stored, server, send, send_folder: None, content: None }
     }
 
     fn with_folders(self, send_folder: Send) -> Peer {
         Peer { send_folder: Some(send_folder), ..self }
+    }
+
+    fn serving(self, content: &'static str) -> Peer {
+        Peer { content: Some(content), ..self }
+    }
+
+    /// The address of a file that it has stored. `None`: it serves none by HTTP.
+    pub fn content_url(&self, name: &str) -> Option<String> {
+        Some(format!("{}{}{name}", self.server.as_ref()?.url(), self.content?))
     }
 
     /// The command that sends one file.
@@ -119,6 +131,7 @@ fn start(group: &str, folder: &Path) -> anyhow::Result<Started> {
     match group {
         "cp" => local::start(folder),
         "bigup" => bigup::start(folder),
+        "bigup-http" => bigup::by_put(folder),
         "bigup-tus" => bigup::by_tus(folder),
         "nginx" => curl::nginx(folder),
         "dufs" => curl::dufs(folder),

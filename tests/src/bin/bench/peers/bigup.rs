@@ -15,11 +15,26 @@ pub(super) fn start(folder: &Path) -> anyhow::Result<Started> {
     Ok((None, vec![usual, synced]))
 }
 
+/// Its daemon behind curl, which PUTs a file.
+pub(super) fn by_put(folder: &Path) -> anyhow::Result<Started> {
+    let (curl, (server, stored)) = (program("curl")?, served(folder)?);
+    let url = format!("{}/content/", server.url());
+    let send = move |file: &Path, name: &str| {
+        let mut command = Command::new(&curl);
+        command.args(["-sSf", "-o", "/dev/null", "-T"]).arg(file).arg(format!("{url}{name}"));
+        command
+    };
+    let peer = Peer::new("curl → bigup, PUT", stored, Some(server), Box::new(send)).serving("/content/");
+    Ok((None, vec![peer]))
+}
+
 /// Its daemon behind clients of tus.
 pub(super) fn by_tus(folder: &Path) -> anyhow::Result<Started> {
     let mut all = vec![by_curl(&folder.join("curl"))?];
     // Modules for node may be absent.
-    all.extend(by_tus_js(&folder.join("tus-js")).ok());
+    for (name, parallel) in [("tus-js → bigup", 1), ("tus-js ×4 → bigup", 4)] {
+        all.extend(by_tus_js(name, parallel, &folder.join(format!("tus-js-{parallel}"))).ok());
+    }
     Ok((None, all))
 }
 
@@ -39,10 +54,10 @@ fn by_curl(data: &Path) -> anyhow::Result<Peer> {
     Ok(Peer::new("curl → bigup, tus", stored, Some(server), Box::new(send)))
 }
 
-fn by_tus_js(data: &Path) -> anyhow::Result<Peer> {
+fn by_tus_js(name: &'static str, parallel: u16, data: &Path) -> anyhow::Result<Peer> {
     let (server, stored) = served(data)?;
-    let send = tus::client(server.port, 1, 0, None)?;
-    Ok(Peer::new("tus-js → bigup", stored, Some(server), send))
+    let send = tus::client(server.port, parallel, 0, None)?;
+    Ok(Peer::new(name, stored, Some(server), send))
 }
 
 /// A daemon, and where it stores.

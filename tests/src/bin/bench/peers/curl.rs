@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 /// What nginx is told. Bodies are written beside the files, so that a rename is enough.
 const NGINX: &str = "daemon off; worker_processes 2; pid {folder}/pid; error_log {folder}/server.log; {user}
-events {}
+events { worker_connections 4096; }
 http {
-    access_log off; client_max_body_size 0;
+    access_log off; client_max_body_size 0; sendfile on;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/t1; fastcgi_temp_path {folder}/t2;
     uwsgi_temp_path {folder}/t3; scgi_temp_path {folder}/t4;
     server {
@@ -32,7 +32,9 @@ pub(super) fn nginx(folder: &Path) -> anyhow::Result<Started> {
     command.arg("-c").arg(&settings).arg("-p").arg(folder).arg("-e").arg(folder.join("server.log"));
     let server = Arc::new(Server::start(&mut command, port, folder)?);
     let names = ["curl → nginx", "curl --parallel → nginx"];
-    Ok((versions(&[(&nginx, "-v"), (&curl, "--version")]), peers(names, &stored, &server, &curl)))
+    let peers = peers(names, &stored, &server, &curl).into_iter().zip([Some("/"), None]);
+    let peers = peers.map(|(peer, content)| content.into_iter().fold(peer, Peer::serving)).collect();
+    Ok((versions(&[(&nginx, "-v"), (&curl, "--version")]), peers))
 }
 
 pub(super) fn dufs(folder: &Path) -> anyhow::Result<Started> {
