@@ -1,9 +1,10 @@
 //! Folders of finished files by plain HTTP: as archives for `tar`, and as an index for rclone, wget and browsers.
 
 use super::content::{Reply, get, parts, push, put, run_documented, send, sent, set_modified, token, unchunked};
+use bigup_tests::browser::{Profile, Site};
 use bigup_tests::clients::rclone;
 use bigup_tests::daemon::Daemon;
-use bigup_tests::http::connect;
+use bigup_tests::http::{connect, encoded};
 use bigup_tests::process::{eventually, kill_9};
 use bigup_tests::scrape::eventually_counted;
 use bigup_tests::{data, programs, usage};
@@ -245,6 +246,9 @@ fn every_change_gives_another_archive_and_the_same_files_the_same_one() {
     let third = etag();
     send(daemon.url(), "DELETE /content/d/3", &[]).expect(204);
     assert!(first != second && second != third && etag() == second, "{first} {second} {third}");
+    let (whole, another) = (get(&daemon, "d/?tar", &[]), daemon.another());
+    let same = get(&another, "d/?tar", &[]).expect(200);
+    assert!(same.header("etag") == second && same.body == whole.body);
     // Nothing tells what this one is: so nothing tells parts of one archive from those of another.
     set_modified(&put(&daemon, "d/by-hand", b"x"), 784_111_777);
     let reply = get(&daemon, "d/?tar", &["Range: bytes=0-9"]).expect(200);
@@ -589,11 +593,12 @@ fn the_documented_commands_read_folders() {
     let secret = token(&daemon, "alice", &["--prefix", "alice/", "--permissions", "read"]);
     let alice = daemon.scratch().join("alice");
     fs::write(&alice, secret.rsplit(' ').next().unwrap()).unwrap();
-    let begun = get(&daemon, "alice/photos/?tar", &[&secret]).expect(200).body;
-    fs::write(folder.path().join("photos.tar"), &begun[..70_000]).unwrap();
+    let begun = get(&daemon, "alice/photos/?tar", &[&secret]).expect(200);
+    fs::write(folder.path().join("photos.tar"), &begun.body[..70_000]).unwrap();
+    fs::write(folder.path().join("photos.etag"), format!("{}\n", begun.header("etag"))).unwrap();
     run_documented("folders.rs: archive", &daemon, &alice, folder.path());
     assert_same(&read_tree(&folder.path().join("photos")), &tree, "curl and tar");
-    assert!(fs::read(folder.path().join("photos.tar")).unwrap() == begun);
+    assert!(fs::read(folder.path().join("photos.tar")).unwrap() == begun.body);
     fs::remove_dir_all(folder.path().join("photos")).unwrap();
     run_documented("folders.rs: index", &daemon, &alice, folder.path());
     assert_same(&read_tree(&folder.path().join("photos")), &tree, "rclone");
@@ -655,4 +660,101 @@ fn rclone_copies_a_folder_also_after_it_and_the_daemon_were_killed() {
     assert!(fs::read(&one).unwrap() == tree["with space"]);
     let listed = rclone_does(&daemon, &["lsf", "-R", "--files-only", "--http-headers", "Accept,text/html", ":http:"]);
     assert_eq!(listed.lines().count(), tree.len() + 1, "{listed}");
+}
+
+#[test]
+fn chromium_follows_the_links_of_an_index_and_saves_files() {
+    let daemon = Daemon::start();
+    let (name, content) = ("50%?#&+;=:@ 文.bin", data::bytes(1, 3_000_000));
+    store(&daemon, &format!("top/in <b>/{name}"), &content);
+    let downloads = tempfile::tempdir().unwrap();
+    let profile = Profile::new();
+    let mut browser = profile.driven(&format!("{}/content/", daemon.url()), downloads.path());
+    browser.follow("top/");
+    browser.follow("in <b>/");
+    browser.follow(name);
+    // Its own rules for names of saved files are not ours.
+    let saved = || fs::read_dir(downloads.path()).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    eventually("the file is saved", || saved().iter().any(|path| fs::read(path).is_ok_and(|is| is == content)));
+    let whole = get(&daemon, "top/?tar", &[]).expect(200).body;
+    browser.value("location = '../?tar'");
+    eventually("the archive is saved", || fs::read(downloads.path().join("top.tar")).is_ok_and(|is| is == whole));
+}
+
+/// Fetches content from a page of another origin: whole and in parts, as the query says.
+const FETCH: &str = "
+const asked = new URLSearchParams(location.search);
+const fetched = async headers => {
+    const response = await fetch(asked.get('content'), {headers: {Authorization: `Bearer ${asked.get('token')}`, ...headers}});
+    const told = ['etag', 'content-range', 'content-length', 'accept-ranges'].map(name => response.headers.get(name));
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    return {status: response.status, told, length: bytes.length, first: bytes[0], last: bytes.at(-1)};
+};
+try {
+    const whole = await fetched({});
+    const etag = whole.told[0];
+    const all = [whole];
+    for (const headers of [{Range: 'bytes=1000-1999'}, {Range: 'bytes=-10'}, {Range: 'bytes=5-', 'If-Range': etag},
+            {Range: 'bytes=5-', 'If-Range': '\"other\"'}, {'If-None-Match': '\"other\"'}, {Range: 'bytes=0-0, 9-9'}]) {
+        all.push(await fetched(headers));
+    }
+    tell(JSON.stringify(all));
+} catch (e) { tell(`${e}`); }
+";
+
+#[test]
+fn chromium_fetches_parts_of_files_and_archives() {
+    let site = Site::start(FETCH);
+    let daemon = Daemon::with(&["--allowed-origins", &format!("http://localhost:{}", site.port)]);
+    push(&daemon, "d/f", &data::bytes(1, 100_000));
+    let secret = token(&daemon, "reader", &["--permissions", "read"]);
+    for target in ["d/f", "d/?tar"] {
+        let whole = get(&daemon, target, &[&secret]).expect(200);
+        let (size, etag) = (whole.body.len(), whole.header("etag"));
+        let content = encoded(&format!("{}/content/{target}", daemon.url()));
+        let query = format!("content={content}&token={}", secret.rsplit(' ').next().unwrap());
+        let told = site.told_at("localhost", &query);
+        let told: Vec<serde_json::Value> = serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}"));
+        let part = |first: usize, last: usize| {
+            serde_json::json!({"status": 206, "length": last - first + 1, "first": whole.body[first], "last": whole.body[last],
+                "told": [etag, format!("bytes {first}-{last}/{size}"), (last - first + 1).to_string(), "bytes"]})
+        };
+        let all = serde_json::json!({"status": 200, "length": size, "first": whole.body[0], "last": whole.body[size - 1],
+            "told": [etag, null, size.to_string(), "bytes"]});
+        let expected =
+            [all.clone(), part(1000, 1999), part(size - 10, size - 1), part(5, size - 1), all.clone(), all.clone()];
+        assert_eq!(told[..6], expected, "{target}");
+        assert_eq!(told[6]["status"], 206);
+    }
+}
+
+#[test]
+fn batches_of_an_archive_are_listed_again_and_compared() {
+    const FILES: u64 = 1500;
+    let daemon = Daemon::start();
+    let name = |number: u64| format!("d/{number:04}{}", "x".repeat(240));
+    for number in 0..FILES {
+        let content = data::bytes(number, 3000);
+        let query = format!("file_name={}&slice_id=0&slice_num=1&slice_size=3000", encoded(&name(number)));
+        daemon.server().post(&query, &content).expect(200);
+    }
+    eventually("all digests are certain", || get(&daemon, "d/?tar", &[]).header("accept-ranges") == "bytes");
+    let whole = get(&daemon, "d/?tar", &[]).expect(200);
+    let mut dice = data::Dice::new(11);
+    for _ in 0..60 {
+        let first = dice.below(whole.body.len() as u64) as usize;
+        let last = (first + dice.below(400_000) as usize).min(whole.body.len() - 1);
+        let reply = get(&daemon, "d/?tar", &[&format!("Range: bytes={first}-{last}")]).expect(206);
+        assert!(reply.body == whole.body[first..=last], "{first}-{last}");
+    }
+    // From the end to the beginning.
+    let size = whole.body.len();
+    let ranges = format!("Range: bytes={}-{},10-4000", size - 9000, size - 1);
+    assert_eq!(parts(&get(&daemon, "d/?tar", &[&ranges]).expect(206), "application/x-tar").len(), 2);
+    let reading = begun(&daemon, "d/?tar", "");
+    put(&daemon, &format!("{}-new", name(FILES - 2)), b"new");
+    let reply = rest(reading);
+    assert!(reply.body.len() < size && reply.body == whole.body[..reply.body.len()], "{}", reply.body.len());
+    let log = "d/: its download breaks off: d/ changed since the archive was begun";
+    eventually("the log says so", || daemon.log().contains(log));
 }
