@@ -2,6 +2,9 @@
 
 use crate::process::{signal, within};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -194,9 +198,35 @@ impl Profile {
         self.open_with(&[], url, Stdio::null())
     }
 
+    /// A browser that opens `url`, and does as it is told. It saves files in `downloads`.
+    ///
+    /// # Panics
+    /// Chromium cannot be started, or does not respond for long.
+    pub fn driven(&self, url: &str, downloads: &Path) -> Driven {
+        let [requests, responses] = ["requests", "responses"].map(|name| self.0.path().join(name));
+        for pipe in [&requests, &responses] {
+            mkfifo(pipe, Mode::S_IRWXU).expect("a pipe can be made");
+        }
+        let mut command = Command::new("bash");
+        // The descriptors that --remote-debugging-pipe means.
+        command.args([
+            "-c",
+            "exec chromium --remote-debugging-pipe \"$@\" 3<\"$REQUESTS\" 4>\"$RESPONSES\"",
+            "chromium",
+        ]);
+        command.env("REQUESTS", &requests).env("RESPONSES", &responses);
+        let browser = self.started(command, &[], "about:blank", Stdio::null());
+        let requests = File::options().write(true).open(&requests).expect("Chromium reads it");
+        let responses = File::open(&responses).expect("Chromium writes it");
+        Driven::begin(browser, requests, responses, url, downloads)
+    }
+
     fn open_with(&self, options: &[&str], url: &str, stdout: Stdio) -> Browser {
+        self.started(Command::new("chromium"), options, url, stdout)
+    }
+
+    fn started(&self, mut command: Command, options: &[&str], url: &str, stdout: Stdio) -> Browser {
         let folder = self.0.path();
-        let mut command = Command::new("chromium");
         command.args(OPTIONS).args(options).arg(format!("--user-data-dir={}", folder.display())).arg(url);
         command.env("HOME", folder).env("XDG_CONFIG_HOME", folder).env("XDG_CACHE_HOME", folder);
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null()).process_group(0);
@@ -228,5 +258,68 @@ impl Drop for Browser {
         // It may have ended by itself.
         let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
         let _ = self.child.wait();
+    }
+}
+
+/// A browser that runs scripts in the page it shows, by the Chrome DevTools Protocol.
+pub struct Driven {
+    _browser: Browser,
+    requests: File,
+    responses: Receiver<Value>,
+    session: Value,
+    number: u64,
+}
+
+impl Driven {
+    fn begin(browser: Browser, requests: File, responses: File, url: &str, downloads: &Path) -> Driven {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            for message in BufReader::new(responses).split(0).map_while(Result::ok) {
+                let message = serde_json::from_slice(&message).expect("Chromium speaks JSON");
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut driven = Driven { _browser: browser, requests, responses: receiver, session: Value::Null, number: 0 };
+        driven.ask("Browser.setDownloadBehavior", json!({"behavior": "allow", "downloadPath": downloads}));
+        let target = driven.ask("Target.createTarget", json!({"url": url}));
+        let attached = json!({"targetId": target["targetId"], "flatten": true});
+        driven.session = driven.ask("Target.attachToTarget", attached)["sessionId"].clone();
+        driven
+    }
+
+    /// The value of a script in the page that is shown. Null if it has none, or the page is just loading.
+    ///
+    /// # Panics
+    /// The browser does not respond for long.
+    pub fn value(&mut self, script: &str) -> Value {
+        let found = self.ask("Runtime.evaluate", json!({"expression": script, "awaitPromise": true}));
+        found["result"]["value"].clone()
+    }
+
+    /// Follows the link with this text, once it is there.
+    ///
+    /// # Panics
+    /// It is not there for long.
+    pub fn follow(&mut self, text: &str) {
+        let find = format!("[...document.links].find(link => link.textContent === {})", json!(text));
+        let click = format!("(link => {{ link?.click(); return Boolean(link); }})({find})");
+        within(PATIENCE, "the link is followed", || self.value(&click) == true);
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.number += 1;
+        let mut message = json!({"id": self.number, "method": method, "params": params});
+        if self.session.is_string() {
+            message["sessionId"] = self.session.clone();
+        }
+        self.requests.write_all(format!("{message}\0").as_bytes()).expect("Chromium reads it");
+        loop {
+            let mut response = self.responses.recv_timeout(PATIENCE).expect("Chromium responds");
+            if response["id"] == self.number {
+                return response["result"].take();
+            }
+        }
     }
 }

@@ -46,8 +46,20 @@ pub fn python(script: &str, module: &str) -> Command {
     without_proxies(Command::new(python), script)
 }
 
+/// rclone with the http remote of `url`. It has no configuration.
+pub fn rclone(url: &str) -> Command {
+    let mut command = Command::new("rclone");
+    command.args(["--config", "", "--http-url", url]);
+    ours(command)
+}
+
 fn without_proxies(mut command: Command, script: &str) -> Command {
-    command.arg(docs::root().join("tests/clients").join(script)).stdin(Stdio::null());
+    command.arg(docs::root().join("tests/clients").join(script));
+    ours(command)
+}
+
+fn ours(mut command: Command) -> Command {
+    command.stdin(Stdio::null());
     for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env_remove(variable);
     }

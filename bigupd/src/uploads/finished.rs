@@ -8,7 +8,7 @@ use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::sha256::Sha256;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::disk::FileVersion;
-use bigup_core::storage::store::{Entry, FinishedFile, ListedFile, OpenFile, Removal, Store};
+use bigup_core::storage::store::{Entry, FinishedFile, FolderEntry, ListedFile, OpenFile, Removal, Store};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -91,9 +91,29 @@ impl Uploads {
         &self,
         prefix: &str,
         after: &str,
-        each: impl FnMut(ListedFile) -> ControlFlow<()>,
+        mut each: impl FnMut(ListedFile) -> ControlFlow<()>,
     ) -> Result<(), Refusal> {
-        Ok(Store::new(&self.data).list(prefix, after, each)?)
+        let with_remembered_digest = |file: ListedFile| {
+            let remembered = || self.finished_digests.remembered(&file.version);
+            let stored_digest = file.stored_digest.clone().or_else(remembered);
+            each(ListedFile { stored_digest, ..file })
+        };
+        Ok(Store::new(&self.data).list(prefix, after, with_remembered_digest)?)
+    }
+
+    /// Shows `each` file and folder in the folder at `path`, by name, until it breaks: those that come after `after` and
+    /// whose names begin with `prefix`.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn list_level(
+        &self,
+        path: &str,
+        prefix: &str,
+        after: &str,
+        each: impl FnMut(FolderEntry) -> ControlFlow<()>,
+    ) -> Result<(), Refusal> {
+        Ok(Store::new(&self.data).list_level(path, prefix, after, each)?)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Headers of a request for a finished file. The bytes are twice the size of the file (8 bytes) and lines: Range, If-Match,
-//! If-None-Match, If-Range, If-Modified-Since, the path. A request without a header has an empty line in its place.
+//! If-None-Match, If-Range, If-Modified-Since, the path, the query. A request without a header has an empty line in its place.
 
 use crate::name::assert_harmless;
 use bigupd::http::content::conditions::{Validators, Verdict};
 use bigupd::http::content::ranges::{Layout, MAX_RANGES, Selection, Step, select};
-use bigupd::http::content::routes::file_name;
+use bigupd::http::content::routes::{Target, file_name, target};
 use http::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE};
 use std::ops::Range;
 
@@ -29,7 +29,9 @@ pub fn check(data: &[u8]) {
     check_match(line(), line());
     check_range_condition(line());
     check_time(line());
-    check_path(&String::from_utf8_lossy(line()));
+    let path = String::from_utf8_lossy(line()).into_owned();
+    check_path(&path);
+    check_target(&path, &String::from_utf8_lossy(line()));
 }
 
 fn check_range(header: &str, size: u64) {
@@ -48,7 +50,7 @@ fn check_range(header: &str, size: u64) {
         let again = select(&format!("bytes={start}-{}", end - 1), size);
         assert_eq!(again, Selection::Parts(std::iter::once(*start..*end).collect()));
     }
-    check_layout(&Layout::of_parts(size, parts.clone(), "B".to_owned()), &parts);
+    check_layout(&Layout::of_parts(size, parts.clone(), "application/x-tar", "B".to_owned()), &parts);
 }
 
 fn check_layout(layout: &Layout, parts: &[Range<u64>]) {
@@ -76,7 +78,7 @@ fn headers(lines: &[(HeaderName, &[u8])]) -> HeaderMap {
 }
 
 fn file(etag: Option<&str>) -> Validators {
-    Validators { etag: etag.map(str::to_owned), modified: TIME, is_settled: true }
+    Validators { etag: etag.map(str::to_owned), modified: Some(TIME), is_settled: true }
 }
 
 fn has(text: &[u8], part: &[u8]) -> bool {
@@ -128,5 +130,33 @@ fn check_path(path: &str) {
             assert!(!name.as_str().contains('\0'));
         }
         Err(refusal) => assert_harmless(&refusal.facts),
+    }
+}
+
+fn check_target(path: &str, query: &str) {
+    for wants_html in [false, true] {
+        match target(path, query, wants_html) {
+            Ok(Target::File) => assert!(!path.ends_with('/')),
+            Ok(Target::List) => assert!(!["tar", "tar="].contains(&query)),
+            Ok(Target::Index(folder)) => {
+                assert!(query.is_empty());
+                check_folder(path, &folder);
+            }
+            Ok(Target::Archive(folder)) => {
+                assert!(["tar", "tar="].contains(&query));
+                check_folder(path, &folder);
+            }
+            Err(refusal) => assert_harmless(&refusal.facts),
+        }
+    }
+}
+
+fn check_folder(path: &str, folder: &str) {
+    match folder.strip_suffix('/') {
+        Some(name) => {
+            assert!(path.ends_with('/'));
+            assert!(name.split('/').all(|part| !["", ".", ".."].contains(&part)) && !name.contains('\0'));
+        }
+        None => assert!(folder.is_empty()),
     }
 }

@@ -17,14 +17,14 @@ use std::time::{Duration, SystemTime};
 
 /// An answer as it came.
 #[derive(Debug)]
-struct Reply {
-    status: u16,
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
+pub struct Reply {
+    pub status: u16,
+    pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Reply {
-    fn parse(bytes: &[u8]) -> Reply {
+    pub fn parse(bytes: &[u8]) -> Reply {
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("the answer has a head");
         let head = String::from_utf8(bytes[..end].to_vec()).expect("it is text");
         let (first, lines) = head.split_once("\r\n").unwrap_or((&head, ""));
@@ -34,25 +34,25 @@ impl Reply {
         Reply { status, headers, body: bytes[end + 4..].to_vec() }
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
     #[track_caller]
-    fn expect(self, status: u16) -> Reply {
+    pub fn expect(self, status: u16) -> Reply {
         assert_eq!(self.status, status, "{:?} {}", self.headers, String::from_utf8_lossy(&self.body));
         self
     }
 
     /// What a refusal says to programs.
-    fn error(&self) -> String {
+    pub fn error(&self) -> String {
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
         body["error"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// Sends a request by hand, all in one, and reads until the connection ends.
-fn send(url: &str, line: &str, headers: &[&str]) -> Reply {
+pub fn send(url: &str, line: &str, headers: &[&str]) -> Reply {
     let mut stream = connect(url);
     let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
@@ -62,12 +62,12 @@ fn send(url: &str, line: &str, headers: &[&str]) -> Reply {
     Reply::parse(&bytes)
 }
 
-fn get(daemon: &Daemon, name: &str, headers: &[&str]) -> Reply {
+pub fn get(daemon: &Daemon, name: &str, headers: &[&str]) -> Reply {
     send(daemon.url(), &format!("GET /content/{name}"), headers)
 }
 
 /// Pushes `content` under `name`, so that its digest is known.
-fn push(daemon: &Daemon, name: &str, content: &[u8]) {
+pub fn push(daemon: &Daemon, name: &str, content: &[u8]) {
     let query = format!("file_name={}&slice_id=0&slice_num=1&slice_size={}&replace=1", encoded(name), content.len());
     daemon.server().post(&query, content).expect(200);
     eventually("it is published", || fs::read(daemon.finished(name)).is_ok_and(|is| is == content));
@@ -76,19 +76,19 @@ fn push(daemon: &Daemon, name: &str, content: &[u8]) {
 }
 
 /// Puts a file there by hand: nothing tells its digest.
-fn put(daemon: &Daemon, name: &str, content: &[u8]) -> PathBuf {
+pub fn put(daemon: &Daemon, name: &str, content: &[u8]) -> PathBuf {
     let path = daemon.finished(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, content).unwrap();
     path
 }
 
-fn tag(content: &[u8]) -> String {
+pub fn tag(content: &[u8]) -> String {
     format!("\"b3-{}\"", blake3::hash(content))
 }
 
 /// Sets the time of a file's last write, in seconds since 1970.
-fn set_modified(path: &Path, seconds: u64) {
+pub fn set_modified(path: &Path, seconds: u64) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
 }
@@ -171,12 +171,13 @@ fn names_lead_nowhere_but_to_regular_files_below_the_store() {
         "%2E%2E%2Fsecret",
         "folder/../../secret",
         "folder/..%2f..%2fsecret",
-        "./folder/file",
+        "%2e/folder/file",
+        "folder/.",
         "/folder/file",
         "%2Ffolder/file",
         "folder//file",
-        "folder/file/",
-        "folder/",
+        "folder/file%2F",
+        "folder//",
         "folder/file%00",
         "%00",
         "%ff",
@@ -200,7 +201,9 @@ fn names_lead_nowhere_but_to_regular_files_below_the_store() {
     ] {
         assert_eq!(get(&daemon, name, &[]).expect(404).error(), "not_found", "{name}");
     }
-    for name in ["folder/file", "folder%2Ffile", "folder%2ffile", "%66older/file?version=1", "folder/file?"] {
+    for name in
+        ["folder/file", "./folder/./file", "folder%2Ffile", "folder%2ffile", "%66older/file?version=1", "folder/file?"]
+    {
         assert_eq!(get(&daemon, name, &[]).expect(200).body, b"right", "{name}");
     }
     assert_eq!(get(&daemon, &"d/".repeat(1000).replace("d/", "d%2F"), &[]).status, 400);
@@ -232,7 +235,7 @@ fn what_is_not_possible_is_said() {
 }
 
 /// The parts of a multipart body: Content-Range and bytes.
-fn parts(reply: &Reply) -> Vec<(String, Vec<u8>)> {
+pub fn parts(reply: &Reply, content_type: &str) -> Vec<(String, Vec<u8>)> {
     let boundary =
         reply.header("content-type").strip_prefix("multipart/byteranges; boundary=").expect("it is multipart");
     assert_eq!(reply.header("content-length"), reply.body.len().to_string());
@@ -246,7 +249,7 @@ fn parts(reply: &Reply) -> Vec<(String, Vec<u8>)> {
     let parts = text.trim_end_matches(&end).split(&delimiter).skip(1);
     let part = |part: &str| {
         let (head, body) = part.split_once("\r\n\r\n").expect("a part has a head");
-        assert!(head.contains("Content-Type: application/octet-stream"), "{head}");
+        assert!(head.contains(&format!("Content-Type: {content_type}\r\n")), "{head}");
         let range = head.lines().find_map(|line| line.strip_prefix("Content-Range: ")).expect("it has a range");
         (range.to_owned(), body.trim_end_matches("\r\n").as_bytes().to_vec())
     };
@@ -274,7 +277,10 @@ fn ranges_are_parts_of_the_file() {
     }
     let reply = get(&daemon, "f", &["Range: bytes=8-, 0-1 ,4-4"]).expect(206);
     let expected = [("bytes 8-9/10", "89"), ("bytes 0-1/10", "01"), ("bytes 4-4/10", "4")];
-    assert_eq!(parts(&reply), expected.map(|(range, body)| (range.to_owned(), body.as_bytes().to_vec())));
+    assert_eq!(
+        parts(&reply, "application/octet-stream"),
+        expected.map(|(range, body)| (range.to_owned(), body.as_bytes().to_vec()))
+    );
     for range in ["bytes=10-", "bytes=99-100,-0", "bytes=18446744073709551615-18446744073709551616"] {
         let reply = get(&daemon, "f", &[&format!("Range: {range}")]).expect(416);
         assert_eq!((reply.header("content-range"), &*reply.error()), ("bytes */10", "range_not_satisfiable"));
@@ -493,7 +499,7 @@ fn list(daemon: &Daemon, query: &str, headers: &[&str]) -> Vec<serde_json::Value
 }
 
 /// The content of a chunked body (RFC 9112, section 7.1).
-fn unchunked(mut body: &[u8]) -> Vec<u8> {
+pub fn unchunked(mut body: &[u8]) -> Vec<u8> {
     let mut content = vec![];
     loop {
         let end = body.windows(2).position(|w| w == b"\r\n").expect("a chunk has a size");
@@ -567,7 +573,7 @@ fn a_long_list_is_read_page_by_page() {
     assert_eq!(list(&daemon, "", &[]).len(), 1000);
 }
 
-fn token(daemon: &Daemon, name: &str, arguments: &[&str]) -> String {
+pub fn token(daemon: &Daemon, name: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(programs::path("bigupd"));
     let output = command.arg("--data-dir").arg(daemon.data()).args(["token", "new", name]).args(arguments).output();
     let output = output.expect("bigupd can be started");
@@ -640,9 +646,10 @@ fn pages_of_others_neither_read_nor_remove() {
     assert_eq!(delete(&daemon, "f", &[page]).status, 204);
 }
 
-/// Runs a block of docs/content.md against a daemon, with a token in a file, in a folder of its own.
-fn run_documented(marker: &str, daemon: &Daemon, token: &Path, folder: &Path) {
-    let block = docs::block("docs/content.md", &format!("tests/tests/programs/content.rs: {marker}"));
+/// Runs a block of docs/content.md against a daemon, with a token in a file, in a folder of its own. Its marker has the name
+/// of a file beside this one.
+pub fn run_documented(marker: &str, daemon: &Daemon, token: &Path, folder: &Path) {
+    let block = docs::block("docs/content.md", &format!("tests/tests/programs/{marker}"));
     let script = block.replace("https://files.example.org", daemon.url());
     assert_ne!(block, script);
     fs::copy(token, folder.join("alice.token")).unwrap();
@@ -667,19 +674,19 @@ fn the_documented_commands_do_what_they_say() {
     fs::write(&alice, secret.rsplit(' ').next().unwrap()).unwrap();
     let here = |name: &str| fs::read(folder.path().join(name)).unwrap();
     fs::write(folder.path().join("half.img"), &content[..3_000_000]).unwrap();
-    run_documented("read", &daemon, &alice, folder.path());
+    run_documented("content.rs: read", &daemon, &alice, folder.path());
     for name in ["disk.img", "half.img", "wget.img", "aria2.img"] {
         assert!(here(name) == content, "{name}");
     }
     assert!(here("head.bin") == content[..1024]);
-    run_documented("changed", &daemon, &alice, folder.path());
+    run_documented("content.rs: changed", &daemon, &alice, folder.path());
     // b3sum is no program of the tests: this one checks what it is told.
     let b3sum = folder.path().join("b3sum");
     let expected = format!("{}  disk.img", blake3::hash(&content));
     fs::write(&b3sum, format!("#!/bin/sh\nread -r line && [ \"$line\" = '{expected}' ]\n")).unwrap();
     fs::set_permissions(&b3sum, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    run_documented("digest", &daemon, &alice, folder.path());
-    run_documented("remove", &daemon, &alice, folder.path());
+    run_documented("content.rs: digest", &daemon, &alice, folder.path());
+    run_documented("content.rs: remove", &daemon, &alice, folder.path());
     assert!(daemon.finished("alice/disk.img").exists());
     assert_eq!(fs::read_dir(daemon.finished("alice/old")).unwrap().count(), 0);
 }
@@ -717,7 +724,7 @@ fn wget_and_aria2c_continue_what_was_interrupted() {
 }
 
 /// Bytes that were sent to readers.
-fn sent(daemon: &Daemon) -> f64 {
+pub fn sent(daemon: &Daemon) -> f64 {
     Scrape::of(daemon.url()).get("sent_bytes_total")
 }
 

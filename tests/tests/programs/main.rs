@@ -5,6 +5,7 @@ mod check;
 mod content;
 mod documented_commands;
 mod expiry;
+mod folders;
 mod hostile;
 mod info_ini;
 mod lifecycle;

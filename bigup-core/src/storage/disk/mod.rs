@@ -348,6 +348,14 @@ impl FileVersion {
         FileVersion { inode: found.ino(), len: found.len(), changed: (found.ctime(), found.ctime_nsec()) }
     }
 
+    /// The same bytes for the same version, and others for another one.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        let (seconds, nanoseconds) = self.changed;
+        let numbers =
+            [self.inode.to_le_bytes(), self.len.to_le_bytes(), seconds.to_le_bytes(), nanoseconds.to_le_bytes()];
+        std::array::from_fn(|i| numbers[i / 8][i % 8])
+    }
+
     /// True if the last change was at least `time` ago. Clocks of file systems tick in steps of milliseconds: a second
     /// change just after the first cannot be told from it. False if clocks disagree.
     pub fn is_older(&self, time: Duration) -> bool {

@@ -8,7 +8,7 @@ use super::digest_attribute::StoredDigest;
 use super::folder::FOLDER;
 use super::{OpenEntry, OpenFile, Store, StoreError};
 use crate::protocol::name::FileName;
-use crate::storage::disk::IoContext;
+use crate::storage::disk::{FileVersion, IoContext};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, openat};
@@ -39,6 +39,39 @@ pub struct ListedFile {
     pub modified: SystemTime,
     /// The digest of its content, if that is certain.
     pub stored_digest: Option<StoredDigest>,
+    /// Its version, to see whether it changed since.
+    pub version: FileVersion,
+}
+
+impl ListedFile {
+    /// The file of this name that is open, as a list shows it.
+    ///
+    /// # Errors
+    /// The system does not tell its time.
+    pub fn of(name: FileName, open: &OpenFile) -> io::Result<ListedFile> {
+        let OpenFile { found, stored_digest, .. } = open;
+        let (size, version) = (found.len(), FileVersion::of_metadata(found));
+        Ok(ListedFile { name, size, modified: found.modified()?, stored_digest: stored_digest.clone(), version })
+    }
+}
+
+/// A thing in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FolderEntry {
+    /// A finished file.
+    File(ListedFile),
+    /// A folder with finished files. Its name ends in `/`.
+    Folder(String),
+}
+
+impl FolderEntry {
+    /// Its whole name; a folder's ends in `/`.
+    pub fn name(&self) -> &str {
+        match self {
+            FolderEntry::File(file) => file.name.as_str(),
+            FolderEntry::Folder(name) => name,
+        }
+    }
 }
 
 /// The part of the names that a list shows.
@@ -71,20 +104,62 @@ impl Store {
         after: &str,
         mut each: impl FnMut(ListedFile) -> ControlFlow<()>,
     ) -> io::Result<()> {
-        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let path = if prefix.contains('/') { format!("{folder}/") } else { String::new() };
-        // Any name in that folder will do.
-        let Ok(inner) = FileName::new(&format!("{path}x")) else { return Ok(()) };
-        let opened = match self.folder_of(&inner) {
-            Ok(opened) => opened,
-            Err(StoreError::Io(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            Err(_) => return Ok(()),
-        };
-        let _ = self.list_folder(&opened, &path, &Wanted { prefix, after }, MOST_BYTES, &mut each)?;
+        let path = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
+        if let Some(folder) = self.folder_at(path)? {
+            let _ = self.list_folder(&folder, path, &Wanted { prefix, after }, MOST_BYTES, &mut each)?;
+        }
         Ok(())
     }
 
-    /// The same of one folder, whose `path` ends in `/` or is empty.
+    /// Shows `each` entry of the folder at `path`, whose name ends in `/`, or is empty for all of the store, in the order
+    /// of the names' bytes until it breaks: files whose name begins with `prefix`, and folders that have such files, if
+    /// they come after `after`. Links are not followed.
+    ///
+    /// # Errors
+    /// As for [`Store::list`].
+    pub fn list_level(
+        &self,
+        path: &str,
+        prefix: &str,
+        after: &str,
+        mut each: impl FnMut(FolderEntry) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let Some(folder) = self.folder_at(path)? else { return Ok(()) };
+        let wanted = Wanted { prefix, after };
+        let _ = each_name(&folder, path, &wanted, MOST_BYTES / 2, |name| {
+            let whole = format!("{path}{name}");
+            let entry = match name.strip_suffix('/') {
+                // It was wanted for files in it that follow `after`; it was shown before.
+                Some(_) if whole.as_str() <= after => None,
+                Some(_) => self.has_files(&folder, path, name, prefix)?.then_some(FolderEntry::Folder(whole)),
+                None => self.listed(&folder, &whole)?.map(FolderEntry::File),
+            };
+            Ok(entry.map_or(ControlFlow::Continue(()), &mut each))
+        })?;
+        Ok(())
+    }
+
+    /// The folder at `path`, which ends in `/` or is empty. `None` if there is none.
+    fn folder_at(&self, path: &str) -> io::Result<Option<File>> {
+        // Any name in that folder will do.
+        let Ok(inner) = FileName::new(&format!("{path}x")) else { return Ok(None) };
+        match self.folder_of(&inner) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(StoreError::Io(e)) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// True if the folder `name` in `folder`, which is at `path`, has a file whose name begins with `prefix`.
+    fn has_files(&self, folder: &File, path: &str, name: &str, prefix: &str) -> io::Result<bool> {
+        let Some(inner) = self.open_folder(folder, path, name)? else { return Ok(false) };
+        let wanted = Wanted { prefix, after: "" };
+        let flow =
+            self.list_folder(&inner, &format!("{path}{name}"), &wanted, LEAST_BYTES, &mut |_| ControlFlow::Break(()))?;
+        Ok(flow.is_break())
+    }
+
+    /// The same as [`Store::list`] of one folder, whose `path` ends in `/` or is empty.
     fn list_folder(
         &self,
         folder: &File,
@@ -94,27 +169,24 @@ impl Store {
         each: &mut impl FnMut(ListedFile) -> ControlFlow<()>,
     ) -> io::Result<ControlFlow<()>> {
         let half = (most_bytes / 2).max(LEAST_BYTES);
-        let mut last = String::new();
-        loop {
-            let Batch { names, is_all } = next_names(folder, path, wanted, &last, half)?;
-            for name in &names {
-                let flow = match name.strip_suffix('/') {
-                    Some(_) => match open_folder(folder, name).at("opening", &self.files.join(path))? {
-                        Some(inner) => self.list_folder(&inner, &format!("{path}{name}"), wanted, half, each)?,
-                        None => ControlFlow::Continue(()),
-                    },
-                    None => {
-                        self.listed(folder, &format!("{path}{name}"))?.map_or(ControlFlow::Continue(()), &mut *each)
-                    }
-                };
-                if flow.is_break() {
-                    return Ok(flow);
-                }
+        each_name(folder, path, wanted, half, |name| match name.strip_suffix('/') {
+            Some(_) => match self.open_folder(folder, path, name)? {
+                Some(inner) => self.list_folder(&inner, &format!("{path}{name}"), wanted, half, each),
+                None => Ok(ControlFlow::Continue(())),
+            },
+            None => {
+                let listed = self.listed(folder, &format!("{path}{name}"))?;
+                Ok(listed.map_or(ControlFlow::Continue(()), &mut *each))
             }
-            match names.last() {
-                Some(name) if !is_all => last.clone_from(name),
-                _ => return Ok(ControlFlow::Continue(())),
-            }
+        })
+    }
+
+    /// Opens the folder `name` in `folder`, which is at `path`. `None` if it went, or is none any more.
+    fn open_folder(&self, folder: &File, path: &str, name: &str) -> io::Result<Option<File>> {
+        match openat(folder, name.trim_end_matches('/'), FOLDER, Mode::empty()) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(e) => Err(e).at("opening", &self.files.join(path)),
         }
     }
 
@@ -130,8 +202,8 @@ impl Store {
             }
             Err(e) => return Err(e),
         };
-        let OpenFile { found, stored_digest, .. } = self.look_at(&name, file)?;
-        Ok(Some(ListedFile { name, size: found.len(), modified: found.modified()?, stored_digest }))
+        let open = self.look_at(&name, file)?;
+        ListedFile::of(name, &open).map(Some)
     }
 }
 
@@ -140,6 +212,30 @@ struct Batch {
     names: Vec<String>,
     /// No names follow them.
     is_all: bool,
+}
+
+/// Gives `each` the wanted names of `folder`, which is at `path`, in order, until it breaks. Names of up to `most_bytes`
+/// are gathered at a time.
+fn each_name(
+    folder: &File,
+    path: &str,
+    wanted: &Wanted<'_>,
+    most_bytes: usize,
+    mut each: impl FnMut(&str) -> io::Result<ControlFlow<()>>,
+) -> io::Result<ControlFlow<()>> {
+    let mut last = String::new();
+    loop {
+        let Batch { names, is_all } = next_names(folder, path, wanted, &last, most_bytes)?;
+        for name in &names {
+            if each(name)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        match names.last() {
+            Some(name) if !is_all => last.clone_from(name),
+            _ => return Ok(ControlFlow::Continue(())),
+        }
+    }
 }
 
 /// The wanted names of `folder` after `last`.
@@ -186,15 +282,6 @@ fn kind_of(folder: &File, component: &str) -> Option<Type> {
         SFlag::S_IFDIR => Some(Type::Directory),
         SFlag::S_IFREG => Some(Type::File),
         _ => None,
-    }
-}
-
-/// Opens a folder in `folder`. `None` if it went, or is none any more.
-fn open_folder(folder: &File, name: &str) -> nix::Result<Option<File>> {
-    match openat(folder, name.trim_end_matches('/'), FOLDER, Mode::empty()) {
-        Ok(fd) => Ok(Some(File::from(fd))),
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
-        Err(e) => Err(e),
     }
 }
 
@@ -266,6 +353,39 @@ mod tests {
         assert_eq!(f.list("", "a/", 2), ["a/w", "a/x.y/1"]);
         assert_eq!(f.list("", "a/x.y", 1), ["a/x.y/1"]);
         assert_eq!(f.list("b", "文", 9), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_folder_has_its_files_and_folders_with_files() {
+        let f = Fixture::with(&["a-b", "a/w", "a/x/1", "a/x/2", "a/x0", "a0", "b/c/d"]);
+        fs::create_dir_all(f.dir.path().join("files/a/empty/inner")).unwrap();
+        std::os::unix::fs::symlink(f.dir.path().join("files/b"), f.dir.path().join("files/a/link")).unwrap();
+        for (path, prefix, listed) in [
+            ("", "", &["a-b", "a/", "a0", "b/"][..]),
+            ("a/", "a/", &["a/w", "a/x/", "a/x0"]),
+            ("a/", "a/x", &["a/x/", "a/x0"]),
+            ("", "b/c/", &["b/"]),
+            ("b/", "b/c/d", &["b/c/"]),
+            ("b/", "b/c/e", &[]),
+            ("a/x/", "", &["a/x/1", "a/x/2"]),
+            ("a/empty/", "", &[]),
+            ("a/link/", "", &[]),
+            ("a/w/", "", &[]),
+            ("nothing/", "", &[]),
+            ("../", "", &[]),
+            ("/", "", &[]),
+        ] {
+            for after in 0..=listed.len() {
+                let last = if after == 0 { "" } else { listed[after - 1] };
+                let mut names = vec![];
+                let each = |entry: FolderEntry| {
+                    names.push(entry.name().to_owned());
+                    ControlFlow::Continue(())
+                };
+                f.store.list_level(path, prefix, last, each).unwrap();
+                assert_eq!(names, listed[after..], "{path} {prefix} {last}");
+            }
+        }
     }
 
     #[test]

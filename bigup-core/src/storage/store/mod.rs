@@ -63,7 +63,7 @@ mod removal;
 pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, store_digest};
 use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
-pub use listing::ListedFile;
+pub use listing::{FolderEntry, ListedFile};
 pub use possible_names::is_possible;
 pub use removal::Removal;
 

@@ -10,8 +10,8 @@ use warp::http::header::{
 pub struct Validators {
     /// The strong entity tag, in its quotes. `None` if no digest of the content is certain.
     pub etag: Option<String>,
-    /// Time of the last write, in seconds since 1970; earlier times count as 0.
-    pub modified: u64,
+    /// Time of the last write, in seconds since 1970; earlier times count as 0. `None` if no time tells a change.
+    pub modified: Option<u64>,
     /// The second of the last write is over: every later write has another one. Only then is the time told, so every
     /// client that knows it read the file after that second (section 8.8.2.2).
     pub is_settled: bool,
@@ -40,12 +40,13 @@ impl Validators {
     pub fn new(etag: Option<String>, modified: SystemTime, now: SystemTime) -> Validators {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let is_settled = seconds(modified) < seconds(now);
-        Validators { etag, modified: seconds(modified), is_settled }
+        Validators { etag, modified: Some(seconds(modified)), is_settled }
     }
 
     /// The value of Last-Modified, if it is told.
     pub fn last_modified(&self) -> Option<String> {
-        self.is_settled.then(|| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(self.modified)))
+        let modified = self.modified.filter(|_| self.is_settled)?;
+        Some(httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(modified)))
     }
 
     /// Judges the conditions of a request in the order of section 13.2.2; `reads` is true of GET and HEAD.
@@ -54,12 +55,15 @@ impl Validators {
             if !self.is_any_of(&list, false) {
                 return Verdict::Fails;
             }
-        } else if time(headers, &IF_UNMODIFIED_SINCE).is_some_and(|since| self.modified > since) {
+        } else if self.compared(headers, &IF_UNMODIFIED_SINCE).is_some_and(|(modified, since)| modified > since) {
             return Verdict::Fails;
         }
         let is_known = match text(headers, &IF_NONE_MATCH) {
             Some(list) => self.is_any_of(&list, true),
-            None => reads && time(headers, &IF_MODIFIED_SINCE).is_some_and(|since| self.modified <= since),
+            None => {
+                let compared = self.compared(headers, &IF_MODIFIED_SINCE);
+                reads && compared.is_some_and(|(modified, since)| modified <= since)
+            }
         };
         match (is_known, reads) {
             (false, _) => Verdict::Holds,
@@ -73,8 +77,13 @@ impl Validators {
         let Some(validator) = text(headers, &IF_RANGE) else { return true };
         match &self.etag {
             Some(etag) if validator == *etag => true,
-            _ => self.is_settled && seconds(&validator) == Some(self.modified),
+            _ => self.is_settled && self.modified.is_some() && seconds(&validator) == self.modified,
         }
+    }
+
+    /// The time of the last write, and the one in a condition. `None` if there is no such condition, or it is ignored.
+    fn compared(&self, headers: &HeaderMap, name: &HeaderName) -> Option<(u64, u64)> {
+        self.modified.zip(time(headers, name))
     }
 
     /// True if a list of entity tags has this file's, or is `*`. Weak tags match in a weak comparison only.
@@ -140,7 +149,7 @@ mod tests {
     }
 
     fn file() -> Validators {
-        Validators { etag: Some("\"x\"".to_owned()), modified: TIME, is_settled: true }
+        Validators { etag: Some("\"x\"".to_owned()), modified: Some(TIME), is_settled: true }
     }
 
     /// The verdicts for a GET and a DELETE.
@@ -202,6 +211,18 @@ mod tests {
             assert_eq!(judged(&[(IF_MODIFIED_SINCE, date)]), modified, "If-Modified-Since: {date}");
             assert_eq!(judged(&[(IF_UNMODIFIED_SINCE, date)]), unmodified, "If-Unmodified-Since: {date}");
         }
+    }
+
+    #[test]
+    fn conditions_by_time_are_ignored_where_no_time_tells_a_change() {
+        let timeless = Validators { modified: None, is_settled: false, ..file() };
+        for (name, date) in [(IF_MODIFIED_SINCE, AFTER), (IF_UNMODIFIED_SINCE, BEFORE)] {
+            assert_eq!(timeless.judge(&headers(&[(name, date)]), true), Verdict::Holds, "{date}");
+        }
+        assert!(!timeless.range_counts(&headers(&[(IF_RANGE, DATE)])));
+        assert!(!timeless.range_counts(&headers(&[(IF_RANGE, "yesterday")])));
+        assert!(timeless.range_counts(&headers(&[(IF_RANGE, "\"x\"")])));
+        assert_eq!(timeless.last_modified(), None);
     }
 
     #[test]

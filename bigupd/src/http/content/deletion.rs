@@ -4,7 +4,8 @@ use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::http::app::App;
 use crate::http::content::conditions::Verdict;
-use crate::http::content::download::{precondition_failed, validators};
+use crate::http::content::download::{message_name, validators};
+use crate::http::content::representation::precondition_failed;
 use crate::http::content::routes::name_of;
 use crate::net::peer::Peer;
 use crate::net::response::{Response, empty};
@@ -32,7 +33,7 @@ impl App {
             uploads.remove_finished(&asked, &remover, |open| validators(open).judge(&headers, false) == Verdict::Holds)
         });
         if !removing.await? {
-            return Err(precondition_failed(&name));
+            return Err(precondition_failed(&message_name(&name)));
         }
         Ok(empty(StatusCode::NO_CONTENT))
     }

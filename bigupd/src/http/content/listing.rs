@@ -1,28 +1,20 @@
 //! The list of finished files: a JSON object for each, a line each, in the order of names, a page at a time.
-//!
-//! A page is made chunk by chunk as its reader takes it. Each chunk goes on after the last name of the one before, so
-//! nothing is held in between but that name.
 
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::http::app::App;
-use crate::http::content::sending::{Piece, Shared};
+use crate::http::content::chunks::{CHUNK, Chunks};
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
+use crate::uploads::Uploads;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
 use bigup_core::storage::store::ListedFile;
-use bytes::Bytes;
-use futures_util::stream::{Stream, unfold};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
-use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
-use warp::Reply;
 use warp::http::Method;
 use warp::http::header::{CONTENT_TYPE, HeaderValue};
 
@@ -31,9 +23,6 @@ const USUAL: u64 = 1000;
 
 /// Most files on a page.
 const MOST: u64 = 10_000;
-
-/// Bytes of a chunk, after which the next one begins.
-const CHUNK: usize = 64 << 10;
 
 /// JSON objects, a line each.
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -120,56 +109,27 @@ impl App {
             Some(page) if *method == Method::GET => self.chunk(page).await?,
             _ => (vec![], None),
         };
-        let mut response = match rest {
-            None => Response::new(first.into()),
-            Some(rest) => warp::reply::stream(Shared::new(self.clone().chunks(first, rest))).into_response(),
-        };
+        let mut response = self.chunked(first, rest);
         response.headers_mut().insert(CONTENT_TYPE, LINES);
         keep_nowhere(&mut response);
         Ok(response)
     }
+}
 
-    /// The `first` chunk and those that follow it.
-    fn chunks(self, first: Vec<u8>, rest: Page) -> impl Stream<Item = io::Result<Bytes>> + Send {
-        // One chunk at a time is in memory.
-        let turns = Arc::new(Semaphore::new(1));
-        unfold(Some((Some(first), Some(rest))), move |state| {
-            let (app, turns) = (self.clone(), Arc::clone(&turns));
-            async move {
-                let (first, rest) = state?;
-                let turn = turns.acquire_owned().await.map_err(io::Error::other);
-                let made = match (first, rest) {
-                    (Some(first), rest) => Ok((first, rest)),
-                    (None, Some(page)) => app.chunk(page).await,
-                    (None, None) => return None,
-                };
-                match (made, turn) {
-                    (Ok((bytes, rest)), Ok(permit)) => Some((Ok(Piece::new(bytes, permit).into()), Some((None, rest)))),
-                    (Err(refusal), _) => Some((Err(io::Error::other(refusal.facts)), None)),
-                    (_, Err(e)) => Some((Err(e), None)),
-                }
+impl Chunks for Page {
+    fn chunk(self, uploads: &Uploads) -> Result<(Vec<u8>, Option<Page>), Refusal> {
+        let (mut lines, mut rest, mut is_all) = (vec![], self.clone(), true);
+        uploads.list_finished(&self.prefix, &self.after, |file| {
+            add(&mut lines, &file);
+            rest.limit -= 1;
+            if lines.len() < CHUNK && rest.limit > 0 {
+                return ControlFlow::Continue(());
             }
-        })
-    }
-
-    /// The first lines of a page, and the rest of it. `None` if that has no file.
-    async fn chunk(&self, page: Page) -> Result<(Vec<u8>, Option<Page>), Refusal> {
-        let uploads = self.uploads.clone();
-        self.blocking(move || {
-            let (mut lines, mut rest, mut is_all) = (vec![], page.clone(), true);
-            uploads.list_finished(&page.prefix, &page.after, |file| {
-                add(&mut lines, &file);
-                rest.limit -= 1;
-                if lines.len() < CHUNK && rest.limit > 0 {
-                    return ControlFlow::Continue(());
-                }
-                is_all = rest.limit == 0;
-                rest.after = file.name.as_str().to_owned();
-                ControlFlow::Break(())
-            })?;
-            Ok((lines, (!is_all).then_some(rest)))
-        })
-        .await
+            is_all = rest.limit == 0;
+            rest.after = file.name.as_str().to_owned();
+            ControlFlow::Break(())
+        })?;
+        Ok((lines, (!is_all).then_some(rest)))
     }
 }
 
@@ -185,7 +145,7 @@ fn add(lines: &mut Vec<u8>, file: &ListedFile) {
 }
 
 /// `2030-01-31T12:00:00Z`; times before 1970 or after 9999 are shown as the nearest one.
-fn moment(time: SystemTime) -> String {
+pub(super) fn moment(time: SystemTime) -> String {
     let latest = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(time.clamp(UNIX_EPOCH, latest)).to_string()
 }

@@ -11,7 +11,8 @@ use crate::http::app::App;
 use crate::http::append::AppendBody;
 use crate::http::body::content_length;
 use crate::http::content::conditions::Verdict;
-use crate::http::content::download::{etag_of, precondition_failed, validators};
+use crate::http::content::download::{etag_of, message_name, validators};
+use crate::http::content::representation::precondition_failed;
 use crate::http::content::routes::{file_name, path_of};
 use crate::http::digest_fields::{body_sha256, check_content_coding};
 use crate::http::request::Request;
@@ -126,9 +127,11 @@ impl App {
             found => found.map(|open| Some(validators(&open))),
         });
         match found.await? {
-            None if headers.contains_key(IF_MATCH) => Err(precondition_failed(name)),
+            None if headers.contains_key(IF_MATCH) => Err(precondition_failed(&message_name(name))),
             None => Ok(false),
-            Some(validators) if validators.judge(headers, false) != Verdict::Holds => Err(precondition_failed(name)),
+            Some(validators) if validators.judge(headers, false) != Verdict::Holds => {
+                Err(precondition_failed(&message_name(name)))
+            }
             Some(_) => by.check(&[Permission::Replace], Some(name)).map(|()| true),
         }
     }

@@ -109,8 +109,8 @@ enum Form {
     Whole,
     /// A single part of it.
     Part,
-    /// Several parts, with this boundary between them.
-    Multipart(String),
+    /// Several parts of this type, with this boundary between them.
+    Multipart { content_type: &'static str, boundary: String },
 }
 
 /// A step of a body.
@@ -128,9 +128,9 @@ impl Layout {
         Layout { size, parts: vec![Range { start: 0, end: size }], form: Form::Whole }
     }
 
-    /// Parts of a file of `size` bytes. `boundary` is used for several.
-    pub fn of_parts(size: u64, parts: Vec<Range<u64>>, boundary: String) -> Layout {
-        let form = if parts.len() == 1 { Form::Part } else { Form::Multipart(boundary) };
+    /// Parts of a file of `size` bytes. The type of their content and `boundary` are told of several.
+    pub fn of_parts(size: u64, parts: Vec<Range<u64>>, content_type: &'static str, boundary: String) -> Layout {
+        let form = if parts.len() == 1 { Form::Part } else { Form::Multipart { content_type, boundary } };
         Layout { size, parts, form }
     }
 
@@ -150,27 +150,29 @@ impl Layout {
     /// The boundary, if the body has several parts.
     pub fn boundary(&self) -> Option<&str> {
         match &self.form {
-            Form::Multipart(boundary) => Some(boundary),
+            Form::Multipart { boundary, .. } => Some(boundary),
             Form::Whole | Form::Part => None,
         }
     }
 
     /// The step with this number, from 0. `None` after the last one.
     pub fn step(&self, number: usize) -> Option<Step> {
-        let Some(boundary) = self.boundary() else { return self.parts.get(number).cloned().map(Step::Bytes) };
+        let Form::Multipart { content_type, boundary } = &self.form else {
+            return self.parts.get(number).cloned().map(Step::Bytes);
+        };
         let part = self.parts.get(number / 2);
         match (number % 2, part) {
-            (0, Some(part)) => Some(Step::Text(self.head(number > 0, boundary, part))),
+            (0, Some(part)) => Some(Step::Text(self.head(number > 0, content_type, boundary, part))),
             (_, Some(part)) => Some(Step::Bytes(part.clone())),
             (0, None) if number / 2 == self.parts.len() => Some(Step::Text(format!("\r\n--{boundary}--\r\n"))),
             (_, None) => None,
         }
     }
 
-    fn head(&self, is_after_part: bool, boundary: &str, part: &Range<u64>) -> String {
+    fn head(&self, is_after_part: bool, content_type: &str, boundary: &str, part: &Range<u64>) -> String {
         let end = if is_after_part { "\r\n" } else { "" };
         let range = content_range(part, self.size);
-        format!("{end}--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: {range}\r\n\r\n")
+        format!("{end}--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: {range}\r\n\r\n")
     }
 
     /// Length of the body, in bytes.
@@ -290,17 +292,15 @@ mod tests {
     #[test]
     fn a_body_has_its_parts_and_its_length() {
         let file = "0123456789";
-        let part = Layout::of_parts(10, std::iter::once(2..5).collect(), "B".to_owned());
+        let part = Layout::of_parts(10, std::iter::once(2..5).collect(), "a/b", "B".to_owned());
         for layout in [&Layout::whole(10), &part] {
             assert_eq!((layout.len(), layout.boundary()), (text_of(layout, file).len() as u64, None));
         }
         assert_eq!(part.content_range().unwrap(), "bytes 2-4/10");
         assert_eq!(Layout::whole(10).content_range(), None);
         assert!(Layout::whole(0).is_empty() && text_of(&Layout::whole(10), file) == file);
-        let several = Layout::of_parts(10, vec![8..10, 0..1], "B".to_owned());
-        let head = |range: &str| {
-            format!("--B\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {range}/10\r\n\r\n")
-        };
+        let several = Layout::of_parts(10, vec![8..10, 0..1], "a/b", "B".to_owned());
+        let head = |range: &str| format!("--B\r\nContent-Type: a/b\r\nContent-Range: bytes {range}/10\r\n\r\n");
         assert_eq!(text_of(&several, file), format!("{}89\r\n{}0\r\n--B--\r\n", head("8-9"), head("0-0")));
         assert_eq!((several.len(), several.content_range()), (text_of(&several, file).len() as u64, None));
     }

@@ -10,10 +10,12 @@ use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::Response;
 use crate::refusal::Refusal;
-use bigup_core::protocol::name::{FileName, printable};
+use bigup_core::protocol::name::{FileName, printable, quoted};
 use bigup_core::protocol::native::ErrorCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::borrow::Cow;
 use warp::http::Method;
+use warp::http::header::{ACCEPT, HeaderMap};
 
 /// Plain HTTP.
 pub const CONTENT: Protocol = Protocol {
@@ -30,13 +32,27 @@ pub const CONTENT: Protocol = Protocol {
 pub const PATH: &str = "content";
 
 /// Characters that are encoded in a path. Slashes between a name's components stay.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+pub(super) const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// The methods that there are for a file.
 const METHODS: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
-/// The methods that there are for the list of files.
-const METHODS_OF_LIST: &str = "GET, HEAD, OPTIONS";
+/// The methods that there are for folders, and the list of files.
+const METHODS_OF_FOLDER: &str = "GET, HEAD, OPTIONS";
+
+/// The thing that a GET reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The finished file in the path.
+    File,
+    /// A page of the list of finished files.
+    List,
+    /// The index of the folder at this path, which ends in `/`, or is empty for that of all files.
+    Index(String),
+    /// An archive of that folder.
+    Archive(String),
+}
 
 /// Answers a request for a finished file.
 pub async fn content(app: App, request: Request) -> Response {
@@ -44,7 +60,7 @@ pub async fn content(app: App, request: Request) -> Response {
 }
 
 async fn answer(app: App, request: Request) -> Response {
-    if request.method == Method::PUT && !is_list(&request.path) {
+    if request.method == Method::PUT && !is_folder(&request.path) {
         return store(app, request).await;
     }
     let Request { method, path, headers, query, peer, body, .. } = request;
@@ -54,17 +70,57 @@ async fn answer(app: App, request: Request) -> Response {
         // Browsers ask by it whether a page may call, and send no token along.
         Method::OPTIONS => app.options(&CONTENT, &headers, methods(&path)),
         Method::GET | Method::HEAD => match app.enter(&headers, peer, Effect::Looks).await {
-            Ok(by) if is_list(&path) => app.list(&by, &method, &query).await,
-            Ok(by) => app.download(&by, &method, &headers, &path).await,
+            Ok(by) => read(&app, &by, &method, &headers, (&path, &query)).await,
             Err(refusal) => Err(refusal),
         },
         method => match app.enter(&headers, peer, Effect::Changes).await {
-            Ok(by) if method == Method::DELETE && !is_list(&path) => app.delete(by, peer, &headers, &path).await,
+            Ok(by) if method == Method::DELETE && !is_folder(&path) => app.delete(by, peer, &headers, &path).await,
             Ok(_) => Err(Refusal::method(method.as_str(), possible(&path), methods(&path))),
             Err(refusal) => Err(refusal),
         },
     };
     app.answer_after(&headers, body, answer, &CONTENT).await
+}
+
+async fn read(
+    app: &App,
+    by: &Access,
+    method: &Method,
+    headers: &HeaderMap,
+    (path, query): (&str, &str),
+) -> Result<Response, Refusal> {
+    match target(path, query, wants_html(headers))? {
+        Target::File => app.download(by, method, headers, path).await,
+        Target::List => app.list(by, method, query).await,
+        Target::Index(folder) => app.index(by, method, folder).await,
+        Target::Archive(folder) => app.archive(by, method, headers, folder).await,
+    }
+}
+
+/// The thing that a path and a query name; `wants_html` is true of browsers.
+///
+/// # Errors
+/// They name a folder that cannot be, or nothing that can be read of one.
+pub fn target(path: &str, query: &str, wants_html: bool) -> Result<Target, Refusal> {
+    let is_list = name_in(path).is_empty();
+    match query {
+        _ if !is_folder(path) => Ok(Target::File),
+        "tar" | "tar=" => folder_path(path).map(Target::Archive),
+        "" if wants_html || !is_list => folder_path(path).map(Target::Index),
+        _ if is_list => Ok(Target::List),
+        _ => {
+            let facts =
+                format!("the query of a folder is {}, and not tar: nothing else can be asked of it", quoted(query));
+            Err(Refusal::new(ErrorCode::BadRequest, facts))
+        }
+    }
+}
+
+/// True if the client shows HTML: it names that type.
+fn wants_html(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let kinds = lines.flat_map(|line| line.split(',')).map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    kinds.into_iter().any(|kind| kind.eq_ignore_ascii_case("text/html"))
 }
 
 async fn store(app: App, request: Request) -> Response {
@@ -82,27 +138,33 @@ pub(super) fn path_of(name: &FileName) -> String {
     format!("/{PATH}/{}", utf8_percent_encode(name.as_str(), ENCODED))
 }
 
-/// True if a path names no file: a GET lists the files.
-fn is_list(path: &str) -> bool {
-    name_in(path).is_empty()
+/// True if a path names no file: it ends in a slash, or is the one of all files.
+fn is_folder(path: &str) -> bool {
+    let name = name_in(path);
+    name.is_empty() || name.ends_with('/')
 }
 
 fn methods(path: &str) -> &'static str {
-    if is_list(path) { METHODS_OF_LIST } else { METHODS }
+    if is_folder(path) { METHODS_OF_FOLDER } else { METHODS }
 }
 
 fn possible(path: &str) -> &'static str {
-    if is_list(path) {
-        "GET lists the finished files"
+    if is_folder(path) {
+        "GET lists finished files"
     } else {
         "GET reads a finished file, PUT stores one, DELETE removes it"
     }
 }
 
-/// The part of a path behind `/content/`, as it came.
-fn name_in(path: &str) -> &str {
+/// The part of a path behind `/content/`, as it came but for `./` in it, which means nothing (RFC 3986, section 5.2.4):
+/// rclone sends it before a name with a colon.
+fn name_in(path: &str) -> Cow<'_, str> {
     let rest = path.trim_start_matches('/').strip_prefix(PATH).unwrap_or_default();
-    rest.strip_prefix('/').unwrap_or(rest)
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    if !rest.contains("./") {
+        return rest.into();
+    }
+    rest.split_inclusive('/').filter(|part| *part != "./").collect()
 }
 
 /// The file that a path names, if its sender has the permission.
@@ -120,7 +182,19 @@ pub(super) fn name_of(path: &str, by: &Access, permission: Permission) -> Result
 /// # Errors
 /// It is not UTF-8, or no file can have it.
 pub fn file_name(path: &str) -> Result<FileName, Refusal> {
-    let name = percent_decode_str(name_in(path)).decode_utf8();
+    decoded(&name_in(path))
+}
+
+/// The path of the folder in a path like `/content/a/b%20c/`: it ends in `/`, or is empty for that of all files.
+fn folder_path(path: &str) -> Result<String, Refusal> {
+    match &*name_in(path) {
+        "" => Ok(String::new()),
+        name => decoded(name.strip_suffix('/').unwrap_or(name)).map(|name| format!("{name}/")),
+    }
+}
+
+fn decoded(name: &str) -> Result<FileName, Refusal> {
+    let name = percent_decode_str(name).decode_utf8();
     let name = name.map_err(|_| Refusal::new(ErrorCode::BadName, "the name in the path is not UTF-8"))?;
     Ok(FileName::new(&name)?)
 }
@@ -139,6 +213,8 @@ mod tests {
             ("/content/a+b%25", "a+b%"),
             ("/content/content", "content"),
             ("/content/..a/b..", "..a/b.."),
+            ("/content/./a:b/././c", "a:b/c"),
+            ("/content/a./b", "a./b"),
         ] {
             assert_eq!(file_name(path).unwrap().as_str(), name, "{path}");
         }
@@ -150,7 +226,10 @@ mod tests {
             "/content/../tokens.json",
             "/content/%2e%2e/tokens.json",
             "/content/a/..%2f..%2ftokens.json",
-            "/content/a/./b",
+            "/content/a/%2e/b",
+            "/content/a/.",
+            "/content/./../a",
+            "/content/.//a",
             "/content/a/",
             "/content/a%2F",
             "/content/a//b",
@@ -160,6 +239,39 @@ mod tests {
             "/content/%C0%AE%C0%AE/x",
         ] {
             assert_eq!(file_name(path).unwrap_err().code, ErrorCode::BadName, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_a_slash_at_its_end_is_a_folder() {
+        let index = |path: &str| Ok(Target::Index(path.to_owned()));
+        let archive = |path: &str| Ok(Target::Archive(path.to_owned()));
+        for (path, query, wants_html, is) in [
+            ("/content/a", "", true, Ok(Target::File)),
+            ("/content/a", "tar", false, Ok(Target::File)),
+            ("/content/a%2F", "", true, Ok(Target::File)),
+            ("/content", "", false, Ok(Target::List)),
+            ("/content/", "prefix=a", true, Ok(Target::List)),
+            ("/content/", "tar&x", true, Ok(Target::List)),
+            ("/content", "", true, index("")),
+            ("/content/", "", true, index("")),
+            ("/content/a/", "", false, index("a/")),
+            ("/content/a/b%20%2f/c/", "", true, Err(ErrorCode::BadName)),
+            ("/content/a/b%2fc/", "", true, index("a/b/c/")),
+            ("/content/./a/./", "", true, index("a/")),
+            ("/content/./", "", false, Ok(Target::List)),
+            ("/content/", "tar", true, archive("")),
+            ("/content/a/", "tar=", false, archive("a/")),
+            ("/content/a/", "tar=1", false, Err(ErrorCode::BadRequest)),
+            ("/content/a/", "tar&x", false, Err(ErrorCode::BadRequest)),
+            ("/content/a/", "tar&tar", false, Err(ErrorCode::BadRequest)),
+            ("/content/a/", "prefix=a", false, Err(ErrorCode::BadRequest)),
+            ("/content/a//", "tar", false, Err(ErrorCode::BadName)),
+            ("/content//", "tar", false, Err(ErrorCode::BadName)),
+            ("/content/../", "tar", false, Err(ErrorCode::BadName)),
+            ("/content/a/%2e%2e/", "", false, Err(ErrorCode::BadName)),
+        ] {
+            assert_eq!(target(path, query, wants_html).map_err(|refusal| refusal.code), is, "{path}?{query}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The body of a download: bytes of a file that is open, read piece by piece as its reader takes them.
+//! The body of a download: bytes of a source, read piece by piece as its reader takes them.
 //!
 //! A piece is read on a thread of the sender's share, and only once an earlier one was handed to the system: so a slow
 //! reader holds no thread, and no more than two pieces of memory. The pieces of all readers together take
@@ -7,7 +7,6 @@
 use crate::http::app::App;
 use crate::http::content::ranges::{Layout, Step};
 use crate::metrics::GaugeGuard;
-use bigup_core::protocol::name::FileName;
 use bytes::Bytes;
 use futures_util::stream::{Stream, unfold};
 use std::fs::File;
@@ -98,11 +97,27 @@ impl<P> AsRef<[u8]> for Piece<P> {
     }
 }
 
+/// Bytes that a download reads.
+pub(super) trait Source: Send + Sync + 'static {
+    /// Fills `bytes` with those at `offset`. This may block.
+    ///
+    /// # Errors
+    /// They are not there any more, or as the system gives them.
+    fn fill(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn fill(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(bytes, offset)
+    }
+}
+
 /// A download under way.
 struct Sending {
     app: App,
-    name: FileName,
-    file: Arc<File>,
+    /// Name of the file or folder, for the log.
+    name: String,
+    source: Arc<dyn Source>,
     layout: Layout,
     /// The step of the layout that is next.
     step: usize,
@@ -131,16 +146,16 @@ impl Stream for Shared {
     }
 }
 
-/// The parts of `file`, the finished file `name`, that `layout` has, as a body that has that length or breaks off.
+/// The parts of `source` that `layout` has, as a body that has that length or breaks off. The log tells `name`.
 pub(super) fn send(
     app: App,
-    name: FileName,
-    file: File,
+    name: String,
+    source: Arc<dyn Source>,
     layout: Layout,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
     let running = app.metrics().download_runs();
     let turns = Arc::new(Semaphore::new(PIECES as usize));
-    let sending = Sending { app, name, file: Arc::new(file), layout, step: 0, sent: 0, turns, _running: running };
+    let sending = Sending { app, name, source, layout, step: 0, sent: 0, turns, _running: running };
     Shared::new(unfold(Some(sending), next))
 }
 
@@ -183,10 +198,10 @@ impl Sending {
         let permits = if READERS.is_short() { PIECES } else { 1 };
         let turn = Arc::clone(&self.turns).acquire_many_owned(permits).await.map_err(io::Error::other)?;
         let memory = READERS.take(left);
-        let file = Arc::clone(&self.file);
+        let source = Arc::clone(&self.source);
         let reading = self.app.thread_share.run(move || {
             let mut bytes = vec![0; memory.len];
-            file.read_exact_at(&mut bytes, offset).map(|()| Piece::new(bytes, (memory, turn)))
+            source.fill(&mut bytes, offset).map(|()| Piece::new(bytes, (memory, turn)))
         });
         let piece = reading.await.map_err(io::Error::other)??;
         self.app.metrics().sent(piece.bytes.len() as u64);
