@@ -156,7 +156,8 @@ impl App {
         answer: impl AsyncFnOnce(App, Request) -> Response,
     ) -> Response {
         let (metrics, sharing) = (self.metrics().clone(), self.sharing(protocol, &request.headers));
-        let answering = async {
+        // In a box: it goes from hand to hand, and each would reserve memory for it.
+        let answering = Box::pin(async {
             match self.visitor(request.peer, &request.headers) {
                 Ok((peer, slot)) => {
                     let app = App { _visitor: slot.map(Arc::new), ..self.for_request(&request.headers, peer) };
@@ -164,7 +165,7 @@ impl App {
                 }
                 Err(refusal) => self.answer_after(&request.headers, request.body, Err(refusal), protocol).await,
             }
-        };
+        });
         sharing.told_in(timing::time(&metrics, route, answering).await)
     }
 

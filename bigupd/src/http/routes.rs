@@ -38,10 +38,24 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         .and(warp::ext::optional())
         .and(warp::ext::optional());
     let request = head.and(body).map(Request::new);
-    let native = warp::path(PATH).and(warp::path::end()).and(with_app.clone()).and(request).then(native);
-    let files = warp::path(upload_url::PATH).and(with_app.clone()).and(request).then(files);
-    let content = warp::path(CONTENT_PATH).and(with_app.clone()).and(request).then(content);
-    let other = with_app.and(question()).and(request).then(elsewhere);
+    // In boxes: else every request would reserve memory for all of them.
+    let native = warp::path(PATH)
+        .and(warp::path::end())
+        .and(with_app.clone())
+        .and(request)
+        .then(|app, request| Box::pin(native(app, request)));
+    let files = warp::path(upload_url::PATH)
+        .and(with_app.clone())
+        .and(request)
+        .then(|app, request| Box::pin(files(app, request)));
+    let content = warp::path(CONTENT_PATH)
+        .and(with_app.clone())
+        .and(request)
+        .then(|app, request| Box::pin(content(app, request)));
+    let other = with_app
+        .and(question())
+        .and(request)
+        .then(|app, question, request| Box::pin(elsewhere(app, question, request)));
     native.or(files).unify().or(content).unify().or(other).unify().recover(never).unify()
 }
 

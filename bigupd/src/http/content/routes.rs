@@ -61,7 +61,8 @@ pub async fn content(app: App, request: Request) -> Response {
 
 async fn answer(app: App, request: Request) -> Response {
     if request.method == Method::PUT && !is_folder(&request.path) {
-        return store(app, request).await;
+        // In a box: readers, of whom there are many, need not reserve memory for it.
+        return Box::pin(store(app, request)).await;
     }
     let Request { method, path, headers, query, peer, body, .. } = request;
     let target = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// What nginx is told. Bodies are written beside the files, so that a rename is enough.
-const NGINX: &str = "daemon off; worker_processes 2; pid {folder}/pid; error_log {folder}/server.log; {user}
+const NGINX: &str = "daemon off; worker_processes 2; worker_rlimit_nofile 10000; pid {folder}/pid; error_log {folder}/server.log; {user}
 events { worker_connections 4096; }
 http {
     access_log off; client_max_body_size 0; sendfile on;
