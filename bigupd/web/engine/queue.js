@@ -7,8 +7,13 @@ import { Source } from './source.js';
 import { Upload } from './upload.js';
 
 /** Uploads that run at once. Each begins with a question, which a connection should not wait for. */
-const SMALL_AT_ONCE = 12;
-const LARGE_AT_ONCE = 2;
+const AT_ONCE = 12;
+
+/** Slices to be sent of those that have begun: more than there are connections, so that none is idle. */
+const SLICES_AHEAD = 8;
+
+/** Remembered uploads whose state is asked for. */
+const LOOKS = 20;
 
 /** States in which bytes of the user's file are still to be sent. */
 const UNSENT = new Set(['queued', 'active', 'paused', 'asking', 'stopped']);
@@ -34,7 +39,7 @@ export class Queue extends EventTarget {
     this.slots = new Slots((time) => this.pool.sleep(time));
     this.uploads = [];
     this.waiting = { small: [], large: [] };
-    this.running = { small: 0, large: 0 };
+    this.running = { small: new Set(), large: new Set() };
     /** The answer for all names that exist: `keep`, `replace` or `rename`. */
     this.forAll = null;
     this.refusalOf = refusalOf;
@@ -94,24 +99,29 @@ export class Queue extends EventTarget {
 
   /** Lists what is remembered of earlier visits. */
   async restore() {
-    for (const record of await this.store.all()) this.restoreOne(record);
+    const records = await this.store.all();
+    records.sort((a, b) => a.at - b.at);
+    const restored = records.map((record) => this.restoreOne(record)).filter((upload) => upload && !upload.isSmall);
+    restored.slice(0, LOOKS).forEach((upload) => upload.look());
     this.dispatchEvent(new Event('change'));
   }
 
   restoreOne({ key, name, path, size, modified, salt, handle }) {
-    if (this.names.has(name)) return;
+    if (this.names.has(name)) return null;
     const upload = new Upload(new Source({ path, size, modified, handle }), name, this, (this.order += 1));
     upload.salt = salt;
-    if (upload.key !== key) return;
+    if (upload.key !== key) return null;
     upload.state = 'missing';
     upload.reason = { key: handle ? 'go_on' : 'choose_again', message: '' };
     this.uploads.push(upload);
     this.names.set(name, upload);
+    return upload;
   }
 
   remember(upload) {
     const { path, size, modified, handle } = upload.source;
-    this.store.put({ key: upload.key, name: upload.name, path, size, modified, salt: upload.salt, handle });
+    const { key, name, salt } = upload;
+    this.store.put({ key, name, path, size, modified, salt, handle, at: Date.now() + upload.order / 1000 });
   }
 
   enqueue(upload) {
@@ -124,12 +134,19 @@ export class Queue extends EventTarget {
 
   /** Runs as many as may run. */
   pump() {
-    this.start('large', LARGE_AT_ONCE);
-    this.start('small', SMALL_AT_ONCE);
+    this.start('large', () => this.slicesAhead < SLICES_AHEAD);
+    this.start('small', () => true);
   }
 
-  start(kind, most) {
-    while (this.running[kind] < most && this.waiting[kind].length > 0) {
+  /** Slices to be sent of the large ones that run. */
+  get slicesAhead() {
+    let slices = 0;
+    for (const upload of this.running.large) slices += upload.slicesLeft;
+    return slices;
+  }
+
+  start(kind, mayStart) {
+    while (this.running[kind].size < AT_ONCE && this.waiting[kind].length > 0 && mayStart()) {
       const upload = this.waiting[kind].shift();
       upload.isInLine = false;
       if (upload.state === 'queued') this.runOne(upload, kind);
@@ -137,11 +154,9 @@ export class Queue extends EventTarget {
   }
 
   async runOne(upload, kind) {
-    this.running[kind] += 1;
-    let isLeft = false;
+    this.running[kind].add(upload);
     const leave = () => {
-      if (!isLeft) this.running[kind] -= 1;
-      isLeft = true;
+      this.running[kind].delete(upload);
       this.pump();
     };
     // While the server merges one file, the next one is sent.
@@ -172,9 +187,15 @@ export class Queue extends EventTarget {
   async goOn(upload) {
     const { handle } = upload.source;
     const given = await handle.requestPermission({ mode: 'read' }).catch(() => 'denied');
-    if (given !== 'granted') return;
-    this.enqueue(upload);
-    this.pump();
+    if (upload.state !== 'missing') return;
+    if (given === 'granted') {
+      this.enqueue(upload);
+      this.pump();
+    } else {
+      // The browser does not ask again; the user can still choose the file.
+      upload.source.handle = null;
+      upload.waitFor('choose_again');
+    }
   }
 
   /** Takes the version of the file that is there now. */

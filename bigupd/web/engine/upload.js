@@ -73,6 +73,17 @@ export class Upload {
     return this.source.size;
   }
 
+  /** True while others have the connections. */
+  get isInLineToSend() {
+    return this.phase === 'sending' && this.going.size === 0 && this.heldBytes === 0;
+  }
+
+  /** Slices that are still to be sent, as far as is known. */
+  get slicesLeft() {
+    if (this.cut) return this.cut.count - this.held.size;
+    return Math.ceil(this.size / sliceSizeFor(this.size));
+  }
+
   get isSmall() {
     return this.size <= SMALL;
   }
@@ -318,6 +329,17 @@ export class Upload {
     this.held.add(id);
     this.backoff.progressed();
     this.reason = null;
+    this.queue.pump();
+  }
+
+  /** Learns what the server holds of a remembered upload, to show it. */
+  async look() {
+    this.startedAs = this.key;
+    const asked = { file_name: this.name, source: this.startedAs, peek: 1, ranges: 1 };
+    const { body } = await this.queue.server.ask(asked);
+    if (body?.is_uploaded !== 0 || !body.slice_size || this.state !== 'missing') return;
+    this.adopt(body);
+    this.queue.changed(this, this.state);
   }
 
   /** A proxy takes no such slices: all of it is cut anew, in smaller ones. */
@@ -338,6 +360,7 @@ export class Upload {
     if (!taken) throw ENDED;
     let stored = 0;
     try {
+      this.going.set(id, 0);
       const reply = await this.queue.pool.run(this.job(cut, id, parameters), signal, (sent) => this.went(id, sent));
       if (reply.aborted || signal.aborted) throw ENDED;
       if (reply.failure) throw await this.source.whyUnreadable();

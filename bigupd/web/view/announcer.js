@@ -9,12 +9,23 @@ export class Announcer {
     this.region = region;
     this.told = 0;
     this.wanted = '';
+    this.news = [];
     this.timer = 0;
   }
 
-  /** Says `text`, or what is said last until then. */
+  /** Says how things stand: `text`, or what is said last until then. */
   say(text) {
     this.wanted = text;
+    this.plan();
+  }
+
+  /** Says what an action of the user did, before anything else. */
+  tell(text) {
+    this.news.push(text);
+    this.plan();
+  }
+
+  plan() {
     if (this.timer) return;
     const wait = Math.max(0, this.told + EVERY - performance.now());
     this.timer = setTimeout(() => this.speak(), wait);
@@ -23,6 +34,8 @@ export class Announcer {
   speak() {
     this.timer = 0;
     this.told = performance.now();
-    if (this.region.textContent !== this.wanted) this.region.textContent = this.wanted;
+    const text = this.news.shift() ?? this.wanted;
+    if (this.region.textContent !== text) this.region.textContent = text;
+    if (this.news.length > 0) this.plan();
   }
 }

@@ -1,7 +1,7 @@
 // The files on the server: those that are finished, and uploads of all clients.
 
 import { reasonWords, words } from '../words/index.js';
-import { copy } from './clipboard.js';
+import { copyBy } from './clipboard.js';
 import { $, button, element, setText, show } from './dom.js';
 import { save } from './download.js';
 import { moment, share, size, time } from './format.js';
@@ -85,7 +85,7 @@ async function drawOperator(server, uploads) {
   if (room === null) return;
   const waiting = (upload) => Math.max(0, upload.slices_held - upload.curr_merge_slice_id) * (upload.slice_size ?? 0);
   const lag = uploads.reduce((sum, upload) => sum + waiting(upload), 0);
-  setText($('operator-text'), `${words('room', { size: size(room) })} · ${words('lag', { size: size(lag) })}`);
+  setText($('operator'), `${words('room', { size: size(room) })} · ${words('lag', { size: size(lag) })}`);
 }
 
 /** The value of a metric without labels. */
@@ -140,7 +140,7 @@ function fileRow(view) {
   const folder = element('span', { class: 'folder' });
   const facts = element('span', { class: 'facts' });
   const digest = element('code', { class: 'digest' });
-  const copying = button('copy', async () => (await copy(file.file_digest)) && announcer.say(words('copied')), { class: 'small' });
+  const copying = button('copy', () => copyBy(copying, file.file_digest, announcer), { class: 'small' });
   const link = element('a', { class: 'button small', text: words('download'), download: '' });
   link.addEventListener('click', (event) => {
     if (!server.token) return;
@@ -176,6 +176,6 @@ async function remove(view, file) {
   const refusal = await view.server.remove(file.file_name, file.file_digest);
   if (refusal) return void alert(`${reasonWords(refusal.reason)}\n${refusal.message}`);
   view.state.files = view.state.files.filter((other) => other !== file);
-  view.announcer.say(words('deleted', { name: file.file_name }));
+  view.announcer.tell(words('deleted', { name: file.file_name }));
   draw(view);
 }

@@ -3,7 +3,7 @@
 import { ENDED } from '../engine/queue.js';
 import { Source } from '../engine/source.js';
 import { words } from '../words/index.js';
-import { copy } from './clipboard.js';
+import { copyBy } from './clipboard.js';
 import { $, element, setText, show } from './dom.js';
 import { ofDrop, ofInput, ofPicker } from './entries.js';
 import { rate, size, share, time } from './format.js';
@@ -31,9 +31,7 @@ export function sendView(queue, session, announcer) {
       again.upload = upload;
       $('input-one').click();
     },
-    copy: async (digest) => {
-      if (await copy(digest)) announcer.say(words('copied'));
-    },
+    copy: (digest, button) => copyBy(button, digest, announcer),
   };
   const list = new VirtualList($('list'), { makeRow: () => uploadRow(queue, page) });
   const add = (sources) => queue.add(sources.map((source) => ({ source, name: folderOf(session) + source.path })));
@@ -66,7 +64,8 @@ function throttled(queue, draw) {
     timer ||= setTimeout(() => {
       timer = 0;
       draw();
-      if (queue.isSending) later();
+      // Rates fall without a change, too.
+      if (queue.slots.meter.rate > 0) later();
     }, EVERY);
   };
   queue.addEventListener('change', later);
@@ -161,9 +160,10 @@ function setUpForAll(queue) {
 function drawSum(queue, announcer) {
   const { uploads, totals, slots } = queue;
   show($('uploads'), uploads.length > 0);
+  document.body.classList.toggle('busy', uploads.length > 0);
   const isDone = totals.count > 0 && totals.verified === totals.count;
   setText($('uploads-title'), isDone ? words('all_done') : titleOf(totals));
-  setText($('sum-detail'), detailOf(totals, slots.meter.rate, queue.isSending));
+  setText($('sum-detail'), detailOf(totals, totals.active > 0 ? slots.meter.rate : 0));
   drawSumBar(totals);
   show($('all-pause'), totals.active + totals.queued > 0);
   show($('all-resume'), totals.paused > 1);
@@ -181,7 +181,7 @@ function titleOf(totals) {
   return `${words('of', { part: size(totals.stored), whole: size(totals.bytes) })}`;
 }
 
-function detailOf(totals, speed, isSending) {
+function detailOf(totals, speed) {
   const parts = [words('files', { count: totals.count })];
   const waiting = totals.queued + totals.paused;
   if (totals.verified) parts.push(words('n_verified', { count: totals.verified }));
@@ -189,12 +189,12 @@ function detailOf(totals, speed, isSending) {
   if (totals.asking) parts.push(words('n_asking', { count: totals.asking }));
   if (totals.missing) parts.push(words('n_missing', { count: totals.missing }));
   if (totals.stopped) parts.push(words('n_stopped', { count: totals.stopped }));
-  if (isSending && speed > 0) parts.push(rate(speed), words('left', { time: time((totals.bytes - totals.sent) / speed) }));
+  if (speed > 0) parts.push(rate(speed), words('left', { time: time((totals.bytes - totals.sent) / speed) }));
   return parts.join(' · ');
 }
 
 function spoken(totals) {
-  return `${titleOf(totals)}. ${detailOf(totals, 0, false)}`;
+  return `${titleOf(totals)}. ${detailOf(totals, 0)}`;
 }
 
 function drawSumBar({ bytes, sent, stored }) {

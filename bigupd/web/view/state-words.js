@@ -14,7 +14,7 @@ function isOffline() {
  */
 export function describe(upload) {
   const { state, phase, reason } = upload;
-  if (state === 'active') return describeActive(phase, reason);
+  if (state === 'active') return describeActive(upload.isInLineToSend ? 'queued' : phase, reason);
   if (state === 'asking') return told(reason, 'wait');
   if (state === 'missing') return told(reason, 'wait');
   if (state === 'stopped') return told(reason, 'stop');

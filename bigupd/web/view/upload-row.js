@@ -34,7 +34,7 @@ const ACTIONS = [
   { key: 'send_new', in: ['stopped'], if: isRenewable, act: (queue, upload) => queue.renew(upload) },
   { key: 'choose_this', in: ['stopped'], if: isToBeChosen, act: (queue, upload, page) => page.chooseAgain(upload) },
   { key: 'retry', in: ['stopped'], if: (upload) => !isRenewable(upload) && !isToBeChosen(upload), act: (queue, upload) => queue.resume(upload) },
-  { key: 'copy', in: ['verified'], act: (queue, upload, page) => page.copy(upload.digest) },
+  { key: 'copy', in: ['verified'], act: (queue, upload, page, node) => page.copy(upload.digest, node) },
   { key: 'cancel', in: ['active', 'queued', 'paused'], act: (queue, upload) => queue.cancel(upload) },
   { key: 'remove', in: ['stopped', 'missing', 'verified', 'kept', 'cancelled'], act: (queue, upload) => queue.drop(upload) },
 ];
@@ -59,7 +59,10 @@ export function uploadRow(queue, page) {
   const state = element('span', { class: 'state' });
   const digest = element('code', { class: 'digest' });
   const { node: track, parts } = bar();
-  const buttons = ACTIONS.map((action) => button(action.key, () => action.act(queue, upload, page), { class: 'small' }));
+  const buttons = ACTIONS.map((action) => {
+    const made = button(action.key, () => action.act(queue, upload, page, made), { class: 'small' });
+    return made;
+  });
   const head = element('div', { class: 'row-head' }, [element('span', { class: 'path' }, [folder, name]), facts]);
   const foot = element('div', { class: 'row-foot' }, [element('span', { class: 'said' }, [state, digest]), element('div', { class: 'actions' }, buttons)]);
   const node = element('div', { class: 'row', role: 'listitem' }, [element('span', { class: 'mark', 'aria-hidden': 'true' }), element('div', { class: 'row-body' }, [head, track, foot])]);

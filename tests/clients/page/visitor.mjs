@@ -1,6 +1,5 @@
 // A visitor of the page, in Chromium: each line of standard input is a command in JSON, each line of standard output its
-// result, or an error. Its only argument is JSON: `profile` (a folder), `locale`, `dark`, `width`, `height`, `secure` (an origin that counts as
-// secure). BIGUP_NODE_MODULES: the folder of modules.
+// result, or an error. Its only argument is JSON: `profile` (a folder), `locale`, `dark`, `width`, `height`, `args` (of Chromium). BIGUP_NODE_MODULES: the folder of modules.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
@@ -20,7 +19,7 @@ const context = await chromium.launchPersistentContext(options.profile, {
     '--disable-dev-shm-usage',
     '--disable-background-networking',
     '--disable-component-update',
-    ...(options.secure ? [`--unsafely-treat-insecure-origin-as-secure=${options.secure}`] : []),
+    ...(options.args ?? []),
   ],
   locale: options.locale ?? 'en-GB',
   colorScheme: options.dark ? 'dark' : 'light',
@@ -32,6 +31,7 @@ context.setDefaultTimeout(PATIENCE);
 const faults = [];
 const allowed = {};
 const posts = [];
+let isLeaving = false;
 
 let page;
 const pages = new Map();
@@ -50,7 +50,7 @@ function watch(made) {
     if (request.method() === 'POST') posts.push(request.url());
     if (/token/.test(url.search)) faults.push(`a token in an address: ${request.url()}`);
   });
-  made.on('dialog', (dialog) => dialog.accept());
+  made.on('dialog', (dialog) => (dialog.type() === 'beforeunload' && isLeaving ? null : dialog.accept()));
 }
 
 /** Drops files as the system does, so that folders are folders. */
@@ -77,6 +77,17 @@ const commands = {
     await page.bringToFront();
   },
   close: ({ tab }) => pages.get(tab).close({ runBeforeUnload: false }),
+  /** Leaves the page as a user does: `asked` if the browser asks first, and the page stays then. */
+  async leave() {
+    isLeaving = true;
+    const asked = page.waitForEvent('dialog').then((dialog) => dialog.dismiss()).then(() => 'asked');
+    const left = page.waitForEvent('close').then(() => 'left');
+    [asked, left].forEach((wait) => wait.catch(() => {}));
+    await page.close({ runBeforeUnload: true });
+    const how = await Promise.race([asked, left]);
+    isLeaving = false;
+    return how;
+  },
   choose: ({ files, input = '#input-files' }) => page.setInputFiles(input, files),
   drop: ({ files }) => drop(files),
   click: ({ at }) => page.locator(at).first().click(),
