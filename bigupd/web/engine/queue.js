@@ -77,6 +77,9 @@ export class Queue extends EventTarget {
 
   addOne({ source, name }) {
     const known = this.names.get(name);
+    const isRunning = known?.state === 'queued' || known?.state === 'active';
+    // Another file of this name, of another folder perhaps, gets a name of its own.
+    if (isRunning && !known.source.isLike(source)) return this.addOne({ source, name: this.freeName(name) });
     if (known && !ENDED.has(known.state)) return this.chosenAgain(known, source);
     const upload = new Upload(source, name, this, (this.order += 1));
     this.uploads.push(upload);
@@ -90,7 +93,7 @@ export class Queue extends EventTarget {
   chosenAgain(upload, source) {
     if (upload.state === 'queued' || upload.state === 'active') return null;
     this.store.remove(upload.key);
-    if (source.size !== upload.size || source.modified !== upload.source.modified) upload.forget();
+    if (!upload.source.isLike(source)) upload.forget();
     upload.source = source;
     this.remember(upload);
     this.enqueue(upload);
@@ -241,12 +244,17 @@ export class Queue extends EventTarget {
 
   rename(upload) {
     upload.stem ??= upload.name;
-    do {
-      upload.copy = (upload.copy ?? 0) + 1;
-      upload.name = numbered(upload.stem, upload.copy);
-    } while (this.names.has(upload.name));
+    upload.copy = (upload.copy ?? 0) + 1;
+    upload.name = this.freeName(upload.stem, upload.copy);
     this.names.set(upload.name, upload);
     upload.forget();
+  }
+
+  /** The first name like `a (1).txt` that no upload of this page has. */
+  freeName(name, from = 1) {
+    let number = from;
+    while (this.names.has(numbered(name, number))) number += 1;
+    return numbered(name, number);
   }
 
   /** The same for all that ask, now and later. */
@@ -291,8 +299,16 @@ export class Queue extends EventTarget {
     return totals;
   }
 
-  sleep(time, signal) {
-    return this.pool.sleep(time, anyOf(signal, this.wakeUp.signal));
+  /** Waits at most so long: until the user ends it, or all are woken. */
+  async sleep(time, signal) {
+    const end = new AbortController();
+    const abort = () => end.abort();
+    const signals = [signal, this.wakeUp.signal].filter(Boolean);
+    if (signals.some(({ aborted }) => aborted)) abort();
+    signals.forEach((one) => one.addEventListener('abort', abort));
+    await this.pool.sleep(time, end.signal);
+    // An upload sleeps often, and its signal lives as long as it does.
+    signals.forEach((one) => one.removeEventListener('abort', abort));
   }
 
   /** Ends all waits. */
@@ -346,16 +362,6 @@ function withResolve() {
     resolve = ready;
   });
   return { promise, resolve };
-}
-
-function anyOf(...signals) {
-  const any = new AbortController();
-  const abort = () => any.abort();
-  for (const signal of signals.filter(Boolean)) {
-    if (signal.aborted) abort();
-    signal.addEventListener('abort', abort, { once: true, signal: any.signal });
-  }
-  return any.signal;
 }
 
 /** `a/b.txt` and 1: `a/b (1).txt`. */

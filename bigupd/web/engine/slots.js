@@ -26,10 +26,11 @@ export class Slots {
   take(order, bytes, signal) {
     if (signal.aborted) return Promise.resolve(false);
     return new Promise((resolve) => {
-      const entry = { order, bytes, resolve };
+      const forget = () => this.forget(entry);
+      const entry = { order, bytes, resolve: (taken) => (signal.removeEventListener('abort', forget), resolve(taken)) };
       const at = this.waiting.findIndex((other) => other.order > order);
       this.waiting.splice(at < 0 ? this.waiting.length : at, 0, entry);
-      signal.addEventListener('abort', () => this.forget(entry), { once: true });
+      signal.addEventListener('abort', forget);
       this.give();
     });
   }

@@ -29,6 +29,11 @@ export class Source {
     this.modified = modified;
   }
 
+  /** True if both are the same file, as far as size and time tell. */
+  isLike(other) {
+    return this.size === other.size && this.modified === other.modified;
+  }
+
   /**
    * Reads the file's size and time again, where a handle makes that possible.
    * @throws {Stop} if it is another version, or gone

@@ -55,7 +55,11 @@ fn token(daemon: &Daemon, arguments: &[&str]) -> String {
 
 #[test]
 fn the_page_is_served_with_a_strict_policy_and_only_if_it_is_on() {
-    let daemon = Daemon::with(&["--web-title", "Files & more", "--web-text", "Ask <us>"]);
+    let folder = tempfile::tempdir().unwrap();
+    let logo = folder.path().join("logo.svg");
+    fs::write(&logo, "<svg>own</svg>").unwrap();
+    let options = ["--web-title", "Files & more", "--web-text", "Ask <us>", "--web-logo", logo.to_str().unwrap()];
+    let daemon = Daemon::with(&options);
     let (answer, text) = get(daemon.url(), "GET / HTTP/1.1");
     assert_eq!(answer.status, 200);
     let lower = text.to_ascii_lowercase();
@@ -70,6 +74,9 @@ fn the_page_is_served_with_a_strict_policy_and_only_if_it_is_on() {
         assert!(lower.contains(header), "{header}: {text}");
     }
     assert!(text.contains("<title>Files &amp; more</title>") && text.contains("Ask &lt;us&gt;"), "{text}");
+    assert!(text.contains("src=\"/page/logo\""), "{text}");
+    let (_, picture) = get(daemon.url(), "GET /page/logo HTTP/1.1");
+    assert!(picture.contains("image/svg+xml") && picture.ends_with("<svg>own</svg>"), "{picture}");
     let etag = text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("etag: ").map(str::to_owned));
     let known = format!("GET / HTTP/1.1\r\nIf-None-Match: {}", etag.unwrap());
     assert_eq!(get(daemon.url(), &known).0.status, 304);
@@ -442,6 +449,27 @@ fn a_name_that_exists_is_kept_replaced_or_numbered_as_the_visitor_says() {
     assert!(data::same(&old[2], &daemon.finished("numbered.txt")), "it was to stay");
     assert_exact(&daemon, &files[2], "numbered (1).txt");
     assert_exact(&daemon, &files[3], "long.bin");
+    visitor.assert_clean();
+}
+
+#[test]
+fn two_files_of_one_name_both_arrive() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let (first, second) = (file(&daemon, "a/same.bin", 24 * MIB), file(&daemon, "b/same.bin", 3 * MIB));
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    slow_down(&mut visitor);
+    visitor.choose(&[&first]);
+    eventually("a slice is held", || held(&daemon, "same.bin") >= 1);
+    visitor.choose(&[&second]);
+    // The same file once more is no other one.
+    visitor.choose(&[&first]);
+    visitor.ask(&json!({"do": "select", "at": "#limit", "value": "0"}));
+    visitor.until_verified(2);
+    assert_exact(&daemon, &first, "same.bin");
+    assert_exact(&daemon, &second, "same (1).bin");
+    assert_eq!(list(&daemon.data().join("files")), ["same (1).bin", "same.bin"]);
     visitor.assert_clean();
 }
 
