@@ -34,6 +34,7 @@ use admission::origins::Origins;
 use bigup_core::storage::data_dir::DataDir;
 use config::Config;
 use http::app::{App, Settings};
+use http::page::site::Site;
 use http::probes::{self, Probes};
 use http::routes::routes;
 use mergers::Mergers;
@@ -103,6 +104,7 @@ pub async fn run(
         limits: config.limits.clone(),
         expiry: ExpiryTimes { any: config.expire_after, begun: config.begin_expire_after },
         has_metrics_listener: config.metrics_listen.is_some(),
+        page: Site::new(&config.page),
     };
     let app = App::new(uploads, mergers.clone(), wakeup, probes, authenticator, settings, is_stopping);
     let (uses, used_in) = (app.token_uses(), data.clone());

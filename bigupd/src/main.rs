@@ -65,11 +65,11 @@ fn main() -> ExitCode {
         return refuse(&[mistake]);
     }
     config.metrics_listen.and_then(probes::warning).into_iter().for_each(|warning| log::warn!("{warning}"));
-    let hooks = config.hooks.mistakes();
+    let files = [config.hooks.mistakes(), config.page.mistakes()].concat();
     let tls = match config.tls.as_ref().map(Tls::load).transpose() {
-        Ok(tls) if hooks.is_empty() => tls.map(Arc::new),
-        Ok(_) => return refuse(&hooks),
-        Err(mistakes) => return refuse(&[mistakes, hooks].concat()),
+        Ok(tls) if files.is_empty() => tls.map(Arc::new),
+        Ok(_) => return refuse(&files),
+        Err(mistakes) => return refuse(&[mistakes, files].concat()),
     };
     if mode.check_config {
         if let Err(e) = check_mounts(&config) {

@@ -58,6 +58,8 @@ labels! {
         Ietf = "ietf",
         /// Reads, lists or removes finished files by plain HTTP.
         Content = "content",
+        /// Reads the page for browsers.
+        Page = "page",
         /// Asks whether the daemon is well.
         Health = "health",
         /// Asks for these metrics.

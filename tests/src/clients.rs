@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 /// It is not known or lacks one; says how to get it.
 pub fn node_modules() -> PathBuf {
     let folder = std::env::var_os("BIGUP_NODE_MODULES").map(PathBuf::from);
-    let folder = folder.filter(|folder| folder.join("tus-js-client").exists() && folder.join("@uppy/tus").exists());
+    let folder = folder.filter(|folder| folder.join("tus-js-client").exists() && folder.join("axe-core").exists());
     folder.expect(
         "BIGUP_NODE_MODULES does not name the modules for node: copy tests/clients/tus/package*.json to a folder, run \
          `npm ci` there, and name its node_modules. tests/run does that",

@@ -23,6 +23,7 @@
 //! - [`turns`] - tests that keep the whole machine busy.
 //! - [`tus`] - a client of tus.
 //! - [`usage`] - what a process uses.
+//! - [`visitor`] - a visitor of the page, in Chromium.
 
 pub mod browser;
 pub mod certificates;
@@ -46,6 +47,7 @@ pub mod scrape;
 pub mod turns;
 pub mod tus;
 pub mod usage;
+pub mod visitor;
 pub mod wan;
 
 /// The number in an environment variable, or `default`.

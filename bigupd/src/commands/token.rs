@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::units::{parse_duration, parse_size, parse_u64, show_size};
 use bigup_core::storage::data_dir::DataDir;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -29,6 +30,8 @@ Files:
 
 Examples:
   bigupd token new alice --prefix alice/ --output alice.token   make a token for everything below a folder
+  bigupd token new guest --prefix guest/ --permissions push --expires 7d --link https://files.example.org   make a
+      link with which a guest can send files on the page
   bigupd token new lab --certificate lab.example.org   give rights to a client certificate
   bigupd token list   list the tokens
   bigupd token revoke alice   end a token";
@@ -91,6 +94,23 @@ struct New {
     /// common name, or a host name, e-mail address or URI in subjectAltName
     #[arg(long, value_name = "NAME", conflicts_with = "output")]
     certificate: Option<String>,
+    /// Print a link to the page instead, which has the token behind its #. URL is the server's address, as guests reach it
+    #[arg(long, value_name = "URL", value_parser = address, conflicts_with = "certificate")]
+    link: Option<String>,
+}
+
+/// An address of a server, without a slash at its end.
+fn address(text: &str) -> Result<String, String> {
+    let is_web = text.starts_with("http://") || text.starts_with("https://");
+    if is_web && !text.contains(['?', '#', ' ']) {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err(format!("{} is no address like https://files.example.org", quoted(text)))
+}
+
+/// The page with the token behind its #, which browsers send nobody. The page takes its guest's folder from it, too.
+fn link(url: &str, secret: &str, prefix: &Prefix) -> String {
+    format!("{url}/#token={secret}&folder={}", utf8_percent_encode(prefix.as_str(), NON_ALPHANUMERIC))
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -151,7 +171,7 @@ impl New {
             created: now(),
             expires: self.expires,
         };
-        let (name, rights) = (token.name.clone(), token.rights());
+        let (name, rights, prefix) = (token.name.clone(), token.rights(), token.prefix.clone());
         let added = Tokens::update(data, |tokens| {
             if let Some(other) =
                 tokens.iter().find(|other| other.certificate.is_some() && other.certificate == token.certificate)
@@ -172,7 +192,8 @@ impl New {
             eprintln!("token {name}: {rights}; by certificate");
             return Ok(());
         };
-        // The secret alone, so that a file with this output is a token file.
+        // The secret alone, so that a file with this output is a token file; or the link.
+        let secret = self.link.map_or(secret.clone(), |url| link(&url, &secret, &prefix));
         let shown = match output {
             Some(mut file) => writeln!(file, "{secret}").and_then(|()| file.sync_all()),
             None => writeln!(io::stdout(), "{secret}").and_then(|()| io::stdout().flush()),
@@ -315,6 +336,16 @@ mod tests {
         assert!(expiry("2000-01-31").unwrap_err().contains("over already"));
         for bad in ["", "soon", "2100-13-01", "2100", "2100-01-31T12"] {
             assert!(expiry(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_link_has_the_token_behind_its_hash_and_the_folder() {
+        let (url, prefix) = (address("https://files.example.org/").unwrap(), "a b/".parse().unwrap());
+        assert_eq!(link(&url, "s3", &prefix), "https://files.example.org/#token=s3&folder=a%20b%2F");
+        assert_eq!(link("http://h:1", "s3", &Prefix::default()), "http://h:1/#token=s3&folder=");
+        for bad in ["files.example.org", "ftp://h", "https://h/?x", "https://h/#x", ""] {
+            assert!(address(bad).unwrap_err().contains("no address"), "{bad}");
         }
     }
 

@@ -8,6 +8,7 @@ use crate::admission::origins::{AllowedOrigins, Origins, parse_hosts};
 use crate::admission::tokens::SecretHash;
 use crate::config::settings::{Given, SETTINGS, Setting};
 use crate::hooks::{Hook, HookSettings};
+use crate::http::page::settings::PageSettings;
 use crate::mergers;
 use crate::net::forwarded::Proxies;
 use crate::net::host::Host;
@@ -74,6 +75,8 @@ pub struct Config {
     pub uploads: uploads::settings::Settings,
     /// Hooks: asked before an upload begins, and told of finished files.
     pub hooks: HookSettings,
+    /// The page for browsers.
+    pub page: PageSettings,
 }
 
 /// The origin of a value, and the value.
@@ -209,6 +212,12 @@ impl Config {
                 on_complete_attempts: from.get("on_complete_attempts", number_of_attempts),
                 secret_file: from.path("hook_secret_file"),
             },
+            page: PageSettings {
+                is_on: from.get("web", parse_switch),
+                title: from.get("web_title", some_text),
+                text: from.some("web_text", some_text),
+                logo: from.path("web_logo"),
+            },
         }
     }
 }
@@ -270,6 +279,14 @@ fn parse_switch(text: &str) -> Result<bool, String> {
         "yes" => Ok(true),
         "no" => Ok(false),
         _ => Err(format!("{} is neither yes nor no", quoted(text))),
+    }
+}
+
+fn some_text(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it has no letter".to_owned()),
+        text if text.chars().any(char::is_control) => Err("it has a control character".to_owned()),
+        text => Ok(text.to_owned()),
     }
 }
 

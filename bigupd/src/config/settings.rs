@@ -37,6 +37,8 @@ pub enum Topic {
     Times,
     /// Programs and URLs that are asked and told.
     Hooks,
+    /// The page for browsers.
+    Page,
 }
 
 impl Topic {
@@ -49,6 +51,7 @@ impl Topic {
             Topic::Limits => "Limits",
             Topic::Times => "Times",
             Topic::Hooks => "Hooks",
+            Topic::Page => "Page",
         }
     }
 }
@@ -510,6 +513,38 @@ pub const SETTINGS: &[Setting] = &[
         help: "Sign requests to hooks' URLs with the secret in this file (whsec_ and base64), by HMAC-SHA256 as in \
                Standard Webhooks; read each time. See docs/hooks.md",
         topic: Topic::Hooks,
+    },
+    Setting {
+        key: "web",
+        value: "YES|NO",
+        default: Some("yes"),
+        example: "no",
+        help: "Serve a page at / on which browsers drop files; it uploads like any client, with the same tokens and limits",
+        topic: Topic::Page,
+    },
+    Setting {
+        key: "web_title",
+        value: "TEXT",
+        default: Some("bigup"),
+        example: "Files for Example",
+        help: "Show this title on the page",
+        topic: Topic::Page,
+    },
+    Setting {
+        key: "web_text",
+        value: "TEXT",
+        default: None,
+        example: "Questions: files@example.org",
+        help: "Show this sentence below the title",
+        topic: Topic::Page,
+    },
+    Setting {
+        key: "web_logo",
+        value: "FILE",
+        default: None,
+        example: "/etc/bigup/logo.svg",
+        help: "Show this picture beside the title: .svg, .png, .jpg or .webp, at most 1 MiB; read at the start",
+        topic: Topic::Page,
     },
 ];
 

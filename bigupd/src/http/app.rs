@@ -6,6 +6,7 @@ use crate::admission::origins::{CorsHeaders, Effect, SharedHeaders};
 use crate::admission::thread_shares::{ShareOwner, ThreadShare, ThreadShares};
 use crate::admission::tokens::uses;
 use crate::http::body::{MAX_FORM_OVERHEAD, RawBody, drain};
+use crate::http::page::site::Site;
 use crate::http::probes::Probes;
 use crate::http::request::Request;
 use crate::http::response_budget::ResponseBudget;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub expiry: ExpiryTimes,
     /// True if monitors of the daemon have a socket of their own, and get responses nowhere else.
     pub has_metrics_listener: bool,
+    /// The page for browsers.
+    pub page: Site,
 }
 
 /// The state that handlers work on.

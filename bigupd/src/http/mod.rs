@@ -11,6 +11,7 @@ pub mod content;
 pub mod digest_fields;
 pub mod ietf;
 pub mod native;
+pub mod page;
 pub mod probes;
 pub mod receive;
 pub mod request;

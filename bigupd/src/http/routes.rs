@@ -11,6 +11,8 @@ use crate::http::body::raw_body;
 use crate::http::content::routes::{PATH as CONTENT_PATH, content};
 use crate::http::ietf::routes::{ietf, is_ietf};
 use crate::http::native::routes::{NATIVE, native};
+use crate::http::page::response;
+use crate::http::page::site::PATH as PAGE_PATH;
 use crate::http::probes::{ALLOWED, Probe, question};
 use crate::http::request::Request;
 use crate::http::timing;
@@ -52,11 +54,31 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         .and(with_app.clone())
         .and(request)
         .then(|app, request| Box::pin(content(app, request)));
+    let page = warp::path(PAGE_PATH)
+        .or(warp::path::end())
+        .unify()
+        .and(with_app.clone())
+        .and(request)
+        .then(|app, request| Box::pin(visit(app, request)));
     let other = with_app
         .and(question())
         .and(request)
         .then(|app, question, request| Box::pin(elsewhere(app, question, request)));
-    native.or(files).unify().or(content).unify().or(other).unify().recover(never).unify()
+    native.or(files).unify().or(content).unify().or(page).unify().or(other).unify().recover(never).unify()
+}
+
+/// A browser that visits the server, if there is a page for it.
+async fn visit(app: App, request: Request) -> Response {
+    match app.settings.page.at(&request.path).cloned() {
+        Some(file) => {
+            let answer = async |app: App, Request { method, headers, body, .. }: Request| {
+                let answer = response::response(&file, &method, &headers);
+                app.answer_after(&headers, body, answer, &NATIVE).await
+            };
+            app.serve(&NATIVE, Route::Page, request, answer).await
+        }
+        None => elsewhere(app, None, request).await,
+    }
 }
 
 /// Two protocols share the addresses of uploads; header fields tell them apart.

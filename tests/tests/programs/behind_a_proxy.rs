@@ -274,9 +274,15 @@ fn only_the_endpoints_are_behind_either() {
     let caddy = Gateway::caddy(&documented("caddy"), setting.daemon.url());
     for url in [&setting.nginx.plain, &caddy.plain] {
         // bigupd itself refuses the method that tus does not have.
-        for (path, status) in
-            [("/big_file_upload?peek=1", "200"), ("/files/", "405"), ("/", "404"), ("/metrics", "404"), ("/x", "404")]
-        {
+        for (path, status) in [
+            ("/big_file_upload?peek=1", "200"),
+            ("/files/", "405"),
+            ("/", "200"),
+            ("/page/app.js", "200"),
+            ("/content/", "200"),
+            ("/metrics", "404"),
+            ("/x", "404"),
+        ] {
             let mut stream = http::connect(url);
             write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
             let answer = http::read_answer(&mut stream);

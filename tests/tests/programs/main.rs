@@ -14,6 +14,8 @@ mod metrics;
 mod names;
 mod on_begin;
 mod on_complete;
+mod page;
+mod page_engine;
 mod pages;
 mod push;
 mod put;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Folders with scripts, from the repository on.
-const FOLDERS: [&str; 7] = [".", ".ci", "systemd", "systemd/debian", "tests", "tests/boot", "tests/fuzz"];
+const FOLDERS: [&str; 8] =
+    [".", ".ci", "bigupd/web/blake3", "systemd", "systemd/debian", "tests", "tests/boot", "tests/fuzz"];
 
 /// The shell that a script is for. None: it is no script of a shell.
 fn shell(path: &Path) -> Option<String> {
