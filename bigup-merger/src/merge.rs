@@ -183,7 +183,7 @@ impl<'a> Merge<'a> {
         if !must_be_hashed(&self.upload, &Records(&self.digests))? {
             return Ok(None);
         }
-        Ok(Some(self.hash_up_to(self.frontier)?.finish()))
+        Ok(self.hash_up_to(self.frontier)?.map(WholeHash::finish))
     }
 
     /// Takes note of files that appeared in the spool: slices to be written again, a changed upload. `None`: any file
@@ -463,20 +463,22 @@ impl<'a> Merge<'a> {
         }
         let joins =
             self.upload.plan.slice_num == Some(1) || self.upload.plan.slice_size.is_some_and(digest::is_subtree_size);
-        if slice_id != self.frontier || joins || self.upload.is_taken_over() {
+        let is_hashed = slice_id == self.frontier && !joins && !self.upload.is_taken_over();
+        let whole = if is_hashed { self.hash_up_to(slice_id)?.cloned() } else { None };
+        let Some(mut whole) = whole else {
             // The bytes hashed so far may differ from the present content.
             self.whole = None;
             let is_right = is_certain || merged_is_right(&self.merged, &self.upload.plan, slice_id, Some(record));
             return Ok(if is_right { Put::Right } else { Put::Wrong });
-        }
-        let mut whole = self.hash_up_to(slice_id)?.clone();
+        };
         let is_right = self.hash_next(&mut whole)?;
         self.whole = Some(whole).filter(|_| is_right);
         Ok(if is_right { Put::Right } else { Put::Wrong })
     }
 
     /// The hash of the first `end` slices of the merged file: from where this merger, or one before it, has come to.
-    fn hash_up_to(&mut self, end: u64) -> io::Result<&WholeHash> {
+    /// `None` if the upload was taken over meanwhile: records may be of slices that are still to be written again.
+    fn hash_up_to(&mut self, end: u64) -> io::Result<Option<&WholeHash>> {
         let mut whole = match self.whole.take().filter(|whole| whole.slices() <= end) {
             Some(whole) => whole,
             None => self.spool.kept_hash(&Records(&self.digests), end)?,
@@ -484,11 +486,16 @@ impl<'a> Merge<'a> {
         while whole.slices() < end {
             let slice_id = whole.slices();
             if !self.hash_next(&mut whole)? {
+                // That was saved before the first record was changed.
+                self.reload()?;
+                if self.upload.is_taken_over() {
+                    return Ok(None);
+                }
                 self.cut_to(slice_id)?;
                 return Err(damaged_since_merged(slice_id));
             }
         }
-        Ok(self.whole.insert(whole))
+        Ok(Some(self.whole.insert(whole)))
     }
 
     /// Hashes the next slice of the merged file. `false` if it does not match its record; then the hash so far is of no
