@@ -329,6 +329,7 @@ export class Upload {
     this.held.add(id);
     this.backoff.progressed();
     this.reason = null;
+    this.queue.changed(this, this.state);
     this.queue.pump();
   }
 

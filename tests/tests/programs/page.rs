@@ -125,6 +125,9 @@ fn a_gibibyte_is_exact_and_takes_little_memory() {
     let mut visitor = Visitor::new();
     visitor.open(daemon.url());
     visitor.choose(&[&file]);
+    // It is seen to go on.
+    visitor.until("#uploads-title:text-matches('^[1-9][0-9.]* MiB of 1 GiB')");
+    visitor.until("#list .facts:text-matches('MiB of 1 GiB · .*/s · .* left')");
     visitor.until_verified(1);
     assert_eq!(visitor.text("#list .digest"), data::digest(&file));
     assert_exact(&daemon, &file, "gib");
@@ -482,8 +485,8 @@ fn a_name_that_the_server_refuses_is_told_with_what_to_do() {
     visitor.ask(&json!({"do": "fill", "at": "#folder", "text": ".."}));
     visitor.choose(&[&bad]);
     visitor.until("#list .row[data-state=stopped]:has-text('refuses this name')");
-    let said = visitor.run("document.querySelector('#list .state').title");
-    assert!(said.as_str().unwrap().contains(".."), "the server's own words: {said}");
+    let said = visitor.text("#list .state");
+    assert!(said.contains("(") && said.contains(".."), "the server's own words: {said}");
     visitor.ask(&json!({"do": "fill", "at": "#folder", "text": "fine"}));
     visitor.choose(&[&good]);
     visitor.until_verified(1);
