@@ -254,6 +254,64 @@ fn a_dropped_file_whose_reading_is_denied_is_chosen_again() {
     visitor.assert_clean();
 }
 
+/// Begins an upload as another client does whose slices fit no tree, stores slices of `bytes`, and gives it up.
+fn begin_as_another(daemon: &Daemon, name: &str, bytes: &[u8], slices: &[usize]) {
+    const SLICE: usize = 3_000_000;
+    let server = daemon.server();
+    let begin = format!("file_name={name}&source=another&file_size={}&slice_size={SLICE}", bytes.len());
+    server.get(&begin).expect(200);
+    for id in slices {
+        let (at, slice) = (id * SLICE, &bytes[id * SLICE..(id + 1) * SLICE]);
+        let query = format!("file_name={name}&source=another&slice_id={id}&slice_size={SLICE}&offset={at}");
+        server.post(&query, slice).expect(200);
+    }
+    server.get(&format!("file_name={name}&source=another&peek=1&leave=1")).expect(200);
+}
+
+#[test]
+fn an_upload_of_another_client_goes_on_with_the_slices_that_are_equal() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let file = file(&daemon, "taken", 12 * MIB);
+    let bytes = fs::read(&file).unwrap();
+    let mut other = bytes.clone();
+    other[4_000_000] ^= 1;
+    begin_as_another(&daemon, "taken", &other, &[0, 1, 3]);
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    visitor.choose(&[&file]);
+    visitor.until_verified(1);
+    // Of five slices two were held with the same bytes.
+    assert_eq!(visitor.ask(&json!({"do": "posts"})), 3);
+    assert_exact(&daemon, &file, "taken");
+    assert_eq!(visitor.text("#list .digest"), data::digest(&file));
+    visitor.assert_clean();
+}
+
+#[test]
+fn what_cannot_be_read_is_listed_with_the_reason_and_the_rest_arrives() {
+    let daemon = Daemon::start();
+    let good = file(&daemon, "folder/good", 1000);
+    file(&daemon, "folder/secret", 10);
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    // For the superuser there is no unreadable file.
+    visitor.run(
+        "const read = FileSystemFileHandle.prototype.getFile;
+         FileSystemFileHandle.prototype.getFile = function () {
+             const no = () => Promise.reject(new DOMException('permission denied', 'NotAllowedError'));
+             return this.name === 'secret' ? no() : read.call(this);
+         }; 0",
+    );
+    visitor.drop_files(&[&daemon.scratch().join("folder")]);
+    visitor.until("#skipped:has-text('1 entry could not be read'):has-text('folder/secret: permission denied')");
+    visitor.until_verified(1);
+    assert_exact(&daemon, &good, "folder/good");
+    visitor.click("#skipped-dismiss");
+    assert_eq!(visitor.ask(&json!({"do": "axe"})), json!([]));
+    visitor.assert_clean();
+}
+
 #[test]
 fn leaving_is_asked_about_only_while_something_is_unsent() {
     let _turn = turns::turn();
