@@ -24,7 +24,10 @@ const UNSENT = new Set(['queued', 'active', 'paused', 'asking', 'stopped']);
 /** States in which nothing is left to be done. */
 export const ENDED = new Set(['verified', 'kept', 'cancelled']);
 
-/** The queue. Its event `change` tells that something is new to show. */
+/**
+ * The queue. Its event `change` tells that something is new to show, `token` that the server wants a token, `token-given` that
+ * there is one now.
+ */
 export class Queue extends EventTarget {
   /**
    * @param {object} parts
@@ -360,6 +363,7 @@ export class Queue extends EventTarget {
     this.tokenWanted?.resolve();
     this.tokenWanted = null;
     this.dispatchEvent(new Event('change'));
+    this.dispatchEvent(new Event('token-given'));
   }
 }
 

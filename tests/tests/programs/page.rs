@@ -636,6 +636,36 @@ fn files_on_the_server_are_listed_searched_sorted_and_removed() {
 }
 
 #[test]
+fn files_are_downloaded_with_a_token_and_without_and_only_deleted_by_who_may() {
+    let daemon = Daemon::start();
+    let file = file(&daemon, "dir/a b.txt", 100_000);
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    visitor.ask(&json!({"do": "fill", "at": "#folder", "text": "dir"}));
+    visitor.choose(&[&file]);
+    visitor.until_verified(1);
+    let downloaded = |visitor: &mut Visitor| {
+        let path = visitor.ask(&json!({"do": "download", "at": "a[aria-label='Download: dir/a b.txt']"}));
+        assert!(data::same(&file, Path::new(path.as_str().unwrap())));
+    };
+    visitor.click("#tab-files");
+    downloaded(&mut visitor);
+    let secret = token(&daemon, &["reader", "--permissions", "read"]);
+    visitor.click("#refresh");
+    visitor.until("#token");
+    visitor.ask(&json!({"do": "fill", "at": "#token-input", "text": secret}));
+    visitor.ask(&json!({"do": "press", "key": "Enter"}));
+    visitor.until("#files-list .row");
+    // Nobody can answer the browser's own dialog here, so it is as in browsers that have none.
+    visitor.run("delete window.showSaveFilePicker; 0");
+    downloaded(&mut visitor);
+    visitor.click("button[aria-label='Delete: dir/a b.txt']");
+    visitor.until("#files-list .row");
+    assert!(daemon.finished("dir/a b.txt").exists());
+    visitor.assert_clean();
+}
+
+#[test]
 fn a_full_disk_is_told_and_the_upload_goes_on_once_there_is_room() {
     if !needs::root("page::a_full_disk_is_told", "mounts a file system") {
         return;
