@@ -166,6 +166,7 @@ function drawSum(queue, announcer) {
   setText($('uploads-title'), isDone ? words('all_done') : titleOf(totals));
   setText($('sum-detail'), detailOf(totals, totals.active > 0 ? slots.meter.rate : 0));
   drawSumBar(totals);
+  $('sum-bar').classList.toggle('done', isDone);
   show($('all-pause'), totals.active + totals.queued > 0);
   show($('all-resume'), totals.paused > 1);
   show($('all-retry'), totals.stopped > 1);

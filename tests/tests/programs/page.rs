@@ -514,6 +514,21 @@ fn a_name_that_exists_is_kept_replaced_or_numbered_as_the_visitor_says() {
 }
 
 #[test]
+fn a_small_file_does_not_wait_for_the_end_of_a_large_one() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let (large, small) = (file(&daemon, "large", 64 * MIB), file(&daemon, "small", 1000));
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    slow_down(&mut visitor);
+    visitor.choose(&[&large, &small]);
+    visitor.until_verified(1);
+    assert!(daemon.finished("small").exists() && !daemon.finished("large").exists());
+    visitor.click("button[aria-label='Cancel: large']");
+    visitor.assert_clean();
+}
+
+#[test]
 fn two_files_of_one_name_both_arrive() {
     let _turn = turns::turn();
     let daemon = Daemon::start();
