@@ -41,6 +41,7 @@ function open(name) {
 show($('tabs'), !visit.isGuest);
 $('tab-send').addEventListener('click', () => open('send'));
 $('tab-files').addEventListener('click', () => open('files'));
+queue.addEventListener('token-given', () => $('files').hidden || files.open());
 queue.addEventListener('change', () => wakeLock.want(queue.isSending));
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && queue.wake());
 addEventListener('beforeunload', (event) => {

@@ -12,6 +12,9 @@ const AT_ONCE = 12;
 /** Slices to be sent of those that have begun: more than there are connections, so that none is idle. */
 const SLICES_AHEAD = 8;
 
+/** Files that are added before the page may do something else. */
+const ADDED_AT_ONCE = 100;
+
 /** Remembered uploads whose state is asked for. */
 const LOOKS = 20;
 
@@ -21,7 +24,10 @@ const UNSENT = new Set(['queued', 'active', 'paused', 'asking', 'stopped']);
 /** States in which nothing is left to be done. */
 export const ENDED = new Set(['verified', 'kept', 'cancelled']);
 
-/** The queue. Its event `change` tells that something is new to show. */
+/**
+ * The queue. Its event `change` tells that something is new to show, `token` that the server wants a token, `token-given` that
+ * there is one now.
+ */
 export class Queue extends EventTarget {
   /**
    * @param {object} parts
@@ -43,6 +49,7 @@ export class Queue extends EventTarget {
     /** The answer for all names that exist: `keep`, `replace` or `rename`. */
     this.forAll = null;
     this.refusalOf = refusalOf;
+    this.adding = Promise.resolve();
     this.lastHashing = Promise.resolve();
     this.wakeUp = new AbortController();
     this.order = 0;
@@ -66,13 +73,20 @@ export class Queue extends EventTarget {
   /**
    * Adds files. Those that are remembered go on where they stood.
    * @param {{source: Source, name: string}[]} entries
-   * @returns {number} how many of them were new
+   * @returns {Promise<void>} all are added, in the order of the calls
    */
   add(entries) {
-    const added = entries.map((entry) => this.addOne(entry)).filter(Boolean);
-    this.pump();
-    this.dispatchEvent(new Event('change'));
-    return added.length;
+    this.adding = this.adding.then(() => this.addAll(entries));
+    return this.adding;
+  }
+
+  async addAll(entries) {
+    for (let at = 0; at < entries.length; at += ADDED_AT_ONCE) {
+      entries.slice(at, at + ADDED_AT_ONCE).forEach((entry) => this.addOne(entry));
+      this.pump();
+      this.dispatchEvent(new Event('change'));
+      await new Promise((resolve) => setTimeout(resolve));
+    }
   }
 
   addOne({ source, name }) {
@@ -349,6 +363,7 @@ export class Queue extends EventTarget {
     this.tokenWanted?.resolve();
     this.tokenWanted = null;
     this.dispatchEvent(new Event('change'));
+    this.dispatchEvent(new Event('token-given'));
   }
 }
 

@@ -1,4 +1,5 @@
-// Turns of requests with a body: so many at once, the upload that came first before others, and below the rate limit.
+// Turns of requests with a body: so many at once, and below the rate limit. Small files and slices of large ones take turns, so
+// that neither waits for all of the others. Among each kind the upload that came first goes first.
 
 import { Meter, RateLimit } from './meter.js';
 import { Tuner } from './tuner.js';
@@ -12,33 +13,36 @@ export class Slots {
     this.limit = new RateLimit();
     this.meter = new Meter();
     this.taken = 0;
-    this.waiting = [];
+    this.waiting = { small: [], large: [] };
+    this.isTurnOfSmall = true;
     this.isHeld = false;
   }
 
   /**
-   * Resolves once `bytes` may go. Lower `order` goes first.
+   * Resolves once `bytes` may go. Lower `order` goes first among its kind.
+   * @param {'small' | 'large'} kind
    * @param {number} order
    * @param {number} bytes
    * @param {AbortSignal} signal
    * @returns {Promise<boolean>} false if it was aborted
    */
-  take(order, bytes, signal) {
+  take(kind, order, bytes, signal) {
     if (signal.aborted) return Promise.resolve(false);
     return new Promise((resolve) => {
-      const forget = () => this.forget(entry);
+      const line = this.waiting[kind];
+      const forget = () => this.forget(line, entry);
       const entry = { order, bytes, resolve: (taken) => (signal.removeEventListener('abort', forget), resolve(taken)) };
-      const at = this.waiting.findIndex((other) => other.order > order);
-      this.waiting.splice(at < 0 ? this.waiting.length : at, 0, entry);
+      const at = line.findIndex((other) => other.order > order);
+      line.splice(at < 0 ? line.length : at, 0, entry);
       signal.addEventListener('abort', forget);
       this.give();
     });
   }
 
-  forget(entry) {
-    const at = this.waiting.indexOf(entry);
+  forget(line, entry) {
+    const at = line.indexOf(entry);
     if (at < 0) return;
-    this.waiting.splice(at, 1);
+    line.splice(at, 1);
     entry.resolve(false);
   }
 
@@ -46,14 +50,26 @@ export class Slots {
   release(stored) {
     this.taken -= 1;
     if (stored > 0) this.tuner.stored(stored);
-    if (this.taken === 0 && this.waiting.length === 0) this.tuner.reset();
+    if (this.taken === 0 && !this.isAnyWaiting) this.tuner.reset();
     this.give();
   }
 
+  get isAnyWaiting() {
+    return this.waiting.small.length + this.waiting.large.length > 0;
+  }
+
+  /** The next one, of the kind whose turn it is, if there is one. */
+  next() {
+    const { small, large } = this.waiting;
+    const [first, second] = this.isTurnOfSmall ? [small, large] : [large, small];
+    this.isTurnOfSmall = !this.isTurnOfSmall;
+    return first.shift() ?? second.shift();
+  }
+
   give() {
-    while (!this.isHeld && this.waiting.length > 0 && this.taken < this.tuner.connections) {
+    while (!this.isHeld && this.isAnyWaiting && this.taken < this.tuner.connections) {
       if (this.limit.wait > 0) return this.giveLater();
-      const entry = this.waiting.shift();
+      const entry = this.next();
       this.taken += 1;
       this.limit.take(entry.bytes);
       entry.resolve(true);

@@ -15,9 +15,6 @@ const MAX_DIGESTS = 4096;
 const PULSE = 4000;
 const FUTILE_ROUNDS = 6;
 
-/** Reading of held slices comes after all sending. */
-const LAST = Number.MAX_SAFE_INTEGER;
-
 /** Thrown to ask anew how the upload stands (7). */
 const AGAIN = Symbol('again');
 
@@ -329,6 +326,7 @@ export class Upload {
     this.held.add(id);
     this.backoff.progressed();
     this.reason = null;
+    this.queue.changed(this, this.state);
     this.queue.pump();
   }
 
@@ -356,7 +354,7 @@ export class Upload {
   async sendSlice(cut, id, parameters) {
     const { signal } = this.end;
     const { start, end } = cut.slice(id);
-    const taken = await this.queue.slots.take(this.order, end - start, signal);
+    const taken = await this.queue.slots.take(this.isSmall ? 'small' : 'large', this.order, end - start, signal);
     if (!taken) throw ENDED;
     let stored = 0;
     try {

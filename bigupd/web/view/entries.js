@@ -2,11 +2,11 @@
 
 import { Source } from '../engine/source.js';
 
-/**
- * @typedef {object} Found
- * @property {Source[]} sources
- * @property {{path: string, why: string}[]} unreadable
- */
+/** Files that are handed on at once, while others are still looked for. */
+const BATCH = 200;
+
+/** Files of a folder that are opened side by side: each takes a message to another process. */
+const ABREAST = 16;
 
 /**
  * Files of an input.
@@ -20,10 +20,10 @@ export function ofInput(files) {
 /**
  * Files and folders of a drop. It must be called in the drop's event, since its items are gone afterwards.
  * @param {DataTransfer} transfer
- * @param {(count: number) => void} onCount learns how many files were found so far
- * @returns {Promise<Found>}
+ * @param {(sources: Source[], count: number) => void} onFound gets files, and learns how many were found so far
+ * @returns {Promise<{path: string, why: string}[]>} entries that cannot be read
  */
-export function ofDrop(transfer, onCount) {
+export function ofDrop(transfer, onFound) {
   const items = Array.from(transfer.items).filter(({ kind }) => kind === 'file');
   const roots = items.map((item) => ({
     entry: item.webkitGetAsEntry?.() ?? null,
@@ -31,25 +31,30 @@ export function ofDrop(transfer, onCount) {
     handle: item.getAsFileSystemHandle?.().catch(() => null) ?? null,
     file: item.getAsFile(),
   }));
-  return collect(roots, onCount);
+  return collect(roots, onFound);
 }
 
-async function collect(roots, onCount) {
-  const found = { sources: [], unreadable: [], onCount };
+async function collect(roots, onFound) {
+  const found = { sources: [], count: 0, unreadable: [], onFound };
   for (const { entry, handle, file } of roots) {
     const usable = await handle;
     if (usable) await ofHandle(usable, usable.name, found);
     else if (entry) await ofEntry(entry, found);
-    else if (file) found.sources.push(new Source({ path: file.name, file }));
+    else if (file) add(found, new Source({ path: file.name, file }));
   }
-  return found;
+  hand(found);
+  return found.unreadable;
 }
 
 async function ofHandle(handle, path, found) {
   await guarded(path, found, async () => {
     if (handle.kind === 'file') return add(found, new Source({ path, file: await handle.getFile(), handle }));
-    for await (const inner of handle.values()) await ofHandle(inner, `${path}/${inner.name}`, found);
-    return undefined;
+    let group = [];
+    for await (const inner of handle.values()) {
+      group.push(ofHandle(inner, `${path}/${inner.name}`, found));
+      if (group.length >= ABREAST) await Promise.all(group.splice(0));
+    }
+    return Promise.all(group);
   });
 }
 
@@ -72,7 +77,13 @@ async function ofEntry(entry, found) {
 
 function add(found, source) {
   found.sources.push(source);
-  if (found.sources.length % 100 === 0) found.onCount(found.sources.length);
+  if (found.sources.length >= BATCH) hand(found);
+}
+
+function hand(found) {
+  const sources = found.sources.splice(0);
+  found.count += sources.length;
+  found.onFound(sources, found.count);
 }
 
 async function guarded(path, found, work) {

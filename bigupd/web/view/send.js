@@ -65,7 +65,7 @@ function throttled(queue, draw) {
       timer = 0;
       draw();
       // Rates fall without a change, too.
-      if (queue.slots.meter.rate > 0) later();
+      if (queue.isSending || queue.slots.meter.rate > 0) later();
     }, EVERY);
   };
   queue.addEventListener('change', later);
@@ -117,10 +117,11 @@ function setUpDrop(add) {
     event.preventDefault();
     depth = 0;
     mark(false);
-    const found = ofDrop(event.dataTransfer, (count) => setText($('drop-title'), words('reading_folder', { count })));
-    const { sources, unreadable } = await found;
+    const unreadable = await ofDrop(event.dataTransfer, (sources, count) => {
+      setText($('drop-title'), words('reading_folder', { count }));
+      add(sources);
+    });
     setText($('drop-title'), words('drop_title'));
-    add(sources);
     showSkipped(unreadable);
   });
   $('skipped-dismiss').addEventListener('click', () => show($('skipped'), false));
@@ -165,6 +166,7 @@ function drawSum(queue, announcer) {
   setText($('uploads-title'), isDone ? words('all_done') : titleOf(totals));
   setText($('sum-detail'), detailOf(totals, totals.active > 0 ? slots.meter.rate : 0));
   drawSumBar(totals);
+  $('sum-bar').classList.toggle('done', isDone);
   show($('all-pause'), totals.active + totals.queued > 0);
   show($('all-resume'), totals.paused > 1);
   show($('all-retry'), totals.stopped > 1);

@@ -27,6 +27,10 @@ function describeActive(phase, reason) {
   return { text: words(phase), detail: '', tone: 'calm' };
 }
 
+/** Where the user has to act, the server's own words stand beside ours: they have the numbers and the names. */
 function told(reason, tone) {
-  return { text: reasonWords(reason?.key ?? 'unknown'), detail: reason?.message ?? '', tone };
+  const key = reason?.key ?? 'unknown';
+  const detail = reason?.message ?? '';
+  const isShown = detail !== '' && (tone === 'stop' || key === 'no_space');
+  return { text: isShown ? `${reasonWords(key)} (${detail})` : reasonWords(key), detail, tone };
 }

@@ -30,7 +30,7 @@ export default {
   choose_this: 'Datei wählen',
   go_on_now: 'Fortsetzen',
   send_new: 'Neue Fassung senden',
-  copy: 'Prüfsumme kopieren',
+  copy: 'Kopieren',
   copied: 'Kopiert',
   keep: 'Behalten',
   replace: 'Ersetzen',

@@ -93,6 +93,11 @@ const commands = {
   click: ({ at }) => page.locator(at).first().click(),
   fill: ({ at, text }) => page.locator(at).fill(text),
   select: ({ at, value }) => page.locator(at).selectOption(value),
+  /** The path of the file that a click downloads. */
+  async download({ at }) {
+    const [download] = await Promise.all([page.waitForEvent('download'), page.locator(at).first().click()]);
+    return download.path();
+  },
   press: ({ key }) => page.keyboard.press(key),
   /** Waits until so many elements are shown, or more. */
   until: ({ at, count = 1 }) => page.locator(at).nth(count - 1).waitFor(),

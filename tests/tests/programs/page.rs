@@ -125,6 +125,9 @@ fn a_gibibyte_is_exact_and_takes_little_memory() {
     let mut visitor = Visitor::new();
     visitor.open(daemon.url());
     visitor.choose(&[&file]);
+    // It is seen to go on.
+    visitor.until("#uploads-title:text-matches('^[1-9][0-9.]* MiB of 1 GiB')");
+    visitor.until("#list .facts:text-matches('MiB of 1 GiB · .*/s · .* left')");
     visitor.until_verified(1);
     assert_eq!(visitor.text("#list .digest"), data::digest(&file));
     assert_exact(&daemon, &file, "gib");
@@ -248,6 +251,64 @@ fn a_dropped_file_whose_reading_is_denied_is_chosen_again() {
     visitor.choose(&[&file]);
     visitor.until_verified(1);
     assert_exact(&daemon, &file, "denied");
+    visitor.assert_clean();
+}
+
+/// Begins an upload as another client does whose slices fit no tree, stores slices of `bytes`, and gives it up.
+fn begin_as_another(daemon: &Daemon, name: &str, bytes: &[u8], slices: &[usize]) {
+    const SLICE: usize = 3_000_000;
+    let server = daemon.server();
+    let begin = format!("file_name={name}&source=another&file_size={}&slice_size={SLICE}", bytes.len());
+    server.get(&begin).expect(200);
+    for id in slices {
+        let (at, slice) = (id * SLICE, &bytes[id * SLICE..(id + 1) * SLICE]);
+        let query = format!("file_name={name}&source=another&slice_id={id}&slice_size={SLICE}&offset={at}");
+        server.post(&query, slice).expect(200);
+    }
+    server.get(&format!("file_name={name}&source=another&peek=1&leave=1")).expect(200);
+}
+
+#[test]
+fn an_upload_of_another_client_goes_on_with_the_slices_that_are_equal() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let file = file(&daemon, "taken", 12 * MIB);
+    let bytes = fs::read(&file).unwrap();
+    let mut other = bytes.clone();
+    other[4_000_000] ^= 1;
+    begin_as_another(&daemon, "taken", &other, &[0, 1, 3]);
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    visitor.choose(&[&file]);
+    visitor.until_verified(1);
+    // Of five slices two were held with the same bytes.
+    assert_eq!(visitor.ask(&json!({"do": "posts"})), 3);
+    assert_exact(&daemon, &file, "taken");
+    assert_eq!(visitor.text("#list .digest"), data::digest(&file));
+    visitor.assert_clean();
+}
+
+#[test]
+fn what_cannot_be_read_is_listed_with_the_reason_and_the_rest_arrives() {
+    let daemon = Daemon::start();
+    let good = file(&daemon, "folder/good", 1000);
+    file(&daemon, "folder/secret", 10);
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    // For the superuser there is no unreadable file.
+    visitor.run(
+        "const read = FileSystemFileHandle.prototype.getFile;
+         FileSystemFileHandle.prototype.getFile = function () {
+             const no = () => Promise.reject(new DOMException('permission denied', 'NotAllowedError'));
+             return this.name === 'secret' ? no() : read.call(this);
+         }; 0",
+    );
+    visitor.drop_files(&[&daemon.scratch().join("folder")]);
+    visitor.until("#skipped:has-text('1 entry could not be read'):has-text('folder/secret: permission denied')");
+    visitor.until_verified(1);
+    assert_exact(&daemon, &good, "folder/good");
+    visitor.click("#skipped-dismiss");
+    assert_eq!(visitor.ask(&json!({"do": "axe"})), json!([]));
     visitor.assert_clean();
 }
 
@@ -453,6 +514,21 @@ fn a_name_that_exists_is_kept_replaced_or_numbered_as_the_visitor_says() {
 }
 
 #[test]
+fn a_small_file_does_not_wait_for_the_end_of_a_large_one() {
+    let _turn = turns::turn();
+    let daemon = Daemon::start();
+    let (large, small) = (file(&daemon, "large", 64 * MIB), file(&daemon, "small", 1000));
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    slow_down(&mut visitor);
+    visitor.choose(&[&large, &small]);
+    visitor.until_verified(1);
+    assert!(daemon.finished("small").exists() && !daemon.finished("large").exists());
+    visitor.click("button[aria-label='Cancel: large']");
+    visitor.assert_clean();
+}
+
+#[test]
 fn two_files_of_one_name_both_arrive() {
     let _turn = turns::turn();
     let daemon = Daemon::start();
@@ -482,8 +558,8 @@ fn a_name_that_the_server_refuses_is_told_with_what_to_do() {
     visitor.ask(&json!({"do": "fill", "at": "#folder", "text": ".."}));
     visitor.choose(&[&bad]);
     visitor.until("#list .row[data-state=stopped]:has-text('refuses this name')");
-    let said = visitor.run("document.querySelector('#list .state').title");
-    assert!(said.as_str().unwrap().contains(".."), "the server's own words: {said}");
+    let said = visitor.text("#list .state");
+    assert!(said.contains("(") && said.contains(".."), "the server's own words: {said}");
     visitor.ask(&json!({"do": "fill", "at": "#folder", "text": "fine"}));
     visitor.choose(&[&good]);
     visitor.until_verified(1);
@@ -571,6 +647,36 @@ fn files_on_the_server_are_listed_searched_sorted_and_removed() {
     visitor.click("#files-list button[aria-label='Delete: b.txt']");
     visitor.until("#files-note:has-text('No name has this in it')");
     assert_eq!(list(&daemon.data().join("files")), ["a.txt"]);
+    visitor.assert_clean();
+}
+
+#[test]
+fn files_are_downloaded_with_a_token_and_without_and_only_deleted_by_who_may() {
+    let daemon = Daemon::start();
+    let file = file(&daemon, "dir/a b.txt", 100_000);
+    let mut visitor = Visitor::new();
+    visitor.open(daemon.url());
+    visitor.ask(&json!({"do": "fill", "at": "#folder", "text": "dir"}));
+    visitor.choose(&[&file]);
+    visitor.until_verified(1);
+    let downloaded = |visitor: &mut Visitor| {
+        let path = visitor.ask(&json!({"do": "download", "at": "a[aria-label='Download: dir/a b.txt']"}));
+        assert!(data::same(&file, Path::new(path.as_str().unwrap())));
+    };
+    visitor.click("#tab-files");
+    downloaded(&mut visitor);
+    let secret = token(&daemon, &["reader", "--permissions", "read"]);
+    visitor.click("#refresh");
+    visitor.until("#token");
+    visitor.ask(&json!({"do": "fill", "at": "#token-input", "text": secret}));
+    visitor.ask(&json!({"do": "press", "key": "Enter"}));
+    visitor.until("#files-list .row");
+    // Nobody can answer the browser's own dialog here, so it is as in browsers that have none.
+    visitor.run("delete window.showSaveFilePicker; 0");
+    downloaded(&mut visitor);
+    visitor.click("button[aria-label='Delete: dir/a b.txt']");
+    visitor.until("#files-list .row");
+    assert!(daemon.finished("dir/a b.txt").exists());
     visitor.assert_clean();
 }
 
