@@ -41,7 +41,8 @@ pub(super) fn by_tus(folder: &Path) -> anyhow::Result<Started> {
 /// One request of tus, with the whole file as its body, by curl.
 fn by_curl(data: &Path) -> anyhow::Result<Peer> {
     let (curl, (server, stored)) = (program("curl")?, served(data)?);
-    let url = format!("http://127.0.0.1:{}/files/", server.port);
+    // Without a slash at its end: curl would add the name of the file.
+    let url = format!("http://127.0.0.1:{}/files", server.port);
     let send = move |file: &Path, name: &str| {
         let len = file.metadata().map_or(0, |found| found.len());
         let metadata = format!("Upload-Metadata: filename {}", STANDARD.encode(name));
