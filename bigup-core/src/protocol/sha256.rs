@@ -24,11 +24,8 @@ impl FromStr for Sha256 {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Sha256, String> {
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let byte = |pair: &[u8; 2]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
-        let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
-        bytes.filter(|_| rest.is_empty()).and_then(|bytes| bytes.try_into().ok()).map(Sha256).ok_or_else(|| {
+        // A BLAKE3 value has the same form: 32 bytes as hexadecimal digits.
+        blake3::Hash::from_hex(text).map(|bytes| Sha256(*bytes.as_bytes())).map_err(|_| {
             format!("a SHA-256 value has 64 hexadecimal digits, this one has {} characters", text.chars().count())
         })
     }

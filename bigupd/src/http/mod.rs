@@ -9,6 +9,7 @@ pub mod body;
 pub mod checksum;
 pub mod content;
 pub mod digest_fields;
+mod html;
 pub mod ietf;
 pub mod native;
 pub mod page;

@@ -39,8 +39,8 @@ impl App {
         }
     }
 
-    /// Waits until some merger has ended, be it one of another daemon that removed `spool` or blocked its upload. `false` if that takes
-    /// until `deadline`, or if the daemon stops.
+    /// Waits until some merger has ended, be it one of another daemon that removed `spool` or blocked its
+    /// upload. `false` if that takes until `deadline`, or if the daemon stops.
     pub(super) async fn some_end_of(
         &self,
         spool: &Spool,
@@ -64,7 +64,8 @@ impl App {
     /// and its size in bytes.
     ///
     /// # Errors
-    /// It is not the file that was promised, and ended with that; it cannot be finished, bytes of it are missing after all, or it takes more than `patience`.
+    /// It is not the file that was promised, and ended with that; it cannot be finished, bytes of it are missing after
+    /// all, or it takes more than `patience`.
     pub(super) async fn wait_for_end(
         &self,
         id: &UploadId,

@@ -7,6 +7,7 @@ use crate::http::content::chunks::{CHUNK, Chunks};
 use crate::http::content::folder::Folder;
 use crate::http::content::listing::moment;
 use crate::http::content::routes::ENCODED;
+use crate::http::html::escaped;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
 use crate::uploads::Uploads;
@@ -95,21 +96,6 @@ fn line(folder: &Folder, entry: &FolderEntry) -> String {
     };
     let link = utf8_percent_encode(name, ENCODED);
     format!("<li><a href=\"{link}\"><bdi>{}</bdi></a>{facts}</li>\n", escaped(name))
-}
-
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
