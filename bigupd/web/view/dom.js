@@ -32,6 +32,12 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** The folder of a name, with its slash, and the last component. */
+export function splitName(name) {
+  const at = name.lastIndexOf('/') + 1;
+  return [name.slice(0, at), name.slice(at)];
+}
+
 /** Shows or hides an element. */
 export function show(node, isShown) {
   if (node.hidden === isShown) node.hidden = !isShown;

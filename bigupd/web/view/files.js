@@ -2,7 +2,7 @@
 
 import { reasonWords, words } from '../words/index.js';
 import { copyBy } from './clipboard.js';
-import { $, button, element, setText, show } from './dom.js';
+import { $, button, element, setText, show, splitName } from './dom.js';
 import { save } from './download.js';
 import { moment, share, size, time } from './format.js';
 import { VirtualList } from './virtual-list.js';
@@ -145,7 +145,7 @@ function fileRow(view) {
   link.addEventListener('click', (event) => {
     if (!server.token) return;
     event.preventDefault();
-    save(server.contentUrl(file.file_name), server.headers, baseName(file.file_name));
+    save(server.contentUrl(file.file_name), server.headers, splitName(file.file_name)[1]);
   });
   const deleting = button('delete', () => remove(view, file), { class: 'small danger' });
   const head = element('div', { class: 'row-head' }, [element('span', { class: 'path' }, [folder, name]), facts]);
@@ -154,9 +154,9 @@ function fileRow(view) {
   const node = element('div', { class: 'row file', role: 'listitem' }, [element('div', { class: 'row-body' }, [head, foot])]);
   const showItem = (item) => {
     file = item;
-    const at = item.file_name.lastIndexOf('/') + 1;
-    setText(folder, item.file_name.slice(0, at));
-    setText(name, item.file_name.slice(at));
+    const [before, last] = splitName(item.file_name);
+    setText(folder, before);
+    setText(name, last);
     head.title = item.file_name;
     setText(facts, `${size(item.file_size)} · ${moment(item.modified)}`);
     setText(digest, item.file_digest ?? '');
@@ -165,10 +165,6 @@ function fileRow(view) {
     [copying, link, deleting].forEach((one) => one.setAttribute('aria-label', `${one.textContent}: ${item.file_name}`));
   };
   return { node, show: showItem };
-}
-
-function baseName(name) {
-  return name.slice(name.lastIndexOf('/') + 1);
 }
 
 async function remove(view, file) {

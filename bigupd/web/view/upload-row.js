@@ -1,7 +1,7 @@
 // A row of the list of uploads.
 
 import { words } from '../words/index.js';
-import { button, element, setText, show } from './dom.js';
+import { button, element, setText, show, splitName } from './dom.js';
 import { rate, share, size, time } from './format.js';
 import { describe } from './state-words.js';
 
@@ -69,9 +69,9 @@ export function uploadRow(queue, page) {
 
   const showItem = (item) => {
     upload = item;
-    const at = item.name.lastIndexOf('/') + 1;
-    setText(folder, item.name.slice(0, at));
-    setText(name, item.name.slice(at));
+    const [before, last] = splitName(item.name);
+    setText(folder, before);
+    setText(name, last);
     head.title = item.name;
     const { text, detail, tone } = describe(item);
     setText(state, text);
