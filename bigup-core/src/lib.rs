@@ -7,8 +7,13 @@
 //! - [`storage`] - the data folder (feature `storage`, on by default): spools, finished files, and the steps between.
 //! - [`merger_events`] - events of a merger for the daemon that started it.
 //! - [`pem`] - certificates and keys in files.
-//! - [`logging`] - log lines of the programs.
+//! - `host_names` - names of hosts in programs that are linked statically.
+//! - [`logging`], `journal` - log lines of the programs; the second on Linux.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod host_names;
+#[cfg(target_os = "linux")]
+pub mod journal;
 pub mod logging;
 pub mod merger_events;
 pub mod pem;

@@ -16,7 +16,7 @@ const EXIT_BLOCKED: u8 = 5;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    bigup_core::logging::start("info", Some(&arguments.file_name));
+    bigup_core::journal::start("info", Some(&arguments.file_name));
     let name = arguments.file_name.clone();
     // Without standard output there is nobody to tell.
     let events = if arguments.events { Events::on_stdout().unwrap_or_default() } else { Events::none() };

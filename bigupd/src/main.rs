@@ -35,11 +35,13 @@ const EXIT_USAGE: u8 = 2;
 const THREAD_IDLE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    bigup_core::host_names::find_by_files_and_dns();
     descriptors::keep_from_children();
     let mut arguments = Arguments::parse();
     let command = arguments.command.take();
     let settled = arguments.settle(&|name| std::env::var(name).ok());
-    bigup_core::logging::start("info", None);
+    bigup_core::journal::start("info", None);
     let (mut config, mode) = match settled {
         Ok(settled) => settled,
         Err(mistakes) => return refuse(&mistakes),

@@ -32,6 +32,7 @@ Exit codes:
   1  something failed; the same command again goes on where it stopped
   2  the command line makes no sense
   SIGINT and SIGTERM end the program by the signal (a shell tells 130 and 143); what is stored stays
+  Ctrl-C on Windows ends it with 3221225786 (0xC000013A)
 
 Environment:
   BIGUP_URL   the server, where --url is not given

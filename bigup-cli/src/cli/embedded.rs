@@ -32,6 +32,9 @@ impl Daemon {
     /// # Errors
     /// The program is not found, or does not start.
     pub fn start(data_dir: &Path) -> anyhow::Result<Daemon> {
+        if cfg!(not(target_os = "linux")) {
+            bail!("--embedded works on Linux only, where the server runs: push to a server there by --url");
+        }
         std::fs::create_dir_all(data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
         let program = program();
         let mut command = Command::new(&program);

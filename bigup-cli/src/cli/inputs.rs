@@ -1,5 +1,7 @@
 //! Files that a command line stands for, and their names on the server.
 
+use crate::cli::globs;
+use crate::source::system;
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::name::FileName;
 use std::collections::HashMap;
@@ -60,7 +62,7 @@ impl Inputs {
     pub fn collect(wanted: &InputOptions<'_>) -> Inputs {
         let mut inputs = Inputs::default();
         if wanted.is_command {
-            match wanted.name.context("a command needs --name").and_then(|name| Ok(FileName::new(name)?)) {
+            match wanted.name.context("a command needs --name").and_then(|name| Ok(FileName::new(&with_slashes(name))?)) {
                 Ok(name) => inputs.files.push(InputFile { origin: Input::Command(wanted.paths.to_vec()), name }),
                 Err(error) => inputs.failures.push(("--command".to_owned(), format!("{error:#}"))),
             }
@@ -69,17 +71,29 @@ impl Inputs {
         // A data folder that is not there yet has nothing in it.
         let data_dir = wanted.data_dir.and_then(|dir| dir.canonicalize().ok());
         for path in wanted.paths {
-            if let Err(error) = inputs.add(path, wanted, data_dir.as_deref()) {
-                inputs.failures.push((path.display().to_string(), format!("{error:#}")));
+            let found = if is_stdin(path) { Ok(vec![path.to_owned()]) } else { globs::expand(path) };
+            match found {
+                Ok(paths) if wanted.name.is_some() && paths.len() > 1 => {
+                    let message = format!("--name stands for one file, and {} match it", paths.len());
+                    inputs.failures.push((path.display().to_string(), message));
+                }
+                Ok(paths) => paths.iter().for_each(|path| inputs.add_or_fail(path, wanted, data_dir.as_deref())),
+                Err(message) => inputs.failures.push((path.display().to_string(), message)),
             }
         }
         inputs.drop_doubles();
         inputs
     }
 
+    fn add_or_fail(&mut self, path: &Path, wanted: &InputOptions<'_>, data_dir: Option<&Path>) {
+        if let Err(error) = self.add(path, wanted, data_dir) {
+            self.failures.push((path.display().to_string(), format!("{error:#}")));
+        }
+    }
+
     fn add(&mut self, path: &Path, wanted: &InputOptions<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
         if is_stdin(path) {
-            let name = FileName::new(wanted.name.context("standard input needs --name")?)?;
+            let name = FileName::new(&with_slashes(wanted.name.context("standard input needs --name")?))?;
             self.files.push(InputFile { origin: Input::Stdin, name });
             return Ok(());
         }
@@ -89,7 +103,7 @@ impl Inputs {
         {
             bail!("it lies in the data folder that it would be pushed to, {}", data_dir.display());
         }
-        let name = wanted.name.map_or_else(|| base_name(path), |name| Ok(name.to_owned()))?;
+        let name = wanted.name.map_or_else(|| base_name(path), |name| Ok(with_slashes(name)))?;
         if metadata.is_dir() {
             self.folders = true;
             self.add_folder(path, name.trim_end_matches('/'), wanted.follow_symlinks, data_dir);
@@ -100,13 +114,14 @@ impl Inputs {
     }
 
     fn add_folder(&mut self, folder: &Path, prefix: &str, follow: bool, data_dir: Option<&Path>) {
+        let folder = &system::unambiguous(folder);
         let mut walk = WalkDir::new(folder).follow_links(follow).sort_by_file_name().into_iter();
         while let Some(entry) = walk.next() {
             if let (Ok(entry), Some(data_dir)) = (&entry, data_dir)
                 && entry.file_type().is_dir()
                 && entry.path().canonicalize().is_ok_and(|path| path == data_dir)
             {
-                self.notes.push(format!("skipped {}: the data folder of this push", entry.path().display()));
+                self.notes.push(format!("skipped {}: the data folder of this push", shown(entry.path())));
                 walk.skip_current_dir();
                 continue;
             }
@@ -119,7 +134,7 @@ impl Inputs {
                     Ok(entry) => entry.path(),
                     Err(error) => error.path().unwrap_or(folder),
                 };
-                self.failures.push((path.display().to_string(), format!("{error:#}")));
+                self.failures.push((shown(path), format!("{error:#}")));
             }
         }
     }
@@ -132,7 +147,7 @@ impl Inputs {
         }
         if !kind.is_file() {
             let what = if kind.is_symlink() { "a symbolic link (see --follow-symlinks)" } else { "not a regular file" };
-            self.notes.push(format!("skipped {}: {what}", entry.path().display()));
+            self.notes.push(format!("skipped {}: {what}", shown(entry.path())));
             return Ok(());
         }
         let relative = entry.path().strip_prefix(folder).context("outside the folder")?;
@@ -148,7 +163,7 @@ impl Inputs {
         for input in std::mem::take(&mut self.files) {
             match first.get(&input.name) {
                 Some(Input::File(other)) if Input::File(other.clone()) != input.origin => {
-                    let message = format!("{} has the name {} too; push one with --name", other.display(), input.name);
+                    let message = format!("{} has the name {} too; push one with --name", shown(other), input.name);
                     self.failures.push((input.path(), message));
                 }
                 Some(_) => {}
@@ -171,7 +186,7 @@ impl InputFile {
     /// The path, for messages.
     fn path(&self) -> String {
         match &self.origin {
-            Input::File(path) => path.display().to_string(),
+            Input::File(path) => shown(path),
             Input::Stdin => "-".to_owned(),
             Input::Command(_) => "--command".to_owned(),
         }
@@ -184,19 +199,35 @@ impl InputFile {
 /// There is none, or it is not UTF-8.
 pub fn base_name(path: &Path) -> anyhow::Result<String> {
     if let Some(name) = path.file_name() {
-        return utf8(name).map(str::to_owned);
+        return utf8(name).map(|name| if system::is_exact(path) { name.to_owned() } else { as_opened(name) });
     }
-    match path.canonicalize()?.file_name() {
+    match system::real_path(path)?.file_name() {
         Some(name) => utf8(name).map(str::to_owned),
         None => bail!("it has no name of its own; give --name"),
     }
+}
+
+/// The name of what Windows opens under `name`: without dots and spaces at its end.
+fn as_opened(name: &str) -> String {
+    let opened = name.trim_end_matches(['.', ' ']);
+    if opened.is_empty() { name } else { opened }.to_owned()
+}
+
+/// A name on the server as it is given on this system: on Windows a backslash divides it too.
+fn with_slashes(name: &str) -> String {
+    if cfg!(windows) { name.replace('\\', "/") } else { name.to_owned() }
+}
+
+/// A path for people.
+fn shown(path: &Path) -> String {
+    system::shown(path).display().to_string()
 }
 
 /// Why a folder cannot be gone through, without the path, which stands before it.
 fn in_words(error: &walkdir::Error) -> String {
     match (error.io_error(), error.loop_ancestor()) {
         (Some(error), _) => error.to_string(),
-        (None, Some(above)) => format!("this link leads back to {}", above.display()),
+        (None, Some(above)) => format!("this link leads back to {}", shown(above)),
         (None, None) => error.to_string(),
     }
 }

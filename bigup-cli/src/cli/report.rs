@@ -6,6 +6,7 @@
 
 use crate::cli::advice;
 use crate::cli::bar::Bar;
+use crate::cli::console;
 use crate::cli::counts::PushCounts;
 use crate::cli::display::{AllLine, FileLine, Progress, ProgressDisplay, Waiting, short_time};
 use crate::cli::print::{eprint_line, print_json, print_line};
@@ -88,7 +89,7 @@ impl Report {
     pub fn expect(&self, files: u64, bytes: Option<u64>) {
         let mut all = self.all();
         all.expected = files;
-        if self.style != Style::Human || !stderr().is_terminal() {
+        if self.style != Style::Human || !stderr().is_terminal() || !console::can_draw() {
             return;
         }
         if files > 1 {

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM.
+//! SIGINT and SIGTERM; on Windows Ctrl-C, Ctrl-Break and the end of the console.
 
 use crossbeam_channel::Receiver;
 use std::io;
@@ -41,17 +41,34 @@ pub fn die_by(signal: i32) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Ends the program, which no signal interrupted.
-#[cfg(not(unix))]
-pub fn die_by(_: i32) -> ExitCode {
-    ExitCode::FAILURE
-}
+/// Exit code of a program that Ctrl-C ended (STATUS_CONTROL_C_EXIT in ntstatus.h): `cmd` then asks whether to end its
+/// batch file too.
+#[cfg(windows)]
+const CONTROL_C_EXIT: i32 = 0xC000_013A_u32.cast_signed();
 
-/// A channel on which nothing arrives: elsewhere the system ends the program, which loses nothing.
+/// A channel on which Ctrl-C arrives. A second one ends the program on the spot.
 ///
 /// # Errors
-/// None.
-#[cfg(not(unix))]
+/// The system does not let us.
+#[cfg(windows)]
 pub fn watch() -> io::Result<Receiver<i32>> {
-    Ok(crossbeam_channel::never())
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let seen = AtomicBool::new(false);
+    let handler = move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(CONTROL_C_EXIT);
+        }
+        // Nobody takes it where the program is ending anyway.
+        let _ = tell.try_send(CONTROL_C_EXIT);
+    };
+    ctrlc::set_handler(handler).map_err(io::Error::other)?;
+    Ok(told)
+}
+
+/// Ends the program with the exit code of `signal`, which is larger than an [`ExitCode`] can be.
+#[cfg(windows)]
+pub fn die_by(signal: i32) -> ExitCode {
+    std::process::exit(signal)
 }

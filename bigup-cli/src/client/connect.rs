@@ -14,7 +14,14 @@
 //!   [`KEEPALIVE_INTERVAL`] from then on; with TCP_USER_TIMEOUT it is that time, not the number of questions, that ends
 //!   the connection. A server that is only slow answers these by itself, however long it takes for the rest.
 //!
-//! On other systems neither is set, and the time-outs of [`crate::client`] for one read and one write have to do.
+//! # A server that answers early
+//! A server may refuse a slice before it has read all of it, and close. Then the rest cannot be sent, but the answer lies
+//! in the socket: it is read, and sending stops. Where the system has thrown the answer away the request is sent again, and
+//! waits for the server's word before the slice (`Expect: 100-continue`, [`crate::client::requests`]).
+//!
+//! # Other systems
+//! On other systems only keepalive is set, which Windows gives up after ten questions, a minute in all. While bytes are under
+//! way the time-out of [`crate::client`] for one write has to do.
 
 use bigup_core::protocol::name::printable;
 use std::fmt;
@@ -198,7 +205,7 @@ impl<In: Transport> Connector<In> for TcpConnector {
             log::debug!("a silent link is noticed late: {error}");
         }
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Either::B(Tcp { stream, buffers, read_timeout: None, write_timeout: None, rested: false })))
+        Ok(Some(Either::B(Tcp { stream, buffers, read_timeout: None, write_timeout: None, rested: false, answered_early: false })))
     }
 }
 
@@ -253,10 +260,11 @@ fn watch(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Elsewhere nothing is set.
+/// Elsewhere it only asks after a silence. Windows asks ten times before it gives the connection up.
 #[cfg(not(target_os = "linux"))]
-fn watch(_: &TcpStream) -> io::Result<()> {
-    Ok(())
+fn watch(stream: &TcpStream) -> io::Result<()> {
+    let questions = socket2::TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&questions)
 }
 
 /// A TCP connection.
@@ -268,18 +276,44 @@ struct Tcp {
     write_timeout: Option<Duration>,
     /// It was kept for the next request, and nothing was heard since.
     rested: bool,
+    /// The server answered and closed before all was sent. Nothing more is sent.
+    answered_early: bool,
 }
 
 impl Tcp {
     /// `error` of reading or writing, within the time that `timeout` tells, in the library's words.
     fn failure(&self, error: io::Error, timeout: NextTimeout) -> Error {
         match error.kind() {
-            // The first: the socket's own time-out. The second: the system gave the connection up.
             ErrorKind::WouldBlock => Error::Timeout(timeout.reason),
+            // The socket's own time-out on Windows; elsewhere the system gave the connection up.
+            ErrorKind::TimedOut if cfg!(windows) => Error::Timeout(timeout.reason),
             ErrorKind::TimedOut => error.into(),
             _ if self.rested => io::Error::new(error.kind(), ClosedAtRest(error)).into(),
             _ => error.into(),
         }
+    }
+}
+
+/// True if the other end closed the connection.
+fn is_closed(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted)
+}
+
+impl Tcp {
+    /// True if the server answered before it closed: then that tells more than the failure of sending. Windows throws away
+    /// what came before a reset (WSAECONNRESET, 10054, and 10053).
+    fn hears_answer(&mut self) -> bool {
+        let input = self.buffers.input_append_buf();
+        let heard = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).read(input));
+        let is_usable = self.stream.set_nonblocking(false).is_ok();
+        if let Ok(len @ 1..) = heard
+            && is_usable
+        {
+            self.buffers.input_appended(len);
+            self.rested = false;
+            self.answered_early = true;
+        }
+        self.answered_early
     }
 }
 
@@ -295,8 +329,13 @@ impl Transport for Tcp {
             self.stream.set_write_timeout(time)?;
             self.write_timeout = time;
         }
-        let sent = (&self.stream).write_all(&self.buffers.output()[..amount]);
-        sent.map_err(|error| self.failure(error, timeout))
+        if self.answered_early {
+            return Ok(());
+        }
+        match (&self.stream).write_all(&self.buffers.output()[..amount]) {
+            Err(error) if is_closed(error.kind()) && self.hears_answer() => Ok(()),
+            sent => sent.map_err(|error| self.failure(error, timeout)),
+        }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
@@ -329,6 +368,9 @@ impl Transport for Tcp {
     ///
     /// The library asks before it keeps a connection and before it uses one that was kept, and at no other time.
     fn is_open(&mut self) -> bool {
+        if self.answered_early {
+            return false;
+        }
         self.rested = true;
         let heard = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).read(&mut [0]));
         let is_silent = heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use ureq::http::Response;
-use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HeaderValue};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
@@ -35,6 +35,7 @@ pub mod requests;
 pub mod retry;
 pub mod server_digests;
 pub mod status;
+pub mod text;
 pub mod tls;
 pub mod token;
 
@@ -170,7 +171,8 @@ impl Client {
     }
 
     /// Sends `bytes` as a slice, no faster than the limit allows. `watch` is told how many bytes more are on their way,
-    /// and says whether to go on.
+    /// and says whether to go on. With `asks_first` nothing of them is sent before the server says that it wants them, or
+    /// has said nothing for a second (RFC 9110, section 10.1.1).
     ///
     /// # Errors
     /// No answer, not one that says yes, `watch` said no, or `stop` cut the wait for the limit short.
@@ -178,6 +180,7 @@ impl Client {
         &self,
         query: &Query,
         bytes: &[u8],
+        asks_first: bool,
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
     ) -> Result<SliceResponse, CallError> {
@@ -186,6 +189,7 @@ impl Client {
         let send = |mut body: WatchedBody<'_, &mut dyn Read>| {
             let request = self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
             let request = request.header(CONTENT_LENGTH, bytes.len().to_string());
+            let request = if asks_first { request.header(EXPECT, "100-continue") } else { request };
             request.send(SendBody::from_reader(&mut body))
         };
         let result = match &self.limit {

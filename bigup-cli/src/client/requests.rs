@@ -207,13 +207,16 @@ impl UploadRequests<'_> {
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
     ) -> Result<SliceResponse, CallError> {
-        let mut is_paused = false;
+        let (mut is_paused, mut was_cut_off) = (false, false);
         let call = || {
             if is_paused {
                 // Not the whole slice once more, only to be told the same.
                 self.client.get(&self.question(0))?;
             }
-            let answer = self.client.post(query, slice.bytes, stop, watch);
+            // The server may have refused the slice and closed, and the refusal may be lost: once more it is asked for
+            // before the slice is sent.
+            let answer = self.client.post(query, slice.bytes, was_cut_off, stop, watch);
+            was_cut_off = matches!(answer, Err(CallError::Transport { .. }));
             is_paused = answer.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Paused));
             answer
         };

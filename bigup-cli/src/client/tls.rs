@@ -21,6 +21,10 @@ pub struct Certificates {
     pub client_key: Option<PathBuf>,
 }
 
+/// The way to certificate authorities of the system.
+const INSTALL_AUTHORITIES: &str =
+    if cfg!(windows) { "let Windows Update install them" } else { "install its package ca-certificates" };
+
 /// Why a certificate or key of ours cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateProblem {
@@ -38,7 +42,7 @@ pub enum CertificateProblem {
         cause: Error,
     },
     /// The system has no certificate authorities. The text is empty, or the reason in parentheses.
-    #[error("no certificate authorities are installed on this system{0}: install its package ca-certificates")]
+    #[error("no certificate authorities are installed on this system{0}: {INSTALL_AUTHORITIES}")]
     NoAuthorities(String),
     /// The file of the client certificate holds none.
     #[error("{0}")]

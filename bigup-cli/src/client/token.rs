@@ -1,6 +1,7 @@
 //! The token by which a server lets us in.
 
 use crate::client::error::TokenError;
+use crate::client::text;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -25,10 +26,11 @@ impl Token {
     /// # Errors
     /// The file cannot be read, or there is no token in it, or something else than one.
     pub fn from_file(path: &Path) -> Result<Token, TokenError> {
-        let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_FILE_LEN).read_to_string(&mut text));
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE_LEN).read_to_end(&mut bytes));
         read.map_err(|cause| TokenError::Read { path: path.to_owned(), cause })?;
-        Token::of(&text).ok_or_else(|| TokenError::NotInFile(path.to_owned()))
+        let token = text::decode(&bytes).and_then(|text| Token::of(&text));
+        token.ok_or_else(|| TokenError::NotInFile(path.to_owned()))
     }
 
     /// The token `text`, with space around it or not.

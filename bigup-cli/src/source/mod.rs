@@ -7,7 +7,8 @@
 //! Only what is read lives here. It uses files, processes and digests. No connection and no protocol comes in.
 
 use crate::source::error::SourceError;
-use crate::source::fingerprint::{Fingerprint, SettledFingerprint};
+use crate::source::fingerprint::Fingerprint;
+use crate::source::system::SettledFingerprint;
 use crate::stop::{StopSignal, is_closed};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceHasher};
 use std::fs::File;
@@ -19,9 +20,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub mod error;
 pub mod fingerprint;
-#[cfg(target_os = "linux")]
-pub mod lease;
 pub mod producer;
+pub mod system;
 
 /// Digits of a source token: 128 bits.
 const TOKEN_LEN: usize = 32;
@@ -37,7 +37,7 @@ pub trait Source: Sync {
     /// Bytes in all.
     fn size(&self) -> u64;
 
-    /// The token that stands for the bytes: equal tokens stand for equal bytes.
+    /// The token that stands for the bytes: equal tokens stand for equal bytes, unless [`Source::may_change_unseen`].
     fn token(&self) -> &str;
 
     /// Fills `bytes` from `offset` on.
@@ -56,6 +56,12 @@ pub trait Source: Sync {
     /// reading, and nothing failed, what was read is of one moment; else only reading it again tells.
     fn doubts(&self) -> u64 {
         0
+    }
+
+    /// True if the bytes may have been others at an earlier push with the same token. Then what the server holds counts
+    /// for nothing before it was compared with ours.
+    fn may_change_unseen(&self) -> bool {
+        false
     }
 }
 
@@ -84,26 +90,26 @@ impl LocalFile {
     /// # Errors
     /// It is no regular file, or cannot be opened.
     pub fn open(path: &Path) -> Result<LocalFile, SourceError> {
-        let failed = |action| move |cause| SourceError::Io { action, path: path.to_owned(), cause };
-        let metadata = std::fs::metadata(path).map_err(failed("look at"))?;
+        let shown = system::shown(path);
+        let failed = |action| { let path = shown.to_path_buf(); move |cause| SourceError::Io { action, path, cause } };
         // Before opening: that would wait forever for the other end of a named pipe.
-        if !metadata.is_file() {
-            return Err(SourceError::NotAFile(path.to_owned()));
+        if !system::is_regular(path).map_err(failed("look at"))? {
+            return Err(SourceError::NotAFile(shown.into_owned()));
         }
-        if metadata.len() == 0 && fingerprint::hides_content(path).map_err(failed("read"))? {
+        if system::hides_content(path).map_err(failed("read"))? {
             return Err(SourceError::HiddenContent(path.to_owned()));
         }
-        let file = File::open(path).map_err(failed("open"))?;
-        let canonical = path.canonicalize().map_err(failed("find"))?;
-        let SettledFingerprint { fingerprint, is_certain } = fingerprint::settled(&file).map_err(failed("look at"))?;
-        let token = if is_certain { token(&canonical, &fingerprint) } else { random_token() };
+        let file = system::open(path).map_err(failed("open"))?;
+        let real_path = system::real_path(path).map_err(failed("find"))?;
+        let SettledFingerprint { fingerprint, is_certain } = system::settled(&file).map_err(failed("look at"))?;
+        let token = if is_certain { token(&real_path, &fingerprint) } else { random_token() };
         let (known, doubts) = (Mutex::new(fingerprint), AtomicU64::new(0));
         Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token })
     }
 
-    fn check(&self, now: io::Result<std::fs::Metadata>) -> Result<(), SourceError> {
-        let now = now.map_err(|cause| SourceError::Io { action: "look at", path: self.path.clone(), cause })?;
-        let (now, mut known) = (Fingerprint::of(&now), self.known.lock().unwrap_or_else(PoisonError::into_inner));
+    fn check(&self, now: io::Result<Fingerprint>) -> Result<(), SourceError> {
+        let now = now.map_err(|cause| SourceError::Io { action: "look at", path: self.shown(), cause })?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.differs_in_attributes(&now) || !self.is_certain {
             self.doubts.fetch_add(1, Ordering::Relaxed);
         }
@@ -117,6 +123,11 @@ impl LocalFile {
             None => Ok(()),
         }
     }
+
+    /// The path for messages.
+    fn shown(&self) -> PathBuf {
+        system::shown(&self.path).into_owned()
+    }
 }
 
 impl Source for LocalFile {
@@ -129,18 +140,22 @@ impl Source for LocalFile {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
-        let read = fingerprint::read_exact_at(&self.file, bytes, offset);
+        let read = system::read_exact_at(&self.file, bytes, offset);
         // Before the outcome of the read: a file that was cut short is told as changed.
-        self.check(self.file.metadata())?;
-        read.map_err(|cause| SourceError::Read { path: self.path.clone(), offset, len: bytes.len(), cause })
+        self.check(system::fingerprint_of(&self.file))?;
+        read.map_err(|cause| SourceError::Read { path: self.shown(), offset, len: bytes.len(), cause })
     }
 
     fn check_name(&self) -> Result<(), SourceError> {
-        self.check(std::fs::metadata(&self.path))
+        self.check(system::fingerprint_at(&self.path))
     }
 
     fn doubts(&self) -> u64 {
         self.doubts.load(Ordering::Relaxed)
+    }
+
+    fn may_change_unseen(&self) -> bool {
+        system::MAY_CHANGE_UNSEEN
     }
 }
 
@@ -233,11 +248,14 @@ pub fn random_token() -> String {
 }
 
 /// The token of a file: opaque, and another one once anything about the file is.
-fn token(canonical: &Path, fingerprint: &Fingerprint) -> String {
+fn token(real_path: &Path, fingerprint: &Fingerprint) -> String {
     let mut hasher = SliceHasher::new(DigestKind::Hash, 0);
-    let Fingerprint { size, modified, changed, inode } = fingerprint;
-    let path = canonical.as_os_str().as_encoded_bytes();
-    for field in [&fingerprint::machine_id()[..], path, format!("{inode} {size} {modified} {changed}").as_bytes()] {
+    let Fingerprint { size, modified, changed, inode, volume } = fingerprint;
+    // Where there is none, the token is that of earlier versions.
+    let volume = if *volume == 0 { String::new() } else { format!("{volume} ") };
+    let attributes = format!("{volume}{inode} {size} {modified} {changed}");
+    let path = real_path.as_os_str().as_encoded_bytes();
+    for field in [&system::machine_id()[..], path, attributes.as_bytes()] {
         // The length goes first, so that no two lists of fields look alike.
         hasher.update(&(field.len() as u64).to_le_bytes());
         hasher.update(field);

@@ -19,7 +19,7 @@ use crate::pipeline::slice_size::{not_too_many, slice_size_for};
 use crate::pipeline::slow_line::SlowLineDetector;
 use crate::pipeline::{self, RoundEnd, RoundWork};
 use crate::source::error::SourceError;
-use crate::source::{Source, hash_all};
+use crate::source::{Source, hash_all, random_token};
 use crate::stop::StopSignal;
 use crate::upload::contention::Contention;
 use crate::upload::error::UploadError;
@@ -31,6 +31,7 @@ use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::{MIB, show_size};
 
 pub mod builder;
+pub mod compare;
 pub mod contention;
 pub mod error;
 pub mod finish;
@@ -235,6 +236,13 @@ impl FilePush<'_> {
         }
         loop {
             let plan = self.adopt(&answer)?;
+            if !compare::holds_ours(&self.requests, self.source, &plan, &answer, &self.local)? {
+                match self.begin_as_another()? {
+                    OpenState::Finished(done) => return Ok(done),
+                    OpenState::Unfinished(next) => answer = next,
+                }
+                continue;
+            }
             let opened = match self.send_missing(&plan, &answer) {
                 // As at the beginning: it may end with the same content.
                 Err(UploadError::Overtaken { .. }) if self.is_overtaken() => Some(self.begin_anew()?),
@@ -274,6 +282,15 @@ impl FilePush<'_> {
                 Finish::Missing(next) => answer = next,
             }
         }
+    }
+
+    /// Begins again as another source, since the token of ours stands for other bytes too. The server lets it go on at
+    /// once, with what is equal.
+    fn begin_as_another(&mut self) -> Result<OpenState, UploadError> {
+        log::debug!("{}: the file changed since the push that began its upload", self.requests.name);
+        self.requests.leave();
+        self.requests.source = random_token();
+        self.begin_anew()
     }
 
     /// Begins again, with nothing of ours held.
@@ -349,7 +366,7 @@ impl FilePush<'_> {
 
     /// Judges a finished file that we did not expect: it is ours, or the next question names our digest.
     fn judge(&mut self, answer: &UploadResponse) -> Result<Option<Uploaded>, UploadError> {
-        if answer.same_source {
+        if answer.same_source && !self.source.may_change_unseen() {
             return Ok(Some(self.done(answer.digest())));
         }
         self.cx.observer.doing("comparing");
@@ -415,7 +432,7 @@ impl FilePush<'_> {
     /// The file is finished after our sending: its digest must be ours.
     fn finished(&mut self, answer: &UploadResponse) -> Result<Uploaded, UploadError> {
         let own = match self.plan.as_ref().and_then(|plan| self.local.file_digest(plan)) {
-            None if !answer.same_source => Some(self.own_digest()?),
+            None if !answer.same_source || self.source.may_change_unseen() => Some(self.own_digest()?),
             own => own,
         };
         Ok(self.done(confirmed(own, answer.digest())?))

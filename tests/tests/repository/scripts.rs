@@ -8,8 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Folders with scripts, from the repository on.
-const FOLDERS: [&str; 8] =
-    [".", ".ci", "bigupd/web/blake3", "systemd", "systemd/debian", "tests", "tests/boot", "tests/fuzz"];
+const FOLDERS: [&str; 11] = [
+    ".",
+    ".ci",
+    "bigupd/web/blake3",
+    "dist",
+    "systemd",
+    "systemd/debian",
+    "tests",
+    "tests/boot",
+    "tests/dist",
+    "tests/fuzz",
+    "tests/windows",
+];
 
 /// The shell that a script is for. None: it is no script of a shell.
 fn shell(path: &Path) -> Option<String> {

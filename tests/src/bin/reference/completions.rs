@@ -9,8 +9,12 @@ pub fn all() -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = vec![];
     for (program, _) in pages::programs() {
         let name = program.get_name().to_owned();
-        let named =
-            [(Shell::Bash, name.clone()), (Shell::Zsh, format!("_{name}")), (Shell::Fish, format!("{name}.fish"))];
+        let named = [
+            (Shell::Bash, name.clone()),
+            (Shell::Zsh, format!("_{name}")),
+            (Shell::Fish, format!("{name}.fish")),
+            (Shell::PowerShell, format!("_{name}.ps1")),
+        ];
         for (shell, file) in named {
             let mut script = vec![];
             generate(shell, &mut program.clone(), name.clone(), &mut script);
