@@ -1,5 +1,5 @@
-//! A server that answers before it has read a slice, and closes: the client, which still sends, meets a reset (on Windows
-//! errors 10053 and 10054).
+//! A server that answers before it has read a slice, and closes: the client, which still sends, meets a reset (on
+//! Windows errors 10053 and 10054).
 
 mod common;
 
@@ -41,10 +41,12 @@ impl Gate {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (server, counted) = (server.clone(), Arc::clone(&counted));
-                thread::spawn(move || serve(stream, &server, &|| {
-                    let more = |count: u32| (count < times).then_some(count + 1);
-                    counted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok().then_some(answer)
-                }));
+                thread::spawn(move || {
+                    serve(stream, &server, &|| {
+                        let more = |count: u32| (count < times).then_some(count + 1);
+                        counted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok().then_some(answer)
+                    })
+                });
             }
         });
         Gate { url, mock, answered }
@@ -105,7 +107,7 @@ fn a_refusal_before_the_end_of_the_slice_is_read() {
     let said = run.events("error").pop().unwrap();
     assert!(said["message"].as_str().unwrap().contains("this name is not yours"), "{said}");
     assert_eq!(gate.mock.slices_sent(), [] as [u64; 0]);
-    // At most once more for each that was at work, which asks before it sends: a system may throw the first answer away.
+    // Once more at most for each that was at work, which asks before it sends: the first answer may be lost.
     assert!(gate.answered.load(Ordering::SeqCst) <= 2 * SLICES as u32);
 }
 

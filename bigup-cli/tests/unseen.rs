@@ -1,5 +1,5 @@
-//! A file whose bytes were changed since an earlier push in a way that leaves its token as it was, as Windows permits: what
-//! the server holds of the earlier push is compared, and nothing mixed is stored.
+//! A file whose bytes were changed since an earlier push in a way that leaves its token as it was, as Windows permits:
+//! what the server holds of the earlier push is compared, and nothing mixed is stored.
 
 mod common;
 

@@ -18,8 +18,8 @@ use env_logger::Logger;
 use log::{Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
-/// Starts to log, to the journal where standard error leads there. `upload` is
-/// the upload that every line is about; `None` if there is no such upload.
+/// Starts to log, to the journal where standard error leads there. `upload` is the upload that every line is about;
+/// `None` if there is no such upload.
 pub fn start(filter: &str, upload: Option<&FileName>) {
     let mut logger = logger(filter);
     match journal(upload) {

@@ -13,7 +13,8 @@ pub fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
     let escaped: String = pattern.chars().map(|c| if c == '[' { "[[]".to_owned() } else { c.to_string() }).collect();
     let options = glob::MatchOptions { case_sensitive: false, ..glob::MatchOptions::new() };
     let found = glob::glob_with(&escaped, options).map_err(|error| error.to_string())?;
-    let mut found = found.map(|path| path.map(exact)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let mut found =
+        found.map(|path| path.map(exact)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     found.sort_unstable();
     if found.is_empty() { Err("no file matches it".to_owned()) } else { Ok(found) }
 }

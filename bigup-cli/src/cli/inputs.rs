@@ -62,7 +62,8 @@ impl Inputs {
     pub fn collect(wanted: &InputOptions<'_>) -> Inputs {
         let mut inputs = Inputs::default();
         if wanted.is_command {
-            match wanted.name.context("a command needs --name").and_then(|name| Ok(FileName::new(&with_slashes(name))?)) {
+            match wanted.name.context("a command needs --name").and_then(|name| Ok(FileName::new(&with_slashes(name))?))
+            {
                 Ok(name) => inputs.files.push(InputFile { origin: Input::Command(wanted.paths.to_vec()), name }),
                 Err(error) => inputs.failures.push(("--command".to_owned(), format!("{error:#}"))),
             }

@@ -205,7 +205,14 @@ impl<In: Transport> Connector<In> for TcpConnector {
             log::debug!("a silent link is noticed late: {error}");
         }
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Either::B(Tcp { stream, buffers, read_timeout: None, write_timeout: None, rested: false, answered_early: false })))
+        Ok(Some(Either::B(Tcp {
+            stream,
+            buffers,
+            read_timeout: None,
+            write_timeout: None,
+            rested: false,
+            answered_early: false,
+        })))
     }
 }
 

@@ -91,7 +91,10 @@ impl LocalFile {
     /// It is no regular file, or cannot be opened.
     pub fn open(path: &Path) -> Result<LocalFile, SourceError> {
         let shown = system::shown(path);
-        let failed = |action| { let path = shown.to_path_buf(); move |cause| SourceError::Io { action, path, cause } };
+        let failed = |action| {
+            let path = shown.to_path_buf();
+            move |cause| SourceError::Io { action, path, cause }
+        };
         // Before opening: that would wait forever for the other end of a named pipe.
         if !system::is_regular(path).map_err(failed("look at"))? {
             return Err(SourceError::NotAFile(shown.into_owned()));

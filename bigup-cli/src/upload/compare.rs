@@ -1,4 +1,4 @@
-//! Whether what the server holds of an earlier push is what the source has now, where its token does not tell.
+//! Comparison of what the server holds of an earlier push with the source, where its token does not tell.
 
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::{ServerDigests, ids_below};

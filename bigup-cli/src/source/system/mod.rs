@@ -1,4 +1,4 @@
-//! What only the system knows of a file: one file for each system, with the same functions.
+//! The system's own knowledge of files: one file for each system, with the same functions.
 //!
 //! Opening, identity, times, paths and reading at a place are here. No decision about an upload comes in.
 
@@ -13,13 +13,13 @@ mod windows;
 
 #[cfg(unix)]
 pub use unix::{
-    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, open, read_exact_at,
-    real_path, settled, shown, unambiguous,
+    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, open,
+    read_exact_at, real_path, settled, shown, unambiguous,
 };
 #[cfg(windows)]
 pub use windows::{
-    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, open, read_exact_at,
-    real_path, settled, shown, unambiguous,
+    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, open,
+    read_exact_at, real_path, settled, shown, unambiguous,
 };
 
 /// The fingerprint of a file, taken so that a change from now on gives it another one.

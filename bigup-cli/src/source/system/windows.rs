@@ -1,8 +1,9 @@
 //! Files of Windows.
 //!
 //! A file is opened so that nobody can write to it meanwhile, and not at all while somebody has it open or mapped for
-//! writing: NTFS moves the times of such a file late. So within a push no change goes unseen. Between two pushes a program
-//! can change a file and set its times back, and file systems like FAT count two seconds: there only its content tells.
+//! writing: NTFS moves the times of such a file late. So within a push no change goes unseen. Between two pushes a
+//! program can change a file and set its times back, and file systems like FAT count two seconds: there only its
+//! content tells.
 
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system::SettledFingerprint;
@@ -13,7 +14,7 @@ use std::os::windows::fs::{FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf, Prefix};
 use winapi_util::file;
 
-/// What others may do with a file that we have open (CreateFileW, `dwShareMode`): read it, rename and delete it.
+/// Rights of others to a file that we have open (CreateFileW, `dwShareMode`): to read, rename and delete it.
 const SHARE_READ_DELETE: u32 = 0x1 | 0x4;
 
 /// An open file with which only its attributes are asked for (CreateFileW, `dwDesiredAccess`). It is in nobody's way.
