@@ -3,10 +3,7 @@
 mod common;
 
 use common::{Mock, Reply, Request, State, bytes, file, refusal, refusal_later, write_file};
-use std::io::{BufRead, BufReader};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 const K: usize = 1024;
@@ -389,7 +386,10 @@ fn a_merge_that_does_not_move_is_given_up_with_its_reason() {
 #[cfg(unix)]
 #[test]
 fn a_signal_ends_the_push_at_once_and_tells_what_is_stored() {
+    use std::io::{BufRead, BufReader};
     use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::sync::{Arc, Mutex, mpsc};
     let (release, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
     let mock = Arc::new(Mock::with_hook(move |request, _| {

@@ -2,6 +2,7 @@
 
 /// Descriptors that are not for connections and files of the push: the standard ones, and what the system's library
 /// opens to look names up.
+#[cfg(target_os = "linux")]
 const OTHERS: usize = 24;
 
 /// As many as a push may want at most, with all senders that can be asked for.

@@ -425,9 +425,12 @@ mod tests {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
     }
 
-    fn config() -> Config {
-        Agent::config_builder().proxy(None).timeout_per_read(Some(Duration::from_millis(200))).build()
+    fn config(time: Duration) -> Config {
+        Agent::config_builder().proxy(None).timeout_per_read(Some(time)).build()
     }
+
+    /// Time for an answer that comes.
+    const ENOUGH: Duration = Duration::from_secs(60);
 
     fn get(agent: &Agent, url: &str) -> Result<String, Error> {
         agent.get(url).call()?.body_mut().read_to_string()
@@ -439,14 +442,14 @@ mod tests {
             assert_eq!(i, 0, "a second connection was made");
             (0..3).for_each(|_| answer(&mut stream));
         });
-        let agent = agent(config(), Arc::default());
+        let agent = agent(config(ENOUGH), Arc::default());
         (0..3).for_each(|_| assert_eq!(get(&agent, &url).unwrap(), "ok"));
     }
 
     #[test]
     fn one_closed_while_it_was_kept_is_not_used() {
         let url = serving(|_, mut stream| answer(&mut stream));
-        let agent = agent(config(), Arc::default());
+        let agent = agent(config(ENOUGH), Arc::default());
         for _ in 0..3 {
             assert_eq!(get(&agent, &url).unwrap(), "ok");
             thread::sleep(Duration::from_millis(20));
@@ -462,7 +465,7 @@ mod tests {
             }
             stream.read_exact(&mut [0]).unwrap();
         });
-        let agent = agent(config(), Arc::default());
+        let agent = agent(config(ENOUGH), Arc::default());
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let kept = get(&agent, &url).unwrap_err();
         assert!(was_closed_at_rest(&kept), "{kept:?}");
@@ -474,9 +477,9 @@ mod tests {
     fn a_server_that_says_nothing_times_out_and_was_not_closed() {
         let url = serving(|_, mut stream| {
             answer(&mut stream);
-            thread::sleep(Duration::from_secs(2));
+            thread::sleep(ENOUGH);
         });
-        let agent = agent(config(), Arc::default());
+        let agent = agent(config(Duration::from_secs(3)), Arc::default());
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let silent = get(&agent, &url).unwrap_err();
         assert!(matches!(silent, Error::Timeout(Timeout::PerRead)), "{silent:?}");

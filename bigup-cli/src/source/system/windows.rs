@@ -81,22 +81,26 @@ pub fn unambiguous(path: &Path) -> PathBuf {
 
 /// An absolute path in the form that the system does not change.
 fn verbatim(path: PathBuf) -> PathBuf {
-    let Some(Component::Prefix(prefix)) = path.components().next() else { return path };
-    let rest = || path.strip_prefix(prefix.as_os_str()).unwrap_or(&path).as_os_str().to_owned();
+    let mut components = path.components();
+    let Some(Component::Prefix(prefix)) = components.next() else { return path };
     let mut whole = match prefix.kind() {
         Prefix::Disk(_) => std::ffi::OsString::from(r"\\?\"),
-        Prefix::UNC(server, share) => {
-            let mut whole = std::ffi::OsString::from(r"\\?\UNC\");
-            whole.push(server);
-            whole.push(r"\");
-            whole.push(share);
-            whole.push(rest());
-            return whole.into();
-        }
+        Prefix::UNC(..) => std::ffi::OsString::from(r"\\?\UNC"),
         _ => return path,
     };
-    whole.push(&path);
-    whole.into()
+    match prefix.kind() {
+        Prefix::UNC(server, share) => [server, share].iter().for_each(|part| {
+            whole.push(r"\");
+            whole.push(part);
+        }),
+        _ => {
+            whole.push(prefix.as_os_str());
+            whole.push(r"\");
+        }
+    }
+    let mut whole = PathBuf::from(whole);
+    whole.extend(components.filter(|component| matches!(component, Component::Normal(_))));
+    whole
 }
 
 /// True if the system takes `path` as it is, dots and spaces at its end too.
