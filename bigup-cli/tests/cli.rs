@@ -56,6 +56,7 @@ fn a_server_that_is_not_there_is_told() {
     mock.run(&["status", "--url", "http://127.0.0.1:1"]).failed("no answer");
 }
 
+#[cfg(unix)]
 #[test]
 fn output_that_does_not_arrive_is_an_error() {
     let mock = Mock::new();
