@@ -113,7 +113,9 @@ fn a_dead_proxy_is_named_without_its_password() {
 fn a_proxy_that_cannot_be_one_is_refused() {
     for (proxy, part) in [("ftp://127.0.0.1:1", "ftp"), ("http://127.0.0.1:70000", "65535")] {
         let said = failed(cli(&["status", "--url", FAR]).env("HTTP_PROXY", proxy));
-        assert!(said.contains("HTTP_PROXY=") && said.contains(part), "{said}");
+        // Windows does not tell small letters from capitals there.
+        let variable = if cfg!(windows) { "http_proxy=" } else { "HTTP_PROXY=" };
+        assert!(said.contains(variable) && said.contains(part), "{said}");
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Config {
     pub mergers: mergers::Settings,
     /// Longest time for which running requests go on after a stop was asked for.
     pub stop_grace: Duration,
+    /// Time for which the daemon serves on after it was told to stop, while `/readyz` says that it is about to go.
+    pub drain_time: Duration,
     /// Permissions of finished files.
     pub modes: FileModes,
     /// An unfinished upload goes this long after its last byte. `None`: never.
@@ -177,6 +179,7 @@ impl Config {
                 most: from.get("max_mergers", at_least_one),
             },
             stop_grace: from.get("stop_grace", parse_duration),
+            drain_time: from.get("drain_time", parse_duration),
             modes: FileModes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
             expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
             begin_expire_after: Some(from.get("begin_expire_after", parse_duration)).filter(|time| !time.is_zero()),
