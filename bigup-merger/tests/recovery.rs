@@ -157,6 +157,7 @@ impl Bench {
             idle,
             leave_notice: false,
             modes: FileModes::default(),
+            store: None,
             events: Events::none(),
         };
         run(&config, &Stop::never())

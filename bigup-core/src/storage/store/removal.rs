@@ -9,11 +9,13 @@
 //! 1  unlinked            the file is gone; a power cut may bring it back
 //! 2  its folder synced   the file is gone for good
 //! ```
+//! In a store of objects the file is removed by its name: no request of such stores removes a certain version only.
+//!
 //! Folders stay, also empty ones: an operator may have given them a group, a mode or a quota. A file in the place of
 //! empty folders makes them go.
 
 use super::folder::last_component;
-use super::{OpenEntry, OpenFile, Store, StoreError};
+use super::{OpenEntry, OpenFile, Store, StoreError, in_objects};
 use crate::protocol::name::FileName;
 use crate::storage::disk::{FileLock, IoContext};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -38,6 +40,9 @@ impl Store {
     /// # Errors
     /// As the system gives them; the file may be gone, but not for good.
     pub fn remove(&self, name: &FileName, is_meant: impl FnOnce(OpenFile) -> bool) -> io::Result<Removal> {
+        if let Some(objects) = &self.objects {
+            return in_objects::remove(objects, name, is_meant);
+        }
         let folder = match self.folder_of(name) {
             Ok(folder) => folder,
             Err(StoreError::Io(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e),
