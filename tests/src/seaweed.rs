@@ -80,12 +80,6 @@ impl Seaweed {
         });
     }
 
-    /// Removes a bucket with all that is in it.
-    pub fn remove_bucket(&self, name: &str) {
-        let url = self.bucket(name).delete_bucket(&credentials()).sign(Duration::from_secs(60));
-        ureq::delete(url.as_str()).call().expect("the bucket can be removed");
-    }
-
     /// The objects of `s3://BUCKET/p`, as bigup sees them. The credentials are read from `file`.
     pub fn objects(&self, bucket: &str, file: &Path) -> Objects {
         let settings = ObjectSettings {
@@ -301,6 +295,8 @@ impl ProxyState {
                 Disturb::Before => return Ok(()),
                 Disturb::Answer(status, code) => {
                     let body = format!("<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>");
+                    // The answer to a HEAD has no body.
+                    let body = if method == "HEAD" { String::new() } else { body };
                     let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                     client.write_all(answer.as_bytes())?;
                     continue;

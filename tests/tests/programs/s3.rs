@@ -115,7 +115,7 @@ impl Setup {
         let lock = self.daemon.data().join("tmp").join(name).join("merger.lock");
         move || {
             let pid = std::fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
-            pid.is_some_and(|pid| signal_program(pid, "bigup-merger", Signal::SIGKILL));
+            let _ = pid.is_some_and(|pid| signal_program(pid, "bigup-merger", Signal::SIGKILL));
         }
     }
 
@@ -273,20 +273,18 @@ fn an_upload_waits_for_a_store_that_is_away_or_refuses() {
         ),
         (
             "bucketless",
-            &|| shared().remove_bucket(&setup.bucket),
-            &|| shared().make_bucket(&setup.bucket),
+            // SeaweedFS makes a bucket that is missing.
+            &|| setup.proxy.disturb(|_| Disturb::Answer(404, "NoSuchBucket")),
+            &|| setup.proxy.disturb(|_| Disturb::Not),
             "NoSuchBucket",
         ),
     ];
     for (name, begin, end, told) in trouble {
         // It is begun while the store answers, so that the client is not refused.
-        let seen = Arc::new(AtomicBool::new(false));
-        let first = Arc::clone(&seen);
         let (going, mark) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (goes, marked) = (Arc::clone(&going), Arc::clone(&mark));
         setup.proxy.disturb(move |passing| {
             if passing.is_of_merger() {
-                first.store(true, Ordering::SeqCst);
                 marked.store(true, Ordering::SeqCst);
                 while !goes.load(Ordering::SeqCst) {
                     std::thread::sleep(std::time::Duration::from_millis(2));

@@ -297,7 +297,13 @@ fn give_object(
             return cut_damaged(spool, merged, slice_id);
         }
     }
+    let is_there = objects.find(&upload.file_name)?.is_some();
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
+    if !is_there {
+        // SeaweedFS has a folder of that name in the way.
+        let why = format!("the store takes no object {}, and shows none: names below it may exist", upload.file_name);
+        return block(&mut locked, why, Some(Remedy::OtherName));
+    }
     if upload.replace {
         return Err(io::Error::other(format!("objects of the name {} come and go too fast", upload.file_name)));
     }

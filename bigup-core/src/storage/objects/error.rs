@@ -19,7 +19,7 @@ pub(super) enum Reason {
     #[error("no answer: {0}")]
     NoAnswer(String),
     /// The store refuses.
-    #[error("the answer is {status} {code}: {message}")]
+    #[error("the answer is {}", answer(*status, code, message))]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -36,6 +36,12 @@ pub(super) enum Reason {
     Senseless(String),
 }
 
+/// The parts of an answer that it has: that to a HEAD has no more than a status.
+fn answer(status: u16, code: &str, message: &str) -> String {
+    let words = [code, message].into_iter().filter(|word| !word.is_empty());
+    [status.to_string()].into_iter().chain(words.map(str::to_owned)).collect::<Vec<_>>().join(": ")
+}
+
 impl ObjectError {
     pub(super) fn new(what: &'static str, why: Reason) -> ObjectError {
         ObjectError { what, why }
@@ -48,7 +54,7 @@ impl ObjectError {
             rest.split_once(&format!("</{tag}>")).map(|(text, _)| text.to_owned())
         };
         let code = part("Code").unwrap_or_default();
-        let message = part("Message").unwrap_or_else(|| "no reason is given".to_owned());
+        let message = part("Message").unwrap_or_default();
         ObjectError::new(what, Reason::Refused { status, code, message })
     }
 
@@ -104,10 +110,10 @@ mod tests {
         let body = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>Reduce it.</Message></Error>";
         let slow = ObjectError::refused("storing x", 400, body);
         assert!(slow.may_pass() && slow.has_code("SlowDown"));
-        assert_eq!(slow.to_string(), "the store: storing x: the answer is 400 SlowDown: Reduce it.");
+        assert_eq!(slow.to_string(), "the store: storing x: the answer is 400: SlowDown: Reduce it.");
         let forbidden = ObjectError::refused("storing x", 403, "");
         assert!(!forbidden.may_pass());
-        assert!(forbidden.to_string().ends_with("the answer is 403 : no reason is given"));
+        assert!(forbidden.to_string().ends_with("the answer is 403"));
         assert!(ObjectError::refused("x", 503, "").may_pass());
         let error: io::Error = slow.clone().into();
         assert_eq!(ObjectError::of(&error), Some(&slow));

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
@@ -20,8 +20,14 @@ const SIGNED_FOR: Duration = Duration::from_secs(60 * 60);
 /// Longest time to connect.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Longest wait for the head of an answer: to complete a large upload takes a store some time.
-const ANSWER: Duration = Duration::from_secs(120);
+/// Longest wait for the head of an answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// The same after a request that stores something: to complete a large upload takes a store some time.
+const STORED: Duration = Duration::from_secs(120);
+
+/// A failure that came later than this after the first attempt is not worth another attempt.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Time for any body, and slowest rate beyond that in bytes a second. A body that takes longer is given up.
 const BODY: Duration = Duration::from_secs(60);
@@ -36,7 +42,7 @@ const MOST_TEXT: u64 = 16 << 20;
 /// The bytes that a request carries.
 #[derive(Clone, Copy)]
 pub(super) enum Payload<'a> {
-    /// None.
+    /// Nothing.
     Nothing,
     /// These.
     Bytes(&'a [u8]),
@@ -156,9 +162,10 @@ impl Requests {
     }
 
     fn patiently<T>(&self, make: impl Fn() -> Result<T, ObjectError>) -> Result<T, ObjectError> {
+        let began = Instant::now();
         for pause in PAUSES {
             match make() {
-                Err(e) if e.may_pass() => {
+                Err(e) if e.may_pass() && began.elapsed() < SOON => {
                     log::debug!("once more after {pause:?}: {e}");
                     std::thread::sleep(pause);
                 }
@@ -207,8 +214,10 @@ impl Requests {
         payload: Payload<'_>,
     ) -> Result<Response<Body>, ureq::Error> {
         let time = BODY + Duration::from_secs(payload.len() / SLOWEST);
-        let request = self.agent.configure_request(request?).timeout_send_body(Some(time)).build();
-        self.agent.run(request)
+        let request = request?;
+        let answer = if ["PUT", "POST"].contains(&request.method().as_str()) { STORED } else { ANSWER };
+        let request = self.agent.configure_request(request).timeout_send_body(Some(time));
+        self.agent.run(request.timeout_recv_response(Some(answer)).build())
     }
 }
 
@@ -260,7 +269,7 @@ fn agent(endpoint: &str) -> Agent {
     let config = config.user_agent(program());
     let config = config.max_redirects(0).max_redirects_will_error(false);
     let config = config.max_idle_connections(64).max_idle_connections_per_host(64);
-    let config = config.timeout_connect(Some(CONNECT)).timeout_recv_response(Some(ANSWER));
+    let config = config.timeout_connect(Some(CONNECT));
     if !endpoint.starts_with("https://") {
         return config.build().into();
     }
