@@ -9,11 +9,12 @@
 //! - [`parts`] - sending parts to a store of objects meanwhile.
 //! - [`recover`] - finding the slices to trust at the start.
 //! - [`sync`] - syncing beside appending.
-//! - [`wait`] - sleeping until something happens.
+//! - [`wait`] - sleeping until something happens; [`leave`] - requests to leave.
 //! - [`events`] - events for the process that started the merger.
 
 pub mod args;
 pub mod events;
+pub mod leave;
 pub mod merge;
 pub mod parts;
 pub mod recover;
@@ -33,6 +34,7 @@ use bigup_core::storage::objects::{ObjectSettings, Objects};
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::{MergerLock, Spool, UploadId, UploadRecord};
 use bigup_core::storage::store::{Entry, Store};
+use leave::Leave;
 use merge::Merge;
 use std::io;
 use std::path::PathBuf;
@@ -133,6 +135,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         // Its slices are merged by the merger of its final upload.
         return Ok(MergeEnd::Idle);
     }
+    let leave = Leave::from_now_on(stop, spool)?;
     // Watching begins before looking, so that nothing is missed in between.
     let mut watch = Watch::new(spool.path(), stop)?;
     match publish_and_tell(config, data, spool, lock, Hashed::default())? {
@@ -148,10 +151,10 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             let Some(anew) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
             merge = anew;
         }
-        if merge.merge_what_is_there(stop)? {
+        if merge.merge_what_is_there(&leave)? {
             last_work = Instant::now();
         }
-        if stop.is_set() {
+        if leave.is_asked() {
             merge.checkpoint()?;
             log::info!(slice = merge.frontier(); "{}: stopped at slice {}", config.file_name, merge.frontier());
             return Ok(MergeEnd::Stopped);

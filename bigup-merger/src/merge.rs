@@ -24,8 +24,8 @@
 //! read well from memory while the disk has something else. Where slices' digests do not join, the merged bytes are
 //! read for the digest of the file anyway, and always compared. Wrong bytes are cut off, and asked for again.
 
-use crate::Stop;
 use crate::events::Events;
+use crate::leave::Leave;
 use crate::parts::PartSender;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
@@ -231,14 +231,14 @@ impl<'a> Merge<'a> {
         self.end_was_told
     }
 
-    /// Merges whatever can be merged now, with checkpoints on the way. True if there was anything.
+    /// Merges whatever can be merged now, with checkpoints on the way, until it is to leave. True if there was anything.
     ///
     /// # Errors
     /// As the system gives them. The merged file ends at a slice's end then, and no slice counts as merged that might
     /// not have reached the disk.
-    pub fn merge_what_is_there(&mut self, stop: &Stop) -> io::Result<bool> {
+    pub fn merge_what_is_there(&mut self, leave: &Leave<'_>) -> io::Result<bool> {
         let mut any = false;
-        while !stop.is_set() {
+        while !leave.is_asked() {
             let slice_id = self.again.first().copied().unwrap_or(self.frontier);
             if Some(slice_id) == self.upload.plan.slice_num || !self.merge_or_free_space(slice_id)? {
                 if self.again.remove(&slice_id) {

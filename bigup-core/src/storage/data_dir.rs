@@ -11,7 +11,7 @@
 //! DATA/damaged/<time>/ what a repair, or a begin, moved out of the way, as in a data folder
 //! ```
 
-use crate::storage::disk::{IoContext, MountedFs};
+use crate::storage::disk::{IoContext, MountedFs, may_be_shared};
 use crate::storage::group_sync::GroupSync;
 use crate::storage::objects::Objects;
 use nix::unistd::{AccessFlags, eaccess};
@@ -39,6 +39,7 @@ pub struct DataDir {
     modes: FileModes,
     /// Where finished files go. `None`: into `files/`.
     objects: Option<Arc<Objects>>,
+    is_shared: bool,
     /// The group syncs of this process in this data folder.
     pub(crate) syncs: Arc<GroupSync>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
@@ -48,11 +49,14 @@ pub struct DataDir {
 impl DataDir {
     fn at(root: &Path) -> DataDir {
         let (syncs, uncounted) = Default::default();
+        // A folder that is not there is not found out here, and is an error elsewhere.
+        let is_shared = may_be_shared(root).unwrap_or(false);
         DataDir {
             root: root.to_owned(),
             leaves_notices: false,
             modes: FileModes::default(),
             objects: None,
+            is_shared,
             syncs,
             uncounted,
         }
@@ -63,8 +67,8 @@ impl DataDir {
     /// # Errors
     /// A folder cannot be created or written to, or something else stands in its place.
     pub fn create(root: &Path) -> io::Result<DataDir> {
+        std::fs::create_dir_all(root).at("creating the folder", root)?;
         let data = DataDir::at(root);
-        std::fs::create_dir_all(&data.root).at("creating the folder", &data.root)?;
         create_folder(&data.tmp())?;
         create_folder(&data.files())?;
         for folder in [data.root.clone(), data.tmp(), data.files()] {
@@ -96,6 +100,11 @@ impl DataDir {
         eaccess(&completed, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).at("writing to", &completed)?;
         self.check_mounts()?;
         Ok(DataDir { leaves_notices: true, ..self })
+    }
+
+    /// True if other machines may have it mounted, too.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// The same, where finished files and their folders get these permissions.

@@ -1,6 +1,7 @@
-//! Commands for operators: `bigupd check`, `status`, `cancel`, `pause`, `resume` and `token`.
+//! Commands for operators: `bigupd check`, `status`, `cancel`, `pause`, `resume`, `token` and `drain`.
 //!
-//! They need no daemon and disturb none: everything is decided by the state of the data folder. No command knows HTTP.
+//! They need no daemon and disturb none: everything is decided by the state of the data folder. `drain` alone is for a
+//! daemon, which it sends a signal. No command knows HTTP.
 
 use crate::config::Config;
 use bigup_core::protocol::name::{FileName, printable};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub mod cancel;
 pub mod check;
+pub mod drain;
 pub mod owner;
 pub mod pause;
 pub mod status;

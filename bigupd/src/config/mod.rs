@@ -62,6 +62,8 @@ pub struct Config {
     pub mergers: mergers::Settings,
     /// Longest time for which running requests go on after a stop was asked for.
     pub stop_grace: Duration,
+    /// Time for which the daemon serves on after it was told to stop, while `/readyz` says that it is about to go.
+    pub drain_time: Duration,
     /// Permissions of finished files.
     pub modes: FileModes,
     /// The store that finished files go to. `None`: they go into the data folder.
@@ -193,6 +195,7 @@ impl Config {
                 most: from.get("max_mergers", at_least_one),
             },
             stop_grace: from.get("stop_grace", parse_duration),
+            drain_time: from.get("drain_time", parse_duration),
             modes: FileModes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
             store: from.store(),
             expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),

@@ -512,6 +512,16 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Times,
     },
     Setting {
+        key: "drain_time",
+        value: "TIME",
+        // Without a balancer nothing is won by waiting.
+        default: Some("0s"),
+        example: "20s",
+        help: "Serve on for this time after SIGTERM, while /readyz answers 503, so that a balancer sends new requests \
+               elsewhere. 0: stop at once",
+        topic: Topic::Times,
+    },
+    Setting {
         key: "on_begin",
         value: "PATH|URL",
         default: None,

@@ -20,12 +20,14 @@ mod boot;
 mod copy;
 mod lock;
 mod reflink;
+mod shared;
 mod splice;
 mod written;
 
 pub use boot::BootId;
 pub use copy::{Copier, CopyError, CopyMethod};
 pub use lock::{FileLock, SharedLock, is_locked, is_locked_exclusively};
+pub use shared::may_be_shared;
 pub use written::{check_no_write_failed, notes_failed_writes};
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
