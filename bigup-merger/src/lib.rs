@@ -6,6 +6,7 @@
 //!
 //! - [`args`] - the command line.
 //! - [`merge`] - appending, syncing, unlinking.
+//! - [`parts`] - sending parts to a store of objects meanwhile.
 //! - [`recover`] - finding the slices to trust at the start.
 //! - [`sync`] - syncing beside appending.
 //! - [`wait`] - sleeping until something happens; [`leave`] - requests to leave.
@@ -15,6 +16,7 @@ pub mod args;
 pub mod events;
 pub mod leave;
 pub mod merge;
+pub mod parts;
 pub mod recover;
 pub mod sync;
 pub mod wait;
@@ -28,6 +30,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::finish::publish::{Hashed, Outcome, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::storage::objects::{ObjectSettings, Objects};
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::{MergerLock, Spool, UploadId, UploadRecord};
 use bigup_core::storage::store::{Entry, Store};
@@ -35,6 +38,7 @@ use leave::Leave;
 use merge::Merge;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wait::{Wakeup, Watch};
 
@@ -56,6 +60,8 @@ pub struct Config {
     pub leave_notice: bool,
     /// Permissions of finished files and their folders.
     pub modes: FileModes,
+    /// The store that finished files go to. `None`: they go into the data folder.
+    pub store: Option<ObjectSettings>,
 }
 
 /// The way a merger ended.
@@ -82,7 +88,8 @@ pub enum MergeEnd {
 /// is there.
 pub fn run(config: &Config, stop: &Stop) -> io::Result<MergeEnd> {
     let data = DataDir::open(&config.data_dir)?;
-    let data = data.with_modes(config.modes);
+    let objects = config.store.clone().map(Objects::new).transpose().map_err(io::Error::other)?;
+    let data = data.with_modes(config.modes).with_objects(objects.map(Arc::new));
     let data = if config.leave_notice { data.recording_completions()? } else { data };
     let spool = Spool::of(&data, &UploadId::of_name(&config.file_name));
     loop {

@@ -26,6 +26,7 @@
 
 use crate::events::Events;
 use crate::leave::Leave;
+use crate::parts::PartSender;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
 use bigup_core::merger_events::MergerEvent;
@@ -87,6 +88,8 @@ pub struct Merge<'a> {
     syncing: BTreeMap<u64, u64>,
     /// Their bytes.
     syncing_bytes: u64,
+    /// Sends parts to a store of objects. `None` if there is no such store.
+    parts: Option<PartSender>,
     events: Events,
     last_checkpoint: Instant,
     /// info.ini tells less than the synced frontier.
@@ -107,6 +110,9 @@ impl<'a> Merge<'a> {
         events: Events,
     ) -> io::Result<Merge<'a>> {
         let (merged, digests) = (Arc::new(from.merged), Arc::new(spool.open_digests()?));
+        let parts = data.objects().map(|objects| {
+            PartSender::start(Arc::clone(objects), spool.clone(), Arc::clone(&merged), Arc::clone(&digests))
+        });
         let mut merge = Merge {
             data,
             spool,
@@ -127,6 +133,7 @@ impl<'a> Merge<'a> {
             unsynced_bytes: 0,
             syncing: BTreeMap::new(),
             syncing_bytes: 0,
+            parts: parts.transpose()?,
             events,
             last_checkpoint: Instant::now(),
             info_lags: true,
@@ -171,7 +178,9 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// As the system gives them; or a slice was damaged after it was merged, and is asked for again.
     pub fn hashed(&mut self) -> io::Result<Hashed> {
-        Ok(Hashed { digest: self.digest()?, sha256: self.sha256() })
+        let (digest, sha256) = (self.digest()?, self.sha256());
+        let sent = self.parts.take().map(|mut parts| parts.finish()).unwrap_or_default();
+        Ok(Hashed { digest, sha256, sent })
     }
 
     fn sha256(&self) -> Option<Sha256> {
@@ -312,6 +321,9 @@ impl<'a> Merge<'a> {
         let synced: Vec<(u64, u64)> = std::mem::take(&mut self.syncing).into_iter().collect();
         // On disk with the next sync; until then a power cut makes the next merger read a little more.
         Records(&self.digests).set_synced(self.synced_frontier())?;
+        if let Some(parts) = &self.parts {
+            parts.ready(&self.upload, self.upload.plan.offset_of(self.synced_frontier()).unwrap_or(0));
+        }
         for batch in synced.chunks(UNLINK_BATCH) {
             let Some(locked) = self.lock()? else { return Ok(true) };
             for (slice_id, inode) in batch {

@@ -158,6 +158,7 @@ impl Bench {
             idle,
             leave_notice: false,
             modes: FileModes::default(),
+            store: None,
             events: Events::none(),
         };
         run(&config, &Stop::never())

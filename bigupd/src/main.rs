@@ -3,6 +3,7 @@
 use anyhow::Context;
 use bigup_core::protocol::name::printable;
 use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::objects::Objects;
 use bigupd::admission::{access, origins, thread_shares};
 use bigupd::cli::{Arguments, Command, Mode};
 use bigupd::commands::{cancel, check, drain, pause, status};
@@ -75,6 +76,13 @@ fn main() -> ExitCode {
         Ok(_) => return refuse(&files),
         Err(mistakes) => return refuse(&[mistakes, files].concat()),
     };
+    let objects = match config.store.clone().map(Objects::new).transpose() {
+        Ok(objects) => objects.map(Arc::new),
+        Err(mistake) => return refuse(&[mistake]),
+    };
+    if let Some(Err(why)) = objects.as_ref().map(|objects| objects.check_told()) {
+        return ended(Err(anyhow::Error::msg(why)));
+    }
     if mode.check_config {
         if let Err(e) = check_mounts(&config) {
             return refuse(&[e.to_string()]);
@@ -86,7 +94,7 @@ fn main() -> ExitCode {
     let others = OtherHolders { mergers: config.mergers.most, has_hooks };
     config.limits.connections = descriptors::fit(config.limits.connections, others);
     fit_file_size(&mut config.uploads.file_size);
-    ended(serve(&config, mode, passed, tls))
+    ended(serve(&config, mode, passed, tls, objects))
 }
 
 /// Passed sockets replace `listen`, also in the check of permitted addresses.
@@ -131,10 +139,16 @@ fn fit_file_size(file_size: &mut u64) {
     }
 }
 
-fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
+fn serve(
+    config: &Config,
+    mode: Mode,
+    passed: InheritedSockets,
+    tls: Option<Arc<Tls>>,
+    objects: Option<Arc<Objects>>,
+) -> anyhow::Result<()> {
     body_memory::keep_some();
     body_memory::BODIES.limit(config.limits.body_memory);
-    let data = DataDir::create(&config.data_dir)?.with_modes(config.modes);
+    let data = DataDir::create(&config.data_dir)?.with_modes(config.modes).with_objects(objects);
     let data = if config.hooks.on_complete.is_some() { data.recording_completions()? } else { data };
     warn_of_mounts(&data);
     let runtime = runtime().context("starting threads")?;

@@ -21,6 +21,7 @@
 //! - [`wan`] - a long, slow, lossy link.
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`scrape`] - what those who watch a daemon get.
+//! - [`seaweed`] - a store of objects, and a proxy that disturbs requests to it.
 //! - [`turns`] - tests that keep the whole machine busy.
 //! - [`tus`] - a client of tus.
 //! - [`usage`] - what a process uses.
@@ -46,6 +47,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod scrape;
+pub mod seaweed;
 pub mod turns;
 pub mod tus;
 pub mod usage;

@@ -13,6 +13,7 @@
 
 use crate::storage::disk::{IoContext, MountedFs, may_be_shared};
 use crate::storage::group_sync::GroupSync;
+use crate::storage::objects::Objects;
 use nix::unistd::{AccessFlags, eaccess};
 use std::ffi::OsString;
 use std::io;
@@ -36,6 +37,8 @@ pub struct DataDir {
     root: PathBuf,
     leaves_notices: bool,
     modes: FileModes,
+    /// Where finished files go. `None`: into `files/`.
+    objects: Option<Arc<Objects>>,
     is_shared: bool,
     /// The group syncs of this process in this data folder.
     pub(crate) syncs: Arc<GroupSync>,
@@ -52,6 +55,7 @@ impl DataDir {
             root: root.to_owned(),
             leaves_notices: false,
             modes: FileModes::default(),
+            objects: None,
             is_shared,
             syncs,
             uncounted,
@@ -106,6 +110,16 @@ impl DataDir {
     /// The same, where finished files and their folders get these permissions.
     pub fn with_modes(self, modes: FileModes) -> DataDir {
         DataDir { modes, ..self }
+    }
+
+    /// The same, where finished files go into a store of objects.
+    pub fn with_objects(self, objects: Option<Arc<Objects>>) -> DataDir {
+        DataDir { objects, ..self }
+    }
+
+    /// The store of objects that finished files go to. `None`: they go into `files/`.
+    pub fn objects(&self) -> Option<&Arc<Objects>> {
+        self.objects.as_ref()
     }
 
     /// Permissions of finished files and their folders.

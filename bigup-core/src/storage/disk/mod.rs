@@ -350,6 +350,14 @@ impl FileVersion {
         FileVersion { inode: found.ino(), len: found.len(), changed: (found.ctime(), found.ctime_nsec()) }
     }
 
+    /// The version of an object in a store, which has this tag, length and time.
+    pub fn of_object(etag: &str, len: u64, modified: SystemTime) -> FileVersion {
+        let hash = blake3::hash(etag.as_bytes());
+        let inode = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
+        let changed = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        FileVersion { inode, len, changed: (i64::try_from(changed.as_secs()).unwrap_or(i64::MAX), 0) }
+    }
+
     /// The same bytes for the same version, and others for another one.
     pub fn to_bytes(&self) -> [u8; 32] {
         let (seconds, nanoseconds) = self.changed;
