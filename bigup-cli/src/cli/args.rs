@@ -49,6 +49,7 @@ const EXAMPLES: &str = "
 
 const PUSH_EXAMPLES: &str = "
   bigup-cli push --url https://files.example.org --token-file alice.token --name alice/disk.img disk.img
+  bigup-cli push a.bin b.bin --into runs/2026/   push several files into a folder of the server
   bigup-cli push photos videos   push two folders with all that is below them
   pg_dump db | bigup-cli push --name db.sql -   push what a program writes
   bigup-cli push --name db.sql --command -- pg_dump db   the same, and store nothing if the program fails
@@ -160,9 +161,13 @@ pub struct PushArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub server: Server,
-    /// Name on the server: of the one file, or in place of the one folder's name
+    /// Name on the server: of the one file, or in place of the one folder's name. With a / at its end it is a folder,
+    /// and the file keeps its own name in it
     #[arg(long)]
     pub name: Option<String>,
+    /// Folder on the server that all files go into [default: the folder that the token is for]
+    #[arg(long, value_name = "DIR/")]
+    pub into: Option<String>,
     /// Bytes of a slice, like 16M; an upload that holds something keeps its own [default: 8M; files up to 32M in one;
     /// 512K or less where a round trip takes 5 ms; less for a slow line; more for files over 781G]
     #[arg(long, value_name = "SIZE", value_parser = slice_size)]
@@ -322,7 +327,7 @@ impl PushArgs {
         self.paths.iter().try_for_each(|path| no_url(&path.to_string_lossy()))?;
         let inputs = self.paths.iter().filter(|path| is_stdin(path)).count();
         match (&self.name, self.paths.len(), inputs) {
-            (Some(_), 2.., _) => Err("--name stands for one PATH; push the others by themselves".to_owned()),
+            (Some(_), 2.., _) => Err("--name stands for one PATH; --into DIR/ puts several into a folder".to_owned()),
             (_, _, 2..) => Err("standard input can be read only once".to_owned()),
             (None, _, 1) => Err("standard input (-) needs --name; push it by itself".to_owned()),
             _ => Ok(()),
@@ -334,6 +339,7 @@ impl PushArgs {
         InputOptions {
             paths: &self.paths,
             name: self.name.as_deref(),
+            into: self.into.as_deref(),
             follow_symlinks: self.follow_symlinks,
             is_command: self.command,
             data_dir: self.embedded.as_deref(),
@@ -389,7 +395,9 @@ mod tests {
     #[test]
     fn a_name_stands_for_one_path() {
         assert!(push(&["a", "--name", "x"]).is_ok());
-        assert!(push(&["a", "b", "--name", "x"]).unwrap_err().contains("--name"));
+        let message = push(&["a", "b", "--name", "x"]).unwrap_err();
+        assert!(message.contains("--name") && message.contains("--into"), "{message}");
+        assert!(push(&["a", "b", "--into", "x/"]).is_ok());
         assert!(push(&["a", "b"]).is_ok());
     }
 

@@ -25,6 +25,8 @@ pub struct InputOptions<'a> {
     pub paths: &'a [PathBuf],
     /// The name given.
     pub name: Option<&'a str>,
+    /// The folder on the server that all names are in.
+    pub into: Option<&'a str>,
     /// Links inside folders are followed.
     pub follow_symlinks: bool,
     /// The paths are a command's words.
@@ -64,17 +66,39 @@ impl Inputs {
                 Ok(name) => inputs.files.push(InputFile { origin: Input::Command(wanted.paths.to_vec()), name }),
                 Err(error) => inputs.failures.push(("--command".to_owned(), format!("{error:#}"))),
             }
-            return inputs;
         }
+        let into = wanted.into.unwrap_or_default().trim_end_matches('/');
         // A data folder that is not there yet has nothing in it.
         let data_dir = wanted.data_dir.and_then(|dir| dir.canonicalize().ok());
-        for path in wanted.paths {
+        for path in wanted.paths.iter().filter(|_| !wanted.is_command) {
             if let Err(error) = inputs.add(path, wanted, data_dir.as_deref()) {
                 inputs.failures.push((path.display().to_string(), format!("{error:#}")));
             }
         }
+        if !into.is_empty() {
+            inputs.put_below(&format!("{into}/"), |_| true);
+        }
         inputs.drop_doubles();
         inputs
+    }
+
+    /// Puts all files into `folder`, which ends in `/`, except those whose names begin with it.
+    pub fn default_to(&mut self, folder: &str) {
+        self.put_below(folder, |name| !name.as_str().starts_with(folder));
+        self.drop_doubles();
+    }
+
+    fn put_below(&mut self, folder: &str, is_meant: impl Fn(&FileName) -> bool) {
+        for input in std::mem::take(&mut self.files) {
+            if !is_meant(&input.name) {
+                self.files.push(input);
+                continue;
+            }
+            match FileName::new(&format!("{folder}{}", input.name.as_str())) {
+                Ok(name) => self.files.push(InputFile { name, ..input }),
+                Err(error) => self.failures.push((input.path(), error.to_string())),
+            }
+        }
     }
 
     fn add(&mut self, path: &Path, wanted: &InputOptions<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
@@ -89,7 +113,11 @@ impl Inputs {
         {
             bail!("it lies in the data folder that it would be pushed to, {}", data_dir.display());
         }
-        let name = wanted.name.map_or_else(|| base_name(path), |name| Ok(name.to_owned()))?;
+        let name = match wanted.name {
+            None => base_name(path)?,
+            Some(folder) if folder.ends_with('/') && !metadata.is_dir() => format!("{folder}{}", base_name(path)?),
+            Some(name) => name.to_owned(),
+        };
         if metadata.is_dir() {
             self.folders = true;
             self.add_folder(path, name.trim_end_matches('/'), wanted.follow_symlinks, data_dir);
@@ -271,6 +299,30 @@ mod tests {
         assert_eq!(names(&collect(&[file, "--name", "x/y"])), ["x/y"]);
         let refused = collect(&[file, "--name", "../y"]);
         assert!(refused.files.is_empty() && refused.failures[0].1.contains("elsewhere"), "{refused:?}");
+    }
+
+    #[test]
+    fn files_go_into_a_folder_of_the_server() {
+        let dir = folder();
+        let (top, file) = (dir.path().join("top"), dir.path().join("top/sub/a"));
+        let (top, file) = (top.to_str().unwrap(), file.to_str().unwrap());
+        assert_eq!(names(&collect(&[top, file, "--into", "x/y/"])), ["x/y/top/b", "x/y/top/sub/a", "x/y/a"]);
+        assert_eq!(names(&collect(&[file, "--into", "x", "--name", "z/c"])), ["x/z/c"]);
+        assert_eq!(names(&collect(&["-", "--into", "x/", "--name", "c"])), ["x/c"]);
+        assert_eq!(names(&collect(&["--into", "x/", "--name", "c", "--command", "true"])), ["x/c"]);
+        assert_eq!(names(&collect(&[file, "--name", "x/"])), ["x/a"], "a name with a slash is a folder");
+        assert_eq!(names(&collect(&[top, "--name", "x/"])), ["x/b", "x/sub/a"]);
+        let refused = collect(&[file, "--into", "../x"]);
+        assert!(refused.files.is_empty() && refused.failures[0].1.contains("elsewhere"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_default_folder_is_for_names_outside_it() {
+        let dir = folder();
+        let (top, file) = (dir.path().join("top"), dir.path().join("top/sub/a"));
+        let mut inputs = collect(&[top.to_str().unwrap(), file.to_str().unwrap()]);
+        inputs.default_to("top/");
+        assert_eq!(names(&inputs), ["top/b", "top/sub/a", "top/a"]);
     }
 
     #[cfg(unix)]

@@ -8,10 +8,14 @@ use crate::cli::advice::{self, PushFlags};
 use crate::cli::args::PushArgs;
 use crate::cli::counts::count;
 use crate::cli::descriptors;
+use crate::cli::display::short_time;
 use crate::cli::embedded::Daemon;
 use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::report::{FileReport, Report};
 use crate::client::Client;
+use crate::client::error::CallError;
+use crate::client::observer::{Observer, Retry};
+use crate::client::retry::RetryBudget;
 use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
@@ -34,9 +38,7 @@ const BYTES_AT_A_TIME: u64 = 12 * MIB;
 /// # Errors
 /// No file can be pushed.
 pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
-    let inputs = Inputs::collect(&args.wanted());
-    inputs.notes.iter().for_each(|note| report.note(note));
-    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
+    let mut inputs = Inputs::collect(&args.wanted());
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
     let open = descriptors::available();
     // A large file is open beside its connections, a small one beside its only one.
@@ -49,6 +51,11 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         None => args.server.builder()?,
     };
     let client = builder.rate_limit(args.limit_rate).connections(connections).build().map_err(advice::failed_client)?;
+    if args.name.is_none() && args.into.is_none() && !inputs.files.is_empty() {
+        default_folder(&client, args, report)?.iter().for_each(|folder| inputs.default_to(folder));
+    }
+    inputs.notes.iter().for_each(|note| report.note(note));
+    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let push = Push { args, report, client: &client, concurrency, at_a_time, total: Mutex::default() };
     let total = push.all(&inputs);
     if inputs.folders || inputs.files.len() + inputs.failures.len() > 1 {
@@ -61,6 +68,29 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         daemon.stop()?;
     }
     Ok(total.failed == 0 && inputs.failures.is_empty())
+}
+
+/// The folder that the token is for. `None`: it is for all names, or the server cannot tell.
+fn default_folder(client: &Client, args: &PushArgs, report: &Report) -> anyhow::Result<Option<String>> {
+    if !client.has_token() {
+        return Ok(None);
+    }
+    let retry = RetryBudget::new(args.retry_policy());
+    match retry.call(&Asking(report), &crossbeam_channel::never(), None, || client.rights()) {
+        Ok(rights) => Ok(Some(rights.prefix).filter(|prefix| prefix.ends_with('/'))),
+        // Older servers take it for the list of uploads, which not every token may read.
+        Err(CallError::Refused { status: 400 | 403, .. }) => Ok(None),
+        Err(error) => Err(advice::failed_call(error)),
+    }
+}
+
+/// Tells that a question about no file in particular is repeated.
+struct Asking<'a>(&'a Report);
+
+impl Observer for Asking<'_> {
+    fn retrying(&self, retry: &Retry<'_>) {
+        self.0.note(&format!("retrying for {}: {}", short_time(retry.left), advice::of_call(retry.error)));
+    }
 }
 
 /// The tools with which all files are pushed.

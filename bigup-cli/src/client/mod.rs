@@ -146,6 +146,11 @@ impl Client {
         self.distance.shortest()
     }
 
+    /// True if a token goes with every request.
+    pub fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// True if the server said that we have no token that counts: then it lets nothing else in either.
     pub fn is_turned_away(&self) -> bool {
         self.turned_away.load(Ordering::Relaxed)

@@ -2,6 +2,7 @@
 
 mod behind_a_proxy;
 mod check;
+mod client_names;
 mod content;
 mod documented_commands;
 mod expiry;

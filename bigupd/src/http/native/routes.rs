@@ -19,7 +19,7 @@ use crate::uploads::request::BeginRequest;
 use crate::uploads::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Unfinished};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, ListResponse, SliceResponse, UploadResponse, param};
+use bigup_core::protocol::native::{ErrorCode, ListResponse, RightsResponse, SliceResponse, UploadResponse, param};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::{Spool, UploadId};
 use warp::http::header::{CONTENT_TYPE, HeaderMap};
@@ -44,12 +44,25 @@ const METHODS: &str = "GET, POST, OPTIONS";
 const PEEKS: &str = "peek=1";
 
 /// Parameters of a request that only looks.
-const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
+const LOOKING: [&str; 7] = [
+    param::PEEK,
+    param::FILE_NAME,
+    param::SOURCE,
+    param::RANGES,
+    param::DIGESTS,
+    param::WAIT,
+    param::RIGHTS,
+];
 
 /// Answers a request to the native endpoint.
 pub async fn native(app: App, request: Request) -> Response {
     let route = route_of(&request.method, &request.query);
     app.serve(&NATIVE, route, request, answer).await
+}
+
+fn rights(by: &Access) -> RightsResponse {
+    let permissions = by.permissions().iter().map(Permission::to_string).collect();
+    RightsResponse { status: 200, permissions, prefix: by.prefix().to_owned() }
 }
 
 /// The effect of a request, told by its parameters' names as they stand there.
@@ -142,6 +155,9 @@ impl App {
     }
 
     async fn peek(&self, params: QueryParams) -> Result<Response, Refusal> {
+        if params.switch(param::RIGHTS)? {
+            return Ok(json(StatusCode::OK, &rights(params.by())));
+        }
         let (uploads, responses) = (self.uploads.clone(), self.responses.clone());
         self.blocking(move || {
             if !params.has_file_name() {
