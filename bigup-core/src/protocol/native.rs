@@ -159,6 +159,17 @@ pub struct RightsResponse {
     pub prefix: String,
 }
 
+/// Answer to a DELETE: the upload is cancelled.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CancelResponse {
+    /// Name of the file.
+    pub file_name: String,
+    /// HTTP status, 200.
+    pub status: u16,
+    /// Bytes that the upload held.
+    pub bytes_held: u64,
+}
+
 /// An unfinished upload, as an operator sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UploadStatus {

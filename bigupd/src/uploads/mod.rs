@@ -46,6 +46,7 @@ use std::time::{Instant, SystemTime};
 
 pub mod append;
 mod begin;
+mod cancel;
 pub mod concat;
 pub mod create;
 pub mod finished;
