@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 
 fn new_token(daemon: &Daemon, name: &str, arguments: &[&str]) -> String {
     let mut bigupd = Command::new(programs::path("bigupd"));
-    let output = bigupd.arg("--data-dir").arg(daemon.data()).args(["token", "new", name]).args(arguments).output().unwrap();
+    let output =
+        bigupd.arg("--data-dir").arg(daemon.data()).args(["token", "new", name]).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
