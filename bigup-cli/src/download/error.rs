@@ -47,7 +47,7 @@ pub enum DownloadError {
     /// A local file cannot be used.
     #[error("cannot {action} {}: {cause}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that was tried.
         action: &'static str,
         /// The file.
         path: PathBuf,

@@ -284,7 +284,7 @@ impl Command {
         };
         match (self.server().and_then(|server| server.server.clone()), taken) {
             (Some(given), Some(taken)) if given != taken => {
-                Err(format!("--server {given} and {taken}: are two servers"))
+                Err(format!("--server {given} and {taken}: stand for two servers: leave one out"))
             }
             (given, taken) => Ok(given.or(taken)),
         }
@@ -349,7 +349,7 @@ mod tests {
             Ok::<_, String>((server, cli.command))
         };
         let push = |arguments: &[&str]| match taken(&[&["push"], arguments].concat())? {
-            (server, Command::Push(args)) => Ok((server, args.paths, args.into, args.name)),
+            (server, Command::Push(args)) => Ok::<_, String>((server, args.paths, args.into, args.name)),
             other => panic!("{other:?}"),
         };
         let (lab, a) = (Some("lab".to_owned()), vec![PathBuf::from("a")]);

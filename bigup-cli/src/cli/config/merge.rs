@@ -83,8 +83,7 @@ pub fn counting(
     let has_own_url = settings.iter().any(|setting| setting.key == "url" && is_given(setting))
         || of_arguments("url").is_some_and(|source| source == ValueSource::CommandLine)
         || named.is_none() && of_arguments("url") == Some(ValueSource::EnvVariable);
-    let counts =
-        |setting: &Setting| !is_given(setting) && !(has_own_url && SERVER_KEYS.contains(&setting.key.as_str()));
+    let counts = |setting: &Setting| !(is_given(setting) || has_own_url && SERVER_KEYS.contains(&setting.key.as_str()));
     let counting = settings.iter().filter(|setting| counts(setting));
     // Of two values of a key the last one counts.
     let is_last = |setting: &&Setting| settings.iter().rev().find(|other| other.key == setting.key) == Some(*setting);
