@@ -8,8 +8,9 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::sha256::Sha256;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
-use bigup_core::storage::disk::FileVersion;
-use bigup_core::storage::store::{Entry, FinishedFile, FolderEntry, ListedFile, OpenFile, Removal, Store, read_leaves};
+use bigup_core::storage::store::{
+    Content, Entry, FinishedFile, FolderEntry, ListedFile, OpenFile, Removal, Store, read_leaves,
+};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -40,8 +41,10 @@ impl Uploads {
     /// There is no such file, or as the system gives them.
     pub fn open_with_leaves(&self, name: &FileName) -> Result<(OpenFile, Option<Leaves>), Refusal> {
         let open = self.open_finished(name)?;
-        let kept = open.stored_digest.as_ref().and_then(|stored| read_leaves(&open.file, stored.digest));
-        let leaves = kept.map(|(_, leaves)| leaves);
+        let leaves = match (&open.content, &open.stored_digest) {
+            (Content::File(file), Some(stored)) => read_leaves(file, stored.digest).map(|(_, leaves)| leaves),
+            _ => None,
+        };
         Ok((open, leaves))
     }
 
@@ -62,7 +65,7 @@ impl Uploads {
     }
 
     fn with_remembered_digest(&self, open: OpenFile) -> OpenFile {
-        let remembered = || self.finished_digests.remembered(&FileVersion::of_metadata(&open.found));
+        let remembered = || self.finished_digests.remembered(&open.version);
         OpenFile { stored_digest: open.stored_digest.clone().or_else(remembered), ..open }
     }
 
@@ -105,8 +108,10 @@ impl Uploads {
         after: &str,
         mut each: impl FnMut(ListedFile) -> ControlFlow<()>,
     ) -> Result<(), Refusal> {
+        let is_in_objects = self.data.objects().is_some();
         let with_remembered_digest = |file: ListedFile| {
-            let remembered = || self.finished_digests.remembered(&file.version);
+            // An open object is shown without a digest, too.
+            let remembered = || self.finished_digests.remembered(&file.version).filter(|_| !is_in_objects);
             let stored_digest = file.stored_digest.clone().or_else(remembered);
             each(ListedFile { stored_digest, ..file })
         };
@@ -131,7 +136,7 @@ impl Uploads {
 
 fn note_deleted(name: &FileName, open: &OpenFile, remover: &Remover) {
     AuditLine::new(AuditEvent::Deleted, name)
-        .with("file_size", Some(open.found.len()))
+        .with("file_size", Some(open.size))
         .with("file_digest", open.stored_digest.as_ref().map(|stored| stored.digest))
         .with("token", remover.by.token())
         .with("certificate", remover.certificate.as_ref())

@@ -11,7 +11,6 @@ use bigup_core::protocol::content::LeavesResponse;
 use bigup_core::protocol::digest::Leaves;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::store::OpenFile;
-use std::time::UNIX_EPOCH;
 use warp::http::StatusCode;
 
 impl App {
@@ -30,9 +29,9 @@ impl App {
 fn response(name: &FileName, open: &OpenFile, leaves: Option<Leaves>) -> LeavesResponse {
     LeavesResponse {
         file_name: name.as_str().to_owned(),
-        file_size: open.found.len(),
+        file_size: open.size,
         file_digest: open.stored_digest.as_ref().map(|stored| stored.digest.to_string()),
-        modified: fine_moment(open.found.modified().unwrap_or(UNIX_EPOCH)),
+        modified: fine_moment(open.modified),
         leaf_size: leaves.as_ref().map(|leaves| leaves.leaf_len),
         leaves: leaves.map(|leaves| leaves.values.iter().map(ToString::to_string).collect()),
     }
