@@ -35,6 +35,7 @@
 //! - [`source`] - local files and other inputs; changes of a file, and failed commands, are noticed here.
 //! - [`client`] - HTTP requests, tokens and certificates, retries.
 //! - [`pipeline`] - one reader thread, a bounded queue, several sender threads.
+//! - [`download`] - a finished file back to this machine, each piece checked.
 //! - [`upload`] - the protocol of one file, from the first question to the published file.
 //! - [`stop`] - the end of an upload by another thread.
 //! - `cli` - the command line, with the cargo feature `cli`. It uses only the public functions of the others.
@@ -46,6 +47,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+pub mod download;
 pub mod pipeline;
 pub mod source;
 pub mod stop;

@@ -1,6 +1,5 @@
 //! The program `bigup-cli`: logging, flags, exit code. All else is in the library.
 
-use bigup_client::cli::args::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,5 +9,5 @@ fn main() -> ExitCode {
     let mut logger = bigup_core::logging::logger("bigup_client=warn");
     // Whatever is asked for: as traces ureq would show all that is sent, the token with it.
     logger.filter_module("ureq_proto::util", log::LevelFilter::Debug).init();
-    bigup_client::cli::run(Cli::parse_or_exit())
+    bigup_client::cli::run(bigup_client::cli::parse::parse_or_exit())
 }

@@ -34,6 +34,8 @@ pub fn cli() -> Command {
     {
         command.env_remove(variable);
     }
+    // No file is there.
+    command.env("XDG_CONFIG_HOME", "/nonexistent").env("XDG_CACHE_HOME", "/nonexistent");
     command
 }
 

@@ -4,6 +4,7 @@ use crate::client::address::UrlError;
 use crate::client::error::{CallError, ClientError};
 use crate::client::retry::WhenFull;
 use crate::client::tls::{CertificateProblem, TlsFailure};
+use crate::download::error::DownloadError;
 use crate::pipeline::error::SliceSizeError;
 use crate::source::error::SourceError;
 use crate::upload::error::UploadError;
@@ -40,6 +41,18 @@ pub fn advice(error: &UploadError, flags: PushFlags) -> String {
         UploadError::Lost | UploadError::CannotRepeat => "; run the same command again".to_owned(),
         error => error.call().map(call_advice).unwrap_or_default().to_owned(),
     }
+}
+
+/// The text for a failed download.
+pub fn of_download(error: &DownloadError) -> String {
+    let advice = match error {
+        DownloadError::Exists(_) => " (--replace replaces it)",
+        DownloadError::Changed(_) | DownloadError::Replaced(_) => "; run the same command again",
+        DownloadError::Busy(_) => "; wait for its end",
+        DownloadError::Call(error) => call_advice(error),
+        _ => "",
+    };
+    format!("{error}{advice}")
 }
 
 /// The text for an input that cannot be read.

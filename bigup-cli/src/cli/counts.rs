@@ -1,5 +1,6 @@
 //! The sent and held parts of a file, in numbers and words. No I/O.
 
+use crate::download::Downloaded;
 use crate::upload::Uploaded;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
@@ -84,6 +85,20 @@ impl PushCounts {
         };
         format!("{name}: {size} stored, merged and verified in {seconds:.1} s ({rate}/s{held})")
     }
+}
+
+/// The line for people about a download that ended well.
+pub fn download_summary(name: &FileName, done: &Downloaded, time: Duration) -> String {
+    let size = show_size(done.file_size);
+    if done.already {
+        return format!("{name}: {size}, here already; nothing was fetched");
+    }
+    let (seconds, rate) = (time.as_secs_f64(), show_size(rate(done.bytes_received, time)));
+    let held = match done.file_size - done.bytes_received {
+        0 => String::new(),
+        held => format!("; {} was here already", show_size(held)),
+    };
+    format!("{name}: {size} fetched and verified in {seconds:.1} s ({rate}/s{held})")
 }
 
 /// `1 slice`, `2 slices`.

@@ -1,12 +1,14 @@
 //! Files that a command line stands for, and their names on the server.
 
+use crate::cli::filter::Filter;
 use crate::cli::globs;
 use crate::source::system;
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::name::FileName;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 /// The origin of the bytes of an input.
@@ -27,12 +29,18 @@ pub struct InputOptions<'a> {
     pub paths: &'a [PathBuf],
     /// The name given.
     pub name: Option<&'a str>,
+    /// The folder on the server that all names are in.
+    pub into: Option<&'a str>,
     /// Links inside folders are followed.
     pub follow_symlinks: bool,
     /// The paths are a command's words.
     pub is_command: bool,
     /// The data folder of a server of our own: nothing in it is pushed.
     pub data_dir: Option<&'a Path>,
+    /// The files that are left out.
+    pub filter: Filter,
+    /// A file with more paths, a line each, or `-` for standard input. These files keep the folders in their paths.
+    pub files_from: Option<&'a Path>,
 }
 
 /// A file to be pushed.
@@ -51,6 +59,8 @@ pub struct Inputs {
     pub files: Vec<InputFile>,
     /// The skipped paths, in words.
     pub notes: Vec<String>,
+    /// The paths that are left out by the filter, and the reasons.
+    pub left_out: Vec<(String, String)>,
     /// The paths that cannot be pushed, and the reasons.
     pub failures: Vec<(String, String)>,
     /// True if there are folders among the paths.
@@ -67,11 +77,11 @@ impl Inputs {
                 Ok(name) => inputs.files.push(InputFile { origin: Input::Command(wanted.paths.to_vec()), name }),
                 Err(error) => inputs.failures.push(("--command".to_owned(), format!("{error:#}"))),
             }
-            return inputs;
         }
+        let into = wanted.into.unwrap_or_default().trim_end_matches('/');
         // A data folder that is not there yet has nothing in it.
         let data_dir = wanted.data_dir.and_then(|dir| dir.canonicalize().ok());
-        for path in wanted.paths {
+        for path in wanted.paths.iter().filter(|_| !wanted.is_command) {
             let found = if is_stdin(path) { Ok(vec![path.to_owned()]) } else { globs::expand(path) };
             match found {
                 Ok(paths) if wanted.name.is_some() && paths.len() > 1 => {
@@ -82,6 +92,14 @@ impl Inputs {
                 Err(message) => inputs.failures.push((path.display().to_string(), message)),
             }
         }
+        if let Some(list) = wanted.files_from
+            && let Err(error) = inputs.add_listed(list, wanted, data_dir.as_deref())
+        {
+            inputs.failures.push((list.display().to_string(), format!("{error:#}")));
+        }
+        if !into.is_empty() {
+            inputs.put_below(&format!("{into}/"), |_| true);
+        }
         inputs.drop_doubles();
         inputs
     }
@@ -90,6 +108,41 @@ impl Inputs {
         if let Err(error) = self.add(path, wanted, data_dir) {
             self.failures.push((path.display().to_string(), format!("{error:#}")));
         }
+    }
+
+    /// Puts all files into `folder`, which ends in `/`, except those whose names begin with it.
+    pub fn default_to(&mut self, folder: &str) {
+        self.put_below(folder, |name| !name.as_str().starts_with(folder));
+        self.drop_doubles();
+    }
+
+    fn put_below(&mut self, folder: &str, is_meant: impl Fn(&FileName) -> bool) {
+        for input in std::mem::take(&mut self.files) {
+            if !is_meant(&input.name) {
+                self.files.push(input);
+                continue;
+            }
+            match FileName::new(&format!("{folder}{}", input.name.as_str())) {
+                Ok(name) => self.files.push(InputFile { name, ..input }),
+                Err(error) => self.failures.push((input.path(), error.to_string())),
+            }
+        }
+    }
+
+    /// Adds the paths that the file `list` has, a line each.
+    fn add_listed(&mut self, list: &Path, wanted: &InputOptions<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
+        let text = if is_stdin(list) { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(list) };
+        let text = text.context("cannot read the list of files")?;
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let path = Path::new(line);
+            let added = name_with_folders(path)
+                .and_then(|name| self.add(path, &InputOptions { name: Some(&name), ..wanted.clone() }, data_dir));
+            if let Err(error) = added {
+                self.failures.push((line.to_owned(), format!("{error:#}")));
+            }
+        }
+        self.folders = true;
+        Ok(())
     }
 
     fn add(&mut self, path: &Path, wanted: &InputOptions<'_>, data_dir: Option<&Path>) -> anyhow::Result<()> {
@@ -104,19 +157,28 @@ impl Inputs {
         {
             bail!("it lies in the data folder that it would be pushed to, {}", data_dir.display());
         }
-        let name = wanted.name.map_or_else(|| base_name(path), |name| Ok(with_slashes(name)))?;
+        let name = match wanted.name.map(with_slashes) {
+            None => base_name(path)?,
+            Some(folder) if folder.ends_with('/') && !metadata.is_dir() => format!("{folder}{}", base_name(path)?),
+            Some(name) => name,
+        };
         if metadata.is_dir() {
             self.folders = true;
-            self.add_folder(path, name.trim_end_matches('/'), wanted.follow_symlinks, data_dir);
+            self.add_folder(path, name.trim_end_matches('/'), wanted, data_dir);
+            return Ok(());
+        }
+        let last = path.file_name().map(Path::new).unwrap_or(path);
+        if let Some(reason) = wanted.filter.leaves_out(last, || metadata.len()) {
+            self.left_out.push((path.display().to_string(), reason));
             return Ok(());
         }
         self.files.push(InputFile { origin: Input::File(path.to_owned()), name: FileName::new(&name)? });
         Ok(())
     }
 
-    fn add_folder(&mut self, folder: &Path, prefix: &str, follow: bool, data_dir: Option<&Path>) {
+    fn add_folder(&mut self, folder: &Path, prefix: &str, wanted: &InputOptions<'_>, data_dir: Option<&Path>) {
         let folder = &system::unambiguous(folder);
-        let mut walk = WalkDir::new(folder).follow_links(follow).sort_by_file_name().into_iter();
+        let mut walk = WalkDir::new(folder).follow_links(wanted.follow_symlinks).sort_by_file_name().into_iter();
         while let Some(entry) = walk.next() {
             if let (Ok(entry), Some(data_dir)) = (&entry, data_dir)
                 && entry.file_type().is_dir()
@@ -126,8 +188,18 @@ impl Inputs {
                 walk.skip_current_dir();
                 continue;
             }
+            if let Ok(entry) = &entry
+                && entry.file_type().is_dir()
+                && entry.depth() > 0
+                && let Ok(relative) = entry.path().strip_prefix(folder)
+                && wanted.filter.leaves_out_folder(relative)
+            {
+                self.left_out.push((entry.path().display().to_string(), "--exclude".to_owned()));
+                walk.skip_current_dir();
+                continue;
+            }
             let result = match &entry {
-                Ok(entry) => self.add_entry(folder, prefix, entry),
+                Ok(entry) => self.add_entry(folder, prefix, entry, &wanted.filter),
                 Err(error) => Err(anyhow!(in_words(error))),
             };
             if let Err(error) = result {
@@ -140,7 +212,7 @@ impl Inputs {
         }
     }
 
-    fn add_entry(&mut self, folder: &Path, prefix: &str, entry: &DirEntry) -> anyhow::Result<()> {
+    fn add_entry(&mut self, folder: &Path, prefix: &str, entry: &DirEntry, filter: &Filter) -> anyhow::Result<()> {
         let kind = entry.file_type();
         // A folder that was given as a link is gone through like any other.
         if kind.is_dir() || entry.depth() == 0 {
@@ -152,6 +224,12 @@ impl Inputs {
             return Ok(());
         }
         let relative = entry.path().strip_prefix(folder).context("outside the folder")?;
+        // Only a limit of size needs its size.
+        let size = || entry.metadata().map_or(0, |found| found.len());
+        if let Some(reason) = filter.leaves_out(relative, size) {
+            self.left_out.push((entry.path().display().to_string(), reason));
+            return Ok(());
+        }
         let components = relative.iter().map(utf8).collect::<anyhow::Result<Vec<_>>>()?;
         let name = FileName::new(&format!("{prefix}/{}", components.join("/")))?;
         self.files.push(InputFile { origin: Input::File(entry.path().to_owned()), name });
@@ -224,6 +302,19 @@ fn shown(path: &Path) -> String {
     system::shown(path).display().to_string()
 }
 
+/// The name of the file at a relative `path`, with the folders in it.
+fn name_with_folders(path: &Path) -> anyhow::Result<String> {
+    let mut name = vec![];
+    for component in path.components() {
+        match component {
+            Component::Normal(component) => name.push(utf8(component)?),
+            Component::CurDir => {}
+            _ => bail!("a path in a list is relative, and has no .. in it: push it by itself"),
+        }
+    }
+    Ok(name.join("/"))
+}
+
 /// Why a folder cannot be gone through, without the path, which stands before it.
 fn in_words(error: &walkdir::Error) -> String {
     match (error.io_error(), error.loop_ancestor()) {
@@ -250,7 +341,7 @@ mod tests {
 
     fn collect(args: &[&str]) -> Inputs {
         match Cli::try_parse_from([&["bigup-cli", "push"], args].concat()).unwrap().command {
-            Command::Push(args) => Inputs::collect(&args.wanted()),
+            Command::Push(args) => Inputs::collect(&args.wanted().unwrap()),
             other => panic!("{other:?}"),
         }
     }
@@ -303,6 +394,56 @@ mod tests {
         assert_eq!(names(&collect(&[file, "--name", "x/y"])), ["x/y"]);
         let refused = collect(&[file, "--name", "../y"]);
         assert!(refused.files.is_empty() && refused.failures[0].1.contains("elsewhere"), "{refused:?}");
+    }
+
+    #[test]
+    fn files_go_into_a_folder_of_the_server() {
+        let dir = folder();
+        let (top, file) = (dir.path().join("top"), dir.path().join("top/sub/a"));
+        let (top, file) = (top.to_str().unwrap(), file.to_str().unwrap());
+        assert_eq!(names(&collect(&[top, file, "--into", "x/y/"])), ["x/y/top/b", "x/y/top/sub/a", "x/y/a"]);
+        assert_eq!(names(&collect(&[file, "--into", "x", "--name", "z/c"])), ["x/z/c"]);
+        assert_eq!(names(&collect(&["-", "--into", "x/", "--name", "c"])), ["x/c"]);
+        assert_eq!(names(&collect(&["--into", "x/", "--name", "c", "--command", "true"])), ["x/c"]);
+        assert_eq!(names(&collect(&[file, "--name", "x/"])), ["x/a"], "a name with a slash is a folder");
+        assert_eq!(names(&collect(&[top, "--name", "x/"])), ["x/b", "x/sub/a"]);
+        let refused = collect(&[file, "--into", "../x"]);
+        assert!(refused.files.is_empty() && refused.failures[0].1.contains("elsewhere"), "{refused:?}");
+    }
+
+    #[test]
+    fn files_that_a_pattern_or_their_size_leaves_out_are_not_pushed() {
+        let dir = folder();
+        let top = dir.path().join("top");
+        std::fs::write(top.join("sub/large"), [0; 100]).unwrap();
+        let top = top.to_str().unwrap();
+        assert_eq!(names(&collect(&[top, "--exclude", "sub/"])), ["top/b"]);
+        assert_eq!(names(&collect(&[top, "--exclude", "/b", "--max-size", "99"])), ["top/sub/a"]);
+        assert_eq!(names(&collect(&[top, "--include", "a", "--include", "b"])), ["top/b", "top/sub/a"]);
+        let large = format!("{top}/sub/large");
+        let inputs = collect(&[&large, "--max-size", "99"]);
+        assert!(inputs.files.is_empty() && inputs.left_out[0].0 == large, "{inputs:?}");
+    }
+
+    #[test]
+    fn listed_files_keep_their_folders() {
+        assert_eq!(name_with_folders(Path::new("./a/./b")).unwrap(), "a/b");
+        assert!(name_with_folders(Path::new("/a")).is_err() && name_with_folders(Path::new("a/../b")).is_err());
+        let dir = folder();
+        let list = dir.path().join("list");
+        std::fs::write(&list, "/nonexistent\n\n").unwrap();
+        let inputs = collect(&["--files-from", list.to_str().unwrap()]);
+        assert_eq!(inputs.failures.len(), 1, "{inputs:?}");
+        assert_eq!(inputs.failures[0].0, "/nonexistent");
+    }
+
+    #[test]
+    fn a_default_folder_is_for_names_outside_it() {
+        let dir = folder();
+        let (top, file) = (dir.path().join("top"), dir.path().join("top/sub/a"));
+        let mut inputs = collect(&[top.to_str().unwrap(), file.to_str().unwrap()]);
+        inputs.default_to("top/");
+        assert_eq!(names(&inputs), ["top/b", "top/sub/a", "top/a"]);
     }
 
     #[cfg(unix)]

@@ -5,25 +5,42 @@
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::report::{Report, Style};
+use anyhow::Context;
+use clap::CommandFactory;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
 pub mod advice;
 pub mod args;
+pub mod at_work;
 pub mod bar;
+pub mod completions;
+pub mod config;
 pub mod console;
 pub mod counts;
+pub mod default_folder;
 pub mod descriptors;
+pub mod digest_cache;
 pub mod display;
+pub mod dry_run;
 pub mod embedded;
+pub mod filter;
+pub mod get;
 pub mod globs;
 pub mod inputs;
+pub mod list;
+pub mod login;
+pub mod manifest;
+pub mod parse;
 pub mod print;
 pub mod push;
+pub mod remove;
 pub mod report;
+pub mod show;
 pub mod signals;
 pub mod status;
+pub mod sync;
 pub mod verify;
 
 /// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong; of
@@ -31,7 +48,9 @@ pub mod verify;
 pub fn run(cli: Cli) -> ExitCode {
     let style = match &cli.command {
         Command::Push(args) => args.style(),
-        Command::Status(_) | Command::Verify(_) => Style::Quiet,
+        Command::Sync(args) => args.push.style(),
+        Command::Get(args) => args.style(),
+        _ => Style::Quiet,
     };
     let report = Arc::new(Report::new(style));
     let signals = match signals::watch() {
@@ -55,12 +74,41 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// Begins the log file that the command asks for.
+fn begin_log(command: &Command) -> anyhow::Result<()> {
+    let path = match command {
+        Command::Push(args) => args.log_file.as_ref(),
+        Command::Sync(args) => args.push.log_file.as_ref(),
+        Command::Get(args) => args.log_file.as_ref(),
+        _ => None,
+    };
+    path.map_or(Ok(()), |path| print::log_to(path).with_context(|| format!("cannot open {}", path.display())))
+}
+
 /// Runs the command, and gives its exit code: output that did not arrive is no success.
 fn work(command: Command, report: &Report) -> ExitCode {
+    if let Err(error) = begin_log(&command) {
+        report.failed(None, &format!("{error:#}"));
+        return ExitCode::FAILURE;
+    }
     let (outcome, trouble) = match command {
+        Command::Sync(args) => (sync::run(&args, report).map(code), ExitCode::FAILURE),
         Command::Push(args) => (push::run(&args, report).map(code), ExitCode::FAILURE),
         Command::Status(args) => (status::run(&args).map(code), ExitCode::FAILURE),
         Command::Verify(args) => (verify::run(&args, report), ExitCode::from(verify::TROUBLE)),
+        Command::List(args) => (list::run(&args).map(|()| ExitCode::SUCCESS), ExitCode::FAILURE),
+        Command::Get(args) => (get::run(&args, report).map(code), ExitCode::FAILURE),
+        Command::Remove(args) => (remove::run(&args, report).map(code), ExitCode::FAILURE),
+        Command::Cancel(args) => (remove::cancel(&args, report).map(code), ExitCode::FAILURE),
+        Command::Login(args) => (login::run(&args).map(|()| ExitCode::SUCCESS), ExitCode::FAILURE),
+        Command::Config(args) => {
+            show::run(&args);
+            (Ok(ExitCode::SUCCESS), ExitCode::FAILURE)
+        }
+        Command::Completions(args) => {
+            print::print_raw(&completions::of(&Cli::command(), args.shell));
+            (Ok(ExitCode::SUCCESS), ExitCode::FAILURE)
+        }
     };
     let code = outcome.unwrap_or_else(|error| {
         report.failed(None, &format!("{error:#}"));

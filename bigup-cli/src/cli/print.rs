@@ -2,11 +2,38 @@
 
 use bigup_core::protocol::name::{printable, printable_json};
 use serde_json::Value;
+use std::fs::File;
 use std::io::{self, Write, stderr, stdout};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 /// Why standard output could not be written, where it could not.
 static OUTPUT_FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// The file that gets all lines besides. `None`: there is none.
+static LOG_FILE: Mutex<Option<File>> = Mutex::new(None);
+
+/// Writes all lines about files to the end of the file `path`, too.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn log_to(path: &Path) -> io::Result<()> {
+    let file = File::options().append(true).create(true).open(path)?;
+    *LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    Ok(())
+}
+
+/// Writes a line to the log file, where there is one, with the time before it.
+pub fn log_line(line: &str) {
+    if let Some(file) = LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        let time = humantime::format_rfc3339_seconds(SystemTime::now());
+        // In one write, so that lines of several programs stay whole.
+        if let Err(error) = file.write_all(format!("{time} {}\n", printable(line)).as_bytes()) {
+            note_failure(error);
+        }
+    }
+}
 
 /// Prints a line of results, in printable form.
 pub fn print_line(line: &str) {
@@ -21,6 +48,13 @@ pub fn print_json(value: &Value) {
 /// Writes a line to standard output; the first error is kept for [`output_arrived`].
 fn write_out(line: &str) {
     if let Err(error) = writeln!(stdout().lock(), "{line}") {
+        note_failure(error);
+    }
+}
+
+/// Prints bytes as they are.
+pub fn print_raw(bytes: &[u8]) {
+    if let Err(error) = stdout().lock().write_all(bytes) {
         note_failure(error);
     }
 }

@@ -5,20 +5,26 @@
 //! senders.
 
 use crate::cli::advice::{self, PushFlags};
-use crate::cli::args::PushArgs;
+use crate::cli::args::push::PushArgs;
 use crate::cli::counts::count;
+use crate::cli::default_folder::default_folder;
 use crate::cli::descriptors;
+use crate::cli::dry_run;
 use crate::cli::embedded::Daemon;
 use crate::cli::inputs::{Input, InputFile, Inputs};
+use crate::cli::manifest;
 use crate::cli::report::{FileReport, Report};
 use crate::client::Client;
 use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
+use crate::source::fingerprint::Fingerprint;
 use crate::source::producer::Producer;
 use crate::upload::error::UploadError;
 use crate::upload::{self, Uploaded};
-use bigup_core::protocol::units::{MIB, show_size};
+use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::units::MIB;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -34,25 +40,23 @@ const BYTES_AT_A_TIME: u64 = 12 * MIB;
 /// # Errors
 /// No file can be pushed.
 pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
-    let inputs = Inputs::collect(&args.wanted());
-    inputs.notes.iter().for_each(|note| report.note(note));
-    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
+    let mut inputs = Inputs::collect(&args.wanted()?);
     let daemon = args.embedded.as_deref().map(Daemon::start).transpose()?;
-    let open = descriptors::available();
-    // A large file is open beside its connections, a small one beside its only one.
-    let (most, at_a_time) = (MOST.min(open - 1), AT_A_TIME.min(open / 2));
-    let senders = args.senders.map(|senders| usize::from(senders).min(open - 1));
-    let concurrency = Concurrency::new(senders, most, args.queue_size.into());
-    let connections = senders.unwrap_or(most).max(at_a_time.min(inputs.files.len()));
-    let builder = match &daemon {
-        Some(daemon) => Client::builder(daemon.url()).token(daemon.token().clone()),
-        None => args.server.builder()?,
-    };
-    let client = builder.rate_limit(args.limit_rate).connections(connections).build().map_err(advice::failed_client)?;
-    let push = Push { args, report, client: &client, concurrency, at_a_time, total: Mutex::default() };
-    let total = push.all(&inputs);
+    let line = Line::new(args, daemon.as_ref())?;
+    if args.name.is_none() && args.into.is_none() && !inputs.files.is_empty() {
+        default_folder(&line.client, args.retry_policy(), report)?.iter().for_each(|folder| inputs.default_to(folder));
+    }
+    report.notes(&inputs.notes);
+    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
+    if args.dry_run {
+        return dry_run::run(&line.client, &inputs, args, report);
+    }
+    let total = push_all(args, report, &line, &inputs);
     if inputs.folders || inputs.files.len() + inputs.failures.len() > 1 {
-        report.total(&total.line(inputs.failures.len() as u64));
+        report.summary("stored", inputs.failures.len() as u64 + total.not_tried);
+    }
+    if let Some(path) = &args.manifest {
+        manifest::write(path, total.digests.iter().map(|(number, digest)| (*digest, &inputs.files[*number].name)))?;
     }
     if let Some(daemon) = daemon {
         for input in inputs.files.iter().zip(&total.stored).filter_map(|(input, stored)| stored.then_some(input)) {
@@ -60,7 +64,41 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         }
         daemon.stop()?;
     }
-    Ok(total.failed == 0 && inputs.failures.is_empty())
+    Ok(total.is_well() && inputs.failures.is_empty())
+}
+
+/// Pushes `inputs`, and tells of each.
+pub fn push_all(args: &PushArgs, report: &Report, line: &Line, inputs: &Inputs) -> Total {
+    Push { args, report, client: &line.client, line, total: Mutex::default() }.all(inputs)
+}
+
+/// The server, and how much goes there at a time.
+pub struct Line {
+    /// The server.
+    pub client: Client,
+    concurrency: Concurrency,
+    /// Number of small files that are pushed at a time.
+    at_a_time: usize,
+}
+
+impl Line {
+    /// The server of `args`, or the `daemon` of our own.
+    ///
+    /// # Errors
+    /// The URL, the token or a certificate cannot be used.
+    pub fn new(args: &PushArgs, daemon: Option<&Daemon>) -> anyhow::Result<Line> {
+        let open = descriptors::available();
+        // A large file is open beside its connections, a small one beside its only one.
+        let (most, at_a_time) = (MOST.min(open - 1), AT_A_TIME.min(open / 2));
+        let senders = args.senders.map(|senders| usize::from(senders).min(open - 1));
+        let builder = match daemon {
+            Some(daemon) => Client::builder(daemon.url()).token(daemon.token().clone()),
+            None => args.server.builder()?,
+        };
+        let builder = builder.rate_limit(args.limit_rate).connections(senders.unwrap_or(most).max(at_a_time));
+        let client = builder.build().map_err(advice::failed_client)?;
+        Ok(Line { client, concurrency: Concurrency::new(senders, most, args.queue_size.into()), at_a_time })
+    }
 }
 
 /// The tools with which all files are pushed.
@@ -68,9 +106,7 @@ struct Push<'a> {
     args: &'a PushArgs,
     report: &'a Report,
     client: &'a Client,
-    concurrency: Concurrency,
-    /// Number of small files that are pushed at a time.
-    at_a_time: usize,
+    line: &'a Line,
     total: Mutex<Total>,
 }
 
@@ -82,11 +118,24 @@ struct Budget {
 
 /// All files together.
 #[derive(Default)]
-struct Total {
+pub struct Total {
     /// `true` for each file that is stored.
-    stored: Vec<bool>,
-    bytes: u64,
-    failed: u64,
+    pub stored: Vec<bool>,
+    /// The digests of those whose digest is known.
+    pub digests: BTreeMap<usize, Digest>,
+    /// The fingerprints of those that were not changed while they were pushed, and that are looked at.
+    pub fingerprints: BTreeMap<usize, Fingerprint>,
+    /// Number of files that failed.
+    pub failed: u64,
+    /// Number of files that were not tried, since all would fail.
+    pub not_tried: u64,
+}
+
+impl Total {
+    /// True if all files are stored.
+    pub fn is_well(&self) -> bool {
+        self.failed + self.not_tried == 0
+    }
 }
 
 impl Push<'_> {
@@ -107,7 +156,7 @@ impl Push<'_> {
         let left = (all - tried) as u64;
         if left > 0 {
             self.report.failed(None, &format!("{} not tried", count(left, "more file")));
-            total.failed += left;
+            total.not_tried = left;
         }
         total
     }
@@ -135,7 +184,7 @@ impl Push<'_> {
         };
         if !others.is_empty() {
             self.report.many();
-            thread::scope(|scope| (0..self.at_a_time.min(others.len())).for_each(|_| drop(scope.spawn(work))));
+            thread::scope(|scope| (0..self.line.at_a_time.min(others.len())).for_each(|_| drop(scope.spawn(work))));
             self.report.one_by_one();
         }
         tried + next.into_inner().min(others.len())
@@ -149,11 +198,20 @@ impl Push<'_> {
     fn one(&self, inputs: &Inputs, number: usize) {
         let input = &inputs.files[number];
         let file = self.report.file(&input.name);
+        let before = fingerprint(input);
         match self.push(&file, input) {
             Ok(done) => {
+                let is_unchanged = before.is_some() && fingerprint(input) == before;
+                if self.args.remove_source
+                    && let Err(error) = remove_source(input, is_unchanged)
+                {
+                    self.lock().failed += 1;
+                    return file.failed(&format!("it is stored, and not removed here: {error}"));
+                }
                 let mut total = self.lock();
                 total.stored[number] = true;
-                total.bytes += done.file_size;
+                total.fingerprints.extend(before.filter(|_| is_unchanged).map(|before| (number, before)));
+                total.digests.extend(done.file_digest.map(|digest| (number, digest)));
                 drop(total);
                 file.done(&done);
             }
@@ -176,7 +234,7 @@ impl Push<'_> {
             .replace(self.args.replace)
             .slice_size(self.args.slice_size)
             .retry(self.args.retry_policy())
-            .concurrency(&self.concurrency)
+            .concurrency(&self.line.concurrency)
             .observer(report)
             .run()
     }
@@ -184,6 +242,19 @@ impl Push<'_> {
     fn lock(&self) -> MutexGuard<'_, Total> {
         self.total.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The fingerprint of a file as it is now. `None`: it is no file, or cannot be looked at.
+fn fingerprint(input: &InputFile) -> Option<Fingerprint> {
+    let Input::File(path) = &input.origin else { return None };
+    std::fs::metadata(path).ok().map(|found| Fingerprint::of(&found))
+}
+
+/// Removes a file that is stored, unless it was changed since the push began.
+fn remove_source(input: &InputFile, is_unchanged: bool) -> anyhow::Result<()> {
+    let Input::File(path) = &input.origin else { return Ok(()) };
+    anyhow::ensure!(is_unchanged, "it was changed meanwhile");
+    Ok(std::fs::remove_file(path)?)
 }
 
 impl Budget {
@@ -201,17 +272,5 @@ impl Budget {
     fn give_back(&self, bytes: u64) {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
         self.more.notify_all();
-    }
-}
-
-impl Total {
-    /// `3 files, 1.00 GiB stored; 1 failed`.
-    fn line(&self, never_tried: u64) -> String {
-        let files = self.stored.iter().filter(|stored| **stored).count();
-        let stored = format!("{}, {} stored", count(files as u64, "file"), show_size(self.bytes));
-        match self.failed + never_tried {
-            0 => stored,
-            failed => format!("{stored}; {failed} failed"),
-        }
     }
 }

@@ -5,16 +5,19 @@
 //! locks that of a file comes first, then that of all.
 
 use crate::cli::advice;
+use crate::cli::at_work::Now;
 use crate::cli::bar::Bar;
 use crate::cli::console;
-use crate::cli::counts::PushCounts;
+use crate::cli::counts::{PushCounts, count, download_summary};
 use crate::cli::display::{AllLine, FileLine, Progress, ProgressDisplay, Waiting, short_time};
-use crate::cli::print::{eprint_line, print_json, print_line};
+use crate::cli::print::{eprint_line, log_line, print_json, print_line};
 use crate::client::observer::{Observer, Retry};
+use crate::download::Downloaded;
 use crate::upload::Uploaded;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
-use serde_json::{Value, json};
+use bigup_core::protocol::units::show_size;
+use serde_json::json;
 use std::io::{IsTerminal, stderr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,15 +28,32 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Shortest time between two lines about retries where there is no bar to say it.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
+/// Most files whose results have lines of their own where nobody asks for more: those of thousands tell people nothing.
+const EACH: u64 = 20;
+
 /// The reader of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// People: results, notes, a bar on terminals.
     Human,
+    /// People who want a line for each file, however many there are.
+    Verbose,
     /// People who want errors only.
     Quiet,
     /// Programs: one JSON object a line.
     Json,
+}
+
+impl Style {
+    /// The style that these switches ask for.
+    pub fn of(is_json: bool, is_quiet: bool, is_verbose: bool) -> Style {
+        match (is_json, is_quiet, is_verbose) {
+            (true, ..) => Style::Json,
+            (_, true, _) => Style::Quiet,
+            (_, _, true) => Style::Verbose,
+            _ => Style::Human,
+        }
+    }
 }
 
 /// Tells of the files of a push.
@@ -51,6 +71,12 @@ struct All {
     stored: u64,
     /// Number of files that are over, stored or not.
     over: u64,
+    /// Bytes of the stored files.
+    bytes: u64,
+    /// Bytes that were sent or received for them.
+    moved: u64,
+    /// The beginning of the command.
+    began: Instant,
     /// Several are at work at a time, so that none has a line.
     is_many: bool,
     /// Shows the display on the terminal.
@@ -65,23 +91,12 @@ pub struct FileReport<'a> {
     now: Arc<Mutex<Now>>,
 }
 
-/// A file at work.
-struct Now {
-    name: FileName,
-    counts: PushCounts,
-    /// Bytes that all files together have from this one.
-    counted: u64,
-    began: Instant,
-    /// When the server last answered that it has a slice.
-    last_slice: Option<Instant>,
-    last_progress: Option<Instant>,
-    last_retry: Option<Instant>,
-}
-
 impl Report {
     /// A report for `style`, of no file so far.
     pub fn new(style: Style) -> Report {
-        let all = All { expected: 0, stored: 0, over: 0, is_many: false, bar: Bar::hidden(), at_work: vec![] };
+        let (bar, began) = (Bar::hidden(), Instant::now());
+        let all =
+            All { expected: 0, stored: 0, over: 0, bytes: 0, moved: 0, began, is_many: false, bar, at_work: vec![] };
         Report { style, all: Mutex::new(all), display: Arc::default() }
     }
 
@@ -89,7 +104,7 @@ impl Report {
     pub fn expect(&self, files: u64, bytes: Option<u64>) {
         let mut all = self.all();
         all.expected = files;
-        if self.style != Style::Human || !stderr().is_terminal() || !console::can_draw() {
+        if !self.is_for_people() || !stderr().is_terminal() || !console::can_draw() {
             return;
         }
         if files > 1 {
@@ -125,13 +140,25 @@ impl Report {
 
     /// Something that people should know.
     pub fn note(&self, text: &str) {
-        if self.style == Style::Human {
+        log_line(text);
+        if self.is_for_people() {
             self.all().bar.print(text);
+        }
+    }
+
+    /// Several of them: of many, people see the first ones.
+    pub fn notes(&self, notes: &[String]) {
+        let shown = if self.style == Style::Verbose { notes.len() } else { notes.len().min(EACH as usize) };
+        notes[..shown].iter().for_each(|note| self.note(note));
+        notes[shown..].iter().for_each(|note| log_line(note));
+        if shown < notes.len() {
+            self.note(&format!("{} more such notes (--verbose shows all)", notes.len() - shown));
         }
     }
 
     /// The push failed, of `name` or altogether.
     pub fn failed(&self, name: Option<&str>, message: &str) {
+        log_line(&format!("error: {}{message}", name.map(|name| format!("{name}: ")).unwrap_or_default()));
         let all = self.all();
         match (self.style, name) {
             (Style::Json, name) => {
@@ -167,13 +194,48 @@ impl Report {
 
     /// A line about all files together.
     pub fn total(&self, line: &str) {
-        if self.style == Style::Human {
+        log_line(line);
+        if self.is_for_people() {
             print_line(line);
         }
     }
 
+    /// The sum of all files, which were `done`; besides those that were begun so many failed.
+    pub fn summary(&self, done: &str, never_begun: u64) {
+        let (files, failed, bytes, moved, time) = {
+            let all = self.all();
+            (all.stored, all.over - all.stored + never_begun, all.bytes, all.moved, all.began.elapsed())
+        };
+        let rate = (moved as f64 / time.as_secs_f64().max(0.001)) as u64;
+        if self.style == Style::Json {
+            print_json(&json!({"event": "total", "files": files, "failed": failed, "bytes": bytes,
+                "bytes_moved": moved, "seconds": time.as_secs_f64(), "bytes_per_second": rate}));
+        }
+        let mut line = format!("{}, {} {done}", count(files, "file"), show_size(bytes));
+        if moved > 0 {
+            line += &format!(" in {:.1} s ({}/s)", time.as_secs_f64(), show_size(rate));
+        }
+        if failed > 0 {
+            line += &format!("; {failed} failed");
+        }
+        self.total(&line);
+    }
+
+    fn is_for_people(&self) -> bool {
+        matches!(self.style, Style::Human | Style::Verbose)
+    }
+
+    /// True if each file has lines of its own.
+    fn shows_each(&self) -> bool {
+        self.style == Style::Verbose || self.style == Style::Human && self.all().expected <= EACH
+    }
+
     /// Prints lines of results, which stay together.
     fn results(&self, lines: &[String]) {
+        lines.iter().for_each(|line| log_line(line));
+        if !self.shows_each() {
+            return;
+        }
         self.all().bar.pause(|| lines.iter().for_each(|line| print_line(line)));
     }
 
@@ -188,6 +250,13 @@ impl Report {
 }
 
 impl All {
+    /// A file of `bytes` is stored, of which so many moved.
+    fn add(&mut self, bytes: u64, moved: u64) {
+        self.stored += 1;
+        self.bytes += bytes;
+        self.moved += moved;
+    }
+
     /// The progress; `current` is that of the file that was begun last. `None`: nothing was begun.
     fn progress(&self, current: Option<String>) -> Option<String> {
         let files = || format!("{} of {} files are stored", self.stored, self.expected);
@@ -233,15 +302,15 @@ impl Observer for FileReport<'_> {
         match self.style() {
             Style::Json => now.emit(json!({"event": "retry", "file_name": now.name(), "slice_id": slice_id,
                 "attempt": attempt, "wait_seconds": wait.as_secs_f64(), "message": advice::of_call(error)})),
-            Style::Human if self.report.all().bar.is_shown() => {
+            Style::Human | Style::Verbose if self.report.all().bar.is_shown() => {
                 let until = Instant::now() + left;
                 self.report.display().waiting = Some(Waiting { why: error.in_short(), until });
             }
-            Style::Human if now.last_retry.is_none_or(|last| last.elapsed() >= RETRY_EVERY) => {
+            Style::Human | Style::Verbose if now.last_retry.is_none_or(|last| last.elapsed() >= RETRY_EVERY) => {
                 now.last_retry = Some(Instant::now());
                 self.print(&now, &format!("retrying for {}: {}", short_time(left), advice::of_call(error)));
             }
-            Style::Human | Style::Quiet => {}
+            Style::Human | Style::Verbose | Style::Quiet => {}
         }
     }
 
@@ -256,8 +325,10 @@ impl Observer for FileReport<'_> {
     }
 
     fn noted(&self, text: &str) {
-        if self.style() == Style::Human {
-            self.print(&self.now(), text);
+        let now = self.now();
+        log_line(&format!("{}: {text}", now.name));
+        if self.report.is_for_people() {
+            self.print(&now, text);
         }
     }
 }
@@ -279,18 +350,30 @@ impl FileReport<'_> {
             let mut now = self.now();
             now.over(Some(done.file_size), &mut self.report.display());
             let time = now.began.elapsed();
-            match self.style() {
-                Style::Human => {
-                    let digest = done.file_digest.map(|digest| format!("{digest}  {}", now.name));
-                    let lines: Vec<String> =
-                        [Some(now.counts.summary(&now.name, done, time)), digest].into_iter().flatten().collect();
-                    self.report.results(&lines);
-                }
-                Style::Json => now.done(done, time),
-                Style::Quiet => {}
+            if self.style() == Style::Json {
+                now.done(done, time);
             }
+            let digest = done.file_digest.map(|digest| format!("{digest}  {}", now.name));
+            let lines = [Some(now.counts.summary(&now.name, done, time)), digest];
+            self.report.results(&lines.into_iter().flatten().collect::<Vec<_>>());
         }
-        self.end(|all| all.stored += 1);
+        let moved = self.now().counts.bytes_sent;
+        self.end(|all| all.add(done.file_size, moved));
+    }
+
+    /// The file is here.
+    pub fn got(self, done: &Downloaded) {
+        {
+            let mut now = self.now();
+            now.over(Some(done.file_size), &mut self.report.display());
+            let time = now.began.elapsed();
+            if self.style() == Style::Json {
+                now.got(done, time);
+            }
+            let digest = format!("{}  {}", done.file_digest, now.name);
+            self.report.results(&[download_summary(&now.name, done, time), digest]);
+        }
+        self.end(|all| all.add(done.file_size, done.bytes_received));
     }
 
     /// The file could not be pushed.
@@ -321,91 +404,5 @@ impl FileReport<'_> {
 
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Now {
-    fn of(name: FileName) -> Now {
-        Now {
-            name,
-            counts: PushCounts::default(),
-            counted: 0,
-            began: Instant::now(),
-            last_slice: None,
-            last_progress: None,
-            last_retry: None,
-        }
-    }
-
-    fn name(&self) -> &str {
-        self.name.as_str()
-    }
-
-    /// The counts say something else than was counted so far.
-    fn correct(&mut self, display: &mut ProgressDisplay) {
-        let PushCounts { bytes_stored, file_size, .. } = self.counts;
-        if let Some(all) = &mut display.all {
-            all.progress.done = (all.progress.done + bytes_stored).saturating_sub(self.counted);
-        }
-        self.counted = bytes_stored;
-        if let Some(file) = &mut display.file {
-            match &mut file.progress {
-                Some(progress) => (progress.done, progress.total) = (bytes_stored, file_size),
-                none => *none = Some(Progress::new(bytes_stored, file_size, Instant::now())),
-            }
-            file.doing("");
-        }
-    }
-
-    /// So many bytes more are stored.
-    fn moved(&mut self, len: u64, display: &mut ProgressDisplay) {
-        let now = Instant::now();
-        self.counted += len;
-        let file = display.file.as_mut().and_then(|file| {
-            file.doing("");
-            file.progress.as_mut()
-        });
-        let all = display.all.as_mut().map(|all| &mut all.progress);
-        file.into_iter().chain(all).for_each(|progress| progress.moved(len, now));
-        display.waiting = None;
-    }
-
-    /// The file is over; stored are so many bytes. `None`: it failed, and the rest of it will never be stored.
-    fn over(&mut self, stored: Option<u64>, display: &mut ProgressDisplay) {
-        display.file = None;
-        display.waiting = None;
-        let Some(all) = &mut display.all else { return };
-        all.over += 1;
-        match stored {
-            Some(stored) => all.progress.moved(stored.saturating_sub(self.counted), Instant::now()),
-            None => {
-                let never = self.counts.file_size.unwrap_or(0).saturating_sub(self.counted);
-                all.progress.total = all.progress.total.map(|total| total.saturating_sub(never));
-            }
-        }
-    }
-
-    fn progress(&mut self) {
-        self.last_progress = Some(Instant::now());
-        self.emit(json!({"event": "progress", "file_name": self.name(), "bytes_stored": self.counts.bytes_stored,
-            "file_size": self.counts.file_size, "bytes_per_second": self.counts.rate(self.began.elapsed())}));
-    }
-
-    fn done(&mut self, done: &Uploaded, time: Duration) {
-        if !done.already {
-            self.counts.bytes_stored = done.file_size;
-            self.counts.file_size = Some(done.file_size);
-            self.progress();
-        }
-        let held = if done.already { done.file_size } else { self.counts.bytes_held };
-        let finish = self.last_slice.filter(|_| !done.at_once).map_or(Duration::ZERO, |last| last.elapsed());
-        self.emit(json!({"event": "done", "file_name": self.name(), "file_size": done.file_size,
-            "file_digest": done.file_digest.map(|digest| digest.to_string()),
-            "bytes_sent": self.counts.bytes_sent, "bytes_held": held,
-            "seconds": time.as_secs_f64(), "finish_seconds": finish.as_secs_f64(), "already": done.already}));
-    }
-
-    fn emit(&self, event: Value) {
-        print_json(&event);
     }
 }

@@ -4,14 +4,18 @@
 use crate::cli::advice;
 use crate::cli::args::VerifyArgs;
 use crate::cli::counts::count;
+use crate::cli::default_folder::default_folder;
 use crate::cli::inputs::{Input, InputFile, InputOptions, Inputs};
+use crate::cli::manifest;
 use crate::cli::print::{print_json, print_line};
 use crate::cli::report::Report;
 use crate::client::Client;
+use crate::client::retry::RetryPolicy;
 use crate::client::status::StoredFile;
 use crate::source::{LocalFile, hash_all};
 use anyhow::anyhow;
 use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::name::FileName;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,11 +40,16 @@ struct PushCounts {
 /// No file can be compared.
 pub fn run(args: &VerifyArgs, report: &Report) -> anyhow::Result<ExitCode> {
     let client = args.server.client()?;
-    let name = args.name.as_deref();
-    let wanted =
-        InputOptions { paths: &args.paths, name, follow_symlinks: args.follow_symlinks, ..InputOptions::default() };
-    let inputs = Inputs::collect(&wanted);
-    inputs.notes.iter().for_each(|note| report.note(note));
+    if let Some(path) = &args.manifest {
+        return verify_manifest(&client, path, args.json, report);
+    }
+    let (name, into, follow_symlinks) = (args.name.as_deref(), args.into.as_deref(), args.follow_symlinks);
+    let wanted = InputOptions { paths: &args.paths, name, into, follow_symlinks, ..InputOptions::default() };
+    let mut inputs = Inputs::collect(&wanted);
+    if args.name.is_none() && args.into.is_none() && !inputs.files.is_empty() {
+        default_folder(&client, RetryPolicy::default(), report)?.iter().for_each(|folder| inputs.default_to(folder));
+    }
+    report.notes(&inputs.notes);
     inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let mut counts = PushCounts { failed: inputs.failures.len() as u64, ..PushCounts::default() };
     let is_many = inputs.folders || inputs.files.len() + inputs.failures.len() > 1;
@@ -55,6 +64,27 @@ pub fn run(args: &VerifyArgs, report: &Report) -> anyhow::Result<ExitCode> {
         }
     }
     if is_many && !args.json {
+        print_line(&counts.line());
+    }
+    Ok(counts.code())
+}
+
+/// Compares the files of a manifest by their digests alone.
+fn verify_manifest(client: &Client, path: &Path, is_json: bool, report: &Report) -> anyhow::Result<ExitCode> {
+    let mut counts = PushCounts::default();
+    for (digest, name) in manifest::read(path)? {
+        let never = crossbeam_channel::never();
+        let told = client.stored_file(&name, Some(digest), &never).map_err(advice::failed_call);
+        match told.and_then(|theirs| tell(&name, &theirs, digest, is_json, true)) {
+            Ok(true) => counts.equal += 1,
+            Ok(false) => counts.differ += 1,
+            Err(error) => {
+                counts.failed += 1;
+                report.failed(Some(name.as_str()), &format!("{error:#}"));
+            }
+        }
+    }
+    if !is_json {
         print_line(&counts.line());
     }
     Ok(counts.code())
@@ -75,8 +105,13 @@ fn compare(client: &Client, input: &InputFile, is_json: bool, is_brief: bool) ->
         StoredFile::Finished(None) => ask(Some(own))?,
         theirs => theirs,
     };
+    tell(name, &theirs, own, is_json, is_brief)
+}
+
+/// Says how a file compares whose right digest is `own`; whether it is equal.
+fn tell(name: &FileName, theirs: &StoredFile, own: Digest, is_json: bool, is_brief: bool) -> anyhow::Result<bool> {
     let said = match theirs {
-        StoredFile::Finished(said) => said,
+        StoredFile::Finished(said) => *said,
         StoredFile::Unfinished | StoredFile::Absent => None,
     };
     let is_equal = said == Some(own);
@@ -86,7 +121,7 @@ fn compare(client: &Client, input: &InputFile, is_json: bool, is_brief: bool) ->
             "finished": matches!(theirs, StoredFile::Finished(_)), "local_digest": own.to_string(), "server_digest": said});
         print_json(&line);
     } else {
-        print_line(&format!("{name}: {}", verdict(&theirs, own)));
+        print_line(&format!("{name}: {}", verdict(theirs, own)));
         if !is_brief || matches!(said, Some(said) if said != own) {
             print_line(&format!("{own}  local"));
             print_line(&format!("{}  server", said.map_or("-".repeat(64), |said| said.to_string())));

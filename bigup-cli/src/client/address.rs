@@ -79,6 +79,11 @@ impl Endpoint {
         &self.url
     }
 
+    /// The URL of the server, with a `/` at its end.
+    pub fn base(&self) -> &str {
+        self.url.strip_suffix(native::PATH).unwrap_or(&self.url)
+    }
+
     /// The host, without the brackets of an IPv6 address.
     pub fn host(&self) -> &str {
         &self.host

@@ -26,6 +26,7 @@ use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 pub mod address;
 pub mod builder;
 pub mod connect;
+pub mod content;
 pub mod error;
 pub mod observer;
 pub mod proxy;
@@ -147,6 +148,11 @@ impl Client {
         self.distance.shortest()
     }
 
+    /// True if a token goes with every request.
+    pub fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// True if the server said that we have no token that counts: then it lets nothing else in either.
     pub fn is_turned_away(&self) -> bool {
         self.turned_away.load(Ordering::Relaxed)
@@ -225,30 +231,42 @@ impl Client {
     }
 
     fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
+        let reply = self.whole(result)?;
+        if reply.status == 200
+            && let Ok(value @ Value::Object(_)) = serde_json::from_slice(&reply.body)
+        {
+            self.met.store(true, Ordering::Relaxed);
+            return Ok(value);
+        }
+        Err(self.refusal(reply))
+    }
+
+    /// The response with all of its body, whatever it says.
+    fn whole(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallError> {
         let mut response = result.map_err(|error| self.transport(error))?;
         let status = response.status().as_u16();
         let (location, retry_after) = (location(&response), retry_after(&response));
         let body = response.body_mut().with_config().limit(MAX_ANSWER_LEN).read_to_vec();
         let body = body.map_err(|error| self.transport(error))?;
         log::debug!("{status}, {} bytes", body.len());
-        if status == 200
-            && let Ok(value @ Value::Object(_)) = serde_json::from_slice(&body)
-        {
-            self.met.store(true, Ordering::Relaxed);
-            return Ok(value);
-        }
+        Ok(Reply { status, location, retry_after, body })
+    }
+
+    /// The reason in a response that does not say yes.
+    fn refusal(&self, reply: Reply) -> CallError {
+        let Reply { status, location, retry_after, body } = reply;
         if let (300..400, Some(location)) = (status, location) {
-            return Err(CallError::Moved { url: self.shown(), status, location, met: self.is_met() });
+            return CallError::Moved { url: self.shown(), status, location, met: self.is_met() };
         }
         match serde_json::from_slice::<ErrorResponse>(&body) {
             Ok(ErrorResponse { message, error: code, .. }) if status != 200 => {
                 self.met.store(true, Ordering::Relaxed);
                 self.turned_away.fetch_or(status == 401, Ordering::Relaxed);
-                Err(CallError::Refused { status, code, message: printable(&message), retry_after })
+                CallError::Refused { status, code, message: printable(&message), retry_after }
             }
             _ => {
                 self.turned_away.fetch_or(status == 401 && !self.is_met(), Ordering::Relaxed);
-                Err(self.foreign(status, &body, retry_after))
+                self.foreign(status, &body, retry_after)
             }
         }
     }
@@ -277,6 +295,14 @@ impl Client {
         let excerpt = printable(&text.chars().take(EXCERPT_LEN).collect::<String>());
         CallError::Foreign { url: self.shown(), status, excerpt, met: self.is_met(), retry_after }
     }
+}
+
+/// A response with all of its body.
+struct Reply {
+    status: u16,
+    location: Option<String>,
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
 }
 
 /// The sent bytes, and the observer of their leaving.

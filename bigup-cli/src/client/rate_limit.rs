@@ -84,8 +84,8 @@ impl RateLimit {
         }
     }
 
-    /// Waits until `len` more bytes may be sent; false where `stop` cut that short.
-    fn wait(&self, len: usize, stop: &StopSignal) -> bool {
+    /// Waits until `len` more bytes may be sent or read; false where `stop` cut that short.
+    pub fn wait(&self, len: usize, stop: &StopSignal) -> bool {
         let now = self.began.elapsed();
         let wait = self.line.lock().unwrap_or_else(PoisonError::into_inner).reserve(len as u64, now);
         wait.is_zero() || sleep(stop, wait)

@@ -6,7 +6,7 @@ use crate::client::query::Query;
 use crate::stop::{StopSignal, sleep};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, ListResponse, UploadResponse, UploadStatus, param};
+use bigup_core::protocol::native::{ErrorCode, ListResponse, RightsResponse, UploadResponse, UploadStatus, param};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -32,6 +32,15 @@ impl Client {
     pub fn uploads(&self) -> Result<Vec<UploadStatus>, CallError> {
         let list: ListResponse = self.read_as(self.uploads_json()?)?;
         Ok(list.uploads)
+    }
+
+    /// The rights that the token gives; without a token, those of every client. A server that cannot tell them gives
+    /// the rights of nobody, without a folder.
+    ///
+    /// # Errors
+    /// The server refuses, or does not respond.
+    pub fn rights(&self) -> Result<RightsResponse, CallError> {
+        self.read_as(self.get(&Query::new().with_switch(param::PEEK, true).with_switch(param::RIGHTS, true))?)
     }
 
     /// The same as the JSON that the server sent.

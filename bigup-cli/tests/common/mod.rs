@@ -158,7 +158,12 @@ impl Mock {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bigup-cli"));
-        command.args(args).env("BIGUP_URL", &self.url).env_remove("http_proxy").env_remove("BIGUP_LOG");
+        command
+            .args(args)
+            .env("BIGUP_URL", &self.url)
+            .env("XDG_CONFIG_HOME", "/nonexistent")
+            .env_remove("http_proxy")
+            .env_remove("BIGUP_LOG");
         command.env_remove("BIGUP_TOKEN");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -198,7 +198,7 @@ impl TreeJoin {
     }
 
     /// The chaining value of all slices taken, as one subtree of a file that goes on; `None` if no slice was taken.
-    fn finish_subtree(mut self) -> Option<Digest> {
+    pub fn finish_subtree(mut self) -> Option<Digest> {
         while self.stack.len() > 1 {
             self.merge_top();
         }

@@ -3,6 +3,7 @@
 //! Here is only arithmetic and text. It uses no other folder. Files, connections and all that depends on the system do
 //! not come in here.
 
+pub mod content;
 pub mod digest;
 pub mod name;
 pub mod native;

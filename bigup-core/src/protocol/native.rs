@@ -60,6 +60,8 @@ pub mod param {
     /// GET with `peek`, switch: the client named by `source`, the upload's owner, has given up. Another client can go
     /// on with the upload at once.
     pub const LEAVE: &str = "leave";
+    /// GET with `peek`, switch: the rights of the sender, in place of uploads. Every client may ask.
+    pub const RIGHTS: &str = "rights";
     /// GET with `peek`: `A-B`, the digests of the held ones among these slices, at most [`super::MAX_DIGESTS`].
     pub const DIGESTS: &str = "digests";
 }
@@ -142,6 +144,30 @@ pub struct ListResponse {
     pub status: u16,
     /// Unfinished uploads, by name.
     pub uploads: Vec<UploadStatus>,
+}
+
+/// Answer to a GET with `peek` and `rights`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RightsResponse {
+    /// HTTP status, 200.
+    pub status: u16,
+    /// The permissions of the sender, such as `push` and `read`.
+    #[serde(default)]
+    pub permissions: Vec<String>,
+    /// The folder that all names of the sender lie in, with a `/` at its end; empty: all names.
+    #[serde(default)]
+    pub prefix: String,
+}
+
+/// Answer to a DELETE: the upload is cancelled.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CancelResponse {
+    /// Name of the file.
+    pub file_name: String,
+    /// HTTP status, 200.
+    pub status: u16,
+    /// Bytes that the upload held.
+    pub bytes_held: u64,
 }
 
 /// An unfinished upload, as an operator sees it.

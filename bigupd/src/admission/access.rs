@@ -93,6 +93,15 @@ impl Access {
         }
     }
 
+    /// The permitted actions, for names below its prefix.
+    pub fn permissions(&self) -> Vec<Permission> {
+        match self {
+            Access::Everything => vec![Permission::Admin],
+            Access::Anonymous => vec![Permission::Push, Permission::Read],
+            Access::Token(token) => token.permissions.clone(),
+        }
+    }
+
     /// Checks that it is permitted to read all names.
     ///
     /// # Errors

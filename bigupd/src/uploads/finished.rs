@@ -3,11 +3,14 @@
 use super::Uploads;
 use crate::admission::access::Access;
 use crate::refusal::Refusal;
+use bigup_core::protocol::digest::Leaves;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::sha256::Sha256;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
-use bigup_core::storage::store::{Entry, FinishedFile, FolderEntry, ListedFile, OpenFile, Removal, Store};
+use bigup_core::storage::store::{
+    Content, Entry, FinishedFile, FolderEntry, ListedFile, OpenFile, Removal, Store, read_leaves,
+};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -30,6 +33,19 @@ impl Uploads {
     pub fn open_finished(&self, name: &FileName) -> Result<OpenFile, Refusal> {
         let open = Store::new(&self.data).open_file(name)?.ok_or_else(|| no_file(name))?;
         Ok(self.with_remembered_digest(open))
+    }
+
+    /// The finished file of this name, opened, and the digests of its leaves if they are kept and the file did not change.
+    ///
+    /// # Errors
+    /// There is no such file, or as the system gives them.
+    pub fn open_with_leaves(&self, name: &FileName) -> Result<(OpenFile, Option<Leaves>), Refusal> {
+        let open = self.open_finished(name)?;
+        let leaves = match (&open.content, &open.stored_digest) {
+            (Content::File(file), Some(stored)) => read_leaves(file, stored.digest).map(|(_, leaves)| leaves),
+            _ => None,
+        };
+        Ok((open, leaves))
     }
 
     /// The SHA-256 of the finished file of this name, if it is from this source, and its SHA-256 was computed while it

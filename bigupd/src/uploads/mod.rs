@@ -48,6 +48,7 @@ use std::time::{Instant, SystemTime};
 pub mod append;
 pub mod appenders;
 mod begin;
+mod cancel;
 pub mod concat;
 pub mod create;
 pub mod finished;

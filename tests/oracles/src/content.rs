@@ -136,7 +136,7 @@ fn check_path(path: &str) {
 fn check_target(path: &str, query: &str) {
     for wants_html in [false, true] {
         match target(path, query, wants_html) {
-            Ok(Target::File) => assert!(!path.ends_with('/')),
+            Ok(Target::File | Target::Leaves) => assert!(!path.ends_with('/')),
             Ok(Target::List) => assert!(!["tar", "tar="].contains(&query)),
             Ok(Target::Index(folder)) => {
                 assert!(query.is_empty());

@@ -2,15 +2,18 @@
 
 mod behind_a_proxy;
 mod check;
+mod client_names;
 mod content;
 mod documented_commands;
 mod expiry;
 mod folders;
+mod get;
 mod hostile;
 mod info_ini;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod named_servers;
 mod names;
 mod on_begin;
 mod on_complete;

@@ -177,7 +177,7 @@ fn a_page_that_may_call_gets_to_read_every_answer() {
     for line in [
         "http/1.1 204",
         "access-control-allow-origin: https://app.example.org",
-        "access-control-allow-methods: get, post, options",
+        "access-control-allow-methods: get, post, delete, options",
         "access-control-allow-headers: authorization, content-digest, content-type",
         "access-control-max-age: 7200",
         "vary: origin",
@@ -188,7 +188,7 @@ fn a_page_that_may_call_gets_to_read_every_answer() {
         (LIST, 200),
         ("GET /big_file_upload?peek=1&file_name=x", 404),
         ("GET /big_file_upload?file_name=..", 400),
-        ("DELETE /big_file_upload", 405),
+        ("PUT /big_file_upload", 405),
         ("GET /nowhere", 404),
     ] {
         let (answer, head) = ask(daemon.url(), line, &[page], "");

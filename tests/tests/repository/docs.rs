@@ -52,7 +52,8 @@ fn what_documents_say_to_be_run_is_run_by_files_that_are_there() {
 const PROGRAMS: [&str; 4] = ["bigupd", "bigup-cli", "bigup-merger", "bench"];
 
 /// What documents write for a value, and one that can be parsed in its place.
-const VALUES: [(&str, &str); 4] = [("TIME", "1s"), ("name|activity", "name"), ("N", "1"), ("ID", "1")];
+const VALUES: [(&str, &str); 5] =
+    [("TIME", "1s"), ("name|activity", "name"), ("N", "1"), ("ID", "1"), ("SHELL", "bash")];
 
 /// Folders of the repository whose files documents name by their paths.
 const FOLDERS: [&str; 6] = ["tests", "systemd", "bigup-core", "bigupd", "bigup-merger", "bigup-cli"];

@@ -7,12 +7,12 @@ use crate::http::content::chunks::{CHUNK, Chunks};
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
 use crate::uploads::Uploads;
+use bigup_core::protocol::content as protocol;
 use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::units::parse_u64;
 use bigup_core::storage::store::ListedFile;
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use warp::http::Method;
@@ -36,16 +36,6 @@ pub struct Page {
     after: String,
     /// The most that there are.
     limit: u64,
-}
-
-/// A file, as a line tells it.
-#[derive(Serialize)]
-struct Line<'a> {
-    file_name: &'a str,
-    file_size: u64,
-    modified: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file_digest: Option<String>,
 }
 
 impl Page {
@@ -134,8 +124,8 @@ impl Chunks for Page {
 }
 
 fn add(lines: &mut Vec<u8>, file: &ListedFile) {
-    let line = Line {
-        file_name: file.name.as_str(),
+    let line = protocol::ListedFile {
+        file_name: file.name.as_str().to_owned(),
         file_size: file.size,
         modified: moment(file.modified),
         file_digest: file.stored_digest.as_ref().map(|stored| stored.digest.to_string()),
@@ -146,8 +136,16 @@ fn add(lines: &mut Vec<u8>, file: &ListedFile) {
 
 /// `2030-01-31T12:00:00Z`; times before 1970 or after 9999 are shown as the nearest one.
 pub(super) fn moment(time: SystemTime) -> String {
-    let latest = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    humantime::format_rfc3339_seconds(time.clamp(UNIX_EPOCH, latest)).to_string()
+    humantime::format_rfc3339_seconds(shown(time)).to_string()
+}
+
+/// The same with nanoseconds.
+pub(super) fn fine_moment(time: SystemTime) -> String {
+    humantime::format_rfc3339_nanos(shown(time)).to_string()
+}
+
+fn shown(time: SystemTime) -> SystemTime {
+    time.clamp(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(253_402_300_799))
 }
 
 #[cfg(test)]

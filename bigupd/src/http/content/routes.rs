@@ -10,6 +10,7 @@ use crate::metrics::Route;
 use crate::net::peer::Peer;
 use crate::net::response::Response;
 use crate::refusal::Refusal;
+use bigup_core::protocol::content;
 use bigup_core::protocol::name::{FileName, printable, quoted};
 use bigup_core::protocol::native::ErrorCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -29,7 +30,7 @@ pub const CONTENT: Protocol = Protocol {
 };
 
 /// First component of the path.
-pub const PATH: &str = "content";
+pub const PATH: &str = content::PATH;
 
 /// Characters that are encoded in a path. Slashes between a name's components stay.
 pub(super) const ENCODED: &AsciiSet =
@@ -46,6 +47,8 @@ const METHODS_OF_FOLDER: &str = "GET, HEAD, OPTIONS";
 pub enum Target {
     /// The finished file in the path.
     File,
+    /// Size and digests of the finished file in the path.
+    Leaves,
     /// A page of the list of finished files.
     List,
     /// The index of the folder at this path, which ends in `/`, or is empty for that of all files.
@@ -92,6 +95,7 @@ async fn read(
 ) -> Result<Response, Refusal> {
     match target(path, query, wants_html(headers))? {
         Target::File => app.download(by, method, headers, path).await,
+        Target::Leaves => app.leaves(by, path).await,
         Target::List => app.list(by, method, query).await,
         Target::Index(folder) => app.index(by, method, folder).await,
         Target::Archive(folder) => app.archive(by, method, headers, folder).await,
@@ -105,6 +109,7 @@ async fn read(
 pub fn target(path: &str, query: &str, wants_html: bool) -> Result<Target, Refusal> {
     let is_list = name_in(path).is_empty();
     match query {
+        content::LEAVES | "leaves=" if !is_folder(path) => Ok(Target::Leaves),
         _ if !is_folder(path) => Ok(Target::File),
         "tar" | "tar=" => folder_path(path).map(Target::Archive),
         "" if wants_html || !is_list => folder_path(path).map(Target::Index),
@@ -250,6 +255,9 @@ mod tests {
         for (path, query, wants_html, is) in [
             ("/content/a", "", true, Ok(Target::File)),
             ("/content/a", "tar", false, Ok(Target::File)),
+            ("/content/a", "leaves", false, Ok(Target::Leaves)),
+            ("/content/a", "leaves=", true, Ok(Target::Leaves)),
+            ("/content/a/", "leaves", true, Err(ErrorCode::BadRequest)),
             ("/content/a%2F", "", true, Ok(Target::File)),
             ("/content", "", false, Ok(Target::List)),
             ("/content/", "prefix=a", true, Ok(Target::List)),

@@ -88,6 +88,14 @@ impl QueryParams {
         self.file_name(&[Permission::Read, Permission::Push])
     }
 
+    /// The file name, to cancel its upload: the permission depends on who began it, too.
+    ///
+    /// # Errors
+    /// It is missing or refused, or its sender may neither push nor delete it.
+    pub fn name_to_cancel(&self) -> Result<FileName, Refusal> {
+        self.file_name(&[Permission::Push, Permission::Delete])
+    }
+
     /// True if there is a file name.
     pub fn has_file_name(&self) -> bool {
         self.get(param::FILE_NAME).is_some()

@@ -19,7 +19,9 @@ use crate::uploads::request::BeginRequest;
 use crate::uploads::{Admission, NameState, SliceRequest, SliceStored, SliceTarget, Unfinished};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::native::{ErrorCode, ListResponse, SliceResponse, UploadResponse, param};
+use bigup_core::protocol::native::{
+    CancelResponse, ErrorCode, ListResponse, RightsResponse, SliceResponse, UploadResponse, param,
+};
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::{Spool, UploadId};
 use warp::http::header::{CONTENT_TYPE, HeaderMap};
@@ -38,18 +40,24 @@ pub const NATIVE: Protocol = Protocol {
 const DIGEST_LEN: u64 = 80;
 
 /// The methods that there are.
-const METHODS: &str = "GET, POST, OPTIONS";
+const METHODS: &str = "GET, POST, DELETE, OPTIONS";
 
 /// The parameter that makes a GET one that only looks ([`param::PEEK`]).
 const PEEKS: &str = "peek=1";
 
 /// Parameters of a request that only looks.
-const LOOKING: [&str; 6] = [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT];
+const LOOKING: [&str; 7] =
+    [param::PEEK, param::FILE_NAME, param::SOURCE, param::RANGES, param::DIGESTS, param::WAIT, param::RIGHTS];
 
 /// Answers a request to the native endpoint.
 pub async fn native(app: App, request: Request) -> Response {
     let route = route_of(&request.method, &request.query);
     app.serve(&NATIVE, route, request, answer).await
+}
+
+fn rights(by: &Access) -> RightsResponse {
+    let permissions = by.permissions().iter().map(Permission::to_string).collect();
+    RightsResponse { status: 200, permissions, prefix: by.prefix().to_owned() }
 }
 
 /// The effect of a request, told by its parameters' names as they stand there.
@@ -82,7 +90,11 @@ async fn answer(app: App, request: Request) -> Response {
         method => match app.enter(&headers, peer, does).await {
             Err(refusal) => Err(refusal),
             Ok(by) if method == Method::GET => app.get(by, peer, &query).await,
-            Ok(_) => Err(Refusal::method(method.as_str(), "GET asks and begins, POST sends a slice", METHODS)),
+            Ok(by) if method == Method::DELETE => app.cancel(by, &query).await,
+            Ok(_) => {
+                let what = "GET asks and begins, POST sends a slice, DELETE cancels an upload";
+                Err(Refusal::method(method.as_str(), what, METHODS))
+            }
         },
     };
     app.answer_after(&headers, body, answer, &NATIVE).await
@@ -141,7 +153,22 @@ impl App {
         }
     }
 
+    async fn cancel(&self, by: Access, query: &str) -> Result<Response, Refusal> {
+        let name = QueryParams::parse(query, by.clone())?.name_to_cancel()?;
+        let uploads = self.uploads.clone();
+        self.blocking(move || {
+            let bytes_held = uploads.cancel(&UploadId::of_name(&name), &name, &by)?;
+            log::info!(file_name = name.as_str(); "{name}: cancelled by a client");
+            let file_name = name.as_str().to_owned();
+            Ok(json(StatusCode::OK, &CancelResponse { file_name, status: 200, bytes_held }))
+        })
+        .await
+    }
+
     async fn peek(&self, params: QueryParams) -> Result<Response, Refusal> {
+        if params.switch(param::RIGHTS)? {
+            return Ok(json(StatusCode::OK, &rights(params.by())));
+        }
         let (uploads, responses) = (self.uploads.clone(), self.responses.clone());
         self.blocking(move || {
             if !params.has_file_name() {

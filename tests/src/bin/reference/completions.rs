@@ -1,7 +1,8 @@
 //! Completions for shells, from what clap tells of the programs.
 
 use crate::pages;
-use clap_complete::{Shell, generate};
+use bigup_client::cli::completions;
+use clap_complete::Shell;
 use std::path::PathBuf;
 
 /// The completions of all programs: file names, as the shells look for them, below a folder for each shell.
@@ -16,19 +17,9 @@ pub fn all() -> Vec<(PathBuf, Vec<u8>)> {
             (Shell::PowerShell, format!("_{name}.ps1")),
         ];
         for (shell, file) in named {
-            let mut script = vec![];
-            generate(shell, &mut program.clone(), name.clone(), &mut script);
-            if shell == Shell::Bash {
-                script = with_one_name_for_each_state(&String::from_utf8(script).expect("it is a script"), &name);
-            }
+            let script = completions::of(&program, shell);
             files.push((PathBuf::from(shell.to_string()).join(file), script));
         }
     }
     files
-}
-
-/// Where a program's name has a hyphen, clap_complete goes to states by other names than it gives them, and completes nothing
-/// behind a subcommand (clap issue 6421).
-fn with_one_name_for_each_state(script: &str, program: &str) -> Vec<u8> {
-    script.replace(&program.replace('-', "__subcmd__"), &program.replace('-', "__")).into_bytes()
 }

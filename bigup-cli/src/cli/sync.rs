@@ -1,0 +1,175 @@
+//! The command `sync`: makes a folder of the server the same as a local one.
+//!
+//! A file is sent if the server has none of its name, or one of another size or digest. Local digests come from a cache,
+//! so that files that did not change are not read again.
+
+use crate::cli::advice;
+use crate::cli::args::sync::SyncArgs;
+use crate::cli::counts::count;
+use crate::cli::digest_cache::DigestCache;
+use crate::cli::inputs::{Input, InputFile, Inputs};
+use crate::cli::list;
+use crate::cli::print::{print_json, print_line};
+use crate::cli::push::{Line, Total, push_all};
+use crate::cli::report::{Report, Style};
+use crate::source::fingerprint::Fingerprint;
+use crate::source::{LocalFile, hash_all};
+use bigup_core::protocol::content::ListedFile;
+use bigup_core::protocol::name::FileName;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Files of the server, by name.
+type Listed = BTreeMap<String, ListedFile>;
+
+/// Makes the folder of the server the same; true if it is.
+///
+/// # Errors
+/// The server refuses, or does not respond.
+pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
+    let push = &args.push;
+    let folder = push.paths.first().map_or(Path::new("."), |path| path.as_path());
+    anyhow::ensure!(folder.is_dir(), "{} is no folder: sync takes a folder, push takes files", folder.display());
+    let wanted = push.wanted()?;
+    let mut inputs = Inputs::collect(&wanted);
+    report.notes(&inputs.notes);
+    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
+    let line = Line::new(push, None)?;
+    let prefix = format!("{}/", push.name.as_deref().unwrap_or_default());
+    let mut theirs = Listed::new();
+    list::each(&line.client, &prefix, |file| {
+        theirs.insert(file.file_name.clone(), file);
+        Ok(())
+    })?;
+    let (mut cache, all) = (DigestCache::of(folder), inputs.files.len());
+    let reasons = keep_different(&mut inputs, &mut theirs, &mut cache, args.checksum);
+    let same = (all - inputs.files.len()) as u64;
+    // Files that are left out here are left alone there.
+    let below = |name: &str| name.strip_prefix(&prefix).unwrap_or(name).to_owned();
+    theirs.retain(|name, file| {
+        args.delete && wanted.filter.leaves_out(Path::new(&below(name)), || file.file_size).is_none()
+    });
+    if push.dry_run {
+        show_all(push.style() == Style::Json, &inputs, &reasons, &theirs, same);
+        return Ok(inputs.failures.is_empty());
+    }
+    let total = push_all(push, report, &line, &inputs);
+    keep_digests(&mut cache, &inputs, &total, report);
+    let is_well = total.is_well() && inputs.failures.is_empty();
+    let mut done = Deletion::default();
+    if is_well {
+        done = delete(&line, &theirs, report, push.style() == Style::Json);
+    } else if args.delete {
+        report.note("nothing was deleted, since files failed");
+    }
+    report.summary("stored", inputs.failures.len() as u64 + total.not_tried);
+    report.total(&format!("{} unchanged, {} deleted", count(same, "file"), done.deleted));
+    Ok(is_well && done.failed == 0)
+}
+
+/// Keeps the inputs that the server has not, or has with other content; the reason for each. Takes their names out of
+/// `theirs`.
+fn keep_different(inputs: &mut Inputs, theirs: &mut Listed, cache: &mut DigestCache, reads_all: bool) -> Vec<String> {
+    let (mut kept, mut reasons) = (vec![], vec![]);
+    for input in std::mem::take(&mut inputs.files) {
+        let there = theirs.remove(input.name.as_str());
+        if let Some(reason) = difference(&input, there.as_ref(), cache, reads_all) {
+            kept.push(input);
+            reasons.push(reason);
+        }
+    }
+    inputs.files = kept;
+    reasons
+}
+
+/// Shows what would be sent and deleted.
+fn show_all(is_json: bool, inputs: &Inputs, reasons: &[String], gone: &Listed, same: u64) {
+    inputs.files.iter().zip(reasons).for_each(|(input, reason)| show(is_json, "send", input.name.as_str(), reason));
+    gone.keys().for_each(|name| show(is_json, "delete", name, "not here"));
+    if !is_json {
+        let would = format!("{} would be sent", count(inputs.files.len() as u64, "file"));
+        print_line(&format!("{would}; {same} are the same, {} would be deleted", gone.len()));
+    }
+}
+
+/// Notes the digests of the files that were pushed, and keeps all for the next time.
+fn keep_digests(cache: &mut DigestCache, inputs: &Inputs, total: &Total, report: &Report) {
+    for (number, found) in &total.fingerprints {
+        if let (Input::File(path), Some(digest)) = (&inputs.files[*number].origin, total.digests.get(number)) {
+            cache.note(path, found, *digest);
+        }
+    }
+    if let Err(error) = cache.keep() {
+        report.note(&format!("the digests of local files are not kept for the next time: {error}"));
+    }
+}
+
+/// Numbers of removed files, and of those that stayed.
+#[derive(Default)]
+struct Deletion {
+    deleted: u64,
+    failed: u64,
+}
+
+/// Removes files of the server, each if it is still the listed one.
+fn delete(line: &Line, files: &Listed, report: &Report, is_json: bool) -> Deletion {
+    let mut done = Deletion::default();
+    for (name, file) in files {
+        let digest = file.file_digest.as_ref().and_then(|digest| digest.parse().ok());
+        let removed = FileName::new(name).map_err(anyhow::Error::from);
+        match removed.and_then(|name| line.client.remove(&name, digest).map_err(advice::failed_call)) {
+            Ok(_) => {
+                done.deleted += 1;
+                if is_json {
+                    print_json(&json!({"event": "removed", "file_name": name}));
+                }
+            }
+            Err(error) => {
+                done.failed += 1;
+                report.failed(Some(name), &format!("{error:#}"));
+            }
+        }
+    }
+    done
+}
+
+/// The reason to send a file. `None`: the server has the same.
+fn difference(
+    input: &InputFile,
+    there: Option<&ListedFile>,
+    cache: &mut DigestCache,
+    reads_all: bool,
+) -> Option<String> {
+    let Some(there) = there else { return Some("not on the server".to_owned()) };
+    let Input::File(path) = &input.origin else { return Some("no file".to_owned()) };
+    // The push tells why a file cannot be looked at.
+    let Ok(found) = std::fs::metadata(path).map(|found| Fingerprint::of(&found)) else { return Some(String::new()) };
+    if found.size != there.file_size {
+        return Some(format!("{} bytes here, {} on the server", found.size, there.file_size));
+    }
+    let Some(theirs) = &there.file_digest else { return Some("the server is not certain of its content".to_owned()) };
+    let known = if reads_all { None } else { cache.get(path, &found) };
+    let own = known.or_else(|| {
+        let hashed = LocalFile::open(path).and_then(|file| hash_all(&file, &crossbeam_channel::never())).ok()?;
+        let is_unchanged = std::fs::metadata(path).is_ok_and(|now| Fingerprint::of(&now) == found);
+        if is_unchanged {
+            cache.note(path, &found, hashed);
+        }
+        Some(hashed)
+    });
+    match own {
+        Some(own) if own.to_string() == *theirs => None,
+        _ => Some("other content".to_owned()),
+    }
+}
+
+fn show(is_json: bool, action: &str, name: &str, reason: &str) {
+    if is_json {
+        print_json(
+            &json!({"event": "dry_run", "action": action, "file_name": name, "file_size": null, "reason": reason}),
+        );
+    } else {
+        print_line(&format!("{action}: {name}: {reason}"));
+    }
+}
