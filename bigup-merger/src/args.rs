@@ -2,6 +2,7 @@
 
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::parse_mode;
+use bigup_core::storage::objects::{MOST_PARTS_AT_ONCE, ObjectSettings, StoreUrl};
 use clap::Parser;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ Exit codes:
 
 Environment:
   BIGUP_LOG   log level: error, warn, info (default), debug
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN   credentials of the store, without a file of them
 
 Signals:
   SIGTERM, SIGINT   stop after the current slice; the next merger goes on from there
@@ -57,6 +59,39 @@ pub struct Arguments {
     /// Set permissions of folders made for it, in octal [default: the umask decides].
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     pub dir_mode: Option<u32>,
+    /// Store the finished file in this bucket of an S3-compatible store, below this prefix. The credentials are those of
+    /// bigupd: in the environment, or in a file.
+    #[arg(long, value_name = "s3://BUCKET/PREFIX")]
+    pub store: Option<StoreUrl>,
+    /// Reach the store at this URL [default: Amazon's of the region].
+    #[arg(long, value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+    /// Sign requests to the store for this region.
+    #[arg(long, value_name = "NAME", default_value = "us-east-1")]
+    pub s3_region: String,
+    /// Name the bucket in the host of requests, and not in their path.
+    #[arg(long)]
+    pub s3_host_style: bool,
+    /// Read the credentials of the store from this file [default: the environment has them].
+    #[arg(long, value_name = "FILE")]
+    pub s3_credentials_file: Option<PathBuf>,
+    /// Send at most so many parts to the store at once.
+    #[arg(long, value_name = "NUMBER", default_value = "4", value_parser = clap::value_parser!(u64).range(1..=MOST_PARTS_AT_ONCE))]
+    pub s3_parts_at_once: u64,
+}
+
+impl Arguments {
+    /// The store of objects. `None`: finished files go into the data folder.
+    pub fn object_settings(&self) -> Option<ObjectSettings> {
+        Some(ObjectSettings {
+            url: self.store.clone()?,
+            endpoint: self.s3_endpoint.clone(),
+            region: self.s3_region.clone(),
+            path_style: !self.s3_host_style,
+            credentials_file: self.s3_credentials_file.clone(),
+            parts_at_once: self.s3_parts_at_once,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -6,14 +6,17 @@
 //!
 //! - [`args`] - the command line.
 //! - [`merge`] - appending, syncing, unlinking.
+//! - [`parts`] - sending parts to a store of objects meanwhile.
 //! - [`recover`] - finding the slices to trust at the start.
 //! - [`sync`] - syncing beside appending.
-//! - [`wait`] - sleeping until something happens.
+//! - [`wait`] - sleeping until something happens; [`leave`] - requests to leave.
 //! - [`events`] - events for the process that started the merger.
 
 pub mod args;
 pub mod events;
+pub mod leave;
 pub mod merge;
+pub mod parts;
 pub mod recover;
 pub mod sync;
 pub mod wait;
@@ -27,12 +30,15 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::{DataDir, FileModes};
 use bigup_core::storage::finish::publish::{Hashed, Outcome, publish};
 use bigup_core::storage::info_ini::{self, InfoIni};
+use bigup_core::storage::objects::{ObjectSettings, Objects};
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::{MergerLock, Spool, UploadId, UploadRecord};
 use bigup_core::storage::store::{Entry, Store};
+use leave::Leave;
 use merge::Merge;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wait::{Wakeup, Watch};
 
@@ -54,6 +60,8 @@ pub struct Config {
     pub leave_notice: bool,
     /// Permissions of finished files and their folders.
     pub modes: FileModes,
+    /// The store that finished files go to. `None`: they go into the data folder.
+    pub store: Option<ObjectSettings>,
 }
 
 /// The way a merger ended.
@@ -80,7 +88,8 @@ pub enum MergeEnd {
 /// is there.
 pub fn run(config: &Config, stop: &Stop) -> io::Result<MergeEnd> {
     let data = DataDir::open(&config.data_dir)?;
-    let data = data.with_modes(config.modes);
+    let objects = config.store.clone().map(Objects::new).transpose().map_err(io::Error::other)?;
+    let data = data.with_modes(config.modes).with_objects(objects.map(Arc::new));
     let data = if config.leave_notice { data.recording_completions()? } else { data };
     let spool = Spool::of(&data, &UploadId::of_name(&config.file_name));
     loop {
@@ -126,6 +135,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
         // Its slices are merged by the merger of its final upload.
         return Ok(MergeEnd::Idle);
     }
+    let leave = Leave::from_now_on(stop, spool)?;
     // Watching begins before looking, so that nothing is missed in between.
     let mut watch = Watch::new(spool.path(), stop)?;
     match publish_and_tell(config, data, spool, lock, Hashed::default())? {
@@ -141,10 +151,10 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             let Some(anew) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
             merge = anew;
         }
-        if merge.merge_what_is_there(stop)? {
+        if merge.merge_what_is_there(&leave)? {
             last_work = Instant::now();
         }
-        if stop.is_set() {
+        if leave.is_asked() {
             merge.checkpoint()?;
             log::info!(slice = merge.frontier(); "{}: stopped at slice {}", config.file_name, merge.frontier());
             return Ok(MergeEnd::Stopped);

@@ -20,9 +20,10 @@ fn main() -> ExitCode {
     let name = arguments.file_name.clone();
     // Without standard output there is nobody to tell.
     let events = if arguments.events { Events::on_stdout().unwrap_or_default() } else { Events::none() };
+    let store = arguments.object_settings();
     let Arguments { data_dir, file_name, idle, leave_notice, file_mode, dir_mode, .. } = arguments;
     let modes = FileModes { file: file_mode, dir: dir_mode };
-    let config = Config { data_dir, file_name, idle, leave_notice, modes, events: events.clone() };
+    let config = Config { data_dir, file_name, idle, leave_notice, modes, store, events: events.clone() };
     let ended = Stop::on_signals().map_err(anyhow::Error::from).and_then(|stop| Ok(run(&config, &stop)?));
     if let Some(how) = ended.as_ref().ok().and_then(told) {
         events.tell(MergerEvent::Ended { how });

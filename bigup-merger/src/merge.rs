@@ -24,8 +24,9 @@
 //! read well from memory while the disk has something else. Where slices' digests do not join, the merged bytes are
 //! read for the digest of the file anyway, and always compared. Wrong bytes are cut off, and asked for again.
 
-use crate::Stop;
 use crate::events::Events;
+use crate::leave::Leave;
+use crate::parts::PartSender;
 use crate::recover::Recovered;
 use crate::sync::Syncer;
 use bigup_core::merger_events::MergerEvent;
@@ -87,6 +88,8 @@ pub struct Merge<'a> {
     syncing: BTreeMap<u64, u64>,
     /// Their bytes.
     syncing_bytes: u64,
+    /// Sends parts to a store of objects. `None` if there is no such store.
+    parts: Option<PartSender>,
     events: Events,
     last_checkpoint: Instant,
     /// info.ini tells less than the synced frontier.
@@ -107,6 +110,9 @@ impl<'a> Merge<'a> {
         events: Events,
     ) -> io::Result<Merge<'a>> {
         let (merged, digests) = (Arc::new(from.merged), Arc::new(spool.open_digests()?));
+        let parts = data.objects().map(|objects| {
+            PartSender::start(Arc::clone(objects), spool.clone(), Arc::clone(&merged), Arc::clone(&digests))
+        });
         let mut merge = Merge {
             data,
             spool,
@@ -127,6 +133,7 @@ impl<'a> Merge<'a> {
             unsynced_bytes: 0,
             syncing: BTreeMap::new(),
             syncing_bytes: 0,
+            parts: parts.transpose()?,
             events,
             last_checkpoint: Instant::now(),
             info_lags: true,
@@ -171,7 +178,9 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// As the system gives them; or a slice was damaged after it was merged, and is asked for again.
     pub fn hashed(&mut self) -> io::Result<Hashed> {
-        Ok(Hashed { digest: self.digest()?, sha256: self.sha256() })
+        let (digest, sha256) = (self.digest()?, self.sha256());
+        let sent = self.parts.take().map(|mut parts| parts.finish()).unwrap_or_default();
+        Ok(Hashed { digest, sha256, sent })
     }
 
     fn sha256(&self) -> Option<Sha256> {
@@ -222,14 +231,14 @@ impl<'a> Merge<'a> {
         self.end_was_told
     }
 
-    /// Merges whatever can be merged now, with checkpoints on the way. True if there was anything.
+    /// Merges whatever can be merged now, with checkpoints on the way, until it is to leave. True if there was anything.
     ///
     /// # Errors
     /// As the system gives them. The merged file ends at a slice's end then, and no slice counts as merged that might
     /// not have reached the disk.
-    pub fn merge_what_is_there(&mut self, stop: &Stop) -> io::Result<bool> {
+    pub fn merge_what_is_there(&mut self, leave: &Leave<'_>) -> io::Result<bool> {
         let mut any = false;
-        while !stop.is_set() {
+        while !leave.is_asked() {
             let slice_id = self.again.first().copied().unwrap_or(self.frontier);
             if Some(slice_id) == self.upload.plan.slice_num || !self.merge_or_free_space(slice_id)? {
                 if self.again.remove(&slice_id) {
@@ -312,6 +321,9 @@ impl<'a> Merge<'a> {
         let synced: Vec<(u64, u64)> = std::mem::take(&mut self.syncing).into_iter().collect();
         // On disk with the next sync; until then a power cut makes the next merger read a little more.
         Records(&self.digests).set_synced(self.synced_frontier())?;
+        if let Some(parts) = &self.parts {
+            parts.ready(&self.upload, self.upload.plan.offset_of(self.synced_frontier()).unwrap_or(0));
+        }
         for batch in synced.chunks(UNLINK_BATCH) {
             let Some(locked) = self.lock()? else { return Ok(true) };
             for (slice_id, inode) in batch {

@@ -1,8 +1,9 @@
 //! Sleeping until a slice arrives, the upload changes, the spool goes, a signal asks to stop, or time is over.
 //!
 //! If the system has no watch left (inotify(7), `max_user_instances` and `max_user_watches`) the spool is scanned now
-//! and then instead.
+//! and then instead. On a file system that other machines share, both is done: no watch tells of their changes.
 
+use bigup_core::storage::disk::may_be_shared;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -64,12 +65,17 @@ pub enum Wakeup {
 }
 
 /// Time between two scans where inotify is not available.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const WITHOUT_WATCH: Duration = Duration::from_millis(100);
+
+/// Time between two scans where other machines may bring slices.
+const SHARED: Duration = Duration::from_millis(500);
 
 /// Watches one spool.
 pub struct Watch<'a> {
     /// `None` if no watch was left.
     inotify: Option<Inotify>,
+    /// Time after which anything may have changed unseen. `None` if all changes are seen.
+    scan_every: Option<Duration>,
     stop: &'a Stop,
 }
 
@@ -80,7 +86,10 @@ impl<'a> Watch<'a> {
     /// It does not exist.
     pub fn new(path: &Path, stop: &'a Stop) -> io::Result<Watch<'a>> {
         match watch(path) {
-            Ok(inotify) => Ok(Watch { inotify: Some(inotify), stop }),
+            Ok(inotify) => {
+                let scan_every = may_be_shared(path)?.then_some(SHARED);
+                Ok(Watch { inotify: Some(inotify), scan_every, stop })
+            }
             // Used up, or forbidden: by others, by a limit, or by a sandbox.
             Err(e @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM | Errno::ENOSYS | Errno::EPERM)) => {
                 log::warn!("{}: cannot be watched, scanned every 100 ms instead: {e}", path.display());
@@ -91,7 +100,7 @@ impl<'a> Watch<'a> {
     }
 
     fn without(stop: &'a Stop) -> Watch<'a> {
-        Watch { inotify: None, stop }
+        Watch { inotify: None, scan_every: Some(WITHOUT_WATCH), stop }
     }
 
     /// Waits for at most `time`, rounded up to milliseconds.
@@ -99,13 +108,13 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// As the system gives them.
     pub fn wait(&mut self, time: Duration) -> io::Result<Wakeup> {
-        let is_short = self.inotify.is_none() && time > LOOK_AGAIN;
-        let millis = i32::try_from(if is_short { LOOK_AGAIN } else { time }.as_millis() + 1).unwrap_or(i32::MAX);
+        let scan_in = self.scan_every.filter(|scan_every| time > *scan_every);
+        let millis = i32::try_from(scan_in.unwrap_or(time).as_millis() + 1).unwrap_or(i32::MAX);
         let mut fds: Vec<PollFd<'_>> =
             self.inotify.as_ref().map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)).into_iter().collect();
         fds.extend(self.stop.wake.as_ref().map(|wake| PollFd::new(wake.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)) {
-            Ok(0) if is_short => Ok(Wakeup::Changed(None)),
+            Ok(0) if scan_in.is_some() => Ok(Wakeup::Changed(None)),
             Ok(0) => Ok(Wakeup::TimeOver),
             Ok(_) => self.drain(),
             Err(Errno::EINTR) => Ok(Wakeup::Changed(Some(vec![]))),

@@ -12,6 +12,7 @@ use bigup_core::storage::spool::{
     UploadRecord,
 };
 use bigup_core::storage::store::{self, Entry, Store, StoredDigest};
+use bigup_merger::leave::Leave;
 use bigup_merger::merge::Merge;
 use bigup_merger::recover::recover;
 use bigup_merger::{Config, Events, MergeEnd, Stop, run};
@@ -157,6 +158,7 @@ impl Bench {
             idle,
             leave_notice: false,
             modes: FileModes::default(),
+            store: None,
             events: Events::none(),
         };
         run(&config, &Stop::never())
@@ -1193,7 +1195,9 @@ fn a_merger_whose_upload_was_removed_by_hand_takes_nothing_of_the_one_begun_afte
     bench.put([0, 1]);
     let from = recover(&bench.spool).unwrap().unwrap();
     let mut merge = Merge::begin(&bench.data, &bench.spool, &bench.name, from, Events::none()).unwrap();
-    assert!(merge.merge_what_is_there(&Stop::never()).unwrap());
+    let (never, spool) = (Stop::never(), bench.spool.clone());
+    let leave = Leave::from_now_on(&never, &spool).unwrap();
+    assert!(merge.merge_what_is_there(&leave).unwrap());
     assert!(merge.has_its_upload().unwrap());
     let upload = bench.upload();
     fs::remove_dir_all(bench.spool.path()).unwrap();
@@ -1203,7 +1207,7 @@ fn a_merger_whose_upload_was_removed_by_hand_takes_nothing_of_the_one_begun_afte
             .unwrap()
     );
     bench.put(0..4);
-    merge.merge_what_is_there(&Stop::never()).unwrap();
+    merge.merge_what_is_there(&leave).unwrap();
     merge.checkpoint().unwrap();
     assert!(!merge.has_its_upload().unwrap());
     assert_eq!(bench.held(), [0, 1, 2, 3]);
@@ -1245,4 +1249,24 @@ fn the_same_file_put_there_by_hand_during_publication_is_the_finished_file() {
         });
         bench.assert_finished(ended, &bench.content);
     }
+}
+
+#[test]
+fn a_merger_leaves_if_a_file_in_its_spool_asks_it_to() {
+    let bench = Bench::new(1024, 4 * 1024);
+    bench.put([0, 1]);
+    // An earlier call meant an earlier merger.
+    bench.spool.ask_merger_to_leave().unwrap();
+    std::thread::scope(|scope| {
+        let merger = scope.spawn(|| bench.merge_for(Duration::from_secs(600)));
+        // A call that comes while it begins may be lost, so that callers repeat it.
+        while !merger.is_finished() {
+            std::thread::sleep(Duration::from_millis(20));
+            bench.spool.ask_merger_to_leave().unwrap();
+        }
+        assert_eq!(merger.join().unwrap(), MergeEnd::Stopped);
+    });
+    assert_eq!(bench.held(), [0, 1]);
+    bench.put(2..4);
+    bench.assert_finished(bench.merge(), &bench.content);
 }

@@ -1,6 +1,6 @@
 //! The command line: serving, or one of the commands.
 
-use crate::commands::{cancel, check, pause, status, token};
+use crate::commands::{cancel, check, drain, pause, status, token};
 use crate::config::settings::Given;
 use crate::config::{self, Config};
 use clap::{Parser, Subcommand};
@@ -17,7 +17,8 @@ Exit codes:
   2  the command line or the configuration is invalid; every mistake is printed
 
 Signals:
-  SIGTERM, SIGINT   stop: running requests have stop_grace to finish; a second signal ends the daemon at once
+  SIGTERM, SIGINT   drain for drain_time, then stop: running requests have stop_grace to finish; a second signal ends the daemon at once
+  SIGUSR1   drain: /readyz answers 503, everything else goes on; sent by bigupd drain
   SIGHUP   read the certificates again
 
 Environment:
@@ -84,6 +85,11 @@ pub enum Command {
     Pause(pause::Arguments),
     /// Resume paused uploads
     Resume(pause::Arguments),
+    /// Tell a daemon to drain: /readyz answers 503, so that a balancer sends new requests elsewhere
+    ///
+    /// The daemon serves on until it is stopped. Several daemons behind a balancer can be restarted one after the other
+    /// so, and no client sees an error. The setting drain_time does the same for each stop.
+    Drain(drain::Arguments),
 }
 
 /// The command line's options besides settings.

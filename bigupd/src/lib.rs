@@ -10,13 +10,15 @@
 //! - [`upkeep`] - work that no request asks for; [`commands`] - commands for operators.
 //! - [`refusal`] - why a request is refused.
 //! - [`cli`] - the command line; [`config`] - the settings; [`metrics`] - counters and gauges; [`readiness`] - tells if
-//!   uploads can be taken; [`systemd`] - messages to the service manager; [`descriptors`] - limits of open files.
+//!   uploads can be taken; [`systemd`] - messages to the service manager; [`descriptors`] - limits of open files;
+//!   [`ending`] - draining and stopping.
 
 pub mod admission;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod descriptors;
+pub mod ending;
 pub mod hooks;
 pub mod http;
 pub mod mergers;
@@ -33,6 +35,7 @@ use admission::access::Authenticator;
 use admission::origins::Origins;
 use bigup_core::storage::data_dir::DataDir;
 use config::Config;
+use ending::Asked;
 use http::app::{App, Settings};
 use http::page::site::Site;
 use http::probes::{self, Probes};
@@ -55,7 +58,7 @@ use uploads::{Uploads, recent_slices};
 /// Most connections of monitoring programs; more than a real system has.
 const MAX_WATCHERS: u64 = 256;
 
-/// Runs the daemon on `listeners` over `data` until `stop` is done and running requests had their grace. With `tls` all
+/// Runs the daemon on `listeners` over `data` until it is `asked` to stop and running requests had their grace. With `tls` all
 /// connections are TLS. `urls`, its addresses, are told to systemd. `for_watchers` are sockets of their own for
 /// monitoring programs; they can go on while the daemon stops.
 ///
@@ -67,7 +70,7 @@ pub async fn run(
     config: &Config,
     tls: Option<Arc<Tls>>,
     for_watchers: Option<Listeners>,
-    stop: impl Future<Output = ()>,
+    asked: Asked,
 ) {
     let uploads = Uploads::new(data.clone(), config.uploads.clone(), &config.hooks);
     let mergers = Mergers::new(data.clone(), config.mergers.clone(), uploads.metrics.clone());
@@ -96,7 +99,8 @@ pub async fn run(
         is_stopping.clone(),
         config.stop_grace,
     ));
-    let probes = Probes::new(metrics.clone(), Readiness::new(&uploads, is_stopping.clone()));
+    let (draining, is_draining) = watch::channel(false);
+    let probes = Probes::new(metrics.clone(), Readiness::new(&uploads, is_draining, is_stopping.clone()));
     let origins = config.origins();
     let watched = tokio::spawn(serve_watchers(for_watchers, probes.clone(), origins, metrics.clone()));
     let authenticator = Authenticator::new(&data, config.access(), config.origins());
@@ -112,7 +116,7 @@ pub async fn run(
     let routes = routes(app);
     let (looks, reports) = (reconciler.abort_handle(), reporter.abort_handle());
     let stop = async {
-        stop.await;
+        asked.drained(config.drain_time, draining).await;
         // It would start mergers again.
         looks.abort();
         reports.abort();

@@ -3,11 +3,13 @@
 use anyhow::Context;
 use bigup_core::protocol::name::printable;
 use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::objects::Objects;
 use bigupd::admission::{access, origins, thread_shares};
 use bigupd::cli::{Arguments, Command, Mode};
-use bigupd::commands::{cancel, check, pause, status};
+use bigupd::commands::{cancel, check, drain, pause, status};
 use bigupd::config::Config;
 use bigupd::descriptors::{self, OtherHolders};
+use bigupd::ending::Asked;
 use bigupd::http::probes;
 use bigupd::net::body_memory;
 use bigupd::net::listeners::{InheritedSockets, Listen, Listeners};
@@ -16,15 +18,11 @@ use bigupd::systemd;
 use clap::Parser;
 use nix::libc::SIGXFSZ;
 use nix::sys::resource::{Resource, getrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,6 +35,10 @@ const THREAD_IDLE: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     descriptors::keep_from_children();
     let mut arguments = Arguments::parse();
+    if let Some(Command::Drain(arguments)) = &arguments.command {
+        // It needs no data folder.
+        return drain::run(arguments);
+    }
     let command = arguments.command.take();
     let settled = arguments.settle(&|name| std::env::var(name).ok());
     bigup_core::logging::start("info", None);
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             Command::Cancel(arguments) => cancel::run(&config, &arguments),
             Command::Pause(arguments) => pause::run(&config, &arguments, true),
             Command::Resume(arguments) => pause::run(&config, &arguments, false),
+            Command::Drain(arguments) => drain::run(&arguments),
         };
     }
     let passed = match InheritedSockets::take() {
@@ -71,6 +74,13 @@ fn main() -> ExitCode {
         Ok(_) => return refuse(&files),
         Err(mistakes) => return refuse(&[mistakes, files].concat()),
     };
+    let objects = match config.store.clone().map(Objects::new).transpose() {
+        Ok(objects) => objects.map(Arc::new),
+        Err(mistake) => return refuse(&[mistake]),
+    };
+    if let Some(Err(why)) = objects.as_ref().map(|objects| objects.check_told()) {
+        return ended(Err(anyhow::Error::msg(why)));
+    }
     if mode.check_config {
         if let Err(e) = check_mounts(&config) {
             return refuse(&[e.to_string()]);
@@ -82,7 +92,7 @@ fn main() -> ExitCode {
     let others = OtherHolders { mergers: config.mergers.most, has_hooks };
     config.limits.connections = descriptors::fit(config.limits.connections, others);
     fit_file_size(&mut config.uploads.file_size);
-    ended(serve(&config, mode, passed, tls))
+    ended(serve(&config, mode, passed, tls, objects))
 }
 
 /// Passed sockets replace `listen`, also in the check of permitted addresses.
@@ -127,10 +137,16 @@ fn fit_file_size(file_size: &mut u64) {
     }
 }
 
-fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<Tls>>) -> anyhow::Result<()> {
+fn serve(
+    config: &Config,
+    mode: Mode,
+    passed: InheritedSockets,
+    tls: Option<Arc<Tls>>,
+    objects: Option<Arc<Objects>>,
+) -> anyhow::Result<()> {
     body_memory::keep_some();
     body_memory::BODIES.limit(config.limits.body_memory);
-    let data = DataDir::create(&config.data_dir)?.with_modes(config.modes);
+    let data = DataDir::create(&config.data_dir)?.with_modes(config.modes).with_objects(objects);
     let data = if config.hooks.on_complete.is_some() { data.recording_completions()? } else { data };
     warn_of_mounts(&data);
     let runtime = runtime().context("starting threads")?;
@@ -142,7 +158,7 @@ fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<
         let addresses = listeners.addresses().context("asking for the address listened on")?;
         let urls = addresses.iter().map(|address| address.url(scheme)).collect::<Vec<_>>().join(" ");
         let for_watchers = config.metrics_listen.map(listen_for_watchers).transpose()?;
-        let stop = stop_asked(mode)?;
+        let asked = Asked::by_signals(mode.until_stdin_closes)?;
         // From here on a file that is larger than allowed is an error of the write, and not our end (setrlimit(2)).
         let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).context("handling SIGXFSZ")?;
         tokio::spawn(reload_forever(signal(SignalKind::hangup()).context("handling SIGHUP")?, tls.clone()));
@@ -150,7 +166,7 @@ fn serve(config: &Config, mode: Mode, passed: InheritedSockets, tls: Option<Arc<
         let _ = writeln!(std::io::stdout(), "bigupd listening on {urls}");
         log::info!("listening on {urls}, data in {}", data.root().display());
         systemd::ready(&urls);
-        bigupd::run(listeners, urls, data, config, tls, for_watchers, stop).await;
+        bigupd::run(listeners, urls, data, config, tls, for_watchers, asked).await;
         Ok(())
     });
     // A thread that reads standard input never comes back; a thread that publishes a file might not.
@@ -205,33 +221,6 @@ fn reload(tls: Option<&Tls>) {
             log::error!("SIGHUP: the certificates in use stay as they are");
         }
     }
-}
-
-/// Done once a signal, or the end of standard input where that counts, asks to stop. A signal after that ends the
-/// process at once, as if nothing handled it: its sender will not wait for the grace that the first one left.
-fn stop_asked(mode: Mode) -> anyhow::Result<impl Future<Output = ()>> {
-    let is_asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        // In this order: the first signal must find it false.
-        flag::register_conditional_default(signal, Arc::clone(&is_asked))
-            .and_then(|_| flag::register(signal, Arc::clone(&is_asked)))
-            .context("handling SIGTERM and SIGINT")?;
-    }
-    let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = stdin_closed(), if mode.until_stdin_closes => is_asked.store(true, Ordering::Relaxed),
-        }
-    })
-}
-
-async fn stdin_closed() {
-    let mut stdin = tokio::io::stdin();
-    let mut ignored = [0; 64];
-    while matches!(stdin.read(&mut ignored).await, Ok(n) if n > 0) {}
 }
 
 #[cfg(test)]

@@ -101,24 +101,28 @@ impl State {
 pub struct Readiness {
     check: Check,
     time_limit: Duration,
+    draining: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
     state: Mutex<State>,
 }
 
 impl Readiness {
-    /// Of the daemon that has these uploads. Once `stopping` is true it is not ready.
-    pub fn new(uploads: &Uploads, stopping: watch::Receiver<bool>) -> Readiness {
+    /// Of the daemon that has these uploads. Once `draining` or `stopping` is true it is not ready.
+    pub fn new(uploads: &Uploads, draining: watch::Receiver<bool>, stopping: watch::Receiver<bool>) -> Readiness {
         let (data, space) = (uploads.data.clone(), DiskSpace::new(&uploads.data, uploads.settings.reserve));
-        Readiness::by(Arc::new(move || check(&data, &space)), TIME_LIMIT, stopping)
+        Readiness { draining, ..Readiness::by(Arc::new(move || check(&data, &space)), TIME_LIMIT, stopping) }
     }
 
     fn by(check: Check, time_limit: Duration, stopping: watch::Receiver<bool>) -> Readiness {
-        Readiness { check, time_limit, stopping, state: Mutex::default() }
+        Readiness { check, time_limit, draining: watch::channel(false).1, stopping, state: Mutex::default() }
     }
 
     /// The state, as found within the last second.
     pub async fn now(&self) -> ReadinessReport {
         let mut checks = self.checks().await;
+        if *self.draining.borrow() {
+            checks.running = "the daemon is draining: send new requests to another one".to_owned();
+        }
         if *self.stopping.borrow() {
             checks.running = "the daemon is stopping: ask again once it was started".to_owned();
         }

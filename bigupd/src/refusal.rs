@@ -5,12 +5,16 @@ use bigup_core::protocol::name::NameError;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::PlanError;
 use bigup_core::storage::disk::is_passing;
+use bigup_core::storage::objects::ObjectError;
 use bigup_core::storage::space::FULL_FILE_SYSTEM;
 use bigup_core::storage::spool::SliceError;
 use std::io;
 
 /// Seconds after which the resource that the system was short of may be there again.
 const SHORT_FOR: u64 = 2;
+
+/// Seconds after which a store of objects that does not answer is worth another request.
+const STORE_RETRY_AFTER: u64 = 5;
 
 /// A remedy that a client has for a refusal, where its protocol has words of its own for that. Each protocol renders it
 /// after the facts: the native one in `http/native/words.rs`.
@@ -159,6 +163,11 @@ pub fn within_request(error: PlanError) -> Refusal {
 impl From<io::Error> for Refusal {
     /// Detail goes to the log, the client gets the part that it can act on.
     fn from(error: io::Error) -> Refusal {
+        if ObjectError::of(&error).is_some() {
+            log::error!("{error}; who asked is told to come back");
+            let message = "the store of finished files does not answer, or refuses: try again later";
+            return Refusal { retry_after: Some(STORE_RETRY_AFTER), ..Refusal::new(ErrorCode::Overloaded, message) };
+        }
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 log::error!("no disk space left: {error}");

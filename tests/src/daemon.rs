@@ -203,6 +203,13 @@ impl Daemon {
         self.running = None;
     }
 
+    /// Ends it by a signal that it does not handle, or not any more.
+    pub fn kill_by(&mut self, what: Signal) {
+        signal(self.pid(), what);
+        let mut child = self.running.take().expect("the daemon runs");
+        eventually("bigupd ends by the signal", || child.try_wait().expect("it was started").is_some());
+    }
+
     /// Ends it by SIGTERM.
     ///
     /// # Panics

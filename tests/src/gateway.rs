@@ -1,5 +1,5 @@
-//! nginx and Caddy before a daemon, each with its configuration of docs/behind-a-proxy.md and everything it writes in a
-//! folder of its own.
+//! nginx, Caddy and HAProxy before daemons, each with its configuration of docs/ and everything it writes in a folder of
+//! its own.
 
 use crate::certificates::Certificate;
 use crate::process::{PATIENCE, eventually, signal};
@@ -75,7 +75,8 @@ impl Gateway {
             );
             let file = folder.join("nginx.conf");
             std::fs::write(&file, whole).expect("the configuration can be written");
-            let arguments = [nginx_program(), "-p", path_text(folder), "-c", path_text(&file), "-e", "log"];
+            let nginx = in_sbin("nginx");
+            let arguments = [&nginx, "-p", path_text(folder), "-c", path_text(&file), "-e", "log"];
             let urls = (format!("https://127.0.0.1:{port}"), format!("http://127.0.0.1:{plain_port}"));
             (arguments.map(str::to_owned).to_vec(), urls)
         })
@@ -97,6 +98,23 @@ impl Gateway {
             std::fs::write(&file, whole).expect("the configuration can be written");
             let arguments = ["caddy", "run", "--adapter", "caddyfile", "--config", path_text(&file)];
             (arguments.map(str::to_owned).to_vec(), (url.clone(), url))
+        })
+    }
+
+    /// HAProxy with the configuration of docs/several-daemons.md, by plain HTTP, before two daemons.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn haproxy(configuration: &str, upstreams: [&str; 2]) -> Gateway {
+        let [one, two] = upstreams.map(http::address);
+        let configuration = changed(&changed(configuration, "10.0.0.1:8888", one), "10.0.0.2:8888", two);
+        Gateway::start(|folder, port| {
+            let url = format!("http://127.0.0.1:{port}");
+            let whole = changed(&configuration, "bind :8888", &format!("bind 127.0.0.1:{port}"));
+            let file = folder.join("haproxy.cfg");
+            std::fs::write(&file, whole + "\n").expect("the configuration can be written");
+            let arguments = [in_sbin("haproxy"), "-db".to_owned(), "-f".to_owned(), path_text(&file).to_owned()];
+            (arguments.to_vec(), (url.clone(), url))
         })
     }
 
@@ -161,10 +179,10 @@ fn spawn(command: &[String], folder: &Path) -> Child {
     start.spawn().unwrap_or_else(|e| panic!("{} cannot be started ({e}): tests/run installs it", command[0]))
 }
 
-/// nginx lies where only root's search path leads.
-fn nginx_program() -> &'static str {
-    let debians = "/usr/sbin/nginx";
-    if Path::new(debians).exists() { debians } else { "nginx" }
+/// The program lies where only root's search path leads.
+fn in_sbin(program: &str) -> String {
+    let debians = format!("/usr/sbin/{program}");
+    if Path::new(&debians).exists() { debians } else { program.to_owned() }
 }
 
 /// A port that nobody listens at, for now.

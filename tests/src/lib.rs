@@ -5,7 +5,8 @@
 //! - [`browser`] - Chromium, and a site whose pages it opens.
 //! - [`certificates`] - authorities and what they sign.
 //! - [`gate`] - a connection that stops in the middle of a transfer.
-//! - [`gateway`] - nginx and Caddy before a daemon.
+//! - [`gateway`] - nginx, Caddy and HAProxy before daemons.
+//! - [`gluster`] - a file system of two machines.
 //! - [`http`] - requests as a plain HTTP client makes them.
 //! - [`clients`] - clients of other protocols that others made.
 //! - [`data`] - contents that can be made again.
@@ -20,6 +21,7 @@
 //! - [`wan`] - a long, slow, lossy link.
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`scrape`] - what those who watch a daemon get.
+//! - [`seaweed`] - a store of objects, and a proxy that disturbs requests to it.
 //! - [`turns`] - tests that keep the whole machine busy.
 //! - [`tus`] - a client of tus.
 //! - [`usage`] - what a process uses.
@@ -34,6 +36,7 @@ pub mod docs;
 pub mod faults;
 pub mod gate;
 pub mod gateway;
+pub mod gluster;
 pub mod hooks;
 pub mod http;
 pub mod mapped;
@@ -44,6 +47,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod scrape;
+pub mod seaweed;
 pub mod turns;
 pub mod tus;
 pub mod usage;

@@ -11,8 +11,9 @@
 //! DATA/damaged/<time>/ what a repair, or a begin, moved out of the way, as in a data folder
 //! ```
 
-use crate::storage::disk::{IoContext, MountedFs};
+use crate::storage::disk::{IoContext, MountedFs, may_be_shared};
 use crate::storage::group_sync::GroupSync;
+use crate::storage::objects::Objects;
 use nix::unistd::{AccessFlags, eaccess};
 use std::ffi::OsString;
 use std::io;
@@ -36,6 +37,9 @@ pub struct DataDir {
     root: PathBuf,
     leaves_notices: bool,
     modes: FileModes,
+    /// Where finished files go. `None`: into `files/`.
+    objects: Option<Arc<Objects>>,
+    is_shared: bool,
     /// The group syncs of this process in this data folder.
     pub(crate) syncs: Arc<GroupSync>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
@@ -45,7 +49,17 @@ pub struct DataDir {
 impl DataDir {
     fn at(root: &Path) -> DataDir {
         let (syncs, uncounted) = Default::default();
-        DataDir { root: root.to_owned(), leaves_notices: false, modes: FileModes::default(), syncs, uncounted }
+        // A folder that is not there is not found out here, and is an error elsewhere.
+        let is_shared = may_be_shared(root).unwrap_or(false);
+        DataDir {
+            root: root.to_owned(),
+            leaves_notices: false,
+            modes: FileModes::default(),
+            objects: None,
+            is_shared,
+            syncs,
+            uncounted,
+        }
     }
 
     /// Takes `root` as a data folder and creates its missing folders.
@@ -53,8 +67,8 @@ impl DataDir {
     /// # Errors
     /// A folder cannot be created or written to, or something else stands in its place.
     pub fn create(root: &Path) -> io::Result<DataDir> {
+        std::fs::create_dir_all(root).at("creating the folder", root)?;
         let data = DataDir::at(root);
-        std::fs::create_dir_all(&data.root).at("creating the folder", &data.root)?;
         create_folder(&data.tmp())?;
         create_folder(&data.files())?;
         for folder in [data.root.clone(), data.tmp(), data.files()] {
@@ -88,9 +102,24 @@ impl DataDir {
         Ok(DataDir { leaves_notices: true, ..self })
     }
 
+    /// True if other machines may have it mounted, too.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// The same, where finished files and their folders get these permissions.
     pub fn with_modes(self, modes: FileModes) -> DataDir {
         DataDir { modes, ..self }
+    }
+
+    /// The same, where finished files go into a store of objects.
+    pub fn with_objects(self, objects: Option<Arc<Objects>>) -> DataDir {
+        DataDir { objects, ..self }
+    }
+
+    /// The store of objects that finished files go to. `None`: they go into `files/`.
+    pub fn objects(&self) -> Option<&Arc<Objects>> {
+        self.objects.as_ref()
     }
 
     /// Permissions of finished files and their folders.

@@ -14,8 +14,10 @@ use crate::admission::upload_count::UploadList;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::IoContext;
+use bigup_core::storage::store::Store;
 use std::collections::HashSet;
 use std::io;
+use std::ops::ControlFlow;
 use walkdir::WalkDir;
 
 /// The most bytes and files that can be below a prefix when the quota's owner adds to it.
@@ -38,6 +40,10 @@ impl Quota {
 
 /// Number of the folders leading to `name` that exist; the ones after them are to be made for it.
 pub fn folders_there(data: &DataDir, name: &FileName) -> u64 {
+    if data.objects().is_some() {
+        // Nothing is made for a folder in a store of objects.
+        return name.components().count() as u64 - 1;
+    }
     let mut path = data.files();
     let folders = name.components().count() - 1;
     let there = name.components().take(folders).take_while(|component| {
@@ -68,11 +74,19 @@ fn unfinished(data: &DataDir, prefix: &Prefix, listed: &UploadList) -> Amount {
         folders.extend(name.match_indices('/').map(|(end, _)| &name[..end]).filter(|folder| prefix.covers(folder)));
     }
     // Those that are not there will be made for them.
-    let to_be_made = |folder: &&&str| !data.files().join(folder).exists();
+    let to_be_made = |folder: &&&str| data.objects().is_none() && !data.files().join(folder).exists();
     amount.plus(Amount::of_folders(folders.iter().filter(to_be_made).count() as u64))
 }
 
 fn finished(data: &DataDir, prefix: &Prefix) -> io::Result<Amount> {
+    if data.objects().is_some() {
+        let mut amount = Amount::default();
+        Store::new(data).list(prefix.as_str(), "", |file| {
+            amount = amount.plus(Amount::of_file(file.size));
+            ControlFlow::Continue(())
+        })?;
+        return Ok(amount);
+    }
     // Without the slash at the end, which would follow a link.
     let folder = data.files().join(prefix.as_str().trim_end_matches('/'));
     let mut amount = Amount::default();

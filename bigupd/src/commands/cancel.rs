@@ -4,7 +4,7 @@
 //! so that no process is publishing, and the upload is removed ([`bigup_core::storage::finish::cancel`]). A daemon that
 //! starts another merger meanwhile has that merger told to leave, too.
 
-use super::{Outcome, each, finished, no_upload};
+use super::{Outcome, each, finished, no_upload, with_store};
 use crate::config::Config;
 use crate::mergers::take_from_merger;
 use bigup_core::protocol::name::FileName;
@@ -43,7 +43,7 @@ pub struct Arguments {
 pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     each(&config.data_dir, &arguments.names, |data, name| {
         // Hooks must still be told of an upload that turns out to be finished.
-        let data = data.clone();
+        let data = with_store(data.clone(), config)?;
         let data = if config.hooks.on_complete.is_some() { data.recording_completions()? } else { data };
         cancel(&data, name, arguments.wait)
     })

@@ -1,15 +1,20 @@
-//! Commands for operators: `bigupd check`, `status`, `cancel`, `pause`, `resume` and `token`.
+//! Commands for operators: `bigupd check`, `status`, `cancel`, `pause`, `resume`, `token` and `drain`.
 //!
-//! They need no daemon and disturb none: everything is decided by the state of the data folder. No command knows HTTP.
+//! They need no daemon and disturb none: everything is decided by the state of the data folder. `drain` alone is for a
+//! daemon, which it sends a signal. No command knows HTTP.
 
+use crate::config::Config;
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::objects::Objects;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 pub mod cancel;
 pub mod check;
+pub mod drain;
 pub mod owner;
 pub mod pause;
 pub mod status;
@@ -24,6 +29,12 @@ pub enum Outcome {
     Done(String),
     /// There is no unfinished upload of this name; the text tells its state.
     NoUpload(String),
+}
+
+/// The data folder with the store of objects, if one is set.
+fn with_store(data: DataDir, config: &Config) -> io::Result<DataDir> {
+    let objects = config.store.clone().map(Objects::new).transpose().map_err(io::Error::other)?;
+    Ok(data.with_objects(objects.map(Arc::new)))
 }
 
 /// Acts on the uploads of these names in `data_dir`, in order, and prints the results. A failure does not stop the

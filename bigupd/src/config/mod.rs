@@ -21,6 +21,7 @@ use bigup_core::protocol::name::quoted;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
 use bigup_core::protocol::units::{MIB, parse_duration, parse_mode, parse_size};
 use bigup_core::storage::data_dir::FileModes;
+use bigup_core::storage::objects::{MOST_PARTS_AT_ONCE, ObjectSettings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,8 +62,12 @@ pub struct Config {
     pub mergers: mergers::Settings,
     /// Longest time for which running requests go on after a stop was asked for.
     pub stop_grace: Duration,
+    /// Time for which the daemon serves on after it was told to stop, while `/readyz` says that it is about to go.
+    pub drain_time: Duration,
     /// Permissions of finished files.
     pub modes: FileModes,
+    /// The store that finished files go to. `None`: they go into the data folder.
+    pub store: Option<ObjectSettings>,
     /// An unfinished upload goes this long after its last byte. `None`: never.
     pub expire_after: Option<Duration>,
     /// Time after its begin at which an upload that received nothing is removed. `None`: like any other.
@@ -122,6 +127,19 @@ impl Collector<'_> {
         self.some(key, |text| Ok(PathBuf::from(text)))
     }
 
+    /// The store of objects. The other settings of it mean nothing without it.
+    fn store(&mut self) -> Option<ObjectSettings> {
+        let settings = ObjectSettings {
+            endpoint: self.some("s3_endpoint", parse_endpoint),
+            region: self.get("s3_region", some_text),
+            path_style: self.get("s3_path_style", parse_switch),
+            credentials_file: self.path("s3_credentials_file"),
+            parts_at_once: self.get("s3_parts_at_once", number_of_parts),
+            url: self.some("store", str::parse)?,
+        };
+        Some(settings)
+    }
+
     fn tls(&mut self) -> Option<TlsFiles> {
         let (client_ca, client_crl) = (self.path("tls_client_ca"), self.path("tls_client_crl"));
         if client_crl.is_some() && client_ca.is_none() {
@@ -177,7 +195,9 @@ impl Config {
                 most: from.get("max_mergers", at_least_one),
             },
             stop_grace: from.get("stop_grace", parse_duration),
+            drain_time: from.get("drain_time", parse_duration),
             modes: FileModes { file: from.some("file_mode", parse_mode), dir: from.some("dir_mode", parse_mode) },
+            store: from.store(),
             expire_after: Some(from.get("expire_after", parse_duration)).filter(|time| !time.is_zero()),
             begin_expire_after: Some(from.get("begin_expire_after", parse_duration)).filter(|time| !time.is_zero()),
             tls: from.tls(),
@@ -279,6 +299,23 @@ fn parse_switch(text: &str) -> Result<bool, String> {
         "yes" => Ok(true),
         "no" => Ok(false),
         _ => Err(format!("{} is neither yes nor no", quoted(text))),
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or(text.strip_prefix("https://"));
+    let is_host = host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '?', '#', ' ']));
+    if is_host {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} is no URL of http:// or https:// and a host", quoted(text)))
+    }
+}
+
+fn number_of_parts(text: &str) -> Result<u64, String> {
+    match at_least_one(text)? {
+        number if number <= MOST_PARTS_AT_ONCE => Ok(number),
+        number => Err(format!("{number} is more than {MOST_PARTS_AT_ONCE}")),
     }
 }
 

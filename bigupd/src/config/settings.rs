@@ -31,6 +31,8 @@ pub enum Topic {
     Tls,
     /// Disk space, and how long uploads live.
     Uploads,
+    /// A store of objects for finished files.
+    Store,
     /// Requests over a limit are refused.
     Limits,
     /// Times.
@@ -48,6 +50,7 @@ impl Topic {
             Topic::Serving => "Serving",
             Topic::Tls => "TLS",
             Topic::Uploads => "Uploads",
+            Topic::Store => "Store",
             Topic::Limits => "Limits",
             Topic::Times => "Times",
             Topic::Hooks => "Hooks",
@@ -316,6 +319,55 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Uploads,
     },
     Setting {
+        key: "store",
+        value: "s3://BUCKET/PREFIX",
+        default: None,
+        example: "s3://files/bigup",
+        help: "Store finished files in this bucket of an S3-compatible store, below this prefix, and not in the data folder",
+        topic: Topic::Store,
+    },
+    Setting {
+        key: "s3_endpoint",
+        value: "URL",
+        default: None,
+        example: "https://s3.example.org",
+        help: "Reach the store at this URL; without it at Amazon's of the region",
+        topic: Topic::Store,
+    },
+    Setting {
+        key: "s3_region",
+        value: "NAME",
+        default: Some("us-east-1"),
+        example: "eu-central-1",
+        help: "Sign requests to the store for this region",
+        topic: Topic::Store,
+    },
+    Setting {
+        key: "s3_path_style",
+        value: "yes|no",
+        default: Some("yes"),
+        example: "no",
+        help: "yes: name the bucket in the path of requests; no: name it in the host, as BUCKET.HOST",
+        topic: Topic::Store,
+    },
+    Setting {
+        key: "s3_credentials_file",
+        value: "FILE",
+        default: None,
+        example: "/etc/bigup/s3",
+        help: "Read aws_access_key_id and aws_secret_access_key from this file at each request; without it the \
+               environment has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        topic: Topic::Store,
+    },
+    Setting {
+        key: "s3_parts_at_once",
+        value: "NUMBER",
+        default: Some("4"),
+        example: "8",
+        help: "Send at most so many parts of one file to the store at once",
+        topic: Topic::Store,
+    },
+    Setting {
         key: "max_file_size",
         value: "SIZE",
         // The largest size that the design is made for.
@@ -457,6 +509,16 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("10s"),
         example: "30s",
         help: "Give running requests this time to finish after SIGTERM; a second signal ends the daemon at once",
+        topic: Topic::Times,
+    },
+    Setting {
+        key: "drain_time",
+        value: "TIME",
+        // Without a balancer nothing is won by waiting.
+        default: Some("0s"),
+        example: "20s",
+        help: "Serve on for this time after SIGTERM, while /readyz answers 503, so that a balancer sends new requests \
+               elsewhere. 0: stop at once",
         topic: Topic::Times,
     },
     Setting {

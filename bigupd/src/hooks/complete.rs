@@ -81,7 +81,10 @@ pub async fn tell_forever(
     grace: Duration,
 ) {
     let Some(hook) = settings.on_complete else { return };
-    let files = std::path::absolute(data.files()).unwrap_or_else(|_| data.files());
+    let files = match data.objects() {
+        Some(objects) => objects.settings().url.to_string().into(),
+        None => std::path::absolute(data.files()).unwrap_or_else(|_| data.files()),
+    };
     let teller = Arc::new(CompletionWorker {
         runner: HookRunner::new(hook, metrics::Hook::Complete, data.root(), settings.secret_file, metrics.clone()),
         files,

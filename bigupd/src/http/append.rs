@@ -10,7 +10,8 @@ use crate::http::receive::{Appended, Ended, append};
 use crate::net::min_rate::MinRate;
 use crate::net::trailers::Trailers;
 use crate::refusal::{Advice, Refusal};
-use crate::uploads::append::{AppendRequest, AppendTarget, Appendable, Appender};
+use crate::uploads::append::{AppendRequest, AppendTarget, Appendable};
+use crate::uploads::appenders::Appender;
 use crate::uploads::{SliceRequest, SliceStored, SliceTarget};
 use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::native::ErrorCode;
@@ -25,6 +26,9 @@ const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Time between two looks if it has.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Time after which one at another daemon is asked again to stop, since it may have begun only then.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Longest time that a body waits for disk space that merging gives back.
 const SPACE_PATIENCE: Duration = Duration::from_secs(10);
@@ -172,6 +176,7 @@ impl App {
             timeout_at(deadline, older.ended()).await.map_err(|_| does_not_stop())?;
         }
         // It may be another daemon's.
+        let mut other = OtherDaemon::default();
         loop {
             let (uploads, id, source) = (self.uploads.clone(), ask.id.clone(), ask.source.clone());
             let is_at_work = self.blocking(move || uploads.is_appended_to(&id, &source)).await?;
@@ -181,8 +186,27 @@ impl App {
             if Instant::now() >= deadline {
                 return Err(does_not_stop());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            other.wait_for(self, ask).await?;
         }
+    }
+}
+
+/// A request of another daemon that appends, and is to stop.
+#[derive(Default)]
+struct OtherDaemon {
+    asked: Option<Instant>,
+}
+
+impl OtherDaemon {
+    /// Asks it to stop, unless that was a moment ago, and gives it a little time.
+    async fn wait_for(&mut self, app: &App, ask: &AppendRequest) -> Result<(), Refusal> {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+            self.asked = Some(Instant::now());
+            let (uploads, id, source) = (app.uploads.clone(), ask.id.clone(), ask.source.clone());
+            app.blocking(move || uploads.ask_to_stop(&id, &source)).await?;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        Ok(())
     }
 }
 
@@ -191,15 +215,17 @@ impl Appending<'_> {
     async fn first(&mut self) -> Result<Option<AppendTarget>, Refusal> {
         let deadline = Instant::now() + STOPS_WITHIN;
         timeout_at(deadline, self.appender.alone()).await.map_err(|_| does_not_stop())?;
+        let mut other = OtherDaemon::default();
         let first = loop {
             match self.open().await {
                 // It is another daemon's.
                 Err(refusal) if refusal.code == ErrorCode::Busy && Instant::now() < deadline => {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    other.wait_for(self.app, &self.ask).await?;
                 }
                 opened => break opened?,
             }
         };
+        self.appender.heed_other_daemons(&self.app.uploads.data, &self.ask.id);
         // They hold for the first slice of the body.
         (self.ask.len, self.ask.file_size) = (None, None);
         Ok(first)

@@ -17,6 +17,7 @@ use crate::systemd;
 use bigup_core::merger_events::{MergerEvent, MergerExit};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
+use bigup_core::storage::objects::ObjectSettings;
 use bigup_core::storage::spool::{Spool, UploadId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -290,6 +291,9 @@ impl Mergers {
         for (flag, mode) in [("--file-mode", modes.file), ("--dir-mode", modes.dir)] {
             command.args(mode.map(|mode| format!("{flag}={mode:o}")));
         }
+        if let Some(objects) = self.inner.data.objects() {
+            tell_store(&mut command, objects.settings());
+        }
         systemd::forget_in(&mut command);
         descriptors::as_at_start(&mut command);
         // Its log lines go to the daemon's standard error. It outlives the daemon: its work needs no daemon, and no
@@ -311,6 +315,19 @@ impl Mergers {
             }
         }
         true
+    }
+}
+
+/// Tells a merger the store of objects. The credentials are in its environment, as in ours, or in the file.
+fn tell_store(command: &mut Command, store: &ObjectSettings) {
+    command.arg(format!("--store={}", store.url)).arg(format!("--s3-endpoint={}", store.endpoint()));
+    command.arg(format!("--s3-region={}", store.region));
+    command.arg(format!("--s3-parts-at-once={}", store.parts_at_once));
+    if !store.path_style {
+        command.arg("--s3-host-style");
+    }
+    if let Some(file) = &store.credentials_file {
+        command.arg("--s3-credentials-file").arg(file);
     }
 }
 

@@ -13,13 +13,19 @@ use std::time::{Duration, Instant};
 /// merger.
 const ASK_EVERY: Duration = Duration::from_millis(2);
 
+/// Time for which a lock is not asked for elsewhere: commands and daemons hold it for an instant.
+const AN_INSTANT: Duration = Duration::from_millis(100);
+
+/// Time after which a merger on another machine is asked again.
+const ASK_ELSEWHERE_EVERY: Duration = Duration::from_secs(1);
+
 /// Takes the merger's lock of a spool from its holder, within the time `wait`.
 ///
 /// # Errors
 /// It is not given up, there is no such spool, or as the system gives them.
 pub fn take_from_merger(spool: &Spool, wait: Duration) -> io::Result<MergerLock> {
-    let deadline = Instant::now() + wait;
-    let mut told = None;
+    let began = Instant::now();
+    let (deadline, mut told, mut ask_elsewhere) = (began + wait, None, began + AN_INSTANT);
     loop {
         if let Some(lock) = spool.try_merger_lock()? {
             return Ok(lock);
@@ -29,6 +35,10 @@ pub fn take_from_merger(spool: &Spool, wait: Duration) -> io::Result<MergerLock>
             // It may have exited by itself.
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
             told = at_work;
+        }
+        if told.is_none() && Instant::now() >= ask_elsewhere {
+            spool.ask_merger_to_leave()?;
+            ask_elsewhere += ASK_ELSEWHERE_EVERY;
         }
         if Instant::now() >= deadline {
             return Err(stays(at_work, wait));

@@ -106,7 +106,13 @@ pub fn expire(data: &DataDir, times: ExpiryTimes, metrics: &Metrics) -> io::Resu
         }
         let name = upload.as_ref().map_or_else(|| printable(spool.folder()), |upload| upload.file_name.to_string());
         let named = upload.as_ref().map_or(spool.folder(), |upload| upload.file_name.as_str());
-        let tell = || upload.iter().for_each(|upload| AuditLine::of(AuditEvent::Expired, upload, None).log());
+        let tell = || {
+            upload.iter().for_each(|upload| AuditLine::of(AuditEvent::Expired, upload, None).log());
+            // A client that comes back in this instant sends nothing again: its bytes are here.
+            if let Some(Err(e)) = data.objects().map(|objects| objects.abandon(spool.path())) {
+                log::warn!("{name}: its parts stay in the store until a sweep finds them: {e}");
+            }
+        };
         match remove_if_over(&spool, over, tell) {
             Ok(None) => {}
             Ok(Some(gone)) => {

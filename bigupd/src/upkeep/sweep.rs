@@ -9,6 +9,7 @@ use bigup_core::storage::disk::IoContext;
 use bigup_core::storage::finish::cancel;
 use bigup_core::storage::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time between two rounds.
@@ -16,6 +17,12 @@ const ROUND: Duration = Duration::from_secs(2);
 
 /// Number of rounds between two searches for leftovers.
 const CLEAN_EVERY: u32 = 30;
+
+/// Number of rounds between two searches for leftovers in a store of objects: half a day.
+const SWEEP_STORE_EVERY: u32 = 21_600;
+
+/// Least age of leftovers in a store of objects, where uploads never expire.
+const STORE_LEFTOVER_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Least age of leftovers that are removed, if no process has them locked. Another daemon may have just made such a
 /// file and be about to lock it. Marks of cancelled uploads count for the same time.
@@ -44,9 +51,23 @@ fn sweep(data: &DataDir, times: ExpiryTimes, metrics: &Metrics, round: u32) {
         let count = |marks: u64| (0..marks).for_each(|_| metrics.upload_failed(Failure::Cancelled));
         taken(clean(data, LEFTOVER_AGE).map(count));
     }
+    if round.is_multiple_of(SWEEP_STORE_EVERY) {
+        taken(sweep_store(data, times));
+    }
     if times.least().is_some_and(|least| round.is_multiple_of(expire_every(least))) {
         taken(expire(data, times, metrics));
     }
+}
+
+/// Removes from the store of objects, if there is one, what lost data folders and lost answers left.
+fn sweep_store(data: &DataDir, times: ExpiryTimes) -> io::Result<()> {
+    let Some(objects) = data.objects() else { return Ok(()) };
+    let spools: Vec<PathBuf> = Spool::all(data)?.iter().map(|spool| spool.path().to_owned()).collect();
+    match objects.sweep(times.any.unwrap_or(STORE_LEFTOVER_AGE), &spools)? {
+        0 => {}
+        removed => log::info!("removed {removed} notes of uploads that nobody goes on with from the store"),
+    }
+    Ok(())
 }
 
 /// Rounds between two checks for expired uploads: few if the time is short.

@@ -25,11 +25,8 @@ use bigup_core::storage::spool::{
     Arrival, Concat, FinalState, HeldRun, LockedSpool, Spool, Tail, UploadId, UploadRecord,
 };
 use bigup_core::storage::store::{Entry, FinishedFile};
-use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 /// Longest time between two notes of how much of a slice came, so that a kill costs no more than that.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
@@ -151,83 +148,6 @@ impl TailTarget {
     }
 }
 
-/// Requests at work that append, by the source of their upload, so that a newer one can tell them to stop. Only the
-/// client of an upload knows its source: nobody else ends its requests.
-#[derive(Clone, Debug, Default)]
-pub struct Appenders(Arc<Mutex<HashMap<String, AtWork>>>);
-
-/// A request at work that appends.
-#[derive(Clone, Debug)]
-pub struct AtWork(Arc<watch::Sender<bool>>);
-
-impl AtWork {
-    /// Waits until it has ended.
-    pub async fn ended(&self) {
-        self.0.closed().await;
-    }
-
-    fn stop(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-/// Tells a request that appends to stop; it is one of the [`Appenders`] for as long as this lives.
-#[derive(Debug)]
-pub struct Appender {
-    source: String,
-    stop: watch::Receiver<bool>,
-    older: Option<AtWork>,
-    all: Appenders,
-}
-
-impl Appenders {
-    /// A request begins to append to the upload of `source`. Another one that does is told to stop.
-    pub fn enter(&self, source: &str) -> Appender {
-        let (sender, stop) = watch::channel(false);
-        let (source, at_work) = (source.to_owned(), AtWork(Arc::new(sender)));
-        let older = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), at_work);
-        older.iter().for_each(AtWork::stop);
-        Appender { source, stop, older, all: self.clone() }
-    }
-
-    /// Tells the request that appends to the upload of `source` to stop. `None` if there is none.
-    pub fn stop(&self, source: &str) -> Option<AtWork> {
-        let at_work = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
-        at_work.iter().for_each(AtWork::stop);
-        at_work
-    }
-}
-
-impl Appender {
-    /// Waits until the older request, which was told to stop, has ended.
-    pub async fn alone(&mut self) {
-        if let Some(older) = &self.older {
-            older.ended().await;
-        }
-        self.older = None;
-    }
-
-    /// True if this request was told to stop.
-    pub fn is_stopped(&self) -> bool {
-        *self.stop.borrow()
-    }
-
-    /// Waits until this request is told to stop.
-    pub async fn stopped(&mut self) {
-        // The sender is gone where a newer request has ended.
-        let _ = self.stop.wait_for(|stop| *stop).await;
-    }
-}
-
-impl Drop for Appender {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.get(&self.source).is_some_and(|at_work| at_work.0.subscribe().same_channel(&self.stop)) {
-            all.remove(&self.source);
-        }
-    }
-}
-
 impl Uploads {
     /// The state of the upload of `source`. `None` if there is none.
     ///
@@ -287,6 +207,17 @@ impl Uploads {
     pub fn is_partial(&self, id: &UploadId, source: &str) -> Result<bool, Refusal> {
         let upload = Spool::of(&self.data, id).upload()?.filter(|upload| upload.source.as_deref() == Some(source));
         Ok(upload.is_some_and(|upload| upload.is_partial()))
+    }
+
+    /// Asks a request that appends to the upload of `source` to stop, whichever daemon serves it.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn ask_to_stop(&self, id: &UploadId, source: &str) -> Result<(), Refusal> {
+        let spool = Spool::of(&self.data, id);
+        // The lock keeps the spool there meanwhile.
+        let Some(_locked) = self.lock_of(&spool, source)? else { return Ok(()) };
+        Ok(spool.ask_to_stop()?)
     }
 
     /// True if a request appends to the upload of `source`.

@@ -10,12 +10,13 @@ use super::{NameState, Uploads};
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::metrics::UploadProtocol;
-use crate::refusal::{Refusal, within_request};
+use crate::refusal::{Advice, Refusal, within_request};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::is_subtree_size;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
+use bigup_core::protocol::sha256::{RunningSha256, Sha256};
 use bigup_core::protocol::units::MIB;
 use bigup_core::storage::spool::{Concat, FileSha256, Spool, UploadId};
 use bigup_core::storage::store::{Entry, FinishedFile, Store};
@@ -113,6 +114,16 @@ pub enum WantedName {
     },
 }
 
+/// Refuses a promise that no empty file keeps: such a file has no bytes to come, after which it would be compared.
+fn check_empty(promised: Sha256) -> Result<(), Refusal> {
+    let empty = RunningSha256::default().finish();
+    if promised == empty {
+        return Ok(());
+    }
+    let facts = format!("the file is empty, and has the SHA-256 {empty}, not {promised} as promised");
+    Err(Refusal::new(ErrorCode::Damaged, facts).advising(Advice::UploadAgain))
+}
+
 /// An upload to be created.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
@@ -155,6 +166,9 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn create(&self, ask: &CreateRequest) -> Result<Created, Refusal> {
+        if let (Some(0), Some(FileSha256::Promised(promised))) = (ask.file_size, ask.sha256) {
+            check_empty(promised)?;
+        }
         let plan = Plan::new(None, Some(self.slice_size_for(ask.file_size)), ask.file_size).map_err(within_request)?;
         self.create_upload(ask, UploadKey::random()?, Some(&plan), ask.is_partial.then_some(Concat::Partial(None)))
     }

@@ -7,7 +7,6 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::sha256::Sha256;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
-use bigup_core::storage::disk::FileVersion;
 use bigup_core::storage::store::{Entry, FinishedFile, FolderEntry, ListedFile, OpenFile, Removal, Store};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -50,7 +49,7 @@ impl Uploads {
     }
 
     fn with_remembered_digest(&self, open: OpenFile) -> OpenFile {
-        let remembered = || self.finished_digests.remembered(&FileVersion::of_metadata(&open.found));
+        let remembered = || self.finished_digests.remembered(&open.version);
         OpenFile { stored_digest: open.stored_digest.clone().or_else(remembered), ..open }
     }
 
@@ -93,8 +92,10 @@ impl Uploads {
         after: &str,
         mut each: impl FnMut(ListedFile) -> ControlFlow<()>,
     ) -> Result<(), Refusal> {
+        let is_in_objects = self.data.objects().is_some();
         let with_remembered_digest = |file: ListedFile| {
-            let remembered = || self.finished_digests.remembered(&file.version);
+            // An open object is shown without a digest, too.
+            let remembered = || self.finished_digests.remembered(&file.version).filter(|_| !is_in_objects);
             let stored_digest = file.stored_digest.clone().or_else(remembered);
             each(ListedFile { stored_digest, ..file })
         };
@@ -119,7 +120,7 @@ impl Uploads {
 
 fn note_deleted(name: &FileName, open: &OpenFile, remover: &Remover) {
     AuditLine::new(AuditEvent::Deleted, name)
-        .with("file_size", Some(open.found.len()))
+        .with("file_size", Some(open.size))
         .with("file_digest", open.stored_digest.as_ref().map(|stored| stored.digest))
         .with("token", remover.by.token())
         .with("certificate", remover.certificate.as_ref())

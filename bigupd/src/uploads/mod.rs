@@ -22,7 +22,8 @@ use crate::hooks::complete::Completions;
 use crate::metrics::{Failure, Metrics};
 use crate::net::peer::Peer;
 use crate::refusal::{Advice, Refusal};
-use crate::uploads::append::{Appenders, TailTarget};
+use crate::uploads::append::TailTarget;
+use crate::uploads::appenders::Appenders;
 pub use crate::uploads::begin::check_not_paused;
 use crate::uploads::finished_digests::FinishedDigests;
 use crate::uploads::recent_slices::RecentSlices;
@@ -45,6 +46,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
 pub mod append;
+pub mod appenders;
 mod begin;
 pub mod concat;
 pub mod create;

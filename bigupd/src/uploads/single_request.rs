@@ -27,6 +27,8 @@ impl Uploads {
     pub(super) fn unnamed(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<SliceTarget>, Refusal> {
         // A hook is asked about an upload, and told of one by the traces of its spool.
         let has_hooks = self.begin_hook.is_some() || self.data.leaves_notices();
+        // A store of objects is asked with the file on disk, from which it can be asked again.
+        let has_hooks = has_hooks || self.data.objects().is_some();
         let is_plain =
             !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
         if !is_plain || self.without_unnamed_files.load(Ordering::Relaxed) || self.has_spool(&ask.id) {

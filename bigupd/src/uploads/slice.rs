@@ -100,6 +100,9 @@ impl Uploads {
                     .map_or(Ok(SliceStored::Finished(finished)), |is| Err(exists_with(ask, finished, is.digest)));
             }
         };
+        if self.data.is_shared() {
+            arrival.show_to_other_machines()?;
+        }
         let spool = Spool::of(&self.data, &ask.id);
         if arrival.is_tail() && self.settings.slice_ack == SliceAck::Synced {
             self.sync_ahead(&spool, ask, &arrival, digests)?;

@@ -114,6 +114,7 @@ pub fn check(data: &[u8]) {
         events: Events::none(),
         leave_notice: false,
         modes: FileModes::default(),
+        store: None,
     };
     if let (Ok(MergeEnd::Published(digest)), Some(upload)) = (bigup_merger::run(&config, &Stop::never()), &upload)
         && !folder.is_published

@@ -6,4 +6,5 @@ mod filesystems;
 mod hostile_local;
 mod powercut;
 mod service;
+mod shared_spool;
 mod wan;

@@ -26,6 +26,7 @@ mod python_client;
 mod requests;
 mod resumable_uploads;
 mod resume;
+mod s3;
 mod seed;
 mod small;
 mod status_cancel_pause;

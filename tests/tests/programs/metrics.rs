@@ -16,6 +16,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Uploads that were begun by the native protocol.
 const BEGUN: &str = "uploads_begun_total{protocol=\"native\"}";
@@ -521,6 +522,33 @@ fn a_daemon_is_ready_until_its_folder_its_disk_space_or_its_lock_is_gone() {
     let said = page(full.url(), "/readyz", None);
     assert_eq!((said.status, &checks(&said)["data_folder"]), (503, &"ok".into()));
     assert!(checks(&said)["disk_space"].as_str().unwrap().contains("free some"), "{said:?}");
+}
+
+#[test]
+fn a_daemon_that_drains_is_not_ready_and_serves_on_until_it_is_stopped() {
+    let mut daemon = Daemon::with(&["--drain-time", "10m"]);
+    let running = |daemon: &Daemon| {
+        let ready = page(daemon.url(), "/readyz", None);
+        (ready.status, checks(&ready)["running"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(running(&daemon), (200, "ok".to_owned()));
+    let drain = |pid: &str| Command::new(programs::path("bigupd")).args(["drain", pid]).output().unwrap();
+    let wrong = drain(&std::process::id().to_string());
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("is no daemon of bigup"));
+    let told = drain(&daemon.pid().to_string());
+    assert!(told.status.success(), "{told:?}");
+    eventually("it is not ready", || running(&daemon).0 == 503);
+    assert!(running(&daemon).1.contains("draining"), "{:?}", running(&daemon));
+    signal(daemon.pid(), Signal::SIGTERM);
+    eventually("it has heard the signal", || daemon.log().contains("then the daemon stops"));
+    daemon.server().get("file_name=f&slice_num=1").expect(200);
+    assert_eq!(running(&daemon).0, 503);
+    // A second signal ends it at once. That loses nothing.
+    daemon.kill_by(Signal::SIGTERM);
+    let mut daemon = Daemon::with(&["--drain-time", "1s"]);
+    let began = Instant::now();
+    daemon.stop();
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -180,6 +180,35 @@ fn a_newcomer_is_never_locked_out_by_a_connection_that_hangs() {
 }
 
 #[test]
+fn a_newcomer_at_another_daemon_is_not_locked_out_either() {
+    let daemon = Daemon::start();
+    let other_daemon = daemon.another();
+    let (here, there) = (Tus::new(daemon.url()), Tus::new(other_daemon.url()));
+    let content = data::bytes(14, 20 * MIB);
+    for (ask, cut) in [("HEAD", 0), ("PATCH", 12345), ("HEAD", SLICE + 1), ("DELETE", 12345)] {
+        let name = format!("{ask}-{cut}");
+        let at = here.create(&name, content.len() as u64);
+        let mut hangs = here.begin_patch(&at, 0, content.len() as u64);
+        sent(&mut hangs, &content[..cut]);
+        eventually("the request has the tail", || spool_of(&daemon, &name).is_tail_locked().unwrap());
+        let held = match ask {
+            "HEAD" => there.offset(&at),
+            "PATCH" => there.patch(&at, content.len() as u64, b"").expect(409).offset().expect("it is told"),
+            _ => {
+                there.delete(&at).expect(204);
+                continue;
+            }
+        };
+        assert!(held as usize <= cut, "{held} of {cut}");
+        there.patch(&at, held, &content[held as usize..]).expect(204);
+        // It is not a time-out of its body that ended the older request.
+        assert_eq!(Reply::read(&mut hangs, "PATCH").status, 409);
+        assert_finished(&daemon, &name, &content);
+    }
+    daemon.eventually_clean();
+}
+
+#[test]
 fn a_connection_that_hangs_at_the_very_end_holds_up_nobody() {
     let daemon = Daemon::with(&SMALL_SLICES);
     let tus = Tus::new(daemon.url());

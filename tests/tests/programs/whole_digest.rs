@@ -26,10 +26,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The response to the creation of an upload by tus whose client promises this digest.
+fn promised_reply(tus: &Tus, name: &str, len: usize, digest: &str) -> Reply {
+    let (len, metadata) = (len.to_string(), file_name(name));
+    tus.post(&[("Upload-Length", &len), ("Upload-Metadata", &metadata), ("Repr-Digest", digest)])
+}
+
 /// An upload by tus whose client promised this digest.
 fn promised(tus: &Tus, name: &str, len: usize, digest: &str) -> String {
-    let (len, metadata) = (len.to_string(), file_name(name));
-    tus.post(&[("Upload-Length", &len), ("Upload-Metadata", &metadata), ("Repr-Digest", digest)]).location()
+    promised_reply(tus, name, len, digest).location()
 }
 
 /// A request of the draft, all of whose bytes are the file's last ones.
@@ -97,6 +102,21 @@ fn a_file_that_is_not_as_promised_is_never_seen_and_its_upload_ends() {
     let refused = last_of_draft(&tus, "POST", "/files/", &wrong, &content).expect(400);
     assert!(refused.body.contains("as promised"), "{}", refused.body);
     assert_eq!(daemon.spools().iter().filter(|name| !name.starts_with('.')).count(), 0);
+}
+
+#[test]
+fn an_empty_file_is_compared_before_its_name_is_taken() {
+    let (daemon, tus) = daemon();
+    let wrong = [("Repr-Digest", &*repr_digest(b"else"))];
+    let refused = promised_reply(&tus, "empty", 0, wrong[0].1).expect(460);
+    for sha256 in [&b""[..], b"else"].map(|bytes| hex(&Sha256::digest(bytes))) {
+        assert!(refused.body.contains(&sha256), "both are named: {}", refused.body);
+    }
+    tus.send("PUT", "/content/empty", &wrong, b"").expect(400);
+    last_of_draft(&tus, "POST", "/files/", &wrong, b"").expect(400);
+    assert_nothing_is_left(&daemon, "empty");
+    promised_reply(&tus, "empty", 0, &repr_digest(b"")).expect(201);
+    assert_eq!(fs::read(daemon.finished("empty")).unwrap(), b"");
 }
 
 #[test]

@@ -20,12 +20,14 @@ mod boot;
 mod copy;
 mod lock;
 mod reflink;
+mod shared;
 mod splice;
 mod written;
 
 pub use boot::BootId;
 pub use copy::{Copier, CopyError, CopyMethod};
 pub use lock::{FileLock, SharedLock, is_locked, is_locked_exclusively};
+pub use shared::may_be_shared;
 pub use written::{check_no_write_failed, notes_failed_writes};
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
@@ -346,6 +348,14 @@ impl FileVersion {
     /// The version that has these metadata.
     pub fn of_metadata(found: &Metadata) -> FileVersion {
         FileVersion { inode: found.ino(), len: found.len(), changed: (found.ctime(), found.ctime_nsec()) }
+    }
+
+    /// The version of an object in a store, which has this tag, length and time.
+    pub fn of_object(etag: &str, len: u64, modified: SystemTime) -> FileVersion {
+        let hash = blake3::hash(etag.as_bytes());
+        let inode = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
+        let changed = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        FileVersion { inode, len, changed: (i64::try_from(changed.as_secs()).unwrap_or(i64::MAX), 0) }
     }
 
     /// The same bytes for the same version, and others for another one.

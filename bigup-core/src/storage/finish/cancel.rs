@@ -65,6 +65,11 @@ fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::Resu
     let gone = take_away(spool.path())?;
     disk::sync_dir(&data.tmp())?;
     info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
+    if let Some(objects) = data.objects()
+        && let Err(e) = objects.abandon(&gone)
+    {
+        log::warn!("{}: its parts stay in the store until a sweep finds them: {e}", upload.file_name);
+    }
     delete(&gone);
     Ok(())
 }

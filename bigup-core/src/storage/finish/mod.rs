@@ -6,6 +6,7 @@
 
 pub mod cancel;
 pub mod completion;
+pub mod object_parts;
 pub mod publish;
 pub mod single_request;
 pub mod unpublish;

@@ -16,6 +16,10 @@
 //!    the mark for its client made
 //! 5  spool renamed away and deleted                     a hidden folder, swept later
 //! ```
+//! Where finished files are objects of a store, there is no rename. Steps 2 and 3 are those of
+//! `storage/objects/multipart.rs`: the file counts as published once the store shows the object with its size and
+//! digest. After a kill the next merger finds that the same file is there, and goes on with 4.
+//!
 //! If completion records are left (crate::storage::finish::completion), step 5 renames the spool to `completed/`
 //! instead. So there is the spool or the completion record at every instant, and a power cut that takes the rename back
 //! leaves it to be done again: the hook is told at least once, and no further sync is needed.
@@ -30,7 +34,9 @@ use crate::storage::audit;
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, BootId, FileVersion, IoContext};
 use crate::storage::finish::completion;
+use crate::storage::finish::object_parts::{self, SentParts, Source, Stored};
 use crate::storage::info_ini::{self, InfoIni};
+use crate::storage::objects::{Facts, Objects};
 use crate::storage::space;
 use crate::storage::spool::{
     FileSha256, HeldContent, LockedSpool, MergerLock, Publication, Record, Records, Spool, UploadRecord, hash_range,
@@ -45,13 +51,15 @@ use std::path::Path;
 /// Most attempts to give a file its name while files of that name come and go. Each attempt may read such a file.
 const NAMING_ATTEMPTS: u32 = 3;
 
-/// The digests of a merged file that its merger computed on the way. Others are computed at publication.
-#[derive(Clone, Copy, Debug, Default)]
+/// The work for the publication that a merger did on the way. The rest is done at publication.
+#[derive(Clone, Debug, Default)]
 pub struct Hashed {
     /// BLAKE3, where the digests of the slices do not join to it.
     pub digest: Option<Digest>,
     /// SHA-256, if it is of interest.
     pub sha256: Option<Sha256>,
+    /// Parts that the store of objects has.
+    pub sent: SentParts,
 }
 
 /// The digests of a complete merged file.
@@ -142,6 +150,10 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Hash
     drop(locked);
     let merged_path = spool.merged_path();
     let merged = disk::open_or_create(&merged_path)?;
+    // Parts are compared with the records, which are no proof after a take-over.
+    if data.objects().is_some() && upload.is_taken_over() && !record_anew(spool, &upload, &merged)? {
+        return Ok(Outcome::NotYet);
+    }
     let (digest, leaves) = match hashed_digest {
         Some(digest) => (digest, None),
         None => match digest_of(spool, &upload, &merged)? {
@@ -159,6 +171,9 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Hash
     let content = Content { digest, leaves, sha256 };
     if let Some(why) = content.broken_promise(&upload) {
         return refuse_content(spool, &upload, &merged, why);
+    }
+    if let Some(objects) = data.objects() {
+        return give_object(data, objects, spool, &upload, &merged, &content, &hashed.sent);
     }
     for _ in 0..NAMING_ATTEMPTS {
         if let Some(outcome) = give_name(data, spool, &upload, &merged, &content)? {
@@ -242,6 +257,59 @@ fn give_name(
     Ok(Some(Outcome::Published(digest)))
 }
 
+/// Stores the merged file, which is synced and has this content, as the object of its name, and looks for it then: the
+/// upload ends once the store shows it. Nobody waits for the store with a lock in hand.
+fn give_object(
+    data: &DataDir,
+    objects: &Objects,
+    spool: &Spool,
+    upload: &UploadRecord,
+    merged: &File,
+    content: &Content,
+    sent: &SentParts,
+) -> io::Result<Outcome> {
+    let facts = Facts { digest: content.digest, source: upload.source.clone(), sha256: content.sha256 };
+    let (digests, mut replaced) = (spool.open_digests()?, None);
+    for _ in 0..NAMING_ATTEMPTS {
+        let read = read_what_is_there(data, upload)?;
+        match in_the_way(data, upload, content.digest, read.as_ref())? {
+            InTheWay::Nothing => {}
+            InTheWay::TheSameFile => {
+                replaced.iter().for_each(|object| objects.forget(object));
+                let Some(locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
+                info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
+                if data.leaves_notices() {
+                    record(&locked, merged, &spool.merged_path(), content.digest)?;
+                }
+                end(data, locked, content.digest, kind_of(replaced.is_some()))?;
+                return Ok(Outcome::Published(content.digest));
+            }
+            InTheWay::Unread => continue,
+            InTheWay::OtherFile => break,
+            InTheWay::Other(what) => {
+                let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
+                return block(&mut locked, what, None);
+            }
+        }
+        replaced = objects.find(&upload.file_name)?;
+        let source = Source { spool, upload, merged, digests: &digests };
+        if let Stored::Damaged(slice_id) = object_parts::store(objects, source, &facts, sent)? {
+            return cut_damaged(spool, merged, slice_id);
+        }
+    }
+    let is_there = objects.find(&upload.file_name)?.is_some();
+    let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
+    if !is_there {
+        // SeaweedFS has a folder of that name in the way.
+        let why = format!("the store takes no object {}, and shows none: names below it may exist", upload.file_name);
+        return block(&mut locked, why, Some(Remedy::OtherName));
+    }
+    if upload.replace {
+        return Err(io::Error::other(format!("objects of the name {} come and go too fast", upload.file_name)));
+    }
+    block(&mut locked, exists(upload), Some(Remedy::Replace))
+}
+
 fn kind_of(replaces: bool) -> audit::AuditEvent {
     if replaces { audit::AuditEvent::Replaced } else { audit::AuditEvent::Finished }
 }
@@ -301,6 +369,10 @@ pub fn is_moved(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Resu
 /// If the file is still the upload's only slice, a power cut took back the rename that made it the merged file. It may
 /// also bring back the old name beside the new one; then the upload must touch the file no more.
 fn moved_already(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Result<Option<Publication>> {
+    if data.objects().is_some() {
+        // Nothing is moved. An object that is there already is found when the upload is published once more.
+        return Ok(None);
+    }
     let Some(publication) = locked.records().publication()? else { return Ok(None) };
     // A file that cannot be looked at may be there: no error must pass for "it was moved", after which the spool is
     // removed.

@@ -51,6 +51,17 @@ impl Arrival {
         &self.file
     }
 
+    /// Makes other machines that share the file system see the bytes that came. This machine may keep bytes of a file
+    /// from the file system's servers until a descriptor of it is closed (nfs(5), close-to-open consistency).
+    ///
+    /// # Errors
+    /// The servers did not take them all.
+    pub fn show_to_other_machines(&self) -> io::Result<()> {
+        let copy = self.file.try_clone().at("copying the descriptor of", &self.path)?;
+        // A drop would say nothing of an error.
+        nix::unistd::close(copy).at("handing over", &self.path)
+    }
+
     /// True if it is the tail, of which bytes may be told to be held before it is whole.
     pub fn is_tail(&self) -> bool {
         is_tail(&self.path)

@@ -1,8 +1,11 @@
 //! The right to change the merged file: one merger at a time for each upload.
 
 use super::{MERGER_LOCK, Spool};
-use crate::storage::disk::{self, FileLock, IoContext};
+use crate::storage::disk::{self, Durability, FileLock, FileVersion, IoContext};
 use std::io::{self, Read, Write};
+
+/// Each replacement of this file asks the merger at work to leave. A signal reaches processes of one machine only.
+const MERGER_LEAVE: &str = "merger-leave";
 
 /// The right to change `merged`, for as long as it lives.
 pub struct MergerLock {
@@ -25,6 +28,23 @@ impl Spool {
             log::warn!("the merger's process id cannot be written in {}: {e}", self.path.display());
         }
         Ok(Some(MergerLock { _lock: lock }))
+    }
+
+    /// Asks the merger at work to leave, whichever machine it runs on. It looks for that at least twice a second. A merger
+    /// that begins at the same time may not see it: repeat the call.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn ask_merger_to_leave(&self) -> io::Result<()> {
+        disk::replace_file(&self.path, MERGER_LEAVE, b"", Durability::Process)
+    }
+
+    /// The last call of [`Spool::ask_merger_to_leave`], as a value that each call changes. `None` if there was none.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn merger_asked_to_leave(&self) -> io::Result<Option<FileVersion>> {
+        FileVersion::of(&self.path.join(MERGER_LEAVE))
     }
 
     /// The pid of the merger at work. `None` while there is none.

@@ -8,8 +8,10 @@
 //!              0 1 2 …           slices that are whole and checked, waiting to be merged
 //!              7.RANDOM.part     a slice arriving; locked by its writer, removed when the writer fails
 //!              tail, tail.json   the beginning of the slice that follows all held ones, where bytes come in order
+//!              give-way          replaced to ask the request at the tail to stop
 //!              merged            the file so far: slices 0 up to the frontier, in order
 //!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
+//!              merger-leave      replaced to ask the merger to leave, from another machine
 //!              hash              the progress of the hash of the whole file, if slices' digests do not join
 //! ```
 //!

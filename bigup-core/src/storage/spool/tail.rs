@@ -6,6 +6,7 @@
 //! ```text
 //! tail        the bytes of the slice so far, and perhaps more; locked by the request that appends to it
 //! tail.json   which slice it is of, how many bytes of it count, their digest, and the upload's source
+//! give-way    empty; replaced by a request that waits for the lock, to ask the one that has it to stop
 //! ```
 //! # Changes, and what a kill there leaves
 //! ```text
@@ -23,7 +24,7 @@
 use super::arrival::TAIL;
 use super::{Arrival, LockedSpool, Spool, UploadRecord};
 use crate::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
-use crate::storage::disk::{self, BootId, Durability, IoContext};
+use crate::storage::disk::{self, BootId, Durability, FileVersion, IoContext};
 use crate::storage::space::{DiskSpace, SpaceError};
 use fs2::FileExt;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,10 @@ use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::path::PathBuf;
 
 const TAIL_JSON: &str = "tail.json";
+
+/// Each replacement of this file asks the request at the tail to stop. A file reaches requests of every daemon, also on
+/// other nodes.
+const GIVE_WAY: &str = "give-way";
 
 /// Largest `tail.json` that is read, in bytes.
 const MAX_TAIL_JSON: u64 = 4096;
@@ -98,6 +103,23 @@ impl Spool {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
             file => disk::is_locked(&file?).at("looking at the lock of", &self.tail_path()),
         }
+    }
+
+    /// Asks the request that appends to the tail to stop, whichever daemon serves it. That request compares
+    /// [`Spool::asked_to_stop`] from time to time.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn ask_to_stop(&self) -> io::Result<()> {
+        disk::replace_file(&self.path, GIVE_WAY, b"", Durability::Process)
+    }
+
+    /// The last call of [`Spool::ask_to_stop`], as a value that each call changes. `None` if there was none.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn asked_to_stop(&self) -> io::Result<Option<FileVersion>> {
+        FileVersion::of(&self.path.join(GIVE_WAY))
     }
 
     /// True if bytes of a slice that is not whole are held.

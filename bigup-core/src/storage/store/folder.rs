@@ -32,6 +32,9 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn out_of_reach(&self, name: &FileName) -> io::Result<Option<String>> {
+        if let Some(objects) = &self.objects {
+            return Ok(objects.cannot_name(name));
+        }
         let here = MountedFs::of_folder(&self.tmp)?;
         let (passed, found) = (Cell::new(0), Cell::new(None));
         let walked = self.walk(name, |folder, _| {
@@ -146,6 +149,10 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn sync_entry(&self, name: &FileName) -> Result<(), StoreError> {
+        if self.objects.is_some() {
+            // An object that is shown is stored.
+            return Ok(());
+        }
         let folders = name.as_str().rsplit_once('/').map_or("", |(folders, _)| folders);
         let sync_all = || {
             self.walk(name, |folder, _| Ok(folder.sync_all().at("syncing the folder of", &self.path_of(name))?))

@@ -6,7 +6,7 @@
 
 use super::digest_attribute::StoredDigest;
 use super::folder::FOLDER;
-use super::{OpenEntry, OpenFile, Store, StoreError};
+use super::{Content, OpenEntry, OpenFile, Store, StoreError, in_objects};
 use crate::protocol::name::FileName;
 use crate::storage::disk::{FileVersion, IoContext};
 use nix::dir::{Dir, Type};
@@ -49,9 +49,11 @@ impl ListedFile {
     /// # Errors
     /// The system does not tell its time.
     pub fn of(name: FileName, open: &OpenFile) -> io::Result<ListedFile> {
-        let OpenFile { found, stored_digest, .. } = open;
-        let (size, version) = (found.len(), FileVersion::of_metadata(found));
-        Ok(ListedFile { name, size, modified: found.modified()?, stored_digest: stored_digest.clone(), version })
+        let OpenFile { size, modified, version, stored_digest, .. } = open;
+        let (size, modified, version) = (*size, *modified, *version);
+        let is_told = matches!(open.content, Content::File(_));
+        let stored_digest = stored_digest.clone().filter(|_| is_told);
+        Ok(ListedFile { name, size, modified, stored_digest, version })
     }
 }
 
@@ -104,6 +106,9 @@ impl Store {
         after: &str,
         mut each: impl FnMut(ListedFile) -> ControlFlow<()>,
     ) -> io::Result<()> {
+        if let Some(objects) = &self.objects {
+            return in_objects::list(objects, prefix, after, each);
+        }
         let path = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
         if let Some(folder) = self.folder_at(path)? {
             let _ = self.list_folder(&folder, path, &Wanted { prefix, after }, MOST_BYTES, &mut each)?;
@@ -124,6 +129,9 @@ impl Store {
         after: &str,
         mut each: impl FnMut(FolderEntry) -> ControlFlow<()>,
     ) -> io::Result<()> {
+        if let Some(objects) = &self.objects {
+            return in_objects::list_level(objects, path, (prefix, after), each);
+        }
         let Some(folder) = self.folder_at(path)? else { return Ok(()) };
         let wanted = Wanted { prefix, after };
         let _ = each_name(&folder, path, &wanted, MOST_BYTES / 2, |name| {

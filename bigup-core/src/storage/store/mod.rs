@@ -11,10 +11,12 @@
 //! not hold (its mode was changed, a link to it made, it was restored, or power failed before the seal reached the
 //! disk) is read once when somebody asks for its digest ([`Store::confirm`]), and sealed anew.
 //!
+//! Where a store of objects is set (`storage/objects`), finished files are objects of it, and `files/` stays empty. Each
+//! function of the contract asks `in_objects` first. Functions for files that are open in `files/` are not called then.
+//!
 //! # Contract
 //! Publishing, requests and `bigupd check` reach a finished file by these functions only; the rest is private to this
-//! folder. Another store, such as S3, has to keep the same contracts. It must also list its files: `bigupd check` and
-//! quotas (`admission/quota.rs` of bigupd) walk through `files/` themselves.
+//! folder. `bigupd check` and quotas (`admission/quota.rs` of bigupd) walk through `files/` themselves.
 //!
 //! | function | contract |
 //! | --- | --- |
@@ -40,6 +42,7 @@ use crate::protocol::name::FileName;
 use crate::storage::data_dir::{DataDir, FileModes};
 use crate::storage::disk::{FileVersion, IoContext, MountedFs};
 use crate::storage::group_sync::GroupSync;
+use crate::storage::objects::{ObjectReader, Objects};
 use crate::storage::spool::hash_range;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
@@ -47,15 +50,17 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::linkat;
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 mod digest_attribute;
 mod folder;
+mod in_objects;
 mod listing;
 mod possible_names;
 mod removal;
@@ -99,13 +104,39 @@ pub enum OpenEntry {
     Other(String),
 }
 
-/// A finished file that is open. Whatever takes its name, reads of `file` give this file's bytes.
+/// The bytes of a finished file that is open.
+#[derive(Debug)]
+pub enum Content {
+    /// Those of a file.
+    File(File),
+    /// Those of an object.
+    Object(ObjectReader),
+}
+
+impl Content {
+    /// Fills `bytes` with those at `offset`.
+    ///
+    /// # Errors
+    /// There are fewer, or as the system or the store gives them.
+    pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Content::File(file) => file.read_exact_at(bytes, offset),
+            Content::Object(reader) => reader.read_exact_at(bytes, offset),
+        }
+    }
+}
+
+/// A finished file that is open. Whatever takes its name, reads of `content` give this file's bytes.
 #[derive(Debug)]
 pub struct OpenFile {
-    /// The file, open for reading.
-    pub file: File,
-    /// Its metadata as it was opened.
-    pub found: Metadata,
+    /// Its bytes.
+    pub content: Content,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// Time of the last write to it.
+    pub modified: SystemTime,
+    /// Its version, as it was opened.
+    pub version: FileVersion,
     /// The digest of its content, if that is certain; see [`FinishedFile::stored_digest`].
     pub stored_digest: Option<StoredDigest>,
 }
@@ -134,12 +165,20 @@ pub struct Store {
     tmp: PathBuf,
     syncs: Arc<GroupSync>,
     modes: FileModes,
+    /// Where finished files are. `None`: in `files`.
+    objects: Option<Arc<Objects>>,
 }
 
 impl Store {
     /// The store of `data`.
     pub fn new(data: &DataDir) -> Store {
-        Store { files: data.files(), tmp: data.tmp(), syncs: Arc::clone(&data.syncs), modes: data.modes() }
+        Store {
+            files: data.files(),
+            tmp: data.tmp(),
+            syncs: Arc::clone(&data.syncs),
+            modes: data.modes(),
+            objects: data.objects().cloned(),
+        }
     }
 
     /// Path of a finished file of this name, for messages.
@@ -152,7 +191,10 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn version(&self, name: &FileName) -> io::Result<Option<FileVersion>> {
-        FileVersion::of(&self.path_of(name))
+        match &self.objects {
+            Some(objects) => in_objects::version(objects, name),
+            None => FileVersion::of(&self.path_of(name)),
+        }
     }
 
     /// The thing that stands under `name`.
@@ -160,12 +202,15 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn lookup(&self, name: &FileName) -> io::Result<Entry> {
+        if let Some(objects) = &self.objects {
+            return in_objects::lookup(objects, name);
+        }
         Ok(match self.open(name)? {
             OpenEntry::Nothing => Entry::Nothing,
             OpenEntry::Other(what) => Entry::Other(what),
             OpenEntry::File(file) => {
-                let OpenFile { found, stored_digest, .. } = self.look_at(name, file)?;
-                Entry::File(FinishedFile { size: found.len(), stored_digest })
+                let OpenFile { size, stored_digest, .. } = self.look_at(name, file)?;
+                Entry::File(FinishedFile { size, stored_digest })
             }
         })
     }
@@ -175,6 +220,9 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn open_file(&self, name: &FileName) -> io::Result<Option<OpenFile>> {
+        if let Some(objects) = &self.objects {
+            return in_objects::open_file(objects, name);
+        }
         match self.open(name)? {
             OpenEntry::File(file) => self.look_at(name, file).map(Some),
             OpenEntry::Nothing | OpenEntry::Other(_) => Ok(None),
@@ -185,7 +233,8 @@ impl Store {
         let path = self.path_of(name);
         let found = file.metadata().at("looking at", &path)?;
         let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
-        Ok(OpenFile { file, found, stored_digest })
+        let (size, version) = (found.len(), FileVersion::of_metadata(&found));
+        Ok(OpenFile { content: Content::File(file), size, modified: found.modified()?, version, stored_digest })
     }
 
     /// The thing that stands under `name`. Its content is read if it is not known for certain; the digest is written
@@ -194,6 +243,9 @@ impl Store {
     /// # Errors
     /// As the system gives them.
     pub fn confirm(&self, name: &FileName) -> io::Result<Entry> {
+        if let Some(objects) = &self.objects {
+            return in_objects::confirm(objects, name);
+        }
         for _ in 1..CONFIRM_ATTEMPTS {
             match self.confirm_once(name)? {
                 // Mostly the process that published it was about to seal it.

@@ -9,11 +9,13 @@
 //! 1  unlinked            the file is gone; a power cut may bring it back
 //! 2  its folder synced   the file is gone for good
 //! ```
+//! In a store of objects the file is removed by its name: no request of such stores removes a certain version only.
+//!
 //! Folders stay, also empty ones: an operator may have given them a group, a mode or a quota. A file in the place of
 //! empty folders makes them go.
 
 use super::folder::last_component;
-use super::{OpenEntry, OpenFile, Store, StoreError};
+use super::{OpenEntry, OpenFile, Store, StoreError, in_objects};
 use crate::protocol::name::FileName;
 use crate::storage::disk::{FileLock, IoContext};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -38,6 +40,9 @@ impl Store {
     /// # Errors
     /// As the system gives them; the file may be gone, but not for good.
     pub fn remove(&self, name: &FileName, is_meant: impl FnOnce(OpenFile) -> bool) -> io::Result<Removal> {
+        if let Some(objects) = &self.objects {
+            return in_objects::remove(objects, name, is_meant);
+        }
         let folder = match self.folder_of(name) {
             Ok(folder) => folder,
             Err(StoreError::Io(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -72,7 +77,6 @@ mod tests {
     use super::*;
     use crate::storage::data_dir::DataDir;
     use std::fs;
-    use std::io::Read;
     use std::path::Path;
 
     fn name(text: &str) -> FileName {
@@ -90,15 +94,15 @@ mod tests {
     fn the_file_that_is_meant_goes_and_its_folders_and_readers_stay() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
-        let mut open = store.open_file(&name("a/b/c")).unwrap().unwrap().file;
+        let open = store.open_file(&name("a/b/c")).unwrap().unwrap().content;
         assert!(matches!(store.remove(&name("a/b/c"), |_| false).unwrap(), Removal::Kept));
-        let is_meant = |found: OpenFile| found.found.len() == 4;
+        let is_meant = |found: OpenFile| found.size == 4;
         assert!(matches!(store.remove(&name("a/b/c"), is_meant).unwrap(), Removal::Removed));
         assert!(matches!(store.remove(&name("a/b/c"), |_| true).unwrap(), Removal::Nothing));
         assert!(dir.path().join("files/a/b").is_dir());
-        let mut text = String::new();
-        open.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "text");
+        let mut text = [0; 4];
+        open.read_exact_at(&mut text, 0).unwrap();
+        assert_eq!(&text, b"text");
     }
 
     #[test]
@@ -127,7 +131,7 @@ mod tests {
             fs::write(&next, "replaced").unwrap();
             std::thread::scope(|threads| {
                 threads.spawn(|| store.publish(&next, &name("a/b/c"), true).unwrap());
-                threads.spawn(|| store.remove(&name("a/b/c"), |found| found.found.len() == 4).unwrap());
+                threads.spawn(|| store.remove(&name("a/b/c"), |found| found.size == 4).unwrap());
             });
             assert_eq!(fs::read_to_string(dir.path().join("files/a/b/c")).unwrap(), "replaced");
         }

@@ -6,7 +6,7 @@
 //! the file from changing. Nothing is changed unless `--repair` is given. Nothing is ever deleted but slices that do
 //! not match their digest; those are asked for again.
 
-use crate::commands::owner;
+use crate::commands::{owner, with_store};
 use crate::config::Config;
 use crate::upkeep::reconcile::Reconciler;
 use crate::upkeep::sweep;
@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 mod files;
+mod objects;
 mod uploads;
 
 /// Damage was found and left.
@@ -127,6 +128,7 @@ struct Check<'a> {
 impl<'a> Check<'a> {
     fn begin(config: &Config, arguments: &'a Arguments) -> io::Result<Check<'a>> {
         let data = if arguments.repair { owner::open } else { DataDir::open }(&config.data_dir)?;
+        let data = with_store(data, config)?;
         let patience = config.mergers.idle.saturating_add(MERGER_LEAVES);
         let space = DiskSpace::new(&data, config.uploads.reserve);
         Ok(Check { data, space, arguments, patience, aside: None, tally: Summary::default() })
@@ -136,7 +138,10 @@ impl<'a> Check<'a> {
         // Uploads first: an upload that is finished meanwhile is checked as a file.
         let mut unseen = self.arguments.names.clone();
         self.check_uploads(&mut unseen)?;
-        self.check_files(&mut unseen);
+        match self.data.objects() {
+            Some(_) => self.check_objects(&mut unseen),
+            None => self.check_files(&mut unseen),
+        }
         for name in unseen {
             self.failed("file", name.as_str(), "there is no upload and no file of this name");
         }

@@ -20,11 +20,9 @@ use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::disk::FileVersion;
-use bigup_core::storage::store::{ListedFile, OpenFile};
-use std::fs::File;
+use bigup_core::storage::store::{Content, ListedFile, OpenFile};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use warp::http::Method;
@@ -260,7 +258,7 @@ struct State {
     /// Number of the batch that is listed, and its members.
     batch: Option<(usize, Vec<Placed>)>,
     /// The file that is open, by the place of its head.
-    open: Option<(u64, File)>,
+    open: Option<(u64, Content)>,
 }
 
 impl Source for Archive {
@@ -316,7 +314,7 @@ impl Archive {
     fn read_member(
         &self,
         placed: &Placed,
-        open: &mut Option<(u64, File)>,
+        open: &mut Option<(u64, Content)>,
         bytes: &mut [u8],
         offset: u64,
     ) -> io::Result<usize> {
@@ -345,11 +343,11 @@ impl Archive {
     }
 
     /// Opens a member's file, which is the one that was listed.
-    fn open(&self, member: &Member) -> io::Result<File> {
+    fn open(&self, member: &Member) -> io::Result<Content> {
         let open = self.uploads.open_finished(&member.name).map_err(|refusal| io::Error::other(refusal.facts))?;
         let is = Member::of(ListedFile::of(member.name.clone(), &open)?);
-        let OpenFile { file, .. } = open;
-        if is == *member { Ok(file) } else { Err(changed(member.name.as_str())) }
+        let OpenFile { content, .. } = open;
+        if is == *member { Ok(content) } else { Err(changed(member.name.as_str())) }
     }
 }
 

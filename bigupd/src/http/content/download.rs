@@ -41,12 +41,12 @@ fn file(name: &FileName, open: OpenFile) -> Representation {
         message_name: message_name(name),
         content_type: "application/octet-stream",
         saved_as: name.components().last().unwrap_or_default().to_owned(),
-        size: open.found.len(),
+        size: open.size,
         validators: validators(&open),
         digest: digest_of(&open),
         sha256: open.stored_digest.as_ref().and_then(|stored| stored.sha256),
         has_ranges: true,
-        source: Arc::new(open.file),
+        source: Arc::new(open.content),
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) fn message_name(name: &FileName) -> String {
 pub(super) fn validators(open: &OpenFile) -> Validators {
     let etag = digest_of(open).map(etag_of);
     let now = SystemTime::now();
-    Validators::new(etag, open.found.modified().unwrap_or(now), now)
+    Validators::new(etag, open.modified, now)
 }
 
 /// The strong entity tag of content with this digest.

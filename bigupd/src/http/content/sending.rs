@@ -7,11 +7,10 @@
 use crate::http::app::App;
 use crate::http::content::ranges::{Layout, Step};
 use crate::metrics::GaugeGuard;
+use bigup_core::storage::store::Content;
 use bytes::Bytes;
 use futures_util::stream::{Stream, unfold};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +105,7 @@ pub(super) trait Source: Send + Sync + 'static {
     fn fill(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
-impl Source for File {
+impl Source for Content {
     fn fill(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_exact_at(bytes, offset)
     }

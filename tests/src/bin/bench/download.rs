@@ -76,13 +76,15 @@ fn slow_readers(costs: &Costs, readers: usize) -> anyhow::Result<Table> {
         let before = memory();
         let address = peer.port().context("it has a server")?;
         let path = peer.content_url(NAME).and_then(|url| Some(url.splitn(4, '/').nth(3)?.to_owned()));
-        read_slowly(address, &path.context("it serves files")?, readers);
-        table.row([peer.name.replace('→', "←"), show_size(before), show_size(memory())]);
+        let read = read_slowly(address, &path.context("it serves files")?, readers);
+        let at_most = read.map_or_else(|e| format!("a reader waits for bytes: {e}"), |()| show_size(memory()));
+        table.row([peer.name.replace('→', "←"), show_size(before), at_most]);
     }
     Ok(table)
 }
 
-fn read_slowly(port: u16, path: &str, readers: usize) {
+/// An error if a reader gets nothing for the patience of [`connect`].
+fn read_slowly(port: u16, path: &str, readers: usize) -> std::io::Result<()> {
     let request = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut streams: Vec<TcpStream> = (0..readers)
         .map(|_| {
@@ -96,8 +98,9 @@ fn read_slowly(port: u16, path: &str, readers: usize) {
     while began.elapsed() < SLOW_FOR {
         let round = Instant::now();
         for stream in &mut streams {
-            stream.read_exact(&mut sip).expect("the server goes on");
+            stream.read_exact(&mut sip)?;
         }
         std::thread::sleep(SIP.1.saturating_sub(round.elapsed()));
     }
+    Ok(())
 }

@@ -1,0 +1,412 @@
+//! Finished files in a store of objects (SeaweedFS): they are exact, and nothing is left beside them, whatever fails.
+
+use bigup_core::storage::objects::{Listed, Objects};
+use bigup_tests::daemon::Daemon;
+use bigup_tests::process::{eventually, eventually_equal, signal_program};
+use bigup_tests::seaweed::{Disturb, Passing, StoreProxy, shared, write_credentials};
+use bigup_tests::tus::Tus;
+use bigup_tests::{data, programs};
+use nix::sys::signal::Signal;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A file of several parts, the last one smaller.
+const LARGE: u64 = (30 << 20) + 17;
+
+/// A daemon whose finished files go to a bucket of its own, through a proxy.
+struct Setup {
+    daemon: Daemon,
+    proxy: StoreProxy,
+    objects: Objects,
+    bucket: String,
+    credentials: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Setup {
+    fn new(arguments: &[&str]) -> Setup {
+        static BUCKETS: AtomicU64 = AtomicU64::new(0);
+        let store = shared();
+        let bucket = format!("bucket{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
+        store.make_bucket(&bucket);
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = folder.path().join("credentials");
+        write_credentials(&credentials, true);
+        let proxy = StoreProxy::start(store);
+        let options = Setup::options(&bucket, proxy.endpoint(), &credentials);
+        let all: Vec<&str> = options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        let daemon = Daemon::with(&all);
+        let objects = store.objects(&bucket, &credentials);
+        Setup { daemon, proxy, objects, bucket, credentials, _folder: folder }
+    }
+
+    fn options(bucket: &str, endpoint: &str, credentials: &Path) -> [String; 4] {
+        [
+            format!("--store=s3://{bucket}/p"),
+            format!("--s3-endpoint={endpoint}"),
+            format!("--s3-credentials-file={}", credentials.display()),
+            "--merger-idle=2s".to_owned(),
+        ]
+    }
+
+    fn push(&self, arguments: &[&str]) -> Command {
+        let mut command = programs::cli();
+        command.arg("push").args(["--url", self.daemon.url(), "--slice-size", "4M"]).args(arguments);
+        command
+    }
+
+    fn pushed(&self, file: &Path, options: &[&str]) -> Output {
+        let output = self.push(&[&[text(file)], options].concat()).output().unwrap();
+        assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// Status and body of a request for `/content/PATH`.
+    fn content(&self, path: &str, options: &[&str]) -> (String, Vec<u8>) {
+        let url = format!("{}/content/{path}", self.daemon.url());
+        let output = Command::new("curl")
+            .args(["-sS", "--max-time", "60", "-w", "\n%{http_code}"])
+            .args(options)
+            .arg(url)
+            .output();
+        let mut body = output.expect("curl can be started").stdout;
+        let status = String::from_utf8(body.split_off(body.len() - 3)).unwrap();
+        body.pop();
+        (status, body)
+    }
+
+    /// All keys in the bucket, those of notes too.
+    fn names(&self) -> Vec<String> {
+        let mut names = vec![];
+        let each = |listed: Listed| {
+            names.push(listed.name().to_owned());
+            ControlFlow::Continue(())
+        };
+        self.objects.list("", "", false, each).unwrap();
+        names
+    }
+
+    /// The finished file is exact, and nothing else is left: no spool, no section, no upload of parts.
+    fn is_exact_and_alone(&self, name: &str, file: &Path) {
+        let (status, body) = self.content(name, &[]);
+        assert_eq!(status, "200", "{}", String::from_utf8_lossy(&body));
+        assert!(body == std::fs::read(file).unwrap(), "{name} is not exact");
+        self.daemon.eventually_clean();
+        assert_eq!(self.objects.unfinished().unwrap(), Vec::<String>::new(), "uploads of parts are left");
+        let name: bigup_core::protocol::name::FileName = bigup_core::protocol::name::FileName::new(name).unwrap();
+        let found = self.objects.find(&name).unwrap().expect("it is there");
+        assert_eq!(found.facts.expect("they are noted").digest.to_string(), data::digest(file));
+    }
+
+    /// The number of notes, and that of objects which point at one cannot differ.
+    fn notes(&self) -> usize {
+        self.objects.notes().unwrap().len()
+    }
+
+    fn file(&self, seed: u64, len: u64) -> PathBuf {
+        data::file(&self.daemon.scratch(), &format!("f{seed}"), seed, len)
+    }
+
+    /// Kills the merger at work on `name`, if one is.
+    fn killer(&self, name: &str) -> impl Fn() + Send + Sync + 'static {
+        let lock = self.daemon.data().join("tmp").join(name).join("merger.lock");
+        move || {
+            let pid = std::fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
+            let _ = pid.is_some_and(|pid| signal_program(pid, "bigup-merger", Signal::SIGKILL));
+        }
+    }
+
+    fn last_error(&self, name: &str) -> String {
+        self.daemon.info(name, "last_error").unwrap_or_default()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}
+
+#[test]
+fn files_of_all_sizes_are_objects_that_are_read_listed_and_removed() {
+    let setup = Setup::new(&[]);
+    for (seed, len) in [(1, 0), (2, 100), (3, 9 << 20), (4, LARGE)] {
+        let file = setup.file(seed, len);
+        let output = setup.pushed(&file, &["--name", &format!("d/f{seed}")]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains(&data::digest(&file)));
+        setup.is_exact_and_alone(&format!("d/f{seed}"), &file);
+    }
+    assert_eq!(setup.names(), ["d/f1", "d/f2", "d/f3", "d/f4"]);
+    assert_eq!(setup.notes(), 1, "that of the file with parts");
+    assert!(!setup.daemon.finished("d").exists(), "nothing is in files/");
+
+    // Pushed again it is there already; another content is refused, and replaces if it is said so.
+    setup.pushed(&setup.file(4, LARGE), &["--name", "d/f4"]);
+    let other = setup.file(5, LARGE + 1);
+    let refused = setup.push(&[text(&other), "--name", "d/f4"]).output().unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--replace"), "{refused:?}");
+    setup.pushed(&other, &["--name", "d/f4", "--replace"]);
+    setup.is_exact_and_alone("d/f4", &other);
+    assert_eq!(setup.notes(), 1, "the note of the replaced file is gone");
+
+    let all = std::fs::read(&other).unwrap();
+    let (status, body) = setup.content("d/f4", &["-H", "Range: bytes=9000000-9000099"]);
+    assert!(status == "206" && body == all[9_000_000..9_000_100], "{status}");
+    let (status, head) = setup.content("d/f4", &["-I"]);
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(status == "200" && head.contains(&format!("content-length: {}", all.len())), "{head}");
+    assert!(head.contains(&format!("etag: \"b3-{}\"", data::digest(&other))), "{head}");
+    let (_, list) = setup.content("?prefix=d/&limit=2", &[]);
+    let list = String::from_utf8_lossy(&list).into_owned();
+    assert!(list.lines().count() == 2 && list.contains("\"d/f2\""), "{list}");
+    let (_, list) = setup.content("?prefix=d/&after=d/f2", &[]);
+    assert_eq!(String::from_utf8_lossy(&list).lines().count(), 2);
+    let (_, index) = setup.content("d/", &["-H", "Accept: text/html"]);
+    assert!(String::from_utf8_lossy(&index).contains("f3"));
+    let (status, archive) = setup.content("d/?tar", &[]);
+    assert!(status == "200" && archive.len() > all.len(), "{status} {}", archive.len());
+
+    for name in ["d/f1", "d/f4"] {
+        assert_eq!(setup.content(name, &["-X", "DELETE"]).0, "204");
+        assert_eq!(setup.content(name, &[]).0, "404");
+    }
+    assert_eq!((setup.names(), setup.notes()), (vec!["d/f2".to_owned(), "d/f3".to_owned()], 0));
+}
+
+#[test]
+fn tus_and_put_end_in_the_store_too() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let all = std::fs::read(&file).unwrap();
+    assert_eq!(setup.content("put", &["-T", text(&file)]).0, "201");
+    setup.is_exact_and_alone("put", &file);
+    assert_eq!(setup.content("put", &["-T", text(&setup.file(2, 10))]).0, "204");
+    setup.is_exact_and_alone("put", &setup.file(2, 10));
+    let tus = Tus::new(setup.daemon.url());
+    let at = tus.create("tus", LARGE);
+    let half = all.len() / 2;
+    tus.patch(&at, 0, &all[..half]).expect(204);
+    tus.patch(&at, half as u64, &all[half..]).expect(204);
+    eventually("it is finished", || setup.content("tus", &[]).0 == "200");
+    setup.is_exact_and_alone("tus", &file);
+}
+
+/// Pushes a file again and again; each time the merger is killed at another of its requests to the store.
+fn killed_at_every_request(how: Disturb) {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    for number in 0.. {
+        let name = format!("n{number}");
+        let (kill, is_killed) = (setup.killer(&name), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::clone(&is_killed);
+        setup.proxy.disturb(move |passing: &Passing| {
+            if passing.is_of_merger() && passing.number == number && !seen.swap(true, Ordering::SeqCst) {
+                if how == Disturb::Before {
+                    kill();
+                }
+                return how;
+            }
+            Disturb::Not
+        });
+        setup.proxy.then(setup.killer(&name));
+        let output = setup.push(&[text(&file), "--name", &name]).output().unwrap();
+        assert!(output.status.success(), "request {number}: {output:?}");
+        setup.proxy.disturb(|_| Disturb::Not);
+        setup.is_exact_and_alone(&name, &file);
+        assert_eq!(setup.content(&name, &["-X", "DELETE"]).0, "204");
+        if !is_killed.load(Ordering::SeqCst) {
+            assert!(number > 10, "only {number} requests");
+            assert_eq!((setup.names(), setup.notes()), (vec![], 0), "notes are left");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_merger_that_is_killed_before_any_request_leaves_an_exact_object() {
+    killed_at_every_request(Disturb::Before);
+}
+
+#[test]
+fn a_merger_that_is_killed_after_any_request_leaves_an_exact_object() {
+    killed_at_every_request(Disturb::After);
+}
+
+#[test]
+fn wrong_answers_are_survived() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let is_put = |passing: &Passing| passing.is_part();
+    let is_completion = |passing: &Passing| passing.is_completion();
+    type Which = fn(&Passing) -> bool;
+    let cases: [(&str, Which, Disturb); 6] = [
+        ("slow", is_put, Disturb::Answer(503, "SlowDown")),
+        ("broken", is_put, Disturb::Answer(500, "InternalError")),
+        ("tag", is_put, Disturb::OtherTag),
+        ("lost", is_put, Disturb::After),
+        ("completion", is_completion, Disturb::After),
+        ("incomplete", is_completion, Disturb::Answer(500, "InternalError")),
+    ];
+    for (name, which, how) in cases {
+        let times = AtomicU64::new(0);
+        setup.proxy.disturb(move |passing| match which(passing) && times.fetch_add(1, Ordering::SeqCst) < 2 {
+            true => how,
+            false => Disturb::Not,
+        });
+        setup.pushed(&file, &["--name", name]);
+        setup.is_exact_and_alone(name, &file);
+    }
+}
+
+#[test]
+fn an_upload_waits_for_a_store_that_is_away_or_refuses() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let trouble: [(&str, &dyn Fn(), &dyn Fn(), &str); 3] = [
+        ("away", &|| setup.proxy.disturb(|_| Disturb::Before), &|| setup.proxy.disturb(|_| Disturb::Not), "no answer"),
+        (
+            "refused",
+            &|| write_credentials(&setup.credentials, false),
+            &|| write_credentials(&setup.credentials, true),
+            "403",
+        ),
+        (
+            "bucketless",
+            // SeaweedFS makes a bucket that is missing.
+            &|| setup.proxy.disturb(|_| Disturb::Answer(404, "NoSuchBucket")),
+            &|| setup.proxy.disturb(|_| Disturb::Not),
+            "NoSuchBucket",
+        ),
+    ];
+    for (name, begin, end, told) in trouble {
+        // It is begun while the store answers, so that the client is not refused.
+        let (going, mark) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (goes, marked) = (Arc::clone(&going), Arc::clone(&mark));
+        setup.proxy.disturb(move |passing| {
+            if passing.is_of_merger() {
+                marked.store(true, Ordering::SeqCst);
+                while !goes.load(Ordering::SeqCst) {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            }
+            Disturb::Not
+        });
+        let pushing = setup.push(&[text(&file), "--name", name]).spawn().unwrap();
+        eventually("the merger asks the store", || mark.load(Ordering::SeqCst));
+        begin();
+        going.store(true, Ordering::SeqCst);
+        eventually("the reason is told", || setup.last_error(name).contains(told));
+        assert!(!setup.daemon.log().contains("cisecret123"), "the log has the secret");
+        end();
+        let output = pushing.wait_with_output().unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+        setup.is_exact_and_alone(name, &file);
+    }
+}
+
+#[test]
+fn a_cancelled_upload_leaves_nothing_in_the_store_and_a_sweep_finds_the_rest() {
+    let mut setup = Setup::new(&["--expire-after", "1h"]);
+    let file = setup.file(1, LARGE);
+    setup
+        .proxy
+        .disturb(|passing| if passing.is_completion() { Disturb::Answer(500, "InternalError") } else { Disturb::Not });
+    let cancelled = |setup: &Setup| {
+        let options = Setup::options(&setup.bucket, setup.proxy.endpoint(), &setup.credentials);
+        let mut command = Command::new(programs::path("bigupd"));
+        command.args(&options[..3]).arg("--data-dir").arg(setup.daemon.data()).args(["cancel", "f1"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let mut pushing = setup.push(&[text(&file)]).spawn().unwrap();
+    eventually("completion fails", || setup.last_error("f1").contains("completing"));
+    assert_eq!((setup.objects.unfinished().unwrap().len(), setup.notes()), (1, 1));
+    cancelled(&setup);
+    assert!(!pushing.wait().unwrap().success());
+    assert_eq!((setup.objects.unfinished().unwrap().len(), setup.notes()), (0, 0));
+
+    // The data folder is lost in the middle of another one.
+    let mut pushing = setup.push(&[text(&file), "--name", "g"]).spawn().unwrap();
+    eventually("completion fails", || setup.last_error("g").contains("completing"));
+    setup.daemon.kill_9();
+    eventually("no merger is left", || {
+        setup.killer("g")();
+        std::fs::remove_dir_all(setup.daemon.data().join("tmp/g")).ok();
+        !setup.daemon.data().join("tmp/g").exists()
+    });
+    let _ = pushing.kill();
+    let _ = pushing.wait();
+    assert_eq!((setup.objects.unfinished().unwrap().len(), setup.notes()), (1, 1));
+    assert_eq!(setup.objects.sweep(std::time::Duration::from_secs(3600), &[]).unwrap(), 0, "it is too young");
+    assert_eq!(setup.objects.sweep(std::time::Duration::ZERO, &[]).unwrap(), 1);
+    eventually_equal("nothing is left", &(0, 0), || (setup.objects.unfinished().unwrap().len(), setup.notes()));
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_told_at_the_start() {
+    let store = shared();
+    store.make_bucket("startup");
+    let folder = tempfile::tempdir().unwrap();
+    let credentials = folder.path().join("credentials");
+    write_credentials(&credentials, true);
+    let start = |bucket: &str, endpoint: &str| {
+        let mut command = Command::new(programs::path("bigupd"));
+        command.args(&Setup::options(bucket, endpoint, &credentials)[..3]).arg("--check-config");
+        command.arg("--data-dir").arg(folder.path().join("data"));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = start("startup", &store.endpoint());
+    assert_eq!(code, Some(0), "{said}");
+    let told = |bucket: &str, endpoint: &str, words: &[&str]| {
+        let (code, said) = start(bucket, endpoint);
+        let last = said.lines().last().unwrap_or_default();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(words.iter().all(|word| last.contains(word)), "{last} lacks one of {words:?}");
+    };
+    told("nobucket", &store.endpoint(), &["s3://nobucket/p", "NoSuchBucket", "make the bucket first"]);
+    told("startup", "http://127.0.0.1:1", &["s3://startup/p", "http://127.0.0.1:1", "no answer"]);
+    write_credentials(&credentials, false);
+    told("startup", &store.endpoint(), &["403", "rights"]);
+    std::fs::remove_file(&credentials).unwrap();
+    told("startup", &store.endpoint(), &["s3_credentials_file", "credentials"]);
+}
+
+#[test]
+fn damage_on_the_disk_never_becomes_part_of_an_object() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let merged = setup.daemon.data().join("tmp/f1/merged");
+    let is_damaged = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&is_damaged);
+    // The bytes are changed while the merger waits for its upload of parts to begin.
+    setup.proxy.disturb(move |passing| {
+        if passing.is_of_merger()
+            && passing.method == "POST"
+            && !passing.is_completion()
+            && !done.swap(true, Ordering::SeqCst)
+        {
+            use std::os::unix::fs::FileExt;
+            let file = std::fs::File::options().write(true).open(&merged).unwrap();
+            file.write_all_at(b"damage", 1 << 20).unwrap();
+        }
+        Disturb::Not
+    });
+    setup.pushed(&file, &[]);
+    assert!(is_damaged.load(Ordering::SeqCst));
+    setup.is_exact_and_alone("f1", &file);
+}
+
+#[test]
+fn objects_are_checked_by_reading_them() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    setup.pushed(&file, &[]);
+    let options = Setup::options(&setup.bucket, setup.proxy.endpoint(), &setup.credentials);
+    let mut command = Command::new(programs::path("bigupd"));
+    command.args(&options[..3]).arg("--data-dir").arg(setup.daemon.data()).args(["check", "--json"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("\"files\":1") && said.contains("\"damaged\":0"), "{said}");
+}
