@@ -42,7 +42,7 @@ show($('tabs'), !visit.isGuest);
 $('tab-send').addEventListener('click', () => open('send'));
 $('tab-files').addEventListener('click', () => open('files'));
 queue.addEventListener('token-given', () => $('files').hidden || files.open());
-queue.addEventListener('change', () => wakeLock.want(queue.isSending));
+queue.addEventListener('change', () => wakeLock.want(queue.isAtWork));
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && queue.wake());
 addEventListener('beforeunload', (event) => {
   if (queue.hasUnsent) event.preventDefault();

@@ -1,10 +1,10 @@
-//! A visitor of the page in Chromium, driven by `tests/clients/page/visitor.mjs`.
+//! A visitor of the page: in Chromium, driven by `tests/clients/page/visitor.mjs`, or in Firefox, by `firefox.mjs` beside it.
 
 use crate::clients;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 /// The selector of rows whose upload is verified.
@@ -36,9 +36,21 @@ impl Visitor {
         Visitor::start(Arc::new(profile), options)
     }
 
-    fn start(profile: Arc<tempfile::TempDir>, mut options: Value) -> Visitor {
+    /// Firefox, which knows fewer commands, and selectors of CSS alone.
+    pub fn in_firefox() -> Visitor {
+        let mut command = clients::node("page/firefox.mjs");
+        // Up to node 20 it has WebSocket behind this option only.
+        command.env("NODE_OPTIONS", "--experimental-websocket --no-warnings");
+        let profile = tempfile::tempdir().expect("a temporary folder can be made");
+        Visitor::by(command, Arc::new(profile), json!({}))
+    }
+
+    fn start(profile: Arc<tempfile::TempDir>, options: Value) -> Visitor {
+        Visitor::by(clients::node("page/visitor.mjs"), profile, options)
+    }
+
+    fn by(mut command: Command, profile: Arc<tempfile::TempDir>, mut options: Value) -> Visitor {
         options["profile"] = profile.path().to_string_lossy().into();
-        let mut command = clients::node("page/visitor.mjs");
         command.arg(options.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("node can be started: tests/run installs it");
         let results = BufReader::new(child.stdout.take().expect("it was asked for"));

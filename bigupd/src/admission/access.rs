@@ -444,6 +444,8 @@ mod tests {
             permissions: permissions.to_vec(),
             quota: None,
             max_files: None,
+            uploads: None,
+            uploads_begun: 0,
             created: 0,
             expires: None,
         }

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod amount;
+pub mod begun_uploads;
 pub mod grants;
 pub mod origins;
 pub mod quota;

@@ -31,7 +31,7 @@ Files:
 Examples:
   bigupd token new alice --prefix alice/ --output alice.token   make a token for everything below a folder
   bigupd token new guest --prefix guest/ --permissions push --expires 7d --link https://files.example.org   make a
-      link with which a guest can send files on the page
+      link with which a guest can send files on the page; with --once a single file
   bigupd token new lab --certificate lab.example.org   give rights to a client certificate
   bigupd token list   list the tokens
   bigupd token revoke alice   end a token";
@@ -83,6 +83,13 @@ struct New {
     /// Limit the files, folders and unfinished uploads below the prefix [default: no limit]
     #[arg(long, value_name = "NUMBER")]
     max_files: Option<u64>,
+    /// Let it begin this many uploads and no more. An interrupted one goes on, and one that is cancelled counts too
+    /// [default: no limit]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    uploads: Option<u64>,
+    /// The same as --uploads 1
+    #[arg(long, conflicts_with = "uploads")]
+    once: bool,
     /// Let it expire after a time, like 30d, or at a moment in UTC, like 2030-01-31 or 2030-01-31T12:00:00Z
     /// [default: never]
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
@@ -168,6 +175,8 @@ impl New {
             permissions,
             quota: self.quota,
             max_files: self.max_files,
+            uploads: self.uploads.or(self.once.then_some(1)),
+            uploads_begun: 0,
             created: now(),
             expires: self.expires,
         };
@@ -269,6 +278,8 @@ fn as_json(listed: &Listed<'_>) -> Value {
         "certificate": token.certificate,
         "quota": token.quota,
         "max_files": token.max_files,
+        "uploads": token.uploads,
+        "uploads_begun": token.uploads.map(|_| token.uploads_begun),
         "used": used.map(|used| json!({ "bytes": used.bytes, "files": used.files })),
         "created": show_moment(token.created),
         "expires": token.expires.map(show_moment),
@@ -279,19 +290,19 @@ fn as_json(listed: &Listed<'_>) -> Value {
 
 /// The tokens in aligned columns.
 fn table(listed: &[Listed<'_>]) -> String {
-    let header =
-        ["NAME", "PERMISSIONS", "PREFIX", "QUOTA", "FILES", "CREATED", "EXPIRES", "LAST USED"].map(str::to_owned);
-    let rows: Vec<[String; 8]> = std::iter::once(header).chain(listed.iter().map(row)).collect();
+    let header = ["NAME", "PERMISSIONS", "PREFIX", "QUOTA", "FILES", "UPLOADS", "CREATED", "EXPIRES", "LAST USED"];
+    let header = header.map(str::to_owned);
+    let rows: Vec<[String; 9]> = std::iter::once(header).chain(listed.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..8).map(width).collect();
-    let line = |row: &[String; 8]| {
+    let widths: Vec<usize> = (0..9).map(width).collect();
+    let line = |row: &[String; 9]| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn row(listed: &Listed<'_>) -> [String; 8] {
+fn row(listed: &Listed<'_>) -> [String; 9] {
     let Listed { token, used, last_used } = listed;
     let permissions: Vec<String> = token.permissions.iter().map(Permission::to_string).collect();
     let prefix = match token.prefix.as_str() {
@@ -309,8 +320,10 @@ fn row(listed: &Listed<'_>) -> [String; 8] {
     };
     let quota = of(used.map(|used| show_size(used.bytes)), token.quota.map(show_size));
     let files = of(used.map(|used| used.files.to_string()), token.max_files.map(|most| most.to_string()));
+    let uploads = of(Some(token.uploads_begun.to_string()), token.uploads.map(|most| most.to_string()));
     let last_used = last_used.map_or("-".to_owned(), show_moment);
-    [token.name.clone(), permissions.join(","), prefix, quota, files, show_moment(token.created), expires, last_used]
+    let created = show_moment(token.created);
+    [token.name.clone(), permissions.join(","), prefix, quota, files, uploads, created, expires, last_used]
 }
 
 /// `2030-01-31T12:00:00Z`.

@@ -5,6 +5,7 @@ use super::refusals::{blocked, cannot_be_finished, in_the_way, no_disk_space};
 use super::{ATTEMPTS, NameState, Unfinished, Uploads, finished};
 use crate::admission::access::Access;
 use crate::admission::amount;
+use crate::admission::begun_uploads::{CountedBegin, check_left};
 use crate::admission::grants::{Grant, Growing};
 use crate::mergers::take_from_merger;
 use crate::refusal::{Advice, Refusal, against_upload};
@@ -136,6 +137,10 @@ impl Uploads {
                 Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
                 taken => taken?,
             };
+            match check_left(&self.data, &ask.by) {
+                Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
+                checked => checked?,
+            }
             if let Some(asking) = begin_hook.take() {
                 // Nobody is asked about an upload that may not begin anyway; and nothing is taken while it is asked
                 // about.
@@ -159,6 +164,10 @@ impl Uploads {
             };
             // The end of another upload of this source is not the end of this one.
             ask.source.iter().for_each(|source| spool.forget_finished(source));
+            let counted = match CountedBegin::take(&self.data, &ask.by) {
+                Err(_) if spool.path().exists() || self.look_for_finished(ask)?.is_some() => continue,
+                counted => counted?,
+            };
             // Somebody else may create it first; the next round goes on with theirs.
             match self.with_disk_space(|space| Spool::create(&self.data, &ask.id, &upload, space)) {
                 Err(e) if spool.path().exists() => {
@@ -166,6 +175,7 @@ impl Uploads {
                 }
                 created => {
                     if created.map_err(|e| no_disk_space(e, ask.name.as_str()))? {
+                        counted.has_begun();
                         granted.landed();
                         if !upload.is_partial() {
                             self.metrics.upload_begun(ask.protocol);
@@ -455,6 +465,7 @@ impl Uploads {
         let (plan, keep) = self.shared_plan(spool, locked, ask)?;
         let is_anothers = locked.upload().token.as_deref() != ask.by.token();
         let granted = is_anothers.then(|| self.take_locked(&ask.by, name, Growing::TakeOver, asked)).transpose()?;
+        let counted = is_anothers.then(|| CountedBegin::take(&self.data, &ask.by)).transpose()?;
         let growth = self.cut_off(spool, locked, keep, &plan, ask, asked)?;
         let holdings = locked.holdings()?;
         log::info!(
@@ -478,6 +489,7 @@ impl Uploads {
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.
         locked.save(upload)?;
+        counted.into_iter().for_each(CountedBegin::has_begun);
         [granted, growth].into_iter().flatten().for_each(Grant::landed);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_disk_space};
 use super::{SliceRequest, SliceStored, SliceTarget, Uploads};
+use crate::admission::begun_uploads::{CountedBegin, check_left};
 use crate::admission::grants::{Grant, Growing};
 use crate::metrics::UploadProtocol;
 use crate::refusal::{Advice, Refusal};
@@ -40,17 +41,25 @@ impl Uploads {
         ask.name.check_new()?;
         self.check_not_cancelled(&Spool::of(&self.data, &ask.id), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;
+        match check_left(&self.data, &ask.by) {
+            // Another request of this token made it with the last upload that the token may begin.
+            Err(_) if self.has_name(ask)? => return Ok(None),
+            checked => checked?,
+        }
         let granted = match self.take(&ask.by, &ask.name, Growing::UnnamedFile(ask.len)) {
             // Another request made it, and its bytes may be the reason for the refusal: see the state that is there.
-            Err(_) if self.has_spool(&ask.id) || Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing => {
-                return Ok(None);
-            }
+            Err(_) if self.has_name(ask)? => return Ok(None),
             taken => taken?,
         };
         let unnamed = self
             .with_disk_space(|space| UnnamedFile::new(&self.data, ask.len, space))
             .map_err(|e| no_disk_space(e, ask.name.as_str()))?;
         Ok(unnamed.map(|unnamed| SliceTarget::UnnamedFile(unnamed, granted)))
+    }
+
+    /// True if there is this upload, or a finished file of its name.
+    fn has_name(&self, ask: &SliceRequest) -> Result<bool, Refusal> {
+        Ok(self.has_spool(&ask.id) || Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing)
     }
 
     /// True if there is this upload, or something that looks like one.
@@ -77,9 +86,14 @@ impl Uploads {
             return Err(self.restless(&ask.name));
         }
         let began = Instant::now();
+        let counted = match CountedBegin::take(&self.data, &ask.by) {
+            Err(_) if self.has_name(ask)? => return Err(self.restless(&ask.name)),
+            counted => counted?,
+        };
         match unnamed.publish(&self.data, &ask.name, &StoredDigest { digest, source: ask.source.clone(), sha256: None })
         {
             Ok(()) => {
+                counted.has_begun();
                 granted.landed();
                 self.metrics.upload_begun(UploadProtocol::Native);
                 self.metrics.slice_received(ask.len);
@@ -104,6 +118,7 @@ impl Uploads {
             }
             Err(StoreError::Io(e)) => {
                 // It has its name, where only a sync after that failed. Else the next count finds nothing.
+                counted.has_begun();
                 granted.landed();
                 Err(e.into())
             }

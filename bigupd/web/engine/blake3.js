@@ -57,7 +57,8 @@ function inPlainJavaScript(offset) {
     return bytes;
   };
   return {
-    update: (bytes) => parts.push(bytes),
+    // Its buffer is used again.
+    update: (bytes) => parts.push(bytes.slice()),
     root: () => plain.hash(all()),
     subtree: () => plain.subtree(all(), offset),
   };

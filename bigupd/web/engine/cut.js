@@ -12,6 +12,9 @@ const MOST = 8 * MIB;
 /** Seconds that one slice should take at most, on the line as it is. */
 const SECONDS = 4;
 
+/** Seconds of the limit of the rate that one slice may take at once: it goes at full speed, and the next ones wait. */
+const BURST = 1;
+
 /** Most slices of a file while larger slices are possible: lists of them stay short. */
 const MANY = 200_000;
 
@@ -19,11 +22,13 @@ const MANY = 200_000;
  * The slice size to ask for, in bytes.
  * @param {number} size bytes of the file
  * @param {number} [rate] bytes per second of a connection, where known
+ * @param {number} [limit] bytes per second that the user permits; 0 for any
  * @returns {number}
  */
-export function sliceSizeFor(size, rate) {
+export function sliceSizeFor(size, rate, limit) {
   let slice = MOST;
   while (rate && slice > LEAST && slice > rate * SECONDS) slice /= 2;
+  while (limit && slice > LEAST && slice > limit * BURST) slice /= 2;
   while (size / slice > MANY) slice *= 2;
   return slice;
 }

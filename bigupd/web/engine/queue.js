@@ -4,6 +4,7 @@ import { Pool } from './pool.js';
 import { refusalOf } from './refusals.js';
 import { Slots } from './slots.js';
 import { Source } from './source.js';
+import { namesElsewhere } from './tab-lock.js';
 import { Upload } from './upload.js';
 
 /** Uploads that run at once. Each begins with a question, which a connection should not wait for. */
@@ -63,11 +64,15 @@ export class Queue extends EventTarget {
     return this.slots.taken > 0;
   }
 
+  /** True while something is sent, or waits for the server to be sent. */
+  get isAtWork() {
+    return this.running.small.size + this.running.large.size > 0;
+  }
+
   /** Bytes per second of one connection, where known. */
   get lineRate() {
-    const limit = this.slots.limit.limit || Infinity;
     const rate = this.slots.meter.rate / Math.max(1, this.slots.taken);
-    return Math.min(rate > 0 ? rate : Infinity, limit);
+    return rate > 0 ? rate : Infinity;
   }
 
   /**
@@ -116,9 +121,11 @@ export class Queue extends EventTarget {
 
   /** Lists what is remembered of earlier visits. */
   async restore() {
-    const records = await this.store.all();
+    const [records, elsewhere] = await Promise.all([this.store.all(), namesElsewhere()]);
     records.sort((a, b) => a.at - b.at);
-    const restored = records.map((record) => this.restoreOne(record)).filter((upload) => upload && !upload.isSmall);
+    // Another tab sends those just now.
+    const ours = records.filter(({ name }) => !elsewhere.has(name));
+    const restored = ours.map((record) => this.restoreOne(record)).filter((upload) => upload && !upload.isSmall);
     restored.slice(0, LOOKS).forEach((upload) => upload.look());
     this.dispatchEvent(new Event('change'));
   }
@@ -300,11 +307,12 @@ export class Queue extends EventTarget {
 
   /** Counts and bytes of all. */
   get totals() {
-    const totals = { count: 0, bytes: 0, sent: 0, stored: 0, verified: 0, active: 0, asking: 0, stopped: 0, paused: 0, missing: 0, queued: 0 };
+    const totals = { count: 0, bytes: 0, sent: 0, stored: 0, verified: 0, active: 0, asking: 0, stopped: 0, paused: 0, missing: 0, queued: 0, held: 0 };
     for (const upload of this.uploads) {
       if (upload.state === 'cancelled' || upload.state === 'kept') continue;
       totals.count += 1;
       totals[upload.state] += 1;
+      if (upload.isHeldUp) totals.held += 1;
       totals.bytes += upload.size;
       const { sent, stored } = upload.progress;
       totals.sent += sent;
@@ -379,8 +387,15 @@ function withResolve() {
   return { promise, resolve };
 }
 
-/** `a/b.txt` and 1: `a/b (1).txt`. */
+/** Longest component of a name, in bytes: docs/http.md. */
+const MAX_COMPONENT = 255;
+
+/** `a/b.txt` and 1: `a/b (1).txt`. A last component that would be too long for the server loses the end of its stem. */
 export function numbered(name, number) {
-  const [, stem, end] = /^(.*?)((?:\.[^./]+)?)$/su.exec(name);
-  return stem && !stem.endsWith('/') ? `${stem} (${number})${end}` : `${name} (${number})`;
+  const [, folder, stem, end] = /^(.*\/)?(.*?)((?:\.[^./]+)?)$/su.exec(name);
+  const [kept, behind] = stem ? [stem, ` (${number})${end}`] : [end, ` (${number})`];
+  const bytes = (text) => new TextEncoder().encode(text).length;
+  const characters = Array.from(kept);
+  while (characters.length > 1 && bytes(characters.join('') + behind) > MAX_COMPONENT) characters.pop();
+  return `${folder ?? ''}${characters.join('')}${behind}`;
 }

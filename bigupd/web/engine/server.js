@@ -75,7 +75,13 @@ export class Server {
     if (after) query.set('after', after);
     const response = await this.fetch(`${this.base}/content/?${query}`);
     if (response.status !== 200) return { refusal: refusalOf(response) };
-    return { files: response.text.split('\n').filter(Boolean).map((line) => JSON.parse(line)) };
+    try {
+      const files = response.text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+      if (files.every(({ file_name: name }) => typeof name === 'string')) return { files };
+    } catch {
+      // It is no list.
+    }
+    return { refusal: { course: 'temporary', reason: 'no_server', message: '', status: 200, after: 0 } };
   }
 
   /** Removes a finished file, if it is still the one with this digest. */

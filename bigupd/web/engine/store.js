@@ -11,10 +11,15 @@ function done(request) {
   });
 }
 
-function open() {
-  const request = indexedDB.open(NAME, 1);
-  request.onupgradeneeded = () => request.result.createObjectStore(UPLOADS, { keyPath: 'key' });
-  return done(request);
+/** The database. `null` where there is none: a browser that blocks it refuses its very name. */
+async function open() {
+  try {
+    const request = indexedDB.open(NAME, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(UPLOADS, { keyPath: 'key' });
+    return await done(request);
+  } catch {
+    return null;
+  }
 }
 
 /** Unfinished uploads by their keys. */
@@ -22,14 +27,17 @@ export class Store {
   constructor() {
     this.changes = new Map();
     this.writing = null;
-    this.database = typeof indexedDB === 'undefined' ? Promise.resolve(null) : open().catch(() => null);
+    this.database = open();
   }
 
   /** All that is remembered. */
   async all() {
-    const database = await this.database;
-    if (!database) return [];
-    return done(database.transaction(UPLOADS).objectStore(UPLOADS).getAll()).catch(() => []);
+    try {
+      const database = await this.database;
+      return database ? await done(database.transaction(UPLOADS).objectStore(UPLOADS).getAll()) : [];
+    } catch {
+      return [];
+    }
   }
 
   /** Remembers a record with a `key`. */
@@ -52,14 +60,22 @@ export class Store {
     const changes = this.changes;
     this.changes = new Map();
     this.writing = null;
-    const database = await this.database;
-    if (!database) return;
-    const store = database.transaction(UPLOADS, 'readwrite').objectStore(UPLOADS);
-    for (const [key, record] of changes) this.apply(store, key, record);
+    try {
+      const database = await this.database;
+      const store = database?.transaction(UPLOADS, 'readwrite').objectStore(UPLOADS);
+      for (const [key, record] of database ? changes : []) this.apply(store, key, record);
+    } catch {
+      // The user has cleared it, or it is full: the page goes on, and remembers less.
+    }
   }
 
   apply(store, key, record) {
-    if (record === null) return store.delete(key);
+    const request = record === null ? store.delete(key) : this.putIn(store, record);
+    // A full disk must not undo the other changes.
+    request.onerror = (event) => event.preventDefault();
+  }
+
+  putIn(store, record) {
     try {
       return store.put(record);
     } catch {

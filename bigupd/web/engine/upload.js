@@ -1,6 +1,7 @@
 // The upload of one file, from the first question to the digest that the server confirms. It follows the rules of
 // docs/http.md; their numbers stand in comments.
 
+import { isUsable } from './answer.js';
 import { Backoff } from './backoff.js';
 import { Cut, SMALL, sliceSizeFor } from './cut.js';
 import { Meter } from './meter.js';
@@ -14,6 +15,15 @@ const PIECE = 8 << 20;
 const MAX_DIGESTS = 4096;
 const PULSE = 4000;
 const FUTILE_ROUNDS = 6;
+
+/**
+ * Milliseconds without a byte in either direction after which a request counts as lost: a connection can go silent without an
+ * end. A proxy may take that long to pass a slice on.
+ */
+const SILENCE = 90_000;
+
+/** A response that makes no sense is mostly none of the server's. */
+const NONSENSE = { course: 'temporary', reason: 'no_server', message: '', status: 200, after: 0 };
 
 /** Thrown to ask anew how the upload stands (7). */
 const AGAIN = Symbol('again');
@@ -79,6 +89,11 @@ export class Upload {
   get slicesLeft() {
     if (this.cut) return this.cut.count - this.held.size;
     return Math.ceil(this.size / sliceSizeFor(this.size));
+  }
+
+  /** True while it waits for something else than its turn: nothing goes out. */
+  get isHeldUp() {
+    return this.state === 'active' && this.phase !== 'merging' && (this.reason !== null || navigator.onLine === false);
   }
 
   get isSmall() {
@@ -175,7 +190,7 @@ export class Upload {
         this.backoff.progressed();
         this.heldBytes = this.size;
         const said = JSON.parse(reply.text);
-        if (said.is_uploaded !== 1) return false;
+        if (said.is_uploaded !== 1 || !isUsable(said, this.size, this.size)) return false;
         return this.confirm(said.file_digest, reply.digests.hash);
       }
       // It has begun in slices (conflict), and goes on in them.
@@ -217,7 +232,8 @@ export class Upload {
   }
 
   get sliceSize() {
-    return this.cut?.sliceSize ?? Math.min(this.mostSlice ?? Infinity, sliceSizeFor(this.size, this.queue.lineRate));
+    const { lineRate, slots } = this.queue;
+    return this.cut?.sliceSize ?? Math.min(this.mostSlice ?? Infinity, sliceSizeFor(this.size, lineRate, slots.limit.limit));
   }
 
   /** The response to a question, once there is one. */
@@ -225,6 +241,10 @@ export class Upload {
     for (;;) {
       const { body, refusal } = await this.queue.server.ask({ ...this.parameters, ranges: 1, ...more }, this.end.signal);
       if (this.end.signal.aborted) throw ENDED;
+      if (body && !isUsable(body, this.size, this.sliceSize)) {
+        await this.recover(NONSENSE);
+        continue;
+      }
       if (body) {
         this.reason = null;
         this.lastError = body.last_error ?? '';
@@ -336,6 +356,7 @@ export class Upload {
     const asked = { file_name: this.name, source: this.startedAs, peek: 1, ranges: 1 };
     const { body } = await this.queue.server.ask(asked);
     if (body?.is_uploaded !== 0 || !body.slice_size || this.state !== 'missing') return;
+    if (!isUsable(body, this.size, body.slice_size)) return;
     this.adopt(body);
     this.queue.changed(this, this.state);
   }
@@ -378,7 +399,7 @@ export class Upload {
     const about = { file_name: this.name, source: this.startedAs, slice_id: id, slice_size: end - start, offset: start };
     const url = server.url({ ...about, ...parameters });
     const kinds = [cut.joins ? 'cv' : 'hash'];
-    return { kind: 'send', file: this.source.file, start, end, url, headers: server.headers, kinds };
+    return { kind: 'send', file: this.source.file, start, end, url, headers: server.headers, kinds, silence: SILENCE };
   }
 
   /** So many bytes of a slice went out. */
@@ -525,7 +546,7 @@ export class Upload {
       if (signal.aborted || !this.cut) return;
       const asked = { file_name: this.name, source: this.startedAs, peek: 1, ranges: 1 };
       const { body } = await this.queue.server.ask(asked, signal);
-      if (body?.is_uploaded === 0 && this.cut) this.mergedTo(body.curr_merge_slice_id);
+      if (body?.is_uploaded === 0 && this.cut && isUsable(body, this.size, this.sliceSize)) this.mergedTo(body.curr_merge_slice_id);
     }
   }
 

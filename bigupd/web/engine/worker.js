@@ -68,9 +68,18 @@ function post(job, url) {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
     let told = 0;
+    let silence;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => {
+        request.onabort = request.onerror;
+        request.abort();
+      }, job.silence);
+    };
     request.open('POST', url);
     Object.entries(job.headers).forEach(([name, value]) => request.setRequestHeader(name, value));
     request.upload.onprogress = ({ loaded }) => {
+      heard();
       if (performance.now() - told < EVERY) return;
       told = performance.now();
       postMessage({ id: job.id, sent: Math.min(loaded, end - start) });
@@ -79,7 +88,9 @@ function post(job, url) {
     request.onerror = () => resolve({ status: 0, text: '', after: null });
     request.ontimeout = request.onerror;
     request.onabort = () => resolve({ aborted: true });
+    request.onloadend = () => clearTimeout(silence);
     running.set(job.id, () => request.abort());
+    heard();
     request.send(job.file.slice(start, end));
   });
 }

@@ -38,6 +38,15 @@ export function splitName(name) {
   return [name.slice(0, at), name.slice(at)];
 }
 
+/**
+ * A name as it can be read safely. Characters that turn the direction of text (Unicode's bidirectional controls) could show
+ * `exe.txt` where the name ends in `txt.exe`, so they are told by their numbers.
+ */
+export function readable(name) {
+  const turning = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/g;
+  return name.replace(turning, (one) => `⟨U+${one.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`);
+}
+
 /** Shows or hides an element. */
 export function show(node, isShown) {
   if (node.hidden === isShown) node.hidden = !isShown;

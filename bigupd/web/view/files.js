@@ -2,7 +2,7 @@
 
 import { reasonWords, words } from '../words/index.js';
 import { copyBy } from './clipboard.js';
-import { $, button, element, setText, show, splitName } from './dom.js';
+import { $, button, element, readable, setText, show, splitName } from './dom.js';
 import { save } from './download.js';
 import { moment, share, size, time } from './format.js';
 import { VirtualList } from './virtual-list.js';
@@ -69,7 +69,7 @@ function drawProgress(uploads) {
     if (upload.paused) facts.push(words('by_paused'));
     if (upload.last_error) facts.push(upload.last_error);
     return element('li', {}, [
-      element('span', { class: 'name', text: upload.file_name }),
+      element('span', { class: 'name', text: readable(upload.file_name) }),
       element('span', { class: 'quiet', text: facts.join(' · ') }),
     ]);
   });
@@ -154,24 +154,25 @@ function fileRow(view) {
   const node = element('div', { class: 'row file', role: 'listitem' }, [element('div', { class: 'row-body' }, [head, foot])]);
   const showItem = (item) => {
     file = item;
-    const [before, last] = splitName(item.file_name);
+    const shown = readable(item.file_name);
+    const [before, last] = splitName(shown);
     setText(folder, before);
     setText(name, last);
-    head.title = item.file_name;
+    head.title = shown;
     setText(facts, `${size(item.file_size)} · ${moment(item.modified)}`);
     setText(digest, item.file_digest ?? '');
     show(copying, Boolean(item.file_digest));
     link.href = server.contentUrl(item.file_name);
-    [copying, link, deleting].forEach((one) => one.setAttribute('aria-label', `${one.textContent}: ${item.file_name}`));
+    [copying, link, deleting].forEach((one) => one.setAttribute('aria-label', `${one.textContent}: ${shown}`));
   };
   return { node, show: showItem };
 }
 
 async function remove(view, file) {
-  if (!confirm(words('delete_sure', { name: file.file_name }))) return;
+  if (!confirm(words('delete_sure', { name: readable(file.file_name) }))) return;
   const refusal = await view.server.remove(file.file_name, file.file_digest);
   if (refusal) return void alert(`${reasonWords(refusal.reason)}\n${refusal.message}`);
   view.state.files = view.state.files.filter((other) => other !== file);
-  view.announcer.tell(words('deleted', { name: file.file_name }));
+  view.announcer.tell(words('deleted', { name: readable(file.file_name) }));
   draw(view);
 }

@@ -4,7 +4,7 @@ import { ENDED } from '../engine/queue.js';
 import { Source } from '../engine/source.js';
 import { words } from '../words/index.js';
 import { copyBy } from './clipboard.js';
-import { $, element, setText, show } from './dom.js';
+import { $, element, readable, setText, show } from './dom.js';
 import { ofDrop, ofInput, ofPicker } from './entries.js';
 import { rate, size, share, time } from './format.js';
 import { uploadRow } from './upload-row.js';
@@ -131,7 +131,7 @@ function showSkipped(unreadable) {
   if (unreadable.length === 0) return;
   show($('skipped'), true);
   setText($('skipped-title'), words('skipped', { count: unreadable.length }));
-  const lines = unreadable.slice(0, LISTED).map(({ path, why }) => element('li', { text: `${path}: ${why}` }));
+  const lines = unreadable.slice(0, LISTED).map(({ path, why }) => element('li', { text: `${readable(path)}: ${why}` }));
   $('skipped-list').replaceChildren(...lines);
 }
 
@@ -164,7 +164,7 @@ function drawSum(queue, announcer) {
   document.body.classList.toggle('busy', uploads.length > 0);
   const isDone = totals.count > 0 && totals.verified === totals.count;
   setText($('uploads-title'), isDone ? words('all_done') : titleOf(totals));
-  setText($('sum-detail'), detailOf(totals, totals.active > 0 ? slots.meter.rate : 0));
+  setText($('sum-detail'), detailOf(totals, totals.active > totals.held ? slots.meter.rate : 0));
   drawSumBar(totals);
   $('sum-bar').classList.toggle('done', isDone);
   show($('all-pause'), totals.active + totals.queued > 0);
@@ -192,7 +192,8 @@ function detailOf(totals, speed) {
   if (totals.missing) parts.push(words('n_missing', { count: totals.missing }));
   if (totals.stopped) parts.push(words('n_stopped', { count: totals.stopped }));
   if (speed > 0) parts.push(rate(speed), words('left', { time: time((totals.bytes - totals.sent) / speed) }));
-  return parts.join(' · ');
+  // A line ends with the dot, and none begins with one.
+  return parts.join('\u00a0· ');
 }
 
 function spoken(totals) {

@@ -13,6 +13,8 @@ export function session() {
     keep(said.get('token'));
     write(FOLDER, said.get('folder') ?? '');
     history.replaceState(null, '', location.pathname);
+    // Not as it was kept: the browser may block that.
+    return { token: said.get('token'), folder: said.get('folder') ?? '', isGuest: true };
   }
   const folder = read(FOLDER);
   return { token: read(TOKEN) ?? '', folder: folder ?? '', isGuest: folder !== null };

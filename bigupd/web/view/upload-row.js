@@ -1,7 +1,7 @@
 // A row of the list of uploads.
 
 import { words } from '../words/index.js';
-import { button, element, setText, show, splitName } from './dom.js';
+import { button, element, readable, setText, show, splitName } from './dom.js';
 import { rate, share, size, time } from './format.js';
 import { describe } from './state-words.js';
 
@@ -69,10 +69,11 @@ export function uploadRow(queue, page) {
 
   const showItem = (item) => {
     upload = item;
-    const [before, last] = splitName(item.name);
+    const shown = readable(item.name);
+    const [before, last] = splitName(shown);
     setText(folder, before);
     setText(name, last);
-    head.title = item.name;
+    head.title = shown;
     const { text, detail, tone } = describe(item);
     setText(state, text);
     state.title = detail || (item.state === 'verified' ? words('verified_hint') : '');
@@ -82,7 +83,11 @@ export function uploadRow(queue, page) {
     node.dataset.state = item.state;
     setText(facts, factsOf(item));
     showBar(item, track, parts);
+    const hadFocus = buttons.includes(document.activeElement);
     ACTIONS.forEach((action, i) => showButton(buttons[i], action, item));
+    // Who works with keys goes on where they are: a button that goes leaves the focus to its neighbour.
+    const hasFocus = buttons.some((one) => one === document.activeElement && !one.hidden);
+    if (hadFocus && !hasFocus) buttons.find(({ hidden }) => !hidden)?.focus();
   };
   return { node, show: showItem };
 }
@@ -90,7 +95,7 @@ export function uploadRow(queue, page) {
 function showButton(node, action, upload) {
   const isThere = action.in.includes(upload.state) && (!action.if || Boolean(action.if(upload)));
   show(node, isThere);
-  if (isThere) node.setAttribute('aria-label', `${words(action.key)}: ${upload.name}`);
+  if (isThere) node.setAttribute('aria-label', `${words(action.key)}: ${readable(upload.name)}`);
 }
 
 function factsOf(upload) {
@@ -98,7 +103,7 @@ function factsOf(upload) {
   const { sent } = upload.progress;
   const parts = [words('of', { part: size(sent), whole: size(upload.size) })];
   const speed = upload.meter.rate;
-  if (upload.phase === 'sending' && speed > 0) {
+  if (upload.phase === 'sending' && speed > 0 && !upload.isHeldUp) {
     parts.push(rate(speed), words('left', { time: time((upload.size - sent) / speed) }));
   }
   return parts.join(' · ');
@@ -111,7 +116,7 @@ function showBar(upload, track, parts) {
     const width = String(Math.round((bytes / whole) * 1000) / 10);
     if (parts[i].getAttribute('width') !== width) parts[i].setAttribute('width', width);
   });
-  track.setAttribute('aria-label', upload.name);
+  track.setAttribute('aria-label', readable(upload.name));
   track.setAttribute('aria-valuenow', Math.floor((stored / whole) * 100));
   track.setAttribute('aria-valuetext', share(stored / whole));
 }

@@ -54,18 +54,36 @@ export class VirtualList {
     const end = Math.min(this.items.length, Math.ceil((innerHeight - top) / height) + SPARE);
     this.space.style.height = `${this.items.length * height}px`;
     const wanted = this.items.slice(first, Math.max(first, end));
-    this.recycle(new Set(wanted));
+    const focused = this.focusedIndex(first, end);
+    this.recycle(new Set(focused < 0 ? wanted : [...wanted, this.items[focused]]));
     wanted.forEach((item, i) => this.place(item, first + i, height));
+    if (focused >= 0) this.place(this.items[focused], focused, height);
+  }
+
+  /** The place of a row that has the focus and is out of sight: it stays, so that keys go on from there. -1: there is none. */
+  focusedIndex(first, end) {
+    const row = document.activeElement?.closest('.row');
+    if (!row || row.parentElement !== this.space) return -1;
+    const [item] = [...this.rows].find(([, { node }]) => node === row) ?? [];
+    const index = this.items.indexOf(item);
+    return index < first || index >= end ? index : -1;
   }
 
   recycle(wanted) {
     for (const [item, row] of this.rows) {
-      // The row that has the focus keeps it until it is left.
       if (wanted.has(item)) continue;
+      const next = row.node.contains(document.activeElement) ? this.nextOf(row) : null;
       this.rows.delete(item);
       row.node.remove();
       this.spare.push(row);
+      next?.focus({ preventScroll: true });
     }
+  }
+
+  /** A button for the focus of a row whose item is gone: in the next row, or in the one before. */
+  nextOf({ node }) {
+    const rows = [node.nextElementSibling, node.previousElementSibling].filter(Boolean);
+    return rows.map((row) => row.querySelector('button:not([hidden]), a')).find(Boolean);
   }
 
   place(item, index, height) {

@@ -17,8 +17,9 @@ export class WakeLock {
     this.isAsking = true;
     this.lock = await navigator.wakeLock.request('screen').catch(() => null);
     this.isAsking = false;
-    this.lock?.addEventListener('release', () => {
-      this.lock = null;
+    const { lock } = this;
+    lock?.addEventListener('release', () => {
+      if (this.lock === lock) this.lock = null;
     });
     if (!this.isWanted) this.release();
   }

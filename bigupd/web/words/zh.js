@@ -69,7 +69,7 @@ export default {
   bad_name: '服务器不接受这个名称。请改名后再发送。',
   damaged: '有一片数据到达时已损坏，正在重新发送。',
   unauthorized: '服务器需要令牌。请在上方输入。',
-  forbidden: '您不能用这个名称发送。请选择分配给您的文件夹，或申请权限。',
+  forbidden: '您不能发送此文件。请申请权限。',
   no_upload: '服务器已不再有此上传。请重试以重新开始。',
   not_found: '此地址没有 bigup 服务器。请询问管理员。',
   method_not_allowed: '途中有设备拒绝转发。请询问管理员。',

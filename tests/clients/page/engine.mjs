@@ -40,6 +40,9 @@ const { Backoff, PATIENCE } = await load('engine/backoff.js');
 const { Tuner } = await load('engine/tuner.js');
 const { Meter, RateLimit } = await load('engine/meter.js');
 const { Cut, joins: doJoin, sliceSizeFor } = await load('engine/cut.js');
+const { isUsable } = await load('engine/answer.js');
+const { numbered } = await load('engine/queue.js');
+const { readable } = await load('view/dom.js');
 const { sourceOf } = await load('engine/source.js');
 
 function course(status, body, after = null) {
@@ -98,6 +101,26 @@ function metered() {
   return { rate: meter.rate, steps: meter.steps.length };
 }
 
+/** Responses of a server, and of something in its place. */
+function answers() {
+  const begun = { is_uploaded: 0, slice_size: 100, curr_merge_slice_id: 1, slice_ranges_uploaded: [[0, 0], [3, 9]] };
+  const digest = 'ab'.repeat(32);
+  const usable = [begun, { is_uploaded: 1 }, { is_uploaded: 1, file_digest: digest, slice_ranges_uploaded: [[0, 99]] }, { is_uploaded: 0 }];
+  const others = [
+    {},
+    { is_uploaded: 'yes' },
+    { ...begun, slice_size: 0 },
+    { ...begun, slice_size: -1 },
+    { ...begun, slice_size: '100' },
+    { ...begun, slice_ranges_uploaded: [[0, 1e15]] },
+    { ...begun, slice_ranges_uploaded: [[3, 4], [4, 5]] },
+    { ...begun, slice_ranges_uploaded: 7 },
+    { ...begun, curr_merge_slice_id: 11 },
+    { is_uploaded: 1, file_digest: '<b>' },
+  ];
+  return [usable, others].map((all) => all.map((answer) => isUsable(answer, 1000, 100)));
+}
+
 const keys = (language) => Object.keys(LANGUAGES[language]).sort();
 const file = { browser: 'b', path: 'p', size: 1, modified: 2, salt: 0 };
 
@@ -130,6 +153,10 @@ console.log(
     metered: metered(),
     sizes: [1, 3 << 20, 1 << 30, 1e12, 16 * 2 ** 40].map((size) => [sliceSizeFor(size), doJoin(sliceSizeFor(size)), new Cut(size, sliceSizeFor(size)).count]),
     slow: sliceSizeFor(1 << 30, 100_000),
+    limited_slices: [2 ** 18, 2 ** 20, 2 * 2 ** 20, 100 * 2 ** 20].map((limit) => sliceSizeFor(1 << 30, Infinity, limit)),
+    numbered: [['a/b.txt', 1], ['x', 2], ['.rc', 3], ['a/.rc', 1], [`a/${'ä'.repeat(125)}.txt`, 10]].map(([name, number]) => numbered(name, number)),
+    usable: answers(),
+    readable: readable('a\u202Etxt.exe'),
     sources: new Set([sourceOf(file), sourceOf({ ...file }), sourceOf({ ...file, size: 2 }), sourceOf({ ...file, modified: 3 }), sourceOf({ ...file, browser: 'c' }), sourceOf({ ...file, salt: 1 })]).size,
     source: sourceOf(file),
   }),

@@ -32,6 +32,7 @@ const faults = [];
 const allowed = {};
 const posts = [];
 let isLeaving = false;
+let allTold;
 
 let page;
 const pages = new Map();
@@ -99,6 +100,27 @@ const commands = {
     return download.path();
   },
   press: ({ key }) => page.keyboard.press(key),
+  /** Runs a script in pages before their own. */
+  before: ({ script }) => context.addInitScript(script),
+  /** Responds to questions with these bodies in turn, in the server's place, until `sense`. */
+  async nonsense({ bodies }) {
+    const left = bodies.map((body) => (typeof body === 'string' ? body : JSON.stringify(body)));
+    const [first] = left;
+    let isOver;
+    allTold = new Promise((resolve) => {
+      isOver = resolve;
+    });
+    await page.route(
+      (url) => ['/big_file_upload', '/content/'].includes(url.pathname),
+      (route) => {
+        if (left.length === 0) isOver();
+        return route.fulfill({ status: 200, contentType: 'application/json', body: left.shift() ?? first });
+      },
+    );
+  },
+  /** Waits until each of the bodies has gone out. */
+  nonsense_told: () => allTold,
+  sense: () => page.unrouteAll(),
   /** Waits until so many elements are shown, or more. */
   until: ({ at, count = 1 }) => page.locator(at).nth(count - 1).waitFor(),
   gone: ({ at }) => page.locator(at).first().waitFor({ state: 'hidden' }),

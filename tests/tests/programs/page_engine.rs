@@ -104,6 +104,15 @@ fn connections_rates_and_cuts_fit_the_line() {
         assert!(size[1] == true && size[2].as_u64().unwrap() <= 200_000, "{size}");
     }
     assert_eq!(results["slow"], 256 << 10);
+    assert_eq!(results["limited_slices"], json!([256 << 10, 1 << 20, 2 << 20, 8 << 20]), "a second of the limit");
+    let numbered = &results["numbered"];
+    assert_eq!(numbered[0], "a/b (1).txt");
+    assert_eq!((&numbered[1], &numbered[2], &numbered[3]), (&"x (2)".into(), &".rc (3)".into(), &"a/.rc (1)".into()));
+    let long = numbered[4].as_str().unwrap();
+    assert!(long.len() - 2 <= 255 && long.ends_with("ä (10).txt"), "{long}");
+    assert_eq!(results["usable"][0], json!([true, true, true, true]));
+    assert_eq!(results["usable"][1], json!(vec![false; 10]));
+    assert_eq!(results["readable"], "a⟨U+202E⟩txt.exe");
     assert_eq!(results["sources"], 5, "equal files have equal sources, and no others");
     let source = results["source"].as_str().unwrap();
     assert!(source.len() <= 128 && source.bytes().all(|byte| byte.is_ascii_graphic()), "{source}");

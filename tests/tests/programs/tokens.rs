@@ -796,9 +796,9 @@ fn tokens_are_listed_without_their_secrets_and_have_names_of_their_own() {
     let list = String::from_utf8(bigupd(&data, &["token", "list"]).stdout).unwrap();
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines.len(), 3, "{list}");
-    assert_eq!((&lines[1][..5], &lines[1][6..]), (&["one", "push,read", "-", "-", "-"][..], &["never", "-"][..]));
-    let two = ["two", "push,read", "a/b/", "0", "B", "of", "10.0", "GiB", "-"];
-    assert_eq!((&lines[2][..9], &lines[2][10..]), (&two[..], &["2100-01-31T00:00:00Z", "-"][..]));
+    assert_eq!((&lines[1][..6], &lines[1][7..]), (&["one", "push,read", "-", "-", "-", "-"][..], &["never", "-"][..]));
+    let two = ["two", "push,read", "a/b/", "0", "B", "of", "10.0", "GiB", "-", "-"];
+    assert_eq!((&lines[2][..10], &lines[2][11..]), (&two[..], &["2100-01-31T00:00:00Z", "-"][..]));
     let json: Value = serde_json::from_slice(&bigupd(&data, &["token", "list", "--json"]).stdout).unwrap();
     assert_eq!((&json["tokens"][1]["name"], &json["tokens"][1]["quota"]), (&"two".into(), &(10_u64 << 30).into()));
     assert_eq!((&json["tokens"][1]["expired"], &json["tokens"][0]["expires"]), (&false.into(), &Value::Null));

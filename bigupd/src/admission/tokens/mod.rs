@@ -1,4 +1,6 @@
-//! The tokens and their permissions. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read.
+//! The tokens and their permissions. They stand in DATA/tokens.json, which `bigupd token` changes and daemons read. Daemons
+//! change one number in it: the uploads that a token has begun, where they have a limit
+//! (`admission/begun_uploads.rs`).
 //!
 //! A token is 256 random bits. Only its BLAKE3 hash is stored. A slow, salted hash would gain nothing: it makes
 //! guessing a human password expensive, but 256 random bits cannot be guessed at any speed. It would only make every
@@ -176,13 +178,29 @@ pub struct Token {
     /// Limit of the files and folders below its prefix, unfinished uploads among them. `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u64>,
+    /// Limit of the uploads that it begins in all its time. `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploads: Option<u64>,
+    /// Uploads that it has begun, as far as they have a limit; 0 otherwise.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uploads_begun: u64,
     /// Time at which it was made, in seconds since 1970.
     pub created: u64,
     /// Time at which it expires, in seconds since 1970. `None`: never.
     pub expires: Option<u64>,
 }
 
+/// For serde, which gives a reference.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Token {
+    /// True if it has begun as many uploads as it may.
+    pub fn is_used_up(&self) -> bool {
+        self.uploads.is_some_and(|most| self.uploads_begun >= most)
+    }
+
     /// True if it permits that for names below its prefix.
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.iter().any(|has| *has == permission || *has == Permission::Admin)
@@ -265,15 +283,26 @@ impl Tokens {
     /// # Errors
     /// `change` refuses, or the file cannot be read or replaced; it is unchanged then.
     pub fn update<T>(data: &DataDir, change: impl FnOnce(&mut Tokens) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let folder = File::open(data.root()).at("opening", data.root())?;
-        // Given back as the folder is closed.
-        folder.lock().at("locking", data.root())?;
+        let lock = TokensLock::wait(data)?;
         let mut tokens = Tokens::read(data)?.unwrap_or_default();
         let changed = change(&mut tokens)?;
-        let mut json = serde_json::to_vec_pretty(&tokens)?;
-        json.push(b'\n');
-        replace_private_file(data.root(), "tokens.json", &json)?;
+        tokens.replace(data, &lock)?;
         Ok(changed)
+    }
+
+    /// Replaces tokens.json; that survives a power cut once this returns.
+    ///
+    /// # Errors
+    /// As the system gives them; the file is unchanged then.
+    pub fn replace(&self, data: &DataDir, _: &TokensLock) -> io::Result<()> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        replace_private_file(data.root(), "tokens.json", &json)
+    }
+
+    /// The token of that name that was made at this time, in seconds since 1970, to be changed. `None`: it was revoked.
+    pub fn find_made(&mut self, name: &str, created: u64) -> Option<&mut Token> {
+        self.tokens.iter_mut().find(|token| token.name == name && token.created == created)
     }
 
     /// The token that `secret` is, unless it has ended.
@@ -314,6 +343,24 @@ impl Tokens {
         let before = self.tokens.len();
         self.tokens.retain(|token| token.name != name);
         self.tokens.len() < before
+    }
+}
+
+/// The lock of tokens.json, which is on the data folder. It is given back as this goes.
+///
+/// Its holder may create a spool and publish a file. The holder of a spool's lock may wait for it, so nobody may wait for
+/// the lock of a spool that exists while they hold this one.
+pub struct TokensLock(#[expect(dead_code, reason = "closing it gives the lock back")] File);
+
+impl TokensLock {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn wait(data: &DataDir) -> io::Result<TokensLock> {
+        let folder = File::open(data.root()).at("opening", data.root())?;
+        folder.lock().at("locking", data.root())?;
+        Ok(TokensLock(folder))
     }
 }
 
@@ -410,6 +457,8 @@ mod tests {
             permissions: vec![Permission::Push],
             quota: None,
             max_files: None,
+            uploads: None,
+            uploads_begun: 0,
             created: 1,
             expires,
         }

@@ -1,14 +1,13 @@
 //! The last use of each token. Daemons write it down now and then; it decides nothing.
 //!
-//! It stands in a file of its own beside tokens.json, which only `bigupd token` changes. A token is known there by its name and
+//! It stands in a file of its own beside tokens.json, whose content decides. A token is known there by its name and
 //! the time when it was made, so that one of the same name begins anew. Several daemons keep the latest time of all.
 
-use super::{Token, Tokens, now};
+use super::{Token, Tokens, TokensLock, now};
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::{IoContext, read_small, replace_private_file};
+use bigup_core::storage::disk::{read_small, replace_private_file};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -109,9 +108,7 @@ impl TokenUses {
 }
 
 fn write(data: &DataDir, seen: &HashMap<String, Use>) -> io::Result<()> {
-    let folder = File::open(data.root()).at("opening", data.root())?;
-    // The lock of tokens.json, given back as the folder is closed.
-    folder.lock().at("locking", data.root())?;
+    let _lock = TokensLock::wait(data)?;
     let mut uses = Uses::read(data);
     seen.iter().for_each(|(name, of)| uses.note(name.clone(), *of));
     let tokens = Tokens::read(data)?.unwrap_or_default();
@@ -134,6 +131,8 @@ mod tests {
             permissions: vec![Permission::Push],
             quota: None,
             max_files: None,
+            uploads: None,
+            uploads_begun: 0,
             created,
             expires: None,
         }

@@ -23,6 +23,7 @@ pub const FILES: &[WebFile] = web_files![
     "app.js",
     "icon.svg",
     "style.css",
+    "engine/answer.js",
     "engine/backoff.js",
     "engine/blake3.js",
     "engine/blake3.wasm",

@@ -162,7 +162,8 @@ pub fn stored_file(peer: &Peer, size: u64) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("no file of {size} bytes was stored"))
 }
 
-fn check(source: &Path, stored: &Path, content: bool) -> anyhow::Result<()> {
+/// Makes sure that as many bytes were stored as were sent, and with `content` the same ones.
+pub fn check(source: &Path, stored: &Path, content: bool) -> anyhow::Result<()> {
     ensure!(!content || data::same(source, stored), "what was stored is not what was sent");
     Ok(())
 }

@@ -16,6 +16,7 @@ mod floor;
 mod idle;
 mod machine;
 mod measure;
+mod page;
 mod peers;
 mod reflink;
 mod resume;
@@ -33,7 +34,7 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "file 64 MiB",
     "file 1 GiB",
     "file 8 GiB",
@@ -43,6 +44,7 @@ const KEYS: [&str; 14] = [
     "resume",
     "finish",
     "download",
+    "page",
     "floor",
     "reflink",
     "device",
@@ -63,7 +65,7 @@ struct Cli {
 /// What all modes take.
 #[derive(Args)]
 struct Options {
-    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus [default: all that the mode knows]
+    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus, page, page-put, copyparty, uppy [default: all that the mode knows]
     #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
     peers: Option<Vec<String>>,
     /// Folder on the disk that is to be measured [default: target/, where this program lies]
@@ -133,6 +135,15 @@ enum Mode {
         /// Slow readers
         #[arg(default_value_t = 1000)]
         readers: usize,
+    },
+    /// One file by pages in Chromium
+    Page {
+        /// Its size
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 5)]
+        rounds: usize,
     },
     /// What the parts of the work cost by themselves
     Floor {
@@ -212,7 +223,9 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Starts bigup and, of these, the peers that were asked for.
     fn start(&self, groups: &[&'static str]) -> peers::Peers {
-        let asked = |group: &str| group == "bigup" || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group));
+        let asked = |group: &str| {
+            ["bigup", "page"].contains(&group) || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group))
+        };
         let groups: Vec<&str> = groups.iter().copied().filter(|group| asked(group)).collect();
         peers::Peers::start(self.folder, &groups)
     }
@@ -229,8 +242,9 @@ fn main() -> anyhow::Result<()> {
         std::process::exit(measure::measure_child(arguments)?);
     }
     let Cli { mode, mut options } = Cli::parse();
-    if let Some(unknown) = options.peers.iter().flatten().find(|peer| !peers::GROUPS.contains(&&peer[..])) {
-        anyhow::bail!("there is no peer {unknown}; there are {}", peers::GROUPS.join(", "));
+    let known = [&peers::GROUPS[..], &peers::PAGES].concat();
+    if let Some(unknown) = options.peers.iter().flatten().find(|peer| !known.contains(&&peer[..])) {
+        anyhow::bail!("there is no peer {unknown}; there are {}", known.join(", "));
     }
     let Mode::All { quick } = mode else { return mode.run(&options) };
     options.docs.get_or_insert_with(|| "docs/benchmarks.md".into());
@@ -260,6 +274,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::Resume { size: 8 * GIB, rounds: 1 },
         Mode::Finish { rounds: 1, sizes: vec![64 * MIB, GIB, 8 * GIB] },
         Mode::Download { size: GIB, rounds: 5, readers: 1000 },
+        Mode::Page { size: GIB, rounds: 5 },
         Mode::Floor { size: GIB, rounds: 5 },
         Mode::Reflink { size: GIB, rounds: 3 },
         Mode::Device { rounds: 1, sizes: vec![GIB, 4 * GIB] },
@@ -278,6 +293,7 @@ fn quick_modes() -> Vec<Mode> {
         Mode::Resume { size: GIB, rounds: 1 },
         Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB] },
         Mode::Download { size: 256 * MIB, rounds: 1, readers: 100 },
+        Mode::Page { size: 256 * MIB, rounds: 1 },
         Mode::Floor { size: 256 * MIB, rounds: 1 },
         Mode::Reflink { size: 256 * MIB, rounds: 1 },
         Mode::Device { rounds: 1, sizes: vec![256 * MIB] },
@@ -297,6 +313,7 @@ impl Mode {
             Mode::Resume { .. } => "resume".to_owned(),
             Mode::Finish { .. } => "finish".to_owned(),
             Mode::Download { .. } => "download".to_owned(),
+            Mode::Page { .. } => "page".to_owned(),
             Mode::Floor { .. } => "floor".to_owned(),
             Mode::Reflink { .. } => "reflink".to_owned(),
             Mode::Device { .. } => "device".to_owned(),
@@ -333,6 +350,7 @@ impl Mode {
             Mode::Resume { size, rounds } => resume::run(bench, *size, *rounds),
             Mode::Finish { rounds, sizes } => finish::run(bench, *rounds, sizes),
             Mode::Download { size, rounds, readers } => download::run(bench, *size, *rounds, *readers),
+            Mode::Page { size, rounds } => page::run(bench, *size, *rounds),
             Mode::Floor { size, rounds } => floor::run(bench, *size, *rounds),
             Mode::Reflink { size, rounds } => reflink::run(bench, *size, *rounds),
             Mode::Device { rounds, sizes } => device::run(bench, *rounds, sizes),

@@ -5,6 +5,7 @@
 mod bigup;
 mod curl;
 mod local;
+mod pages;
 mod rclone;
 mod rsync;
 mod ssh;
@@ -22,6 +23,9 @@ use std::sync::Arc;
 /// Programs that an option names, in the order of tables.
 pub const GROUPS: [&str; 11] =
     ["cp", "bigup", "bigup-http", "bigup-tus", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
+
+/// Pages in a browser, in the order of tables.
+pub const PAGES: [&str; 4] = ["page", "page-put", "copyparty", "uppy"];
 
 /// The command that moves a file or a folder and gives it a name.
 pub type Send = Box<dyn Fn(&Path, &str) -> Command + std::marker::Send + Sync>;
@@ -140,6 +144,10 @@ fn start(group: &str, folder: &Path) -> anyhow::Result<Started> {
         "rclone" => rclone::start(folder),
         "tus" => tus::node(folder),
         "rustus" => tus::rustus(folder),
+        "page" => pages::own(folder),
+        "page-put" => pages::put(folder),
+        "copyparty" => pages::copyparty(folder),
+        "uppy" => pages::uppy(folder),
         _ => anyhow::bail!("there is no such peer; there are {}", GROUPS.join(", ")),
     }
 }

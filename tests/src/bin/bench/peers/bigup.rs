@@ -62,7 +62,7 @@ fn by_tus_js(name: &'static str, parallel: u16, data: &Path) -> anyhow::Result<P
 }
 
 /// A daemon, and where it stores.
-fn served(data: &Path) -> anyhow::Result<(Arc<Server>, PathBuf)> {
+pub(super) fn served(data: &Path) -> anyhow::Result<(Arc<Server>, PathBuf)> {
     std::fs::create_dir_all(data)?;
     Ok((Arc::new(daemon(data, &[])?), made(data, "files")?))
 }

@@ -58,13 +58,13 @@ pub(super) fn client(port: u16, parallel: u16, chunk: u64, state: Option<PathBuf
     }))
 }
 
-fn script(name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn script(name: &str) -> anyhow::Result<PathBuf> {
     let folder = peers_folder()?;
     ensure!(folder.join("node_modules/tus-js-client").exists(), "its modules for node are not installed");
     Ok(folder.join(name))
 }
 
-fn module_version(name: &str) -> Option<String> {
+pub(super) fn module_version(name: &str) -> Option<String> {
     let text =
         std::fs::read_to_string(peers_folder().ok()?.join("node_modules").join(name).join("package.json")).ok()?;
     let manifest: serde_json::Value = serde_json::from_str(&text).context("a manifest").ok()?;
