@@ -665,7 +665,8 @@ impl World {
     fn merge(&mut self) {
         let (data_dir, file_name) = (self.dir.path().to_owned(), self.name.clone());
         let (idle, events) = (Duration::from_millis(1), Events::none());
-        let config = Config { data_dir, file_name, idle, leave_notice: false, modes: FileModes::default(), events };
+        let modes = FileModes::default();
+        let config = Config { data_dir, file_name, idle, leave_notice: false, modes, events, store: None };
         let had_upload = self.model.upload.is_some();
         let expected = match self.model.publish() {
             Publishing::Published(digest) => MergeEnd::Published(digest),

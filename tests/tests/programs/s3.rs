@@ -263,7 +263,8 @@ fn wrong_answers_are_survived() {
 fn an_upload_waits_for_a_store_that_is_away_or_refuses() {
     let setup = Setup::new(&[]);
     let file = setup.file(1, LARGE);
-    let trouble: [(&str, &dyn Fn(), &dyn Fn(), &str); 3] = [
+    type Action<'a> = &'a dyn Fn();
+    let trouble: [(&str, Action<'_>, Action<'_>, &str); 3] = [
         ("away", &|| setup.proxy.disturb(|_| Disturb::Before), &|| setup.proxy.disturb(|_| Disturb::Not), "no answer"),
         (
             "refused",
