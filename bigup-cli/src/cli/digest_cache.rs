@@ -125,7 +125,7 @@ mod tests {
     fn a_digest_holds_for_a_file_that_did_not_change() {
         let dir = tempfile::tempdir().unwrap();
         let (path, digest) = (Path::new("a"), of_bytes(b"a"));
-        let old = Fingerprint { size: 1, modified: 5, changed: 6, inode: 7 };
+        let old = Fingerprint { size: 1, modified: 5, changed: 6, inode: 7, volume: 0 };
         let mut cache = DigestCache { path: Some(dir.path().join("x/cache")), ..DigestCache::default() };
         cache.note(path, &old, digest);
         cache.keep().unwrap();
@@ -147,7 +147,11 @@ mod tests {
     fn a_file_that_was_changed_a_moment_ago_is_not_noted() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i128;
         let mut cache = DigestCache::default();
-        cache.note(Path::new("a"), &Fingerprint { size: 1, modified: now, changed: now, inode: 7 }, of_bytes(b"a"));
+        cache.note(
+            Path::new("a"),
+            &Fingerprint { size: 1, modified: now, changed: now, inode: 7, volume: 0 },
+            of_bytes(b"a"),
+        );
         assert!(cache.fresh.is_empty());
     }
 }

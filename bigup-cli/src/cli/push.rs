@@ -20,6 +20,7 @@ use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
 use crate::source::fingerprint::Fingerprint;
 use crate::source::producer::Producer;
+use crate::source::system;
 use crate::upload::error::UploadError;
 use crate::upload::{self, Uploaded};
 use bigup_core::protocol::digest::Digest;
@@ -247,7 +248,7 @@ impl Push<'_> {
 /// The fingerprint of a file as it is now. `None`: it is no file, or cannot be looked at.
 fn fingerprint(input: &InputFile) -> Option<Fingerprint> {
     let Input::File(path) = &input.origin else { return None };
-    std::fs::metadata(path).ok().map(|found| Fingerprint::of(&found))
+    system::fingerprint_at(path).ok()
 }
 
 /// Removes a file that is stored, unless it was changed since the push began.

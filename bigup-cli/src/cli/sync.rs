@@ -12,8 +12,7 @@ use crate::cli::list;
 use crate::cli::print::{print_json, print_line};
 use crate::cli::push::{Line, Total, push_all};
 use crate::cli::report::{Report, Style};
-use crate::source::fingerprint::Fingerprint;
-use crate::source::{LocalFile, hash_all};
+use crate::source::{LocalFile, hash_all, system};
 use bigup_core::protocol::content::ListedFile;
 use bigup_core::protocol::name::FileName;
 use serde_json::json;
@@ -144,15 +143,15 @@ fn difference(
     let Some(there) = there else { return Some("not on the server".to_owned()) };
     let Input::File(path) = &input.origin else { return Some("no file".to_owned()) };
     // The push tells why a file cannot be looked at.
-    let Ok(found) = std::fs::metadata(path).map(|found| Fingerprint::of(&found)) else { return Some(String::new()) };
+    let Ok(found) = system::fingerprint_at(path) else { return Some(String::new()) };
     if found.size != there.file_size {
         return Some(format!("{} bytes here, {} on the server", found.size, there.file_size));
     }
     let Some(theirs) = &there.file_digest else { return Some("the server is not certain of its content".to_owned()) };
-    let known = if reads_all { None } else { cache.get(path, &found) };
+    let known = if reads_all || system::MAY_CHANGE_UNSEEN { None } else { cache.get(path, &found) };
     let own = known.or_else(|| {
         let hashed = LocalFile::open(path).and_then(|file| hash_all(&file, &crossbeam_channel::never())).ok()?;
-        let is_unchanged = std::fs::metadata(path).is_ok_and(|now| Fingerprint::of(&now) == found);
+        let is_unchanged = system::fingerprint_at(path).is_ok_and(|now| now == found);
         if is_unchanged {
             cache.note(path, &found, hashed);
         }

@@ -25,6 +25,7 @@ use crate::download::part::PartFile;
 use crate::download::pieces::Pieces;
 use crate::pipeline::concurrency::Concurrency;
 use crate::source::fingerprint::Fingerprint;
+use crate::source::system;
 use crate::stop::StopSignal;
 use bigup_core::protocol::content::{LeavesResponse, ListedFile};
 use bigup_core::protocol::digest::{Digest, Leaves};
@@ -163,7 +164,9 @@ pub fn to_file(cx: &DownloadContext<'_>, file: &RemoteFile, to: &Path) -> Result
 /// The fingerprint of the file at `path`. `None`: there is none.
 fn found(path: &Path) -> Result<Option<Fingerprint>, DownloadError> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(Some(Fingerprint::of(&metadata))),
+        Ok(metadata) if metadata.is_file() => {
+            system::fingerprint_at(path).map(Some).map_err(|cause| DownloadError::io("look at", path, cause))
+        }
         Ok(_) => Err(DownloadError::NotAFile(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(DownloadError::io("look at", path, cause)),

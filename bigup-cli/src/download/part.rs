@@ -9,6 +9,7 @@ use crate::download::error::DownloadError;
 use crate::download::pieces::Pieces;
 use crate::download::place::{read_exact_at, rename_new, sync_folder, write_all_at};
 use crate::source::fingerprint::Fingerprint;
+use crate::source::system;
 use crate::stop::StopSignal;
 use bigup_core::protocol::digest::{Digest, of_bytes};
 use std::fs::{self, File, TryLockError};
@@ -144,8 +145,8 @@ impl PartFile {
         self.file.sync_all().map_err(|cause| self.failed("sync", cause))?;
         let moved = match there {
             Some(there) if replaces => {
-                let now = fs::metadata(to).map_err(|cause| DownloadError::io("look at", to, cause))?;
-                if Fingerprint::of(&now) != there {
+                let now = system::fingerprint_at(to).map_err(|cause| DownloadError::io("look at", to, cause))?;
+                if now != there {
                     return Err(DownloadError::Changed(to.to_owned()));
                 }
                 fs::rename(&self.path, to)
