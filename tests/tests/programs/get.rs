@@ -52,8 +52,8 @@ fn text(path: &Path) -> &str {
 
 /// The last event of this kind in the output of a command with `--json`.
 fn event(output: &str, name: &str) -> Value {
-    let events = output.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
-    events.filter(|event| event["event"] == name).next_back().unwrap_or_else(|| panic!("no {name} in {output}"))
+    let mut events = output.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    events.rfind(|event| event["event"] == name).unwrap_or_else(|| panic!("no {name} in {output}"))
 }
 
 /// Starts a slow `get`, and waits until so many bytes are there.
