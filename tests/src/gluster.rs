@@ -16,6 +16,9 @@ const ADDRESS: &str = "10.79.0.1";
 /// Name of the volume.
 const VOLUME: &str = "bigup";
 
+/// Caches of a client that the document switches off.
+const UNCACHED: [&str; 4] = ["write-behind", "quick-read", "io-cache", "stat-prefetch"];
+
 /// Longest time for a command of its own.
 const SLOW: Duration = PATIENCE;
 
@@ -48,6 +51,9 @@ impl Gluster {
             format!("{ADDRESS}:{}", path.display())
         });
         run(&mut gluster.command(&["volume", "create", VOLUME, "replica", "2", &bricks[0], &bricks[1], "force"]));
+        for option in UNCACHED {
+            run(&mut gluster.command(&["volume", "set", VOLUME, &format!("performance.{option}"), "off"]));
+        }
         run(&mut gluster.command(&["volume", "start", VOLUME]));
         for (end, path) in gluster.mounts().iter().enumerate() {
             fs::create_dir(path).expect("the folder can be made");
