@@ -160,6 +160,9 @@ pub fn with_keys(text: &str, section: Option<&str>, keys: &[(&str, &str)]) -> St
 mod tests {
     use super::*;
 
+    /// A path that does not depend on where the file lies.
+    const ABSOLUTE: &str = if cfg!(windows) { "C:/t" } else { "/t" };
+
     fn file(text: &str) -> (tempfile::TempDir, ConfigFile) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.ini");
@@ -175,9 +178,10 @@ mod tests {
 
     #[test]
     fn a_section_is_a_server_and_no_other_servers_token_goes_to_it() {
-        let text = "url = http://a\ntoken_file = /t\nlimit_rate = 1M\n[lab]\nurl = http://lab\nlimit_rate = 2M\n";
-        let (_dir, file) = file(text);
-        assert_eq!(shown(&file.settings(None).unwrap()), [" url=http://a", " token_file=/t", " limit_rate=1M"]);
+        let first = format!("url = http://a\ntoken_file = {ABSOLUTE}\nlimit_rate = 1M\n");
+        let (_dir, file) = file(&(first + "[lab]\nurl = http://lab\nlimit_rate = 2M\n"));
+        let token = format!(" token_file={ABSOLUTE}");
+        assert_eq!(shown(&file.settings(None).unwrap()), [" url=http://a", &token, " limit_rate=1M"]);
         let of_lab = [" limit_rate=1M", "lab url=http://lab", "lab limit_rate=2M"];
         assert_eq!(shown(&file.settings(Some("lab")).unwrap()), of_lab);
         let message = file.settings(Some("bal")).unwrap_err().to_string();
@@ -192,9 +196,9 @@ mod tests {
 
     #[test]
     fn relative_paths_begin_at_the_file() {
-        let (dir, file) = file("token_file = t\nca_cert = /c\n");
+        let (dir, file) = file(&format!("token_file = t\nca_cert = {ABSOLUTE}\n"));
         let token = format!(" token_file={}", dir.path().join("t").display());
-        assert_eq!(shown(&file.settings(None).unwrap()), [token, " ca_cert=/c".to_owned()]);
+        assert_eq!(shown(&file.settings(None).unwrap()), [token, format!(" ca_cert={ABSOLUTE}")]);
         assert!(ConfigFile::at(&dir.path().join("none")).unwrap().settings(None).unwrap().is_empty());
     }
 
