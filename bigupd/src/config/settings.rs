@@ -625,7 +625,8 @@ mod tests {
     #[test]
     fn keys_are_names_and_come_once() {
         for (i, setting) in SETTINGS.iter().enumerate() {
-            assert!(setting.key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", setting.key);
+            let is_part_of_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            assert!(setting.key.bytes().all(is_part_of_name), "{}", setting.key);
             assert!(SETTINGS[..i].iter().all(|other| other.key != setting.key), "{} twice", setting.key);
             assert_ne!(setting.default, Some(setting.example), "{}: the example tells nothing", setting.key);
             assert!(!setting.help.ends_with('.') && setting.help.len() > 10, "{}", setting.key);
