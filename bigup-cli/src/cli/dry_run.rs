@@ -27,7 +27,7 @@ struct Sum {
 /// # Errors
 /// The server refuses, or does not respond.
 pub fn run(client: &Client, inputs: &Inputs, args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
-    let is_json = args.style() == Style::Json;
+    let is_json = args.transfer.style() == Style::Json;
     for (path, reason) in &inputs.left_out {
         show(is_json, "leave out", path, None, reason);
     }

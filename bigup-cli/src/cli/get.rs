@@ -48,7 +48,7 @@ struct Get<'a> {
 /// # Errors
 /// No file can be fetched.
 pub fn run(args: &GetArgs, report: &Report) -> anyhow::Result<bool> {
-    let builder = args.server.builder()?.rate_limit(args.limit_rate).connections(MOST);
+    let builder = args.server.builder()?.rate_limit(args.transfer.limit_rate).connections(MOST);
     let client = builder.build().map_err(advice::failed_client)?;
     let concurrency = Concurrency::new(args.connections.map(usize::from), MOST, 0);
     let get = Get { args, client: &client, report, concurrency, has_failed: AtomicBool::new(false) };
@@ -115,7 +115,7 @@ impl Get<'_> {
 
     fn one(&self, job: &Job) {
         let file = self.report.file(&job.name);
-        let (retry, stop) = (RetryBudget::new(self.args.retry_policy()), crossbeam_channel::never());
+        let (retry, stop) = (RetryBudget::new(self.args.transfer.retry_policy()), crossbeam_channel::never());
         let cx = DownloadContext {
             client: self.client,
             observer: &file,

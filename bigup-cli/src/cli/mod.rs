@@ -47,8 +47,8 @@ pub mod verify;
 /// `verify` see there.
 pub fn run(cli: Cli) -> ExitCode {
     let style = match &cli.command {
-        Command::Push(args) => args.style(),
-        Command::Sync(args) => args.push.style(),
+        Command::Push(args) => args.transfer.style(),
+        Command::Sync(args) => args.push.transfer.style(),
         Command::Get(args) => args.style(),
         _ => Style::Quiet,
     };
@@ -77,9 +77,9 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Begins the log file that the command asks for.
 fn begin_log(command: &Command) -> anyhow::Result<()> {
     let path = match command {
-        Command::Push(args) => args.log_file.as_ref(),
-        Command::Sync(args) => args.push.log_file.as_ref(),
-        Command::Get(args) => args.log_file.as_ref(),
+        Command::Push(args) => args.transfer.log_file.as_ref(),
+        Command::Sync(args) => args.push.transfer.log_file.as_ref(),
+        Command::Get(args) => args.transfer.log_file.as_ref(),
         _ => None,
     };
     path.map_or(Ok(()), |path| print::log_to(path).with_context(|| format!("cannot open {}", path.display())))

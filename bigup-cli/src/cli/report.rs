@@ -44,18 +44,6 @@ pub enum Style {
     Json,
 }
 
-impl Style {
-    /// The style that these switches ask for.
-    pub fn of(is_json: bool, is_quiet: bool, is_verbose: bool) -> Style {
-        match (is_json, is_quiet, is_verbose) {
-            (true, ..) => Style::Json,
-            (_, true, _) => Style::Quiet,
-            (_, _, true) => Style::Verbose,
-            _ => Style::Human,
-        }
-    }
-}
-
 /// Tells of the files of a push.
 pub struct Report {
     style: Style,

@@ -50,7 +50,7 @@ pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
         args.delete && wanted.filter.leaves_out(Path::new(&below(name)), || file.file_size).is_none()
     });
     if push.dry_run {
-        show_all(push.style() == Style::Json, &inputs, &reasons, &theirs, same);
+        show_all(push.transfer.style() == Style::Json, &inputs, &reasons, &theirs, same);
         return Ok(inputs.failures.is_empty());
     }
     let total = push_all(push, report, &line, &inputs);
@@ -58,7 +58,7 @@ pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
     let is_well = total.is_well() && inputs.failures.is_empty();
     let mut done = Deletion::default();
     if is_well {
-        done = delete(&line, &theirs, report, push.style() == Style::Json);
+        done = delete(&line, &theirs, report, push.transfer.style() == Style::Json);
     } else if args.delete {
         report.note("nothing was deleted, since files failed");
     }

@@ -32,6 +32,7 @@ async function copy(text) {
 }
 
 function copySelection(text) {
+  const { activeElement } = document;
   const field = document.createElement('textarea');
   field.value = text;
   field.className = 'unseen';
@@ -39,5 +40,7 @@ function copySelection(text) {
   field.select();
   const isCopied = document.execCommand('copy');
   field.remove();
+  // Who works with keys goes on where they were.
+  activeElement?.focus({ preventScroll: true });
   return isCopied;
 }

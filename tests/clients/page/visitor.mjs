@@ -100,6 +100,17 @@ const commands = {
     return download.path();
   },
   press: ({ key }) => page.keyboard.press(key),
+  /** Presses a key that opens the system's chooser of files, and chooses these there. */
+  async choose_by_key({ key, files }) {
+    const [chooser] = await Promise.all([page.waitForEvent('filechooser'), page.keyboard.press(key)]);
+    await chooser.setFiles(files);
+  },
+  /** Lets the page's line carry so many bytes a second each way, so many milliseconds late. */
+  async line({ latency, rate }) {
+    const session = await context.newCDPSession(page);
+    const throughput = { downloadThroughput: rate, uploadThroughput: rate };
+    await session.send('Network.emulateNetworkConditions', { offline: false, latency, ...throughput });
+  },
   /** Runs a script in pages before their own. */
   before: ({ script }) => context.addInitScript(script),
   /** Responds to questions with these bodies in turn, in the server's place, until `sense`. */

@@ -19,6 +19,7 @@ mod names;
 mod on_begin;
 mod on_complete;
 mod page;
+mod page_devices;
 mod page_engine;
 mod page_firefox;
 mod page_hostile;

@@ -1,13 +1,10 @@
 //! The options of the commands for finished files: `list`, `get`, `remove`, and of `cancel`.
 
-use crate::cli::args::push::limit_rate;
 use crate::cli::args::server::Server;
+use crate::cli::args::transfer::Transfer;
 use crate::cli::report::Style;
-use crate::client::retry::RetryPolicy;
-use bigup_core::protocol::units::parse_duration;
 use clap::Args;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Arguments of `list`.
 #[derive(Args, Debug)]
@@ -41,27 +38,9 @@ pub struct GetArgs {
     /// Parallel connections [default: as many as help, up to 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: Option<u16>,
-    /// Bytes a second at most, over all connections together, like 10M
-    #[arg(long, value_name = "RATE", value_parser = limit_rate)]
-    pub limit_rate: Option<u64>,
-    /// Print events as JSON objects, one a line, on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Only errors
-    #[arg(short, long, conflicts_with = "json")]
-    pub quiet: bool,
-    /// A line for each file, however many there are; of more than 20, only their sum is shown otherwise
-    #[arg(short, long, conflicts_with_all = ["json", "quiet"])]
-    pub verbose: bool,
-    /// Write all lines about files to the end of this file too, each with its time
-    #[arg(long, value_name = "FILE")]
-    pub log_file: Option<PathBuf>,
-    /// Retries of a request; the default leaves it to --retry-for
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub retries: u32,
-    /// Give up after this time without progress, like 10m
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
-    pub retry_for: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub transfer: Transfer,
 }
 
 /// Arguments of `remove`.
@@ -112,7 +91,7 @@ impl GetArgs {
         if self.is_to_stdout() && !is_one {
             return Err("standard output (-) takes one file".to_owned());
         }
-        if self.is_to_stdout() && self.json {
+        if self.is_to_stdout() && self.transfer.json {
             return Err("standard output has the file (-): leave --json out".to_owned());
         }
         Ok(())
@@ -123,14 +102,12 @@ impl GetArgs {
         self.to.as_ref().is_some_and(|to| to.as_os_str() == "-")
     }
 
-    /// The number and the time of retries of failed requests.
-    pub fn retry_policy(&self) -> RetryPolicy {
-        RetryPolicy { retries: self.retries, retry_for: self.retry_for, ..RetryPolicy::default() }
-    }
-
     /// The style of the output.
     pub fn style(&self) -> Style {
         // The file itself is on standard output.
-        Style::of(self.json, self.quiet || self.is_to_stdout(), self.verbose)
+        match self.is_to_stdout() {
+            true => Style::Quiet,
+            false => self.transfer.style(),
+        }
     }
 }

@@ -17,6 +17,7 @@ pub mod files;
 pub mod push;
 pub mod server;
 pub mod sync;
+pub mod transfer;
 
 const AFTER_HELP: &str = "\
 Exit codes:

@@ -1,15 +1,13 @@
 //! The options of `push`.
 
 use crate::cli::args::server::{Server, no_url, split_server};
+use crate::cli::args::transfer::Transfer;
 use crate::cli::filter::Filter;
 use crate::cli::inputs::{InputOptions, is_stdin};
-use crate::cli::report::Style;
-use crate::client::rate_limit::MIN_RATE;
 use crate::client::retry::{self, RetryPolicy};
-use bigup_core::protocol::units::{parse_duration, parse_size};
+use bigup_core::protocol::units::parse_size;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Smallest slice, in bytes: a BLAKE3 chunk, below which slices are no subtrees and requests are all overhead.
 const MIN_SLICE_SIZE: u64 = 1024;
@@ -73,21 +71,9 @@ pub struct PushArgs {
     /// Slices that wait between reading and sending; memory is (queue + senders) slices
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queue_size: u16,
-    /// Bytes of content a second at most, over all senders together, like 10M
-    #[arg(long, value_name = "RATE", value_parser = limit_rate)]
-    pub limit_rate: Option<u64>,
-    /// Print events as JSON objects, one a line, on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Only errors
-    #[arg(short, long, conflicts_with = "json")]
-    pub quiet: bool,
-    /// A line for each file, however many there are; of more than 20, only their sum is shown otherwise
-    #[arg(short, long, conflicts_with_all = ["json", "quiet"])]
-    pub verbose: bool,
-    /// Write all lines about files to the end of this file too, each with its time
-    #[arg(long, value_name = "FILE")]
-    pub log_file: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub transfer: Transfer,
     /// Write the digests and names of the stored files to this file, as b3sum prints them
     #[arg(long, value_name = "FILE")]
     pub manifest: Option<PathBuf>,
@@ -107,12 +93,6 @@ pub struct PushArgs {
     /// Run a server of our own on this data folder for the time of the push; --url does not count
     #[arg(long, value_name = "DIR")]
     pub embedded: Option<PathBuf>,
-    /// Retries of a request; the default leaves it to --retry-for
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub retries: u32,
-    /// Give up after this time without progress, like 10m
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
-    pub retry_for: Duration,
     /// On a full server: stop at once, or wait and retry until there is disk space, within --retry-for
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenFull::Stop)]
     pub when_full: WhenFull,
@@ -184,12 +164,7 @@ impl PushArgs {
 
     /// The number and the time of retries of failed requests.
     pub fn retry_policy(&self) -> RetryPolicy {
-        RetryPolicy { retries: self.retries, retry_for: self.retry_for, when_full: self.when_full.into() }
-    }
-
-    /// The style of the output.
-    pub fn style(&self) -> Style {
-        Style::of(self.json, self.quiet, self.verbose)
+        RetryPolicy { when_full: self.when_full.into(), ..self.transfer.retry_policy() }
     }
 }
 
@@ -197,17 +172,6 @@ fn slice_size(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         size if size < MIN_SLICE_SIZE => Err(format!("{size} bytes are too few: at least {MIN_SLICE_SIZE}")),
         size => Ok(size),
-    }
-}
-
-/// A rate in bytes a second.
-///
-/// # Errors
-/// It is none, or too small.
-pub fn limit_rate(text: &str) -> Result<u64, String> {
-    match parse_size(text)? {
-        rate if rate < MIN_RATE => Err(format!("{rate} bytes a second are too few: at least {MIN_RATE}")),
-        rate => Ok(rate),
     }
 }
 
@@ -284,8 +248,8 @@ mod tests {
     #[test]
     fn a_limit_has_at_least_four_kibibytes_a_second() {
         assert!(push(&["a", "--limit-rate", "4095"]).unwrap_err().contains("4096"));
-        assert_eq!(push(&["a", "--limit-rate", "4K"]).unwrap().limit_rate, Some(4096));
-        assert_eq!(push(&["a"]).unwrap().limit_rate, None);
+        assert_eq!(push(&["a", "--limit-rate", "4K"]).unwrap().transfer.limit_rate, Some(4096));
+        assert_eq!(push(&["a"]).unwrap().transfer.limit_rate, None);
     }
 
     #[test]
