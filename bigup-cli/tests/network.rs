@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Mock, bytes, file};
+use common::{Mock, bytes, file, started};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -24,7 +24,7 @@ fn cli(args: &[&str]) -> Command {
 
 /// What a command printed that must fail, soon enough to show that nothing was tried again for ten minutes.
 fn failed(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output { status, stdout, stderr } = started(|| command.output());
     let said = String::from_utf8([stderr, stdout].concat()).unwrap();
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(!said.contains("retrying"), "{said}");
@@ -84,7 +84,8 @@ fn a_name_that_cannot_be_resolved_ends_at_once() {
 #[test]
 fn a_server_that_does_not_answer_at_first_is_told_with_how_long_it_is_tried() {
     let (_dir, path) = file("a", b"x");
-    let output = cli(&["push", "--url", "http://127.0.0.1:1", "--retry-for", "1s", &path]).output().unwrap();
+    let mut command = cli(&["push", "--url", "http://127.0.0.1:1", "--retry-for", "1s", &path]);
+    let output = started(|| command.output());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("retrying for 1s: no answer from http://127.0.0.1:1/"), "{said}");
@@ -96,7 +97,7 @@ fn a_password_in_the_url_is_refused_and_shown_nowhere() {
     let url = "http://user:s3cr3t@127.0.0.1:1";
     let path = path.as_str();
     for args in [&["push", "--json", path][..], &["status"], &["verify", path], &["push", "--help"]] {
-        let output = cli(args).env("BIGUP_URL", url).env("BIGUP_LOG", "trace").output().unwrap();
+        let output = started(|| cli(args).env("BIGUP_URL", url).env("BIGUP_LOG", "trace").output());
         let said = String::from_utf8([output.stderr, output.stdout].concat()).unwrap();
         assert!(!said.contains("s3cr3t"), "{args:?}: {said}");
         assert!(args.contains(&"--help") || said.contains("--token-file"), "{args:?}: {said}");
@@ -158,7 +159,7 @@ fn a_push_goes_by_way_of_proxies_of_all_kinds() {
         [("http_proxy", format!("http://{http}"), "by-http"), ("all_proxy", format!("socks5h://{socks}"), "by-socks")]
     {
         let args = ["push", "--url", FAR, "--name", name, "--slice-size", "1K", &path];
-        let output = cli(&args).env(variable, proxy).output().unwrap();
+        let output = started(|| cli(&args).env(variable, &proxy).output());
         assert!(output.status.success(), "{output:?}");
         assert_eq!(mock.finished(name), Some(data.clone()), "{name}");
     }

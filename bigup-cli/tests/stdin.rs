@@ -3,7 +3,7 @@
 mod common;
 
 use bigup_core::protocol::digest::of_bytes;
-use common::{Mock, bytes};
+use common::{Mock, bytes, started};
 use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -94,7 +94,8 @@ fn a_finished_file_is_compared_with_the_input() {
 fn a_push_whose_input_pauses_is_heard_of() {
     let (mock, data) = (Mock::new(), bytes(3 * K));
     let mut command = mock.command(&PUSH);
-    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut client = started(|| command.spawn());
     let mut input = client.stdin.take().unwrap();
     input.write_all(&data[..2 * K + 1]).unwrap();
     input.flush().unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Mock, Reply, bytes, file, refusal};
+use common::{Mock, Reply, bytes, file, refusal, started};
 use std::collections::HashSet;
 
 const K: usize = 1024;
@@ -40,7 +40,7 @@ fn a_file_wins_over_the_environment_and_without_both_there_is_none() {
         let mock = Mock::new();
         let mut command = mock.command(&[&["push", &path], args].concat());
         command.envs(variable.map(|value| ("BIGUP_TOKEN", value)));
-        common::Run(command.output().unwrap()).ok();
+        common::Run(started(|| command.output())).ok();
         sent(&mock)
     };
     assert_eq!(sent_with(&["--token-file", &token], Some("from-environment")), bearer("from-file"));
@@ -61,7 +61,7 @@ fn what_is_no_token_is_told_without_being_shown_and_nothing_is_sent() {
         assert!(!run.err().contains("secret"), "{}", run.err());
     }
     let mut command = mock.command(&["push", &path]);
-    let run = common::Run(command.env("BIGUP_TOKEN", "top secret").output().unwrap()).failed("BIGUP_TOKEN");
+    let run = common::Run(started(|| command.env("BIGUP_TOKEN", "top secret").output())).failed("BIGUP_TOKEN");
     assert!(!run.err().contains("secret"), "{}", run.err());
     assert_eq!(mock.requests().len(), 0);
     let args = ["push", &path, "--token", "x"];
@@ -146,7 +146,7 @@ fn a_token_is_in_no_log() {
     let (_dir, path) = file("a", &bytes(4 * K));
     let (_token_dir, token) = file("token", b"bigup_1\n");
     let mut command = mock.command(&["push", &path, "--slice-size", "1K", "--token-file", &token]);
-    let run = common::Run(command.env("BIGUP_LOG", "trace,ureq_proto=trace").output().unwrap()).ok();
+    let run = common::Run(started(|| command.env("BIGUP_LOG", "trace,ureq_proto=trace").output())).ok();
     assert_eq!(sent(&mock), bearer("bigup_1"));
     let log = run.err();
     assert!(log.contains("TRACE ureq") && log.contains("HEADERS ARE REDACTED"), "there is a log: {log}");

@@ -18,6 +18,24 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+/// wine's error for a program that ended before a single instruction of it ran, which happens on a busy machine
+/// (`STATUS_INTERNAL_ERROR` of its `NtCreateUserProcess`).
+const NOT_STARTED: i32 = 1359;
+
+/// What `start` has for a program that it starts, under wine at the third try at the latest.
+///
+/// # Panics
+/// It cannot be started.
+pub fn started<T>(mut start: impl FnMut() -> std::io::Result<T>) -> T {
+    let mut tries = 1;
+    loop {
+        match start() {
+            Err(e) if cfg!(windows) && e.raw_os_error() == Some(NOT_STARTED) && tries < 3 => tries += 1,
+            started => return started.expect("the program can be started"),
+        }
+    }
+}
+
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -142,7 +160,8 @@ impl Mock {
 
     /// Runs `bigup-cli` with `args` against this server; `input` is its standard input.
     pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Run {
-        let mut child = self.command(args).spawn().unwrap();
+        let mut command = self.command(args);
+        let mut child = started(|| command.spawn());
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
         // A program that ends early leaves its input unread.
