@@ -8,6 +8,7 @@ use crate::cli::report::Report;
 use crate::client::Client;
 use crate::client::retry::RetryBudget;
 use crate::download::error::DownloadError;
+use crate::download::place::can_be_named;
 use crate::download::stream::to_writer;
 use crate::download::{DownloadContext, Downloaded, RemoteFile, to_file};
 use crate::pipeline::concurrency::Concurrency;
@@ -163,10 +164,9 @@ impl Job {
 fn local_path(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let mut path = folder.to_owned();
     for component in name.split('/') {
-        // There these lead to other places.
         anyhow::ensure!(
-            !cfg!(windows) || !component.contains(['\\', ':']),
-            "{name}: no file of Windows has such a name"
+            can_be_named(component),
+            "{name}: no file of Windows has such a name; fetch it by itself with --to FILE"
         );
         path.push(component);
     }

@@ -78,3 +78,38 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     }
     File::open(folder)?.sync_all()
 }
+
+/// True if a file of this system can have the name `component`, and is found by it.
+pub fn can_be_named(component: &str) -> bool {
+    !cfg!(windows) || can_be_named_on_windows(component)
+}
+
+/// By Microsoft's "Naming Files, Paths, and Namespaces": some characters lead to other places, some names are devices, and
+/// dots and spaces at the end are taken away.
+fn can_be_named_on_windows(component: &str) -> bool {
+    let stem = component.split('.').next().unwrap_or_default().trim_end_matches(' ').to_ascii_uppercase();
+    let numbered = stem.strip_prefix("COM").or_else(|| stem.strip_prefix("LPT"));
+    let is_numbered =
+        numbered.is_some_and(|rest| rest.chars().count() == 1 && rest.contains(|c| "123456789¹²³".contains(c)));
+    let is_device = is_numbered || ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem.as_str());
+    let is_odd = |c: char| c.is_control() || "<>:\"/\\|?*".contains(c);
+    !is_device && !component.ends_with(['.', ' ']) && !component.contains(is_odd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_windows_changes_or_takes_elsewhere_are_known() {
+        for name in ["a.img", ".profile", "con1", "COM0", "COM10", "console.log", "a b", "ä", "LPT", "a.CON"] {
+            assert!(can_be_named_on_windows(name), "{name:?}");
+        }
+        for name in
+            ["CON", "nul.txt", "aux .a.b", "com1", "LPT³.x", "CONIN$", "a.", "a ", "C:a", "a:b", "a\\b", "a?", "\u{1}"]
+        {
+            assert!(!can_be_named_on_windows(name), "{name:?}");
+        }
+        assert!(cfg!(windows) || can_be_named("CON"));
+    }
+}
