@@ -79,12 +79,17 @@ impl Get<'_> {
         let mut jobs = vec![];
         for name in &args.names {
             if is_folder(name) {
-                let before = jobs.len();
+                let mut is_empty = true;
                 list::each(self.client, name, |file| {
-                    jobs.push(Job::listed(file, name, to)?);
+                    is_empty = false;
+                    let listed = file.file_name.clone();
+                    match Job::listed(file, name, to) {
+                        Ok(job) => jobs.push(job),
+                        Err(error) => self.fail(&listed, &format!("{error:#}")),
+                    }
                     Ok(())
                 })?;
-                if jobs.len() == before {
+                if is_empty {
                     self.fail(name, "there are no finished files in it");
                 }
                 continue;
@@ -166,7 +171,7 @@ fn local_path(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     for component in name.split('/') {
         anyhow::ensure!(
             can_be_named(component),
-            "{name}: no file of Windows has such a name; fetch it by itself with --to FILE"
+            "no file of Windows has the name {component}; fetch it by itself with --to FILE"
         );
         path.push(component);
     }
