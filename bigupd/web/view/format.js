@@ -1,6 +1,6 @@
 // Sizes, rates and times in the visitor's language.
 
-import { language } from '../words/index.js';
+import { language, words } from '../words/index.js';
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 
@@ -34,13 +34,16 @@ export function share(part) {
 /** 4000 seconds are `1 h 6 min`. */
 export function time(seconds) {
   if (!Number.isFinite(seconds)) return '…';
+  const of = (count, unit) => `${count} ${words(unit)}`;
+  const both = (more, unit, rest, lessUnit) => (rest ? `${of(more, unit)} ${of(rest, lessUnit)}` : of(more, unit));
   const whole = Math.max(1, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
+  if (whole < 60) return of(whole, 'unit_seconds');
   const minutes = Math.floor(whole / 60);
-  if (minutes < 60) return minutes < 10 && whole % 60 ? `${minutes} min ${whole % 60} s` : `${minutes} min`;
+  if (minutes < 10) return both(minutes, 'unit_minutes', whole % 60, 'unit_seconds');
+  if (minutes < 60) return of(minutes, 'unit_minutes');
   const hours = Math.floor(minutes / 60);
-  if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (hours < 48) return both(hours, 'unit_hours', minutes % 60, 'unit_minutes');
+  return both(Math.floor(hours / 24), 'unit_days', hours % 24, 'unit_hours');
 }
 
 /** A moment like `2030-01-31T12:00:00Z`. */

@@ -57,6 +57,10 @@ export default {
   legend_merged: 'merged',
   // Sums.
   of: ({ part, whole }) => `${part} of ${whole}`,
+  unit_days: 'd',
+  unit_hours: 'h',
+  unit_minutes: 'min',
+  unit_seconds: 's',
   left: ({ time }) => `${time} left`,
   files: ({ count }) => (count === 1 ? '1 file' : `${count} files`),
   n_verified: ({ count }) => `${count} verified`,
