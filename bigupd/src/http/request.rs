@@ -1,6 +1,7 @@
 //! A request, as all protocols take it.
 
 use crate::http::body::RawBody;
+use crate::net::file_parts::FileParts;
 use crate::net::peer::Peer;
 use crate::net::trailers::Trailers;
 use warp::filters::path::FullPath;
@@ -19,6 +20,8 @@ pub struct Request {
     pub query: String,
     /// The peer of the connection it came by; `None` if it is not known.
     pub peer: Option<Peer>,
+    /// The parts of files that its connection sends. `None` if it cannot, as under TLS.
+    pub parts: Option<FileParts>,
     /// Its body.
     pub body: RawBody,
     /// The fields behind its body. `None` if its head announced none.
@@ -33,10 +36,11 @@ impl Request {
         headers: HeaderMap,
         query: String,
         peer: Option<Peer>,
+        parts: Option<FileParts>,
         trailers: Option<Trailers>,
         body: RawBody,
     ) -> Request {
         let path = path.as_str().to_owned();
-        Request { method, path, headers, query, peer, body, trailers }
+        Request { method, path, headers, query, peer, parts, body, trailers }
     }
 }

@@ -38,6 +38,7 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         .and(warp::header::headers_cloned())
         .and(query)
         .and(warp::ext::optional())
+        .and(warp::ext::optional())
         .and(warp::ext::optional());
     let request = head.and(body).map(Request::new);
     // In boxes: else every request would reserve memory for all of them.

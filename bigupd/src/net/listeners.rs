@@ -17,14 +17,14 @@ use std::fs::{File, Permissions};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 /// Connections that wait in the kernel to be accepted.
@@ -276,6 +276,37 @@ impl Socket {
         let mut first = [0];
         let got = stream.peek(&mut first).await?;
         Ok(first[..got].first().copied())
+    }
+
+    /// Ready once it can be written to.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(stream) => stream.poll_write_ready(cx),
+            Socket::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Tries a call that may find the socket not ready (`WouldBlock`).
+    ///
+    /// # Errors
+    /// As `call` gives them.
+    pub fn try_io<T>(&self, interest: Interest, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Socket::Tcp(stream) => stream.try_io(interest, call),
+            Socket::Unix(stream) => stream.try_io(interest, call),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod body_memory;
 pub mod client_certificate;
 pub mod connection_slots;
+pub mod file_parts;
 pub mod forwarded;
 pub mod host;
 pub mod limits;

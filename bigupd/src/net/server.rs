@@ -10,6 +10,7 @@ use crate::metrics::{Limit, Metrics};
 use crate::net::body_memory;
 use crate::net::client_certificate::ClientCertificate;
 use crate::net::connection_slots::ConnectionSlots;
+use crate::net::file_parts::{FileParts, FileStream};
 use crate::net::host::Host;
 use crate::net::limits::Limits;
 use crate::net::linger::{self, Lingering};
@@ -183,7 +184,15 @@ async fn serve_connection<V>(
 ) where
     V: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
-    let Some(tls) = &manners.tls else { return converse(stream, service, &manners, place, stopping).await };
+    let Some(tls) = &manners.tls else {
+        let parts = FileParts::default();
+        let stream = FileStream::new(stream, parts.clone());
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(parts.clone());
+            service.call(request)
+        });
+        return converse(stream, service, &manners, place, stopping).await;
+    };
     // In boxes: else every plain connection would reserve memory for them too, which is twice its own.
     let accepted = tokio::select! {
         accepted = Box::pin(tls.accept(stream, manners.limits.header_timeout)) => accepted,

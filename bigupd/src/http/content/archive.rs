@@ -389,6 +389,7 @@ fn representation(uploads: &Uploads, plan: Plan) -> Representation {
         digest: None,
         sha256: None,
         source: Arc::new(Archive { uploads: uploads.clone(), plan, state: Mutex::default() }),
+        direct: None,
     }
 }
 

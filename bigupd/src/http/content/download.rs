@@ -6,11 +6,13 @@ use crate::http::app::App;
 use crate::http::content::conditions::Validators;
 use crate::http::content::representation::Representation;
 use crate::http::content::routes::name_of;
+use crate::http::content::sending::{Direct, Source};
+use crate::net::file_parts::FileParts;
 use crate::net::response::Response;
 use crate::refusal::Refusal;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
-use bigup_core::storage::store::OpenFile;
+use bigup_core::storage::store::{Content, OpenFile};
 use std::sync::Arc;
 use std::time::SystemTime;
 use warp::http::Method;
@@ -27,26 +29,36 @@ impl App {
         method: &Method,
         headers: &HeaderMap,
         path: &str,
+        parts: Option<FileParts>,
     ) -> Result<Response, Refusal> {
         let name = name_of(path, by, Permission::Read)?;
         let (uploads, asked) = (self.uploads.clone(), name.clone());
         let open = self.blocking(move || uploads.open_finished(&asked)).await?;
-        self.respond(method, headers, file(&name, open))
+        self.respond(method, headers, file(&name, open, parts))
     }
 }
 
-fn file(name: &FileName, open: OpenFile) -> Representation {
+fn file(name: &FileName, open: OpenFile, parts: Option<FileParts>) -> Representation {
+    let (validators, digest) = (validators(&open), digest_of(&open));
+    let (source, direct): (Arc<dyn Source>, _) = match open.content {
+        Content::File(file) => {
+            let file = Arc::new(file);
+            (Arc::clone(&file) as _, parts.map(|parts| Direct { file, parts }))
+        }
+        object @ Content::Object(_) => (Arc::new(object), None),
+    };
     Representation {
         name: name.as_str().to_owned(),
         message_name: message_name(name),
         content_type: "application/octet-stream",
         saved_as: name.components().last().unwrap_or_default().to_owned(),
         size: open.size,
-        validators: validators(&open),
-        digest: digest_of(&open),
+        validators,
+        digest,
         sha256: open.stored_digest.as_ref().and_then(|stored| stored.sha256),
         has_ranges: true,
-        source: Arc::new(open.content),
+        source,
+        direct,
     }
 }
 

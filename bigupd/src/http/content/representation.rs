@@ -3,7 +3,7 @@
 use crate::http::app::App;
 use crate::http::content::conditions::{Validators, Verdict};
 use crate::http::content::ranges::{Layout, Selection, no_range_of, select};
-use crate::http::content::sending::{Source, send};
+use crate::http::content::sending::{Direct, Source, send};
 use crate::http::content::words;
 use crate::http::digest_fields::{REPR_DIGEST, repr_digest, wants_sha256};
 use crate::net::response::{Response, insert};
@@ -67,6 +67,8 @@ pub(super) struct Representation {
     pub has_ranges: bool,
     /// Its bytes.
     pub source: Arc<dyn Source>,
+    /// The way past this process. `None` if there is none.
+    pub direct: Option<Direct>,
 }
 
 impl App {
@@ -101,7 +103,7 @@ impl App {
             return Ok(response);
         }
         let (head, _) = response.into_parts();
-        let sent = send(self.clone(), content.name, content.source, layout);
+        let sent = send(self.clone(), content.name, (content.source, content.direct), layout);
         Ok(Response::from_parts(head, warp::reply::stream(sent).into_response().into_body()))
     }
 }

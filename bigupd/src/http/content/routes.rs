@@ -7,6 +7,7 @@ use crate::http::app::{App, Protocol};
 use crate::http::content::words;
 use crate::http::request::Request;
 use crate::metrics::Route;
+use crate::net::file_parts::FileParts;
 use crate::net::peer::Peer;
 use crate::net::response::Response;
 use crate::refusal::Refusal;
@@ -67,14 +68,14 @@ async fn answer(app: App, request: Request) -> Response {
         // In a box: readers, of whom there are many, need not reserve memory for it.
         return Box::pin(store(app, request)).await;
     }
-    let Request { method, path, headers, query, peer, body, .. } = request;
+    let Request { method, path, headers, query, peer, parts, body, .. } = request;
     let target = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&printable(&target)));
     let answer = match method {
         // Browsers ask by it whether a page may call, and send no token along.
         Method::OPTIONS => app.options(&CONTENT, &headers, methods(&path)),
         Method::GET | Method::HEAD => match app.enter(&headers, peer, Effect::Looks).await {
-            Ok(by) => read(&app, &by, &method, &headers, (&path, &query)).await,
+            Ok(by) => read(&app, &by, &method, &headers, (&path, &query), parts).await,
             Err(refusal) => Err(refusal),
         },
         method => match app.enter(&headers, peer, Effect::Changes).await {
@@ -92,9 +93,10 @@ async fn read(
     method: &Method,
     headers: &HeaderMap,
     (path, query): (&str, &str),
+    parts: Option<FileParts>,
 ) -> Result<Response, Refusal> {
     match target(path, query, wants_html(headers))? {
-        Target::File => app.download(by, method, headers, path).await,
+        Target::File => app.download(by, method, headers, path, parts).await,
         Target::Leaves => app.leaves(by, path).await,
         Target::List => app.list(by, method, query).await,
         Target::Index(folder) => app.index(by, method, folder).await,

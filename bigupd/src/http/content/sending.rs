@@ -3,14 +3,20 @@
 //! A piece is read on a thread of the sender's share, and only once an earlier one was handed to the system: so a slow
 //! reader holds no thread, and no more than two pieces of memory. The pieces of all readers together take
 //! [`ReaderMemory::MOST`]. Beyond that each reader has a piece of [`ReaderMemory::FLOOR`].
+//!
+//! Of a file on a connection without TLS the system sends the pieces itself ([`Direct`]), and they take no memory. The
+//! thread only has the disk bring them.
 
 use crate::http::app::App;
 use crate::http::content::ranges::{Layout, Step};
 use crate::metrics::GaugeGuard;
+use crate::net::file_parts::{self, FileParts};
 use bigup_core::storage::store::Content;
 use bytes::Bytes;
 use futures_util::stream::{Stream, unfold};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +25,9 @@ use tokio::sync::Semaphore;
 
 /// Number of pieces of a reader that are in memory at once: one is read while another is sent.
 const PIECES: u32 = 2;
+
+/// Bytes that the system reads from a disk in one go, at least (`read_ahead_kb` is 128 by default).
+const READ_AHEAD: usize = 64 << 10;
 
 /// The pieces of this process.
 static READERS: ReaderMemory = ReaderMemory { taken: AtomicUsize::new(0) };
@@ -111,12 +120,25 @@ impl Source for Content {
     }
 }
 
+impl Source for File {
+    fn fill(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(bytes, offset)
+    }
+}
+
+/// The way of a file to the socket past this process.
+pub(super) struct Direct {
+    pub(super) file: Arc<File>,
+    pub(super) parts: FileParts,
+}
+
 /// A download under way.
 struct Sending {
     app: App,
     /// Name of the file or folder, for the log.
     name: String,
     source: Arc<dyn Source>,
+    direct: Option<Direct>,
     layout: Layout,
     /// The step of the layout that is next.
     step: usize,
@@ -145,16 +167,17 @@ impl Stream for Shared {
     }
 }
 
-/// The parts of `source` that `layout` has, as a body that has that length or breaks off. The log tells `name`.
+/// The parts of `source` that `layout` has, as a body that has that length or breaks off; past this process, if there is
+/// such a way. The log tells `name`.
 pub(super) fn send(
     app: App,
     name: String,
-    source: Arc<dyn Source>,
+    (source, direct): (Arc<dyn Source>, Option<Direct>),
     layout: Layout,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
     let running = app.metrics().download_runs();
     let turns = Arc::new(Semaphore::new(PIECES as usize));
-    let sending = Sending { app, name, source, layout, step: 0, sent: 0, turns, _running: running };
+    let sending = Sending { app, name, source, direct, layout, step: 0, sent: 0, turns, _running: running };
     Shared::new(unfold(Some(sending), next))
 }
 
@@ -182,8 +205,12 @@ impl Sending {
                 }
             };
             if left > 0 {
-                let piece = self.read(offset, left).await?;
+                let piece = match &self.direct {
+                    Some(direct) => self.place(direct, offset, left).await?,
+                    None => self.read(offset, left).await?,
+                };
                 self.sent += piece.len() as u64;
+                self.app.metrics().sent(piece.len() as u64);
                 return Ok(Some(piece));
             }
             (self.step, self.sent) = (self.step + 1, 0);
@@ -202,10 +229,22 @@ impl Sending {
             let mut bytes = vec![0; memory.len];
             source.fill(&mut bytes, offset).map(|()| Piece::new(bytes, (memory, turn)))
         });
-        let piece = reading.await.map_err(io::Error::other)??;
-        self.app.metrics().sent(piece.bytes.len() as u64);
-        Ok(piece.into())
+        Ok(reading.await.map_err(io::Error::other)??.into())
     }
+
+    /// A placeholder for bytes at `offset`, at least 1 and at most `left`, once there is a turn.
+    async fn place(&self, direct: &Direct, offset: u64, left: u64) -> io::Result<Bytes> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)?;
+        let (len, file) = (left.min(file_parts::MOST as u64), Arc::clone(&direct.file));
+        let bringing = self.app.thread_share.run(move || bring(&file, offset, len));
+        bringing.await.map_err(io::Error::other)??;
+        Ok(direct.parts.add(Arc::clone(&direct.file), offset, len, turn))
+    }
+}
+
+/// Has the system read these bytes into its memory, so that sending them does not wait for the disk.
+fn bring(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    (offset..offset + len).step_by(READ_AHEAD).try_for_each(|at| file.read_exact_at(&mut [0], at))
 }
 
 #[cfg(test)]
