@@ -13,14 +13,18 @@ const PAGES = {
     input: "document.getElementById('input-files')",
     done: "document.querySelector('#list .row[data-state=verified]') !== null",
   },
-  /** One PUT of the whole file and nothing else: the least that sending a file takes in this browser. */
+  /**
+   * One PUT of the whole file and nothing else: the least that sending a file takes in this browser. The network's process of
+   * Chromium reads a file that is the whole body of an XMLHttpRequest itself; that of a fetch comes by way of the main process.
+   */
   put: {
     path: '/page/icon.svg',
     prepare: (name) => `globalThis.input = Object.assign(document.createElementNS('http://www.w3.org/1999/xhtml', 'input'), {
       type: 'file',
-      onchange: async () => {
-        const response = await fetch('/content/${name}', { method: 'PUT', body: input.files[0] });
-        globalThis.isDone = response.ok;
+      onchange: () => {
+        const request = Object.assign(new XMLHttpRequest(), { onload: () => { globalThis.isDone = request.status < 300; } });
+        request.open('PUT', '/content/${name}');
+        request.send(input.files[0]);
       },
     }); 0`,
     input: 'input',
