@@ -180,8 +180,9 @@ export class Queue extends EventTarget {
   async runOne(upload, kind) {
     this.running[kind].add(upload);
     const leave = () => {
-      this.running[kind].delete(upload);
+      if (!this.running[kind].delete(upload)) return;
       this.pump();
+      this.dispatchEvent(new Event('change'));
     };
     // While the server merges one file, the next one is sent.
     upload.onMerging = leave;

@@ -51,6 +51,8 @@ function watch(made) {
     if (request.method() === 'POST') posts.push(request.url());
     if (/token/.test(url.search)) faults.push(`a token in an address: ${request.url()}`);
   });
+  // The system's chooser of files never opens: the browser tells of it from now on.
+  made.on('filechooser', () => {});
   made.on('dialog', (dialog) => (dialog.type() === 'beforeunload' && isLeaving ? null : dialog.accept()));
 }
 
