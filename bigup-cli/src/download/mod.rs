@@ -40,7 +40,7 @@ pub mod error;
 mod fetch;
 mod part;
 mod pieces;
-mod place;
+pub mod place;
 pub mod stream;
 
 /// The tools of a download.
