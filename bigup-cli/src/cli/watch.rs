@@ -25,7 +25,7 @@ use crate::watch::rules::Rules;
 use crate::watch::{Folder, Happening, Outcome, Ready, Settings};
 use anyhow::{Context, bail, ensure};
 use bigup_core::protocol::name::FileName;
-use crossbeam_channel::{Receiver, Sender, after, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, select};
 use serde_json::json;
 use std::cell::Cell;
 use std::env;
@@ -50,6 +50,9 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 
 /// Longest wait.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// Time without a push after which connections are closed, and memory is given back.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Most lines about files that wait that people see in a minute.
 const LINES_A_MINUTE: u32 = 20;
@@ -76,13 +79,13 @@ pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<()> {
     std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
     let rules = Choice::new(args, &root, &[Some(system::real_path(&state)?), folder_of(&then)])?;
     let journal = Mutex::new(Journal::open(&state, &root, &format!("{} {into}/", args.push.server.url))?);
-    let work = Work { args, report, line: &line, into: &into, root: &root, journal: &journal, said: Cell::default() };
+    let work = Work { args, report, into: &into, root: &root, journal: &journal, said: Cell::default() };
     let settings = Settings { quiet: args.quiet(), scan_every: args.scan, poll_every: args.poll, then };
     thread::scope(|scope| {
         let (give, batches) = bounded(1);
         let (tell, over) = bounded(1);
-        let pusher = Pusher { args, report, line: &line, into: &into, root: &root, journal: &journal };
-        scope.spawn(move || pusher.all(&batches, &tell));
+        let pusher = Pusher { args, report, into: &into, root: &root, journal: &journal };
+        scope.spawn(move || pusher.all(line, &batches, &tell));
         work.forever(&rules, settings, &give, &over)
     })
 }
@@ -177,13 +180,14 @@ struct BatchOver {
     outcomes: Vec<Outcome>,
     /// A request failed.
     is_trouble: bool,
+    /// The server accepts the token no more.
+    is_turned_away: bool,
 }
 
 /// The thread that finds files.
 struct Work<'a> {
     args: &'a WatchArgs,
     report: &'a Report,
-    line: &'a Line,
     into: &'a str,
     root: &'a Path,
     journal: &'a Mutex<Journal>,
@@ -254,7 +258,7 @@ impl Work<'_> {
                     let batch = batch.context("the thread that pushes is gone")?;
                     is_busy = false;
                     stored += self.over(&mut folder, &batch, &mut pace);
-                    ensure!(!self.line.client.is_turned_away(), "the server accepts the token no more");
+                    ensure!(!batch.is_turned_away, "the server accepts the token no more");
                 }
                 recv(after(work.saturating_duration_since(Instant::now()))) -> _ => {}
             }
@@ -265,6 +269,9 @@ impl Work<'_> {
     fn over(&self, folder: &mut Folder<'_>, batch: &BatchOver, pace: &mut Pace) -> u64 {
         batch.ready.iter().zip(&batch.outcomes).for_each(|(ready, outcome)| folder.over(ready, *outcome));
         folder.batch_over();
+        if folder.waiting() == 0 {
+            folder.shrink();
+        }
         let stored = batch.outcomes.iter().filter(|outcome| **outcome == Outcome::Stored).count();
         pace.after(stored, batch.is_trouble);
         stored as u64
@@ -328,21 +335,41 @@ impl Work<'_> {
 struct Pusher<'a> {
     args: &'a WatchArgs,
     report: &'a Report,
-    line: &'a Line,
     into: &'a str,
     root: &'a Path,
     journal: &'a Mutex<Journal>,
 }
 
 impl Pusher<'_> {
-    fn all(&self, batches: &Receiver<Batch>, tell: &Sender<BatchOver>) {
-        for batch in batches {
-            // Nobody listens any more at the end of the program.
-            let _ = tell.send(self.push(batch));
+    fn all(&self, line: Line, batches: &Receiver<Batch>, tell: &Sender<BatchOver>) {
+        let mut line = Some(line);
+        loop {
+            match batches.recv_timeout(IDLE) {
+                Ok(batch) => {
+                    // Nobody listens any more at the end of the program.
+                    let _ = tell.send(self.push(batch, &mut line));
+                }
+                // Connections take memory, also at rest.
+                Err(RecvTimeoutError::Timeout) if line.take().is_some() => system::give_memory_back(),
+                Err(RecvTimeoutError::Timeout) => match batches.recv() {
+                    Ok(batch) => drop(tell.send(self.push(batch, &mut line))),
+                    Err(_) => return,
+                },
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 
-    fn push(&self, Batch { ready }: Batch) -> BatchOver {
+    fn push(&self, Batch { ready }: Batch, line: &mut Option<Line>) -> BatchOver {
+        let line = match line.take().map_or_else(|| Line::new(&self.args.push, None), Ok) {
+            Ok(made) => line.insert(made),
+            // A token that is being replaced, say.
+            Err(error) => {
+                self.report.failed(None, &format!("{error:#}"));
+                let outcomes = vec![Outcome::Failed; ready.len()];
+                return BatchOver { ready, outcomes, is_trouble: true, is_turned_away: false };
+            }
+        };
         let outcomes = Mutex::new(vec![Outcome::Failed; ready.len()]);
         let (mut numbers, mut inputs) = (vec![], Inputs::default());
         for (number, file) in ready.iter().enumerate() {
@@ -360,14 +387,15 @@ impl Pusher<'_> {
         }
         let noting =
             Noting { pusher: self, ready: &ready, numbers: &numbers, outcomes: &outcomes, trouble: Mutex::default() };
-        let push = push_each(&self.args.push, self.report, self.line, &inputs, &noting);
+        let push = push_each(&self.args.push, self.report, line, &inputs, &noting);
         let is_trouble = noting.trouble.into_inner().unwrap_or_else(PoisonError::into_inner) || push.not_tried > 0;
         // Of many, people see no lines of their own.
         let stored = push.stored.iter().filter(|stored| **stored).count() as u64;
         if ready.len() > 1 {
             self.report.total(&format!("{} stored", count(stored, "file")));
         }
-        BatchOver { ready, outcomes: outcomes.into_inner().unwrap_or_else(PoisonError::into_inner), is_trouble }
+        let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        BatchOver { ready, outcomes, is_trouble, is_turned_away: line.client.is_turned_away() }
     }
 
     /// The name on the server.
@@ -430,7 +458,8 @@ impl Interest for Noting<'_> {
         };
         self.set(number, outcome);
         // What is tried again is no failure so far; but that a file cannot be read is.
-        !matches!(outcome, Outcome::Refused) && !(matches!(error, UploadError::Source(_)) && outcome == Outcome::Failed)
+        let is_unreadable = outcome == Outcome::Failed && matches!(error, UploadError::Source(_));
+        outcome != Outcome::Refused && !is_unreadable
     }
 }
 

@@ -21,7 +21,7 @@ pub const ASIDE: &str = ".bigup-aside";
 /// Most files of one name in the folder that files are moved to.
 const MOST_DOUBLES: u32 = 10_000;
 
-/// What happens to a file that is stored.
+/// The wanted end of a file that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Then {
     /// It stays.

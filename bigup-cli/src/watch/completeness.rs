@@ -1,4 +1,4 @@
-//! Whether a file is complete: nobody changes it any more.
+//! The judgement that a file is complete: nobody changes it any more.
 //!
 //! It must have been found unchanged for a while. Where the system tells who may write to a file, nobody may: then a short
 //! while is enough. Where it does not tell (network file systems, files of other users) a long while must do. Times are

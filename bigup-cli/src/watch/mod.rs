@@ -205,6 +205,11 @@ impl<'a> Folder<'a> {
         self.finding.queue.len()
     }
 
+    /// Gives the memory back that many files needed.
+    pub fn shrink(&mut self) {
+        self.finding.queue.shrink();
+    }
+
     /// Takes files that are complete, until `is_enough` says so of their number and of the last one's size.
     pub fn ready(&mut self, mut is_enough: impl FnMut(usize, u64) -> bool) -> Vec<Ready> {
         let (mut ready, now) = (vec![], Instant::now());

@@ -59,13 +59,7 @@ impl Queue {
     /// True once if files were left out, and there is room for them now.
     pub fn wants_scan(&mut self) -> bool {
         let wants = self.has_more && self.entries.len() <= self.most / 2;
-        if wants {
-            self.has_more = false;
-            // What many files needed is given back.
-            if self.entries.is_empty() {
-                self.entries.shrink_to_fit();
-            }
-        }
+        self.has_more &= !wants;
         wants
     }
 
@@ -153,6 +147,11 @@ impl Queue {
             entry.failures = entry.failures.max(16);
         }
         self.failed(path, now);
+    }
+
+    /// Gives the memory back that many files needed.
+    pub fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
     }
 
     /// It is nothing to wait for any more.

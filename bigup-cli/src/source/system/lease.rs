@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 /// Names the signal that tells of a lease (asm-generic/fcntl.h).
 const F_SETSIG: c_int = 10;
 
-/// Whether anybody has `file`, which is open for reading only, open for writing or mapped for writing at this moment.
+/// The programs that have `file`, which is open for reading only, open for writing or mapped for writing at this moment.
 /// Unknown: the file is another user's, or its file system has no leases.
 pub fn writers(file: &File) -> Writers {
     // A process that comes to write in this instant has us told by a signal, which ends a program unless another one is

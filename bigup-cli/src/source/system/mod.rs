@@ -11,6 +11,8 @@ pub mod folder_events;
 pub mod folder_events;
 #[cfg(target_os = "linux")]
 pub mod lease;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod memory;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -39,7 +41,7 @@ pub struct SettledFingerprint {
     pub is_certain: bool,
 }
 
-/// Whether other programs can be writing to a file at this moment.
+/// The programs that can be writing to a file at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writers {
     /// No program has it open or mapped for writing.
@@ -60,4 +62,10 @@ pub fn writing_program(path: &std::path::Path) -> Option<(u32, String)> {
 #[cfg(not(target_os = "linux"))]
 pub fn writing_program(_path: &std::path::Path) -> Option<(u32, String)> {
     None
+}
+
+/// Gives memory that is free back to the system, where its allocator keeps it otherwise.
+pub fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    memory::trim();
 }

@@ -46,7 +46,7 @@ pub enum WatchError {
 pub struct FolderEvents(());
 
 impl FolderEvents {
-    /// None.
+    /// There are no events.
     ///
     /// # Errors
     /// Always.

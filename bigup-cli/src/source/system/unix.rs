@@ -119,7 +119,7 @@ fn has_no_writers(_file: &File) -> bool {
     false
 }
 
-/// Whether other programs can be writing to the regular file at `path`.
+/// The programs that can be writing to the regular file at `path`: others than this one.
 ///
 /// # Errors
 /// It cannot be opened.

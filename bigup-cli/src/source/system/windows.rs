@@ -150,7 +150,7 @@ pub fn settled(file: &File) -> io::Result<SettledFingerprint> {
     Ok(SettledFingerprint { fingerprint: fingerprint_of(file)?, is_certain: true })
 }
 
-/// Whether other programs can be writing to the regular file at `path`: then it cannot be opened as ours are.
+/// The programs that can be writing to the regular file at `path`: while there are any, it cannot be opened as ours are.
 ///
 /// # Errors
 /// It cannot be opened for another reason.
