@@ -38,6 +38,7 @@
 //! - [`download`] - a finished file back to this machine, each piece checked.
 //! - [`upload`] - the protocol of one file, from the first question to the published file.
 //! - [`stop`] - the end of an upload by another thread.
+//! - `watch` - a folder whose files are pushed once they are complete, with the cargo feature `cli`.
 //! - `cli` - the command line, with the cargo feature `cli`. It uses only the public functions of the others.
 //!
 //! # Threads
@@ -52,6 +53,8 @@ pub mod pipeline;
 pub mod source;
 pub mod stop;
 pub mod upload;
+#[cfg(feature = "cli")]
+pub mod watch;
 
 pub use bigup_core::protocol::digest::Digest;
 pub use bigup_core::protocol::name::FileName;

@@ -41,7 +41,9 @@ pub mod show;
 pub mod signals;
 pub mod status;
 pub mod sync;
+pub mod systemd;
 pub mod verify;
+pub mod watch;
 
 /// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong; of
 /// `verify` see there.
@@ -49,9 +51,11 @@ pub fn run(cli: Cli) -> ExitCode {
     let style = match &cli.command {
         Command::Push(args) => args.transfer.style(),
         Command::Sync(args) => args.push.transfer.style(),
+        Command::Watch(args) => args.push.transfer.style(),
         Command::Get(args) => args.style(),
         _ => Style::Quiet,
     };
+    let is_watch = matches!(cli.command, Command::Watch(_));
     let report = Arc::new(Report::new(style));
     let signals = match signals::watch() {
         Ok(signals) => signals,
@@ -68,7 +72,7 @@ pub fn run(cli: Cli) -> ExitCode {
         // No answer at all means that the worker panicked, and said so.
         recv(ended) -> code => code.unwrap_or(ExitCode::FAILURE),
         recv(signals) -> signal => {
-            report.interrupted();
+            if is_watch { report.stopped() } else { report.interrupted() }
             signal.map_or(ExitCode::FAILURE, signals::die_by)
         }
     }
@@ -79,6 +83,7 @@ fn begin_log(command: &Command) -> anyhow::Result<()> {
     let path = match command {
         Command::Push(args) => args.transfer.log_file.as_ref(),
         Command::Sync(args) => args.push.transfer.log_file.as_ref(),
+        Command::Watch(args) => args.push.transfer.log_file.as_ref(),
         Command::Get(args) => args.transfer.log_file.as_ref(),
         _ => None,
     };
@@ -94,6 +99,7 @@ fn work(command: Command, report: &Report) -> ExitCode {
     let (outcome, trouble) = match command {
         Command::Sync(args) => (sync::run(&args, report).map(code), ExitCode::FAILURE),
         Command::Push(args) => (push::run(&args, report).map(code), ExitCode::FAILURE),
+        Command::Watch(args) => (watch::run(args, report).map(|()| ExitCode::FAILURE), ExitCode::FAILURE),
         Command::Status(args) => (status::run(&args).map(code), ExitCode::FAILURE),
         Command::Verify(args) => (verify::run(&args, report), ExitCode::from(verify::TROUBLE)),
         Command::List(args) => (list::run(&args).map(|()| ExitCode::SUCCESS), ExitCode::FAILURE),

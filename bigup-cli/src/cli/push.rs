@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
+use crate::source::error::SourceError;
 use crate::source::fingerprint::Fingerprint;
 use crate::source::producer::Producer;
 use crate::source::system;
@@ -70,8 +71,34 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
 
 /// Pushes `inputs`, and tells of each.
 pub fn push_all(args: &PushArgs, report: &Report, line: &Line, inputs: &Inputs) -> Total {
-    Push { args, report, client: &line.client, line, total: Mutex::default() }.all(inputs)
+    push_each(args, report, line, inputs, &NoInterest)
 }
+
+/// The same; `interest` learns of each file.
+pub fn push_each(args: &PushArgs, report: &Report, line: &Line, inputs: &Inputs, interest: &dyn Interest) -> Total {
+    Push { args, report, client: &line.client, line, interest, total: Mutex::default() }.all(inputs)
+}
+
+/// Learns of each file of a push, by its number among the inputs. Several threads call.
+pub trait Interest: Sync {
+    /// The fingerprint without which a file is not pushed. `None`: it is pushed as it is.
+    fn expected(&self, _number: usize) -> Option<Fingerprint> {
+        None
+    }
+
+    /// A file is stored.
+    fn stored(&self, _number: usize, _done: &Uploaded) {}
+
+    /// A file is not stored. The reason is told as one to wait where this returns true, else as an error.
+    fn failed(&self, _number: usize, _error: &UploadError) -> bool {
+        false
+    }
+}
+
+/// Wants nothing.
+struct NoInterest;
+
+impl Interest for NoInterest {}
 
 /// The server, and how much goes there at a time.
 pub struct Line {
@@ -108,6 +135,7 @@ struct Push<'a> {
     report: &'a Report,
     client: &'a Client,
     line: &'a Line,
+    interest: &'a dyn Interest,
     total: Mutex<Total>,
 }
 
@@ -200,8 +228,9 @@ impl Push<'_> {
         let input = &inputs.files[number];
         let file = self.report.file(&input.name);
         let before = fingerprint(input);
-        match self.push(&file, input) {
+        match self.push(&file, input, self.interest.expected(number)) {
             Ok(done) => {
+                self.interest.stored(number, &done);
                 let is_unchanged = before.is_some() && fingerprint(input) == before;
                 if self.args.remove_source
                     && let Err(error) = remove_source(input, is_unchanged)
@@ -219,15 +248,30 @@ impl Push<'_> {
             Err(error) => {
                 self.lock().failed += 1;
                 let PushArgs { replace, when_full, .. } = *self.args;
-                file.failed(&advice::of_upload(&error, PushFlags { replace, when_full: when_full.into() }));
+                let message = advice::of_upload(&error, PushFlags { replace, when_full: when_full.into() });
+                match self.interest.failed(number, &error) {
+                    true => file.waits(&message),
+                    false => file.failed(&message),
+                }
             }
         }
     }
 
-    fn push(&self, report: &FileReport<'_>, input: &InputFile) -> Result<Uploaded, UploadError> {
+    fn push(
+        &self,
+        report: &FileReport<'_>,
+        input: &InputFile,
+        expected: Option<Fingerprint>,
+    ) -> Result<Uploaded, UploadError> {
         let name = input.name.as_str();
         let upload = match &input.origin {
-            Input::File(path) => self.client.upload(name, LocalFile::open(path)?),
+            Input::File(path) => {
+                let file = LocalFile::open(path)?;
+                if let Some(difference) = expected.and_then(|expected| expected.difference(&file.fingerprint())) {
+                    return Err(SourceError::Changed(difference).into());
+                }
+                self.client.upload(name, file)
+            }
             Input::Stdin => self.client.upload_stream(name, std::io::stdin().lock()),
             Input::Command(words) => self.client.upload_stream(name, Producer::start(words)?),
         };

@@ -17,7 +17,7 @@ use crate::upload::Uploaded;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::show_size;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{IsTerminal, stderr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -134,6 +134,23 @@ impl Report {
         }
     }
 
+    /// A file waits for this reason. People see it if it is `important`, or if they want to see all.
+    pub fn waits(&self, name: &str, reason: &str, is_important: bool) {
+        let event = json!({"event": "waiting", "file_name": name, "reason": reason});
+        self.event(event, &format!("{name} waits: {reason}"), is_important);
+    }
+
+    /// An event for programs, and the line for people, who see it if it is `important`, or if they want to see all.
+    pub fn event(&self, event: Value, line: &str, is_important: bool) {
+        log_line(line);
+        match self.style {
+            Style::Json => print_json(&event),
+            Style::Verbose => self.all().bar.print(line),
+            Style::Human if is_important => self.all().bar.print(line),
+            Style::Human | Style::Quiet => {}
+        }
+    }
+
     /// Several of them: of many, people see the first ones.
     pub fn notes(&self, notes: &[String]) {
         let shown = if self.style == Style::Verbose { notes.len() } else { notes.len().min(EACH as usize) };
@@ -177,6 +194,16 @@ impl Report {
         match self.style {
             Style::Json => self.failed(name.as_deref(), &message),
             _ => eprint_line(&message),
+        }
+    }
+
+    /// A signal ends the program, which would have gone on for ever.
+    pub fn stopped(&self) {
+        self.end();
+        let message = "stopped: what is not stored yet is pushed after the next start";
+        match self.style {
+            Style::Json => self.failed(None, message),
+            _ => eprint_line(message),
         }
     }
 
@@ -373,6 +400,18 @@ impl FileReport<'_> {
         };
         self.report.failed(Some(&name), message);
         self.end(|_| {});
+    }
+
+    /// The file is not pushed now, for this reason, and will be tried again.
+    pub fn waits(self, reason: &str) {
+        let name = {
+            let mut now = self.now();
+            now.over(None, &mut self.report.display());
+            now.name.as_str().to_owned()
+        };
+        self.report.waits(&name, reason, true);
+        let mut all = self.report.all();
+        all.at_work.retain(|now| !Arc::ptr_eq(now, &self.now));
     }
 
     fn end(&self, count: impl FnOnce(&mut All)) {

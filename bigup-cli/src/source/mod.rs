@@ -110,6 +110,12 @@ impl LocalFile {
         Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token })
     }
 
+    /// Its fingerprint as it was opened, or with attributes that changed since. Other bytes than those of this fingerprint
+    /// are never read.
+    pub fn fingerprint(&self) -> Fingerprint {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check(&self, now: io::Result<Fingerprint>) -> Result<(), SourceError> {
         let now = now.map_err(|cause| SourceError::Io { action: "look at", path: self.shown(), cause })?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,14 +2,15 @@
 
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{connect, post_head, read_answer};
-use bigup_tests::process::eventually;
+use bigup_tests::process::{eventually, kill_9, within};
 use bigup_tests::turns::all_turns;
-use bigup_tests::usage::{descriptors, memory};
+use bigup_tests::usage::{cpu, descriptors, memory};
 use bigup_tests::{data, programs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 const ASK: &[u8] = b"GET /big_file_upload?peek=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -60,6 +61,53 @@ fn two_thousand_idle_connections_are_held_in_little_memory_and_a_push_works_besi
     for stream in &mut connections {
         request(stream, ASK);
     }
+}
+
+#[test]
+fn a_watch_of_a_hundred_thousand_files_at_rest_costs_next_to_nothing() {
+    let _turns = all_turns();
+    const FILES: usize = 100_000;
+    const REST: Duration = Duration::from_secs(30);
+    let daemon = Daemon::in_folder(tempfile::tempdir_in("/dev/shm").unwrap(), &[]);
+    let (folder, state) = (daemon.scratch().join("watched"), daemon.scratch().join("state"));
+    for n in 0..FILES {
+        let folder = folder.join(format!("{}", n / 1000));
+        if n % 1000 == 0 {
+            std::fs::create_dir_all(&folder).unwrap();
+        }
+        std::fs::write(folder.join(format!("{n}")), format!("{n}")).unwrap();
+    }
+    let watch = || {
+        let mut command = programs::cli();
+        command.arg("watch").arg(&folder).args(["--url", daemon.url(), "--settle", "100ms", "--state"]).arg(&state);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let journal = || {
+        let entries = std::fs::read_dir(&state).into_iter().flatten().flatten().map(|entry| entry.path());
+        let texts = entries.filter(|path| path.extension().is_some_and(|e| e == "journal"));
+        texts.map(|path| std::fs::read_to_string(path).unwrap_or_default().lines().count()).sum::<usize>()
+    };
+    let mut first = watch();
+    within(Duration::from_secs(600), "all are stored", || {
+        std::thread::sleep(REST / 30);
+        journal() > FILES
+    });
+    let after_all = memory(first.id()).unwrap();
+    kill_9(&mut first);
+    let (began, mut second) = (Instant::now(), watch());
+    std::thread::sleep(Duration::from_secs(5));
+    let (cpu_before, start) = (cpu(second.id()).unwrap().own, began.elapsed());
+    std::thread::sleep(REST);
+    let (rest, memory) = (cpu(second.id()).unwrap().own - cpu_before, memory(second.id()).unwrap());
+    kill_9(&mut second);
+    println!(
+        "after pushing all {} KiB; after a start {} KiB, {cpu_before} s of CPU in {start:?}; at rest {rest} s in {REST:?}",
+        after_all >> 10,
+        memory >> 10
+    );
+    assert!(rest / REST.as_secs_f64() <= 0.001, "{rest} s");
+    assert!(memory <= 20 << 20, "{} KiB", memory >> 10);
+    assert_eq!(journal(), FILES + 1, "nothing was pushed again");
 }
 
 #[test]

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// Highest exposure that `systemd-analyze security` may find, in tenths.
 const MOST_EXPOSURE: &str = "15";
 
+/// The same for watched folders, which it must see.
+const MOST_WATCH_EXPOSURE: &str = "22";
+
 /// Address to listen on that nobody can have (RFC 5737): who does not use the socket it was passed fails.
 const NOWHERE: &str = "192.0.2.1:1";
 
@@ -129,6 +132,41 @@ fn the_units_are_right_and_little_is_exposed() {
     let threshold = format!("--threshold={MOST_EXPOSURE}");
     let (secure, said) = analyze(&["security", "--offline=true", "--no-pager", &threshold, "./bigupd.service"]);
     assert!(secure && said.contains("Overall exposure level"), "{said}");
+}
+
+#[test]
+fn the_unit_of_watched_folders_is_right_and_little_is_exposed() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/bigup-watch@.service");
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(unit).unwrap();
+    let text = text.replace("/usr/bin/bigup-cli", programs::path("bigup-cli").to_str().unwrap());
+    std::fs::write(folder.path().join("bigup-watch@scope.service"), text).unwrap();
+    let analyze = |arguments: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        let output = command.args(arguments).arg("./bigup-watch@scope.service").current_dir(folder.path()).output();
+        let output = output.unwrap_or_else(|e| panic!("systemd-analyze ({e}): apt-get install systemd"));
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    assert_eq!(analyze(&["verify", "--man=no", "--recursive-errors=no"]), (true, String::new()));
+    let threshold = format!("--threshold={MOST_WATCH_EXPOSURE}");
+    let (secure, said) = analyze(&["security", "--offline=true", "--no-pager", &threshold]);
+    assert!(secure && said.contains("Overall exposure level"), "{said}");
+}
+
+#[test]
+fn systemd_hears_when_a_folder_is_watched_and_how_many_files_wait() {
+    let service = Service::started(&[]);
+    let manager = Manager::new(service.folder.path());
+    let watched = service.folder.path().join("watched");
+    std::fs::create_dir(&watched).unwrap();
+    let mut command = programs::cli();
+    command.arg("watch").arg(&watched).args(["--url", &service.url("http"), "--settle", "200ms", "--state"]);
+    command.arg(service.folder.path().join("state")).env("NOTIFY_SOCKET", &manager.path);
+    let mut watch = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert_eq!(manager.next(), ["READY=1", "STATUS=0 files stored, 0 waiting"]);
+    std::fs::write(watched.join("a"), "a").unwrap();
+    while manager.next() != ["READY=1", "STATUS=1 file stored, 0 waiting"] {}
+    kill_9(&mut watch);
 }
 
 /// What systemd hears.

@@ -42,4 +42,5 @@ mod tus_clients;
 mod tus_concat;
 mod tus_cuts;
 mod tus_hostile;
+mod watch;
 mod whole_digest;

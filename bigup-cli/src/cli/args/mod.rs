@@ -1,6 +1,6 @@
 //! The command line: the commands and their arguments.
 //!
-//! - `push` - those of `push`, `sync` - those of `sync`; `files` - those of commands for finished files;
+//! - `push` - those of `push`, `sync` - those of `sync`; `watch` - those of `watch`; `files` - those of commands for finished files;
 //!   `server` - those that tell the server, of all commands.
 //!
 //! It says how arguments are written. No request and no file comes in here.
@@ -9,6 +9,7 @@ use crate::cli::args::files::{CancelArgs, GetArgs, ListArgs, RemoveArgs};
 use crate::cli::args::push::PushArgs;
 use crate::cli::args::server::{CertificateFiles, Server, no_url, split_server};
 use crate::cli::args::sync::SyncArgs;
+use crate::cli::args::watch::WatchArgs;
 use crate::cli::config::merge::ShownSetting;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub mod push;
 pub mod server;
 pub mod sync;
 pub mod transfer;
+pub mod watch;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -55,6 +57,11 @@ const PUSH_EXAMPLES: &str = "
 const SYNC_EXAMPLES: &str = "
   bigup-cli sync photos lab:backup/photos/   send what differs, and remove nothing
   bigup-cli sync --delete --dry-run photos lab:backup/photos/   show what would be sent and removed";
+
+const WATCH_EXAMPLES: &str = "
+  bigup-cli watch /data/scope --into scope/   push each file once it is complete, and keep it here
+  bigup-cli watch lab:scope/ /data/scope --then delete   to the server lab, and remove what is stored there
+  bigup-cli watch /data/runs --into runs/ --ready-when CopyComplete.txt --then move=/data/done   whole folders";
 
 const STATUS_EXAMPLES: &str = "
   bigup-cli status   all unfinished uploads
@@ -125,6 +132,9 @@ pub enum Command {
     /// Make a folder on the server the same as a local one: only what differs is sent
     #[command(after_help = after_help(SYNC_EXAMPLES))]
     Sync(SyncArgs),
+    /// Push the files of a folder, each once it is complete, until a signal ends the program
+    #[command(after_help = after_help(WATCH_EXAMPLES))]
+    Watch(WatchArgs),
     /// Show unfinished uploads, or what the server has of one name
     #[command(after_help = after_help(STATUS_EXAMPLES))]
     Status(StatusArgs),
@@ -238,6 +248,7 @@ impl Cli {
         match &self.command {
             Command::Push(args) => args.check(),
             Command::Sync(args) => args.push.check(),
+            Command::Watch(args) => args.check(),
             Command::Status(args) => args.name.as_deref().map_or(Ok(()), no_url),
             Command::Get(args) => args.check(),
             Command::Verify(args) if args.name.is_some() && args.paths.len() > 1 => {
@@ -259,6 +270,7 @@ impl Command {
     pub fn has_place(&self) -> bool {
         match self {
             Command::Push(args) => args.name.is_some() || args.into.is_some(),
+            Command::Watch(args) => args.push.into.is_some(),
             Command::Verify(args) => args.name.is_some() || args.into.is_some(),
             Command::Sync(_) => true,
             _ => false,
@@ -274,6 +286,7 @@ impl Command {
         let taken = match self {
             Command::Push(args) => args.take_server(is_known)?,
             Command::Sync(args) => args.take_server(is_known)?,
+            Command::Watch(args) => args.push.take_server(is_known)?,
             Command::Status(args) => args.name.as_mut().and_then(|name| cut_server(name, is_known)),
             Command::List(args) => args.prefix.as_mut().and_then(|name| cut_server(name, is_known)),
             Command::Get(args) => {
@@ -296,6 +309,7 @@ impl Command {
         match self {
             Command::Push(args) => Some(&args.server),
             Command::Sync(args) => Some(&args.push.server),
+            Command::Watch(args) => Some(&args.push.server),
             Command::Status(args) => Some(&args.server),
             Command::Verify(args) => Some(&args.server),
             Command::List(args) => Some(&args.server),

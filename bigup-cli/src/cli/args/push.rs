@@ -141,7 +141,11 @@ impl PushArgs {
         }
     }
 
-    fn filter(&self) -> anyhow::Result<Filter> {
+    /// The files that are pushed, by patterns and size.
+    ///
+    /// # Errors
+    /// A pattern makes no sense.
+    pub fn filter(&self) -> anyhow::Result<Filter> {
         Filter::new(&self.include, &self.exclude, self.max_size)
     }
 

@@ -16,7 +16,7 @@ use std::ffi::{OsStr, OsString};
 pub const TOKEN_VARIABLE: &str = "BIGUP_TOKEN";
 
 /// Options that are about a single run.
-const OF_A_RUN: [&str; 18] = [
+const OF_A_RUN: [&str; 20] = [
     "command",
     "delete",
     "dry_run",
@@ -35,6 +35,8 @@ const OF_A_RUN: [&str; 18] = [
     "growing",
     "checksum",
     "shell",
+    "state",
+    "then",
 ];
 
 /// True if the file may have a value for this option.

@@ -1,7 +1,7 @@
 //! Files of Linux and its relatives.
 
 use crate::source::fingerprint::Fingerprint;
-use crate::source::system::SettledFingerprint;
+use crate::source::system::{SettledFingerprint, Writers};
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io;
@@ -96,7 +96,8 @@ pub fn settled(file: &File) -> io::Result<SettledFingerprint> {
         // A file that cannot be synced is read as it is in memory, like all else.
         let is_synced = !has_writers || file.sync_data().is_ok();
         let fingerprint = fingerprint_of(file)?;
-        if fingerprint == before && fingerprint.settles_in().is_zero() {
+        // All of that time has passed since it was first found so, also where its own times lie ahead.
+        if fingerprint == before {
             return Ok(SettledFingerprint {
                 fingerprint,
                 is_certain: is_synced && !(has_writers && is_in_memory(file)),
@@ -116,6 +117,69 @@ fn has_no_writers(file: &File) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn has_no_writers(_file: &File) -> bool {
     false
+}
+
+/// The programs that can be writing to the regular file at `path`: others than this one.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn writers_of(path: &Path) -> io::Result<Writers> {
+    let mut options = File::options();
+    // It may be a named pipe by now.
+    #[cfg(target_os = "linux")]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nix::libc::O_NONBLOCK);
+    let file = options.read(true).open(path)?;
+    Ok(writers(&file))
+}
+
+#[cfg(target_os = "linux")]
+fn writers(file: &File) -> Writers {
+    super::lease::writers(file)
+}
+
+/// Nobody can be asked.
+#[cfg(not(target_os = "linux"))]
+fn writers(_file: &File) -> Writers {
+    Writers::Unknown
+}
+
+/// True if other machines may change what is below the folder `path`, which is told to nobody here: network file systems,
+/// and those that a program serves (FUSE).
+///
+/// # Errors
+/// As the system gives them.
+#[cfg(target_os = "linux")]
+pub fn is_shared(path: &Path) -> io::Result<bool> {
+    use nix::sys::statfs::{FsType, statfs};
+    // statfs(2), linux/magic.h: NFS, SMB of three versions, Ceph, AFS of two kinds, 9P, GFS2, OCFS2, Lustre, GPFS, BeeGFS,
+    // FUSE.
+    const TYPES: [i64; 14] = [
+        0x6969,
+        0x517b,
+        0xff53_4d42,
+        0xfe53_4d42,
+        0x00c3_6400,
+        0x5346_414f,
+        0x6b41_4653,
+        0x0102_1997,
+        0x0116_1970,
+        0x7461_636f,
+        0x0bd0_0bd0,
+        0x4750_4653,
+        0x1983_0326,
+        0x6573_5546,
+    ];
+    let found = statfs(path)?.filesystem_type();
+    Ok(TYPES.iter().any(|known| found == FsType(*known as _)))
+}
+
+/// True: nothing is told of any folder here.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn is_shared(_path: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// True if `file` lies in memory only, where nothing is ever written to a disk.
@@ -164,4 +228,22 @@ pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<(
 pub fn machine_id() -> Vec<u8> {
     // Linux, see machine-id(5). Its relatives do with paths and times.
     std::fs::read("/etc/machine-id").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn a_file_whose_times_lie_ahead_settles() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "a").unwrap();
+        let ahead = SystemTime::now() + Duration::new(3600, 1);
+        File::options().write(true).open(&path).unwrap().set_modified(ahead).unwrap();
+        let settled = settled(&File::open(&path).unwrap()).unwrap();
+        assert_eq!(settled.fingerprint, fingerprint_at(&path).unwrap());
+        assert!(settled.is_certain);
+    }
 }

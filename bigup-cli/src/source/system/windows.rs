@@ -6,7 +6,7 @@
 //! content tells.
 
 use crate::source::fingerprint::Fingerprint;
-use crate::source::system::SettledFingerprint;
+use crate::source::system::{SettledFingerprint, Writers};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -148,6 +148,26 @@ pub fn fingerprint_at(path: &Path) -> io::Result<Fingerprint> {
 /// It cannot be looked at.
 pub fn settled(file: &File) -> io::Result<SettledFingerprint> {
     Ok(SettledFingerprint { fingerprint: fingerprint_of(file)?, is_certain: true })
+}
+
+/// The programs that can be writing to the regular file at `path`: while there are any, it cannot be opened as ours are.
+///
+/// # Errors
+/// It cannot be opened for another reason.
+pub fn writers_of(path: &Path) -> io::Result<Writers> {
+    match open(path) {
+        Ok(_) => Ok(Writers::None),
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(Writers::Some),
+        Err(error) => Err(error),
+    }
+}
+
+/// True: changes below a folder are told to nobody here.
+///
+/// # Errors
+/// None.
+pub fn is_shared(_path: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// False: here a size of 0 means that there is no content.
