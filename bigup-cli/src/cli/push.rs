@@ -233,6 +233,7 @@ impl Push<'_> {
         };
         upload
             .replace(self.args.replace)
+            .keep(self.args.keep)
             .slice_size(self.args.slice_size)
             .retry(self.args.retry_policy())
             .concurrency(&self.line.concurrency)

@@ -11,6 +11,7 @@ use crate::source::fingerprint::Fingerprint;
 use crate::source::system::SettledFingerprint;
 use crate::stop::{StopSignal, is_closed};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceHasher};
+use bigup_core::protocol::kept::{FileTime, Kept};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,11 @@ pub trait Source: Sync {
     /// It is not.
     fn check_name(&self) -> Result<(), SourceError>;
 
+    /// The facts beside the bytes that can be kept.
+    fn kept(&self) -> Kept {
+        Kept::default()
+    }
+
     /// Number of reads after which a change of the bytes was possible. Where this number is the same before and after
     /// reading, and nothing failed, what was read is of one moment; else only reading it again tells.
     fn doubts(&self) -> u64 {
@@ -76,6 +82,7 @@ pub struct LocalFile {
     is_certain: bool,
     doubts: AtomicU64,
     token: String,
+    kept: Kept,
 }
 
 /// Bytes in memory.
@@ -106,8 +113,10 @@ impl LocalFile {
         let real_path = system::real_path(path).map_err(failed("find"))?;
         let SettledFingerprint { fingerprint, is_certain } = system::settled(&file).map_err(failed("look at"))?;
         let token = if is_certain { token(&real_path, &fingerprint) } else { random_token() };
+        let mode = system::mode_of(&file).map_err(failed("look at"))?;
+        let kept = Kept { modified: FileTime::new(fingerprint.modified), mode };
         let (known, doubts) = (Mutex::new(fingerprint), AtomicU64::new(0));
-        Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token })
+        Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token, kept })
     }
 
     fn check(&self, now: io::Result<Fingerprint>) -> Result<(), SourceError> {
@@ -151,6 +160,10 @@ impl Source for LocalFile {
 
     fn check_name(&self) -> Result<(), SourceError> {
         self.check(system::fingerprint_at(&self.path))
+    }
+
+    fn kept(&self) -> Kept {
+        self.kept
     }
 
     fn doubts(&self) -> u64 {

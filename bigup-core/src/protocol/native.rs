@@ -49,6 +49,11 @@ pub mod param {
     pub const FILE_DIGEST: &str = "file_digest";
     /// Switch: a finished file of this name and other content is replaced.
     pub const REPLACE: &str = "replace";
+    /// Time of the last write to the client's file, as [`crate::protocol::kept::FileTime`] reads it. The finished file
+    /// has it too. A finished file that is there already keeps its time.
+    pub const MODIFIED: &str = "modified";
+    /// Permission bits of the client's file, in octal, at most 777. The finished file has those that the server permits.
+    pub const MODE: &str = "mode";
     /// GET, switch: held slices as `slice_ranges_uploaded` instead of `slice_ids_uploaded`.
     pub const RANGES: &str = "ranges";
     /// GET: seconds to wait for the file to be finished before the response, at most [`super::MAX_WAIT_SECS`]. While

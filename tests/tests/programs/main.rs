@@ -10,6 +10,7 @@ mod folders;
 mod get;
 mod hostile;
 mod info_ini;
+mod kept;
 mod lifecycle;
 mod limited_tokens;
 mod limits;

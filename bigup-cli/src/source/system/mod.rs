@@ -13,12 +13,12 @@ mod windows;
 
 #[cfg(unix)]
 pub use unix::{
-    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, open,
+    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, mode_of, open,
     read_exact_at, real_path, settled, shown, unambiguous,
 };
 #[cfg(windows)]
 pub use windows::{
-    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, open,
+    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, machine_id, mode_of, open,
     read_exact_at, real_path, settled, shown, unambiguous,
 };
 

@@ -2,6 +2,7 @@
 
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system::SettledFingerprint;
+use bigup_core::protocol::kept::FileMode;
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io;
@@ -79,6 +80,15 @@ fn in_metadata(metadata: &Metadata) -> Fingerprint {
         inode: metadata.ino(),
         volume: 0,
     }
+}
+
+/// The permission bits of an open file.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn mode_of(file: &File) -> io::Result<Option<FileMode>> {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().map(|found| Some(FileMode::of(found.permissions().mode())))
 }
 
 /// Takes the fingerprint of `file`, open for reading only, once any change from then on gives it another one.

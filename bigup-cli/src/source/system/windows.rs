@@ -7,6 +7,7 @@
 
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system::SettledFingerprint;
+use bigup_core::protocol::kept::FileMode;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -140,6 +141,14 @@ pub fn fingerprint_of(file: &File) -> io::Result<Fingerprint> {
 /// It cannot be looked at.
 pub fn fingerprint_at(path: &Path) -> io::Result<Fingerprint> {
     fingerprint_of(&look_at(path)?)
+}
+
+/// The permission bits of an open file: files here have none.
+///
+/// # Errors
+/// None.
+pub fn mode_of(_file: &File) -> io::Result<Option<FileMode>> {
+    Ok(None)
 }
 
 /// Takes the fingerprint of `file`, which nobody can write to as long as it is open.
