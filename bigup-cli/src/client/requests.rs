@@ -62,6 +62,8 @@ pub struct OutgoingSlice<'a> {
     pub digest: SliceDigest,
     /// All of it.
     pub bytes: &'a [u8],
+    /// So many zeroes are all of it, in place of `bytes`, which are empty then.
+    pub zeroes: Option<u64>,
 }
 
 impl UploadRequests<'_> {
@@ -167,7 +169,9 @@ impl UploadRequests<'_> {
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
     ) -> Result<SliceResponse, CallError> {
-        let query = self.slice(slice.id, slice.digest, slice.bytes).with_known(param::OFFSET, slice.offset);
+        let len = slice.zeroes.unwrap_or(slice.bytes.len() as u64);
+        let query = self.slice(slice.id, slice.digest, len).with_known(param::OFFSET, slice.offset);
+        let query = query.with_switch(param::ZEROES, slice.zeroes.is_some());
         self.post(&query, slice, stop, watch)
     }
 
@@ -176,9 +180,9 @@ impl UploadRequests<'_> {
     /// # Errors
     /// Refused, or no answer.
     pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceResponse, CallError> {
-        let query = self.with_kept(self.slice(0, digest, bytes));
+        let query = self.with_kept(self.slice(0, digest, bytes.len() as u64));
         let query = query.with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
-        let slice = OutgoingSlice { id: 0, offset: None, digest, bytes };
+        let slice = OutgoingSlice { id: 0, offset: None, digest, bytes, zeroes: None };
         self.post(&query.with_switch(param::REPLACE, replace), &slice, self.stop, &|_| !is_closed(self.stop))
     }
 
@@ -194,10 +198,10 @@ impl UploadRequests<'_> {
         Query::new().with(param::FILE_NAME, self.name.as_str())
     }
 
-    fn slice(&self, id: u64, digest: SliceDigest, bytes: &[u8]) -> Query {
+    fn slice(&self, id: u64, digest: SliceDigest, len: u64) -> Query {
         self.named()
             .with(param::SLICE_ID, id)
-            .with(param::SLICE_SIZE, bytes.len())
+            .with(param::SLICE_SIZE, len)
             .with(param::SLICE_DIGEST, digest)
             .with(param::SOURCE, &self.source)
     }

@@ -47,6 +47,14 @@ pub trait Source: Sync {
     /// They cannot be read, or are not what they were when the source was opened.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError>;
 
+    /// True if all of the `len` bytes from `offset` on are known to be zeroes without reading them.
+    ///
+    /// # Errors
+    /// The bytes are not what they were when the source was opened.
+    fn is_hole(&self, _offset: u64, _len: u64) -> Result<bool, SourceError> {
+        Ok(false)
+    }
+
     /// Checks that what stands under the source's name is still what was opened.
     ///
     /// # Errors
@@ -83,6 +91,8 @@ pub struct LocalFile {
     doubts: AtomicU64,
     token: String,
     kept: Kept,
+    /// True if parts of it may be holes.
+    is_sparse: bool,
 }
 
 /// Bytes in memory.
@@ -116,7 +126,9 @@ impl LocalFile {
         let mode = system::mode_of(&file).map_err(failed("look at"))?;
         let kept = Kept { modified: FileTime::new(fingerprint.modified), mode };
         let (known, doubts) = (Mutex::new(fingerprint), AtomicU64::new(0));
-        Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token, kept })
+        let is_sparse = system::may_have_holes(&file).map_err(failed("look at"))?;
+        let (path, size) = (path.to_owned(), fingerprint.size);
+        Ok(LocalFile { file, path, known, size, is_certain, doubts, token, kept, is_sparse })
     }
 
     fn check(&self, now: io::Result<Fingerprint>) -> Result<(), SourceError> {
@@ -156,6 +168,14 @@ impl Source for LocalFile {
         // Before the outcome of the read: a file that was cut short is told as changed.
         self.check(system::fingerprint_of(&self.file))?;
         read.map_err(|cause| SourceError::Read { path: self.shown(), offset, len: bytes.len(), cause })
+    }
+
+    fn is_hole(&self, offset: u64, len: u64) -> Result<bool, SourceError> {
+        if !self.is_sparse || !system::is_hole(&self.file, offset, len) {
+            return Ok(false);
+        }
+        // As after a read: it was a hole before any change.
+        self.check(system::fingerprint_of(&self.file)).map(|()| true)
     }
 
     fn check_name(&self) -> Result<(), SourceError> {

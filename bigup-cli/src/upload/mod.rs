@@ -424,7 +424,7 @@ impl FilePush<'_> {
         let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
         let digests = ServerDigests::fetch(&self.requests, doubtful)?;
         let buffers = Buffers::new(self.cx.concurrency.buffers(plan.slice_size.unwrap_or(0)));
-        let mut feed = SourceReader::new(self.source, plan, missing, &self.requests);
+        let mut feed = SourceReader::new(self.source, plan, missing, &self.requests, answer.zeroes);
         let slow_line = SlowLineDetector::new(self.may_recut && held.count() == 0);
         let work =
             RoundWork { requests: &self.requests, plan, held: &digests, local: &self.local, slow_line: &slow_line };

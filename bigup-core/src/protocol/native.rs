@@ -17,6 +17,9 @@ pub const PATH: &str = "big_file_upload";
 /// Most slices whose digests a single response carries.
 pub const MAX_DIGESTS: u64 = 4096;
 
+/// Most bytes of a slice that is told to be zeroes: the server digests as many for a request without a body.
+pub const MAX_ZEROES: u64 = 64 << 20;
+
 /// Longest `wait`, in seconds: below the 60 s after which common proxies give a silent request up.
 pub const MAX_WAIT_SECS: u64 = 50;
 
@@ -41,6 +44,8 @@ pub mod param {
     pub const SLICE_ID: &str = "slice_id";
     /// POST: the slice's digest, as [`crate::protocol::digest::SliceDigest`] shows it.
     pub const SLICE_DIGEST: &str = "slice_digest";
+    /// POST, switch: all bytes of the slice are zeroes, at most [`super::MAX_ZEROES`], and there is no body.
+    pub const ZEROES: &str = "zeroes";
     /// Identity of the client's source, opaque to the server: two equal values stand for the same bytes. A client that
     /// begins several slices must send it, or `file_digest`, unless it sends no parameters but those that the oldest
     /// client knows.
@@ -106,6 +111,9 @@ pub struct UploadResponse {
     /// end by a GET with `file_digest`; without that the file is not published.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compare: bool,
+    /// Slices of zeroes may be sent without their bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zeroes: bool,
     /// `is_uploaded` is 1 and the finished file came from the very `source` that the asker named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub same_source: bool,

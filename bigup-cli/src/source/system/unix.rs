@@ -170,6 +170,47 @@ pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<(
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
 }
 
+/// True if parts of `file` may be holes, which the system can tell from then on.
+///
+/// # Errors
+/// It cannot be looked at.
+#[cfg(target_os = "linux")]
+pub fn may_have_holes(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let found = file.metadata()?;
+    // Some file systems told a hole where bytes were yet to be written to the disk (OpenZFS 2.2.0).
+    Ok(found.blocks() * 512 < found.len() && file.sync_data().is_ok())
+}
+
+/// Nothing is known of others.
+#[cfg(not(target_os = "linux"))]
+pub fn may_have_holes(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// True if the `len` bytes of `file` from `offset` on are a hole: zeroes that are not on the disk.
+#[cfg(target_os = "linux")]
+pub fn is_hole(file: &File, offset: u64, len: u64) -> bool {
+    use nix::errno::Errno;
+    use nix::unistd::{Whence, lseek};
+    let (Ok(from), true) = (i64::try_from(offset), file.metadata().is_ok_and(|found| offset + len <= found.len()))
+    else {
+        return false;
+    };
+    match lseek(file, from, Whence::SeekData) {
+        Ok(data) => data as u64 >= offset + len,
+        // No data follows.
+        Err(Errno::ENXIO) => true,
+        Err(_) => false,
+    }
+}
+
+/// Nothing is known of others.
+#[cfg(not(target_os = "linux"))]
+pub fn is_hole(_file: &File, _offset: u64, _len: u64) -> bool {
+    false
+}
+
 /// The identity of this machine; empty if it has none.
 pub fn machine_id() -> Vec<u8> {
     // Linux, see machine-id(5). Its relatives do with paths and times.

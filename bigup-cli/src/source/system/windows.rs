@@ -151,6 +151,19 @@ pub fn mode_of(_file: &File) -> io::Result<Option<FileMode>> {
     Ok(None)
 }
 
+/// True if parts of `file` may be holes: nobody is asked here.
+///
+/// # Errors
+/// None.
+pub fn may_have_holes(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// True if these bytes are a hole.
+pub fn is_hole(_file: &File, _offset: u64, _len: u64) -> bool {
+    false
+}
+
 /// Takes the fingerprint of `file`, which nobody can write to as long as it is open.
 ///
 /// # Errors
