@@ -227,6 +227,7 @@ impl Push<'_> {
     fn push(&self, report: &FileReport<'_>, input: &InputFile) -> Result<Uploaded, UploadError> {
         let name = input.name.as_str();
         let upload = match &input.origin {
+            Input::File(path) if self.args.growing => self.client.upload(name, LocalFile::open_growing(path)?),
             Input::File(path) => self.client.upload(name, LocalFile::open(path)?),
             Input::Stdin => self.client.upload_stream(name, std::io::stdin().lock()),
             Input::Command(words) => self.client.upload_stream(name, Producer::start(words)?),

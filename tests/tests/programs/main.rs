@@ -8,6 +8,7 @@ mod documented_commands;
 mod expiry;
 mod folders;
 mod get;
+mod growing;
 mod holes;
 mod hostile;
 mod info_ini;

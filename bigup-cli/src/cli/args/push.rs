@@ -92,6 +92,9 @@ pub struct PushArgs {
     /// Remove each local file once it is stored and verified, unless it was changed since the push began
     #[arg(long, conflicts_with_all = ["command", "dry_run"])]
     pub remove_source: bool,
+    /// Of files that grow meanwhile, like logs, push what is there at the start. Each file is read twice
+    #[arg(long, conflicts_with = "command")]
+    pub growing: bool,
     /// Follow symbolic links inside folders
     #[arg(long)]
     pub follow_symlinks: bool,

@@ -14,12 +14,12 @@ mod windows;
 #[cfg(unix)]
 pub use unix::{
     MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_hole, is_regular, machine_id,
-    may_have_holes, mode_of, open, read_exact_at, real_path, settled, shown, unambiguous,
+    may_have_holes, mode_of, open, open_written, read_exact_at, real_path, settled, shown, unambiguous,
 };
 #[cfg(windows)]
 pub use windows::{
     MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_hole, is_regular, machine_id,
-    may_have_holes, mode_of, open, read_exact_at, real_path, settled, shown, unambiguous,
+    may_have_holes, mode_of, open, open_written, read_exact_at, real_path, settled, shown, unambiguous,
 };
 
 /// The fingerprint of a file, taken so that a change from now on gives it another one.

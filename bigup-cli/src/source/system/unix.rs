@@ -31,6 +31,14 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// The same of a file to which others may write meanwhile.
+///
+/// # Errors
+/// As the system gives them.
+pub fn open_written(path: &Path) -> io::Result<File> {
+    open(path)
+}
+
 /// The path without links, `.` and `..`.
 ///
 /// # Errors
@@ -114,7 +122,10 @@ pub fn settled(file: &File) -> io::Result<SettledFingerprint> {
         }
         before = fingerprint;
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is being written to; push it once it is at rest"))
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "it is being written to; push it once it is at rest, or with --growing what is there now",
+    ))
 }
 
 #[cfg(target_os = "linux")]

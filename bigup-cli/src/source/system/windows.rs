@@ -18,6 +18,9 @@ use winapi_util::file;
 /// Rights of others to a file that we have open (CreateFileW, `dwShareMode`): to read, rename and delete it.
 const SHARE_READ_DELETE: u32 = 0x1 | 0x4;
 
+/// The same right to write.
+const SHARE_WRITE: u32 = 0x2;
+
 /// An open file with which only its attributes are asked for (CreateFileW, `dwDesiredAccess`). It is in nobody's way.
 const ATTRIBUTES_ONLY: u32 = 0;
 
@@ -49,6 +52,14 @@ pub fn is_regular(path: &Path) -> io::Result<bool> {
 /// As the system gives them. `ResourceBusy`: somebody has it open for writing.
 pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).share_mode(SHARE_READ_DELETE).open(path).map_err(in_words)
+}
+
+/// The same of a file to which others may write meanwhile.
+///
+/// # Errors
+/// As the system gives them.
+pub fn open_written(path: &Path) -> io::Result<File> {
+    File::options().read(true).share_mode(SHARE_READ_DELETE | SHARE_WRITE).open(path).map_err(in_words)
 }
 
 fn look_at(path: &Path) -> io::Result<File> {
