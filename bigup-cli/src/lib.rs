@@ -73,3 +73,4 @@ pub use stop::Stop;
 pub use upload::Uploaded;
 pub use upload::builder::Upload;
 pub use upload::error::UploadError;
+pub use upload::keep::Keep;

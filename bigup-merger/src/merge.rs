@@ -39,7 +39,8 @@ use bigup_core::storage::finish::publish::{Hashed, damaged_since_merged, must_be
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space;
 use bigup_core::storage::spool::{
-    LockedSpool, Record, Records, Spool, UploadRecord, WholeHash, is_as_it_came, merged_is_right, slice_is_right,
+    LockedSpool, Record, Records, Spool, UploadRecord, WholeHash, has_only_zeroes, is_as_it_came, merged_is_right,
+    slice_is_right,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -84,6 +85,8 @@ pub struct Merge<'a> {
     unsynced: BTreeMap<u64, u64>,
     /// Their bytes.
     unsynced_bytes: u64,
+    /// Those of them that are holes: a sync has nothing to write of them.
+    unsynced_holes: u64,
     /// The same of those that the sync under way is about.
     syncing: BTreeMap<u64, u64>,
     /// Their bytes.
@@ -131,6 +134,7 @@ impl<'a> Merge<'a> {
             sha256: (from.frontier == 0).then(RunningSha256::default),
             unsynced: BTreeMap::new(),
             unsynced_bytes: 0,
+            unsynced_holes: 0,
             syncing: BTreeMap::new(),
             syncing_bytes: 0,
             parts: parts.transpose()?,
@@ -288,7 +292,8 @@ impl<'a> Merge<'a> {
         if self.end_sync(Some(Duration::ZERO))? {
             self.tell_frontier();
         }
-        let due = self.unsynced_bytes >= CHECKPOINT_BYTES || self.last_checkpoint.elapsed() >= CHECKPOINT_TIME;
+        let to_write = self.unsynced_bytes - self.unsynced_holes;
+        let due = to_write >= CHECKPOINT_BYTES || self.last_checkpoint.elapsed() >= CHECKPOINT_TIME;
         if due && !self.syncer.is_at_work() {
             self.last_checkpoint = Instant::now();
             self.begin_sync();
@@ -299,6 +304,7 @@ impl<'a> Merge<'a> {
     fn begin_sync(&mut self) {
         self.syncing = std::mem::take(&mut self.unsynced);
         self.syncing_bytes = std::mem::take(&mut self.unsynced_bytes);
+        self.unsynced_holes = 0;
         self.syncer.begin();
     }
 
@@ -440,6 +446,7 @@ impl<'a> Merge<'a> {
         self.found.remove(&slice_id);
         self.unsynced.insert(slice_id, found.ino());
         self.unsynced_bytes += found.len();
+        self.unsynced_holes += if has_only_zeroes(&slice) { found.len() } else { 0 };
         self.frontier = self.frontier.max(slice_id + 1);
         Ok(true)
     }
@@ -463,10 +470,14 @@ impl<'a> Merge<'a> {
     /// Copies a slice to its place, and makes sure of the bytes there.
     fn put(&mut self, slice: &File, slice_id: u64, offset: u64, record: Option<Record>) -> Result<Put, CopyError> {
         let Some(record) = record else { return Ok(Put::Wrong) };
-        let method = self.copier.copy(slice, &self.merged, offset, record.len)?;
-        if self.method != Some(method) {
-            log::info!(slice = slice_id; "{}: merging slice {slice_id} by {method}", self.name);
-            self.method = Some(method);
+        if has_only_zeroes(slice) {
+            disk::make_hole(&self.merged, offset, record.len)?;
+        } else {
+            let method = self.copier.copy(slice, &self.merged, offset, record.len)?;
+            if self.method != Some(method) {
+                log::info!(slice = slice_id; "{}: merging slice {slice_id} by {method}", self.name);
+                self.method = Some(method);
+            }
         }
         // Asked now, once all of it was read.
         let is_certain = !self.found.contains(&slice_id) && is_as_it_came(slice);

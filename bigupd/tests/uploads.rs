@@ -1,6 +1,7 @@
 //! Beginning an upload in states that only a kill at the right instant leaves behind, and of empty files.
 
 use bigup_core::protocol::digest::{DigestKind, SliceHasher, of_bytes};
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
@@ -49,6 +50,7 @@ fn ask(source: Option<&str>, file_size: u64) -> BeginRequest {
         certificate: None,
         recut: false,
         by_size: false,
+        kept: Kept::default(),
         metadata: None,
         sha256: None,
         protocol: UploadProtocol::Native,

@@ -67,11 +67,16 @@ impl DigestCache {
 
     /// The file at `path` with this fingerprint has this digest.
     pub fn note(&mut self, path: &Path, now: &Fingerprint, digest: Digest) {
-        let latest = now.modified.max(now.changed);
-        let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128 - latest;
-        if let (Some(path), true) = (path.to_str(), age > SETTLED.as_nanos() as i128) {
+        if let (Some(path), true) = (path.to_str(), is_settled(now)) {
             self.fresh.insert(path.to_owned(), Entry::of(now, digest));
         }
+    }
+
+    /// True if the size and the time of the file at `path` may tell that it is the same: it was at rest for a while, and
+    /// it is not known to have changed since it was read.
+    pub fn may_be_told_by_time(&self, path: &Path, now: &Fingerprint) -> bool {
+        let entry = path.to_str().and_then(|path| self.known.get(path));
+        is_settled(now) && entry.is_none_or(|entry| entry.fits(now))
     }
 
     /// Keeps the digests of all files that were asked for or noted.
@@ -91,6 +96,12 @@ impl DigestCache {
         file.flush()?;
         fs::rename(&fresh, path)
     }
+}
+
+/// True if the last change is so long ago that a later one has other times.
+fn is_settled(now: &Fingerprint) -> bool {
+    let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128 - now.last_change();
+    age > SETTLED.as_nanos() as i128
 }
 
 impl Entry {
@@ -141,6 +152,18 @@ mod tests {
         ] {
             assert!(!entry.fits(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn time_tells_nothing_of_a_file_that_is_known_to_have_changed() {
+        let (path, old) = (Path::new("a"), Fingerprint { size: 1, modified: 5, changed: 6, inode: 7, volume: 0 });
+        let mut cache = DigestCache::default();
+        assert!(cache.may_be_told_by_time(path, &old), "nothing is known of it");
+        cache.known.insert("a".to_owned(), Entry::of(&old, of_bytes(b"a")));
+        assert!(cache.may_be_told_by_time(path, &old));
+        assert!(!cache.may_be_told_by_time(path, &Fingerprint { changed: 8, ..old }), "its time was set back");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i128;
+        assert!(!cache.may_be_told_by_time(Path::new("b"), &Fingerprint { changed: now, ..old }));
     }
 
     #[test]

@@ -266,7 +266,7 @@ impl Push<'_> {
         let name = input.name.as_str();
         let upload = match &input.origin {
             Input::File(path) => {
-                let file = LocalFile::open(path)?;
+                let file = if self.args.growing { LocalFile::open_growing(path) } else { LocalFile::open(path) }?;
                 if let Some(difference) = expected.and_then(|expected| expected.difference(&file.fingerprint())) {
                     return Err(SourceError::Changed(difference).into());
                 }
@@ -277,6 +277,7 @@ impl Push<'_> {
         };
         upload
             .replace(self.args.replace)
+            .keep(self.args.keep)
             .slice_size(self.args.slice_size)
             .retry(self.args.retry_policy())
             .concurrency(&self.line.concurrency)

@@ -1,7 +1,8 @@
 //! The command `sync`: makes a folder of the server the same as a local one.
 //!
 //! A file is sent if the server has none of its name, or one of another size or digest. Local digests come from a cache,
-//! so that files that did not change are not read again.
+//! so that files that did not change are not read again. A file that the cache does not know counts as the same if it has
+//! the size and the time that the server has kept, so that it is not read either. `--checksum` reads all.
 
 use crate::cli::advice;
 use crate::cli::args::sync::SyncArgs;
@@ -12,8 +13,10 @@ use crate::cli::list;
 use crate::cli::print::{print_json, print_line};
 use crate::cli::push::{Line, Total, push_all};
 use crate::cli::report::{Report, Style};
+use crate::source::fingerprint::Fingerprint;
 use crate::source::{LocalFile, hash_all, system};
 use bigup_core::protocol::content::ListedFile;
+use bigup_core::protocol::kept::FileTime;
 use bigup_core::protocol::name::FileName;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -149,6 +152,10 @@ fn difference(
     }
     let Some(theirs) = &there.file_digest else { return Some("the server is not certain of its content".to_owned()) };
     let known = if reads_all || system::MAY_CHANGE_UNSEEN { None } else { cache.get(path, &found) };
+    let is_told_by_time = !reads_all && known.is_none() && cache.may_be_told_by_time(path, &found);
+    if is_told_by_time && has_time(there, &found) {
+        return None;
+    }
     let own = known.or_else(|| {
         let hashed = LocalFile::open(path).and_then(|file| hash_all(&file, &crossbeam_channel::never())).ok()?;
         let is_unchanged = system::fingerprint_at(path).is_ok_and(|now| now == found);
@@ -161,6 +168,12 @@ fn difference(
         Some(own) if own.to_string() == *theirs => None,
         _ => Some("other content".to_owned()),
     }
+}
+
+/// True if the server has kept the time of a file with this fingerprint.
+fn has_time(there: &ListedFile, found: &Fingerprint) -> bool {
+    let kept = there.source_modified.as_ref().and_then(|text| text.parse::<FileTime>().ok());
+    kept.is_some_and(|kept| kept.nanos() == found.modified)
 }
 
 fn show(is_json: bool, action: &str, name: &str, reason: &str) {

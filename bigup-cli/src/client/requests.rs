@@ -7,6 +7,7 @@ use crate::client::query::Query;
 use crate::client::retry::RetryBudget;
 use crate::stop::{StopSignal, is_closed, sleep};
 use bigup_core::protocol::digest::{Digest, SliceDigest};
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, SliceResponse, UploadResponse, param};
 use crossbeam_channel::RecvTimeoutError;
@@ -41,6 +42,8 @@ pub struct UploadRequests<'a> {
     pub slice_size: u64,
     /// Digest that the whole file must have; `None`: not said.
     pub file_digest: Option<Digest>,
+    /// The facts of the file that the server is to keep.
+    pub kept: Kept,
     /// True: say that a finished file of other content is to be replaced.
     pub replace: bool,
     /// True: say that the upload is to be cut anew, by `slice_size`, if nothing of it is held yet.
@@ -59,6 +62,8 @@ pub struct OutgoingSlice<'a> {
     pub digest: SliceDigest,
     /// All of it.
     pub bytes: &'a [u8],
+    /// So many zeroes are all of it, in place of `bytes`, which are empty then.
+    pub zeroes: Option<u64>,
 }
 
 impl UploadRequests<'_> {
@@ -76,7 +81,7 @@ impl UploadRequests<'_> {
             Some(0) => self.named().with(param::SLICE_NUM, 0),
             _ => self.named().with(param::SLICE_SIZE, self.slice_size),
         };
-        query
+        self.with_kept(query)
             .with_known(param::FILE_SIZE, self.file_size)
             .with(param::SOURCE, &self.source)
             .with_switch(param::RANGES, true)
@@ -85,6 +90,10 @@ impl UploadRequests<'_> {
             .with_switch(param::REPLACE, self.replace)
             .with_switch(param::RECUT, self.recut)
             .with_switch(param::DISCARD, self.recut && self.discard)
+    }
+
+    fn with_kept(&self, query: Query) -> Query {
+        query.with_known(param::MODIFIED, self.kept.modified).with_known(param::MODE, self.kept.mode)
     }
 
     /// Asks what is held, without beginning anything.
@@ -160,7 +169,9 @@ impl UploadRequests<'_> {
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
     ) -> Result<SliceResponse, CallError> {
-        let query = self.slice(slice.id, slice.digest, slice.bytes).with_known(param::OFFSET, slice.offset);
+        let len = slice.zeroes.unwrap_or(slice.bytes.len() as u64);
+        let query = self.slice(slice.id, slice.digest, len).with_known(param::OFFSET, slice.offset);
+        let query = query.with_switch(param::ZEROES, slice.zeroes.is_some());
         self.post(&query, slice, stop, watch)
     }
 
@@ -169,8 +180,9 @@ impl UploadRequests<'_> {
     /// # Errors
     /// Refused, or no answer.
     pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceResponse, CallError> {
-        let query = self.slice(0, digest, bytes).with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
-        let slice = OutgoingSlice { id: 0, offset: None, digest, bytes };
+        let query = self.with_kept(self.slice(0, digest, bytes.len() as u64));
+        let query = query.with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
+        let slice = OutgoingSlice { id: 0, offset: None, digest, bytes, zeroes: None };
         self.post(&query.with_switch(param::REPLACE, replace), &slice, self.stop, &|_| !is_closed(self.stop))
     }
 
@@ -186,10 +198,10 @@ impl UploadRequests<'_> {
         Query::new().with(param::FILE_NAME, self.name.as_str())
     }
 
-    fn slice(&self, id: u64, digest: SliceDigest, bytes: &[u8]) -> Query {
+    fn slice(&self, id: u64, digest: SliceDigest, len: u64) -> Query {
         self.named()
             .with(param::SLICE_ID, id)
-            .with(param::SLICE_SIZE, bytes.len())
+            .with(param::SLICE_SIZE, len)
             .with(param::SLICE_DIGEST, digest)
             .with(param::SOURCE, &self.source)
     }

@@ -30,11 +30,12 @@ impl ServerDigests {
         Ok(ServerDigests(found))
     }
 
-    /// True if slice `id` is held with the content `bytes`, whose digest in our own terms is `own`.
-    pub fn has(&self, plan: &Plan, id: u64, own: SliceDigest, bytes: &[u8]) -> bool {
+    /// True if slice `id` is held with our content, whose digest in our own terms is `own`. `digest_by` has the content
+    /// digested in the server's.
+    pub fn has(&self, plan: &Plan, id: u64, own: SliceDigest, digest_by: impl FnOnce(&mut SliceHasher)) -> bool {
         match self.0.get(&id) {
             Some(held) if held.kind == own.kind => *held == own,
-            Some(held) => *held == digest_like(*held, plan, id, bytes),
+            Some(held) => *held == digest_as(*held, plan, id, digest_by),
             None => false,
         }
     }
@@ -47,8 +48,12 @@ impl ServerDigests {
 
 /// The digest of slice `id`, of the same kind as `other`.
 pub fn digest_like(other: SliceDigest, plan: &Plan, id: u64, bytes: &[u8]) -> SliceDigest {
+    digest_as(other, plan, id, |hasher| hasher.update(bytes))
+}
+
+fn digest_as(other: SliceDigest, plan: &Plan, id: u64, digest_by: impl FnOnce(&mut SliceHasher)) -> SliceDigest {
     let mut hasher = SliceHasher::new(other.kind, plan.offset_of(id).unwrap_or(0));
-    hasher.update(bytes);
+    digest_by(&mut hasher);
     hasher.finish()
 }
 
@@ -99,9 +104,10 @@ mod tests {
         for kind in [DigestKind::Hash, DigestKind::ChainingValue] {
             let theirs = digest_like(SliceDigest { kind, ..own }, &plan, 2, &bytes);
             let held = ServerDigests(HashMap::from([(2, theirs)]));
-            assert!(held.has(&plan, 2, own, &bytes), "{kind:?}");
-            assert!(!held.has(&plan, 2, of_slice(&plan, 2, &other), &other), "{kind:?}");
-            assert!(!held.has(&plan, 1, own, &bytes), "not held");
+            let has = |id, own, bytes: &[u8]| held.has(&plan, id, own, |hasher| hasher.update(bytes));
+            assert!(has(2, own, &bytes), "{kind:?}");
+            assert!(!has(2, of_slice(&plan, 2, &other), &other), "{kind:?}");
+            assert!(!has(1, own, &bytes), "not held");
         }
     }
 }

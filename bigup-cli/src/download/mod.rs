@@ -29,6 +29,7 @@ use crate::source::system;
 use crate::stop::StopSignal;
 use bigup_core::protocol::content::{LeavesResponse, ListedFile};
 use bigup_core::protocol::digest::{Digest, Leaves};
+use bigup_core::protocol::kept::FileTime;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use std::fs;
@@ -109,7 +110,7 @@ impl RemoteFile {
     /// The file in a list. `None`: the server is not certain of its digest.
     pub fn listed(file: &ListedFile) -> Option<RemoteFile> {
         let (name, digest) = (FileName::new(&file.file_name).ok()?, file.file_digest.as_ref()?.parse().ok()?);
-        let modified = humantime::parse_rfc3339(&file.modified).ok();
+        let modified = time_of(file.source_modified.as_deref(), &file.modified);
         Some(RemoteFile { name, size: file.file_size, digest, modified, leaves: None })
     }
 
@@ -119,8 +120,17 @@ impl RemoteFile {
         let leaves = values.zip(told.leaf_size).map(|(values, leaf_len)| Leaves { leaf_len, values });
         // What does not lead to the digest proves nothing.
         let leaves = leaves.filter(|leaves| leaves.root() == Some(digest));
-        let modified = humantime::parse_rfc3339(&told.modified).ok();
+        let modified = time_of(told.source_modified.as_deref(), &told.modified);
         Some(RemoteFile { name: name.clone(), size: told.file_size, digest, modified, leaves })
+    }
+}
+
+/// The time of a file on the server: that of its client's file, where that is kept, or else the time `modified` of its
+/// last write there. `None`: this system has no such time.
+fn time_of(kept: Option<&str>, modified: &str) -> Option<SystemTime> {
+    match kept.and_then(|text| text.parse::<FileTime>().ok()) {
+        Some(time) => time.to_system(),
+        None => humantime::parse_rfc3339(modified).ok(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::pipeline::buffers::Buffers;
 use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::error::RoundError;
 use crate::pipeline::local_digests::LocalDigests;
-use crate::pipeline::reader::{Slice, SliceReader};
+use crate::pipeline::reader::{Slice, SliceContent, SliceReader};
 use crate::pipeline::round_stop::{RoundStop, StopReason};
 use crate::pipeline::slow_line::SlowLineDetector;
 use crate::stop::{StopSignal, is_closed};
@@ -167,7 +167,9 @@ impl Round<'_> {
                 Ok(Some(verdict)) => self.round_stop.raise(verdict),
                 Err(error) => self.round_stop.raise(StopReason::Failed(error)),
             }
-            self.buffers.give_back(slice.bytes);
+            if let SliceContent::Bytes(bytes) = slice.content {
+                self.buffers.give_back(bytes);
+            }
             if self.is_one_too_many() {
                 return;
             }
@@ -178,15 +180,31 @@ impl Round<'_> {
     /// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
     fn send(&self, slice: &Slice) -> Result<Option<StopReason>, RoundError> {
         let work = self.work;
-        let Slice { id, digest: own, bytes } = slice;
-        let (id, own, len) = (*id, *own, bytes.len() as u64);
+        let Slice { id, digest: own, content } = slice;
+        let (id, own, len) = (*id, *own, content.size());
         if !work.local.learn(id, own) {
             return Err(RoundError::SliceChanged(id));
         }
-        let held = work.held.has(work.plan, id, own, bytes);
+        let held = work.held.has(work.plan, id, own, |hasher| content.digest_by(hasher));
         let watch = |left| !is_closed(work.requests.stop) && work.slow_line.left(left, len, self.senders());
-        let sending = OutgoingSlice { id, offset: work.plan.offset_of(id), digest: own, bytes };
-        let answer = if held { None } else { Some(work.requests.put(&sending, self.round_stop.signal(), &watch)) };
+        let offset = work.plan.offset_of(id);
+        let (bytes, zeroes) = match content {
+            SliceContent::Bytes(bytes) => (&bytes[..], None),
+            SliceContent::Zeroes(len) => (&[][..], Some(*len)),
+        };
+        let sending = OutgoingSlice { id, offset, digest: own, bytes, zeroes };
+        let put = |slice: &OutgoingSlice<'_>| work.requests.put(slice, self.round_stop.signal(), &watch);
+        let answer = match (held, zeroes) {
+            (true, _) => None,
+            (false, None) => Some(put(&sending)),
+            (false, Some(zeroes)) => Some(put(&sending).or_else(|error| match error.code() {
+                // Of several daemons this one may be older than the one that was asked.
+                Some(ErrorCode::BadRequest) => {
+                    put(&OutgoingSlice { bytes: &vec![0; zeroes as usize], zeroes: None, ..sending })
+                }
+                _ => Err(error),
+            })),
+        };
         let verdict = match answer.transpose() {
             Ok(answer) => answer
                 .filter(|answer| answer.is_uploaded == 1)
@@ -197,10 +215,11 @@ impl Round<'_> {
             Err(error) => return Err(failed(id, error)),
         };
         work.slow_line.stored();
-        self.concurrency.stored(len);
+        self.concurrency.stored(bytes.len() as u64);
         work.local.settle(id);
         work.requests.retry.renew();
-        if held {
+        // Of zeroes nothing is sent either.
+        if held || zeroes.is_some() {
             work.requests.observer.matched(len)
         } else {
             work.requests.observer.sent(len)

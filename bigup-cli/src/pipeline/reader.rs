@@ -8,6 +8,7 @@ use crate::source::error::SourceError;
 use crate::source::{Source, read_pieces};
 use crate::stop::StopSignal;
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher, is_subtree_size};
+use bigup_core::protocol::native::MAX_ZEROES;
 use bigup_core::protocol::plan::Plan;
 
 /// Bytes that are read and digested at once: few enough to be in the processor's cache for the second of the two.
@@ -20,7 +21,33 @@ pub struct Slice {
     /// Its digest, of the kind that slices of the upload have.
     pub digest: SliceDigest,
     /// All of it.
-    pub bytes: Vec<u8>,
+    pub content: SliceContent,
+}
+
+/// The bytes of a slice.
+pub enum SliceContent {
+    /// These, in a buffer.
+    Bytes(Vec<u8>),
+    /// So many zeroes.
+    Zeroes(u64),
+}
+
+impl SliceContent {
+    /// Number of bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            SliceContent::Bytes(bytes) => bytes.len() as u64,
+            SliceContent::Zeroes(len) => *len,
+        }
+    }
+
+    /// Has all bytes digested.
+    pub fn digest_by(&self, hasher: &mut SliceHasher) {
+        match self {
+            SliceContent::Bytes(bytes) => hasher.update(bytes),
+            SliceContent::Zeroes(len) => hasher.update_zeroes(*len),
+        }
+    }
 }
 
 /// Gives slices, one after the other.
@@ -40,6 +67,8 @@ pub struct SourceReader<'a> {
     source: &'a dyn Source,
     plan: &'a Plan,
     requests: &'a UploadRequests<'a>,
+    /// True if slices of zeroes need not be read and sent.
+    leaves_holes: bool,
     ids: Vec<u64>,
     /// Digests of the first so many of them, as they were read.
     read: Vec<SliceDigest>,
@@ -54,9 +83,9 @@ impl WholeHash {
     }
 
     /// Takes the next slice.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub fn update(&mut self, content: &SliceContent) {
         if let Some(hasher) = &mut self.0 {
-            hasher.update(bytes);
+            content.digest_by(hasher);
         }
     }
 
@@ -67,15 +96,37 @@ impl WholeHash {
 }
 
 impl<'a> SourceReader<'a> {
-    /// The slices `ids` of `source` cut by `plan`; `ids` ascend. `requests` knows the digests of those that are held.
+    /// The slices `ids` of `source` cut by `plan`; `ids` ascend. `requests` knows the digests of those that are held. With
+    /// `leaves_holes` holes of the source are not read: the server takes their slices without bytes.
     pub fn new(
         source: &'a dyn Source,
         plan: &'a Plan,
         ids: Vec<u64>,
         requests: &'a UploadRequests<'a>,
+        leaves_holes: bool,
     ) -> SourceReader<'a> {
         let all = plan.slice_num == Some(ids.len() as u64);
-        SourceReader { source, plan, requests, ids, read: vec![], hash: WholeHash::new(plan, all) }
+        SourceReader { source, plan, requests, leaves_holes, ids, read: vec![], hash: WholeHash::new(plan, all) }
+    }
+
+    /// The content of the slice in this place, which `hasher` digests. `None` when stopped.
+    fn read(
+        &self,
+        (offset, len): (u64, u64),
+        hasher: &mut SliceHasher,
+        buffers: &Buffers,
+        stop: &StopSignal,
+    ) -> Result<Option<SliceContent>, RoundError> {
+        if self.leaves_holes && len <= MAX_ZEROES && self.source.is_hole(offset, len)? {
+            hasher.update_zeroes(len);
+            return Ok(Some(SliceContent::Zeroes(len)));
+        }
+        let Some(mut bytes) = buffers.take(len, stop)? else { return Ok(None) };
+        for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
+            self.source.read_at(at, piece)?;
+            hasher.update(piece);
+        }
+        Ok(Some(SliceContent::Bytes(bytes)))
     }
 
     fn place_of(&self, id: u64) -> Result<(u64, u64), RoundError> {
@@ -116,19 +167,14 @@ impl<'a> SourceReader<'a> {
 impl SliceReader for SourceReader<'_> {
     fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
         let Some(id) = self.ids.get(self.read.len()).copied() else { return Ok(None) };
-        let (offset, len) = self.place_of(id)?;
-        let Some(mut bytes) = buffers.take(len, stop)? else { return Ok(None) };
         let mut hasher = digest::hasher_of(self.plan, id);
-        for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
-            self.source.read_at(at, piece)?;
-            hasher.update(piece);
-        }
+        let Some(content) = self.read(self.place_of(id)?, &mut hasher, buffers, stop)? else { return Ok(None) };
         let digest = hasher.finish();
         self.read.push(digest);
         if self.read.len() == self.ids.len() {
             self.settle(stop)?;
         }
-        self.hash.update(&bytes);
-        Ok(Some(Slice { id, digest, bytes }))
+        self.hash.update(&content);
+        Ok(Some(Slice { id, digest, content }))
     }
 }

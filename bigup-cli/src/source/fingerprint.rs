@@ -35,12 +35,18 @@ impl Fingerprint {
     /// change from now on does.
     pub fn settles_in(&self) -> Duration {
         // No file system with finer times gives whole seconds often; then the wait is in vain, and short.
-        let is_coarse = self.changed.max(self.modified) % 1_000_000_000 == 0;
+        let is_coarse = self.last_change() % 1_000_000_000 == 0;
         let step = if is_coarse { WHOLE_SECONDS } else { CLOCK_TICK };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
-        let age = now - self.changed.max(self.modified);
+        let age = now - self.last_change();
         // A time that lies ahead is another machine's, or the clock was set: nobody knows how old it is.
         if age >= step.as_nanos() as i128 { Duration::ZERO } else { step }
+    }
+
+    /// Time of the last change of anything, in nanoseconds since 1970. The time of the bytes can be set to any time, also
+    /// one in the future, so it counts only where the system has no other.
+    pub fn last_change(&self) -> i128 {
+        if self.changed == 0 { self.modified } else { self.changed }
     }
 
     /// The differences of `later`, in words. `None`: there is no difference.

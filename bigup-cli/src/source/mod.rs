@@ -11,6 +11,7 @@ use crate::source::fingerprint::Fingerprint;
 use crate::source::system::SettledFingerprint;
 use crate::stop::{StopSignal, is_closed};
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceHasher};
+use bigup_core::protocol::kept::{FileTime, Kept};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,11 +47,24 @@ pub trait Source: Sync {
     /// They cannot be read, or are not what they were when the source was opened.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError>;
 
+    /// True if all of the `len` bytes from `offset` on are known to be zeroes without reading them.
+    ///
+    /// # Errors
+    /// The bytes are not what they were when the source was opened.
+    fn is_hole(&self, _offset: u64, _len: u64) -> Result<bool, SourceError> {
+        Ok(false)
+    }
+
     /// Checks that what stands under the source's name is still what was opened.
     ///
     /// # Errors
     /// It is not.
     fn check_name(&self) -> Result<(), SourceError>;
+
+    /// The facts beside the bytes that can be kept.
+    fn kept(&self) -> Kept {
+        Kept::default()
+    }
 
     /// Number of reads after which a change of the bytes was possible. Where this number is the same before and after
     /// reading, and nothing failed, what was read is of one moment; else only reading it again tells.
@@ -76,6 +90,11 @@ pub struct LocalFile {
     is_certain: bool,
     doubts: AtomicU64,
     token: String,
+    kept: Kept,
+    /// True if parts of it may be holes.
+    is_sparse: bool,
+    /// True if it may grow: only what was there when it was opened counts.
+    may_grow: bool,
 }
 
 /// Bytes in memory.
@@ -90,6 +109,19 @@ impl LocalFile {
     /// # Errors
     /// It is no regular file, or cannot be opened.
     pub fn open(path: &Path) -> Result<LocalFile, SourceError> {
+        LocalFile::open_as(path, false)
+    }
+
+    /// Opens `path`, a file that may grow, or get another name, while it is pushed: the source is what is there now. It is
+    /// read twice. If a byte of it differs then, nothing is stored.
+    ///
+    /// # Errors
+    /// It is no regular file, or cannot be opened.
+    pub fn open_growing(path: &Path) -> Result<LocalFile, SourceError> {
+        LocalFile::open_as(path, true)
+    }
+
+    fn open_as(path: &Path, may_grow: bool) -> Result<LocalFile, SourceError> {
         let shown = system::shown(path);
         let failed = |action| {
             let path = shown.to_path_buf();
@@ -102,12 +134,28 @@ impl LocalFile {
         if system::hides_content(path).map_err(failed("read"))? {
             return Err(SourceError::HiddenContent(path.to_owned()));
         }
-        let file = system::open(path).map_err(failed("open"))?;
+        let open = if may_grow { system::open_written } else { system::open };
+        let file = open(path).map_err(failed("open"))?;
         let real_path = system::real_path(path).map_err(failed("find"))?;
-        let SettledFingerprint { fingerprint, is_certain } = system::settled(&file).map_err(failed("look at"))?;
-        let token = if is_certain { token(&real_path, &fingerprint) } else { random_token() };
+        let settled = if may_grow {
+            let now = system::fingerprint_of(&file);
+            now.map(|fingerprint| SettledFingerprint { fingerprint, is_certain: false })
+        } else {
+            system::settled(&file)
+        };
+        let SettledFingerprint { fingerprint, is_certain } = settled.map_err(failed("look at"))?;
+        let token = match (may_grow, is_certain) {
+            // As long as it is, it may be the same; what the server holds is compared.
+            (true, _) => token(&real_path, &Fingerprint { modified: 0, changed: 0, ..fingerprint }),
+            (false, true) => token(&real_path, &fingerprint),
+            (false, false) => random_token(),
+        };
+        let mode = system::mode_of(&file).map_err(failed("look at"))?;
+        let kept = Kept { modified: FileTime::new(fingerprint.modified), mode };
         let (known, doubts) = (Mutex::new(fingerprint), AtomicU64::new(0));
-        Ok(LocalFile { file, path: path.to_owned(), known, size: fingerprint.size, is_certain, doubts, token })
+        let is_sparse = system::may_have_holes(&file).map_err(failed("look at"))?;
+        let (path, size) = (path.to_owned(), fingerprint.size);
+        Ok(LocalFile { file, path, known, size, is_certain, doubts, token, kept, is_sparse, may_grow })
     }
 
     /// Its fingerprint as it was opened, or with attributes that changed since. Other bytes than those of this fingerprint
@@ -121,6 +169,10 @@ impl LocalFile {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.differs_in_attributes(&now) || !self.is_certain {
             self.doubts.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_same_file = (known.volume, known.inode) == (now.volume, now.inode);
+        if self.may_grow && is_same_file && now.size >= self.size {
+            return Ok(());
         }
         if known.differs_in_attributes(&now) {
             log::debug!("{}: attributes changed; it will be read again", self.path.display());
@@ -155,8 +207,22 @@ impl Source for LocalFile {
         read.map_err(|cause| SourceError::Read { path: self.shown(), offset, len: bytes.len(), cause })
     }
 
+    fn is_hole(&self, offset: u64, len: u64) -> Result<bool, SourceError> {
+        if !self.is_sparse || !system::is_hole(&self.file, offset, len) {
+            return Ok(false);
+        }
+        // As after a read: it was a hole before any change.
+        self.check(system::fingerprint_of(&self.file)).map(|()| true)
+    }
+
     fn check_name(&self) -> Result<(), SourceError> {
-        self.check(system::fingerprint_at(&self.path))
+        // A log that grows may be renamed, and another one takes its name.
+        let now = if self.may_grow { system::fingerprint_of(&self.file) } else { system::fingerprint_at(&self.path) };
+        self.check(now)
+    }
+
+    fn kept(&self) -> Kept {
+        self.kept
     }
 
     fn doubts(&self) -> u64 {
@@ -164,7 +230,7 @@ impl Source for LocalFile {
     }
 
     fn may_change_unseen(&self) -> bool {
-        system::MAY_CHANGE_UNSEEN
+        system::MAY_CHANGE_UNSEEN || self.may_grow
     }
 }
 
@@ -310,6 +376,29 @@ mod tests {
         File::options().append(true).open(&path).unwrap().write_all(&[2; 20]).unwrap();
         let message = source.read_at(50, &mut bytes).unwrap_err().to_string();
         assert!(message.contains("size 100 -> 120 bytes") && message.contains("nothing mixed"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn of_a_growing_file_counts_what_was_there_when_it_was_opened() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, &[1; 100]);
+        let mut writer = File::options().append(true).open(&path).unwrap();
+        let source = LocalFile::open_growing(&path).unwrap();
+        let mut bytes = [0; 50];
+        source.read_at(0, &mut bytes).unwrap();
+        writer.write_all(&[2; 20]).unwrap();
+        source.read_at(50, &mut bytes).unwrap();
+        std::fs::rename(&path, dir.path().join("a.1")).unwrap();
+        source.check_name().unwrap();
+        assert_eq!((source.size(), bytes), (100, [1; 50]));
+        assert!(source.doubts() > 0 && source.may_change_unseen(), "it is read again");
+        assert_eq!(hash_all(&source, &never()).unwrap(), bigup_core::protocol::digest::of_bytes(&[1; 100]));
+        writer.set_len(99).unwrap();
+        let message = source.read_at(0, &mut bytes).unwrap_err().to_string();
+        assert!(message.contains("size 100 -> 99 bytes"), "{message}");
     }
 
     // Windows lets nobody do that while it is open.

@@ -8,6 +8,7 @@ use crate::pipeline::sender_tuning::MOST;
 use crate::source::Source;
 use crate::stop::Stop;
 use crate::upload::error::UploadError;
+use crate::upload::keep::Keep;
 use crate::upload::{PushContext, Uploaded, push, stream};
 use bigup_core::protocol::name::FileName;
 use std::io::Read;
@@ -22,6 +23,7 @@ pub struct Upload<'a> {
     name: String,
     content: Content<'a>,
     replace: bool,
+    keep: Keep,
     slice_size: Option<u64>,
     retry: RetryPolicy,
     observer: &'a dyn Observer,
@@ -57,6 +59,7 @@ impl<'a> Upload<'a> {
             name: name.to_owned(),
             content,
             replace: false,
+            keep: Keep::default(),
             slice_size: None,
             retry: RetryPolicy::default(),
             observer: &NoObserver,
@@ -68,6 +71,12 @@ impl<'a> Upload<'a> {
     /// Replaces a finished file of the same name and other content. The default is an error.
     pub fn replace(mut self, replace: bool) -> Upload<'a> {
         self.replace = replace;
+        self
+    }
+
+    /// Keeps these facts of the local file with the finished one. The default is the time of the last write.
+    pub fn keep(mut self, keep: Keep) -> Upload<'a> {
+        self.keep = keep;
         self
     }
 
@@ -138,6 +147,7 @@ impl<'a> Upload<'a> {
             concurrency: self.concurrency.unwrap_or(&own_concurrency),
             slice_size: self.slice_size,
             replace: self.replace,
+            keep: self.keep,
         };
         match self.content {
             Content::Source(source) => push(&context, &name, &*source),

@@ -24,7 +24,9 @@ use crate::stop::StopSignal;
 use crate::upload::contention::Contention;
 use crate::upload::error::UploadError;
 use crate::upload::finish::{Finish, WAIT_SECS, because, confirmed};
+use crate::upload::keep::Keep;
 use bigup_core::protocol::digest::{Digest, of_bytes, of_slice};
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
@@ -35,6 +37,7 @@ pub mod compare;
 pub mod contention;
 pub mod error;
 pub mod finish;
+pub mod keep;
 pub mod stream;
 
 /// A push that ended well.
@@ -72,6 +75,8 @@ pub struct PushContext<'a> {
     pub slice_size: Option<u64>,
     /// True if finished files of other content are to be replaced.
     pub replace: bool,
+    /// The facts of the local file that are kept.
+    pub keep: Keep,
 }
 
 /// The response to the first question.
@@ -120,7 +125,8 @@ pub fn push<'a>(cx: &'a PushContext<'a>, name: &'a FileName, source: &'a dyn Sou
     let size = source.size();
     let is_small = size > 0 && is_small(size, cx.slice_size);
     let slice_size = cx.slice_size_for(Some(size))?;
-    let requests = cx.requests(name, source.token(), Some(size), slice_size);
+    let kept = cx.keep.of(source.kept());
+    let requests = UploadRequests { kept, ..cx.requests(name, source.token(), Some(size), slice_size) };
     let (local, rounds) = (LocalDigests::new(), Rounds::default());
     let may_recut = cx.slice_size.is_none();
     let mut upload = FilePush { cx, source, requests, local, plan: None, rounds, sent: false, may_recut, begun: false };
@@ -150,6 +156,7 @@ impl<'a> PushContext<'a> {
             file_size,
             slice_size,
             file_digest: None,
+            kept: Kept::default(),
             replace: false,
             recut: false,
             discard: false,
@@ -417,7 +424,7 @@ impl FilePush<'_> {
         let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
         let digests = ServerDigests::fetch(&self.requests, doubtful)?;
         let buffers = Buffers::new(self.cx.concurrency.buffers(plan.slice_size.unwrap_or(0)));
-        let mut feed = SourceReader::new(self.source, plan, missing, &self.requests);
+        let mut feed = SourceReader::new(self.source, plan, missing, &self.requests, answer.zeroes);
         let slow_line = SlowLineDetector::new(self.may_recut && held.count() == 0);
         let work =
             RoundWork { requests: &self.requests, plan, held: &digests, local: &self.local, slow_line: &slow_line };

@@ -9,7 +9,7 @@ use crate::client::server_digests::{ServerDigests, ids_below};
 use crate::pipeline::buffers::Buffers;
 use crate::pipeline::error::{RoundError, SliceSizeError};
 use crate::pipeline::local_digests::LocalDigests;
-use crate::pipeline::reader::{Slice, SliceReader, WholeHash};
+use crate::pipeline::reader::{Slice, SliceContent, SliceReader, WholeHash};
 use crate::pipeline::slice_size;
 use crate::pipeline::slow_line::SlowLineDetector;
 use crate::pipeline::{self, RoundEnd, RoundWork};
@@ -301,14 +301,15 @@ impl<R: Read> SliceReader for StreamFeed<'_, R> {
             buffers.give_back(head);
         }
         self.total += len as u64;
-        self.hash.update(&bytes);
+        let digest = digest::of_slice(&self.plan, self.next_id, &bytes);
+        let content = SliceContent::Bytes(bytes);
+        self.hash.update(&content);
         self.ended = !self.input.has_any()?;
         if self.ended {
             self.tell_length()?;
         }
         self.next_id += 1;
-        let id = self.next_id - 1;
-        Ok(Some(Slice { id, digest: digest::of_slice(&self.plan, id, &bytes), bytes }))
+        Ok(Some(Slice { id: self.next_id - 1, digest, content }))
     }
 }
 

@@ -20,6 +20,10 @@ pub struct LeavesResponse {
     pub file_digest: Option<String>,
     /// Time of the last write, in UTC with nanoseconds: `2030-01-31T12:00:00.123456789Z`.
     pub modified: String,
+    /// Time of the last write to the client's file, if that is kept: seconds since 1970, like `1700000000.123456789`.
+    /// `modified` is the same then, as far as its form has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_modified: Option<String>,
     /// Bytes of a leaf: 1024·2^k. The last leaf may be shorter. `None`: the server has no digests of leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaf_size: Option<u64>,
@@ -37,6 +41,9 @@ pub struct ListedFile {
     pub file_size: u64,
     /// Time of the last write, in UTC: `2030-01-31T12:00:00Z`.
     pub modified: String,
+    /// Time of the last write to the client's file, if that is kept: seconds since 1970, like `1700000000.123456789`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_modified: Option<String>,
     /// BLAKE3 of the file. `None`: it is not certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_digest: Option<String>,

@@ -133,6 +133,15 @@ impl SliceHasher {
         self.hasher.update(bytes);
     }
 
+    /// Takes `len` zeroes.
+    pub fn update_zeroes(&mut self, mut len: u64) {
+        while len > 0 {
+            let piece = len.min(ZEROES.len() as u64);
+            self.update(&ZEROES[..piece as usize]);
+            len -= piece;
+        }
+    }
+
     /// The digest of all bytes taken.
     pub fn finish(&self) -> SliceDigest {
         let digest = match self.kind {
@@ -141,6 +150,14 @@ impl SliceHasher {
         };
         SliceDigest { kind: self.kind, digest }
     }
+}
+
+/// Zeroes to be digested at once.
+static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
+
+/// True if `bytes` are zeroes.
+pub fn are_zeroes(bytes: &[u8]) -> bool {
+    bytes.chunks(ZEROES.len()).all(|piece| *piece == ZEROES[..piece.len()])
 }
 
 /// Digests slice `slice_id` of an upload cut by `plan`, by the kind of digest that it carries.

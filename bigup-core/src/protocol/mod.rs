@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod digest;
+pub mod kept;
 pub mod name;
 pub mod native;
 pub mod plan;

@@ -17,6 +17,9 @@ pub const PATH: &str = "big_file_upload";
 /// Most slices whose digests a single response carries.
 pub const MAX_DIGESTS: u64 = 4096;
 
+/// Most bytes of a slice that is told to be zeroes: the server digests as many for a request without a body.
+pub const MAX_ZEROES: u64 = 64 << 20;
+
 /// Longest `wait`, in seconds: below the 60 s after which common proxies give a silent request up.
 pub const MAX_WAIT_SECS: u64 = 50;
 
@@ -41,6 +44,8 @@ pub mod param {
     pub const SLICE_ID: &str = "slice_id";
     /// POST: the slice's digest, as [`crate::protocol::digest::SliceDigest`] shows it.
     pub const SLICE_DIGEST: &str = "slice_digest";
+    /// POST, switch: all bytes of the slice are zeroes, at most [`super::MAX_ZEROES`], and there is no body.
+    pub const ZEROES: &str = "zeroes";
     /// Identity of the client's source, opaque to the server: two equal values stand for the same bytes. A client that
     /// begins several slices must send it, or `file_digest`, unless it sends no parameters but those that the oldest
     /// client knows.
@@ -49,6 +54,11 @@ pub mod param {
     pub const FILE_DIGEST: &str = "file_digest";
     /// Switch: a finished file of this name and other content is replaced.
     pub const REPLACE: &str = "replace";
+    /// Time of the last write to the client's file, as [`crate::protocol::kept::FileTime`] reads it. The finished file
+    /// has it too. A finished file that is there already keeps its time.
+    pub const MODIFIED: &str = "modified";
+    /// Permission bits of the client's file, in octal, at most 777. The finished file has those that the server permits.
+    pub const MODE: &str = "mode";
     /// GET, switch: held slices as `slice_ranges_uploaded` instead of `slice_ids_uploaded`.
     pub const RANGES: &str = "ranges";
     /// GET: seconds to wait for the file to be finished before the response, at most [`super::MAX_WAIT_SECS`]. While
@@ -101,6 +111,9 @@ pub struct UploadResponse {
     /// end by a GET with `file_digest`; without that the file is not published.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compare: bool,
+    /// Slices of zeroes may be sent without their bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zeroes: bool,
     /// `is_uploaded` is 1 and the finished file came from the very `source` that the asker named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub same_source: bool,

@@ -17,7 +17,7 @@
 use crate::protocol::plan::Plan;
 use crate::protocol::units::{MIB, show_size, show_size_up};
 use crate::storage::data_dir::DataDir;
-use crate::storage::disk::{FileLock, IoContext};
+use crate::storage::disk::{self, FileLock, IoContext};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
@@ -139,7 +139,7 @@ impl DiskSpace {
     /// Not enough disk space; nothing is reserved then, or part of it.
     pub(crate) fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), SpaceError> {
         let Some(size) = reserved_size(plan) else { return Ok(()) };
-        let missing = size.saturating_sub(allocated(merged)?);
+        let missing = missing(merged, size)?;
         if missing == 0 {
             return Ok(());
         }
@@ -227,7 +227,7 @@ impl LockedDiskSpace<'_> {
 /// True if all that an upload of this plan will need is in `merged`, or reserved there. False where that is not known.
 pub(crate) fn is_reserved(merged: &File, plan: &Plan) -> io::Result<bool> {
     Ok(match reserved_size(plan) {
-        Some(size) => allocated(merged)? >= size,
+        Some(size) => missing(merged, size)? == 0,
         None => false,
     })
 }
@@ -291,6 +291,16 @@ pub fn give_back_rest(file: &File) -> io::Result<()> {
 /// slice.
 fn reserved_size(plan: &Plan) -> Option<u64> {
     plan.file_size.filter(|_| plan.slice_num.is_some_and(|num| num > 1))
+}
+
+/// Bytes that `merged`, which is to have `size` bytes, still needs. Holes in it are zeroes that were merged, and need
+/// nothing.
+fn missing(merged: &File, size: u64) -> io::Result<u64> {
+    let missing = size.saturating_sub(allocated(merged)?);
+    if missing == 0 {
+        return Ok(0);
+    }
+    Ok(missing.saturating_sub(disk::holes_before(merged, merged.metadata()?.len())?))
 }
 
 /// Bytes that a file has on the disk, reserved ones too.
@@ -369,6 +379,9 @@ mod tests {
         cut(&merged, 2 * MIB, &plan).unwrap();
         assert!(is_reserved(&merged, &plan).unwrap());
         assert_eq!(merged.metadata().unwrap().len(), 2 * MIB);
+        // What was merged as a hole needs nothing.
+        disk::make_hole(&merged, 0, 2 * MIB).unwrap();
+        assert!(allocated(&merged).unwrap() < 7 * MIB && is_reserved(&merged, &plan).unwrap());
         give_back_rest(&merged).unwrap();
         assert!(allocated(&merged).unwrap() < 3 * MIB);
     }

@@ -223,6 +223,7 @@ impl Config {
                 slice_ack: from.get("slice_ack", parse_slice_ack),
                 existing_files: from.get("existing_files", str::parse),
                 reserve: from.get("reserve", parse_size),
+                keep: from.get("keep", str::parse),
             },
             hooks: HookSettings {
                 on_begin: from.some("on_begin", Hook::parse),

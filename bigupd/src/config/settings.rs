@@ -264,6 +264,15 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Uploads,
     },
     Setting {
+        key: "keep",
+        value: "FACTS",
+        default: Some("times,mode"),
+        example: "none",
+        help: "Keep these facts of clients' files where clients ask for them: times (of the last write), mode \
+               (permissions, within file_mode, or else within the daemon's umask), both, or none",
+        topic: Topic::Uploads,
+    },
+    Setting {
         key: "slice_ack",
         value: "WRITTEN|SYNCED",
         default: Some("written"),

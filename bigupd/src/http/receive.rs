@@ -13,13 +13,14 @@ use crate::net::min_rate::MinRate;
 use crate::refusal::{Advice, Refusal};
 use crate::uploads::SliceTarget;
 use crate::uploads::append::AppendTarget;
-use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
+use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher, are_zeroes};
 use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::disk::make_hole;
 use bytes::Bytes;
 use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::pin::{Pin, pin};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -81,6 +82,8 @@ pub struct Expected {
     pub slice_id: u64,
     /// Its length, in bytes.
     pub len: u64,
+    /// True if all of its bytes are zeroes, which are not sent.
+    pub is_zeroes: bool,
     /// Its SHA-256, from a Content-Digest header. That is of the content of a message (RFC 9530, section 2).
     pub sha256: Option<[u8; 32]>,
     /// The same where the content is a form: of the whole form, not of the slice in it.
@@ -90,6 +93,8 @@ pub struct Expected {
 /// The part of the work that blocks.
 struct Writer {
     target: SliceTarget,
+    /// Zeroes at its beginning that were not written yet. `None` once anything was written.
+    zeroes: Option<u64>,
     hashers: Vec<SliceHasher>,
     checksum: Option<Checksum>,
 }
@@ -99,7 +104,17 @@ impl Writer {
         if pieces.is_empty() {
             return Ok(());
         }
-        if let Some(file) = self.target.file() {
+        if self.is_more_zeroes(pieces) {
+            let len = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            self.zeroes = self.zeroes.map(|zeroes| zeroes + len);
+            // As writing it would show that a client is at work.
+            self.target.file().map_or(Ok(()), |file| file.set_modified(SystemTime::now()))?;
+        } else if let Some(file) = self.target.file() {
+            if let Some(zeroes) = self.zeroes.take().filter(|zeroes| *zeroes > 0) {
+                // What was reserved and not written reads as zeroes.
+                let mut file = file;
+                file.seek(SeekFrom::Start(zeroes))?;
+            }
             write_all(file, pieces)?;
         }
         for piece in pieces {
@@ -112,6 +127,30 @@ impl Writer {
             tail.wrote(pieces.iter().map(|piece| piece.len() as u64).sum(), || hasher.finish())?;
         }
         Ok(())
+    }
+}
+
+impl Writer {
+    /// True if nothing but zeroes came so far, and these are more of them. Of a whole slice of zeroes nothing is written.
+    fn is_more_zeroes(&self, pieces: &[Bytes]) -> bool {
+        self.zeroes.is_some() && pieces.iter().all(|piece| are_zeroes(piece))
+    }
+
+    /// The slice came whole, and `len` bytes of it are zeroes that were not written: it has no others.
+    fn end_zeroes(&self) -> io::Result<()> {
+        match (&self.target, self.zeroes) {
+            (SliceTarget::Spool(arrival, _), Some(len)) if len > 0 => arrival.take_zeroes(len),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes `len` zeroes that nobody sent.
+    fn take_zeroes(&mut self, len: u64) -> io::Result<()> {
+        self.hashers.iter_mut().for_each(|hasher| hasher.update_zeroes(len));
+        match &self.target {
+            SliceTarget::Spool(arrival, _) => arrival.take_zeroes(len),
+            target => target.file().map_or(Ok(()), |file| make_hole(file, 0, len)),
+        }
     }
 }
 
@@ -184,7 +223,8 @@ impl Received {
     /// The slice differs from `expected`, or could not be stored; the file is gone then.
     pub fn finish(mut self) -> Result<(SliceTarget, Vec<SliceDigest>), Refusal> {
         self.writer.write(&self.rest)?;
-        let Writer { target, hashers, checksum } = *self.writer;
+        self.writer.end_zeroes()?;
+        let Writer { target, hashers, checksum, .. } = *self.writer;
         check_sha256(self.expected.slice_id, self.expected.sha256, checksum)?;
         Ok((target, hashers.iter().map(SliceHasher::finish).collect()))
     }
@@ -206,6 +246,7 @@ pub async fn receive(
     thread_share: &ThreadShare,
 ) -> Result<Received, Refusal> {
     let writer = Writer {
+        zeroes: matches!(target, SliceTarget::Spool(..)).then_some(0),
         target,
         hashers: kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect(),
         checksum: expected.sha256.map(|_| Checksum::new(Algorithm::Sha256)),
@@ -226,6 +267,25 @@ pub async fn receive(
     }
     let (writer, rest) = filling.end().await?;
     Ok(Received { writer, rest, expected: expected.clone() })
+}
+
+/// Takes a slice of zeroes that has no body into `target`, to be digested by `kinds`, as [`receive`] does. Blocking work
+/// is done on `thread_share`.
+///
+/// # Errors
+/// It could not be stored; the file is gone then.
+pub async fn receive_zeroes(
+    target: SliceTarget,
+    kinds: &[DigestKind],
+    offset: u64,
+    expected: &Expected,
+    thread_share: &ThreadShare,
+) -> Result<Received, Refusal> {
+    let hashers = kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect();
+    let (mut writer, len) = (Box::new(Writer { target, zeroes: None, hashers, checksum: None }), expected.len);
+    let work = move || writer.take_zeroes(len).map(|()| writer);
+    let writer = thread_share.run(work).await.map_err(io::Error::other)??;
+    Ok(Received { writer, rest: vec![], expected: expected.clone() })
 }
 
 /// The reason why no more bytes are written.
@@ -370,7 +430,7 @@ pub async fn append(
     stopped: impl Future<Output = ()>,
 ) -> Result<Appended, Refusal> {
     let held = to.held();
-    let writer = Writer { target: to.slice, hashers: to.hashers, checksum };
+    let writer = Writer { target: to.slice, zeroes: None, hashers: to.hashers, checksum };
     let mut filling = Filling::of(writer, to.wanted);
     let ended = filling.fill(body, more, pace, thread_share, stopped).await;
     let received = filling.received;
@@ -378,7 +438,7 @@ pub async fn append(
     let (mut writer, rest) = filling.end().await.map_err(|lost| ended.as_ref().err().cloned().unwrap_or(lost))?;
     let write = move || writer.write(&rest).map(|()| writer).map_err(Refusal::from);
     let writer = thread_share.run(write).await.map_err(io::Error::other)??;
-    let Writer { target, hashers, checksum } = *writer;
+    let Writer { target, hashers, checksum, .. } = *writer;
     // A slice without bytes has no digest: a body may end where a slice does.
     let is_empty = held == 0 && received == 0;
     let digests = if is_empty { vec![] } else { hashers.iter().map(SliceHasher::finish).collect() };

@@ -155,6 +155,7 @@ impl Uploads {
                 peer: ask.peer.map(|peer| peer.to_string()),
                 replace: ask.replace,
                 content: HeldContent::Own(ask.file_digest),
+                kept: self.settings.keep.permitted(ask.kept),
                 metadata: ask.metadata.clone(),
                 sha256: ask.sha256,
                 awaits_end: ask.awaits_end,
@@ -298,6 +299,7 @@ impl Uploads {
             plan: old.plan.bind(&wish).map_err(against_upload)?,
             replace: old.replace || ask.replace,
             content: old.content.promised(ask.file_digest),
+            kept: self.settings.keep.permitted(ask.kept).or(old.kept),
             client: ask.client().or_else(|| old.client.clone()),
             ..old.clone()
         };
@@ -481,6 +483,7 @@ impl Uploads {
             peer: ask.peer.map(|peer| peer.to_string()),
             replace: ask.replace,
             content: if is_anything_held { HeldContent::ToCompare } else { HeldContent::Own(ask.file_digest) },
+            kept: self.settings.keep.permitted(ask.kept),
             metadata: ask.metadata.clone(),
             sha256: ask.sha256,
             awaits_end: ask.awaits_end,

@@ -13,6 +13,7 @@ use crate::metrics::UploadProtocol;
 use crate::refusal::{Advice, Refusal, within_request};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::is_subtree_size;
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
@@ -205,6 +206,7 @@ impl Uploads {
                 recut: false,
                 discard: false,
                 by_size: false,
+                kept: Kept::default(),
                 metadata: ask.metadata.clone(),
                 sha256: ask.sha256,
                 awaits_end: ask.awaits_end,

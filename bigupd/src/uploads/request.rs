@@ -5,6 +5,7 @@ use crate::admission::amount;
 use crate::hooks::begin::BeginQuestion;
 use crate::metrics::UploadProtocol;
 use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::spool::{Concat, FileSha256, UploadId};
@@ -36,6 +37,8 @@ pub struct BeginRequest {
     /// A finished file of which no more is known than that its size is the told one may pass for the asker's. Such an
     /// asker compares it, or is the oldest client, which cannot.
     pub by_size: bool,
+    /// The facts of the client's file that it asks to be kept.
+    pub kept: Kept,
     /// Anything that the client tells of the file, in the form of its protocol. `None` if it tells nothing.
     pub metadata: Option<String>,
     /// The SHA-256 of the whole file. `None`: it is of no interest.

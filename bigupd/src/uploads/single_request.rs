@@ -90,8 +90,9 @@ impl Uploads {
             Err(_) if self.has_name(ask)? => return Err(self.restless(&ask.name)),
             counted => counted?,
         };
-        match unnamed.publish(&self.data, &ask.name, &StoredDigest { digest, source: ask.source.clone(), sha256: None })
-        {
+        let kept = begin.map(|begin| self.settings.keep.permitted(begin.kept)).unwrap_or_default();
+        let stored_digest = StoredDigest { digest, source: ask.source.clone(), sha256: None };
+        match unnamed.publish(&self.data, &ask.name, &stored_digest, kept) {
             Ok(()) => {
                 counted.has_begun();
                 granted.landed();

@@ -4,6 +4,7 @@ use crate::admission::tokens::Prefix;
 use crate::config::Config;
 use crate::metrics::UploadProtocol;
 use bigup_core::protocol::digest::SliceHasher;
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::MIB;
 use bigup_core::storage::disk::FileLock;
@@ -60,6 +61,7 @@ fn ask(source: &str, file_size: Option<u64>) -> BeginRequest {
         recut: false,
         discard: false,
         by_size: false,
+        kept: Kept::default(),
         metadata: None,
         sha256: None,
         protocol: UploadProtocol::Native,

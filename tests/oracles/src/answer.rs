@@ -102,6 +102,7 @@ fn check_plan(answer: &UploadResponse) {
             file_size,
             slice_size: 1 << 23,
             file_digest: None,
+            kept: bigup_core::protocol::kept::Kept::default(),
             replace: false,
             recut: false,
             discard: false,

@@ -78,7 +78,7 @@ fn headers(lines: &[(HeaderName, &[u8])]) -> HeaderMap {
 }
 
 fn file(etag: Option<&str>) -> Validators {
-    Validators { etag: etag.map(str::to_owned), modified: Some(TIME), is_settled: true }
+    Validators { etag: etag.map(str::to_owned), modified: Some(TIME), changed: None, is_settled: true }
 }
 
 fn has(text: &[u8], part: &[u8]) -> bool {

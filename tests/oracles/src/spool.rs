@@ -15,6 +15,7 @@
 //! Beside it lies an upload in order, which nothing of this may hinder.
 
 use bigup_core::protocol::digest::{DigestKind, SliceDigest, SliceHasher};
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::{MAX_SLICES, Plan};
 use bigup_core::storage::data_dir::{DataDir, FileModes};
@@ -144,6 +145,7 @@ fn go_on(uploads: &Uploads, name: FileName, upload: Option<UploadRecord>) {
         recut: false,
         discard: false,
         by_size: false,
+        kept: Kept::default(),
         metadata: None,
         sha256: None,
         protocol: UploadProtocol::Native,

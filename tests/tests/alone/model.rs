@@ -6,6 +6,7 @@
 //! `PROPTEST_CASES` sets the number of cases.
 
 use bigup_core::protocol::digest::{self, Digest, DigestKind, SliceDigest, SliceHasher};
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::{Plan, PlanError};
@@ -557,6 +558,7 @@ impl World {
             recut,
             discard: false,
             by_size: true,
+            kept: Kept::default(),
             awaits_end: false,
             concat: None,
             peer: None,

@@ -5,6 +5,7 @@ use crate::cli::args::transfer::Transfer;
 use crate::cli::filter::Filter;
 use crate::cli::inputs::{InputOptions, is_stdin};
 use crate::client::retry::{self, RetryPolicy};
+use crate::upload::keep::Keep;
 use bigup_core::protocol::units::parse_size;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -80,6 +81,10 @@ pub struct PushArgs {
     /// Replace finished files of the same name and other content
     #[arg(long)]
     pub replace: bool,
+    /// Keep with the finished file: times (of the last write), mode (permissions, as far as the server permits),
+    /// times,mode, or none
+    #[arg(long, value_name = "FACTS", default_value_t = Keep::TIMES)]
+    pub keep: Keep,
     /// Run a command, whose words stand after --, and push what it writes to its standard output (needs --name). Nothing
     /// becomes a finished file unless the command ends with 0, which no pipe can tell
     #[arg(long)]
@@ -87,6 +92,9 @@ pub struct PushArgs {
     /// Remove each local file once it is stored and verified, unless it was changed since the push began
     #[arg(long, conflicts_with_all = ["command", "dry_run"])]
     pub remove_source: bool,
+    /// Of files that grow meanwhile, like logs, push what is there at the start. Each file is read twice
+    #[arg(long, conflicts_with = "command")]
+    pub growing: bool,
     /// Follow symbolic links inside folders
     #[arg(long)]
     pub follow_symlinks: bool,
@@ -240,6 +248,15 @@ mod tests {
         assert!(push(&["--command", "--", "a", "-b"]).unwrap_err().contains("--name"));
         let words = push(&["--command", "--name", "x", "--", "a", "-b", "-", "-"]).unwrap().paths;
         assert_eq!(words, ["a", "-b", "-", "-"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn times_are_kept_unless_other_facts_are_named() {
+        let kept = |args: &[&str]| push(&[&["a"], args].concat()).map(|args| args.keep.to_string());
+        assert_eq!(kept(&[]).as_deref(), Ok("times"));
+        assert_eq!(kept(&["--keep", "times,mode"]).as_deref(), Ok("times,mode"));
+        assert_eq!(kept(&["--keep=none"]).as_deref(), Ok("none"));
+        assert!(kept(&["--keep", "owner"]).unwrap_err().contains("times, mode"));
     }
 
     #[test]

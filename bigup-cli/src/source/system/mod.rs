@@ -22,13 +22,15 @@ pub mod writing_program;
 
 #[cfg(unix)]
 pub use unix::{
-    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, is_shared, machine_id,
-    open, read_exact_at, real_path, settled, shown, unambiguous, writers_of,
+    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_hole, is_regular, is_shared,
+    machine_id, may_have_holes, mode_of, open, open_written, read_exact_at, real_path, settled, shown, unambiguous,
+    writers_of,
 };
 #[cfg(windows)]
 pub use windows::{
-    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_regular, is_shared, machine_id,
-    open, read_exact_at, real_path, settled, shown, unambiguous, writers_of,
+    MAY_CHANGE_UNSEEN, fingerprint_at, fingerprint_of, hides_content, is_exact, is_hole, is_regular, is_shared,
+    machine_id, may_have_holes, mode_of, open, open_written, read_exact_at, real_path, settled, shown, unambiguous,
+    writers_of,
 };
 
 /// The fingerprint of a file, taken so that a change from now on gives it another one.

@@ -2,6 +2,7 @@
 
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system::{SettledFingerprint, Writers};
+use bigup_core::protocol::kept::FileMode;
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io;
@@ -28,6 +29,14 @@ pub fn is_regular(path: &Path) -> io::Result<bool> {
 /// As the system gives them.
 pub fn open(path: &Path) -> io::Result<File> {
     File::open(path)
+}
+
+/// The same of a file to which others may write meanwhile.
+///
+/// # Errors
+/// As the system gives them.
+pub fn open_written(path: &Path) -> io::Result<File> {
+    open(path)
 }
 
 /// The path without links, `.` and `..`.
@@ -81,6 +90,15 @@ fn in_metadata(metadata: &Metadata) -> Fingerprint {
     }
 }
 
+/// The permission bits of an open file.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn mode_of(file: &File) -> io::Result<Option<FileMode>> {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().map(|found| Some(FileMode::of(found.permissions().mode())))
+}
+
 /// Takes the fingerprint of `file`, open for reading only, once any change from then on gives it another one.
 ///
 /// A page that is mapped and dirty is written to without moving any time; once it was written to the disk the next
@@ -105,7 +123,10 @@ pub fn settled(file: &File) -> io::Result<SettledFingerprint> {
         }
         before = fingerprint;
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is being written to; push it once it is at rest"))
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "it is being written to; push it once it is at rest, or with --growing what is there now",
+    ))
 }
 
 #[cfg(target_os = "linux")]
@@ -222,6 +243,47 @@ pub fn hides_content(path: &Path) -> io::Result<bool> {
 /// The file ends before (`UnexpectedEof`), or cannot be read.
 pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+/// True if parts of `file` may be holes, which the system can tell from then on.
+///
+/// # Errors
+/// It cannot be looked at.
+#[cfg(target_os = "linux")]
+pub fn may_have_holes(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let found = file.metadata()?;
+    // Some file systems told a hole where bytes were yet to be written to the disk (OpenZFS 2.2.0).
+    Ok(found.blocks() * 512 < found.len() && file.sync_data().is_ok())
+}
+
+/// Nothing is known of others.
+#[cfg(not(target_os = "linux"))]
+pub fn may_have_holes(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// True if the `len` bytes of `file` from `offset` on are a hole: zeroes that are not on the disk.
+#[cfg(target_os = "linux")]
+pub fn is_hole(file: &File, offset: u64, len: u64) -> bool {
+    use nix::errno::Errno;
+    use nix::unistd::{Whence, lseek};
+    let (Ok(from), true) = (i64::try_from(offset), file.metadata().is_ok_and(|found| offset + len <= found.len()))
+    else {
+        return false;
+    };
+    match lseek(file, from, Whence::SeekData) {
+        Ok(data) => data as u64 >= offset + len,
+        // No data follows.
+        Err(Errno::ENXIO) => true,
+        Err(_) => false,
+    }
+}
+
+/// Nothing is known of others.
+#[cfg(not(target_os = "linux"))]
+pub fn is_hole(_file: &File, _offset: u64, _len: u64) -> bool {
+    false
 }
 
 /// The identity of this machine; empty if it has none.

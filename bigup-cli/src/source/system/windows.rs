@@ -7,6 +7,7 @@
 
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system::{SettledFingerprint, Writers};
+use bigup_core::protocol::kept::FileMode;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -16,6 +17,9 @@ use winapi_util::file;
 
 /// Rights of others to a file that we have open (CreateFileW, `dwShareMode`): to read, rename and delete it.
 const SHARE_READ_DELETE: u32 = 0x1 | 0x4;
+
+/// The same right to write.
+const SHARE_WRITE: u32 = 0x2;
 
 /// An open file with which only its attributes are asked for (CreateFileW, `dwDesiredAccess`). It is in nobody's way.
 const ATTRIBUTES_ONLY: u32 = 0;
@@ -48,6 +52,14 @@ pub fn is_regular(path: &Path) -> io::Result<bool> {
 /// As the system gives them. `ResourceBusy`: somebody has it open for writing.
 pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).share_mode(SHARE_READ_DELETE).open(path).map_err(in_words)
+}
+
+/// The same of a file to which others may write meanwhile.
+///
+/// # Errors
+/// As the system gives them.
+pub fn open_written(path: &Path) -> io::Result<File> {
+    File::options().read(true).share_mode(SHARE_READ_DELETE | SHARE_WRITE).open(path).map_err(in_words)
 }
 
 fn look_at(path: &Path) -> io::Result<File> {
@@ -140,6 +152,27 @@ pub fn fingerprint_of(file: &File) -> io::Result<Fingerprint> {
 /// It cannot be looked at.
 pub fn fingerprint_at(path: &Path) -> io::Result<Fingerprint> {
     fingerprint_of(&look_at(path)?)
+}
+
+/// The permission bits of an open file: files here have none.
+///
+/// # Errors
+/// None.
+pub fn mode_of(_file: &File) -> io::Result<Option<FileMode>> {
+    Ok(None)
+}
+
+/// True if parts of `file` may be holes: nobody is asked here.
+///
+/// # Errors
+/// None.
+pub fn may_have_holes(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// True if these bytes are a hole.
+pub fn is_hole(_file: &File, _offset: u64, _len: u64) -> bool {
+    false
 }
 
 /// Takes the fingerprint of `file`, which nobody can write to as long as it is open.

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod boot;
 mod copy;
+mod hole;
 mod lock;
 mod reflink;
 mod shared;
@@ -26,6 +27,7 @@ mod written;
 
 pub use boot::BootId;
 pub use copy::{Copier, CopyError, CopyMethod};
+pub use hole::{holes_before, make_hole};
 pub use lock::{FileLock, SharedLock, is_locked, is_locked_exclusively};
 pub use shared::may_be_shared;
 pub use written::{check_no_write_failed, notes_failed_writes};

@@ -5,7 +5,8 @@
 //! ```text
 //! 1  merged synced, digest computed and compared        spool as before: done again by the next merger
 //! 2  merged freed of space reserved beyond its end,     the same
-//!    its digest stored on it, its group and mode given,
+//!    the time of the client's file and its digest
+//!    stored on it, its group and mode given,
 //!    publication recorded, both synced
 //! 3  merged renamed into files/, its folder synced      a spool whose head names the publication and which has no
 //!                                                       `merged`, or one that is the finished file by another name:
@@ -238,11 +239,13 @@ fn give_name(
         InTheWay::Other(what) => return block(&mut locked, what, None).map(Some),
     }
     space::give_back_rest(merged).at("cutting", &merged_path)?;
+    // The digest holds for a file of this time.
+    upload.kept.modified.iter().for_each(|time| store::keep_time(merged, &merged_path, *time));
     store::store_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone(), sha256 })?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(merged, &merged_path, slice_size, leaves);
     }
-    Store::new(data).give_permissions(merged, &upload.file_name)?;
+    Store::new(data).give_permissions(merged, &upload.file_name, upload.kept.mode)?;
     record(&locked, merged, &merged_path, digest)?;
     merged.sync_all().at("syncing", &merged_path)?;
     let replaces = upload.replace && matches!(Store::new(data).lookup(&upload.file_name)?, Entry::File(_));
@@ -268,7 +271,8 @@ fn give_object(
     content: &Content,
     sent: &SentParts,
 ) -> io::Result<Outcome> {
-    let facts = Facts { digest: content.digest, source: upload.source.clone(), sha256: content.sha256 };
+    let (digest, sha256, modified) = (content.digest, content.sha256, upload.kept.modified);
+    let facts = Facts { digest, source: upload.source.clone(), sha256, modified };
     let (digests, mut replaced) = (spool.open_digests()?, None);
     for _ in 0..NAMING_ATTEMPTS {
         let read = read_what_is_there(data, upload)?;
@@ -422,6 +426,7 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
         {
             let sha256 = stored_digest.sha256.filter(|_| stored_digest.digest == publication.digest);
             let source = locked.upload().source.clone();
+            locked.upload().kept.modified.iter().for_each(|time| store::keep_time(&file, &path, *time));
             store::store_digest(&file, &path, &StoredDigest { digest: publication.digest, source, sha256 })?;
             file.sync_all().at("syncing", &path)?;
         }

@@ -5,7 +5,7 @@
 //! ```text
 //! 1  a file without a name, in which disk space is reserved (O_TMPFILE, open(2)); its bytes go there
 //!                                                nothing: the file system frees it, after a power cut when it is mounted
-//! 2  stamped, group and mode set, synced         the same
+//! 2  stamped, time, group and mode set, synced   the same
 //! 3  linked into files/, where nothing has that name    the finished file; a power cut leaves it or nothing
 //! 4  its folder synced, and all above it         the finished file
 //!    sealed                                      the same; without the seal it is read when somebody asks for its digest
@@ -13,6 +13,7 @@
 //! Only after step 4 is the client told. A process that finds the file before that syncs its folders, too, before it
 //! reports the file. A link replaces nothing, so of two such files with one name the first wins.
 
+use crate::protocol::kept::Kept;
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
 use crate::storage::disk::IoContext;
@@ -57,14 +58,22 @@ impl UnnamedFile {
         &self.file
     }
 
-    /// Makes it the finished file `name`, with this stamp: whole, synced, there for good once this returns.
+    /// Makes it the finished file `name`, with this stamp and the `kept` facts of the client's file: whole, synced, there
+    /// for good once this returns.
     ///
     /// # Errors
     /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in
     /// this way. Other errors are the system's; then the file is not there, or no client was told of it.
-    pub fn publish(self, data: &DataDir, name: &FileName, stored_digest: &StoredDigest) -> Result<(), StoreError> {
+    pub fn publish(
+        self,
+        data: &DataDir,
+        name: &FileName,
+        stored_digest: &StoredDigest,
+        kept: Kept,
+    ) -> Result<(), StoreError> {
+        kept.modified.iter().for_each(|time| store::keep_time(&self.file, &self.tmp, *time));
         store::store_digest(&self.file, &self.tmp, stored_digest)?;
-        Store::new(data).give_permissions(&self.file, name)?;
+        Store::new(data).give_permissions(&self.file, name, kept.mode)?;
         // A sync that failed has nothing to be tried again with: the file goes.
         self.file.sync_all().at("syncing what arrived in", &self.tmp)?;
         Store::new(data).link(&self.file, name)
@@ -119,7 +128,7 @@ mod tests {
         let data = DataDir::create(dir.path()).unwrap();
         let (unnamed, stored_digest) = unnamed(&data, "text");
         assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0, "it has no name");
-        unnamed.publish(&data, &name("a/b/c"), &stored_digest).unwrap();
+        unnamed.publish(&data, &name("a/b/c"), &stored_digest, Kept::default()).unwrap();
         assert_eq!(fs::read_to_string(data.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = Store::new(&data).lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
         assert_eq!((found.size, found.stored_digest), (4, Some(stored_digest)));
@@ -130,18 +139,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let (first, stored_digest) = unnamed(&data, "one");
-        first.publish(&data, &name("x"), &stored_digest).unwrap();
+        first.publish(&data, &name("x"), &stored_digest, Kept::default()).unwrap();
         std::os::unix::fs::symlink("nowhere", data.files().join("link")).unwrap();
         fs::create_dir(data.files().join("folder")).unwrap();
         fs::write(data.files().join("folder/file"), "").unwrap();
         for taken in ["x", "link", "folder"] {
             let (second, stored_digest) = unnamed(&data, "two");
-            let refused = second.publish(&data, &name(taken), &stored_digest);
+            let refused = second.publish(&data, &name(taken), &stored_digest, Kept::default());
             assert!(matches!(refused, Err(StoreError::Exists)), "{taken}: {refused:?}");
         }
         for inner in ["x/y", "link/y"] {
             let (second, stored_digest) = unnamed(&data, "two");
-            let refused = second.publish(&data, &name(inner), &stored_digest);
+            let refused = second.publish(&data, &name(inner), &stored_digest, Kept::default());
             assert!(matches!(refused, Err(StoreError::InTheWay(_))), "{inner}: {refused:?}");
         }
         assert_eq!(fs::read_to_string(data.files().join("x")).unwrap(), "one");

@@ -38,7 +38,8 @@ impl Objects {
     }
 
     fn try_parts(&self, name: &FileName, folder: &std::path::Path, file: &std::fs::File) -> io::Result<()> {
-        let facts = Facts { digest: Digest(*blake3::hash(CONTENT).as_bytes()), source: None, sha256: None };
+        let facts =
+            Facts { digest: Digest(*blake3::hash(CONTENT).as_bytes()), source: None, sha256: None, modified: None };
         let (md5, len): ([u8; 16], u64) = (Md5::digest(CONTENT).into(), CONTENT.len() as u64);
         self.pages(&self.key_of(&format!("{RESERVED}/check-")), "", false, |_: Listed| ControlFlow::Break(()))?;
         let sizes = PartSizes { part: len };

@@ -16,6 +16,7 @@
 //! is taken for its own.
 
 use crate::protocol::digest::Digest;
+use crate::protocol::kept::FileTime;
 use crate::protocol::name::FileName;
 use crate::protocol::sha256::Sha256;
 use base64::Engine;
@@ -79,6 +80,8 @@ pub struct Facts {
     pub source: Option<String>,
     /// SHA-256 of the whole content. `None` if it was not computed.
     pub sha256: Option<Sha256>,
+    /// Time of the last write to the client's file, if that is kept.
+    pub modified: Option<FileTime>,
 }
 
 /// The form of facts in the store.
@@ -91,6 +94,8 @@ struct FactsJson {
     source: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modified: Option<String>,
 }
 
 impl FactsJson {
@@ -100,6 +105,7 @@ impl FactsJson {
             digest: facts.digest.to_string(),
             source: facts.source.clone(),
             sha256: facts.sha256.map(|sha256| sha256.to_string()),
+            modified: facts.modified.map(|modified| modified.to_string()),
         }
     }
 
@@ -109,7 +115,8 @@ impl FactsJson {
             return None;
         }
         let sha256 = self.sha256.as_ref().and_then(|text| text.parse().ok());
-        Some(Facts { digest: self.digest.parse().ok()?, source: self.source.clone(), sha256 })
+        let modified = self.modified.as_ref().and_then(|text| text.parse().ok());
+        Some(Facts { digest: self.digest.parse().ok()?, source: self.source.clone(), sha256, modified })
     }
 }
 
@@ -376,7 +383,8 @@ mod tests {
 
     #[test]
     fn facts_are_read_as_they_were_written() {
-        let facts = Facts { digest: Digest([7; 32]), source: Some("ä ☃".to_owned()), sha256: Some(Sha256([3; 32])) };
+        let (sha256, modified) = (Some(Sha256([3; 32])), FileTime::new(-1));
+        let facts = Facts { digest: Digest([7; 32]), source: Some("ä ☃".to_owned()), sha256, modified };
         let decoded =
             |text: &str| serde_json::from_slice::<FactsJson>(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap().facts(5);
         assert_eq!(decoded(&encoded(&facts, 5)), Some(facts.clone()));

@@ -7,9 +7,18 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use xattr::FileExt as _;
 
 /// Name of the file that the slice after all held ones arrives in, where bytes come in order.
 pub(super) const TAIL: &str = "tail";
+
+/// Name of the extended attribute of a slice without bytes: it has only zeroes, and nothing was ever written to it.
+const ZEROES: &str = "user.bigup.zeroes";
+
+/// True if all of a slice are zeroes, and nothing was ever written to its file. False if that is not noted.
+pub fn has_only_zeroes(slice: &File) -> bool {
+    slice.get_xattr(ZEROES).is_ok_and(|noted| noted.is_some())
+}
 
 /// A slice arriving. Its file is removed on drop, unless the slice is committed.
 #[derive(Debug)]
@@ -49,6 +58,19 @@ impl Arrival {
     /// The file that its bytes go to.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Takes `len` zeroes for its bytes. Nothing is written: they take no room. Nothing else may have been written to it.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn take_zeroes(&self, len: u64) -> io::Result<()> {
+        disk::make_hole(&self.file, 0, len).at("making a hole in", &self.path)?;
+        if let Err(e) = self.file.set_xattr(ZEROES, b"1") {
+            // It is merged like any other then.
+            log::debug!("{}: that it has only zeroes is not noted: {e}", self.path.display());
+        }
+        Ok(())
     }
 
     /// Makes other machines that share the file system see the bytes that came. This machine may keep bytes of a file

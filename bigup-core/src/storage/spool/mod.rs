@@ -50,7 +50,7 @@ mod tail;
 mod upload;
 mod whole_hash;
 
-pub use arrival::Arrival;
+pub use arrival::{Arrival, has_only_zeroes};
 use checks::is_as_recorded;
 pub use checks::{hash_range, is_as_it_came, merged_is_right, slice_is_right};
 pub use commit::{Place, SliceError};

@@ -2,6 +2,7 @@
 
 use super::concat::{Concat, ConcatJson, Placement};
 use crate::protocol::digest::Digest;
+use crate::protocol::kept::Kept;
 use crate::protocol::name::FileName;
 use crate::protocol::plan::Plan;
 use crate::protocol::sha256::Sha256;
@@ -53,6 +54,8 @@ pub struct UploadRecord {
     pub content: HeldContent,
     /// The SHA-256 of the whole file, which protocols of others know. `None`: it is of no interest.
     pub sha256: Option<FileSha256>,
+    /// The facts of the client's file that the finished file is to have.
+    pub kept: Kept,
     /// Anything that the client told of the file, in the form of its protocol. `None` if it told nothing.
     pub metadata: Option<String>,
     /// True if the file is not to be published before its client says that it is whole, also where all bytes are held.
@@ -148,6 +151,10 @@ struct UploadJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    modified: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     metadata: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     awaits_end: bool,
@@ -175,6 +182,7 @@ impl UploadRecord {
             replace: false,
             content: HeldContent::Own(None),
             sha256: None,
+            kept: Kept::default(),
             metadata: None,
             awaits_end: false,
             concat: None,
@@ -243,6 +251,8 @@ impl UploadRecord {
             taken_over: self.is_taken_over(),
             file_digest: self.file_digest().map(|d| d.to_string()),
             sha256: self.sha256.map(FileSha256::to_text),
+            modified: self.kept.modified.map(|modified| modified.to_string()),
+            mode: self.kept.mode.map(|mode| mode.to_string()),
             metadata: self.metadata.clone(),
             awaits_end: self.awaits_end,
             concat: self.concat.as_ref().map(ConcatJson::new),
@@ -288,6 +298,10 @@ impl UploadRecord {
             replace: stored.replace,
             content: HeldContent::new(stored.taken_over, stored.file_digest.map(|text| text.parse()).transpose()?),
             sha256: stored.sha256.as_deref().map(FileSha256::read).transpose()?,
+            kept: Kept {
+                modified: stored.modified.map(|text| text.parse()).transpose()?,
+                mode: stored.mode.map(|text| text.parse()).transpose()?,
+            },
             metadata: stored.metadata,
             awaits_end: stored.awaits_end,
             concat: stored.concat.map(ConcatJson::read).transpose()?,
@@ -302,6 +316,7 @@ impl UploadRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::kept::{FileMode, FileTime};
 
     fn upload() -> UploadRecord {
         let plan = Plan::new(None, Some(10), Some(25)).unwrap();
@@ -317,6 +332,9 @@ mod tests {
             let upload = UploadRecord { sha256: Some(sha256), ..upload.clone() };
             assert_eq!(UploadRecord::from_json(&upload.to_json()), Ok(upload));
         }
+        let kept = Kept { modified: FileTime::new(-1), mode: Some(FileMode::of(0o751)) };
+        let keeping = UploadRecord { kept, ..upload.clone() };
+        assert_eq!(UploadRecord::from_json(&keeping.to_json()), Ok(keeping));
         let open = UploadRecord::begin(FileName::new("x").unwrap(), Plan::new(Some(3), None, None).unwrap(), None);
         let client = Some("10.0.0.1 t".to_owned());
         for concat in [

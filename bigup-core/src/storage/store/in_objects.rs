@@ -2,6 +2,7 @@
 
 use super::{Content, Entry, FinishedFile, FolderEntry, ListedFile, OpenFile, Removal, StoredDigest};
 use crate::protocol::digest::{DigestKind, SliceHasher};
+use crate::protocol::kept::FileTime;
 use crate::protocol::name::FileName;
 use crate::storage::disk::FileVersion;
 use crate::storage::objects::{Facts, Listed, Object, ObjectReader, Objects};
@@ -57,10 +58,13 @@ pub(super) fn open_file(objects: &Arc<Objects>, name: &FileName) -> io::Result<O
 }
 
 fn open(objects: &Arc<Objects>, object: &Object) -> OpenFile {
+    let kept = object.facts.as_ref().and_then(|facts| facts.modified);
     OpenFile {
         content: Content::Object(ObjectReader::new(objects, object)),
         size: object.size,
-        modified: object.modified,
+        modified: kept.and_then(FileTime::to_system).unwrap_or(object.modified),
+        source_modified: kept,
+        changed: object.modified,
         version: version_of(object),
         stored_digest: object.facts.clone().map(Into::into),
     }
@@ -79,11 +83,12 @@ pub(super) fn remove(
     Ok(Removal::Removed)
 }
 
-/// A list tells no digests: each would be a request of its own.
+/// A list tells no digests and no times of clients' files: each would be a request of its own.
 fn listed(name: String, size: u64, etag: &str, modified: SystemTime) -> Option<ListedFile> {
     let version = FileVersion::of_object(etag, size, modified);
     // Another program may have stored an object whose key is no name.
-    Some(ListedFile { name: FileName::new(&name).ok()?, size, modified, stored_digest: None, version })
+    let name = FileName::new(&name).ok()?;
+    Some(ListedFile { name, size, modified, source_modified: None, stored_digest: None, version })
 }
 
 pub(super) fn list(

@@ -7,6 +7,7 @@
 use super::digest_attribute::StoredDigest;
 use super::folder::FOLDER;
 use super::{Content, OpenEntry, OpenFile, Store, StoreError, in_objects};
+use crate::protocol::kept::FileTime;
 use crate::protocol::name::FileName;
 use crate::storage::disk::{FileVersion, IoContext};
 use nix::dir::{Dir, Type};
@@ -35,8 +36,10 @@ pub struct ListedFile {
     pub name: FileName,
     /// Its size, in bytes.
     pub size: u64,
-    /// Time of the last write to it.
+    /// Time of the last write to it, or to the client's file if that is kept.
     pub modified: SystemTime,
+    /// Time of the last write to the client's file, exactly, if that is kept.
+    pub source_modified: Option<FileTime>,
     /// The digest of its content, if that is certain.
     pub stored_digest: Option<StoredDigest>,
     /// Its version, to see whether it changed since.
@@ -49,11 +52,14 @@ impl ListedFile {
     /// # Errors
     /// The system does not tell its time.
     pub fn of(name: FileName, open: &OpenFile) -> io::Result<ListedFile> {
-        let OpenFile { size, modified, version, stored_digest, .. } = open;
-        let (size, modified, version) = (*size, *modified, *version);
+        let OpenFile { size, version, stored_digest, .. } = open;
+        let (size, version) = (*size, *version);
         let is_told = matches!(open.content, Content::File(_));
         let stored_digest = stored_digest.clone().filter(|_| is_told);
-        Ok(ListedFile { name, size, modified, stored_digest, version })
+        // The list of a store has the times at which objects were stored.
+        let (modified, source_modified) =
+            if is_told { (open.modified, open.source_modified) } else { (open.changed, None) };
+        Ok(ListedFile { name, size, modified, source_modified, stored_digest, version })
     }
 }
 

@@ -29,6 +29,7 @@
 //! | [`Store::path_of`] | names the file's place, for messages |
 //! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
 //! | [`digest_state`], [`read_leaves`] | read them again from an open file |
+//! | [`keep_time`] | gives a file that is not finished yet the time of its client's file |
 //! | `give_permissions` | gives a file that is not finished yet the group and mode that it is to have |
 //! | [`Store::publish`] | gives a complete, synced file its name, in one step and for good; replaces only if asked to |
 //! | `link` | the same for a file without a name; it replaces nothing |
@@ -38,6 +39,7 @@
 //! | [`Store::set_aside`] | moves a file away, if it is still the one that was seen |
 
 use crate::protocol::digest::{DigestKind, SliceHasher};
+use crate::protocol::kept::{FileMode, FileTime};
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{DataDir, FileModes};
 use crate::storage::disk::{FileVersion, IoContext, MountedFs};
@@ -56,11 +58,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod digest_attribute;
 mod folder;
 mod in_objects;
+mod kept_time;
 mod listing;
 mod possible_names;
 mod removal;
@@ -68,6 +71,7 @@ mod removal;
 pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, store_digest};
 use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
+pub use kept_time::keep_time;
 pub use listing::{FolderEntry, ListedFile};
 pub use possible_names::is_possible;
 pub use removal::Removal;
@@ -133,8 +137,12 @@ pub struct OpenFile {
     pub content: Content,
     /// Its size, in bytes.
     pub size: u64,
-    /// Time of the last write to it.
+    /// Time of the last write to it, or to the client's file if that is kept.
     pub modified: SystemTime,
+    /// Time of the last write to the client's file, exactly, if that is kept. Then `modified` tells of no change here.
+    pub source_modified: Option<FileTime>,
+    /// Time of the last change of anything about it. No program can set it.
+    pub changed: SystemTime,
     /// Its version, as it was opened.
     pub version: FileVersion,
     /// The digest of its content, if that is certain; see [`FinishedFile::stored_digest`].
@@ -234,7 +242,11 @@ impl Store {
         let found = file.metadata().at("looking at", &path)?;
         let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
         let (size, version) = (found.len(), FileVersion::of_metadata(&found));
-        Ok(OpenFile { content: Content::File(file), size, modified: found.modified()?, version, stored_digest })
+        let source_modified = kept_time::kept_time(&file, &path, &found)?;
+        // Before 1970 there were no files of this kind.
+        let changed = UNIX_EPOCH + Duration::from_nanos(u64::try_from(changed(&found)).unwrap_or(0));
+        let modified = found.modified()?;
+        Ok(OpenFile { content: Content::File(file), size, modified, source_modified, changed, version, stored_digest })
     }
 
     /// The thing that stands under `name`. Its content is read if it is not known for certain; the digest is written
@@ -296,15 +308,21 @@ impl Store {
         }
     }
 
-    /// Gives `file`, which is about to become `name`, the group and the mode that finished files have there. The mode
-    /// comes last, since another group takes set-id bits away (chown(2)).
+    /// Gives `file`, which is about to become `name`, the group and the mode that finished files have there: of the
+    /// mode that its client `asked` for as much as is permitted. The mode comes last, since another group takes set-id
+    /// bits away (chown(2)).
     ///
     /// # Errors
     /// The mode cannot be set.
-    pub(crate) fn give_permissions(&self, file: &File, name: &FileName) -> io::Result<()> {
+    pub(crate) fn give_permissions(&self, file: &File, name: &FileName, asked: Option<FileMode>) -> io::Result<()> {
         self.give_to_group(file, name);
-        let Some(mode) = self.modes.file else { return Ok(()) };
-        file.set_permissions(Permissions::from_mode(mode)).at("setting the mode of", &self.path_of(name))
+        let path = self.path_of(name);
+        let mode = match (asked, self.modes.file) {
+            (None, None) => return Ok(()),
+            (None, Some(mode)) => mode,
+            (Some(asked), most) => asked.permitted(most, file.metadata().at("looking at", &path)?.mode()),
+        };
+        file.set_permissions(Permissions::from_mode(mode)).at("setting the mode of", &path)
     }
 
     /// Opens the thing that stands under `name`, for reading.

@@ -108,7 +108,7 @@ struct Planning {
 
 impl Member {
     fn of(file: ListedFile) -> Member {
-        let ListedFile { name, size, modified, stored_digest, version } = file;
+        let ListedFile { name, size, modified, stored_digest, version, .. } = file;
         let identity = stored_digest.map_or(Identity::Version(version), |stored| Identity::Digest(stored.digest));
         Member { name, size, modified: seconds(modified), identity }
     }
@@ -385,7 +385,7 @@ fn representation(uploads: &Uploads, plan: Plan) -> Representation {
         // Without a tag nothing tells the parts of one archive from those of another.
         has_ranges: etag.is_some(),
         // No time tells that a file of the folder was removed.
-        validators: Validators { etag, modified: None, is_settled: false },
+        validators: Validators { etag, modified: None, changed: None, is_settled: false },
         digest: None,
         sha256: None,
         source: Arc::new(Archive { uploads: uploads.clone(), plan, state: Mutex::default() }),

@@ -12,6 +12,9 @@ pub struct Validators {
     pub etag: Option<String>,
     /// Time of the last write, in seconds since 1970; earlier times count as 0. `None` if no time tells a change.
     pub modified: Option<u64>,
+    /// Time of the last change of anything about the file, in seconds since 1970, where `modified` is the time of the
+    /// client's file: another content of this name may have the same. `None`: `modified` tells every change.
+    pub changed: Option<u64>,
     /// The second of the last write is over: every later write has another one. Only then is the time told, so every
     /// client that knows it read the file after that second (section 8.8.2.2).
     pub is_settled: bool,
@@ -38,9 +41,15 @@ struct Tag<'a> {
 impl Validators {
     /// The validators of a file last written to at `modified`; `now` is the time of the request.
     pub fn new(etag: Option<String>, modified: SystemTime, now: SystemTime) -> Validators {
-        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let is_settled = seconds(modified) < seconds(now);
-        Validators { etag, modified: Some(seconds(modified)), is_settled }
+        let is_settled = since_1970(modified) < since_1970(now);
+        Validators { etag, modified: Some(since_1970(modified)), changed: None, is_settled }
+    }
+
+    /// The same of a file whose time is that of the client's file, and that was changed last at `changed`. The time is a
+    /// weak validator then (section 8.8.2.2).
+    #[must_use]
+    pub fn with_kept_time(self, changed: SystemTime) -> Validators {
+        Validators { changed: Some(since_1970(changed)), ..self }
     }
 
     /// The value of Last-Modified, if it is told.
@@ -55,15 +64,12 @@ impl Validators {
             if !self.is_any_of(&list, false) {
                 return Verdict::Fails;
             }
-        } else if self.compared(headers, &IF_UNMODIFIED_SINCE).is_some_and(|(modified, since)| modified > since) {
+        } else if self.is_changed_since(headers, &IF_UNMODIFIED_SINCE) == Some(true) {
             return Verdict::Fails;
         }
         let is_known = match text(headers, &IF_NONE_MATCH) {
             Some(list) => self.is_any_of(&list, true),
-            None => {
-                let compared = self.compared(headers, &IF_MODIFIED_SINCE);
-                reads && compared.is_some_and(|(modified, since)| modified <= since)
-            }
+            None => reads && self.is_changed_since(headers, &IF_MODIFIED_SINCE) == Some(false),
         };
         match (is_known, reads) {
             (false, _) => Verdict::Holds,
@@ -77,13 +83,22 @@ impl Validators {
         let Some(validator) = text(headers, &IF_RANGE) else { return true };
         match &self.etag {
             Some(etag) if validator == *etag => true,
+            // Bytes of two contents must not come together.
+            _ if self.changed.is_some() => false,
             _ => self.is_settled && self.modified.is_some() && seconds(&validator) == self.modified,
         }
     }
 
-    /// The time of the last write, and the one in a condition. `None` if there is no such condition, or it is ignored.
-    fn compared(&self, headers: &HeaderMap, name: &HeaderName) -> Option<(u64, u64)> {
-        self.modified.zip(time(headers, name))
+    /// True if the file changed since the time in a condition. `None` if there is no such condition, or it is ignored.
+    ///
+    /// If the file has the time of the client's file, an older content may have had a later one. So the condition either
+    /// names this very time, or a moment after the last change here.
+    fn is_changed_since(&self, headers: &HeaderMap, name: &HeaderName) -> Option<bool> {
+        let (modified, since) = self.modified.zip(time(headers, name))?;
+        Some(match self.changed {
+            None => modified > since,
+            Some(changed) => since != modified && since <= changed,
+        })
     }
 
     /// True if a list of entity tags has this file's, or is `*`. Weak tags match in a weak comparison only.
@@ -133,6 +148,11 @@ fn seconds(date: &str) -> Option<u64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
+/// Whole seconds since 1970; 0 for earlier times.
+fn since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,7 +169,7 @@ mod tests {
     }
 
     fn file() -> Validators {
-        Validators { etag: Some("\"x\"".to_owned()), modified: Some(TIME), is_settled: true }
+        Validators { etag: Some("\"x\"".to_owned()), modified: Some(TIME), changed: None, is_settled: true }
     }
 
     /// The verdicts for a GET and a DELETE.
@@ -256,6 +276,30 @@ mod tests {
             assert!(!counts(&unsettled, date), "{date}");
         }
         assert!(counts(&unsettled, "\"x\""));
+    }
+
+    #[test]
+    fn the_time_of_a_clients_file_is_a_weak_validator() {
+        let kept = Validators { changed: Some(TIME + 100), ..file() };
+        let date = |seconds: u64| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        for (seconds, is_changed) in [
+            (TIME, false),
+            // A former content may have had any time: later than this one, and read before this one came.
+            (TIME - 1, true),
+            (TIME + 1, true),
+            (TIME + 100, true),
+            (TIME + 101, false),
+        ] {
+            let date = date(seconds);
+            let judged = |name| kept.judge(&headers(&[(name, &date)]), true);
+            let expected = if is_changed { Verdict::Holds } else { Verdict::NotModified };
+            assert_eq!(judged(IF_MODIFIED_SINCE), expected, "{date}");
+            let expected = if is_changed { Verdict::Fails } else { Verdict::Holds };
+            assert_eq!(judged(IF_UNMODIFIED_SINCE), expected, "{date}");
+        }
+        assert!(!kept.range_counts(&headers(&[(IF_RANGE, DATE)])), "another content may have this time");
+        assert!(kept.range_counts(&headers(&[(IF_RANGE, "\"x\"")])));
+        assert_eq!(kept.last_modified().as_deref(), Some(DATE));
     }
 
     #[test]

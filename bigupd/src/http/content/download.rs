@@ -70,8 +70,11 @@ pub(super) fn message_name(name: &FileName) -> String {
 /// The facts that conditions of a request for a file are compared with.
 pub(super) fn validators(open: &OpenFile) -> Validators {
     let etag = digest_of(open).map(etag_of);
-    let now = SystemTime::now();
-    Validators::new(etag, open.modified, now)
+    let validators = Validators::new(etag, open.modified, SystemTime::now());
+    match open.source_modified {
+        Some(_) => validators.with_kept_time(open.changed),
+        None => validators,
+    }
 }
 
 /// The strong entity tag of content with this digest.

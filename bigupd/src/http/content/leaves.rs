@@ -32,6 +32,7 @@ fn response(name: &FileName, open: &OpenFile, leaves: Option<Leaves>) -> LeavesR
         file_size: open.size,
         file_digest: open.stored_digest.as_ref().map(|stored| stored.digest.to_string()),
         modified: fine_moment(open.modified),
+        source_modified: open.source_modified.map(|time| time.to_string()),
         leaf_size: leaves.as_ref().map(|leaves| leaves.leaf_len),
         leaves: leaves.map(|leaves| leaves.values.iter().map(ToString::to_string).collect()),
     }

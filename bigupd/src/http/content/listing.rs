@@ -128,6 +128,7 @@ fn add(lines: &mut Vec<u8>, file: &ListedFile) {
         file_name: file.name.as_str().to_owned(),
         file_size: file.size,
         modified: moment(file.modified),
+        source_modified: file.source_modified.map(|time| time.to_string()),
         file_digest: file.stored_digest.as_ref().map(|stored| stored.digest.to_string()),
     };
     lines.extend(serde_json::to_vec(&line).expect("strings and numbers always serialise"));

@@ -6,6 +6,7 @@ use crate::admission::tokens::Permission;
 use crate::metrics::UploadProtocol;
 use crate::refusal::{Refusal, within_request};
 use crate::uploads::request::BeginRequest;
+use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{ErrorCode, MAX_DIGESTS, MAX_SOURCE_LEN, MAX_WAIT_SECS, param};
 use bigup_core::protocol::plan::{MAX_SLICES, Plan, PlanError};
@@ -216,6 +217,7 @@ impl QueryParams {
             recut: self.switch(param::RECUT)?,
             discard: self.switch(param::DISCARD)?,
             by_size: true,
+            kept: Kept { modified: self.value(param::MODIFIED)?, mode: self.value(param::MODE)? },
             metadata: None,
             sha256: None,
             protocol: UploadProtocol::Native,
@@ -286,6 +288,17 @@ mod tests {
     }
 
     #[test]
+    fn facts_of_the_file_are_asked_to_be_kept() {
+        let kept = |query: &str| begin(&format!("file_name=x&slice_num=1{query}")).unwrap().kept;
+        assert_eq!(kept(""), Kept::default());
+        let both = kept("&modified=-1.5&mode=755");
+        assert_eq!(
+            (both.modified.unwrap().nanos(), both.mode.unwrap().to_string()),
+            (-1_500_000_000, "755".to_owned())
+        );
+    }
+
+    #[test]
     fn what_makes_no_sense_is_told() {
         for (query, says) in [
             ("", "file_name is missing"),
@@ -302,6 +315,9 @@ mod tests {
             ("file_name=x&slice_num=1&replace=yes", "replace"),
             ("file_name=x&slice_num=1&source=%00", "source"),
             ("file_name=x&slice_num=1&file_digest=00", "64 hexadecimal"),
+            ("file_name=x&slice_num=1&modified=yesterday", "modified: \"yesterday\" is no time"),
+            ("file_name=x&slice_num=1&modified=253402300800", "out of range"),
+            ("file_name=x&slice_num=1&mode=4755", "mode: 4755 is more than 777"),
             ("file_name=%ff&slice_num=1", "UTF-8"),
             ("file_name=../x&slice_num=1", "elsewhere"),
         ] {

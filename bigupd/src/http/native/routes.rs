@@ -8,7 +8,7 @@ use crate::http::body::{Body, RawBody, content_length, drain, is_form};
 use crate::http::digest_fields::{check_content_coding, content_digest};
 use crate::http::native::query::{QueryParams, ResponseForm};
 use crate::http::native::words;
-use crate::http::receive::{Expected, Received, check_sha256, receive};
+use crate::http::receive::{Expected, Received, check_sha256, receive, receive_zeroes};
 use crate::http::request::Request;
 use crate::metrics::Route;
 use crate::net::min_rate::MinRate;
@@ -20,11 +20,11 @@ use crate::uploads::{Admission, NameState, SliceRequest, SliceStored, SliceTarge
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::{
-    CancelResponse, ErrorCode, ListResponse, RightsResponse, SliceResponse, UploadResponse, param,
+    CancelResponse, ErrorCode, ListResponse, MAX_ZEROES, RightsResponse, SliceResponse, UploadResponse, param,
 };
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::spool::{Spool, UploadId};
-use warp::http::header::{CONTENT_TYPE, HeaderMap};
+use warp::http::header::{CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use warp::http::{Method, StatusCode};
 
 /// The native protocol.
@@ -232,7 +232,11 @@ impl App {
             body.digest();
         }
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let received = self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await;
+        let received = if expected.is_zeroes {
+            receive_zeroes(target, &kinds, offset, &expected, &self.thread_share).await
+        } else {
+            self.receive(body.clone(), content_type, target, &kinds, offset, &expected).await
+        };
         // The rest of the body, if any: an epilogue of a form, or the bytes after a mistake. Of a body that stalled
         // nothing is left.
         let stalled = matches!(&received, Err(refusal) if refusal.code == ErrorCode::Timeout);
@@ -334,7 +338,12 @@ fn slice_ask(
     let name = params.name_to_push()?;
     let slice_id = params.needed_number(param::SLICE_ID)?;
     let len = params.needed_number(param::SLICE_SIZE)?;
-    check_content_length(headers, len)?;
+    let is_zeroes = params.switch(param::ZEROES)?;
+    if is_zeroes {
+        check_zeroes(headers, len)?;
+    } else {
+        check_content_length(headers, len)?;
+    }
     let digest: Option<SliceDigest> = params.value(param::SLICE_DIGEST)?;
     let begin = match params.number(param::SLICE_NUM)? {
         Some(_) => Some(BeginRequest { peer: peer.and_then(Peer::ip), ..params.begin_with_slice(slice_id, len)? }),
@@ -346,7 +355,7 @@ fn slice_ask(
     let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
     let (by, id) = (params.by().clone(), UploadId::of_name(&name));
     let ask = SliceRequest { by, peer, id, name, slice_id, len, digest, offset, source, begin };
-    Ok((ask, Expected { slice_id, len, sha256, form_sha256 }))
+    Ok((ask, Expected { slice_id, len, is_zeroes, sha256, form_sha256 }))
 }
 
 /// Refuses a form that was read to its end, if `at_end`, and is not the one whose digest was told.
@@ -357,6 +366,25 @@ fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), R
         return Err(Refusal::new(ErrorCode::BadRequest, message));
     }
     check_sha256(expected.slice_id, expected.form_sha256, body.sha256())
+}
+
+/// Refuses a body beside a slice of `len` zeroes, and too many of these.
+fn check_zeroes(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
+    if headers.contains_key(TRANSFER_ENCODING) || content_length(headers).is_some_and(|len| len > 0) {
+        let body =
+            content_length(headers).map_or_else(|| "one of unknown length".to_owned(), |len| format!("{len} bytes"));
+        let message = format!("zeroes=1 means that the body is empty, but there is {body}: send the one or the other");
+        return Err(Refusal::new(ErrorCode::BadRequest, message));
+    }
+    if headers.contains_key("content-digest") {
+        let message = "Content-Digest is the digest of an empty body where zeroes=1: send slice_digest";
+        return Err(Refusal::new(ErrorCode::BadRequest, message));
+    }
+    if len > MAX_ZEROES {
+        let message = format!("{len} zeroes are too many without a body, at most {MAX_ZEROES}: send them as the body");
+        return Err(Refusal::new(ErrorCode::TooLarge, message));
+    }
+    Ok(())
 }
 
 /// A raw body's length is told twice; they must agree. That of a form says nothing of its field's.
@@ -407,4 +435,5 @@ fn describe(answer: &mut UploadResponse, unfinished: &Unfinished) {
     answer.compare = upload.needs_comparison();
     answer.last_error = upload.problem().map(str::to_owned);
     answer.paused = upload.paused;
+    answer.zeroes = true;
 }
