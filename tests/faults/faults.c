@@ -108,6 +108,7 @@ static const struct rule RULES[] = {
     {SYS_read, READ, 0, -1},
     {SYS_readv, READ, 0, -1},
     {SYS_pread64, READ, 0, -1},
+    {SYS_sendfile, READ, 1, -1},
     {SYS_getdents64, READ, 0, -1},
     {SYS_fgetxattr, READ, 0, -1},
     {SYS_statx, STAT, 0, 1},
@@ -131,7 +132,8 @@ static long raw(long number, const long *a) {
 // The path of an operation, whole. False: it has none, like that of a socket.
 static bool path_of(const struct rule *rule, const long *a, char out[PATH_MAX]) {
     const char *path = rule->path < 0 ? NULL : (const char *)a[rule->path];
-    if (rule->path >= 0 && path == NULL) return false;
+    // futimens has no path, and means its descriptor.
+    if (rule->path >= 0 && path == NULL && rule->number != SYS_utimensat) return false;
     if (path != NULL && path[0] == '/') return snprintf(out, PATH_MAX, "%s", path) < PATH_MAX;
     char link[64];
     if (path != NULL && (int)a[rule->fd] == AT_FDCWD)
@@ -304,9 +306,10 @@ static bool strikes(int kind, long number, const char *path) {
 
 // The half of what was asked for. False: there is no half.
 static bool halve(long number, long *a) {
-    int len = number == SYS_copy_file_range || number == SYS_splice ? 4 : 2;
+    int len = number == SYS_copy_file_range || number == SYS_splice ? 4 : number == SYS_sendfile ? 3 : 2;
     bool has_half = number == SYS_write || number == SYS_pwrite64 || number == SYS_read || number == SYS_pread64 ||
-                    number == SYS_copy_file_range || number == SYS_splice || number == SYS_writev;
+                    number == SYS_copy_file_range || number == SYS_splice || number == SYS_writev ||
+                    number == SYS_sendfile;
     if (!has_half || a[len] < 2) return false;
     a[len] /= 2;
     return true;
@@ -428,6 +431,9 @@ REPLACE int fchmodat(int dir, const char *path, mode_t mode, int flags) {
 REPLACE int utimensat(int dir, const char *path, const struct timespec times[2], int flags) {
     return CALL(SYS_utimensat, dir, path, times, flags);
 }
+REPLACE int futimens(int fd, const struct timespec times[2]) { return CALL(SYS_utimensat, fd, NULL, times, 0); }
+REPLACE ssize_t sendfile(int to, int from, off_t *at, size_t len) { return CALL(SYS_sendfile, to, from, at, len); }
+REPLACE ssize_t sendfile64(int to, int from, off_t *at, size_t len) { return CALL(SYS_sendfile, to, from, at, len); }
 REPLACE ssize_t read(int fd, void *bytes, size_t len) { return CALL(SYS_read, fd, bytes, len); }
 REPLACE ssize_t readv(int fd, const struct iovec *pieces, int count) { return CALL(SYS_readv, fd, pieces, count); }
 REPLACE ssize_t pread(int fd, void *bytes, size_t len, off_t at) { return CALL(SYS_pread64, fd, bytes, len, at); }
