@@ -35,8 +35,7 @@ impl Request {
         path: FullPath,
         headers: HeaderMap,
         query: String,
-        peer: Option<Peer>,
-        parts: Option<FileParts>,
+        (peer, parts): (Option<Peer>, Option<FileParts>),
         trailers: Option<Trailers>,
         body: RawBody,
     ) -> Request {

@@ -33,12 +33,12 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
     let with_app = warp::ext::optional().map(move |certificate| app.clone().of_connection(certificate));
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let body = warp::body::stream().map(raw_body);
+    let connection = warp::ext::optional().and(warp::ext::optional()).map(|peer, parts| (peer, parts));
     let head = warp::method()
         .and(warp::path::full())
         .and(warp::header::headers_cloned())
         .and(query)
-        .and(warp::ext::optional())
-        .and(warp::ext::optional())
+        .and(connection)
         .and(warp::ext::optional());
     let request = head.and(body).map(Request::new);
     // In boxes: else every request would reserve memory for all of them.
