@@ -240,7 +240,6 @@ mod tests {
     use super::*;
     use crate::watch::afterwards::aside;
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     struct All;
 
@@ -313,7 +312,7 @@ mod tests {
         let expect = |seeing: &mut Seeing, expected: &[&str]| {
             let mut found = Found::default();
             while !expected.iter().all(|path| found.0.contains(*path)) {
-                let batch = seeing.arrived().recv_timeout(Duration::from_secs(20));
+                let batch = seeing.arrived().recv_timeout(std::time::Duration::from_secs(20));
                 let batch = batch.unwrap_or_else(|_| panic!("{expected:?}, and only {:?}", found.0));
                 assert!(!seeing.look(batch, &All, &mut found));
             }
