@@ -8,6 +8,7 @@
 //! - [`merger_events`] - events of a merger for the daemon that started it.
 //! - [`pem`] - certificates and keys in files.
 //! - `host_names` - names of hosts in programs that are linked statically.
+//! - `shared_file_systems` - file systems that other machines may change; on Linux.
 //! - [`logging`], `journal` - log lines of the programs; the second on Linux.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -18,5 +19,7 @@ pub mod logging;
 pub mod merger_events;
 pub mod pem;
 pub mod protocol;
+#[cfg(target_os = "linux")]
+pub mod shared_file_systems;
 #[cfg(feature = "storage")]
 pub mod storage;

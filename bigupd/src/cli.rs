@@ -59,6 +59,19 @@ pub struct Arguments {
 /// A command to run instead of serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
+    /// A command about a data folder.
+    #[command(flatten)]
+    OfDataDir(DataDirCommand),
+    /// Tell a daemon to drain: /readyz answers 503, so that a balancer sends new requests elsewhere
+    ///
+    /// The daemon serves on until it is stopped. Several daemons behind a balancer can be restarted one after the other
+    /// so, and no client sees an error. The setting drain_time does the same for each stop.
+    Drain(drain::Arguments),
+}
+
+/// A command about a data folder.
+#[derive(Subcommand, Clone, Debug)]
+pub enum DataDirCommand {
     /// Compare unfinished uploads and finished files with their digests
     ///
     /// The digests were recorded when slices and files came. The command can run beside daemons. Nothing is changed
@@ -85,11 +98,6 @@ pub enum Command {
     Pause(pause::Arguments),
     /// Resume paused uploads
     Resume(pause::Arguments),
-    /// Tell a daemon to drain: /readyz answers 503, so that a balancer sends new requests elsewhere
-    ///
-    /// The daemon serves on until it is stopped. Several daemons behind a balancer can be restarted one after the other
-    /// so, and no client sees an error. The setting drain_time does the same for each stop.
-    Drain(drain::Arguments),
 }
 
 /// The command line's options besides settings.

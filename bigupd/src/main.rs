@@ -5,7 +5,7 @@ use bigup_core::protocol::name::printable;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::objects::Objects;
 use bigupd::admission::{access, origins, thread_shares};
-use bigupd::cli::{Arguments, Command, Mode};
+use bigupd::cli::{Arguments, Command, DataDirCommand, Mode};
 use bigupd::commands::{cancel, check, drain, pause, status};
 use bigupd::config::Config;
 use bigupd::descriptors::{self, OtherHolders};
@@ -37,11 +37,11 @@ fn main() -> ExitCode {
     bigup_core::host_names::find_by_files_and_dns();
     descriptors::keep_from_children();
     let mut arguments = Arguments::parse();
-    if let Some(Command::Drain(arguments)) = &arguments.command {
-        // It needs no data folder.
-        return drain::run(arguments);
-    }
-    let command = arguments.command.take();
+    let command = match arguments.command.take() {
+        Some(Command::Drain(arguments)) => return drain::run(&arguments),
+        Some(Command::OfDataDir(command)) => Some(command),
+        None => None,
+    };
     let settled = arguments.settle(&|name| std::env::var(name).ok());
     bigup_core::journal::start("info", None);
     let (mut config, mode) = match settled {
@@ -50,13 +50,12 @@ fn main() -> ExitCode {
     };
     if let Some(command) = command {
         return match command {
-            Command::Check(arguments) => check::run(&config, &arguments),
-            Command::Token(arguments) => ended(arguments.run(&config.data_dir)),
-            Command::Status(arguments) => status::run(&config, &arguments),
-            Command::Cancel(arguments) => cancel::run(&config, &arguments),
-            Command::Pause(arguments) => pause::run(&config, &arguments, true),
-            Command::Resume(arguments) => pause::run(&config, &arguments, false),
-            Command::Drain(arguments) => drain::run(&arguments),
+            DataDirCommand::Check(arguments) => check::run(&config, &arguments),
+            DataDirCommand::Token(arguments) => ended(arguments.run(&config.data_dir)),
+            DataDirCommand::Status(arguments) => status::run(&config, &arguments),
+            DataDirCommand::Cancel(arguments) => cancel::run(&config, &arguments),
+            DataDirCommand::Pause(arguments) => pause::run(&config, &arguments, true),
+            DataDirCommand::Resume(arguments) => pause::run(&config, &arguments, false),
         };
     }
     let passed = match InheritedSockets::take() {

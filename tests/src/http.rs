@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
@@ -135,6 +135,21 @@ impl Server {
 fn read(mut response: ureq::http::Response<ureq::Body>) -> Answer {
     let text = response.body_mut().read_to_string().expect("the answer can be read");
     Answer { status: response.status().as_u16(), body: serde_json::from_str(&text).unwrap_or(Value::Null) }
+}
+
+/// The statuses of 40 requests at the same moment, each of its own client.
+pub fn forty(server: &Server, ask: impl Fn(&Server, usize) -> Answer + Sync) -> Vec<u16> {
+    let gate = Barrier::new(40);
+    let one = |i: usize| {
+        let server = server.clone();
+        gate.wait();
+        ask(&server, i).status
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let threads: Vec<_> = (0..40).map(|i| scope.spawn(move || one(i))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a request has an answer")).collect()
+    })
 }
 
 /// A name or value, percent-encoded for a query.

@@ -2,6 +2,7 @@
 //!
 //! - [`programs`] - finding the programs.
 //! - [`daemon`] - a `bigupd` and what it logs.
+//! - [`accept`] - a listener.
 //! - [`browser`] - Chromium, and a site whose pages it opens.
 //! - [`certificates`] - authorities and what they sign.
 //! - [`gate`] - a connection that stops in the middle of a transfer.
@@ -27,6 +28,7 @@
 //! - [`usage`] - what a process uses.
 //! - [`visitor`] - a visitor of the page, in Chromium.
 
+pub mod accept;
 pub mod browser;
 pub mod certificates;
 pub mod clients;

@@ -39,6 +39,17 @@ pub fn cli() -> Command {
     command
 }
 
+/// All that a program printed on standard output, which must succeed.
+///
+/// # Panics
+/// It does not; tells what it said.
+#[track_caller]
+pub fn succeed(mut command: Command) -> String {
+    let output = command.output().expect("the program can be started");
+    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
 /// `bigup-merger` for one upload.
 pub fn merger(data: &Path, name: &str) -> Command {
     let mut command = Command::new(path("bigup-merger"));

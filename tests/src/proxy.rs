@@ -1,8 +1,9 @@
 //! A TCP proxy that behaves like a bad network: it cuts connections in the middle of anything, and lets others stall.
 
+use crate::accept::Accept;
 use crate::data::Dice;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ const LONGEST_STALL_MS: u64 = 500;
 
 /// Listens, and passes bytes on to servers in turn.
 pub struct Proxy {
-    url: String,
+    accept: Accept,
     shared: Arc<Shared>,
 }
 
@@ -26,7 +27,6 @@ struct Shared {
     servers: Vec<String>,
     seed: u64,
     calm: AtomicBool,
-    stop: AtomicBool,
     connections: AtomicU64,
     cuts: AtomicU64,
     bytes_up: AtomicU64,
@@ -36,35 +36,22 @@ impl Proxy {
     /// Starts one before the servers at these addresses, like `http://127.0.0.1:1234`. What becomes of a connection
     /// depends on `seed` and on how many were there before it.
     pub fn start(servers: &[&str], seed: u64) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let shared = Arc::new(Shared {
             servers: servers.iter().map(|url| url.trim_start_matches("http://").to_owned()).collect(),
             seed,
             calm: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
             bytes_up: AtomicU64::new(0),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                if accepting.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                // One that is gone before it was accepted is cut already.
-                if let Ok(client) = client {
-                    accepting.pass(client);
-                }
-            }
-        });
-        Proxy { url, shared }
+        let of_listener = Arc::clone(&shared);
+        let accept = Accept::start(move |client| of_listener.pass(client));
+        Proxy { accept, shared }
     }
 
     /// Where it listens.
     pub fn url(&self) -> &str {
-        &self.url
+        self.accept.url()
     }
 
     /// Cuts and stalls nothing from here on but connections that are there.
@@ -80,14 +67,6 @@ impl Proxy {
     /// Bytes that came from clients.
     pub fn bytes_up(&self) -> u64 {
         self.shared.bytes_up.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        // Wakes whoever accepts.
-        let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
     }
 }
 

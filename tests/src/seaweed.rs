@@ -2,6 +2,7 @@
 //!
 //! It is the program `weed` beside `BIGUP_PYTHON`, from `tests/clients/requirements.txt`.
 
+use crate::accept::Accept;
 use crate::process::{eventually, within};
 use bigup_core::storage::objects::{ObjectSettings, Objects};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
@@ -9,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -200,7 +201,7 @@ type Decide = dyn Fn(&Passing) -> Disturb + Send + Sync;
 
 /// A proxy before the store.
 pub struct StoreProxy {
-    url: String,
+    accept: Accept,
     shared: Arc<ProxyState>,
 }
 
@@ -211,41 +212,30 @@ struct ProxyState {
     after: Mutex<Arc<After>>,
     mergers: AtomicU64,
     others: AtomicU64,
-    stop: AtomicBool,
 }
 
 impl StoreProxy {
     /// Starts a proxy that disturbs nothing.
     pub fn start(store: &Seaweed) -> StoreProxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let shared = Arc::new(ProxyState {
             to: format!("127.0.0.1:{}", store.port),
             decide: Mutex::new(Arc::new(|_: &Passing| Disturb::Not)),
             after: Mutex::new(Arc::new(|| ())),
             mergers: AtomicU64::new(0),
             others: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                if accepting.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                if let Ok(client) = client {
-                    let state = Arc::clone(&accepting);
-                    // The end of a connection in the middle is nothing new here.
-                    std::thread::spawn(move || drop(state.serve(client)));
-                }
-            }
+        let of_listener = Arc::clone(&shared);
+        let accept = Accept::start(move |client| {
+            let state = Arc::clone(&of_listener);
+            // The end of a connection in the middle is nothing new here.
+            std::thread::spawn(move || drop(state.serve(client)));
         });
-        StoreProxy { url, shared }
+        StoreProxy { accept, shared }
     }
 
     /// URL of the service.
     pub fn endpoint(&self) -> &str {
-        &self.url
+        self.accept.url()
     }
 
     /// Has `decide` tell the disturbance of each request from now on. Those of mergers are counted anew.
@@ -262,13 +252,6 @@ impl StoreProxy {
     /// Number of requests of mergers since the last [`StoreProxy::disturb`].
     pub fn of_mergers(&self) -> u64 {
         self.shared.mergers.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for StoreProxy {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
     }
 }
 

@@ -39,6 +39,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Digits of a check value.
 const CHECK_LEN: usize = 16;
@@ -51,6 +52,9 @@ const SCANS: u8 = 2;
 
 /// The version of the format.
 const VERSION: u32 = 1;
+
+/// Longest time in which a watch that was killed still has its journal locked.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// The journal of a folder, open and locked.
 #[derive(Debug)]
@@ -257,10 +261,15 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Jou
 
 fn lock(path: &Path) -> Result<File, JournalError> {
     let file = File::options().create(true).append(true).open(path).map_err(failed("open", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::InUse(path.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(failed("lock", path)(cause)),
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // The system ends a killed watch piece by piece, and its lock is gone a moment after it.
+            Err(TryLockError::WouldBlock) if start.elapsed() < ENDING => std::thread::sleep(ENDING / 40),
+            Err(TryLockError::WouldBlock) => return Err(JournalError::InUse(path.to_owned())),
+            Err(TryLockError::Error(cause)) => return Err(failed("lock", path)(cause)),
+        }
     }
 }
 
@@ -490,8 +499,13 @@ mod tests {
         let second = Journal::open(dir.path(), Path::new("/watched"), PLACE);
         assert!(matches!(second, Err(JournalError::InUse(_))));
         Journal::open(dir.path(), Path::new("/watched"), "http://h/other/").unwrap();
-        drop(journal);
+        // One that ends just now.
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(ENDING / 20);
+            drop(journal);
+        });
         open(&dir);
+        ending.join().unwrap();
     }
 
     #[test]

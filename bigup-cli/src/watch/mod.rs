@@ -15,7 +15,8 @@
 //! No request comes in here, and no terminal: who uses this pushes the files that are ready, and tells of the rest.
 
 use crate::source::fingerprint::Fingerprint;
-use crate::source::system::folder_events::FolderEvent;
+use crate::source::system::folder_event::FolderEvent;
+use crate::source::system::folder_events::FolderId;
 use crate::source::system::{self, Writers};
 use crate::watch::afterwards::{End, Then, remove_empty};
 use crate::watch::completeness::{Look, Quiet, Waiting};
@@ -162,12 +163,12 @@ impl<'a> Folder<'a> {
     }
 
     /// Where events arrive, for [`Folder::look`].
-    pub fn arrived(&self) -> &Receiver<Vec<FolderEvent>> {
+    pub fn arrived(&self) -> &Receiver<Vec<FolderEvent<FolderId>>> {
         self.seeing.arrived()
     }
 
     /// Looks at what events tell of. `None`: there will be no more.
-    pub fn look(&mut self, batch: Option<Vec<FolderEvent>>) {
+    pub fn look(&mut self, batch: Option<Vec<FolderEvent<FolderId>>>) {
         let Some(batch) = batch else {
             self.seeing.give_up();
             (self.tell)(Happening::OnlyScans("the system tells no more events"));

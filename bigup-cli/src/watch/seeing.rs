@@ -5,7 +5,8 @@
 
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system;
-use crate::source::system::folder_events::{FolderEvent, FolderEventKind, FolderEvents, FolderId, WatchError};
+use crate::source::system::folder_event::{FolderEvent, FolderEventKind, WatchError};
+use crate::source::system::folder_events::{FolderEvents, FolderId};
 use crate::watch::afterwards::{ASIDE, restore};
 use crate::watch::paths::{below, place};
 use crate::watch::rules::Rules;
@@ -25,7 +26,7 @@ pub struct Seeing {
     root: PathBuf,
     /// `None`: folders are only scanned.
     events: Option<Arc<FolderEvents>>,
-    arrived: Receiver<Vec<FolderEvent>>,
+    arrived: Receiver<Vec<FolderEvent<FolderId>>>,
     /// Watched folders, by their paths below the root.
     folders: HashMap<FolderId, String>,
 }
@@ -83,12 +84,12 @@ impl Seeing {
     }
 
     /// Where events arrive, for [`Seeing::look`].
-    pub fn arrived(&self) -> &Receiver<Vec<FolderEvent>> {
+    pub fn arrived(&self) -> &Receiver<Vec<FolderEvent<FolderId>>> {
         &self.arrived
     }
 
     /// Looks at what events tell of. True if all must be scanned, since events were lost.
-    pub fn look(&mut self, batch: Vec<FolderEvent>, rules: &dyn Rules, finder: &mut dyn Finder) -> bool {
+    pub fn look(&mut self, batch: Vec<FolderEvent<FolderId>>, rules: &dyn Rules, finder: &mut dyn Finder) -> bool {
         let mut is_lost = false;
         for FolderEvent { folder, name, kind } in batch {
             match (kind, self.folders.get(&folder)) {

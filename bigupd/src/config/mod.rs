@@ -403,7 +403,7 @@ fn at_least_one_mib(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Arguments, Command};
+    use crate::cli::{Arguments, Command, DataDirCommand};
     use clap::Parser;
     use std::io::Write;
 
@@ -497,7 +497,7 @@ mod tests {
     fn subcommands_know_the_data_folder_and_the_configuration_file() {
         for arguments in [&["--data-dir", "/d", "token", "list"][..], &["token", "list", "--data-dir", "/d"]] {
             let mut arguments = parse(arguments);
-            assert!(matches!(arguments.command.take(), Some(Command::Token(_))));
+            assert!(matches!(arguments.command.take(), Some(Command::OfDataDir(DataDirCommand::Token(_)))));
             assert_eq!(arguments.settle(&nothing).unwrap().0.data_dir, PathBuf::from("/d"));
         }
         assert!(parse(&[]).command.is_none());

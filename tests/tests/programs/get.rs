@@ -5,7 +5,7 @@ use bigup_tests::daemon::{Daemon, list};
 use bigup_tests::data::{self, Dice};
 use bigup_tests::http::{address, connect};
 use bigup_tests::process::{eventually, kill_9};
-use bigup_tests::programs;
+use bigup_tests::programs::{self, succeed};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,13 +22,6 @@ fn cli(url: &str, arguments: &[&str]) -> Command {
     let mut command = programs::cli();
     command.args(arguments).args(["--url", url]);
     command
-}
-
-#[track_caller]
-fn succeed(mut command: Command) -> String {
-    let output = command.output().expect("the client can be started");
-    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("output is UTF-8")
 }
 
 /// All that a command printed which must fail.

@@ -1,8 +1,10 @@
 //! Sparse files: holes are not sent, zeroes are stored as holes, and all is digested and counted as ever.
 
-use bigup_tests::daemon::Daemon;
+use bigup_tests::daemon::{Daemon, list};
+use bigup_tests::data;
+use bigup_tests::http::forty;
 use bigup_tests::process::{eventually, kill_9};
-use bigup_tests::{data, programs};
+use bigup_tests::programs::{self, succeed};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -182,6 +184,38 @@ fn a_slice_of_zeroes_is_compared_with_its_digest_and_has_no_body() {
     server.post("file_name=g&slice_id=0&slice_num=1&slice_size=1000&zeroes=1", b"").expect(200);
     eventually("it is published", || daemon.finished("g").exists());
     assert_eq!(fs::read(daemon.finished("g")).unwrap(), [0; 1000]);
+}
+
+#[test]
+fn forty_slices_of_zeroes_at_once_stay_within_the_quota_and_the_slice() {
+    let daemon = Daemon::start();
+    let mut token = Command::new(programs::path("bigupd"));
+    token.args(["token", "new", "t", "--prefix", "a", "--quota", "1M", "--data-dir"]).arg(daemon.data());
+    let server = daemon.server().with_token(succeed(token).trim());
+    // Small files in one request, and uploads of unknown size.
+    let statuses = forty(&server, |server, i| {
+        let slice_num = if i % 2 == 0 { "&slice_num=1" } else { "" };
+        server.post(&format!("file_name=a/{i}&slice_id=0{slice_num}&slice_size=65536&zeroes=1"), b"")
+    });
+    let taken = statuses.iter().filter(|status| **status == 200).count();
+    assert!((1..=16).contains(&taken), "{taken} slices of 64 KiB: {statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 413, 429, 503].contains(status)), "{statuses:?}");
+    let (finished, unfinished) = (daemon.data().join("files/a"), daemon.spools());
+    let there = list(&finished).len() + unfinished.len();
+    assert!(there <= taken, "{there} files and uploads for {taken} slices: {unfinished:?}");
+
+    // The same slice, with zeroes told and with zeroes sent.
+    let other = Daemon::start();
+    other.server().get("file_name=b&slice_size=65536&file_size=131072").expect(200);
+    let statuses = forty(&other.server(), |server, i| match i % 2 {
+        0 => server.post("file_name=b&slice_id=0&slice_size=65536&zeroes=1", b""),
+        _ => server.post("file_name=b&slice_id=0&slice_size=65536", &[0; 65536]),
+    });
+    assert!(statuses.contains(&200), "{statuses:?}");
+    other.server().post("file_name=b&slice_id=1&slice_size=65536", &[5; 65536]).expect(200);
+    eventually("it is published", || other.finished("b").exists());
+    assert_eq!(fs::read(other.finished("b")).unwrap(), [[0; 65536], [5; 65536]].concat());
+    other.eventually_clean();
 }
 
 #[test]

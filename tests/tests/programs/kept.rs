@@ -2,8 +2,9 @@
 
 use super::content::{get, send};
 use bigup_tests::daemon::Daemon;
+use bigup_tests::data;
 use bigup_tests::process::{eventually, kill_9};
-use bigup_tests::{data, programs};
+use bigup_tests::programs::{self, succeed};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +18,6 @@ fn cli(daemon: &Daemon, arguments: &[&str]) -> Command {
     let mut command = programs::cli();
     command.args(arguments).args(["--url", daemon.url()]);
     command
-}
-
-#[track_caller]
-fn succeed(mut command: Command) -> String {
-    let output = command.output().expect("the client can be started");
-    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("output is UTF-8")
 }
 
 #[track_caller]

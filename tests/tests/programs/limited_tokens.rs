@@ -2,11 +2,10 @@
 //! and requests that begin nothing.
 
 use bigup_tests::daemon::{Daemon, list};
-use bigup_tests::http::{Answer, Server};
+use bigup_tests::http::{Answer, Server, forty};
 use bigup_tests::programs;
 use serde_json::Value;
 use std::process::Command;
-use std::sync::Barrier;
 
 const KIB: usize = 1 << 10;
 
@@ -35,21 +34,6 @@ fn put(server: &Server, name: &str, content: &[u8]) -> Answer {
 /// Begins an upload of two slices.
 fn begin(server: &Server, name: &str) -> Answer {
     server.get(&format!("file_name={name}&slice_size=65536&file_size=131072"))
-}
-
-/// The statuses of 40 requests at the same moment, each of its own client.
-fn forty(server: &Server, ask: impl Fn(&Server, usize) -> Answer + Sync) -> Vec<u16> {
-    let gate = Barrier::new(40);
-    let one = |i: usize| {
-        let server = server.clone();
-        gate.wait();
-        ask(&server, i).status
-    };
-    std::thread::scope(|scope| {
-        let one = &one;
-        let threads: Vec<_> = (0..40).map(|i| scope.spawn(move || one(i))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
 }
 
 fn count(statuses: &[u16], status: u16) -> usize {

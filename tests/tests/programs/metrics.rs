@@ -4,9 +4,10 @@
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Server, connect, post_head, raw, read_answer};
 use bigup_tests::process::{eventually, kill_9, signal, signal_program};
+use bigup_tests::programs::{self, succeed};
 use bigup_tests::scrape::{Page, Scrape, eventually_counted, page};
 use bigup_tests::tus::Tus;
-use bigup_tests::{data, docs, programs};
+use bigup_tests::{data, docs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -79,11 +80,6 @@ impl Watched {
 
 fn slice(name: &str, slice_id: usize) -> String {
     format!("file_name={name}&slice_id={slice_id}&slice_size={KIB}")
-}
-
-fn succeed(mut command: Command) {
-    let output = command.output().expect("the client can be started");
-    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //! true.
 
 use bigup_tests::daemon::{Daemon, list};
+use bigup_tests::data;
 use bigup_tests::mapped::Mapped;
 use bigup_tests::process::{eventually, signal};
-use bigup_tests::{data, programs};
+use bigup_tests::programs::{self, succeed};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::Write;
@@ -19,13 +20,6 @@ fn push(daemon: &Daemon, arguments: &[&str]) -> Command {
 
 fn run(mut command: Command) -> Output {
     command.output().expect("the client can be started")
-}
-
-/// Runs a command that must succeed; what it printed on standard output.
-fn succeed(command: Command) -> String {
-    let output = run(command);
-    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("output is UTF-8")
 }
 
 /// Runs a command that must fail with `code`; all that it printed.

@@ -1,48 +1,13 @@
 //! Events of folders (inotify(7)): files that appear or are closed after writing, folders that come and go. Linux only.
 
+use super::folder_event::{FolderEvent, FolderEventKind, WatchError};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
-use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
 /// A watched folder.
 pub type FolderId = WatchDescriptor;
-
-/// An event in a watched folder.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FolderEvent {
-    /// The folder.
-    pub folder: FolderId,
-    /// The name in it. `None`: the event is about the folder itself.
-    pub name: Option<OsString>,
-    /// The event.
-    pub kind: FolderEventKind,
-}
-
-/// The kinds of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FolderEventKind {
-    /// A file was made, moved here, or closed after writing.
-    File,
-    /// A folder was made or moved here.
-    Folder,
-    /// A folder was moved away. Its watch and those below it are still there.
-    FolderLeft,
-    /// The watched folder was removed, and its watch is gone too.
-    Gone,
-    /// Events were lost: anything may have happened.
-    Lost,
-}
-
-/// The reason why a folder is not watched.
-#[derive(Debug)]
-pub enum WatchError {
-    /// No more watches are permitted (`/proc/sys/fs/inotify`), or none at all.
-    UsedUp(io::Error),
-    /// The folder went, or cannot be read.
-    Folder(io::Error),
-}
 
 /// Watched folders. Shared by threads.
 pub struct FolderEvents(Inotify);
@@ -85,7 +50,7 @@ impl FolderEvents {
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn next(&self) -> io::Result<Vec<FolderEvent>> {
+    pub fn next(&self) -> io::Result<Vec<FolderEvent<FolderId>>> {
         loop {
             match self.0.read_events() {
                 Ok(events) => return Ok(events.into_iter().filter_map(event).collect()),
@@ -96,7 +61,7 @@ impl FolderEvents {
     }
 }
 
-fn event(InotifyEvent { wd: folder, mask, name, .. }: InotifyEvent) -> Option<FolderEvent> {
+fn event(InotifyEvent { wd: folder, mask, name, .. }: InotifyEvent) -> Option<FolderEvent<FolderId>> {
     use AddWatchFlags as Flags;
     let is = |flags: AddWatchFlags| mask.intersects(flags);
     let kind = if is(Flags::IN_Q_OVERFLOW) {

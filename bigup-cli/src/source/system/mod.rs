@@ -4,6 +4,7 @@
 
 use crate::source::fingerprint::Fingerprint;
 
+pub mod folder_event;
 #[cfg(target_os = "linux")]
 pub mod folder_events;
 #[cfg(not(target_os = "linux"))]

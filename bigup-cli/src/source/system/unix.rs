@@ -171,25 +171,8 @@ fn writers(_file: &File) -> Writers {
 /// As the system gives them.
 #[cfg(target_os = "linux")]
 pub fn is_shared(path: &Path) -> io::Result<bool> {
+    use bigup_core::shared_file_systems::TYPES;
     use nix::sys::statfs::{FsType, statfs};
-    // statfs(2), linux/magic.h: NFS, SMB of three versions, Ceph, AFS of two kinds, 9P, GFS2, OCFS2, Lustre, GPFS, BeeGFS,
-    // FUSE.
-    const TYPES: [i64; 14] = [
-        0x6969,
-        0x517b,
-        0xff53_4d42,
-        0xfe53_4d42,
-        0x00c3_6400,
-        0x5346_414f,
-        0x6b41_4653,
-        0x0102_1997,
-        0x0116_1970,
-        0x7461_636f,
-        0x0bd0_0bd0,
-        0x4750_4653,
-        0x1983_0326,
-        0x6573_5546,
-    ];
     let found = statfs(path)?.filesystem_type();
     Ok(TYPES.iter().any(|known| found == FsType(*known as _)))
 }
