@@ -194,15 +194,19 @@ fn forty_slices_of_zeroes_at_once_stay_within_the_quota_and_the_slice() {
     let server = daemon.server().with_token(succeed(token).trim());
     // Small files in one request, and uploads of unknown size.
     let statuses = forty(&server, |server, i| {
-        let slice_num = if i % 2 == 0 { "&slice_num=1" } else { "" };
-        server.post(&format!("file_name=a/{i}&slice_id=0{slice_num}&slice_size=65536&zeroes=1"), b"")
+        let slice = format!("file_name=a/{i}&slice_id=0&slice_size=65536&zeroes=1");
+        if i % 2 == 0 {
+            return server.post(&format!("{slice}&slice_num=1"), b"");
+        }
+        let begun = server.get(&format!("file_name=a/{i}&slice_size=65536"));
+        if begun.status == 200 { server.post(&slice, b"") } else { begun }
     });
     let taken = statuses.iter().filter(|status| **status == 200).count();
     assert!((1..=16).contains(&taken), "{taken} slices of 64 KiB: {statuses:?}");
     assert!(statuses.iter().all(|status| [200, 413, 429, 503].contains(status)), "{statuses:?}");
     let (finished, unfinished) = (daemon.data().join("files/a"), daemon.spools());
     let there = list(&finished).len() + unfinished.len();
-    assert!(there <= taken, "{there} files and uploads for {taken} slices: {unfinished:?}");
+    assert!(there >= taken, "{there} files and uploads for {taken} slices: {unfinished:?}");
 
     // The same slice, with zeroes told and with zeroes sent.
     let other = Daemon::start();
