@@ -21,14 +21,29 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// Programs that an option names, in the order of tables.
-pub const GROUPS: [&str; 11] =
-    ["cp", "bigup", "bigup-http", "bigup-tus", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
+pub const GROUPS: [&str; 12] = [
+    "cp",
+    "bigup",
+    "bigup-http",
+    "bigup-tus",
+    "bigup-sync",
+    "nginx",
+    "dufs",
+    "rsync",
+    "scp",
+    "rclone",
+    "tus",
+    "rustus",
+];
 
 /// Pages in a browser, in the order of tables.
 pub const PAGES: [&str; 4] = ["page", "page-put", "copyparty", "uppy"];
 
 /// The command that moves a file or a folder and gives it a name.
 pub type Send = Box<dyn Fn(&Path, &str) -> Command + std::marker::Send + Sync>;
+
+/// The command that fetches the file at a URL into a folder.
+pub type Fetch = fn(&str, &Path) -> anyhow::Result<Command>;
 
 /// One that moves files.
 pub struct Peer {
@@ -59,6 +74,16 @@ impl Peer {
     /// The address of a file that it has stored. `None`: it serves none by HTTP.
     pub fn content_url(&self, name: &str) -> Option<String> {
         Some(format!("{}{}{name}", self.server.as_ref()?.url(), self.content?))
+    }
+
+    /// A client that fetches what this one has stored, into the folder `fetched`, with its server. `command` gets the
+    /// URL of the file and that folder; it was tried before.
+    pub fn read_by(&self, name: &'static str, fetched: PathBuf, command: Fetch) -> Peer {
+        let (prefix, into) = (self.content_url("").unwrap_or_default(), fetched.clone());
+        let fetch = move |_: &Path, name: &str| {
+            command(&format!("{prefix}{name}"), &into).expect("the program was found before")
+        };
+        Peer::new(name, fetched, self.server.clone(), Box::new(fetch))
     }
 
     /// The command that sends one file.
@@ -137,6 +162,7 @@ fn start(group: &str, folder: &Path) -> anyhow::Result<Started> {
         "bigup" => bigup::start(folder),
         "bigup-http" => bigup::by_put(folder),
         "bigup-tus" => bigup::by_tus(folder),
+        "bigup-sync" => bigup::by_sync(folder),
         "nginx" => curl::nginx(folder),
         "dufs" => curl::dufs(folder),
         "rsync" => rsync::start(folder),
@@ -167,7 +193,10 @@ fn peers_folder() -> anyhow::Result<PathBuf> {
 }
 
 /// A program of that folder, or of the system.
-fn program(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// It is not installed.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = peers_folder()?.join("bin").join(name);
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]);
