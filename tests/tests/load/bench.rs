@@ -12,7 +12,8 @@ fn bench(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str], docs: &Path) -> String {
-    let output = bench(arguments).args(["--peers", "cp,bigup-http", "--docs"]).arg(docs).output().expect("it can be started");
+    let output =
+        bench(arguments).args(["--peers", "cp,bigup-http", "--docs"]).arg(docs).output().expect("it can be started");
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{arguments:?}: {printed}{errors}");
     printed.into_owned()

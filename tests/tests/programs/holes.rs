@@ -131,6 +131,28 @@ fn zeroes_that_are_sent_are_stored_as_holes_too() {
 }
 
 #[test]
+fn zeroes_that_are_fetched_become_holes_also_over_other_bytes() {
+    let daemon = Daemon::start();
+    let file = sparse(&daemon.scratch(), "f", 128 * MIB, &[(3 * MIB, 5000), (100 * MIB + 1, 2 * MIB as usize)]);
+    done(push(&daemon, &file, "f", &[]));
+    let fetched = daemon.scratch().join("fetched");
+    let get = || {
+        let mut command = programs::cli();
+        command.args(["get", "f", "--replace", "--quiet", "--url", daemon.url(), "--to"]).arg(&fetched);
+        command
+    };
+    succeed(get());
+    assert!(data::same(&file, &fetched));
+    assert!(du(&fetched) <= 8 * MIB, "it takes {} bytes", du(&fetched));
+    // A part of another attempt, of the right size and with wrong bytes: it is read, and what is wrong is fetched.
+    fs::remove_file(&fetched).unwrap();
+    data::file(&daemon.scratch(), ".fetched.bigup-part", 9, 128 * MIB);
+    succeed(get());
+    assert!(data::same(&file, &fetched));
+    assert!(du(&fetched) <= 8 * MIB, "it takes {} bytes", du(&fetched));
+}
+
+#[test]
 fn a_sparse_push_goes_on_after_the_death_of_everyone() {
     let mut daemon = Daemon::start();
     let parts: Parts = (0..32).map(|number| (number * 16 * MIB + 99, 2 * MIB as usize)).collect();

@@ -260,7 +260,8 @@ impl Bench<'_> {
     /// Starts bigup and, of these, the peers that were asked for.
     fn start(&self, groups: &[&'static str]) -> peers::Peers {
         let asked = |group: &str| {
-            ["bigup", "bigup-sync", "page"].contains(&group) || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group))
+            ["bigup", "bigup-sync", "page"].contains(&group)
+                || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group))
         };
         let groups: Vec<&str> = groups.iter().copied().filter(|group| asked(group)).collect();
         peers::Peers::start(self.folder, &groups)
