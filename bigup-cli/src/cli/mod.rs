@@ -25,6 +25,7 @@ pub mod digest_cache;
 pub mod display;
 pub mod dry_run;
 pub mod embedded;
+pub mod empty_folders;
 pub mod filter;
 pub mod get;
 pub mod globs;

@@ -11,6 +11,7 @@ use crate::cli::default_folder::default_folder;
 use crate::cli::descriptors;
 use crate::cli::dry_run;
 use crate::cli::embedded::Daemon;
+use crate::cli::empty_folders;
 use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::manifest;
 use crate::cli::report::{FileReport, Report};
@@ -54,6 +55,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         return dry_run::run(&line.client, &inputs, args, report);
     }
     let total = push_all(args, report, &line, &inputs);
+    let has_folders = empty_folders::make(&line.client, &inputs.empty_folders, args.retry_policy(), report);
     if inputs.folders || inputs.files.len() + inputs.failures.len() > 1 {
         report.summary("stored", inputs.failures.len() as u64 + total.not_tried);
     }
@@ -66,7 +68,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         }
         daemon.stop()?;
     }
-    Ok(total.is_well() && inputs.failures.is_empty())
+    Ok(total.is_well() && has_folders && inputs.failures.is_empty())
 }
 
 /// Pushes `inputs`, and tells of each.
