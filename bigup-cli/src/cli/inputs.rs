@@ -125,7 +125,9 @@ impl Inputs {
         for name in std::mem::take(&mut self.empty_folders) {
             let moved = if is_meant(&name) { FileName::new(&format!("{folder}{name}")) } else { Ok(name.clone()) };
             match moved {
-                Ok(moved) => drop(self.empty_folders.insert(moved)),
+                Ok(moved) => {
+                    self.empty_folders.insert(moved);
+                }
                 Err(error) => self.failures.push((format!("{name}/"), error.to_string())),
             }
         }
@@ -212,7 +214,9 @@ impl Inputs {
             }
             let result = match &entry {
                 Ok(entry) if entry.file_type().is_dir() => match wanted.empty_folders {
-                    true => name_below(folder, prefix, entry.path()).map(|name| drop(self.empty_folders.insert(name))),
+                    true => name_below(folder, prefix, entry.path()).map(|name| {
+                        self.empty_folders.insert(name);
+                    }),
                     false => Ok(()),
                 },
                 Ok(entry) => self.add_entry(folder, prefix, entry, &wanted.filter),
