@@ -27,6 +27,7 @@ pub mod dry_run;
 pub mod embedded;
 pub mod empty_folders;
 pub mod filter;
+pub mod followers;
 pub mod get;
 pub mod globs;
 pub mod inputs;
