@@ -56,7 +56,7 @@ fn a_put_without_a_body_makes_a_folder_once() {
     assert_eq!(list(&files(&daemon)), ["a"]);
     // A file takes its place, and then is in the way.
     let server = daemon.server();
-    server.post("file_name=a/b c&slice_id=0&slice_num=1&slice_size=1", b"x").expect(200);
+    server.post("file_name=a/b%20c&slice_id=0&slice_num=1&slice_size=1", b"x").expect(200);
     assert!(files(&daemon).join("a/b c").is_file());
     let refused = put(&daemon, "a/b%20c/d/", &[]).expect(409);
     assert_eq!(refused.error(), "conflict");
