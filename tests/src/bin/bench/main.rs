@@ -71,7 +71,7 @@ struct Cli {
 /// What all modes take.
 #[derive(Args)]
 struct Options {
-    /// Peers beside bigup: of cp, bigup-http, bigup-tus, bigup-sync, nginx, dufs, rsync, scp, rclone, tus, rustus, page, page-put, copyparty, uppy [default: all that the mode knows]
+    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus, page, page-put, copyparty, uppy [default: all that the mode knows]
     #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
     peers: Option<Vec<String>>,
     /// Folder on the disk that is to be measured [default: target/, where this program lies]

@@ -21,20 +21,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// Programs that an option names, in the order of tables.
-pub const GROUPS: [&str; 12] = [
-    "cp",
-    "bigup",
-    "bigup-http",
-    "bigup-tus",
-    "bigup-sync",
-    "nginx",
-    "dufs",
-    "rsync",
-    "scp",
-    "rclone",
-    "tus",
-    "rustus",
-];
+pub const GROUPS: [&str; 11] =
+    ["cp", "bigup", "bigup-http", "bigup-tus", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
 
 /// Pages in a browser, in the order of tables.
 pub const PAGES: [&str; 4] = ["page", "page-put", "copyparty", "uppy"];
