@@ -80,7 +80,7 @@ impl<'scope, 'env> Followers<'scope, 'env> {
         let (file, stop) = (place(self.root, path), Stop::new());
         let (args, report, lines, signal) = (self.args, self.report, self.lines, stop.clone());
         let thread = self.scope.spawn(move || {
-            let event = json!({"event": "following", "file_name": name});
+            let event = json!({"event": "following", "file_name": name.as_str()});
             report.event(event, &format!("{name} is sent while it grows"), false);
             let sent = lines.get().map_err(|error| format!("{error:#}")).and_then(|line| {
                 let sent = line.send_ahead(&args.push, &name, &file, signal.signal());
@@ -89,7 +89,7 @@ impl<'scope, 'env> Followers<'scope, 'env> {
             });
             match sent {
                 Ok(bytes) => {
-                    let event = json!({"event": "followed", "file_name": name, "bytes_sent": bytes});
+                    let event = json!({"event": "followed", "file_name": name.as_str(), "bytes_sent": bytes});
                     report.event(event, &format!("{name}: {} were sent while it grew", show_size(bytes)), false);
                 }
                 // The push goes on with what the server has, and tells errors that stay.
