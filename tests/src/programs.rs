@@ -34,8 +34,8 @@ pub fn cli() -> Command {
     {
         command.env_remove(variable);
     }
-    // No file is there.
-    command.env("XDG_CONFIG_HOME", "/nonexistent").env("XDG_CACHE_HOME", "/nonexistent");
+    // No file is there, and root can make none either.
+    command.env("XDG_CONFIG_HOME", "/dev/null/none").env("XDG_CACHE_HOME", "/dev/null/none");
     command
 }
 
