@@ -35,7 +35,7 @@ pub fn cli() -> Command {
         command.env_remove(variable);
     }
     // No file is there, and root can make none either.
-    command.env("XDG_CONFIG_HOME", "/dev/null/none").env("XDG_CACHE_HOME", "/dev/null/none");
+    command.env("XDG_CONFIG_HOME", "/proc/none").env("XDG_CACHE_HOME", "/proc/none");
     command
 }
 
