@@ -167,7 +167,7 @@ fn peers_folder() -> anyhow::Result<PathBuf> {
 }
 
 /// A program of that folder, or of the system.
-fn program(name: &str) -> anyhow::Result<PathBuf> {
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = peers_folder()?.join("bin").join(name);
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]);
@@ -188,7 +188,7 @@ fn version(program: &Path, argument: &str) -> Option<String> {
 }
 
 /// Versions of several programs, as one.
-fn versions(programs: &[(&Path, &str)]) -> Option<String> {
+pub fn versions(programs: &[(&Path, &str)]) -> Option<String> {
     let versions: Vec<String> = programs.iter().filter_map(|(program, argument)| version(program, argument)).collect();
     Some(versions.join(", "))
 }
