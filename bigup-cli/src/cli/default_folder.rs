@@ -26,7 +26,7 @@ pub fn default_folder(client: &Client, retry: RetryPolicy, report: &Report) -> a
 }
 
 /// Tells that a question about no file in particular is repeated.
-struct Asking<'a>(&'a Report);
+pub struct Asking<'a>(pub &'a Report);
 
 impl Observer for Asking<'_> {
     fn retrying(&self, retry: &Retry<'_>) {

@@ -50,6 +50,9 @@ pub fn run(client: &Client, inputs: &Inputs, args: &PushArgs, report: &Report) -
             }
         }
     }
+    for name in &inputs.empty_folders {
+        show(is_json, "make", &format!("{name}/"), None, "an empty folder");
+    }
     if !is_json {
         let Sum { files, bytes, stored, failed } = sum;
         let left_out = inputs.left_out.len();

@@ -5,7 +5,7 @@ use crate::cli::globs;
 use crate::source::system;
 use anyhow::{Context, anyhow, bail};
 use bigup_core::protocol::name::FileName;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -33,6 +33,8 @@ pub struct InputOptions<'a> {
     pub into: Option<&'a str>,
     /// Links inside folders are followed.
     pub follow_symlinks: bool,
+    /// Folders without files are of interest.
+    pub empty_folders: bool,
     /// The paths are a command's words.
     pub is_command: bool,
     /// The data folder of a server of our own: nothing in it is pushed.
@@ -57,6 +59,8 @@ pub struct InputFile {
 pub struct Inputs {
     /// In the order in which they are pushed.
     pub files: Vec<InputFile>,
+    /// Folders below which no file is pushed, where those are wanted; none of them lies in another one.
+    pub empty_folders: BTreeSet<FileName>,
     /// The skipped paths, in words.
     pub notes: Vec<String>,
     /// The paths that are left out by the filter, and the reasons.
@@ -101,6 +105,7 @@ impl Inputs {
             inputs.put_below(&format!("{into}/"), |_| true);
         }
         inputs.drop_doubles();
+        inputs.drop_full_folders();
         inputs
     }
 
@@ -117,6 +122,15 @@ impl Inputs {
     }
 
     fn put_below(&mut self, folder: &str, is_meant: impl Fn(&FileName) -> bool) {
+        for name in std::mem::take(&mut self.empty_folders) {
+            let moved = if is_meant(&name) { FileName::new(&format!("{folder}{name}")) } else { Ok(name.clone()) };
+            match moved {
+                Ok(moved) => {
+                    self.empty_folders.insert(moved);
+                }
+                Err(error) => self.failures.push((format!("{name}/"), error.to_string())),
+            }
+        }
         for input in std::mem::take(&mut self.files) {
             if !is_meant(&input.name) {
                 self.files.push(input);
@@ -199,6 +213,12 @@ impl Inputs {
                 continue;
             }
             let result = match &entry {
+                Ok(entry) if entry.file_type().is_dir() => match wanted.empty_folders {
+                    true => name_below(folder, prefix, entry.path()).map(|name| {
+                        self.empty_folders.insert(name);
+                    }),
+                    false => Ok(()),
+                },
                 Ok(entry) => self.add_entry(folder, prefix, entry, &wanted.filter),
                 Err(error) => Err(anyhow!(in_words(error))),
             };
@@ -215,7 +235,7 @@ impl Inputs {
     fn add_entry(&mut self, folder: &Path, prefix: &str, entry: &DirEntry, filter: &Filter) -> anyhow::Result<()> {
         let kind = entry.file_type();
         // A folder that was given as a link is gone through like any other.
-        if kind.is_dir() || entry.depth() == 0 {
+        if entry.depth() == 0 {
             return Ok(());
         }
         if !kind.is_file() {
@@ -230,10 +250,21 @@ impl Inputs {
             self.left_out.push((entry.path().display().to_string(), reason));
             return Ok(());
         }
-        let components = relative.iter().map(utf8).collect::<anyhow::Result<Vec<_>>>()?;
-        let name = FileName::new(&format!("{prefix}/{}", components.join("/")))?;
+        let name = name_below(folder, prefix, entry.path())?;
         self.files.push(InputFile { origin: Input::File(entry.path().to_owned()), name });
         Ok(())
+    }
+
+    /// Drops folders that have files or other folders in them.
+    fn drop_full_folders(&mut self) {
+        let mut folders = std::mem::take(&mut self.empty_folders);
+        if folders.is_empty() {
+            return;
+        }
+        let names = self.files.iter().map(|file| &file.name).chain(&folders).map(FileName::as_str);
+        let full: HashSet<String> = names.flat_map(folders_of).map(str::to_owned).collect();
+        folders.retain(|name| !full.contains(name.as_str()));
+        self.empty_folders = folders;
     }
 
     /// Moves all but the first of several inputs with one name to the failures: each would replace the one before.
@@ -253,6 +284,19 @@ impl Inputs {
             }
         }
     }
+}
+
+/// The folders that a name is in.
+fn folders_of(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('/').map(|(at, _)| &name[..at])
+}
+
+/// The name on the server of what `path` leads to, below `folder`, which is called `prefix` there.
+fn name_below(folder: &Path, prefix: &str, path: &Path) -> anyhow::Result<FileName> {
+    let relative = path.strip_prefix(folder).context("outside the folder")?;
+    let components =
+        std::iter::once(Ok(prefix)).chain(relative.iter().map(utf8)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(FileName::new(&components.join("/"))?)
 }
 
 impl InputFile {

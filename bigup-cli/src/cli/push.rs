@@ -11,10 +11,13 @@ use crate::cli::default_folder::default_folder;
 use crate::cli::descriptors;
 use crate::cli::dry_run;
 use crate::cli::embedded::Daemon;
+use crate::cli::empty_folders;
 use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::manifest;
 use crate::cli::report::{FileReport, Report};
 use crate::client::Client;
+use crate::client::observer::NoObserver;
+use crate::client::retry::RetryBudget;
 use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
 use crate::source::LocalFile;
@@ -22,11 +25,14 @@ use crate::source::error::SourceError;
 use crate::source::fingerprint::Fingerprint;
 use crate::source::producer::Producer;
 use crate::source::system;
+use crate::stop::StopSignal;
 use crate::upload::error::UploadError;
-use crate::upload::{self, Uploaded};
+use crate::upload::{self, PushContext, Uploaded, ahead};
 use bigup_core::protocol::digest::Digest;
+use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::MIB;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -54,6 +60,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         return dry_run::run(&line.client, &inputs, args, report);
     }
     let total = push_all(args, report, &line, &inputs);
+    let has_folders = empty_folders::make(&line.client, &inputs.empty_folders, args.retry_policy(), report);
     if inputs.folders || inputs.files.len() + inputs.failures.len() > 1 {
         report.summary("stored", inputs.failures.len() as u64 + total.not_tried);
     }
@@ -66,7 +73,7 @@ pub fn run(args: &PushArgs, report: &Report) -> anyhow::Result<bool> {
         }
         daemon.stop()?;
     }
-    Ok(total.is_well() && inputs.failures.is_empty())
+    Ok(total.is_well() && has_folders && inputs.failures.is_empty())
 }
 
 /// Pushes `inputs`, and tells of each.
@@ -126,6 +133,30 @@ impl Line {
         let builder = builder.rate_limit(args.transfer.limit_rate).connections(senders.unwrap_or(most).max(at_a_time));
         let client = builder.build().map_err(advice::failed_client)?;
         Ok(Line { client, concurrency: Concurrency::new(senders, most, args.queue_size.into()), at_a_time })
+    }
+
+    /// Sends slices of the file at `path`, which grows, before it is pushed as `name`; see [`ahead`]. Returns their bytes.
+    ///
+    /// # Errors
+    /// Any [`UploadError`].
+    pub fn send_ahead(
+        &self,
+        args: &PushArgs,
+        name: &FileName,
+        path: &Path,
+        stop: &StopSignal,
+    ) -> Result<u64, UploadError> {
+        let context = PushContext {
+            client: &self.client,
+            observer: &NoObserver,
+            retry: &RetryBudget::new(args.retry_policy()),
+            stop,
+            concurrency: &self.concurrency,
+            slice_size: args.slice_size,
+            replace: false,
+            keep: args.keep,
+        };
+        ahead::send(&context, name, path)
     }
 }
 

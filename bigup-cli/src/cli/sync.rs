@@ -8,6 +8,7 @@ use crate::cli::advice;
 use crate::cli::args::sync::SyncArgs;
 use crate::cli::counts::count;
 use crate::cli::digest_cache::DigestCache;
+use crate::cli::empty_folders;
 use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::list;
 use crate::cli::print::{print_json, print_line};
@@ -58,7 +59,8 @@ pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
     }
     let total = push_all(push, report, &line, &inputs);
     keep_digests(&mut cache, &inputs, &total, report);
-    let is_well = total.is_well() && inputs.failures.is_empty();
+    let has_folders = empty_folders::make(&line.client, &inputs.empty_folders, push.retry_policy(), report);
+    let is_well = total.is_well() && has_folders && inputs.failures.is_empty();
     let mut done = Deletion::default();
     if is_well {
         done = delete(&line, &theirs, report, push.transfer.style() == Style::Json);
@@ -88,6 +90,7 @@ fn keep_different(inputs: &mut Inputs, theirs: &mut Listed, cache: &mut DigestCa
 /// Shows what would be sent and deleted.
 fn show_all(is_json: bool, inputs: &Inputs, reasons: &[String], gone: &Listed, same: u64) {
     inputs.files.iter().zip(reasons).for_each(|(input, reason)| show(is_json, "send", input.name.as_str(), reason));
+    inputs.empty_folders.iter().for_each(|name| show(is_json, "make", &format!("{name}/"), "an empty folder"));
     gone.keys().for_each(|name| show(is_json, "delete", name, "not here"));
     if !is_json {
         let would = format!("{} would be sent", count(inputs.files.len() as u64, "file"));

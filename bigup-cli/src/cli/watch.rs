@@ -8,6 +8,7 @@ use crate::cli::args::watch::{OnChange, WatchArgs};
 use crate::cli::counts::count;
 use crate::cli::default_folder::default_folder;
 use crate::cli::filter::Filter;
+use crate::cli::followers::{Followers, Lines};
 use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::push::{Interest, Line, push_each};
 use crate::cli::report::Report;
@@ -54,6 +55,9 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 /// Time without a push after which connections are closed, and memory is given back.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// Smallest file that is sent while it grows, in bytes: a smaller one is pushed in a moment.
+const FOLLOWED_FROM: u64 = 16 << 20;
+
 /// Most lines about files that wait that people see in a minute.
 const LINES_A_MINUTE: u32 = 20;
 
@@ -80,13 +84,16 @@ pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<()> {
     let rules = Choice::new(args, &root, &[Some(system::real_path(&state)?), folder_of(&then)])?;
     let journal = Mutex::new(Journal::open(&state, &root, &format!("{} {into}/", args.push.server.url))?);
     let work = Work { args, report, into: &into, root: &root, journal: &journal, said: Cell::default() };
-    let settings = Settings { quiet: args.quiet(), scan_every: args.scan, poll_every: args.poll, then };
+    let growing_from = args.follow.then_some(FOLLOWED_FROM);
+    let settings = Settings { quiet: args.quiet(), scan_every: args.scan, poll_every: args.poll, then, growing_from };
+    let lines = &Lines::new(args, line);
     thread::scope(|scope| {
         let (give, batches) = bounded(1);
         let (tell, over) = bounded(1);
-        let pusher = Pusher { args, report, into: &into, root: &root, journal: &journal };
-        scope.spawn(move || pusher.all(line, &batches, &tell));
-        work.forever(&rules, settings, &give, &over)
+        let pusher = Pusher { args, report, into: &into, root: &root, journal: &journal, lines };
+        scope.spawn(move || pusher.all(&batches, &tell));
+        let followers = Followers::new(scope, args, report, (&root, &into), lines);
+        work.forever(&rules, settings, &give, &over, followers)
     })
 }
 
@@ -220,6 +227,7 @@ impl Work<'_> {
         settings: Settings,
         give: &Sender<Batch>,
         over: &Receiver<BatchOver>,
+        mut followers: Followers<'_, '_>,
     ) -> anyhow::Result<()> {
         let known = self.journal.lock().unwrap_or_else(PoisonError::into_inner).len();
         let tell = |happening: Happening<'_>| self.tell(happening);
@@ -239,8 +247,10 @@ impl Work<'_> {
             if !is_busy && pace.until <= Instant::now() {
                 let size = pace.size;
                 let ready = folder.ready(|files, bytes| files >= size || !is_small(bytes, self.args.push.slice_size));
+                folder.growing().iter().for_each(|path| followers.follow(path));
                 if !ready.is_empty() {
                     is_busy = true;
+                    ready.iter().for_each(|file| followers.end(&file.path));
                     give.send(Batch { ready }).context("the thread that pushes is gone")?;
                 }
             }
@@ -338,31 +348,36 @@ struct Pusher<'a> {
     into: &'a str,
     root: &'a Path,
     journal: &'a Mutex<Journal>,
+    lines: &'a Lines<'a>,
 }
 
 impl Pusher<'_> {
-    fn all(&self, line: Line, batches: &Receiver<Batch>, tell: &Sender<BatchOver>) {
-        let mut line = Some(line);
+    fn all(&self, batches: &Receiver<Batch>, tell: &Sender<BatchOver>) {
+        let mut is_at_rest = false;
         loop {
-            match batches.recv_timeout(IDLE) {
+            // At rest nothing is left to be closed.
+            let wait = if is_at_rest { Duration::MAX } else { IDLE };
+            match batches.recv_timeout(wait) {
                 Ok(batch) => {
+                    is_at_rest = false;
                     // Nobody listens any more at the end of the program.
-                    let _ = tell.send(self.push(batch, &mut line));
+                    let _ = tell.send(self.push(batch));
                 }
                 // Connections take memory, also at rest.
-                Err(RecvTimeoutError::Timeout) if line.take().is_some() => system::give_memory_back(),
-                Err(RecvTimeoutError::Timeout) => match batches.recv() {
-                    Ok(batch) => drop(tell.send(self.push(batch, &mut line))),
-                    Err(_) => return,
-                },
+                Err(RecvTimeoutError::Timeout) => {
+                    is_at_rest = self.lines.close();
+                    if is_at_rest {
+                        system::give_memory_back();
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn push(&self, Batch { ready }: Batch, line: &mut Option<Line>) -> BatchOver {
-        let line = match line.take().map_or_else(|| Line::new(&self.args.push, None), Ok) {
-            Ok(made) => line.insert(made),
+    fn push(&self, Batch { ready }: Batch) -> BatchOver {
+        let line = match self.lines.get() {
+            Ok(line) => line,
             // A token that is being replaced, say.
             Err(error) => {
                 self.report.failed(None, &format!("{error:#}"));
@@ -387,7 +402,7 @@ impl Pusher<'_> {
         }
         let noting =
             Noting { pusher: self, ready: &ready, numbers: &numbers, outcomes: &outcomes, trouble: Mutex::default() };
-        let push = push_each(&self.args.push, self.report, line, &inputs, &noting);
+        let push = push_each(&self.args.push, self.report, &line, &inputs, &noting);
         let is_trouble = noting.trouble.into_inner().unwrap_or_else(PoisonError::into_inner) || push.not_tried > 0;
         // Of many, people see no lines of their own.
         let stored = push.stored.iter().filter(|stored| **stored).count() as u64;

@@ -88,6 +88,17 @@ impl Client {
         }
     }
 
+    /// Makes the folder `name` among the finished files, with those that it is in.
+    ///
+    /// # Errors
+    /// The server refuses, or does not respond.
+    pub fn make_folder(&self, name: &FileName) -> Result<(), CallError> {
+        let url = format!("{}/", self.content_url(name.as_str()));
+        log::debug!("PUT {url}");
+        let reply = self.whole(anew(|| self.authorized(self.agent.put(&url)).send_empty()))?;
+        if matches!(reply.status, 201 | 204) { Ok(()) } else { Err(self.refusal(reply)) }
+    }
+
     /// Cancels the unfinished upload of `name`: bytes that it held. `None`: there is no such upload.
     ///
     /// # Errors

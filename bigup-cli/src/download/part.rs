@@ -7,7 +7,7 @@
 use crate::download::RemoteFile;
 use crate::download::error::DownloadError;
 use crate::download::pieces::Pieces;
-use crate::download::place::{read_exact_at, rename_new, sync_folder, write_all_at};
+use crate::download::place::{make_hole, read_exact_at, rename_new, sync_folder, write_all_at};
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system;
 use crate::stop::StopSignal;
@@ -25,6 +25,9 @@ const HEAD_LEN: u64 = 96;
 
 /// Bytes of a digest.
 const DIGEST_LEN: u64 = 32;
+
+/// Fewest zeroes that are made a hole, in bytes: a block of common file systems.
+const LEAST_HOLE: usize = 4 << 10;
 
 /// Longest name of a file, in bytes, on common file systems.
 const MAX_NAME: usize = 255;
@@ -205,6 +208,11 @@ impl PartFile {
 
 impl Sink for PartFile {
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), DownloadError> {
+        let is_hole = bytes.len() >= LEAST_HOLE && bytes.iter().all(|byte| *byte == 0);
+        // Other bytes may be there, of an attempt that went wrong.
+        if is_hole && make_hole(&self.file, offset, bytes.len() as u64).map_err(|cause| self.failed("write", cause))? {
+            return Ok(());
+        }
         write_all_at(&self.file, bytes, offset).map_err(|cause| self.failed("write", cause))
     }
 

@@ -29,6 +29,36 @@ pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Resul
     Ok(())
 }
 
+/// Makes `len` bytes of `file` from `offset` on zeroes that take no room; the file reaches as far already. False: the system
+/// or the file system has no holes, and nothing happened.
+///
+/// # Errors
+/// As the system gives them.
+#[cfg(target_os = "linux")]
+pub fn make_hole(file: &File, offset: u64, len: u64) -> io::Result<bool> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    loop {
+        match fallocate(file, flags, offset.cast_signed(), len.cast_signed()) {
+            // On tmpfs signals interrupt it.
+            Err(Errno::EINTR) => {}
+            Ok(()) => return Ok(true),
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Makes holes where the system can; here it cannot, and nothing happens.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn make_hole(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Fills `bytes` from `file`, from `offset` on. Several threads may do so at a time.
 ///
 /// # Errors

@@ -32,6 +32,7 @@ use bigup_core::protocol::native::{ErrorCode, UploadResponse};
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::{MIB, show_size};
 
+pub mod ahead;
 pub mod builder;
 pub mod compare;
 pub mod contention;

@@ -60,6 +60,8 @@ pub struct Settings {
     pub poll_every: Duration,
     /// The end of stored files.
     pub then: Then,
+    /// Files that wait and have so many bytes are told by [`Folder::growing`]. `None`: none are.
+    pub growing_from: Option<u64>,
 }
 
 /// An event of a watched folder, for people and programs.
@@ -134,6 +136,8 @@ struct Finding {
     to_end: BTreeSet<String>,
     /// Files and folders that failed, and were told.
     told_failures: HashSet<PathBuf>,
+    /// Large files that wait, and were never stored, since they were asked for last.
+    growing: BTreeSet<Arc<str>>,
 }
 
 impl<'a> Folder<'a> {
@@ -155,6 +159,7 @@ impl<'a> Folder<'a> {
             units_to_scan: BTreeSet::new(),
             to_end: BTreeSet::new(),
             told_failures: HashSet::new(),
+            growing: BTreeSet::new(),
         };
         let (root, next_scan) = (root.to_owned(), Instant::now());
         let mut folder = Folder { root, rules, settings, journal, tell, seeing, finding, next_scan };
@@ -209,6 +214,11 @@ impl<'a> Folder<'a> {
     /// Gives the memory back that many files needed.
     pub fn shrink(&mut self) {
         self.finding.queue.shrink();
+    }
+
+    /// Takes the paths of large files that were found to wait because they grow, or may.
+    pub fn growing(&mut self) -> BTreeSet<Arc<str>> {
+        mem::take(&mut self.finding.growing)
     }
 
     /// Takes files that are complete, until `is_enough` says so of their number and of the last one's size.
@@ -340,6 +350,10 @@ impl<'a> Folder<'a> {
             again => again,
         };
         if let Look::Again(reason, pause) = look {
+            let is_large = self.settings.growing_from.is_some_and(|least| found.size >= least);
+            if is_large && times == 0 && matches!(reason, Waiting::Changed { .. } | Waiting::OpenForWriting(_)) {
+                self.finding.growing.insert(Arc::clone(path));
+            }
             self.tell_waiting(path, reason);
             self.finding.queue.look_after(path, now, pause);
         }

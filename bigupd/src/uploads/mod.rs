@@ -51,6 +51,7 @@ mod begin;
 mod cancel;
 pub mod concat;
 pub mod create;
+mod empty_folder;
 pub mod finished;
 pub mod finished_digests;
 mod limits;

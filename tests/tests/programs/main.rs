@@ -5,6 +5,7 @@ mod check;
 mod client_names;
 mod content;
 mod documented_commands;
+mod empty_folders;
 mod expiry;
 mod folders;
 mod get;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -561,6 +562,93 @@ fn where_watches_are_used_up_folders_are_scanned_and_that_is_told() {
     }
     place.write("15/new/f", "new");
     place.eventually_stored("15/new/f", "new");
+}
+
+/// A file that is written to `path` for some seconds: 48 MiB at 16 MiB a second, and its head once more at the end.
+fn write_slowly(path: PathBuf, content: Vec<u8>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut file = File::create(path).unwrap();
+        file.write_all(&[0; 1000]).unwrap();
+        for part in content[1000..].chunks(1 << 20) {
+            file.write_all(part).unwrap();
+            thread::sleep(Duration::from_millis(60));
+        }
+        file.write_all_at(&content[..1000], 0).unwrap();
+    })
+}
+
+#[test]
+fn a_growing_file_is_sent_while_it_grows_and_appears_once_it_is_complete() {
+    let daemon = Daemon::start();
+    let (folder, state) = (daemon.scratch().join("in"), daemon.scratch().join("state"));
+    fs::create_dir(&folder).unwrap();
+    let watch = Watch::start(daemon.url(), &folder, &state, &["--follow", "--slice-size", "1M"]);
+    let content = data::bytes(1, 48 << 20);
+    let writer = write_slowly(folder.join("f"), content.clone());
+    let merged = || daemon.info("f", "curr_merge_slice_id").and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
+    eventually("it is merged while it grows", || merged() > 4);
+    assert!(!writer.is_finished() && !daemon.finished("f").exists());
+    writer.join().unwrap();
+    watch.eventually_done("f");
+    assert!(fs::read(daemon.finished("f")).unwrap() == content);
+    assert_eq!((watch.names("following"), watch.names("followed")), (vec!["f".to_owned()], vec!["f".to_owned()]));
+    let sent = |event: &str| watch.all(event)[0]["bytes_sent"].as_u64().unwrap();
+    // The head was sent twice.
+    let (ahead, after) = (sent("followed"), sent("done"));
+    assert!(ahead >= 20 << 20 && ahead + after >= 49 << 20 && after <= 40 << 20, "{ahead} ahead, {after} after");
+    daemon.eventually_clean();
+}
+
+#[test]
+fn a_followed_file_that_is_cut_short_rewritten_or_removed_is_never_mixed() {
+    let daemon = Daemon::start();
+    let (folder, state) = (daemon.scratch().join("in"), daemon.scratch().join("state"));
+    fs::create_dir(&folder).unwrap();
+    let watch = Watch::start(daemon.url(), &folder, &state, &["--follow", "--slice-size", "1M"]);
+    let begin = |name: &str| {
+        let mut file = File::create(folder.join(name)).unwrap();
+        file.write_all(&data::bytes(7, 20 << 20)).unwrap();
+        eventually("it is followed", || watch.names("following").iter().any(|followed| followed == name));
+        eventually("some of it is held", || daemon.info(name, "curr_merge_slice_id").is_some_and(|id| id != "0"));
+        file
+    };
+    let short = begin("short");
+    short.set_len(5 << 20).unwrap();
+    drop(short);
+    let other = begin("other");
+    other.write_all_at(&data::bytes(8, 20 << 20), 0).unwrap();
+    drop(other);
+    drop(begin("removed"));
+    let _ = fs::remove_file(folder.join("removed"));
+    for name in ["short", "other"] {
+        watch.eventually_done(name);
+        assert!(data::same(&folder.join(name), &daemon.finished(name)), "{name}");
+    }
+    let is_whole = |name: &str| fs::read(daemon.finished(name)).map_or(true, |is| is == data::bytes(7, 20 << 20));
+    assert!(is_whole("removed"), "it is not there, or was pushed in the moment before");
+}
+
+#[test]
+fn a_followed_file_survives_kills_of_watch_and_daemon() {
+    let mut daemon = Daemon::start();
+    let (folder, state) = (daemon.scratch().join("in"), daemon.scratch().join("state"));
+    fs::create_dir(&folder).unwrap();
+    let content = data::bytes(2, 48 << 20);
+    let writer = write_slowly(folder.join("f"), content.clone());
+    let mut watch = Watch::start(daemon.url(), &folder, &state, &["--follow", "--slice-size", "1M"]);
+    for _ in 0..3 {
+        eventually("it is followed", || watch.count("following") > 0);
+        thread::sleep(Duration::from_millis(300));
+        watch.kill_9();
+        daemon.kill_9();
+        daemon.run();
+        watch = Watch::start(daemon.url(), &folder, &state, &["--follow", "--slice-size", "1M"]);
+    }
+    writer.join().unwrap();
+    eventually("it is stored", || daemon.finished("f").exists());
+    watch.eventually_done("f");
+    assert!(fs::read(daemon.finished("f")).unwrap() == content);
+    daemon.eventually_clean();
 }
 
 #[test]

@@ -98,6 +98,9 @@ pub struct PushArgs {
     /// Follow symbolic links inside folders
     #[arg(long)]
     pub follow_symlinks: bool,
+    /// Make folders in which no file is pushed on the server too
+    #[arg(long, conflicts_with = "command")]
+    pub empty_folders: bool,
     /// Run a server of our own on this data folder for the time of the push; --url does not count
     #[arg(long, value_name = "DIR")]
     pub embedded: Option<PathBuf>,
@@ -167,6 +170,7 @@ impl PushArgs {
             name: self.name.as_deref(),
             into: self.into.as_deref(),
             follow_symlinks: self.follow_symlinks,
+            empty_folders: self.empty_folders,
             is_command: self.command,
             data_dir: self.embedded.as_deref(),
             filter: self.filter()?,

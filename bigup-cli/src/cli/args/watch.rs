@@ -40,6 +40,10 @@ pub struct WatchArgs {
     /// path below the folder DIR
     #[arg(long, value_name = "WHAT", default_value = "keep", value_parser = then)]
     pub then: Then,
+    /// Send large files while they grow. A file appears on the server once it is complete, as ever; slices that were written
+    /// again meanwhile are sent again
+    #[arg(long)]
+    pub follow: bool,
     /// On a finished file of the same name and other content, as after a change of a file that was pushed
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnChange::Error)]
     pub changed: OnChange,

@@ -72,6 +72,41 @@ impl Store {
         Ok(deepest.into_inner())
     }
 
+    /// Makes the folder `name`, and those that it is in, durable. False: it was there.
+    ///
+    /// A kill leaves some of them, the outer ones first. A folder with nothing in it gives way to a file of its name.
+    ///
+    /// # Errors
+    /// A file has its name or that of a folder on the way; the finished files are objects, which have no folders; or as
+    /// the system gives them.
+    pub fn make_folder(&self, name: &FileName) -> Result<bool, StoreError> {
+        if self.objects.is_some() {
+            return Err(StoreError::InTheWay(
+                "finished files are objects, and among these are no empty folders".into(),
+            ));
+        }
+        let inner = FileName::new(&format!("{name}/x")).map_err(|e| StoreError::InTheWay(e.to_string()))?;
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let made = RefCell::default();
+            let done = self.make_folder_of(&inner, &made).map(drop);
+            let made = made.into_inner();
+            match done {
+                Ok(()) => {
+                    // Another process may have made it, and died before its sync.
+                    self.sync_entry(&inner)?;
+                    return Ok(made.contains(&(name.components().count() - 1)));
+                }
+                // One of them went in the instant after it was made or found.
+                Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound && attempts.next().is_some() => {}
+                Err(e) => {
+                    self.remove_folders(&inner, &made);
+                    return Err(e);
+                }
+            }
+        }
+    }
+
     /// Moves `from_name` of the folder `here` under `name`, as [`Store::publish`] does.
     pub(super) fn take(
         &self,

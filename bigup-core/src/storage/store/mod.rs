@@ -645,6 +645,22 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_folder_is_made_once_and_gives_way_to_a_file() {
+        let f = Fixture::new();
+        assert!(f.store.make_folder(&name("a/b/c")).unwrap());
+        assert!(!f.store.make_folder(&name("a/b/c")).unwrap() && !f.store.make_folder(&name("a")).unwrap());
+        assert!(f.files().join("a/b/c").is_dir(), "making those that are there removes none");
+        fs::write(f.files().join("a/file"), "x").unwrap();
+        for in_the_way in ["a/file", "a/file/b/c"] {
+            assert!(matches!(f.store.make_folder(&name(in_the_way)), Err(StoreError::InTheWay(_))), "{in_the_way}");
+        }
+        f.store.publish(&f.source("x"), &name("a/b"), false).unwrap();
+        assert!(f.files().join("a/b").is_file());
+        std::os::unix::fs::symlink("/", f.files().join("link")).unwrap();
+        assert!(matches!(f.store.make_folder(&name("link/x")), Err(StoreError::InTheWay(_))));
+    }
+
+    #[test]
     fn folders_that_others_remove_meanwhile_are_made_again() {
         let f = Fixture::new();
         let removed = RefCell::new(false);

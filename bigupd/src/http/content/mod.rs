@@ -11,6 +11,7 @@ mod chunks;
 pub mod conditions;
 mod deletion;
 mod download;
+mod empty_folder;
 mod folder;
 mod index;
 mod leaves;

@@ -40,8 +40,11 @@ pub(super) const ENCODED: &AsciiSet =
 /// The methods that there are for a file.
 const METHODS: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
-/// The methods that there are for folders, and the list of files.
-const METHODS_OF_FOLDER: &str = "GET, HEAD, OPTIONS";
+/// The methods that there are for folders.
+const METHODS_OF_FOLDER: &str = "GET, HEAD, PUT, OPTIONS";
+
+/// The methods that there are for the list of files.
+const METHODS_OF_LIST: &str = "GET, HEAD, OPTIONS";
 
 /// The thing that a GET reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,7 @@ async fn answer(app: App, request: Request) -> Response {
         },
         method => match app.enter(&headers, peer, Effect::Changes).await {
             Ok(by) if method == Method::DELETE && !is_folder(&path) => app.delete(by, peer, &headers, &path).await,
+            Ok(by) if method == Method::PUT && !name_in(&path).is_empty() => app.put_folder(by, &headers, &path).await,
             Ok(_) => Err(Refusal::method(method.as_str(), possible(&path), methods(&path))),
             Err(refusal) => Err(refusal),
         },
@@ -153,14 +157,18 @@ fn is_folder(path: &str) -> bool {
 }
 
 fn methods(path: &str) -> &'static str {
-    if is_folder(path) { METHODS_OF_FOLDER } else { METHODS }
+    match &*name_in(path) {
+        "" => METHODS_OF_LIST,
+        name if name.ends_with('/') => METHODS_OF_FOLDER,
+        _ => METHODS,
+    }
 }
 
 fn possible(path: &str) -> &'static str {
-    if is_folder(path) {
-        "GET lists finished files"
-    } else {
-        "GET reads a finished file, PUT stores one, DELETE removes it"
+    match &*name_in(path) {
+        "" => "GET lists finished files",
+        name if name.ends_with('/') => "GET lists the files of a folder, PUT makes one",
+        _ => "GET reads a finished file, PUT stores one, DELETE removes it",
     }
 }
 
@@ -191,6 +199,15 @@ pub(super) fn name_of(path: &str, by: &Access, permission: Permission) -> Result
 /// It is not UTF-8, or no file can have it.
 pub fn file_name(path: &str) -> Result<FileName, Refusal> {
     decoded(&name_in(path))
+}
+
+/// The name of the folder in a path like `/content/a/b%20c/`, without the `/` at its end.
+///
+/// # Errors
+/// It is not UTF-8, or no folder can have it.
+pub fn folder_name(path: &str) -> Result<FileName, Refusal> {
+    let name = name_in(path);
+    decoded(name.strip_suffix('/').unwrap_or(&name))
 }
 
 /// The path of the folder in a path like `/content/a/b%20c/`: it ends in `/`, or is empty for that of all files.

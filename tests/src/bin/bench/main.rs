@@ -13,6 +13,7 @@ mod download;
 mod file;
 mod finish;
 mod floor;
+mod get;
 mod idle;
 mod machine;
 mod measure;
@@ -24,9 +25,11 @@ mod s3;
 mod scale;
 mod server;
 mod small;
+mod sync;
 mod table;
 mod uploads;
 mod wan;
+mod watch;
 
 use anyhow::Context;
 use bigup_core::protocol::units::parse_size;
@@ -36,15 +39,18 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "file 64 MiB",
     "file 1 GiB",
     "file 8 GiB",
     "small",
+    "sync",
+    "watch",
     "clients",
     "wan",
     "resume",
     "finish",
+    "get",
     "download",
     "page",
     "floor",
@@ -101,6 +107,27 @@ enum Mode {
         #[arg(default_value_t = 5)]
         rounds: usize,
     },
+    /// A second sync of a folder of files of 4 KiB in which nothing changed
+    Sync {
+        /// How many
+        #[arg(default_value_t = 100_000)]
+        files: usize,
+        /// Rounds
+        #[arg(default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Files that appear in a watched folder
+    Watch {
+        /// How many
+        #[arg(default_value_t = 10_000)]
+        files: usize,
+        /// Size of each
+        #[arg(default_value = "1M", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 1)]
+        rounds: usize,
+    },
     /// 64 files by 16 clients at once
     Clients {
         /// Size of each
@@ -127,6 +154,15 @@ enum Mode {
         /// Sizes of the file
         #[arg(default_values = ["64M", "1G", "8G"], value_parser = parse_size)]
         sizes: Vec<u64>,
+    },
+    /// Fetching a finished file into a folder
+    Get {
+        /// Size of the file
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 5)]
+        rounds: usize,
     },
     /// Reading a finished file, by one client and by many slow ones
     Download {
@@ -252,7 +288,8 @@ impl Bench<'_> {
     /// Starts bigup and, of these, the peers that were asked for.
     fn start(&self, groups: &[&'static str]) -> peers::Peers {
         let asked = |group: &str| {
-            ["bigup", "page"].contains(&group) || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group))
+            ["bigup", "bigup-sync", "page"].contains(&group)
+                || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group))
         };
         let groups: Vec<&str> = groups.iter().copied().filter(|group| asked(group)).collect();
         peers::Peers::start(self.folder, &groups)
@@ -297,10 +334,13 @@ fn all_modes() -> Vec<Mode> {
         Mode::File { size: GIB, rounds: 5 },
         Mode::File { size: 8 * GIB, rounds: 2 },
         Mode::Small { files: 2000, rounds: 5 },
+        Mode::Sync { files: 100_000, rounds: 3 },
+        Mode::Watch { files: 10_000, size: MIB, rounds: 1 },
         Mode::Clients { size: 32 * MIB, rounds: 3 },
         Mode::Wan { size: 512 * MIB, push: vec![] },
         Mode::Resume { size: 8 * GIB, rounds: 1 },
         Mode::Finish { rounds: 1, sizes: vec![64 * MIB, GIB, 8 * GIB] },
+        Mode::Get { size: GIB, rounds: 5 },
         Mode::Download { size: GIB, rounds: 5, readers: 1000 },
         Mode::Page { size: GIB, rounds: 5 },
         Mode::Floor { size: GIB, rounds: 5 },
@@ -318,10 +358,13 @@ fn quick_modes() -> Vec<Mode> {
         Mode::File { size: 64 * MIB, rounds: 3 },
         Mode::File { size: GIB, rounds: 1 },
         Mode::Small { files: 500, rounds: 2 },
+        Mode::Sync { files: 2000, rounds: 2 },
+        Mode::Watch { files: 500, size: MIB, rounds: 1 },
         Mode::Clients { size: 4 * MIB, rounds: 2 },
         Mode::Wan { size: 128 * MIB, push: vec![] },
         Mode::Resume { size: GIB, rounds: 1 },
         Mode::Finish { rounds: 2, sizes: vec![64 * MIB, GIB] },
+        Mode::Get { size: 256 * MIB, rounds: 1 },
         Mode::Download { size: 256 * MIB, rounds: 1, readers: 100 },
         Mode::Page { size: 256 * MIB, rounds: 1 },
         Mode::Floor { size: 256 * MIB, rounds: 1 },
@@ -340,10 +383,13 @@ impl Mode {
         match self {
             Mode::File { size, .. } => format!("file {}", table::size_name(*size)),
             Mode::Small { .. } => "small".to_owned(),
+            Mode::Sync { .. } => "sync".to_owned(),
+            Mode::Watch { .. } => "watch".to_owned(),
             Mode::Clients { .. } => "clients".to_owned(),
             Mode::Wan { .. } => "wan".to_owned(),
             Mode::Resume { .. } => "resume".to_owned(),
             Mode::Finish { .. } => "finish".to_owned(),
+            Mode::Get { .. } => "get".to_owned(),
             Mode::Download { .. } => "download".to_owned(),
             Mode::Page { .. } => "page".to_owned(),
             Mode::Floor { .. } => "floor".to_owned(),
@@ -379,10 +425,13 @@ impl Mode {
         match self {
             Mode::File { size, rounds } => file::run(bench, *size, *rounds),
             Mode::Small { files, rounds } => small::run(bench, *files, *rounds),
+            Mode::Sync { files, rounds } => sync::run(bench, *files, *rounds),
+            Mode::Watch { files, size, rounds } => watch::run(bench, *files, *size, *rounds),
             Mode::Clients { size, rounds } => clients::run(bench, *size, *rounds),
             Mode::Wan { size, push } => wan::run(bench, *size, push),
             Mode::Resume { size, rounds } => resume::run(bench, *size, *rounds),
             Mode::Finish { rounds, sizes } => finish::run(bench, *rounds, sizes),
+            Mode::Get { size, rounds } => get::run(bench, *size, *rounds),
             Mode::Download { size, rounds, readers } => download::run(bench, *size, *rounds, *readers),
             Mode::Page { size, rounds } => page::run(bench, *size, *rounds),
             Mode::Floor { size, rounds } => floor::run(bench, *size, *rounds),

@@ -8,6 +8,8 @@ use crate::{Bench, Report};
 use anyhow::Context;
 use bigup_core::protocol::units::show_size;
 use serde_json::Value;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// Kinds of processes of the browser, as send.mjs names them.
 const PROCESSES: [&str; 4] = ["browser", "page", "network", "others"];
@@ -29,6 +31,10 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     let source = bench.source("source", size);
     let mut peers = bench.start(&PAGES);
     let costs = rounds_of(&mut peers, rounds, true, |peer, round| {
+        // copyparty stores no content twice, also when its first file was removed.
+        let file = File::options().write(true).open(&source)?;
+        file.write_all_at(&round.to_le_bytes(), 0)?;
+        file.sync_all()?;
         read_once(std::slice::from_ref(&source))?;
         let name = format!("file{round}");
         let cost = cost(&peer.servers(), &peer.stored, &[peer.send(&source, &name)], 1)?;
@@ -43,7 +49,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
         table.row(row(peer.name, costs, best)?);
     }
     let text = format!(
-        "{rounds} rounds, the source in memory before each. The time is that from the choice of the file to the end that the \
+        "{rounds} rounds, the source changed and in memory before each. The time is that from the choice of the file to the end that the \
          page shows: bigup's is synced and its digest confirmed then, the others' is not. The CPU time is that of all \
          processes of Chromium, without its start. The floor is a page that sends the file by one PUT and does nothing \
          else; it is no peer.{}",

@@ -30,6 +30,9 @@ pub const PAGES: [&str; 4] = ["page", "page-put", "copyparty", "uppy"];
 /// The command that moves a file or a folder and gives it a name.
 pub type Send = Box<dyn Fn(&Path, &str) -> Command + std::marker::Send + Sync>;
 
+/// The command that fetches the file at a URL into a folder.
+pub type Fetch = fn(&str, &Path) -> anyhow::Result<Command>;
+
 /// One that moves files.
 pub struct Peer {
     /// As tables name it; of one group each has its own.
@@ -59,6 +62,16 @@ impl Peer {
     /// The address of a file that it has stored. `None`: it serves none by HTTP.
     pub fn content_url(&self, name: &str) -> Option<String> {
         Some(format!("{}{}{name}", self.server.as_ref()?.url(), self.content?))
+    }
+
+    /// A client that fetches what this one has stored, into the folder `fetched`, with its server. `command` gets the
+    /// URL of the file and that folder; it was tried before.
+    pub fn read_by(&self, name: &'static str, fetched: PathBuf, command: Fetch) -> Peer {
+        let (prefix, into) = (self.content_url("").unwrap_or_default(), fetched.clone());
+        let fetch = move |_: &Path, name: &str| {
+            command(&format!("{prefix}{name}"), &into).expect("the program was found before")
+        };
+        Peer::new(name, fetched, self.server.clone(), Box::new(fetch))
     }
 
     /// The command that sends one file.
@@ -137,6 +150,7 @@ fn start(group: &str, folder: &Path) -> anyhow::Result<Started> {
         "bigup" => bigup::start(folder),
         "bigup-http" => bigup::by_put(folder),
         "bigup-tus" => bigup::by_tus(folder),
+        "bigup-sync" => bigup::by_sync(folder),
         "nginx" => curl::nginx(folder),
         "dufs" => curl::dufs(folder),
         "rsync" => rsync::start(folder),
@@ -167,6 +181,9 @@ fn peers_folder() -> anyhow::Result<PathBuf> {
 }
 
 /// A program of that folder, or of the system.
+///
+/// # Errors
+/// It is not installed.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = peers_folder()?.join("bin").join(name);
     let paths = std::env::var_os("PATH").unwrap_or_default();

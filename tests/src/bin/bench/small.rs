@@ -78,7 +78,8 @@ pub fn run(bench: &Bench<'_>, count: usize, rounds: usize) -> anyhow::Result<Rep
     })
 }
 
-fn make_source(bench: &Bench<'_>, count: usize) -> PathBuf {
+/// A folder of `count` files.
+pub fn make_source(bench: &Bench<'_>, count: usize) -> PathBuf {
     let folder = bench.folder.join("source");
     for i in 0..count {
         data::file(&folder, &format!("{:02}/{i:04}", i / IN_FOLDER), i as u64, SIZE);

@@ -1,5 +1,5 @@
-//! Pushing over a long link that loses packets, beside other tools on the same link: iperf3, which only sends, curl to
-//! nginx, and rsync to its daemon.
+//! Pushing and fetching over a long link that loses packets, beside other tools on the same link: iperf3, which only sends,
+//! curl and aria2c with nginx, and rsync with its daemon.
 //!
 //! Each is stopped after [`LIMIT`]; its rate is that of the bytes that arrived then. Tools that are not installed are left
 //! out.
@@ -9,6 +9,7 @@ use crate::table::{Table, size_name};
 use crate::{Bench, Report};
 use anyhow::Context;
 use bigup_core::protocol::units::show_size;
+use bigup_tests::data;
 use bigup_tests::process::{PATIENCE, kill_9, signal};
 use bigup_tests::programs;
 use bigup_tests::wan::{ADDRESS_B, Wan};
@@ -18,6 +19,7 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -71,18 +73,10 @@ pub fn run(bench: &Bench<'_>, size: u64, arguments: &[String]) -> anyhow::Result
     let place = Place { file: &file, size, folder: bench.folder, arguments };
     let mut tables = vec![];
     for (congestion, loss, with_all) in KINDS {
-        let mut rows = vec![];
-        for (tool, measure) in tools(with_all) {
-            read_once(std::slice::from_ref(&file))?;
-            let mut wan = Wan::with_congestion(LINK.0, LINK.1, loss, congestion);
-            let (rate, note) = match measure(&mut wan, &place)? {
-                Some((rate, note)) => (Some(rate), note),
-                None => (None, "not installed".to_owned()),
-            };
-            println!("{congestion}, {loss} % loss: {tool} {} Mbit/s, {note}", shown(rate));
-            rows.push(Row { tool, rate, note });
+        tables.push(beside("sent", congestion, loss, senders(with_all), &place)?);
+        if with_all {
+            tables.push(beside("fetched", congestion, loss, fetchers(), &place)?);
         }
-        tables.push(table(congestion, loss, &rows));
     }
     Ok(Report {
         title: "A long link that loses packets".to_owned(),
@@ -100,13 +94,35 @@ pub fn run(bench: &Bench<'_>, size: u64, arguments: &[String]) -> anyhow::Result
     })
 }
 
+/// Measures tools on one kind of link, each on a link of its own.
+fn beside(
+    direction: &str,
+    congestion: &str,
+    loss: f64,
+    tools: Vec<(&'static str, Measure)>,
+    place: &Place<'_>,
+) -> anyhow::Result<Table> {
+    let mut rows = vec![];
+    for (tool, measure) in tools {
+        read_once(&[place.file.to_owned()])?;
+        let mut wan = Wan::with_congestion(LINK.0, LINK.1, loss, congestion);
+        let (rate, note) = match measure(&mut wan, place)? {
+            Some((rate, note)) => (Some(rate), note),
+            None => (None, "not installed".to_owned()),
+        };
+        println!("{congestion}, {loss} % loss, {direction}: {tool} {} Mbit/s, {note}", shown(rate));
+        rows.push(Row { tool, rate, note });
+    }
+    Ok(table(&format!("{congestion}, {loss} % of the packets lost, {direction}"), &rows))
+}
+
 fn shown(rate: Option<f64>) -> String {
     rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"))
 }
 
-fn table(congestion: &str, loss: f64, rows: &[Row]) -> Table {
+fn table(title: &str, rows: &[Row]) -> Table {
     let header = ["tool", "Mbit/s", "bigup beside it", ""];
-    let mut table = Table::new(format!("{congestion}, {loss} % of the packets lost"), "", &header);
+    let mut table = Table::new(title, "", &header);
     let ours = rows.first().and_then(|row| row.rate);
     for Row { tool, rate, note } in rows {
         let ratio = ours.zip(*rate).map_or_else(|| "-".to_owned(), |(ours, rate)| format!("{:.2} x", ours / rate));
@@ -117,7 +133,7 @@ fn table(congestion: &str, loss: f64, rows: &[Row]) -> Table {
 
 type Measure = fn(&mut Wan, &Place<'_>) -> anyhow::Result<Option<(f64, String)>>;
 
-fn tools(all: bool) -> Vec<(&'static str, Measure)> {
+fn senders(all: bool) -> Vec<(&'static str, Measure)> {
     let mut tools: Vec<(&str, Measure)> = vec![("bigup push", push), ("curl to nginx", curl)];
     if all {
         let others: [(&str, Measure); 4] = [
@@ -131,16 +147,33 @@ fn tools(all: bool) -> Vec<(&'static str, Measure)> {
     tools
 }
 
-fn push(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)>> {
+fn fetchers() -> Vec<(&'static str, Measure)> {
+    vec![
+        ("bigup get", get),
+        ("curl from nginx", |wan, place| from_nginx(wan, place, "curl", &["-sSf", "-o", "fetched"])),
+        ("aria2c -x8 from nginx", |wan, place| {
+            let options = ["-x8", "-s8", "-k1M", "-q", "--file-allocation=none", "-o", "fetched"];
+            from_nginx(wan, place, "aria2c", &options)
+        }),
+    ]
+}
+
+/// Starts a daemon at the far end. Its URL.
+fn daemon(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<(Server, String)> {
     let data = fresh(place.folder, "data")?;
     let mut command = wan.command_in_b(programs::path("bigupd"));
     command.arg("--data-dir").arg(&data).args(["--listen", &format!("{ADDRESS_B}:0"), "--allow-anonymous", "yes"]);
     let mut server = Server(command.env("BIGUP_LOG", "error").process_group(0).stdout(Stdio::piped()).spawn()?);
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().context("it was asked for")?).read_line(&mut line)?;
-    let url = line.trim().rsplit(' ').next().unwrap_or_default();
+    let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+    Ok((server, url))
+}
+
+fn push(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)>> {
+    let (_server, url) = daemon(wan, place)?;
     let mut client = wan.command_in_a(programs::path("bigup-cli"));
-    client.arg("push").arg(place.file).args(["--json", "--url", url]).args(place.arguments);
+    client.arg("push").arg(place.file).args(["--json", "--url", &url]).args(place.arguments);
     let ran = bounded(&mut client, place.folder)?;
     let stored = || {
         let events = ran.output.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -150,13 +183,59 @@ fn push(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)
     Ok(Some(rate(bytes, &ran)))
 }
 
+fn get(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)>> {
+    let (_server, url) = daemon(wan, place)?;
+    // From the server's own machine, so that only the way back is long.
+    let mut push = wan.command_in_b(programs::path("bigup-cli"));
+    push.arg("push").arg(place.file).args(["--quiet", "--name", "file", "--url", &url]);
+    anyhow::ensure!(push.status()?.success(), "nothing was stored to be fetched");
+    let mut client = wan.command_in_a(programs::path("bigup-cli"));
+    client.args(["get", "file", "--quiet", "--url", &url, "--to", "fetched"]);
+    fetched(client, place).map(Some)
+}
+
 fn curl(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)>> {
-    if !is_installed("curl") || !is_installed("nginx") {
+    let Some((_server, data)) = nginx(wan, place)?.filter(|_| is_installed("curl")) else { return Ok(None) };
+    let mut curl = wan.command_in_a("curl");
+    curl.args(["--silent", "--show-error", "--fail", "-T"])
+        .arg(place.file)
+        .arg(format!("http://{ADDRESS_B}:8080/file"));
+    let ran = bounded(&mut curl, place.folder)?;
+    let bytes = if ran.finished { place.size } else { bytes_below(&data) };
+    Ok(Some(rate(bytes, &ran)))
+}
+
+/// The file fetched by a program with these options.
+fn from_nginx(
+    wan: &mut Wan,
+    place: &Place<'_>,
+    program: &str,
+    options: &[&str],
+) -> anyhow::Result<Option<(f64, String)>> {
+    let Some((_server, data)) = nginx(wan, place)?.filter(|_| is_installed(program)) else { return Ok(None) };
+    std::fs::copy(place.file, data.join("files/file"))?;
+    let mut client = wan.command_in_a(program);
+    client.args(options).arg(format!("http://{ADDRESS_B}:8080/file"));
+    fetched(client, place).map(Some)
+}
+
+/// Lets a command fetch the file to `fetched` in its working folder.
+fn fetched(mut command: Command, place: &Place<'_>) -> anyhow::Result<(f64, String)> {
+    let folder = fresh(place.folder, "fetched")?;
+    let ran = bounded(command.current_dir(&folder), place.folder)?;
+    anyhow::ensure!(!ran.finished || data::same(place.file, &folder.join("fetched")), "other bytes were fetched");
+    let bytes = if ran.finished { place.size } else { allocated_below(&folder) };
+    Ok(rate(bytes, &ran))
+}
+
+/// Starts nginx at the far end. Its folder, whose `files` it takes and serves. `None`: it is not installed.
+fn nginx(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(Server, PathBuf)>> {
+    if !is_installed("nginx") {
         return Ok(None);
     }
     let data = fresh(place.folder, "nginx")?;
     let settings = format!(
-        "daemon off; user root; pid {0}/pid; error_log {0}/log; events {{}} http {{ access_log off; \
+        "daemon off; user root; pid {0}/pid; error_log {0}/log; events {{}} http {{ access_log off; sendfile on; \
          client_body_temp_path {0}/temporary; client_max_body_size 0; \
          server {{ listen {ADDRESS_B}:8080; root {0}/files; location / {{ dav_methods PUT; }} }} }}",
         data.display()
@@ -165,14 +244,7 @@ fn curl(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)
     std::fs::write(data.join("settings"), settings)?;
     let mut nginx = wan.command_in_b("nginx");
     nginx.arg("-p").arg(&data).arg("-c").arg(data.join("settings")).stderr(Stdio::null());
-    let _server = serving(wan, &mut nginx, 8080)?;
-    let mut curl = wan.command_in_a("curl");
-    curl.args(["--silent", "--show-error", "--fail", "-T"])
-        .arg(place.file)
-        .arg(format!("http://{ADDRESS_B}:8080/file"));
-    let ran = bounded(&mut curl, place.folder)?;
-    let bytes = if ran.finished { place.size } else { bytes_below(&data) };
-    Ok(Some(rate(bytes, &ran)))
+    Ok(Some((serving(wan, &mut nginx, 8080)?, data)))
 }
 
 fn rsync(wan: &mut Wan, place: &Place<'_>) -> anyhow::Result<Option<(f64, String)>> {
@@ -282,6 +354,12 @@ fn bytes_below(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.map(of).sum()
+}
+
+/// Bytes that the files in a folder take on the disk: what was fetched so far in any order.
+fn allocated_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(entry.metadata().ok()?.blocks() * 512)).sum()
 }
 
 fn is_installed(program: &str) -> bool {

@@ -61,6 +61,20 @@ fn by_tus_js(name: &'static str, parallel: u16, data: &Path) -> anyhow::Result<P
     Ok(Peer::new(name, stored, Some(server), send))
 }
 
+/// Its daemon behind `bigup-cli sync`, which sends folders only.
+pub(super) fn by_sync(folder: &Path) -> anyhow::Result<Started> {
+    let (server, stored) = served(folder)?;
+    let (port, cache) = (server.port, made(folder, "cache")?);
+    let sync = move |path: &Path, name: &str| {
+        let mut command = programs::cli();
+        command.env("XDG_CACHE_HOME", &cache).args(["sync", "--quiet", "--url", &format!("http://127.0.0.1:{port}")]);
+        command.arg(path).arg(format!("{name}/"));
+        command
+    };
+    let peer = Peer::new("bigup-cli sync", stored, Some(server), Box::new(sync.clone()));
+    Ok((None, vec![peer.with_folders(Box::new(sync))]))
+}
+
 /// A daemon, and where it stores.
 pub(super) fn served(data: &Path) -> anyhow::Result<(Arc<Server>, PathBuf)> {
     std::fs::create_dir_all(data)?;

@@ -1,0 +1,122 @@
+//! Files that appear all at once in a watched folder, beside a push of the same files.
+
+use crate::measure::{clear, cost, files_below, read_once};
+use crate::table::{Table, median, rate, seconds, spread, times};
+use crate::{Bench, Report};
+use anyhow::{Context, ensure};
+use bigup_core::protocol::units::show_size;
+use bigup_tests::process::signal;
+use bigup_tests::usage::{cpu, peak_memory};
+use bigup_tests::{data, programs};
+use nix::sys::signal::Signal;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time that all files may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Files in each folder.
+const IN_FOLDER: usize = 500;
+
+const HEADER: [&str; 5] = ["", "time", "rate", "CPU client", "memory client"];
+
+/// The watch, ended with this.
+struct Watch(Child);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        signal(self.0.id(), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// The time, the CPU time and the peak memory of a watch.
+struct Seen {
+    wall: f64,
+    cpu: f64,
+    peak: u64,
+}
+
+/// Runs it.
+pub fn run(bench: &Bench<'_>, count: usize, size: u64, rounds: usize) -> anyhow::Result<Report> {
+    let folder = bench.folder.join("dropped");
+    let files: Vec<PathBuf> = (0..count)
+        .map(|i| data::file(&folder.join(format!("d{}", i / IN_FOLDER)), &format!("f{i}"), i as u64, size))
+        .collect();
+    let mut peers = bench.start(&["bigup"]);
+    peers.all.truncate(1);
+    let peer = peers.all.first().context("bigup cannot be started")?;
+    let (mut pushes, mut watches) = (vec![], vec![]);
+    for round in 0..rounds {
+        read_once(&files)?;
+        let push = peer.send_folder(&folder, "pushed").context("it sends folders")?;
+        pushes.push(cost(&peer.servers(), &peer.stored, &[push], 1)?);
+        clear(&peer.stored)?;
+        read_once(&files)?;
+        let url = format!("http://127.0.0.1:{}", peer.port().context("it has a server")?);
+        let seen = watch(bench.folder, &folder, &url, &peer.stored, count, round)?;
+        println!("round {}: push {}, watch {}", round + 1, seconds(pushes[round].wall), seconds(seen.wall));
+        watches.push(seen);
+        clear(&peer.stored)?;
+    }
+    let all = size * count as u64;
+    let push = median(pushes.iter().map(|cost| cost.wall));
+    let watch = median(watches.iter().map(|seen| seen.wall));
+    let mut table = Table::new(format!("{count} files of {} in a watched folder", show_size(size)), "", &HEADER);
+    table.row([
+        "bigup-cli push".to_owned(),
+        spread(&pushes.iter().map(|cost| cost.wall).collect::<Vec<_>>()),
+        rate(all, push),
+        seconds(median(pushes.iter().map(|cost| cost.client_cpu))),
+        show_size(median(pushes.iter().map(|cost| cost.client_peak as f64)) as u64),
+    ]);
+    table.row([
+        "bigup-cli watch".to_owned(),
+        spread(&watches.iter().map(|seen| seen.wall).collect::<Vec<_>>()),
+        rate(all, watch),
+        seconds(median(watches.iter().map(|seen| seen.cpu))),
+        show_size(median(watches.iter().map(|seen| seen.peak as f64)) as u64),
+    ]);
+    Ok(Report {
+        title: "A watched folder".to_owned(),
+        text: format!(
+            "{rounds} rounds. The folder is moved into the watched one, and the time is that until the server has all files. \
+             It contains `--settle`, 2 s. The rate of the watch is {} of that of the push.",
+            times(push / watch)
+        ),
+        versions: vec![],
+        tables: vec![table],
+    })
+}
+
+/// Moves `dropped` into a watched folder and back again.
+fn watch(bench: &Path, dropped: &Path, url: &str, stored: &Path, count: usize, round: usize) -> anyhow::Result<Seen> {
+    let (watched, state) = (bench.join("watched"), bench.join(format!("state{round}")));
+    std::fs::create_dir_all(&watched)?;
+    let mut command: Command = programs::cli();
+    command.arg("watch").arg(&watched).args(["--quiet", "--into", "watched/", "--url", url, "--state"]).arg(&state);
+    let watch = Watch(command.stdin(Stdio::null()).spawn()?);
+    // It listens for events once it has its journal.
+    let deadline = Instant::now() + PATIENCE;
+    while !state.exists() || files_below(&state)?.is_empty() {
+        ensure!(Instant::now() < deadline, "the watch does not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let before = cpu(watch.0.id()).map_or(0.0, |cpu| cpu.own);
+    let (began, inside) = (Instant::now(), watched.join("in"));
+    std::fs::rename(dropped, &inside)?;
+    while files_below(stored)?.len() < count {
+        ensure!(Instant::now() < deadline, "{} of {count} files are stored", files_below(stored)?.len());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let wall = began.elapsed().as_secs_f64();
+    let seen = Seen {
+        wall,
+        cpu: cpu(watch.0.id()).map_or(0.0, |cpu| cpu.own) - before,
+        peak: peak_memory(watch.0.id()).unwrap_or(0),
+    };
+    drop(watch);
+    std::fs::rename(&inside, dropped)?;
+    Ok(seen)
+}
