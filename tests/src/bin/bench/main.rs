@@ -75,7 +75,7 @@ struct Cli {
 /// What all modes take.
 #[derive(Args)]
 struct Options {
-    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus, page, page-put, copyparty, uppy [default: all that the mode knows]
+    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus, page, page-put, copyparty, uppy, s5cmd, aws [default: all that the mode knows]
     #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
     peers: Option<Vec<String>>,
     /// Folder on the disk that is to be measured [default: target/, where this program lies]
@@ -307,7 +307,7 @@ fn main() -> anyhow::Result<()> {
         std::process::exit(measure::measure_child(arguments)?);
     }
     let Cli { mode, mut options } = Cli::parse();
-    let known = [&peers::GROUPS[..], &peers::PAGES].concat();
+    let known = [&peers::GROUPS[..], &peers::PAGES, &peers::OF_STORE].concat();
     if let Some(unknown) = options.peers.iter().flatten().find(|peer| !known.contains(&&peer[..])) {
         anyhow::bail!("there is no peer {unknown}; there are {}", known.join(", "));
     }

@@ -27,6 +27,9 @@ pub const GROUPS: [&str; 11] =
 /// Pages in a browser, in the order of tables.
 pub const PAGES: [&str; 4] = ["page", "page-put", "copyparty", "uppy"];
 
+/// Clients of a store of objects beside rclone, in the order of tables.
+pub const OF_STORE: [&str; 2] = ["s5cmd", "aws"];
+
 /// The command that moves a file or a folder and gives it a name.
 pub type Send = Box<dyn Fn(&Path, &str) -> Command + std::marker::Send + Sync>;
 

@@ -56,7 +56,9 @@ struct Took {
 pub fn run(bench: &Bench<'_>, size: u64, each: u64, rounds: usize) -> anyhow::Result<Report> {
     let mut peers = vec![Peer { name: "bigup", program: programs::path("bigup-cli") }];
     let (mut absent, mut programs_there) = (vec![], vec![]);
-    for (name, argument) in [("s5cmd", "version"), ("rclone", "version"), ("aws", "--version")] {
+    let is_asked = |name: &str| bench.peers.is_none_or(|peers| peers.iter().any(|peer| peer == name));
+    let clients = [("s5cmd", "version"), ("rclone", "version"), ("aws", "--version")];
+    for (name, argument) in clients.into_iter().filter(|(name, _)| is_asked(name)) {
         match program(name) {
             Ok(program) => {
                 programs_there.push((program.clone(), argument));

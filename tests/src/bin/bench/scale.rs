@@ -69,7 +69,8 @@ impl Place {
     }
 
     fn remove(&self) {
-        // It may be there or not. The devices go with it.
+        // They may be there or not. The kernel removes devices some time after their namespace: a next one needs the name.
+        let _ = Command::new("ip").args(["link", "delete", &self.device("h")]).output();
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
     }
 }
