@@ -54,9 +54,21 @@ impl Gateway {
     /// # Panics
     /// It does not start.
     pub fn nginx(configuration: &str, upstream: &str, certificate: &Certificate) -> Gateway {
-        let configuration = before(configuration, upstream);
+        Gateway::nginx_of(&before(configuration, upstream), certificate)
+    }
+
+    /// nginx with `configuration`, which names daemons as docs/several-daemons.md does, before two daemons.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn nginx_before_two(configuration: &str, upstreams: [&str; 2], certificate: &Certificate) -> Gateway {
+        let [one, two] = upstreams.map(http::address);
+        Gateway::nginx_of(&configuration.replace("10.0.0.1:8888", one).replace("10.0.0.2:8888", two), certificate)
+    }
+
+    fn nginx_of(configuration: &str, certificate: &Certificate) -> Gateway {
         let configuration =
-            changed(&configuration, "/etc/ssl/certs/files.example.org.pem", path_text(&certificate.cert));
+            changed(configuration, "/etc/ssl/certs/files.example.org.pem", path_text(&certificate.cert));
         let configuration =
             changed(&configuration, "/etc/ssl/private/files.example.org.key", path_text(&certificate.key));
         Gateway::start(|folder, port| {
@@ -107,10 +119,17 @@ impl Gateway {
     /// It does not start.
     pub fn haproxy(configuration: &str, upstreams: [&str; 2]) -> Gateway {
         let [one, two] = upstreams.map(http::address);
-        let configuration = changed(&changed(configuration, "10.0.0.1:8888", one), "10.0.0.2:8888", two);
+        Gateway::haproxy_of(&changed(&changed(configuration, "10.0.0.1:8888", one), "10.0.0.2:8888", two))
+    }
+
+    /// HAProxy with a configuration whose daemons are where they are.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn haproxy_of(configuration: &str) -> Gateway {
         Gateway::start(|folder, port| {
             let url = format!("http://127.0.0.1:{port}");
-            let whole = changed(&configuration, "bind :8888", &format!("bind 127.0.0.1:{port}"));
+            let whole = changed(configuration, "bind :8888", &format!("bind 127.0.0.1:{port}"));
             let file = folder.join("haproxy.cfg");
             std::fs::write(&file, whole + "\n").expect("the configuration can be written");
             let arguments = [in_sbin("haproxy"), "-db".to_owned(), "-f".to_owned(), path_text(&file).to_owned()];

@@ -1,15 +1,16 @@
 //! SeaweedFS, an S3-compatible store, for all tests of a process, and a proxy before it that disturbs requests.
 //!
-//! It is the program `weed` beside `BIGUP_PYTHON`, from `tests/clients/requirements.txt`.
+//! It is the program `weed` beside `BIGUP_PYTHON`, from `tests/clients/requirements.txt`. [`Cluster`] is a store of three
+//! servers that hold bytes.
 
 use crate::accept::Accept;
-use crate::process::{eventually, within};
+use crate::process::{eventually, kill_9, within};
 use bigup_core::storage::objects::{ObjectSettings, Objects};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -21,13 +22,23 @@ const SECRET: &str = "cisecret123";
 /// Time that it may take to start.
 const START: Duration = Duration::from_secs(120);
 
-/// Ports that it listens on, one after the other.
-const PORTS: u16 = 8;
+/// Ports that it listens on, one after the other: eight of its own, and two of each further server of a cluster.
+const PORTS: u16 = 12;
 
 /// A running store.
 pub struct Seaweed {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     port: u16,
+}
+
+/// Servers of a cluster that hold bytes and can be killed; another one is part of the process of the master.
+const KILLABLE: [u16; 2] = [0, 1];
+
+/// A store of three servers that hold bytes, each chunk on two of them.
+pub struct Cluster {
+    /// The store.
+    pub seaweed: Seaweed,
+    servers: [Option<Child>; KILLABLE.len()],
 }
 
 /// The store of this process, started if it is the first use. It ends with the process.
@@ -38,7 +49,18 @@ pub fn shared() -> &'static Seaweed {
 
 impl Seaweed {
     fn start() -> Seaweed {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Seaweed::start_in(tempfile::tempdir().expect("a temporary folder can be made"))
+    }
+
+    /// Starts a store that keeps all in `folder`, and ends with the process.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_in(folder: tempfile::TempDir) -> Seaweed {
+        Seaweed::with(folder, &[])
+    }
+
+    fn with(folder: tempfile::TempDir, arguments: &[&str]) -> Seaweed {
         let port = free_ports();
         let identity = format!(
             r#"{{"identities":[{{"name":"ci","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],
@@ -47,6 +69,7 @@ impl Seaweed {
         let config = folder.path().join("s3.json");
         std::fs::write(&config, identity).expect("the file can be written");
         let mut command = command(folder.path(), &config, port);
+        command.args(arguments);
         // A process dies with the thread that started it, which must not be the thread of a test.
         std::thread::spawn(move || {
             let mut child = command.spawn().expect("setpriv of util-linux and weed can be started");
@@ -54,12 +77,17 @@ impl Seaweed {
             eprintln!("SeaweedFS ended: {ended}");
         });
         let log = folder.path().join("log");
-        let seaweed = Seaweed { _folder: folder, port };
+        let seaweed = Seaweed { folder, port };
         let answers = || {
             ureq::get(format!("{}/", seaweed.endpoint())).config().http_status_as_error(false).build().call().is_ok()
         };
         within(START, &format!("SeaweedFS starts; its log is {}", log.display()), answers);
         seaweed
+    }
+
+    /// Port of the service, on all addresses of this machine if it is a cluster.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// URL of the service.
@@ -81,6 +109,15 @@ impl Seaweed {
         });
     }
 
+    /// Removes a bucket with all that is in it, and gives the disk space back.
+    ///
+    /// # Panics
+    /// It cannot be removed.
+    pub fn remove_bucket(&self, name: &str) {
+        let url = self.bucket(name).delete_bucket(&credentials()).sign(Duration::from_secs(60));
+        ureq::delete(url.as_str()).call().expect("the bucket can be removed");
+    }
+
     /// The objects of `s3://BUCKET/p`, as bigup sees them. The credentials are read from `file`.
     pub fn objects(&self, bucket: &str, file: &Path) -> Objects {
         let settings = ObjectSettings {
@@ -95,12 +132,65 @@ impl Seaweed {
     }
 }
 
+impl Cluster {
+    /// Starts a cluster that keeps all in `folder`. It listens on all addresses of this machine.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_in(folder: tempfile::TempDir) -> Cluster {
+        let arguments = ["-master.defaultReplication=001", "-ip.bind=0.0.0.0"];
+        let mut cluster = Cluster { seaweed: Seaweed::with(folder, &arguments), servers: [None, None] };
+        KILLABLE.iter().for_each(|server| cluster.run(*server));
+        let master = format!("http://127.0.0.1:{}/dir/status", cluster.seaweed.port + 1);
+        within(START, "the master knows three servers", || {
+            let text = ureq::get(&master).call().ok().and_then(|mut found| found.body_mut().read_to_string().ok());
+            text.is_some_and(|text| text.matches("\"PublicUrl\"").count() == 1 + KILLABLE.len())
+        });
+        cluster
+    }
+
+    /// Kills a server, 0 or 1.
+    pub fn kill(&mut self, server: u16) {
+        self.servers[usize::from(server)].take().iter_mut().for_each(kill_9);
+    }
+
+    /// Starts a server, which was killed maybe.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn run(&mut self, server: u16) {
+        let (folder, first) = (self.seaweed.folder.path(), self.seaweed.port);
+        let data = folder.join(format!("volumes-{server}"));
+        std::fs::create_dir_all(&data).expect("the folder can be made");
+        let log = std::fs::File::options().create(true).append(true).open(folder.join(format!("log-{server}")));
+        let log = log.expect("the log can be made");
+        let port = first + 8 + 2 * server;
+        let mut command = Command::new(weed());
+        command.arg("volume").arg(format!("-dir={}", data.display())).args(["-max=100", "-ip=127.0.0.1"]);
+        command.arg(format!("-port={port}")).arg(format!("-port.grpc={}", port + 1));
+        command.arg(format!("-master=127.0.0.1:{}.{}", first + 1, first + 2));
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor can be copied")).stderr(log);
+        self.servers[usize::from(server)] = Some(command.spawn().expect("weed can be started"));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        KILLABLE.iter().for_each(|server| self.kill(*server));
+    }
+}
+
 /// Writes a file with the right credentials, or with wrong ones.
 pub fn write_credentials(file: &Path, are_right: bool) {
     let secret = if are_right { SECRET } else { "wrong" };
     let text = format!("aws_access_key_id = {KEY}\naws_secret_access_key = {secret}\n");
     let fresh = file.with_extension("fresh");
     std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, file)).expect("the file can be written");
+}
+
+/// Variables of the environment by which other programs get the credentials.
+pub fn variables() -> [(&'static str, &'static str); 3] {
+    [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", "us-east-1")]
 }
 
 fn credentials() -> Credentials {

@@ -88,12 +88,14 @@ pub fn parse(path: &str) -> Result<Option<(UploadKey, FileName)>, Refusal> {
     name.map(|name| Some((key, name))).ok_or_else(no_such_upload)
 }
 
-/// The upload that an address is of, absolute or not: a proxy may have put more before its path. `None` if it is of no
-/// upload, or too long to be one.
+/// The upload that an address is of, absolute or not: a proxy may have put more before its path, and a query behind it.
+/// `None` if it is of no upload, or too long to be one.
 pub fn find(url: &str) -> Option<(UploadKey, FileName)> {
     if url.len() > MAX_URL {
         return None;
     }
+    // Both are encoded in names.
+    let url = url.split(['?', '#']).next()?;
     let starts = url.match_indices("/files/").map(|(start, _)| start);
     starts.filter_map(|start| parse(&url[start..]).ok().flatten()).next()
 }
@@ -108,6 +110,7 @@ mod tests {
         let path = path_of(&key, &name);
         for before in ["", "https://h.example", "https://h.example:1/up", "/files/x"] {
             assert_eq!(find(&format!("{before}{path}")), Some((key.clone(), name.clone())), "{before}");
+            assert_eq!(find(&format!("{before}{path}?at=one")), Some((key.clone(), name.clone())), "{before}");
         }
         for wrong in ["", "/files/", "a", &path[1..], &format!("{}{path}", "/files/".repeat(MAX_URL / 7))] {
             assert_eq!(find(wrong), None, "{wrong}");

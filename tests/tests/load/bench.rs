@@ -24,7 +24,7 @@ fn modes_yield_tables_and_sections_of_the_document() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let docs = folder.path().join("results.md");
-    let modes: [(&[&str], &str); 9] = [
+    let modes: [(&[&str], &str); 10] = [
         (&["small", "20", "1"], "small"),
         (&["file", "1M", "2"], "file 1 MiB"),
         (&["sync", "20", "1"], "sync"),
@@ -34,6 +34,7 @@ fn modes_yield_tables_and_sections_of_the_document() {
         (&["resume", "256M", "1"], "resume"),
         (&["finish", "1", "1M"], "finish"),
         (&["floor", "16M", "1"], "floor"),
+        (&["s3", "20M", "64K", "1"], "s3"),
     ];
     for (arguments, key) in modes {
         let printed = run(arguments, &docs);

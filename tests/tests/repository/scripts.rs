@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Folders with scripts, from the repository on.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     ".",
     ".ci",
     "bigupd/web/blake3",
@@ -19,6 +19,7 @@ const FOLDERS: [&str; 11] = [
     "tests/boot",
     "tests/dist",
     "tests/fuzz",
+    "tests/garage",
     "tests/windows",
 ];
 

@@ -280,6 +280,8 @@ fn give_object(
             InTheWay::Nothing => {}
             InTheWay::TheSameFile => {
                 replaced.iter().for_each(|object| objects.forget(object));
+                // Another daemon may have stored it: then the parts of this upload are of no use.
+                objects.abandon(spool.path())?;
                 let Some(locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
                 info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));
                 if data.leaves_notices() {

@@ -207,19 +207,22 @@ impl Objects {
         }
     }
 
-    /// Ends the multipart upload of the spool at `folder`, with all its parts, and its note. Nothing is left of it.
+    /// Ends the multipart upload of the spool at `folder`, with all its parts, and its note. Nothing is left of it, but
+    /// the object and its note if it was completed.
     ///
     /// # Errors
     /// The store does not answer, or refuses.
     pub fn abandon(&self, folder: &Path) -> Result<(), ObjectError> {
         let Some(record) = MultipartRecord::read(folder) else { return Ok(()) };
+        // An object that was completed points at its note.
+        if self.head(&record.key)?.is_some_and(|object| object.note.as_ref() == Some(&record.note)) {
+            return Ok(());
+        }
         match &record.upload_id {
             Some(id) => self.abort(&record.key, id)?,
             None => self.abort_empty(&record.key)?,
         }
-        // An object that was completed points at its note.
-        let has_it = self.head(&record.key)?.is_some_and(|object| object.note.as_ref() == Some(&record.note));
-        if has_it { Ok(()) } else { self.delete(&self.note_key(&record.note)) }
+        self.delete(&self.note_key(&record.note))
     }
 
     /// Ends the multipart uploads to `key` that have no part: that of a merger which died before it knew the id.

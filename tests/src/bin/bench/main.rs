@@ -21,6 +21,8 @@ mod page;
 mod peers;
 mod reflink;
 mod resume;
+mod s3;
+mod scale;
 mod server;
 mod small;
 mod sync;
@@ -37,7 +39,7 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "file 64 MiB",
     "file 1 GiB",
     "file 8 GiB",
@@ -56,6 +58,8 @@ const KEYS: [&str; 18] = [
     "device",
     "uploads",
     "idle",
+    "s3",
+    "scale",
 ];
 
 /// Measures bigup beside others that move files.
@@ -71,7 +75,7 @@ struct Cli {
 /// What all modes take.
 #[derive(Args)]
 struct Options {
-    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus, page, page-put, copyparty, uppy [default: all that the mode knows]
+    /// Peers beside bigup: of cp, bigup-http, bigup-tus, nginx, dufs, rsync, scp, rclone, tus, rustus, page, page-put, copyparty, uppy, s5cmd, aws [default: all that the mode knows]
     #[arg(long, global = true, value_delimiter = ',', value_name = "PEER,…")]
     peers: Option<Vec<String>>,
     /// Folder on the disk that is to be measured [default: target/, where this program lies]
@@ -229,6 +233,30 @@ enum Mode {
         #[arg(default_value_t = 10_000)]
         count: usize,
     },
+    /// Files into a store of objects, beside clients of the store
+    S3 {
+        /// Size of one file
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Size of each of 64 files
+        #[arg(default_value = "32M", value_parser = parse_size)]
+        each: u64,
+        /// Rounds
+        #[arg(default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Several daemons on links of 200 Mbit/s behind a balancer, with one store of objects (needs root)
+    Scale {
+        /// Size of each file
+        #[arg(default_value = "64M", value_parser = parse_size)]
+        size: u64,
+        /// Files for each daemon
+        #[arg(default_value_t = 4)]
+        files: usize,
+        /// Numbers of daemons
+        #[arg(default_values_t = [1, 2, 4])]
+        daemons: Vec<usize>,
+    },
     /// All of these, into the document
     All {
         /// With less of everything
@@ -279,7 +307,7 @@ fn main() -> anyhow::Result<()> {
         std::process::exit(measure::measure_child(arguments)?);
     }
     let Cli { mode, mut options } = Cli::parse();
-    let known = [&peers::GROUPS[..], &peers::PAGES].concat();
+    let known = [&peers::GROUPS[..], &peers::PAGES, &peers::OF_STORE].concat();
     if let Some(unknown) = options.peers.iter().flatten().find(|peer| !known.contains(&&peer[..])) {
         anyhow::bail!("there is no peer {unknown}; there are {}", known.join(", "));
     }
@@ -320,6 +348,8 @@ fn all_modes() -> Vec<Mode> {
         Mode::Device { rounds: 1, sizes: vec![GIB, 4 * GIB] },
         Mode::Uploads { count: 1000 },
         Mode::Idle { count: 10_000 },
+        Mode::S3 { size: GIB, each: 32 * MIB, rounds: 3 },
+        Mode::Scale { size: 64 * MIB, files: 4, daemons: vec![1, 2, 4] },
     ]
 }
 
@@ -342,6 +372,8 @@ fn quick_modes() -> Vec<Mode> {
         Mode::Device { rounds: 1, sizes: vec![256 * MIB] },
         Mode::Uploads { count: 100 },
         Mode::Idle { count: 1000 },
+        Mode::S3 { size: 256 * MIB, each: 4 * MIB, rounds: 1 },
+        Mode::Scale { size: 16 * MIB, files: 2, daemons: vec![1, 2, 4] },
     ]
 }
 
@@ -365,6 +397,8 @@ impl Mode {
             Mode::Device { .. } => "device".to_owned(),
             Mode::Uploads { .. } => "uploads".to_owned(),
             Mode::Idle { .. } => "idle".to_owned(),
+            Mode::S3 { .. } => "s3".to_owned(),
+            Mode::Scale { .. } => "scale".to_owned(),
             Mode::All { .. } => "all".to_owned(),
         }
     }
@@ -405,6 +439,8 @@ impl Mode {
             Mode::Device { rounds, sizes } => device::run(bench, *rounds, sizes),
             Mode::Uploads { count } => uploads::run(bench, *count),
             Mode::Idle { count } => idle::run(bench, *count),
+            Mode::S3 { size, each, rounds } => s3::run(bench, *size, *each, *rounds),
+            Mode::Scale { size, files, daemons } => scale::run(bench, *size, *files, daemons),
             Mode::All { .. } => anyhow::bail!("it consists of the others"),
         }
     }

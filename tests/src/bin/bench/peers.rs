@@ -27,6 +27,9 @@ pub const GROUPS: [&str; 11] =
 /// Pages in a browser, in the order of tables.
 pub const PAGES: [&str; 4] = ["page", "page-put", "copyparty", "uppy"];
 
+/// Clients of a store of objects beside rclone, in the order of tables.
+pub const OF_STORE: [&str; 2] = ["s5cmd", "aws"];
+
 /// The command that moves a file or a folder and gives it a name.
 pub type Send = Box<dyn Fn(&Path, &str) -> Command + std::marker::Send + Sync>;
 
@@ -205,7 +208,7 @@ fn version(program: &Path, argument: &str) -> Option<String> {
 }
 
 /// Versions of several programs, as one.
-fn versions(programs: &[(&Path, &str)]) -> Option<String> {
+pub fn versions(programs: &[(&Path, &str)]) -> Option<String> {
     let versions: Vec<String> = programs.iter().filter_map(|(program, argument)| version(program, argument)).collect();
     Some(versions.join(", "))
 }
