@@ -151,9 +151,10 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             let Some(anew) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
             merge = anew;
         }
-        if merge.merge_what_is_there(&leave)? {
+        if merge.merge_what_is_there(&leave)? || merge.is_behind() {
             last_work = Instant::now();
         }
+        merge.check_parts()?;
         if leave.is_asked() {
             merge.checkpoint()?;
             log::info!(slice = merge.frontier(); "{}: stopped at slice {}", config.file_name, merge.frontier());

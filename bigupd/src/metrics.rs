@@ -221,6 +221,8 @@ pub struct ScanResult {
     pub lag_bytes: u64,
     /// Time for which the oldest slice has waited that a merger could merge.
     pub lag: Duration,
+    /// Bytes that wait for the store of objects.
+    pub for_store: u64,
 }
 
 /// The metrics. Copies count together.
@@ -642,7 +644,7 @@ mod tests {
         drop(merger);
         assert_has(&metrics, &["bigup_mergers_running 0", "bigup_merger_starts_total 1"]);
         metrics.disk_free(u64::MAX);
-        metrics.scanned(ScanResult { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500) });
+        metrics.scanned(ScanResult { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500), for_store: 0 });
         assert_has(
             &metrics,
             &["bigup_disk_free_bytes 9223372036854775807", "bigup_merge_lag_bytes 9", "bigup_merge_lag_seconds 1.5"],

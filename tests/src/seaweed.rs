@@ -81,6 +81,13 @@ impl Seaweed {
         });
     }
 
+    /// Ends a multipart upload.
+    pub fn abort(&self, bucket: &str, key: &str, id: &str) {
+        let (bucket, credentials) = (self.bucket(bucket), credentials());
+        let url = bucket.abort_multipart_upload(Some(&credentials), key, id).sign(Duration::from_secs(60));
+        ureq::delete(url.as_str()).call().expect("the store ends it");
+    }
+
     /// The objects of `s3://BUCKET/p`, as bigup sees them. The credentials are read from `file`.
     pub fn objects(&self, bucket: &str, file: &Path) -> Objects {
         let settings = ObjectSettings {

@@ -162,7 +162,9 @@ impl Mergers {
         // The client that asks for this upload gets the error.
         let upload = spool.upload().ok().flatten()?;
         let holdings = spool.holdings(&upload).ok()?;
-        holdings.need_merger(&upload).then_some(holdings.frontier)
+        let waits_for_store =
+            || self.inner.data.objects().is_some() && spool.for_store(&upload, &holdings).is_ok_and(|bytes| bytes > 0);
+        (holdings.need_merger(&upload) || waits_for_store()).then_some(holdings.frontier)
     }
 
     /// The same on a thread that can block; `None` also while a merger of another process is at work.

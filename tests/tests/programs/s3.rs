@@ -1,128 +1,17 @@
 //! Finished files in a store of objects (SeaweedFS): they are exact, and nothing is left beside them, whatever fails.
 
-use bigup_core::storage::objects::{Listed, Objects};
-use bigup_tests::daemon::Daemon;
-use bigup_tests::process::{eventually, eventually_equal, signal_program};
-use bigup_tests::seaweed::{Disturb, Passing, StoreProxy, shared, write_credentials};
+use bigup_tests::process::{eventually, eventually_equal};
+use bigup_tests::seaweed::{Disturb, Passing, shared, write_credentials};
+use bigup_tests::stored::Setup;
 use bigup_tests::tus::Tus;
 use bigup_tests::{data, programs};
-use nix::sys::signal::Signal;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A file of several parts, the last one smaller.
 const LARGE: u64 = (30 << 20) + 17;
-
-/// A daemon whose finished files go to a bucket of its own, through a proxy.
-struct Setup {
-    daemon: Daemon,
-    proxy: StoreProxy,
-    objects: Objects,
-    bucket: String,
-    credentials: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Setup {
-    fn new(arguments: &[&str]) -> Setup {
-        static BUCKETS: AtomicU64 = AtomicU64::new(0);
-        let store = shared();
-        let bucket = format!("bucket{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
-        store.make_bucket(&bucket);
-        let folder = tempfile::tempdir().unwrap();
-        let credentials = folder.path().join("credentials");
-        write_credentials(&credentials, true);
-        let proxy = StoreProxy::start(store);
-        let options = Setup::options(&bucket, proxy.endpoint(), &credentials);
-        let all: Vec<&str> = options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        let daemon = Daemon::with(&all);
-        let objects = store.objects(&bucket, &credentials);
-        Setup { daemon, proxy, objects, bucket, credentials, _folder: folder }
-    }
-
-    fn options(bucket: &str, endpoint: &str, credentials: &Path) -> [String; 4] {
-        [
-            format!("--store=s3://{bucket}/p"),
-            format!("--s3-endpoint={endpoint}"),
-            format!("--s3-credentials-file={}", credentials.display()),
-            "--merger-idle=2s".to_owned(),
-        ]
-    }
-
-    fn push(&self, arguments: &[&str]) -> Command {
-        let mut command = programs::cli();
-        command.arg("push").args(["--url", self.daemon.url(), "--slice-size", "4M"]).args(arguments);
-        command
-    }
-
-    fn pushed(&self, file: &Path, options: &[&str]) -> Output {
-        let output = self.push(&[&[text(file)], options].concat()).output().unwrap();
-        assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-        output
-    }
-
-    /// Status and body of a request for `/content/PATH`.
-    fn content(&self, path: &str, options: &[&str]) -> (String, Vec<u8>) {
-        let url = format!("{}/content/{path}", self.daemon.url());
-        let output = Command::new("curl")
-            .args(["-sS", "--max-time", "60", "-w", "\n%{http_code}"])
-            .args(options)
-            .arg(url)
-            .output();
-        let mut body = output.expect("curl can be started").stdout;
-        let status = String::from_utf8(body.split_off(body.len() - 3)).unwrap();
-        body.pop();
-        (status, body)
-    }
-
-    /// All keys in the bucket, those of notes too.
-    fn names(&self) -> Vec<String> {
-        let mut names = vec![];
-        let each = |listed: Listed| {
-            names.push(listed.name().to_owned());
-            ControlFlow::Continue(())
-        };
-        self.objects.list("", "", false, each).unwrap();
-        names
-    }
-
-    /// The finished file is exact, and nothing else is left: no spool, no section, no upload of parts.
-    fn is_exact_and_alone(&self, name: &str, file: &Path) {
-        let (status, body) = self.content(name, &[]);
-        assert_eq!(status, "200", "{}", String::from_utf8_lossy(&body));
-        assert!(body == std::fs::read(file).unwrap(), "{name} is not exact");
-        self.daemon.eventually_clean();
-        assert_eq!(self.objects.unfinished().unwrap(), Vec::<String>::new(), "uploads of parts are left");
-        let name: bigup_core::protocol::name::FileName = bigup_core::protocol::name::FileName::new(name).unwrap();
-        let found = self.objects.find(&name).unwrap().expect("it is there");
-        assert_eq!(found.facts.expect("they are noted").digest.to_string(), data::digest(file));
-    }
-
-    /// The number of notes, and that of objects which point at one cannot differ.
-    fn notes(&self) -> usize {
-        self.objects.notes().unwrap().len()
-    }
-
-    fn file(&self, seed: u64, len: u64) -> PathBuf {
-        data::file(&self.daemon.scratch(), &format!("f{seed}"), seed, len)
-    }
-
-    /// Kills the merger at work on `name`, if one is.
-    fn killer(&self, name: &str) -> impl Fn() + Send + Sync + 'static {
-        let lock = self.daemon.data().join("tmp").join(name).join("merger.lock");
-        move || {
-            let pid = std::fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
-            let _ = pid.is_some_and(|pid| signal_program(pid, "bigup-merger", Signal::SIGKILL));
-        }
-    }
-
-    fn last_error(&self, name: &str) -> String {
-        self.daemon.info(name, "last_error").unwrap_or_default()
-    }
-}
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
@@ -410,4 +299,81 @@ fn objects_are_checked_by_reading_them() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("\"files\":1") && said.contains("\"damaged\":0"), "{said}");
+}
+
+/// An upload whose parts are all in the store, and whose completion fails until the disturbance ends.
+fn given_back(setup: &Setup, file: &Path) -> std::process::Child {
+    setup
+        .proxy
+        .disturb(|passing| if passing.is_completion() { Disturb::Answer(500, "InternalError") } else { Disturb::Not });
+    let pushing = setup.push(&[text(file), "--name", "f"]).spawn().unwrap();
+    eventually("completion fails", || setup.last_error("f").contains("completing"));
+    let (len, on_disk) = setup.merged("f");
+    assert!(len == LARGE && on_disk < 1 << 20, "{on_disk} bytes of {len} are on the disk");
+    pushing
+}
+
+#[test]
+fn space_that_was_given_back_is_no_damage_and_is_found_again_by_the_next_merger() {
+    let mut setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let pushing = given_back(&setup, &file);
+    setup.daemon.kill_9();
+    let options = Setup::options(&setup.bucket, setup.proxy.endpoint(), &setup.credentials);
+    let mut command = Command::new(programs::path("bigupd"));
+    command.args(&options[..3]).arg("--data-dir").arg(setup.daemon.data()).args(["check", "--json"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("\"damaged\":0"), "{said}");
+    setup.proxy.disturb(|passing| {
+        assert!(!passing.is_part(), "the store has all parts");
+        Disturb::Not
+    });
+    setup.daemon.run();
+    let output = pushing.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    setup.is_exact_and_alone("f", &file);
+}
+
+#[test]
+fn bytes_that_only_a_former_store_has_are_never_published_as_holes() {
+    let mut setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let mut pushing = given_back(&setup, &file);
+    setup.daemon.kill_9();
+    setup.killer("f")();
+    let data = setup.daemon.data();
+    let folder = bigup_tests::daemon::Daemon::with_data(&data, &["--merger-idle=2s"]);
+    eventually("it is told", || folder.log().contains("are asked for again"));
+    pushing.kill().unwrap();
+    pushing.wait().unwrap();
+    let mut push = programs::cli();
+    push.args(["push", "--url", folder.url(), "--slice-size", "4M", "--name", "f"]).arg(&file);
+    let output = push.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(data::same(&file, &folder.finished("f")));
+}
+
+#[test]
+fn a_part_that_the_store_shows_with_another_tag_is_not_given_back() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    setup.proxy.disturb(|passing| if passing.is_part() { Disturb::OtherTag } else { Disturb::Not });
+    setup.pushed(&file, &["--name", "f"]);
+    setup.is_exact_and_alone("f", &file);
+    assert!(!setup.daemon.log().contains("are asked for again"), "{}", setup.daemon.log());
+}
+
+#[test]
+fn a_missing_bucket_is_not_taken_for_lost_parts() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let pushing = given_back(&setup, &file);
+    setup.proxy.disturb(|_| Disturb::Answer(404, "NoSuchBucket"));
+    eventually("the reason is told", || setup.last_error("f").contains("NoSuchBucket"));
+    setup.proxy.disturb(|_| Disturb::Not);
+    let output = pushing.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    setup.is_exact_and_alone("f", &file);
+    assert!(!setup.daemon.log().contains("are asked for again"), "{}", setup.daemon.log());
 }

@@ -68,6 +68,12 @@ impl ObjectError {
         self.has_code("NoSuchBucket")
     }
 
+    /// True if the multipart upload is not there. Another 404, of a bucket that is away or of a server in between, says
+    /// nothing of it.
+    pub(super) fn is_without_upload(&self) -> bool {
+        self.has_code("NoSuchUpload")
+    }
+
     /// True if the refusal has this code.
     fn has_code(&self, wanted: &str) -> bool {
         matches!(&self.why, Reason::Refused { code, .. } if code == wanted)

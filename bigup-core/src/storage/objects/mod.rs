@@ -40,7 +40,7 @@ mod sweep;
 
 pub use error::ObjectError;
 pub use listing::Listed;
-pub use multipart::{Multipart, PartSizes, SentPart};
+pub use multipart::{Multipart, SentPart, multipart_in};
 pub use reader::ObjectReader;
 pub use settings::{MOST_PARTS_AT_ONCE, ObjectSettings, StoreUrl};
 
