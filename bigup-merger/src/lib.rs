@@ -89,6 +89,8 @@ pub enum MergeEnd {
 pub fn run(config: &Config, stop: &Stop) -> io::Result<MergeEnd> {
     let data = DataDir::open(&config.data_dir)?;
     let objects = config.store.clone().map(Objects::new).transpose().map_err(io::Error::other)?;
+    let events = config.events.clone();
+    let objects = objects.map(|objects| objects.observed_by(Arc::new(move |event| events.tell(event))));
     let data = data.with_modes(config.modes).with_objects(objects.map(Arc::new));
     let data = if config.leave_notice { data.recording_completions()? } else { data };
     let spool = Spool::of(&data, &UploadId::of_name(&config.file_name));

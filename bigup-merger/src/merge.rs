@@ -95,6 +95,8 @@ pub struct Merge<'a> {
     parts: Option<PartSender>,
     events: Events,
     last_checkpoint: Instant,
+    /// The reason why parts wait for the store, as it is written down.
+    told_trouble: Option<String>,
     /// The disk is full, and the store has parts to take whose space comes back then.
     waits_for_space: bool,
     /// info.ini tells less than the synced frontier.
@@ -142,6 +144,7 @@ impl<'a> Merge<'a> {
             parts: parts.transpose()?,
             events,
             last_checkpoint: Instant::now(),
+            told_trouble: None,
             waits_for_space: false,
             info_lags: true,
             last_info: Instant::now(),
@@ -401,8 +404,27 @@ impl<'a> Merge<'a> {
     }
 
     fn tell_frontier(&mut self) {
+        self.tell_trouble();
         if self.info_lags && self.last_info.elapsed() >= CHECKPOINT_TIME / 2 {
             self.refresh_info();
+        }
+    }
+
+    /// Writes the reason why parts wait for the store into the record of the upload, or that they do not any more.
+    fn tell_trouble(&mut self) {
+        let Some(trouble) = self.parts.as_ref().map(PartSender::trouble) else { return };
+        if trouble == self.told_trouble {
+            return;
+        }
+        let noted = self.lock().and_then(|locked| {
+            let Some(mut locked) = locked else { return Ok(()) };
+            let last_error = trouble.clone();
+            let upload = UploadRecord { last_error, ..locked.upload().clone() };
+            locked.save(upload)
+        });
+        match noted {
+            Ok(()) => (self.told_trouble, self.info_lags) = (trouble, true),
+            Err(e) => log::debug!("{}: the store's trouble cannot be noted: {e}", self.name),
         }
     }
 

@@ -133,7 +133,7 @@ fn command(folder: &Path, config: &Path, port: u16) -> Command {
     command.args(["--pdeathsig", "KILL", "--"]).arg(weed()).arg("server");
     command.arg(format!("-dir={}", folder.display())).args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
     // Its default tells an outside host of itself.
-    command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=100", "-filer", "-s3"]);
+    command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=400", "-filer", "-s3"]);
     let names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"];
     for (number, name) in (1..).zip(names) {
         command.arg(format!("-{name}={}", port + number));

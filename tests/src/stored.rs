@@ -141,6 +141,13 @@ impl Setup {
         found.map_or((0, 0), |found| (found.len(), found.blocks() * 512))
     }
 
+    /// Bytes that the folder of an unfinished upload takes on the disk. 0 if there is none.
+    pub fn on_disk(&self, name: &str) -> u64 {
+        let folder = self.daemon.data().join("tmp").join(name);
+        let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        found.filter_map(|entry| entry.metadata().ok()).map(|found| found.blocks() * 512).sum()
+    }
+
     /// Ends the multipart upload of an unfinished upload, as another client of the store may.
     pub fn abort(&self, name: &str) {
         let noted = std::fs::read(self.daemon.data().join("tmp").join(name).join("object.json")).expect("it is there");

@@ -131,6 +131,7 @@ impl Uploads {
             if let Err(why) = store::is_possible(&self.data, &ask.name)? {
                 return Err(Refusal::new(ErrorCode::BadName, why));
             }
+            self.check_spool_limit_to_begin()?;
             let granted = match self.take(&ask.by, &ask.name, Growing::Upload(ask.bytes_at_begin())) {
                 // Another request began it, and this one goes on with it. The bytes of that may be the reason for the
                 // refusal.

@@ -326,7 +326,7 @@ fn space_that_was_given_back_is_no_damage_and_is_found_again_by_the_next_merger(
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("\"damaged\":0"), "{said}");
     setup.proxy.disturb(|passing| {
-        assert!(!passing.is_part(), "the store has all parts");
+        assert!(!(passing.is_of_merger() && passing.is_part()), "the store has all parts");
         Disturb::Not
     });
     setup.daemon.run();
@@ -376,4 +376,121 @@ fn a_missing_bucket_is_not_taken_for_lost_parts() {
     assert!(output.status.success(), "{output:?}");
     setup.is_exact_and_alone("f", &file);
     assert!(!setup.daemon.log().contains("are asked for again"), "{}", setup.daemon.log());
+}
+
+#[test]
+fn readers_are_sent_to_the_store_where_that_is_set() {
+    let setup = Setup::new(&["--s3-redirect=yes"]);
+    let file = setup.file(1, LARGE);
+    setup.pushed(&file, &["--name", "d/ä b"]);
+    let all = std::fs::read(&file).unwrap();
+    let path = "d/%C3%A4%20b";
+    let (status, body) = setup.content(path, &[]);
+    assert!(status == "307" && body.is_empty(), "{status}");
+    let (_, head) = setup.content(path, &["-D", "-"]);
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(head.contains("location: http://127.0.0.1") && head.contains("x-amz-expires=300"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    let (status, body) = setup.content(path, &["-L"]);
+    assert!(status == "200" && body == all, "{status}");
+    let (status, body) = setup.content(path, &["-L", "-r", "9000000-9000099"]);
+    assert!(status == "206" && body == all[9_000_000..9_000_100], "{status}");
+    // The rest is answered as ever.
+    let (status, head) = setup.content(path, &["-I"]);
+    let etag = format!("\"b3-{}\"", data::digest(&file));
+    assert!(status == "200" && String::from_utf8_lossy(&head).to_lowercase().contains(&etag), "{status}");
+    let (status, body) = setup.content(path, &["-H", &format!("If-Match: {etag}"), "-r", "0-9"]);
+    assert!(status == "206" && body == all[..10], "{status}");
+    assert_eq!(setup.content(path, &["-H", &format!("If-None-Match: {etag}")]).0, "304");
+    assert_eq!(setup.content("d/none", &[]).0, "404");
+    let fetched = setup.daemon.scratch().join("got");
+    let mut get = programs::cli();
+    get.args(["get", "--url", setup.daemon.url(), "d/ä b", "--to", text(&fetched)]);
+    let output = get.output().unwrap();
+    assert!(output.status.success() && data::same(&fetched, &file), "{output:?}");
+    assert!(!setup.daemon.log().contains("Signature"), "the log has a link");
+}
+
+#[test]
+fn what_waits_for_the_store_stays_below_its_limit_and_completes_by_itself() {
+    const LIMIT: u64 = 48 << 20;
+    let setup = Setup::new(&["--spool-limit=48M"]);
+    let files: Vec<_> = (0..3).map(|seed| setup.file(10 + seed, 60 << 20)).collect();
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    setup.proxy.disturb(move |passing| {
+        if passing.is_part() {
+            away.store(true, Ordering::SeqCst);
+        }
+        let is_hit = passing.is_of_merger() && away.load(Ordering::SeqCst);
+        if is_hit { Disturb::Answer(503, "SlowDown") } else { Disturb::Not }
+    });
+    let pushing: Vec<_> = (0_u64..)
+        .zip(&files)
+        .map(|(number, file)| {
+            let mut push = setup.push(&[text(file), "--name", &format!("s{number}"), "--json"]);
+            push.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    eventually("the store is away", || is_away.load(Ordering::SeqCst));
+    let metrics = || bigup_tests::scrape::page(setup.daemon.url(), "/metrics", None).text;
+    eventually("slices are refused", || {
+        metrics().lines().any(|line| {
+            line.strip_prefix("bigup_refused_total{limit=\"spool_limit\"} ").is_some_and(|number| number != "0")
+        })
+    });
+    // Other requests come and go meanwhile.
+    for _ in 0..40 {
+        let used: u64 = (0..3).map(|number| setup.on_disk(&format!("s{number}"))).sum();
+        // Beside it one slice of each upload that merging waits for, those of them that are being merged, and what is
+        // reserved.
+        assert!(used <= LIMIT + 3 * (4 << 20) + (32 << 20), "{used} bytes are in the spools");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    eventually("the reason is told", || {
+        (0..3).any(|number| setup.last_error(&format!("s{number}")).contains("SlowDown"))
+    });
+    let (waiting, failures) = ("bigup_store_waiting_bytes ", "bigup_store_failures_total{reason=\"slow_down\"} ");
+    let value = |start: &str| {
+        let page = metrics();
+        page.lines().find_map(|line| line.strip_prefix(start)?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    eventually("the metrics tell", || value(waiting) >= 8e6 && value(failures) > 0.0);
+    setup.proxy.disturb(|_| Disturb::Not);
+    for pushing in pushing {
+        let output = pushing.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    for (number, file) in files.iter().enumerate() {
+        setup.is_exact_and_alone(&format!("s{number}"), file);
+    }
+    eventually("nothing waits", || value(waiting) == 0.0 && value("bigup_store_parts_in_flight ") == 0.0);
+    assert!(value("bigup_store_parts_total ") >= 20.0 && value("bigup_store_sent_bytes_total ") >= 180e6);
+}
+
+#[test]
+fn a_file_that_is_not_the_promised_one_is_sent_again_as_a_whole() {
+    const SLICE: usize = 4 << 20;
+    let setup = Setup::new(&[]);
+    let (wrong, right) = (data::bytes(1, LARGE as usize), setup.file(2, LARGE));
+    let server = setup.daemon.server();
+    let begin = format!("file_name=f&slice_size={SLICE}&file_size={LARGE}&file_digest={}", data::digest(&right));
+    server.get(&begin).expect(200);
+    for (slice_id, slice) in wrong.chunks(SLICE).enumerate() {
+        let slice_num = wrong.len().div_ceil(SLICE);
+        server.post(&format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}"), slice).expect(200);
+    }
+    eventually("it is told", || setup.last_error("f").contains("as promised"));
+    // Slices of parts that are in the store only cannot be replaced one by one.
+    assert_eq!(setup.merged("f").0, 0);
+    assert!(server.get("file_name=f&peek=1").held().is_empty());
+    for (slice_id, slice) in std::fs::read(&right).unwrap().chunks(SLICE).enumerate() {
+        if slice_id == 0 {
+            server.get(&begin).expect(200);
+        }
+        let slice_num = wrong.len().div_ceil(SLICE);
+        server.post(&format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}"), slice).expect(200);
+    }
+    eventually("it is finished", || setup.content("f", &["-I"]).0 == "200");
+    setup.is_exact_and_alone("f", &right);
 }

@@ -27,7 +27,7 @@ use crate::protocol::digest::{DigestKind, SliceHasher};
 use crate::protocol::parts::{MOST_AT_ONCE, PartSizes};
 use crate::protocol::plan::Plan;
 use crate::storage::disk;
-use crate::storage::objects::{Facts, Multipart, ObjectError, Objects, SentPart, multipart_in};
+use crate::storage::objects::{Facts, Multipart, ObjectError, Objects, SentPart, StoredParts, multipart_in};
 use crate::storage::spool::{PartRecord, PartRecords, Records, Spool, UploadRecord};
 use md5::{Digest as _, Md5};
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,6 +113,10 @@ impl Source<'_> {
         for slice_id in slices_of(plan, offset, end) {
             let (from, slice_len) = extent(plan, slice_id);
             let record = records.get(slice_id)?;
+            if record.is_none() && self.upload.gives_back {
+                // Its place may be a hole, and nothing tells what was there.
+                return Ok(Err(slice_id));
+            }
             let mut hasher = record.map(|record| SliceHasher::new(record.digest.kind, from));
             let mut at = from;
             let read = disk::read_range(self.merged, from, slice_len, |bytes| {
@@ -215,7 +219,12 @@ impl Source<'_> {
                     }
                     Err(why) => {
                         failed.store(true, Ordering::Relaxed);
-                        trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+                        let mut first = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                        // Parts before this one may be on their way.
+                        *first = Some(match (first.take(), why) {
+                            (Some(Trouble::Damaged(one)), Trouble::Damaged(other)) => Trouble::Damaged(one.min(other)),
+                            (first, why) => first.unwrap_or(why),
+                        });
                     }
                 }
             }
@@ -322,11 +331,13 @@ pub fn stored_slices(objects: &Objects, source: Source<'_>, frontier: u64) -> io
     if !source.upload.gives_parts_back() || !source.spool.has_part_records() {
         return Ok(BTreeSet::new());
     }
-    let Some((id, sizes, stored)) = objects.look_at_multipart(source.spool.path(), &source.upload.file_name)? else {
+    let Some(StoredParts { id, sizes, parts }) =
+        objects.look_at_multipart(source.spool.path(), &source.upload.file_name)?
+    else {
         return Ok(BTreeSet::new());
     };
     source.slices_in_parts(&id, sizes, frontier, |number, record| {
-        stored.get(&number).is_some_and(|part| part.answer() == record.answer)
+        parts.get(&number).is_some_and(|part| part.answer() == record.answer)
     })
 }
 

@@ -19,7 +19,7 @@
 //!
 //! A multipart upload that is gone (aborted by somebody, or expired) is begun anew: `merged` has all the bytes.
 
-use super::request::{Payload, Signed};
+use super::request::{COMPLETING, Payload, STORING_A_PART, Signed};
 use super::{Facts, FactsJson, NOTE, Note, ObjectError, Objects, age, listed_time, new_note, senseless};
 use crate::protocol::name::FileName;
 use crate::protocol::parts::PartSizes;
@@ -103,6 +103,16 @@ pub fn multipart_in(folder: &Path) -> Option<(String, PartSizes)> {
     Some((record.upload_id?, PartSizes { part: record.part_size }))
 }
 
+/// The parts that the store has of a multipart upload.
+pub struct StoredParts {
+    /// The store's id of the multipart upload.
+    pub id: String,
+    /// The size of its parts.
+    pub sizes: PartSizes,
+    /// The parts, by their numbers.
+    pub parts: BTreeMap<u64, SentPart>,
+}
+
 /// A multipart upload that the store has.
 pub struct Multipart<'a> {
     objects: &'a Objects,
@@ -114,21 +124,16 @@ pub struct Multipart<'a> {
 }
 
 impl Objects {
-    /// The parts that the store has of the multipart upload of the spool at `folder`, with its id and the size of its
-    /// parts. `None` if there is none, or if the store has it no more. Nothing is begun.
+    /// The parts that the store has of the multipart upload of the spool at `folder`. `None` if there is none, or if the store has it no more. Nothing is begun.
     ///
     /// # Errors
     /// The store does not answer, or refuses.
-    pub fn look_at_multipart(
-        &self,
-        folder: &Path,
-        name: &FileName,
-    ) -> Result<Option<(String, PartSizes, BTreeMap<u64, SentPart>)>, ObjectError> {
+    pub fn look_at_multipart(&self, folder: &Path, name: &FileName) -> Result<Option<StoredParts>, ObjectError> {
         let key = self.key_of(name.as_str());
         let Some(record) = MultipartRecord::read(folder).filter(|record| record.key == key) else { return Ok(None) };
         let Some(id) = record.upload_id else { return Ok(None) };
         let sizes = PartSizes { part: record.part_size };
-        Ok(self.parts(&key, &id)?.map(|stored| (id, sizes, stored)))
+        Ok(self.parts(&key, &id)?.map(|parts| StoredParts { id, sizes, parts }))
     }
 
     /// The multipart upload of the spool at `folder`, for a finished file of `name`: the one that is under way, or a
@@ -323,7 +328,7 @@ impl Multipart<'_> {
         len: u64,
         md5: [u8; 16],
     ) -> Result<SentPart, ObjectError> {
-        const WHAT: &str = "storing a part";
+        const WHAT: &str = STORING_A_PART;
         let number = u16::try_from(number).map_err(|e| senseless(WHAT, e))?;
         let sign = |bucket: &rusty_s3::Bucket, credentials: &_| {
             let action = bucket.upload_part(Some(credentials), &self.record.key, number, &self.id);
@@ -370,7 +375,7 @@ impl Multipart<'_> {
             let action = CompleteMultipartUpload::new(bucket, Some(credentials), &self.record.key, &self.id, etags);
             Signed::of(action, headers.clone())
         };
-        self.objects.requests.call("completing an upload of parts", sign, Payload::Bytes(body.as_bytes())).map(drop)
+        self.objects.requests.call(COMPLETING, sign, Payload::Bytes(body.as_bytes())).map(drop)
     }
 }
 

@@ -17,6 +17,11 @@ const VERSION: u32 = 1;
 /// The same of an upload that gives parts back: a program that does not know of it would take holes for content.
 const VERSION_WITH_HOLES: u32 = 2;
 
+/// True if this version reads an `upload.json` of `version`.
+fn is_known(version: u64, gives_back: bool) -> bool {
+    version == u64::from(VERSION) || gives_back && version == u64::from(VERSION_WITH_HOLES)
+}
+
 /// Parts for which space is reserved behind the end of the merged file of an upload that gives parts back: one that is
 /// being merged, and one while the store takes the part before it.
 const PARTS_AHEAD: u64 = 2;
@@ -320,10 +325,11 @@ impl UploadRecord {
         #[derive(Deserialize)]
         struct Versioned {
             version: u64,
+            #[serde(default)]
+            gives_back: bool,
         }
         let found: Versioned = serde_json::from_slice(bytes).ok()?;
-        let is_known = |version| [VERSION, VERSION_WITH_HOLES].map(u64::from).contains(&version);
-        Some(found.version).filter(|version| !is_known(*version))
+        Some(found.version).filter(|version| !is_known(*version, found.gives_back))
     }
 
     /// Reads the content of `upload.json`.
@@ -332,7 +338,7 @@ impl UploadRecord {
     /// The message says what is wrong with it.
     pub fn from_json(bytes: &[u8]) -> Result<UploadRecord, String> {
         let stored: UploadJson = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        if ![VERSION, VERSION_WITH_HOLES].contains(&stored.version) {
+        if !is_known(u64::from(stored.version), stored.gives_back) {
             return Err(format!("version {}; this program reads version {VERSION}", stored.version));
         }
         // The plan that was read may contradict itself; binding it to nothing known checks it.
