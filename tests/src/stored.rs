@@ -30,7 +30,7 @@ pub struct Setup {
 impl Setup {
     /// Starts a daemon with further arguments.
     pub fn new(arguments: &[&str]) -> Setup {
-        Setup::starting(|all| Daemon::with(all), arguments)
+        Setup::starting(Daemon::with, arguments)
     }
 
     /// The same on the data folder `data`, on another file system maybe.

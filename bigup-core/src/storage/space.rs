@@ -454,10 +454,14 @@ mod tests {
             assert!(!is_reserved(&merged, ahead).unwrap());
         }
         assert!(give_back(&data.tmp(), &merged, 0, 2 * MIB, ahead).unwrap());
-        // A mebibyte of it, and the window.
-        has(5);
-        assert!(is_reserved(&merged, ahead).unwrap());
+        // No more than before: the space that stays free is not ours.
+        has(4);
+        assert!(!is_reserved(&merged, ahead).unwrap());
         assert_eq!(merged.metadata().unwrap().len(), 3 * MIB);
+        merged.write_all_at(&vec![7; MIB as usize], 3 * MIB).unwrap();
+        assert!(give_back(&data.tmp(), &merged, 2 * MIB, 2 * MIB, ahead).unwrap());
+        has(4);
+        assert!(is_reserved(&merged, ahead).unwrap());
         cut(&merged, 0, ahead).unwrap();
         has(4);
     }

@@ -5,7 +5,7 @@
 //! makes a part whole, so that the store gets something to take. So nothing waits for ever.
 //!
 //! The bytes are counted at most once a second below the limit, and anew for each request above it, once for all that wait.
-//! Bytes that were let in since count as well, so requests at the same time go over the limit by the slices that merging
+//! Bytes that were let in and are not on the disk yet, or came there since, count as well. So requests at the same time go over the limit by the slices that merging
 //! waits for only: one of each upload. Another daemon on the folder may let in as much as comes in a second.
 
 use crate::admission::turns::CountTurns;
@@ -34,10 +34,28 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     counted: Option<Counted>,
-    /// Bytes that were let in since the count that stands began.
+    /// Bytes that were let in, and may not be on the disk yet.
+    at_work: u64,
+    /// Bytes that came to the disk since the count that stands began.
     since: u64,
     /// The same since the count at work began.
     meanwhile: u64,
+}
+
+/// Bytes that were let in. They count as such until this is dropped, once a count can see them on the disk.
+#[derive(Debug)]
+pub struct LetIn {
+    of: SpoolLimit,
+    len: u64,
+}
+
+impl Drop for LetIn {
+    fn drop(&mut self) {
+        let mut state = self.of.state();
+        state.at_work = state.at_work.saturating_sub(self.len);
+        state.since = state.since.saturating_add(self.len);
+        state.meanwhile = state.meanwhile.saturating_add(self.len);
+    }
 }
 
 /// A count.
@@ -61,12 +79,8 @@ pub struct SpoolsFull {
 
 impl State {
     fn total(&self) -> u64 {
-        self.counted.map_or(0, |counted| counted.bytes).saturating_add(self.since)
-    }
-
-    fn take(&mut self, len: u64) {
-        self.since = self.since.saturating_add(len);
-        self.meanwhile = self.meanwhile.saturating_add(len);
+        let counted = self.counted.map_or(0, |counted| counted.bytes);
+        counted.saturating_add(self.since).saturating_add(self.at_work)
     }
 }
 
@@ -82,27 +96,30 @@ impl SpoolLimit {
     ///
     /// # Errors
     /// The data folder cannot be read.
-    pub fn take(&self, len: u64, is_next: impl FnOnce() -> io::Result<bool>) -> io::Result<Result<(), SpoolsFull>> {
+    pub fn take(&self, len: u64, is_next: impl FnOnce() -> io::Result<bool>) -> io::Result<Result<LetIn, SpoolsFull>> {
         let most = self.0.most;
         if most == 0 {
-            return Ok(Ok(()));
+            return Ok(Ok(LetIn { of: self.clone(), len: 0 }));
         }
+        let let_in = |mut state: MutexGuard<'_, State>| {
+            state.at_work = state.at_work.saturating_add(len);
+            drop(state);
+            Ok(Ok(LetIn { of: self.clone(), len }))
+        };
         let asked = Instant::now();
         {
-            let mut state = self.state();
+            let state = self.state();
             let is_fresh = state.counted.and_then(|counted| counted.began).is_some_and(|began| began.elapsed() < HOLDS);
             if is_fresh && state.total().saturating_add(len) <= most {
-                state.take(len);
-                return Ok(Ok(()));
+                return let_in(state);
             }
         }
         self.0.turns.count_since(asked, || self.count())?;
         let is_next = is_next()?;
-        let mut state = self.state();
+        let state = self.state();
         let is_behind = state.counted.is_some_and(|counted| counted.store_is_behind);
         if state.total().saturating_add(len) <= most || (is_next && !is_behind) {
-            state.take(len);
-            return Ok(Ok(()));
+            return let_in(state);
         }
         Ok(Err(SpoolsFull { bytes: state.total(), most }))
     }
@@ -170,16 +187,16 @@ mod tests {
         (data, spool)
     }
 
-    /// How many of forty requests for a mebibyte at once are let in.
-    fn let_in(limit: &SpoolLimit, is_next: bool) -> usize {
+    /// Those of forty requests for a mebibyte at once that are let in.
+    fn let_in(limit: &SpoolLimit, is_next: bool) -> Vec<LetIn> {
         let start = Barrier::new(40);
         std::thread::scope(|scope| {
             let ask = || {
                 start.wait();
-                limit.take(MIB, || Ok(is_next)).unwrap().is_ok()
+                limit.take(MIB, || Ok(is_next)).unwrap().ok()
             };
             let asking: Vec<_> = (0..40).map(|_| scope.spawn(ask)).collect();
-            asking.into_iter().map(|asked| asked.join().unwrap()).filter(|is_in| *is_in).count()
+            asking.into_iter().filter_map(|asked| asked.join().unwrap()).collect()
         })
     }
 
@@ -190,9 +207,11 @@ mod tests {
         std::fs::write(spool.slice_path(3), vec![7; 2 * MIB as usize]).unwrap();
         // Beside the two mebibytes there are some small files.
         let limit = SpoolLimit::new(data.clone(), 6 * MIB + MIB / 2);
-        assert_eq!(let_in(&limit, false), 4);
-        assert_eq!(let_in(&limit, false), 0);
-        assert_eq!(let_in(&SpoolLimit::new(data, 0), false), 40, "no limit");
+        let first = let_in(&limit, false);
+        assert_eq!((first.len(), let_in(&limit, false).len()), (4, 0));
+        // None of them came to the disk.
+        drop(first);
+        assert_eq!(let_in(&SpoolLimit::new(data, 0), false).len(), 40, "no limit");
     }
 
     #[test]
@@ -201,7 +220,7 @@ mod tests {
         let (data, spool) = spool(dir.path());
         std::fs::write(spool.slice_path(3), vec![7; 2 * MIB as usize]).unwrap();
         let limit = SpoolLimit::new(data, MIB);
-        assert_eq!(limit.take(MIB, || Ok(true)).unwrap(), Ok(()));
+        assert!(limit.take(MIB, || Ok(true)).unwrap().is_ok());
         assert!(limit.take(MIB, || Ok(false)).unwrap().is_err());
         std::fs::write(spool.merged_path(), vec![7; 8 * MIB as usize]).unwrap();
         let full = limit.take(MIB, || Ok(true)).unwrap().unwrap_err();

@@ -5,7 +5,7 @@ use crate::admission::access::Access;
 use crate::admission::amount::Amount;
 use crate::admission::grants::{Grant, GrantRequest, Growing, OverLimit, Uncounted};
 use crate::admission::quota::Quota;
-use crate::admission::spool_limit::SpoolsFull;
+use crate::admission::spool_limit::{LetIn, SpoolsFull};
 use crate::metrics::Limit;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
@@ -104,11 +104,12 @@ impl Uploads {
         Err(self.restless(name))
     }
 
-    /// Lets slice `slice_id` of `len` bytes into the spool. Blocks on the disk, and must be called without a lock.
+    /// Lets slice `slice_id` of `len` bytes into the spool. The result is to be kept until its disk space is taken. Blocks
+    /// on the disk, and must be called without a lock.
     ///
     /// # Errors
     /// Too much waits for the store of objects, or the data folder cannot be read.
-    pub(super) fn check_spool_limit(&self, spool: &Spool, slice_id: u64, len: u64) -> Result<(), Refusal> {
+    pub(super) fn check_spool_limit(&self, spool: &Spool, slice_id: u64, len: u64) -> Result<LetIn, Refusal> {
         let is_next = || {
             let Some(upload) = spool.upload()? else { return Ok(true) };
             Ok(spool.holdings(&upload)?.frontier == slice_id)
@@ -120,11 +121,11 @@ impl Uploads {
     ///
     /// # Errors
     /// As for [`Uploads::check_spool_limit`].
-    pub(super) fn check_spool_limit_to_append(&self, spool: &Spool) -> Result<(), Refusal> {
-        let Some(upload) = spool.upload()? else { return Ok(()) };
+    pub(super) fn check_spool_limit_to_append(&self, spool: &Spool) -> Result<Option<LetIn>, Refusal> {
+        let Some(upload) = spool.upload()? else { return Ok(None) };
         let len = upload.plan.slice_size.unwrap_or(0).min(upload.plan.file_size.unwrap_or(u64::MAX));
         let is_next = || Ok(spool.holdings(&upload)?.waiting.is_empty());
-        self.spool_limit.take(len, is_next)?.map_err(spools_full)
+        self.spool_limit.take(len, is_next)?.map(Some).map_err(spools_full)
     }
 
     /// The same for an upload that is to begin.
@@ -132,7 +133,7 @@ impl Uploads {
     /// # Errors
     /// As for [`Uploads::check_spool_limit`].
     pub(super) fn check_spool_limit_to_begin(&self) -> Result<(), Refusal> {
-        self.spool_limit.take(0, || Ok(true))?.map_err(spools_full)
+        self.spool_limit.take(0, || Ok(true))?.map(drop).map_err(spools_full)
     }
 
     fn quota_of(&self, by: &Access) -> Option<Quota> {

@@ -45,7 +45,7 @@ impl Uploads {
     /// The same of a slice of an upload that has begun.
     fn admit_to_upload(&self, ask: &SliceRequest, asked: Instant) -> Result<Admission, Stop> {
         let spool = Spool::of(&self.data, &ask.id);
-        self.check_spool_limit(&spool, ask.slice_id, ask.len)?;
+        let _let_in = self.check_spool_limit(&spool, ask.slice_id, ask.len)?;
         let Some(locked) = self.lock(&spool)? else { return Ok(self.admit_without_upload(ask)?) };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;

@@ -478,7 +478,9 @@ fn a_file_that_is_not_the_promised_one_is_sent_again_as_a_whole() {
     server.get(&begin).expect(200);
     for (slice_id, slice) in wrong.chunks(SLICE).enumerate() {
         let slice_num = wrong.len().div_ceil(SLICE);
-        server.post(&format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}"), slice).expect(200);
+        let len = slice.len();
+        let query = format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}&slice_size={len}");
+        server.post(&query, slice).expect(200);
     }
     eventually("it is told", || setup.last_error("f").contains("as promised"));
     // Slices of parts that are in the store only cannot be replaced one by one.
@@ -489,7 +491,9 @@ fn a_file_that_is_not_the_promised_one_is_sent_again_as_a_whole() {
             server.get(&begin).expect(200);
         }
         let slice_num = wrong.len().div_ceil(SLICE);
-        server.post(&format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}"), slice).expect(200);
+        let len = slice.len();
+        let query = format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}&slice_size={len}");
+        server.post(&query, slice).expect(200);
     }
     eventually("it is finished", || setup.content("f", &["-I"]).0 == "200");
     setup.is_exact_and_alone("f", &right);
