@@ -476,8 +476,14 @@ fn a_file_that_is_not_the_promised_one_is_sent_again_as_a_whole() {
     let server = setup.daemon.server();
     let begin = format!("file_name=f&slice_size={SLICE}&file_size={LARGE}&file_digest={}", data::digest(&right));
     server.get(&begin).expect(200);
+    let slice_num = wrong.len().div_ceil(SLICE);
     for (slice_id, slice) in wrong.chunks(SLICE).enumerate() {
-        let slice_num = wrong.len().div_ceil(SLICE);
+        if slice_id + 1 == slice_num {
+            eventually("parts are in the store only", || {
+                let (len, on_disk) = setup.merged("f");
+                len > on_disk + (8 << 20)
+            });
+        }
         let len = slice.len();
         let query = format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}&slice_size={len}");
         server.post(&query, slice).expect(200);
@@ -490,7 +496,6 @@ fn a_file_that_is_not_the_promised_one_is_sent_again_as_a_whole() {
         if slice_id == 0 {
             server.get(&begin).expect(200);
         }
-        let slice_num = wrong.len().div_ceil(SLICE);
         let len = slice.len();
         let query = format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}&slice_size={len}");
         server.post(&query, slice).expect(200);
