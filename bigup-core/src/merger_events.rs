@@ -23,12 +23,58 @@ pub enum MergerEvent {
         /// Duration of the publication: syncs, and reading the file if its digest was not known yet.
         seconds: f64,
     },
+    /// A part begins to go to the store of objects.
+    PartBegins,
+    /// A request to the store ended. One that is repeated ends each time.
+    StoreAnswered {
+        /// The kind of request.
+        request: StoreRequest,
+        /// The end that it came to.
+        result: StoreResult,
+        /// Bytes that it stored; 0 unless it succeeded.
+        bytes: u64,
+        /// Its duration.
+        seconds: f64,
+    },
     /// The merger leaves.
     Ended {
         /// The reason.
         how: MergerExit,
     },
 }
+
+/// A kind of request to the store of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreRequest {
+    /// Stores a part.
+    Part,
+    /// Makes the parts an object.
+    Completion,
+    /// Stores a whole object, or a note.
+    Object,
+    /// Anything else: looks, lists, removes, begins.
+    Other,
+}
+
+/// The end of a request to the store of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreResult {
+    /// It was answered. That something is not there is an answer.
+    Answered,
+    /// No answer came, or one that makes no sense.
+    NoAnswer,
+    /// The store asks for fewer requests (429, 503, SlowDown).
+    SlowDown,
+    /// The store failed (5xx).
+    Failed,
+    /// The credentials do not permit it (401, 403).
+    Denied,
+}
+
+/// Is told of requests to the store.
+pub type StoreObserver = dyn Fn(MergerEvent) + Send + Sync;
 
 /// The reason a merger leaves that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +115,10 @@ mod tests {
         let line = published.line();
         assert_eq!(line, "{\"event\":\"published\",\"bytes\":18446744073709551615,\"seconds\":1.5}\n");
         let checkpoint = MergerEvent::Checkpoint { bytes: 3, sync_seconds: 1e-9 };
-        for event in [published, checkpoint, MergerEvent::Ended { how: MergerExit::Idle }] {
+        let (request, result) = (StoreRequest::Completion, StoreResult::SlowDown);
+        let answered = MergerEvent::StoreAnswered { request, result, bytes: 0, seconds: 0.25 };
+        let ended = MergerEvent::Ended { how: MergerExit::Idle };
+        for event in [published, checkpoint, MergerEvent::PartBegins, answered, ended] {
             assert_eq!(MergerEvent::parse(&event.line()), Some(event));
             assert_eq!(event.line().matches('\n').count(), 1);
             assert!(event.line().len() < 4096);

@@ -89,6 +89,8 @@ pub enum MergeEnd {
 pub fn run(config: &Config, stop: &Stop) -> io::Result<MergeEnd> {
     let data = DataDir::open(&config.data_dir)?;
     let objects = config.store.clone().map(Objects::new).transpose().map_err(io::Error::other)?;
+    let events = config.events.clone();
+    let objects = objects.map(|objects| objects.observed_by(Arc::new(move |event| events.tell(event))));
     let data = data.with_modes(config.modes).with_objects(objects.map(Arc::new));
     let data = if config.leave_notice { data.recording_completions()? } else { data };
     let spool = Spool::of(&data, &UploadId::of_name(&config.file_name));
@@ -151,9 +153,10 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
             let Some(anew) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
             merge = anew;
         }
-        if merge.merge_what_is_there(&leave)? {
+        if merge.merge_what_is_there(&leave)? || merge.is_behind() {
             last_work = Instant::now();
         }
+        merge.check_parts()?;
         if leave.is_asked() {
             merge.checkpoint()?;
             log::info!(slice = merge.frontier(); "{}: stopped at slice {}", config.file_name, merge.frontier());

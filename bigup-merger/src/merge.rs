@@ -35,7 +35,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::sha256::{RunningSha256, Sha256};
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::disk::{self, BootId, Copier, CopyError, CopyMethod, IoContext};
-use bigup_core::storage::finish::publish::{Hashed, damaged_since_merged, must_be_hashed};
+use bigup_core::storage::finish::publish::{Hashed, damaged_since_merged, lost_by_store, must_be_hashed};
 use bigup_core::storage::info_ini::{self, InfoIni};
 use bigup_core::storage::space;
 use bigup_core::storage::spool::{
@@ -95,6 +95,10 @@ pub struct Merge<'a> {
     parts: Option<PartSender>,
     events: Events,
     last_checkpoint: Instant,
+    /// The reason why parts wait for the store, as it is written down.
+    told_trouble: Option<String>,
+    /// The disk is full, and the store has parts to take whose space comes back then.
+    waits_for_space: bool,
     /// info.ini tells less than the synced frontier.
     info_lags: bool,
     last_info: Instant,
@@ -140,11 +144,50 @@ impl<'a> Merge<'a> {
             parts: parts.transpose()?,
             events,
             last_checkpoint: Instant::now(),
+            told_trouble: None,
+            waits_for_space: false,
             info_lags: true,
             last_info: Instant::now(),
         };
+        merge.tell_ready();
         merge.refresh_info();
         Ok(merge)
+    }
+
+    /// Tells the sender of parts how many bytes are synced.
+    fn tell_ready(&self) {
+        let Some(parts) = &self.parts else { return };
+        let slices = self.again.first().map_or(self.synced_frontier(), |again| self.synced_frontier().min(*again));
+        let all = self.upload.plan.file_size.filter(|_| self.upload.plan.slice_num == Some(slices));
+        parts.ready(&self.upload, all.or(self.upload.plan.offset_of(slices)).unwrap_or(0));
+    }
+
+    /// Looks at a slice that differed from its record when the part that it lies in was to be sent. A part that the store
+    /// had and lost is missing here: it is cut off with all behind it, and asked for again.
+    ///
+    /// # Errors
+    /// It is missing or damaged, and was cut off; or as the system gives them.
+    pub fn check_parts(&mut self) -> io::Result<()> {
+        let Some(slice_id) = self.parts.as_ref().and_then(PartSender::damaged) else { return Ok(()) };
+        // Nothing reads or gives back what is cut.
+        self.parts = None;
+        self.checkpoint()?;
+        let is_wrong = match self.lock()? {
+            Some(locked) if !locked.upload().is_taken_over() => locked.is_merged_slice_wrong(slice_id)?,
+            _ => false,
+        };
+        if !is_wrong {
+            // It was written again meanwhile. The next merger goes on.
+            return Err(io::Error::other(format!("slice {slice_id} changed while it was sent to the store")));
+        }
+        let (offset, len) = (self.upload.plan.offset_of(slice_id), self.upload.plan.len_of(slice_id));
+        let is_hole = disk::is_hole(&self.merged, offset.unwrap_or(0), len.unwrap_or(0))?;
+        let is_lost = self.spool.has_part_records() && is_hole;
+        if is_lost && let Some(mut locked) = self.lock()? {
+            locked.cut_lost(&self.merged, slice_id)?;
+        }
+        self.cut_to(slice_id)?;
+        Err(if is_lost { lost_by_store(slice_id) } else { damaged_since_merged(slice_id) })
     }
 
     /// True if the upload being merged is still there. Its folder may have been removed by hand, which inotify does not
@@ -183,8 +226,9 @@ impl<'a> Merge<'a> {
     /// As the system gives them; or a slice was damaged after it was merged, and is asked for again.
     pub fn hashed(&mut self) -> io::Result<Hashed> {
         let (digest, sha256) = (self.digest()?, self.sha256());
-        let sent = self.parts.take().map(|mut parts| parts.finish()).unwrap_or_default();
-        Ok(Hashed { digest, sha256, sent })
+        // The publication sends what is left.
+        self.parts = None;
+        Ok(Hashed { digest, sha256 })
     }
 
     fn sha256(&self) -> Option<Sha256> {
@@ -242,7 +286,9 @@ impl<'a> Merge<'a> {
     /// not have reached the disk.
     pub fn merge_what_is_there(&mut self, leave: &Leave<'_>) -> io::Result<bool> {
         let mut any = false;
+        self.waits_for_space = false;
         while !leave.is_asked() {
+            self.check_parts()?;
             let slice_id = self.again.first().copied().unwrap_or(self.frontier);
             if Some(slice_id) == self.upload.plan.slice_num || !self.merge_or_free_space(slice_id)? {
                 if self.again.remove(&slice_id) {
@@ -259,7 +305,8 @@ impl<'a> Merge<'a> {
 
     /// Time until the next checkpoint is due. `None` while there is nothing to be done at one.
     pub fn checkpoint_due(&self) -> Option<Duration> {
-        let anything = !self.unsynced.is_empty() || !self.syncing.is_empty() || self.info_lags;
+        let is_behind = self.waits_for_space || self.is_behind();
+        let anything = !self.unsynced.is_empty() || !self.syncing.is_empty() || self.info_lags || is_behind;
         anything.then(|| CHECKPOINT_TIME.saturating_sub(self.last_checkpoint.elapsed()))
     }
 
@@ -327,15 +374,14 @@ impl<'a> Merge<'a> {
         let synced: Vec<(u64, u64)> = std::mem::take(&mut self.syncing).into_iter().collect();
         // On disk with the next sync; until then a power cut makes the next merger read a little more.
         Records(&self.digests).set_synced(self.synced_frontier())?;
-        if let Some(parts) = &self.parts {
-            parts.ready(&self.upload, self.upload.plan.offset_of(self.synced_frontier()).unwrap_or(0));
-        }
         for batch in synced.chunks(UNLINK_BATCH) {
             let Some(locked) = self.lock()? else { return Ok(true) };
             for (slice_id, inode) in batch {
                 locked.unlink_this(*slice_id, *inode)?;
             }
         }
+        // Slices that are sent and still have files would be merged again after a kill, where a hole may be by then.
+        self.tell_ready();
         if let Some(whole) = &self.whole
             && let Err(e) = self.spool.keep_hash(whole)
         {
@@ -353,13 +399,32 @@ impl<'a> Merge<'a> {
             locked.distrust(*slice_id)?;
         }
         let first = end_of_kept(self.frontier, &lost);
-        space::cut(&self.merged, self.upload.plan.offset_of(first).unwrap_or(0), &self.upload.plan)?;
+        space::cut(&self.merged, self.upload.plan.offset_of(first).unwrap_or(0), self.upload.ahead())?;
         locked.note_cut(first)
     }
 
     fn tell_frontier(&mut self) {
+        self.tell_trouble();
         if self.info_lags && self.last_info.elapsed() >= CHECKPOINT_TIME / 2 {
             self.refresh_info();
+        }
+    }
+
+    /// Writes the reason why parts wait for the store into the record of the upload, or that they do not any more.
+    fn tell_trouble(&mut self) {
+        let Some(trouble) = self.parts.as_ref().map(PartSender::trouble) else { return };
+        if trouble == self.told_trouble {
+            return;
+        }
+        let noted = self.lock().and_then(|locked| {
+            let Some(mut locked) = locked else { return Ok(()) };
+            let last_error = trouble.clone();
+            let upload = UploadRecord { last_error, ..locked.upload().clone() };
+            locked.save(upload)
+        });
+        match noted {
+            Ok(()) => (self.told_trouble, self.info_lags) = (trouble, true),
+            Err(e) => log::debug!("{}: the store's trouble cannot be noted: {e}", self.name),
         }
     }
 
@@ -392,13 +457,25 @@ impl<'a> Merge<'a> {
     /// and unlinked all the same. On a full disk that frees the space for another try; without it no later merger would
     /// get any further.
     fn merge_or_free_space(&mut self, slice_id: u64) -> io::Result<bool> {
-        match self.merge_one(slice_id) {
+        let merged = match self.merge_one(slice_id) {
             Err(e) if !self.unsynced.is_empty() || !self.syncing.is_empty() => {
                 self.checkpoint()?;
                 if is_full(&e) { self.merge_one(slice_id) } else { Err(e) }
             }
             done => done,
+        };
+        match merged {
+            Err(e) if is_full(&e) && self.upload.gives_parts_back() && self.is_behind() => {
+                self.waits_for_space = true;
+                Ok(false)
+            }
+            done => done,
         }
+    }
+
+    /// True while parts that could be sent are not in the store.
+    pub fn is_behind(&self) -> bool {
+        self.parts.as_ref().is_some_and(PartSender::is_behind)
     }
 
     /// Puts one slice in its place. `false` if it is not there.
@@ -545,7 +622,7 @@ impl<'a> Merge<'a> {
     /// Part of a slice at the end is no slice. If the cut fails here, the next merger makes it.
     fn cut_part(&self, slice_id: u64, offset: u64) {
         if slice_id == self.frontier {
-            let _ = space::cut(&self.merged, offset, &self.upload.plan);
+            let _ = space::cut(&self.merged, offset, self.upload.ahead());
         }
     }
 

@@ -5,10 +5,12 @@
 //! be wrong, and names can be missing. Slices below the recorded synced frontier that have no slice file any more have
 //! reached the disk. All other slices are checked. A slice that matches its digest is merged again. If it is gone or
 //! wrong, its merged bytes are checked. If both are wrong, the merged file is cut there and the slice is asked for
-//! again.
+//! again. Bytes that only the store of objects has, as far as that is recorded, are not looked for: the sender of parts
+//! asks the store ([`crate::parts`]).
 
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::disk::{self, BootId, IoContext};
+use bigup_core::storage::finish::object_parts::{Source, recorded_slices};
 use bigup_core::storage::space;
 use bigup_core::storage::spool::{Record, Records, Spool, UploadRecord, merged_is_right, slice_is_right};
 use std::collections::BTreeSet;
@@ -48,6 +50,8 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     let (mut frontier, mut damaged, mut again) = (holdings.frontier, None, vec![]);
     let digests = spool.open_digests()?;
     let found = holdings.waiting.iter().copied().collect();
+    let source = Source { spool, upload: &upload, merged: &merged, digests: &digests };
+    let stored = if doubtful.is_empty() { BTreeSet::new() } else { recorded_slices(source, holdings.frontier)? };
     let above: Vec<u64> = holdings.waiting.into_iter().filter(|id| *id >= holdings.frontier).collect();
     for slice_id in doubtful {
         match state_of(spool, &Records(&digests), &merged, &upload.plan, slice_id, same_boot)? {
@@ -56,6 +60,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
                 log::debug!(slice = slice_id; "{}: slice {slice_id} was merged and reached the disk", spool.folder());
                 discard_unless_sent_anew(spool, slice_id)?;
             }
+            State::Damaged if stored.contains(&slice_id) => discard_unless_sent_anew(spool, slice_id)?,
             State::Damaged => {
                 log::warn!(slice = slice_id; "{}: slice {slice_id} did not survive; it will be asked for again", spool.folder());
                 (frontier, damaged) = (slice_id, Some(slice_id));
@@ -66,7 +71,7 @@ pub fn recover(spool: &Spool) -> io::Result<Option<Recovered>> {
     // Also drops a slice that was being appended when its merger was killed.
     let len = merged.metadata().at("looking at", &merged_path)?.len();
     let end = if upload.plan.slice_num == Some(frontier) { len } else { upload.plan.offset_of(frontier).unwrap_or(0) };
-    space::cut(&merged, end, &upload.plan).at("cutting", &merged_path)?;
+    space::cut(&merged, end, upload.ahead()).at("cutting", &merged_path)?;
     if let Some(slice_id) = damaged {
         // The cut comes first, for good: without its file a slice below the frontier would count as merged and synced.
         merged.sync_all().at("syncing", &merged_path)?;

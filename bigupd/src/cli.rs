@@ -57,6 +57,8 @@ pub struct Arguments {
 }
 
 /// A command to run instead of serving.
+// There is one of it in a process.
+#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// A command about a data folder.

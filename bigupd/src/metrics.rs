@@ -4,7 +4,7 @@
 //! of the data folder, whichever process works on it. No label has a value that a client could choose, so the number of
 //! series is bounded. Series of known labels are there from the start, with 0.
 
-use bigup_core::merger_events::{MergerEvent, time};
+use bigup_core::merger_events::{MergerEvent, StoreRequest, StoreResult, time};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -100,6 +100,8 @@ labels! {
         MinRate = "body_rate",
         /// The same for responses that are not read.
         Reading = "reading",
+        /// spool_limit.
+        SpoolLimit = "spool_limit",
         /// Limit of uploads that wait for a response of on_begin.
         OnBegin = "on_begin",
     }
@@ -195,6 +197,33 @@ labels! {
     }
 }
 
+/// The values of the label `request`.
+const STORE_REQUESTS: [StoreRequest; 4] =
+    [StoreRequest::Part, StoreRequest::Completion, StoreRequest::Object, StoreRequest::Other];
+
+const fn request_label(request: StoreRequest) -> &'static str {
+    match request {
+        StoreRequest::Part => "part",
+        StoreRequest::Completion => "completion",
+        StoreRequest::Object => "object",
+        StoreRequest::Other => "other",
+    }
+}
+
+/// The reasons for which a request to the store is made again.
+const STORE_TROUBLES: [StoreResult; 4] =
+    [StoreResult::NoAnswer, StoreResult::SlowDown, StoreResult::Failed, StoreResult::Denied];
+
+const fn trouble_label(result: StoreResult) -> &'static str {
+    match result {
+        StoreResult::Answered => "answered",
+        StoreResult::NoAnswer => "no_answer",
+        StoreResult::SlowDown => "slow_down",
+        StoreResult::Failed => "failed",
+        StoreResult::Denied => "denied",
+    }
+}
+
 /// A single label.
 type One = [(&'static str, &'static str); 1];
 
@@ -221,6 +250,8 @@ pub struct ScanResult {
     pub lag_bytes: u64,
     /// Time for which the oldest slice has waited that a merger could merge.
     pub lag: Duration,
+    /// Bytes that wait for the store of objects.
+    pub for_store: u64,
 }
 
 /// The metrics. Copies count together.
@@ -254,6 +285,12 @@ struct Inner {
     hook_answers: Family<Two, Counter>,
     completions_waiting: Gauge,
     completions_given_up: Counter,
+    store_parts_in_flight: Gauge,
+    store_parts: Counter,
+    store_sent_bytes: Counter,
+    store_waiting_bytes: Gauge,
+    store_failures: Family<One, Counter>,
+    store_times: Family<One, Histogram, fn() -> Histogram>,
     connections: Gauge,
     disk_free: Gauge,
     disk_inodes_free: Gauge,
@@ -375,6 +412,38 @@ impl Metrics {
                 Limit::label,
             ),
             hook_answers: shown(r, "hook_answers", "Times that a hook was asked or told", <_>::default()),
+            store_parts_in_flight: shown(
+                r,
+                "store_parts_in_flight",
+                "Parts that mergers are sending to the store of objects",
+                <_>::default(),
+            ),
+            store_parts: shown(r, "store_parts", "Parts that the store of objects has taken", <_>::default()),
+            store_sent_bytes: shown(
+                r,
+                "store_sent_bytes",
+                "Bytes of parts and objects that the store of objects has taken",
+                <_>::default(),
+            ),
+            store_waiting_bytes: shown(
+                r,
+                "store_waiting_bytes",
+                "Bytes in the data folder that the store of objects could take",
+                <_>::default(),
+            ),
+            store_failures: family(
+                r,
+                ("store_failures", "Requests to the store of objects that failed, and are made again"),
+                "reason",
+                &STORE_TROUBLES,
+                trouble_label,
+            ),
+            store_times: shown(
+                r,
+                "store_request_duration_seconds",
+                "Durations of requests to the store of objects",
+                Family::new_with_constructor(|| Histogram::new(REQUEST_TIMES)),
+            ),
             completions_waiting: shown(
                 r,
                 "completions_waiting",
@@ -401,6 +470,9 @@ impl Metrics {
         for (hook, answer) in Hook::ALL.iter().flat_map(|hook| HookResult::ALL.iter().map(move |answer| (hook, answer)))
         {
             drop(inner.hook_answers.get_or_create(&hook_labels(*hook, *answer)));
+        }
+        for request in STORE_REQUESTS {
+            drop(inner.store_times.get_or_create(&[("request", request_label(request))]));
         }
         for what in Synced::ALL {
             drop(inner.sync_times.get_or_create(&[("what", what.label())]));
@@ -490,8 +562,30 @@ impl Metrics {
                 self.synced(Synced::Checkpoint, time(sync_seconds));
             }
             MergerEvent::Published { bytes, seconds } => self.upload_finished(bytes, time(seconds)),
+            MergerEvent::PartBegins => {
+                self.0.store_parts_in_flight.inc();
+            }
+            MergerEvent::StoreAnswered { request, result, bytes, seconds } => {
+                if request == StoreRequest::Part {
+                    self.0.store_parts_in_flight.dec();
+                }
+                if request == StoreRequest::Part && result == StoreResult::Answered && bytes > 0 {
+                    self.0.store_parts.inc();
+                }
+                self.0.store_sent_bytes.inc_by(bytes);
+                if result != StoreResult::Answered {
+                    self.0.store_failures.get_or_create(&[("reason", trouble_label(result))]).inc();
+                }
+                let label = [("request", request_label(request))];
+                self.0.store_times.get_or_create(&label).observe(time(seconds).as_secs_f64());
+            }
             MergerEvent::Ended { .. } => {}
         }
+    }
+
+    /// A merger has ended with so many parts on their way, or with so many more ends than beginnings: events can be lost.
+    pub fn parts_given_up(&self, number: i64) {
+        self.0.store_parts_in_flight.dec_by(number);
     }
 
     /// Something was synced, which took so long.
@@ -536,6 +630,7 @@ impl Metrics {
         self.0.uploads_unfinished.set(signed(scanned.uploads));
         self.0.lag_bytes.set(signed(scanned.lag_bytes));
         self.0.lag_seconds.set(scanned.lag.as_secs_f64());
+        self.0.store_waiting_bytes.set(signed(scanned.for_store));
         self.0.last_scan.set(now());
     }
 
@@ -631,6 +726,33 @@ mod tests {
     }
 
     #[test]
+    fn requests_to_the_store_are_counted_by_what_they_came_to() {
+        let metrics = Metrics::new();
+        let answered = |request, result, bytes| MergerEvent::StoreAnswered { request, result, bytes, seconds: 0.5 };
+        for _ in 0..3 {
+            metrics.merger_told(&MergerEvent::PartBegins);
+        }
+        metrics.merger_told(&answered(StoreRequest::Part, StoreResult::Answered, 7));
+        metrics.merger_told(&answered(StoreRequest::Part, StoreResult::SlowDown, 0));
+        metrics.merger_told(&answered(StoreRequest::Object, StoreResult::Answered, 5));
+        metrics.merger_told(&answered(StoreRequest::Other, StoreResult::Answered, 0));
+        assert_has(
+            &metrics,
+            &[
+                "bigup_store_parts_in_flight 1",
+                "bigup_store_parts_total 1",
+                "bigup_store_sent_bytes_total 12",
+                "bigup_store_failures_total{reason=\"slow_down\"} 1",
+                "bigup_store_failures_total{reason=\"denied\"} 0",
+                "bigup_store_request_duration_seconds_count{request=\"part\"} 2",
+                "bigup_store_request_duration_seconds_count{request=\"completion\"} 0",
+            ],
+        );
+        metrics.parts_given_up(1);
+        assert_has(&metrics, &["bigup_store_parts_in_flight 0"]);
+    }
+
+    #[test]
     fn gauges_count_what_lives() {
         let metrics = Metrics::new();
         let (one, two) = (metrics.slice_arrives(), metrics.slice_arrives());
@@ -642,10 +764,15 @@ mod tests {
         drop(merger);
         assert_has(&metrics, &["bigup_mergers_running 0", "bigup_merger_starts_total 1"]);
         metrics.disk_free(u64::MAX);
-        metrics.scanned(ScanResult { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500) });
+        metrics.scanned(ScanResult { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500), for_store: 11 });
         assert_has(
             &metrics,
-            &["bigup_disk_free_bytes 9223372036854775807", "bigup_merge_lag_bytes 9", "bigup_merge_lag_seconds 1.5"],
+            &[
+                "bigup_disk_free_bytes 9223372036854775807",
+                "bigup_merge_lag_bytes 9",
+                "bigup_merge_lag_seconds 1.5",
+                "bigup_store_waiting_bytes 11",
+            ],
         );
     }
 }

@@ -23,6 +23,7 @@
 //! - [`process`] - waiting for conditions, ending processes.
 //! - [`scrape`] - what those who watch a daemon get.
 //! - [`seaweed`] - a store of objects, and a proxy that disturbs requests to it.
+//! - [`stored`] - a daemon whose finished files go to that store.
 //! - [`turns`] - tests that keep the whole machine busy.
 //! - [`tus`] - a client of tus.
 //! - [`usage`] - what a process uses.
@@ -50,6 +51,7 @@ pub mod programs;
 pub mod proxy;
 pub mod scrape;
 pub mod seaweed;
+pub mod stored;
 pub mod turns;
 pub mod tus;
 pub mod usage;

@@ -118,6 +118,13 @@ impl Seaweed {
         ureq::delete(url.as_str()).call().expect("the bucket can be removed");
     }
 
+    /// Ends a multipart upload.
+    pub fn abort(&self, bucket: &str, key: &str, id: &str) {
+        let (bucket, credentials) = (self.bucket(bucket), credentials());
+        let url = bucket.abort_multipart_upload(Some(&credentials), key, id).sign(Duration::from_secs(60));
+        ureq::delete(url.as_str()).call().expect("the store ends it");
+    }
+
     /// The objects of `s3://BUCKET/p`, as bigup sees them. The credentials are read from `file`.
     pub fn objects(&self, bucket: &str, file: &Path) -> Objects {
         let settings = ObjectSettings {
@@ -216,7 +223,7 @@ fn command(folder: &Path, config: &Path, port: u16) -> Command {
     command.args(["--pdeathsig", "KILL", "--"]).arg(weed()).arg("server");
     command.arg(format!("-dir={}", folder.display())).args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
     // Its default tells an outside host of itself.
-    command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=100", "-filer", "-s3"]);
+    command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=400", "-filer", "-s3"]);
     let names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"];
     for (number, name) in (1..).zip(names) {
         command.arg(format!("-{name}={}", port + number));

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod kept;
 pub mod name;
 pub mod native;
+pub mod parts;
 pub mod plan;
 pub mod ranges;
 pub mod sha256;

@@ -11,7 +11,7 @@
 //! DATA/damaged/<time>/ what a repair, or a begin, moved out of the way, as in a data folder
 //! ```
 
-use crate::storage::disk::{IoContext, MountedFs, may_be_shared};
+use crate::storage::disk::{self, IoContext, MountedFs, may_be_shared};
 use crate::storage::group_sync::GroupSync;
 use crate::storage::objects::Objects;
 use nix::unistd::{AccessFlags, eaccess};
@@ -19,8 +19,8 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 /// Permissions of finished files (chmod(2)). `None`: the process's umask decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct DataDir {
     /// Where finished files go. `None`: into `files/`.
     objects: Option<Arc<Objects>>,
     is_shared: bool,
+    /// True if files of `tmp/` can have holes; asked when it is of interest for the first time.
+    has_holes: Arc<OnceLock<bool>>,
     /// The group syncs of this process in this data folder.
     pub(crate) syncs: Arc<GroupSync>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
@@ -48,7 +50,7 @@ pub struct DataDir {
 
 impl DataDir {
     fn at(root: &Path) -> DataDir {
-        let (syncs, uncounted) = Default::default();
+        let (has_holes, syncs, uncounted) = Default::default();
         // A folder that is not there is not found out here, and is an error elsewhere.
         let is_shared = may_be_shared(root).unwrap_or(false);
         DataDir {
@@ -57,6 +59,7 @@ impl DataDir {
             modes: FileModes::default(),
             objects: None,
             is_shared,
+            has_holes,
             syncs,
             uncounted,
         }
@@ -120,6 +123,25 @@ impl DataDir {
     /// The store of objects that finished files go to. `None`: they go into `files/`.
     pub fn objects(&self) -> Option<&Arc<Objects>> {
         self.objects.as_ref()
+    }
+
+    /// True if uploads that begin now may give the space of their parts back once the store of objects has them
+    /// ([`UploadRecord::gives_parts_back`](crate::storage::spool::UploadRecord::gives_parts_back)).
+    pub fn gives_back(&self) -> bool {
+        self.objects.is_some()
+            && *self.has_holes.get_or_init(|| {
+                let tmp = self.tmp();
+                let has_holes = disk::has_holes(&tmp);
+                match &has_holes {
+                    Ok(true) => {}
+                    Ok(false) => log::warn!(
+                        "the file system of {} has no holes: each upload takes its whole size there until its object stands",
+                        tmp.display()
+                    ),
+                    Err(e) => log::warn!("uploads that begin now take their whole size until their objects stand: {e}"),
+                }
+                has_holes.unwrap_or(false)
+            })
     }
 
     /// Permissions of finished files and their folders.

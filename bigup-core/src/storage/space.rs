@@ -5,6 +5,9 @@
 //! kill leaves nothing that could disagree, and a removed spool gives its space back. The length of the file, from
 //! which the frontier is read, stays as it is. Where a file system cannot reserve, space is only checked.
 //!
+//! With a store of objects only a window behind the end of `merged` is reserved ([`Ahead`]): the space of a part comes back
+//! once the store has it ([`give_back`]).
+//!
 //! Looking and taking are one step among all daemons on a data folder, by a lock on its `tmp/`.
 //!
 //! # File systems
@@ -25,7 +28,7 @@ use nix::sys::statvfs::{Statvfs, fstatvfs};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,6 +44,37 @@ pub const FULL_FILE_SYSTEM: &str =
 
 /// Most inodes that an upload, or a slice of it, needs: a spool, its files, a slice, and files replaced by rename.
 const INODES: u64 = 8;
+
+/// The bytes that are reserved in the merged file of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Bytes of the file. `None`: nothing is reserved, since the size is not known, or a slice takes all of it.
+    size: Option<u64>,
+    /// Bytes of a slice; 0 if that is not known.
+    slice_size: u64,
+    /// Bytes that are reserved behind the end of the merged file. `None`: all the rest.
+    window: Option<u64>,
+}
+
+impl Ahead {
+    /// All that an upload of this plan needs, if its size is known: that of a file of one slice is with the slice. If
+    /// space comes back while it grows, `window` bytes behind its end are enough.
+    pub fn of(plan: &Plan, window: Option<u64>) -> Ahead {
+        let size = plan.file_size.filter(|_| plan.slice_num.is_some_and(|num| num > 1));
+        Ahead { size, slice_size: plan.slice_size.unwrap_or(0), window }
+    }
+
+    /// True if space comes back while the file grows, so that less than the whole is reserved.
+    pub(crate) fn is_window(self) -> bool {
+        self.window.is_some()
+    }
+
+    /// The end of the reserved bytes in a merged file of `len` bytes. `None` if nothing is reserved.
+    fn end(self, len: u64) -> Option<u64> {
+        let size = self.size?;
+        Some(self.window.map_or(size, |window| size.min(len.saturating_add(window))))
+    }
+}
 
 /// The reason there is not enough disk space.
 #[derive(Debug, thiserror::Error)]
@@ -133,26 +167,25 @@ impl DiskSpace {
         FileLock::of_folder(&self.tmp).map(|folder| LockedDiskSpace { space: self, folder })
     }
 
-    /// Reserves in `merged` the space that `plan` still needs, if that is known and more than one slice.
+    /// Reserves in `merged` those bytes of `ahead` that are not there yet.
     ///
     /// # Errors
     /// Not enough disk space; nothing is reserved then, or part of it.
-    pub(crate) fn reserve_for(&self, merged: &File, plan: &Plan) -> Result<(), SpaceError> {
-        let Some(size) = reserved_size(plan) else { return Ok(()) };
-        let missing = missing(merged, size)?;
+    pub(crate) fn reserve_for(&self, merged: &File, ahead: Ahead) -> Result<(), SpaceError> {
+        let Some(end) = ahead.end(merged.metadata()?.len()) else { return Ok(()) };
+        let missing = missing(merged, end)?;
         if missing == 0 {
             return Ok(());
         }
         let space = self.lock()?;
-        let slice_size = plan.slice_size.unwrap_or(0);
         let headroom = if is_btrfs(merged)? {
             space.settle()?;
-            piece_len(size, slice_size)
+            piece_len(end, ahead.slice_size)
         } else {
-            slice_size
+            ahead.slice_size
         };
         space.check(missing, headroom)?;
-        Ok(reserve_from(merged, merged.metadata()?.len(), plan)?)
+        Ok(reserve_from(merged, merged.metadata()?.len(), ahead)?)
     }
 }
 
@@ -224,12 +257,32 @@ impl LockedDiskSpace<'_> {
     }
 }
 
-/// True if all that an upload of this plan will need is in `merged`, or reserved there. False where that is not known.
-pub(crate) fn is_reserved(merged: &File, plan: &Plan) -> io::Result<bool> {
-    Ok(match reserved_size(plan) {
-        Some(size) => missing(merged, size)? == 0,
+/// True if all of `ahead` is in `merged`, or reserved there. False where that is not known.
+pub(crate) fn is_reserved(merged: &File, ahead: Ahead) -> io::Result<bool> {
+    Ok(match ahead.end(merged.metadata()?.len()) {
+        Some(end) => missing(merged, end)? == 0,
         None => false,
     })
+}
+
+/// Gives back the blocks of `len` bytes at `offset` of `merged`, a file in `tmp`, and reserves what is missing of `ahead`
+/// then, but no more than was given back: no other process takes the space in between, and none is taken of the space
+/// that stays free. False if the file system has no holes: then nothing changes.
+///
+/// # Errors
+/// The blocks cannot be given back. Space that cannot be reserved is no error: each slice must find its own then.
+pub(crate) fn give_back(tmp: &Path, merged: &File, offset: u64, len: u64, ahead: Ahead) -> io::Result<bool> {
+    let _space = FileLock::of_folder(tmp)?;
+    if !disk::punch(merged, offset, len)? {
+        return Ok(false);
+    }
+    let merged_len = merged.metadata()?.len();
+    let missing = ahead.end(merged_len).map_or(Ok(0), |end| missing(merged, end))?;
+    let more = Ahead { window: ahead.window.map(|window| window.saturating_sub(missing.saturating_sub(len))), ..ahead };
+    if let Err(e) = reserve_from(merged, merged_len, more) {
+        log::debug!("no disk space for the next part of an upload, which goes on without: {e}");
+    }
+    Ok(true)
 }
 
 /// Reserves `len` bytes of `file` from `offset` on, as one piece; its length stays as it is. Where the file system cannot
@@ -251,29 +304,29 @@ pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// Cuts `merged`, the file so far of an upload of this plan, to its first `len` bytes.
+/// Cuts `merged`, the file so far of an upload, to its first `len` bytes.
 ///
 /// A cut gives back all that is reserved beyond the new end, even if that is the old end. So it is left out if there is
 /// nothing to cut; and the reserve is taken again afterwards, unless another process was faster.
 ///
 /// # Errors
 /// It cannot be cut.
-pub fn cut(merged: &File, len: u64, plan: &Plan) -> io::Result<()> {
+pub fn cut(merged: &File, len: u64, ahead: Ahead) -> io::Result<()> {
     if merged.metadata()?.len() == len {
         return Ok(());
     }
-    let was_reserved = is_reserved(merged, plan)?;
+    let was_reserved = is_reserved(merged, ahead)?;
     merged.set_len(len)?;
     if was_reserved {
-        reserve_again(merged, plan);
+        reserve_again(merged, ahead);
     }
     Ok(())
 }
 
 /// Reserves again the space of `merged` beyond its end that was reserved before it was cut. If another process was
 /// faster, that is logged, and each slice must find its own space.
-pub(crate) fn reserve_again(merged: &File, plan: &Plan) {
-    let reserved = merged.metadata().and_then(|found| reserve_from(merged, found.len(), plan));
+pub(crate) fn reserve_again(merged: &File, ahead: Ahead) {
+    let reserved = merged.metadata().and_then(|found| reserve_from(merged, found.len(), ahead));
     if let Err(e) = reserved {
         log::warn!("cannot reserve disk space for the rest of an upload, which goes on without a reserve: {e}");
     }
@@ -287,14 +340,8 @@ pub fn give_back_rest(file: &File) -> io::Result<()> {
     file.set_len(file.metadata()?.len())
 }
 
-/// Bytes that are reserved for an upload of this plan, once it has begun: those of a file of one slice are with the
-/// slice.
-fn reserved_size(plan: &Plan) -> Option<u64> {
-    plan.file_size.filter(|_| plan.slice_num.is_some_and(|num| num > 1))
-}
-
-/// Bytes that `merged`, which is to have `size` bytes, still needs. Holes in it are zeroes that were merged, and need
-/// nothing.
+/// Bytes that `merged`, which is to have `size` bytes, still needs. Holes in it are zeroes that were merged, or parts that
+/// the store of objects has, and need nothing.
 fn missing(merged: &File, size: u64) -> io::Result<u64> {
     let missing = size.saturating_sub(allocated(merged)?);
     if missing == 0 {
@@ -326,10 +373,10 @@ fn piece_len(size: u64, slice_size: u64) -> u64 {
     least.div_ceil(slice_size.max(1)).saturating_mul(slice_size.max(1))
 }
 
-/// Reserves in `merged` the space that an upload of this plan needs from `offset` on.
-fn reserve_from(merged: &File, mut offset: u64, plan: &Plan) -> io::Result<()> {
-    let size = reserved_size(plan).unwrap_or(0);
-    let piece = if is_btrfs(merged)? { piece_len(size, plan.slice_size.unwrap_or(0)) } else { size };
+/// Reserves in `merged` the bytes of `ahead` from `offset` on.
+fn reserve_from(merged: &File, mut offset: u64, ahead: Ahead) -> io::Result<()> {
+    let size = ahead.end(offset).unwrap_or(0);
+    let piece = if is_btrfs(merged)? { piece_len(size, ahead.slice_size) } else { size };
     while offset < size {
         let next = (offset / piece + 1).saturating_mul(piece).min(size);
         reserve(merged, offset, next - offset)?;
@@ -341,6 +388,7 @@ fn reserve_from(merged: &File, mut offset: u64, plan: &Plan) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn want_of_disk_space_is_told_in_one_way_and_in_units() {
@@ -371,18 +419,50 @@ mod tests {
         let plan = Plan::new(None, Some(MIB), Some(8 * MIB)).unwrap();
         let merged = crate::storage::disk::create_new(&data.tmp().join("merged")).unwrap();
         merged.set_len(2 * MIB + 5).unwrap();
-        DiskSpace::new(&data, 0).reserve_for(&merged, &plan).unwrap();
+        let ahead = Ahead::of(&plan, None);
+        DiskSpace::new(&data, 0).reserve_for(&merged, ahead).unwrap();
         assert_eq!(merged.metadata().unwrap().len(), 2 * MIB + 5);
         // The first two mebibytes are a hole.
         reserve(&merged, 0, 2 * MIB).unwrap();
-        assert!(is_reserved(&merged, &plan).unwrap());
-        cut(&merged, 2 * MIB, &plan).unwrap();
-        assert!(is_reserved(&merged, &plan).unwrap());
+        assert!(is_reserved(&merged, ahead).unwrap());
+        cut(&merged, 2 * MIB, ahead).unwrap();
+        assert!(is_reserved(&merged, ahead).unwrap());
         assert_eq!(merged.metadata().unwrap().len(), 2 * MIB);
         // What was merged as a hole needs nothing.
         disk::make_hole(&merged, 0, 2 * MIB).unwrap();
-        assert!(allocated(&merged).unwrap() < 7 * MIB && is_reserved(&merged, &plan).unwrap());
+        assert!(allocated(&merged).unwrap() < 7 * MIB && is_reserved(&merged, ahead).unwrap());
         give_back_rest(&merged).unwrap();
         assert!(allocated(&merged).unwrap() < 3 * MIB);
+    }
+
+    #[test]
+    fn a_window_moves_with_the_end_and_with_each_part_that_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let plan = Plan::new(None, Some(MIB), Some(64 * MIB)).unwrap();
+        let merged = crate::storage::disk::create_new(&data.tmp().join("merged")).unwrap();
+        let ahead = Ahead::of(&plan, Some(4 * MIB));
+        let has = |mib: u64| {
+            let is = allocated(&merged).unwrap();
+            assert!((mib * MIB..(mib + 1) * MIB).contains(&is), "{is} bytes and not {mib} MiB");
+        };
+        DiskSpace::new(&data, 0).reserve_for(&merged, ahead).unwrap();
+        has(4);
+        for end in 1..=3 {
+            merged.write_all_at(&vec![7; MIB as usize], (end - 1) * MIB).unwrap();
+            has(4);
+            assert!(!is_reserved(&merged, ahead).unwrap());
+        }
+        assert!(give_back(&data.tmp(), &merged, 0, 2 * MIB, ahead).unwrap());
+        // No more than before: the space that stays free is not ours.
+        has(4);
+        assert!(!is_reserved(&merged, ahead).unwrap());
+        assert_eq!(merged.metadata().unwrap().len(), 3 * MIB);
+        merged.write_all_at(&vec![7; MIB as usize], 3 * MIB).unwrap();
+        assert!(give_back(&data.tmp(), &merged, 2 * MIB, 2 * MIB, ahead).unwrap());
+        has(4);
+        assert!(is_reserved(&merged, ahead).unwrap());
+        cut(&merged, 0, ahead).unwrap();
+        has(4);
     }
 }

@@ -9,6 +9,7 @@ pub mod begun_uploads;
 pub mod grants;
 pub mod origins;
 pub mod quota;
+pub mod spool_limit;
 pub mod thread_shares;
 pub mod tokens;
 pub mod turns;

@@ -223,6 +223,8 @@ impl Config {
                 slice_ack: from.get("slice_ack", parse_slice_ack),
                 existing_files: from.get("existing_files", str::parse),
                 reserve: from.get("reserve", parse_size),
+                redirects_to_store: from.get("s3_redirect", parse_switch),
+                spool_limit: from.get("spool_limit", parse_size),
                 keep: from.get("keep", str::parse),
             },
             hooks: HookSettings {

@@ -377,6 +377,23 @@ pub const SETTINGS: &[Setting] = &[
         topic: Topic::Store,
     },
     Setting {
+        key: "s3_redirect",
+        value: "yes|no",
+        default: Some("no"),
+        example: "yes",
+        help: "Send readers of finished files to the store, by a link that holds for 5 minutes",
+        topic: Topic::Store,
+    },
+    Setting {
+        key: "spool_limit",
+        value: "SIZE",
+        // The disk is the limit, and its reserve.
+        default: Some("0"),
+        example: "200G",
+        help: "While files wait for the store, let unfinished uploads take at most this much of the data folder; 0: the disk is the limit",
+        topic: Topic::Store,
+    },
+    Setting {
         key: "max_file_size",
         value: "SIZE",
         // The largest size that the design is made for.

@@ -14,7 +14,7 @@
 use crate::descriptors;
 use crate::metrics::{Failure, MergerEnd, Metrics};
 use crate::systemd;
-use bigup_core::merger_events::{MergerEvent, MergerExit};
+use bigup_core::merger_events::{MergerEvent, MergerExit, StoreRequest};
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::data_dir::DataDir;
 use bigup_core::storage::objects::ObjectSettings;
@@ -162,7 +162,9 @@ impl Mergers {
         // The client that asks for this upload gets the error.
         let upload = spool.upload().ok().flatten()?;
         let holdings = spool.holdings(&upload).ok()?;
-        holdings.need_merger(&upload).then_some(holdings.frontier)
+        let waits_for_store =
+            || self.inner.data.objects().is_some() && spool.for_store(&upload, &holdings).is_ok_and(|bytes| bytes > 0);
+        (holdings.need_merger(&upload) || waits_for_store()).then_some(holdings.frontier)
     }
 
     /// The same on a thread that can block; `None` also while a merger of another process is at work.
@@ -333,15 +335,19 @@ fn tell_store(command: &mut Command, store: &ObjectSettings) {
 
 /// Counts a merger's events, up to the last. Returns the end that it reported; `None` if it reported no end.
 async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExit> {
-    let (mut lines, mut how) = (BufReader::new(stdout).lines(), None);
+    let (mut lines, mut how, mut in_flight) = (BufReader::new(stdout).lines(), None, 0_i64);
     // Merging does not depend on the events: unreadable ones are left out.
     while let Ok(Some(line)) = lines.next_line().await {
         let Some(event) = MergerEvent::parse(&line) else { continue };
         metrics.merger_told(&event);
-        if let MergerEvent::Ended { how: told } = event {
-            how = Some(told);
+        match event {
+            MergerEvent::Ended { how: told } => how = Some(told),
+            MergerEvent::PartBegins => in_flight += 1,
+            MergerEvent::StoreAnswered { request: StoreRequest::Part, .. } => in_flight -= 1,
+            _ => {}
         }
     }
+    metrics.parts_given_up(in_flight);
     how
 }
 

@@ -104,6 +104,8 @@ struct ActiveUpload {
     folder: FileVersion,
     /// Bytes of the slices that wait to be merged.
     lag_bytes: u64,
+    /// Bytes that wait for the store of objects, if there is one.
+    for_store: u64,
     /// Time for which its first mergeable slice, or the publication of the merged file, has waited.
     lag: Duration,
 }
@@ -113,7 +115,7 @@ impl ActiveUpload {
     ///
     /// # Errors
     /// It cannot be read.
-    fn read(spool: &Spool) -> io::Result<Option<ActiveUpload>> {
+    fn read(spool: &Spool, has_store: bool) -> io::Result<Option<ActiveUpload>> {
         let Some(folder) = FileVersion::of(spool.path())? else { return Ok(None) };
         // Before the held slices are read: a merger that ends in between has recorded its result by then.
         let merger = spool.merger()?;
@@ -124,11 +126,13 @@ impl ActiveUpload {
         };
         let (bytes, lag) = (spool.bytes(&upload, &holdings)?, lag(spool, &upload, &holdings));
         let lag_bytes = bytes.held - bytes.merged;
-        Ok(Some(ActiveUpload { upload, holdings, merger, folder, lag_bytes, lag }))
+        let for_store = if has_store { spool.for_store(&upload, &holdings)? } else { 0 };
+        Ok(Some(ActiveUpload { upload, holdings, merger, folder, lag_bytes, for_store, lag }))
     }
 
     fn is_merger_due(&self) -> bool {
-        self.merger.is_none() && self.holdings.need_merger(&self.upload)
+        // Parts that wait for the store need no slice to be sent.
+        self.merger.is_none() && (self.holdings.need_merger(&self.upload) || self.for_store > 0)
     }
 
     /// The state to remember of it: none while it can change without its folder changing.
@@ -138,6 +142,7 @@ impl ActiveUpload {
         let rests = !may_end
             && self.merger.is_none()
             && !self.holdings.need_merger(&self.upload)
+            && self.for_store == 0
             && self.folder.is_older(AT_REST_AFTER);
         let section = section.text().to_owned();
         let (folder, name, lag_bytes) = (self.folder, self.upload.file_name, self.lag_bytes);
@@ -166,6 +171,7 @@ impl Reconciler {
         let known_trouble = std::mem::take(&mut self.trouble);
         let (mut resting, mut found) = (vec![], vec![]);
         let mut all_rest = true;
+        let has_store = self.data.objects().is_some();
         let mut scanned = ScanResult::default();
         for spool in Spool::all(&self.data)? {
             scanned.uploads += 1;
@@ -173,13 +179,15 @@ impl Reconciler {
                 Some(known) if FileVersion::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
                 _ => {
                     all_rest = false;
-                    found.extend(read(&spool, &known_trouble, &mut self.trouble).map(|found| (spool, found)));
+                    found
+                        .extend(read(&spool, has_store, &known_trouble, &mut self.trouble).map(|found| (spool, found)));
                 }
             }
         }
         scanned.lag_bytes = resting.iter().map(|(_, known)| known.lag_bytes).sum();
         for (_, found) in &found {
             scanned.lag_bytes += found.lag_bytes;
+            scanned.for_store += found.for_store;
             scanned.lag = scanned.lag.max(found.lag);
         }
         for (spool, _) in found.iter().filter(|(_, found)| found.upload.placement().is_some()) {
@@ -225,7 +233,10 @@ impl Reconciler {
                     others.remove(&known.name.section_title()[..]);
                     self.uploads.insert(spool.id().clone(), Some(known));
                 }
-                _ => found.extend(read(&spool, &HashMap::new(), &mut self.trouble).map(|found| (spool, found))),
+                _ => found.extend(
+                    read(&spool, self.data.objects().is_some(), &HashMap::new(), &mut self.trouble)
+                        .map(|found| (spool, found)),
+                ),
             }
         }
         let mut wrong = vec![];
@@ -294,10 +305,11 @@ fn lag(spool: &Spool, upload: &UploadRecord, holdings: &Holdings) -> Duration {
 /// it is known.
 fn read(
     spool: &Spool,
+    has_store: bool,
     known: &HashMap<UploadId, String>,
     trouble: &mut HashMap<UploadId, String>,
 ) -> Option<ActiveUpload> {
-    ActiveUpload::read(spool).unwrap_or_else(|e| {
+    ActiveUpload::read(spool, has_store).unwrap_or_else(|e| {
         let why = e.to_string();
         if known.get(spool.id()) != Some(&why) {
             log::warn!("an upload cannot be looked after: {}", printable(&why));

@@ -246,6 +246,7 @@ impl Uploads {
     /// # Errors
     /// There is no such upload, the offset is another one, another request appends, or it is refused.
     pub fn append(&self, ask: &AppendRequest) -> Result<Option<AppendTarget>, Refusal> {
+        let _let_in = self.check_spool_limit_to_append(&Spool::of(&self.data, &ask.id))?;
         self.counting(&ask.name, |asked| self.append_counted(ask, asked))
     }
 
@@ -330,6 +331,7 @@ impl Uploads {
     /// # Errors
     /// It is refused.
     pub fn append_behind(&self, before: &SliceRequest) -> Result<Option<AppendTarget>, Refusal> {
+        let _let_in = self.check_spool_limit_to_append(&Spool::of(&self.data, &before.id))?;
         self.counting(&before.name, |asked| self.append_behind_counted(before, asked))
     }
 

@@ -131,6 +131,7 @@ impl Uploads {
             if let Err(why) = store::is_possible(&self.data, &ask.name)? {
                 return Err(Refusal::new(ErrorCode::BadName, why));
             }
+            self.check_spool_limit_to_begin()?;
             let granted = match self.take(&ask.by, &ask.name, Growing::Upload(ask.bytes_at_begin())) {
                 // Another request began it, and this one goes on with it. The bytes of that may be the reason for the
                 // refusal.
@@ -161,6 +162,7 @@ impl Uploads {
                 awaits_end: ask.awaits_end,
                 concat: ask.concat.clone(),
                 client: ask.client(),
+                gives_back: self.data.gives_back(),
                 ..UploadRecord::begin(ask.name.clone(), ask.plan.clone(), ask.source.clone())
             };
             // The end of another upload of this source is not the end of this one.
@@ -301,6 +303,7 @@ impl Uploads {
             content: old.content.promised(ask.file_digest),
             kept: self.settings.keep.permitted(ask.kept).or(old.kept),
             client: ask.client().or_else(|| old.client.clone()),
+            asks_again: false,
             ..old.clone()
         };
         let said_anew = (upload.replace, upload.content) != (old.replace, old.content);
@@ -464,7 +467,14 @@ impl Uploads {
             return Err(Refusal::new(ErrorCode::Conflict, message).into());
         }
         let silent = self.silence_of_owner(spool, locked, ask)??;
-        let (plan, keep) = self.shared_plan(spool, locked, ask)?;
+        let (mut plan, mut keep) = self.shared_plan(spool, locked, ask)?;
+        // Bytes that only the store has cannot be compared, and publication reads all bytes of another source.
+        let cannot_keep = locked.upload().gives_back
+            && (spool.has_part_records() || self.with_disk_space(|space| locked.reserve_whole(space, &plan)).is_err());
+        if keep > 0 && cannot_keep {
+            log::info!(upload = name.as_str(); "{name}: another source sends all of it: the store has parts, or the disk is too small");
+            (plan, keep) = (ask.plan.clone(), 0);
+        }
         let is_anothers = locked.upload().token.as_deref() != ask.by.token();
         let granted = is_anothers.then(|| self.take_locked(&ask.by, name, Growing::TakeOver, asked)).transpose()?;
         let counted = is_anothers.then(|| CountedBegin::take(&self.data, &ask.by)).transpose()?;
@@ -488,6 +498,7 @@ impl Uploads {
             sha256: ask.sha256,
             awaits_end: ask.awaits_end,
             concat: ask.concat.clone(),
+            gives_back: self.data.gives_back(),
             ..UploadRecord::begin(ask.name.clone(), plan, ask.source.clone())
         };
         // Before any slice of the new source: after a power cut nobody must take the mixture for the old source's.

@@ -5,12 +5,14 @@ use crate::admission::access::Access;
 use crate::admission::amount::Amount;
 use crate::admission::grants::{Grant, GrantRequest, Growing, OverLimit, Uncounted};
 use crate::admission::quota::Quota;
+use crate::admission::spool_limit::{LetIn, SpoolsFull};
 use crate::metrics::Limit;
 use crate::refusal::Refusal;
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::units::show_size;
+use bigup_core::storage::spool::Spool;
 use std::time::Instant;
 
 /// Seconds after which an upload that was one too many may be begun again.
@@ -22,6 +24,9 @@ const OF_TOKEN_RETRY_AFTER: u64 = 10;
 /// Seconds after which a client that has no quota left beside the bytes that others add may ask again. Their bytes are
 /// on the disk by then, or given up.
 const QUOTA_RETRY_AFTER: u64 = 1;
+
+/// Seconds after which a client may ask again that came while the store of objects was behind.
+const STORE_RETRY_AFTER: u64 = 2;
 
 impl Uploads {
     /// Refuses an upload if the known part of its plan is over the limits.
@@ -99,6 +104,38 @@ impl Uploads {
         Err(self.restless(name))
     }
 
+    /// Lets slice `slice_id` of `len` bytes into the spool. The result is to be kept until its disk space is taken. Blocks
+    /// on the disk, and must be called without a lock.
+    ///
+    /// # Errors
+    /// Too much waits for the store of objects, or the data folder cannot be read.
+    pub(super) fn check_spool_limit(&self, spool: &Spool, slice_id: u64, len: u64) -> Result<LetIn, Refusal> {
+        let is_next = || {
+            let Some(upload) = spool.upload()? else { return Ok(true) };
+            Ok(spool.holdings(&upload)?.frontier == slice_id)
+        };
+        self.spool_limit.take(len, is_next)?.map_err(spools_full)
+    }
+
+    /// The same for the next slice of an upload whose bytes come in order.
+    ///
+    /// # Errors
+    /// As for [`Uploads::check_spool_limit`].
+    pub(super) fn check_spool_limit_to_append(&self, spool: &Spool) -> Result<Option<LetIn>, Refusal> {
+        let Some(upload) = spool.upload()? else { return Ok(None) };
+        let len = upload.plan.slice_size.unwrap_or(0).min(upload.plan.file_size.unwrap_or(u64::MAX));
+        let is_next = || Ok(spool.holdings(&upload)?.waiting.is_empty());
+        self.spool_limit.take(len, is_next)?.map(Some).map_err(spools_full)
+    }
+
+    /// The same for an upload that is to begin.
+    ///
+    /// # Errors
+    /// As for [`Uploads::check_spool_limit`].
+    pub(super) fn check_spool_limit_to_begin(&self) -> Result<(), Refusal> {
+        self.spool_limit.take(0, || Ok(true))?.map(drop).map_err(spools_full)
+    }
+
     fn quota_of(&self, by: &Access) -> Option<Quota> {
         let anonymous = || Quota { bytes: self.settings.anonymous_quota, ..Quota::default() };
         by.quota().or_else(|| (by.token().is_none() && self.settings.anonymous_quota.is_some()).then(anonymous))
@@ -141,6 +178,16 @@ impl<E: Into<Refusal>> From<E> for Stop {
     fn from(error: E) -> Stop {
         Stop::Refused(error.into())
     }
+}
+
+fn spools_full(full: SpoolsFull) -> Refusal {
+    let message = format!(
+        "the store of finished files is slow or away: {} of uploads wait on the server, and more than {} are refused \
+         (spool_limit): try again later",
+        show_size(full.bytes),
+        show_size(full.most)
+    );
+    Refusal { retry_after: Some(STORE_RETRY_AFTER), ..Refusal::over(Limit::SpoolLimit, ErrorCode::Overloaded, message) }
 }
 
 fn too_many(most: u64) -> Refusal {

@@ -16,6 +16,7 @@
 
 use crate::admission::access::Access;
 use crate::admission::grants::{Grant, Grants};
+use crate::admission::spool_limit::SpoolLimit;
 use crate::hooks::HookSettings;
 use crate::hooks::begin::BeginHook;
 use crate::hooks::complete::Completions;
@@ -89,6 +90,7 @@ pub struct Uploads {
     finished_digests: FinishedDigests,
     begin_hook: Option<BeginHook>,
     grants: Grants,
+    spool_limit: SpoolLimit,
     /// The file system turned out not to give names to files without one.
     without_unnamed_files: Arc<AtomicBool>,
 }
@@ -226,7 +228,7 @@ impl Uploads {
     /// The uploads of `data`. A hook of `hooks` is asked before they begin.
     pub fn new(data: DataDir, settings: Settings, hooks: &HookSettings) -> Uploads {
         let (recent, completions, appenders, finished_digests, without_unnamed_files) = Default::default();
-        let grants = Grants::new(data.clone());
+        let (grants, spool_limit) = (Grants::new(data.clone()), SpoolLimit::new(data.clone(), settings.spool_limit));
         let metrics = Metrics::new();
         let begin_hook = BeginHook::new(hooks, data.root(), metrics.clone());
         let settings = Arc::new(settings);
@@ -240,6 +242,7 @@ impl Uploads {
             finished_digests,
             begin_hook,
             grants,
+            spool_limit,
             without_unnamed_files,
         }
     }

@@ -75,6 +75,10 @@ pub struct Settings {
     pub existing_files: ExistingFiles,
     /// Bytes that uploads leave free on the disk.
     pub reserve: u64,
+    /// True: readers of finished files are sent to the store of objects, where it can be.
+    pub redirects_to_store: bool,
+    /// Most bytes of all uploads in the data folder while the store of objects is behind. 0: the disk is the limit.
+    pub spool_limit: u64,
     /// The facts of clients' files that finished files may have.
     pub keep: Keep,
 }

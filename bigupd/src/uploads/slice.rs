@@ -45,6 +45,7 @@ impl Uploads {
     /// The same of a slice of an upload that has begun.
     fn admit_to_upload(&self, ask: &SliceRequest, asked: Instant) -> Result<Admission, Stop> {
         let spool = Spool::of(&self.data, &ask.id);
+        let _let_in = self.check_spool_limit(&spool, ask.slice_id, ask.len)?;
         let Some(locked) = self.lock(&spool)? else { return Ok(self.admit_without_upload(ask)?) };
         check_not_paused(locked.upload())?;
         ask.by.check_go_on(locked.upload())?;
@@ -56,6 +57,12 @@ impl Uploads {
             show_life(&spool);
             self.keep_promise(ask)?;
             return Ok(Admission::Held(None));
+        }
+        if locked.upload().asks_again {
+            // Clients that know slices to be held would never send them again.
+            let message =
+                format!("slices of {} that were held are lost: begin anew, and send those that are missing", ask.name);
+            return Err(Refusal::new(ErrorCode::NoUpload, message).into());
         }
         let mut kinds = locked.digest_kinds(ask.slice_id, ask.len)?;
         let plan = locked.upload().plan.learn(ask.slice_id, ask.len).map_err(against_upload)?;
@@ -300,9 +307,15 @@ impl Uploads {
         Refusal { retry_after: may_pass.then_some(1), ..refusal }
     }
 
-    /// True if slices are being merged: their disk space comes back then.
+    /// True if slices are being merged, or if parts wait for the store: their disk space comes back then.
     fn is_disk_space_coming_back(&self) -> bool {
-        Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(|spool| spool.moved_within(STILL_MERGING)))
+        let waits_for_store = |spool: &Spool| {
+            let Ok(Some(upload)) = spool.upload() else { return false };
+            upload.gives_parts_back() && spool.unsent().is_ok_and(|bytes| bytes >= upload.part_size())
+        };
+        let has_store = self.data.objects().is_some();
+        let comes_back = |spool: &Spool| spool.moved_within(STILL_MERGING) || has_store && waits_for_store(spool);
+        Spool::all(&self.data).is_ok_and(|spools| spools.iter().any(comes_back))
     }
 }
 

@@ -7,4 +7,5 @@ mod hostile_local;
 mod powercut;
 mod service;
 mod shared_spool;
+mod store_space;
 mod wan;

@@ -1,128 +1,17 @@
 //! Finished files in a store of objects (SeaweedFS): they are exact, and nothing is left beside them, whatever fails.
 
-use bigup_core::storage::objects::{Listed, Objects};
-use bigup_tests::daemon::Daemon;
-use bigup_tests::process::{eventually, eventually_equal, signal_program};
-use bigup_tests::seaweed::{Disturb, Passing, StoreProxy, shared, write_credentials};
+use bigup_tests::process::{eventually, eventually_equal};
+use bigup_tests::seaweed::{Disturb, Passing, shared, write_credentials};
+use bigup_tests::stored::Setup;
 use bigup_tests::tus::Tus;
 use bigup_tests::{data, programs};
-use nix::sys::signal::Signal;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A file of several parts, the last one smaller.
 const LARGE: u64 = (30 << 20) + 17;
-
-/// A daemon whose finished files go to a bucket of its own, through a proxy.
-struct Setup {
-    daemon: Daemon,
-    proxy: StoreProxy,
-    objects: Objects,
-    bucket: String,
-    credentials: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Setup {
-    fn new(arguments: &[&str]) -> Setup {
-        static BUCKETS: AtomicU64 = AtomicU64::new(0);
-        let store = shared();
-        let bucket = format!("bucket{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
-        store.make_bucket(&bucket);
-        let folder = tempfile::tempdir().unwrap();
-        let credentials = folder.path().join("credentials");
-        write_credentials(&credentials, true);
-        let proxy = StoreProxy::start(store);
-        let options = Setup::options(&bucket, proxy.endpoint(), &credentials);
-        let all: Vec<&str> = options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        let daemon = Daemon::with(&all);
-        let objects = store.objects(&bucket, &credentials);
-        Setup { daemon, proxy, objects, bucket, credentials, _folder: folder }
-    }
-
-    fn options(bucket: &str, endpoint: &str, credentials: &Path) -> [String; 4] {
-        [
-            format!("--store=s3://{bucket}/p"),
-            format!("--s3-endpoint={endpoint}"),
-            format!("--s3-credentials-file={}", credentials.display()),
-            "--merger-idle=2s".to_owned(),
-        ]
-    }
-
-    fn push(&self, arguments: &[&str]) -> Command {
-        let mut command = programs::cli();
-        command.arg("push").args(["--url", self.daemon.url(), "--slice-size", "4M"]).args(arguments);
-        command
-    }
-
-    fn pushed(&self, file: &Path, options: &[&str]) -> Output {
-        let output = self.push(&[&[text(file)], options].concat()).output().unwrap();
-        assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-        output
-    }
-
-    /// Status and body of a request for `/content/PATH`.
-    fn content(&self, path: &str, options: &[&str]) -> (String, Vec<u8>) {
-        let url = format!("{}/content/{path}", self.daemon.url());
-        let output = Command::new("curl")
-            .args(["-sS", "--max-time", "60", "-w", "\n%{http_code}"])
-            .args(options)
-            .arg(url)
-            .output();
-        let mut body = output.expect("curl can be started").stdout;
-        let status = String::from_utf8(body.split_off(body.len() - 3)).unwrap();
-        body.pop();
-        (status, body)
-    }
-
-    /// All keys in the bucket, those of notes too.
-    fn names(&self) -> Vec<String> {
-        let mut names = vec![];
-        let each = |listed: Listed| {
-            names.push(listed.name().to_owned());
-            ControlFlow::Continue(())
-        };
-        self.objects.list("", "", false, each).unwrap();
-        names
-    }
-
-    /// The finished file is exact, and nothing else is left: no spool, no section, no upload of parts.
-    fn is_exact_and_alone(&self, name: &str, file: &Path) {
-        let (status, body) = self.content(name, &[]);
-        assert_eq!(status, "200", "{}", String::from_utf8_lossy(&body));
-        assert!(body == std::fs::read(file).unwrap(), "{name} is not exact");
-        self.daemon.eventually_clean();
-        assert_eq!(self.objects.unfinished().unwrap(), Vec::<String>::new(), "uploads of parts are left");
-        let name: bigup_core::protocol::name::FileName = bigup_core::protocol::name::FileName::new(name).unwrap();
-        let found = self.objects.find(&name).unwrap().expect("it is there");
-        assert_eq!(found.facts.expect("they are noted").digest.to_string(), data::digest(file));
-    }
-
-    /// The number of notes, and that of objects which point at one cannot differ.
-    fn notes(&self) -> usize {
-        self.objects.notes().unwrap().len()
-    }
-
-    fn file(&self, seed: u64, len: u64) -> PathBuf {
-        data::file(&self.daemon.scratch(), &format!("f{seed}"), seed, len)
-    }
-
-    /// Kills the merger at work on `name`, if one is.
-    fn killer(&self, name: &str) -> impl Fn() + Send + Sync + 'static {
-        let lock = self.daemon.data().join("tmp").join(name).join("merger.lock");
-        move || {
-            let pid = std::fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
-            let _ = pid.is_some_and(|pid| signal_program(pid, "bigup-merger", Signal::SIGKILL));
-        }
-    }
-
-    fn last_error(&self, name: &str) -> String {
-        self.daemon.info(name, "last_error").unwrap_or_default()
-    }
-}
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
@@ -410,4 +299,207 @@ fn objects_are_checked_by_reading_them() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("\"files\":1") && said.contains("\"damaged\":0"), "{said}");
+}
+
+/// An upload whose parts are all in the store, and whose completion fails until the disturbance ends.
+fn given_back(setup: &Setup, file: &Path) -> std::process::Child {
+    setup
+        .proxy
+        .disturb(|passing| if passing.is_completion() { Disturb::Answer(500, "InternalError") } else { Disturb::Not });
+    let pushing = setup.push(&[text(file), "--name", "f"]).spawn().unwrap();
+    eventually("completion fails", || setup.last_error("f").contains("completing"));
+    let (len, on_disk) = setup.merged("f");
+    assert!(len == LARGE && on_disk < 1 << 20, "{on_disk} bytes of {len} are on the disk");
+    pushing
+}
+
+#[test]
+fn space_that_was_given_back_is_no_damage_and_is_found_again_by_the_next_merger() {
+    let mut setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let pushing = given_back(&setup, &file);
+    setup.daemon.kill_9();
+    let options = Setup::options(&setup.bucket, setup.proxy.endpoint(), &setup.credentials);
+    let mut command = Command::new(programs::path("bigupd"));
+    command.args(&options[..3]).arg("--data-dir").arg(setup.daemon.data()).args(["check", "--json"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("\"damaged\":0"), "{said}");
+    setup.proxy.disturb(|passing| {
+        assert!(!(passing.is_of_merger() && passing.is_part()), "the store has all parts");
+        Disturb::Not
+    });
+    setup.daemon.run();
+    let output = pushing.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    setup.is_exact_and_alone("f", &file);
+}
+
+#[test]
+fn bytes_that_only_a_former_store_has_are_never_published_as_holes() {
+    let mut setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let mut pushing = given_back(&setup, &file);
+    setup.daemon.kill_9();
+    setup.killer("f")();
+    let data = setup.daemon.data();
+    let folder = bigup_tests::daemon::Daemon::with_data(&data, &["--merger-idle=2s"]);
+    eventually("it is told", || folder.log().contains("are asked for again"));
+    pushing.kill().unwrap();
+    pushing.wait().unwrap();
+    let mut push = programs::cli();
+    push.args(["push", "--url", folder.url(), "--slice-size", "4M", "--name", "f"]).arg(&file);
+    let output = push.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(data::same(&file, &folder.finished("f")));
+}
+
+#[test]
+fn a_part_that_the_store_shows_with_another_tag_is_not_given_back() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    setup.proxy.disturb(|passing| if passing.is_part() { Disturb::OtherTag } else { Disturb::Not });
+    setup.pushed(&file, &["--name", "f"]);
+    setup.is_exact_and_alone("f", &file);
+    assert!(!setup.daemon.log().contains("are asked for again"), "{}", setup.daemon.log());
+}
+
+#[test]
+fn a_missing_bucket_is_not_taken_for_lost_parts() {
+    let setup = Setup::new(&[]);
+    let file = setup.file(1, LARGE);
+    let pushing = given_back(&setup, &file);
+    setup.proxy.disturb(|_| Disturb::Answer(404, "NoSuchBucket"));
+    eventually("the reason is told", || setup.last_error("f").contains("NoSuchBucket"));
+    setup.proxy.disturb(|_| Disturb::Not);
+    let output = pushing.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    setup.is_exact_and_alone("f", &file);
+    assert!(!setup.daemon.log().contains("are asked for again"), "{}", setup.daemon.log());
+}
+
+#[test]
+fn readers_are_sent_to_the_store_where_that_is_set() {
+    let setup = Setup::new(&["--s3-redirect=yes"]);
+    let file = setup.file(1, LARGE);
+    setup.pushed(&file, &["--name", "d/ä b"]);
+    let all = std::fs::read(&file).unwrap();
+    let path = "d/%C3%A4%20b";
+    let (status, body) = setup.content(path, &[]);
+    assert!(status == "307" && body.is_empty(), "{status}");
+    let (_, head) = setup.content(path, &["-D", "-"]);
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(head.contains("location: http://127.0.0.1") && head.contains("x-amz-expires=300"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    let (status, body) = setup.content(path, &["-L"]);
+    assert!(status == "200" && body == all, "{status}");
+    let (status, body) = setup.content(path, &["-L", "-r", "9000000-9000099"]);
+    assert!(status == "206" && body == all[9_000_000..9_000_100], "{status}");
+    // The rest is answered as ever.
+    let (status, head) = setup.content(path, &["-I"]);
+    let etag = format!("\"b3-{}\"", data::digest(&file));
+    assert!(status == "200" && String::from_utf8_lossy(&head).to_lowercase().contains(&etag), "{status}");
+    let (status, body) = setup.content(path, &["-H", &format!("If-Match: {etag}"), "-r", "0-9"]);
+    assert!(status == "206" && body == all[..10], "{status}");
+    assert_eq!(setup.content(path, &["-H", &format!("If-None-Match: {etag}")]).0, "304");
+    assert_eq!(setup.content("d/none", &[]).0, "404");
+    let fetched = setup.daemon.scratch().join("got");
+    let mut get = programs::cli();
+    get.args(["get", "--url", setup.daemon.url(), "d/ä b", "--to", text(&fetched)]);
+    let output = get.output().unwrap();
+    assert!(output.status.success() && data::same(&fetched, &file), "{output:?}");
+    assert!(!setup.daemon.log().contains("Signature"), "the log has a link");
+}
+
+#[test]
+fn what_waits_for_the_store_stays_below_its_limit_and_completes_by_itself() {
+    const LIMIT: u64 = 48 << 20;
+    let setup = Setup::new(&["--spool-limit=48M"]);
+    let files: Vec<_> = (0..3).map(|seed| setup.file(10 + seed, 60 << 20)).collect();
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    setup.proxy.disturb(move |passing| {
+        if passing.is_part() {
+            away.store(true, Ordering::SeqCst);
+        }
+        let is_hit = passing.is_of_merger() && away.load(Ordering::SeqCst);
+        if is_hit { Disturb::Answer(503, "SlowDown") } else { Disturb::Not }
+    });
+    let pushing: Vec<_> = (0_u64..)
+        .zip(&files)
+        .map(|(number, file)| {
+            let mut push = setup.push(&[text(file), "--name", &format!("s{number}"), "--json"]);
+            push.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    eventually("the store is away", || is_away.load(Ordering::SeqCst));
+    let metrics = || bigup_tests::scrape::page(setup.daemon.url(), "/metrics", None).text;
+    eventually("slices are refused", || {
+        metrics().lines().any(|line| {
+            line.strip_prefix("bigup_refused_total{limit=\"spool_limit\"} ").is_some_and(|number| number != "0")
+        })
+    });
+    // Other requests come and go meanwhile.
+    for _ in 0..40 {
+        let used: u64 = (0..3).map(|number| setup.on_disk(&format!("s{number}"))).sum();
+        // Beside it one slice of each upload that merging waits for, those of them that are being merged, and what is
+        // reserved.
+        assert!(used <= LIMIT + 3 * (4 << 20) + (32 << 20), "{used} bytes are in the spools");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    eventually("the reason is told", || {
+        (0..3).any(|number| setup.last_error(&format!("s{number}")).contains("SlowDown"))
+    });
+    let (waiting, failures) = ("bigup_store_waiting_bytes ", "bigup_store_failures_total{reason=\"slow_down\"} ");
+    let value = |start: &str| {
+        let page = metrics();
+        page.lines().find_map(|line| line.strip_prefix(start)?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    eventually("the metrics tell", || value(waiting) >= 8e6 && value(failures) > 0.0);
+    setup.proxy.disturb(|_| Disturb::Not);
+    for pushing in pushing {
+        let output = pushing.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    for (number, file) in files.iter().enumerate() {
+        setup.is_exact_and_alone(&format!("s{number}"), file);
+    }
+    eventually("nothing waits", || value(waiting) == 0.0 && value("bigup_store_parts_in_flight ") == 0.0);
+    assert!(value("bigup_store_parts_total ") >= 20.0 && value("bigup_store_sent_bytes_total ") >= 180e6);
+}
+
+#[test]
+fn a_file_that_is_not_the_promised_one_is_sent_again_as_a_whole() {
+    const SLICE: usize = 4 << 20;
+    let setup = Setup::new(&[]);
+    let (wrong, right) = (data::bytes(1, LARGE as usize), setup.file(2, LARGE));
+    let server = setup.daemon.server();
+    let begin = format!("file_name=f&slice_size={SLICE}&file_size={LARGE}&file_digest={}", data::digest(&right));
+    server.get(&begin).expect(200);
+    let slice_num = wrong.len().div_ceil(SLICE);
+    for (slice_id, slice) in wrong.chunks(SLICE).enumerate() {
+        if slice_id + 1 == slice_num {
+            eventually("parts are in the store only", || {
+                let (len, on_disk) = setup.merged("f");
+                len > on_disk + (8 << 20)
+            });
+        }
+        let len = slice.len();
+        let query = format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}&slice_size={len}");
+        server.post(&query, slice).expect(200);
+    }
+    eventually("it is told", || setup.last_error("f").contains("as promised"));
+    // Slices of parts that are in the store only cannot be replaced one by one.
+    assert_eq!(setup.merged("f").0, 0);
+    assert!(server.get("file_name=f&peek=1").held().is_empty());
+    for (slice_id, slice) in std::fs::read(&right).unwrap().chunks(SLICE).enumerate() {
+        if slice_id == 0 {
+            server.get(&begin).expect(200);
+        }
+        let len = slice.len();
+        let query = format!("file_name=f&slice_id={slice_id}&slice_num={slice_num}&slice_size={len}");
+        server.post(&query, slice).expect(200);
+    }
+    eventually("it is finished", || setup.content("f", &["-I"]).0 == "200");
+    setup.is_exact_and_alone("f", &right);
 }

@@ -1,11 +1,13 @@
 //! Zeroes that take no room: holes of a file.
 
+use super::{IoContext, create_new, random_suffix};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 /// Bytes that are written at once where the file system has no holes.
 const PIECE: usize = 64 << 10;
@@ -26,16 +28,58 @@ pub fn make_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
         // Another length could give back what is reserved beyond it: on XFS it does.
         file.write_all_at(&[0], end - 1)?;
     }
+    if punch(file, offset, len)? {
+        return Ok(());
+    }
+    // Behind the old end there are zeroes.
+    write_zeroes(file, offset, end.min(old_end))
+}
+
+/// Gives back to the file system the blocks of `len` bytes of `file` from `offset` on: they are a hole then. The length
+/// of the file stays. False if the file system has no holes: then nothing changes.
+///
+/// # Errors
+/// As the system gives them.
+pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<bool> {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     loop {
         match fallocate(file, flags, offset as i64, len as i64) {
             // On tmpfs signals interrupt it.
             Err(Errno::EINTR) => {}
-            Ok(()) => return Ok(()),
-            // Behind the old end there are zeroes.
-            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return write_zeroes(file, offset, end.min(old_end)),
+            Ok(()) => return Ok(true),
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(false),
             Err(e) => return Err(e.into()),
         }
+    }
+}
+
+/// True if files in `folder` can have holes. It makes a file there and removes it.
+///
+/// # Errors
+/// As the system gives them.
+pub fn has_holes(folder: &Path) -> io::Result<bool> {
+    let path = folder.join(format!(".holes.{}.tmp", random_suffix()));
+    let file = create_new(&path)?;
+    let has_holes = punch(&file, 0, 1).at("making a hole in", &path);
+    std::fs::remove_file(&path).at("removing", &path)?;
+    has_holes
+}
+
+/// True if `len` bytes of `file` from `offset` on are told to be a hole by the file system. False where it does not tell.
+/// This moves the place where the file is read and written next.
+///
+/// # Errors
+/// As the system gives them.
+pub fn is_hole(file: &File, offset: u64, len: u64) -> io::Result<bool> {
+    if offset + len > file.metadata()?.len() {
+        return Ok(false);
+    }
+    match seek(file, offset, Whence::SeekData) {
+        Ok(data) => Ok(data >= offset + len),
+        // There is no data from there on.
+        Err(Errno::ENXIO) => Ok(true),
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -82,7 +126,6 @@ fn seek(file: &File, from: u64, to: Whence) -> nix::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::create_new;
     use super::*;
     use std::os::unix::fs::MetadataExt;
 
@@ -112,6 +155,11 @@ mod tests {
         assert!(file.metadata().unwrap().blocks() * 512 < 3 * MIB);
         let holes = holes_before(&file, 13 * MIB).unwrap();
         assert!((10 * MIB..12 * MIB).contains(&holes), "{holes}");
+        assert!(has_holes(dir.path()).unwrap() && std::fs::read_dir(dir.path()).unwrap().count() == 1);
+        assert!(is_hole(&file, 5 * MIB, 7 * MIB).unwrap() && !is_hole(&file, 5 * MIB, 20 * MIB).unwrap());
+        assert!(!is_hole(&file, 2 * MIB, 4 * MIB).unwrap());
+        assert!(punch(&file, 2 * MIB, MIB).unwrap() && is_hole(&file, 2 * MIB, 4 * MIB).unwrap());
+        assert_eq!(file.metadata().unwrap().len(), 13 * MIB);
     }
 
     #[test]

@@ -4,34 +4,37 @@
 //! second time it is sent, and the store compares what arrives with the MD5. So no byte becomes part of an object that
 //! differs from what its client sent, and no part has to be in memory.
 //!
-//! Nothing is removed from the disk before the object stands: a part that the store has lost is sent again.
+//! # Space given back, and what a kill leaves
+//! Without a hole nothing is removed from the disk before the object stands: a part that the store has lost is sent again.
+//! The space of a part is given back before that, where its upload permits it
+//! ([`UploadRecord::gives_parts_back`]):
+//! ```text
+//! 1  the bytes synced in `merged`, with the records of  a part that is to be sent
+//!    their slices and the frontier
+//! 2  the part is stored                                 a part in the store of which nothing is known here: it is read,
+//!                                                       and kept if its tag is that of its bytes
+//! 3  its record written to `parts`, synced, and         the same, but it is kept unread while the records of its slices
+//!    `digests` once more                                are the same
+//! 4  its place in `merged` a hole, under the lock of    a part that is in the store only
+//!    the spool; the next space reserved
+//! 5  the object stands; the spool goes                  nothing
+//! ```
+//! The length of `merged` stays, so its slices stay held. A part counts as stored if the store lists it as its record says.
+//! One that the store lost is read like any other: if its place is a hole, it differs from the records of its slices, and
+//! is cut off with all behind it. Its slices are asked for again.
 
-use crate::protocol::digest::SliceHasher;
+use crate::protocol::digest::{DigestKind, SliceHasher};
+use crate::protocol::parts::{MOST_AT_ONCE, PartSizes};
 use crate::protocol::plan::Plan;
 use crate::storage::disk;
-use crate::storage::objects::{Facts, Multipart, ObjectError, Objects, PartSizes, SentPart};
-use crate::storage::spool::{Records, Spool, UploadRecord};
+use crate::storage::objects::{Facts, Multipart, ObjectError, Objects, SentPart, StoredParts, multipart_in};
+use crate::storage::spool::{PartRecord, PartRecords, Records, Spool, UploadRecord};
 use md5::{Digest as _, Md5};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-/// Largest file that is stored in one request, in bytes.
-pub const MOST_AT_ONCE: u64 = 16 << 20;
-
-/// Parts that were sent before the file was complete, by their numbers.
-#[derive(Clone, Debug, Default)]
-pub struct SentParts(BTreeMap<u64, KnownPart>);
-
-/// A part, and its content.
-#[derive(Clone, Debug)]
-struct KnownPart {
-    /// Hash of the records of its slices: the part counts while these are the same.
-    records: blake3::Hash,
-    sent: SentPart,
-}
 
 /// The reason why a part was not sent.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ pub struct Source<'a> {
 ///
 /// # Errors
 /// The store does not answer, or refuses; or as the system gives them. The next call goes on from the stored parts.
-pub fn store(objects: &Objects, source: Source<'_>, facts: &Facts, sent: &SentParts) -> io::Result<Stored> {
+pub fn store(objects: &Objects, source: Source<'_>, facts: &Facts) -> io::Result<Stored> {
     let upload = source.upload;
     let size = upload.plan.file_size.unwrap_or(0);
     if size <= MOST_AT_ONCE {
@@ -84,8 +87,8 @@ pub fn store(objects: &Objects, source: Source<'_>, facts: &Facts, sent: &SentPa
         };
         return asked(objects.put_file(&upload.file_name, source.merged, size, md5, facts, upload.replace));
     }
-    let multipart = objects.multipart(source.spool.path(), &upload.file_name, sizes_of(upload))?;
-    match source.send_all(&multipart, sent)? {
+    let multipart = multipart(objects, source)?;
+    match source.send_all(&multipart)? {
         Ok(parts) => asked(multipart.complete(&parts, size, facts, upload.replace)),
         Err(slice_id) => Ok(Stored::Damaged(slice_id)),
     }
@@ -110,6 +113,10 @@ impl Source<'_> {
         for slice_id in slices_of(plan, offset, end) {
             let (from, slice_len) = extent(plan, slice_id);
             let record = records.get(slice_id)?;
+            if record.is_none() && self.upload.gives_back {
+                // Its place may be a hole, and nothing tells what was there.
+                return Ok(Err(slice_id));
+            }
             let mut hasher = record.map(|record| SliceHasher::new(record.digest.kind, from));
             let mut at = from;
             let read = disk::read_range(self.merged, from, slice_len, |bytes| {
@@ -132,7 +139,7 @@ impl Source<'_> {
     }
 
     /// The hash of the records of the slices in a part.
-    fn records_of(&self, offset: u64, len: u64) -> io::Result<blake3::Hash> {
+    fn records_of(&self, offset: u64, len: u64) -> io::Result<[u8; 32]> {
         let mut hasher = blake3::Hasher::new();
         for slice_id in slices_of(&self.upload.plan, offset, offset + len) {
             if let Some(record) = Records(self.digests).get(slice_id)? {
@@ -140,38 +147,84 @@ impl Source<'_> {
             }
             hasher.update(b";");
         }
-        Ok(hasher.finalize())
+        Ok(*hasher.finalize().as_bytes())
+    }
+
+    /// True if the digest of the file follows from the records of the slices in a part.
+    fn is_joined(&self, offset: u64, len: u64) -> io::Result<bool> {
+        for slice_id in slices_of(&self.upload.plan, offset, offset + len) {
+            let record = Records(self.digests).get(slice_id)?;
+            if record.is_none_or(|record| record.digest.kind != DigestKind::ChainingValue) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The part of this number: the one that the store has, or sent now.
-    fn part(&self, multipart: &Multipart<'_>, number: u64) -> Result<KnownPart, Trouble> {
+    fn part(&self, multipart: &Multipart<'_>, parts: &PartRecords, number: u64) -> Result<SentPart, Trouble> {
         let (offset, len) = multipart.sizes().extent(number, self.size());
         // Records that change after this make it a part of other slices.
-        let records = self.records_of(offset, len)?;
+        let slices = self.records_of(offset, len)?;
+        let stored = multipart.stored.get(&number).filter(|stored| stored.size == len);
+        let recorded = |part: &SentPart| PartRecord { slices, answer: part.answer() };
+        if let Some(stored) = stored
+            && parts.get(number)? == Some(recorded(stored))
+        {
+            self.give_back(parts, offset, len)?;
+            return Ok(stored.clone());
+        }
         let md5 = self.md5_of(offset, len)?.map_err(Trouble::Damaged)?;
-        let stored = multipart.stored.get(&number).filter(|stored| stored.size == len && stored.is_of(md5));
-        let sent = match stored {
+        let sent = match stored.filter(|stored| stored.is_of(md5)) {
             Some(stored) => stored.clone(),
             None => multipart.send(number, self.merged, offset, len, md5).map_err(io::Error::from)?,
         };
-        Ok(KnownPart { records, sent })
+        parts.put(number, &recorded(&sent)).map_err(Trouble::Error)?;
+        self.give_back(parts, offset, len)?;
+        Ok(sent)
     }
 
-    /// Sends the parts of these numbers, several at once, until `stop`. Those that are sent come back with the first
-    /// trouble: an error, or a slice that is damaged.
-    fn send(&self, multipart: &Multipart<'_>, numbers: &[u64], stop: &AtomicBool) -> (SentParts, Option<Trouble>) {
+    /// Gives back the space of a part that the store has, if the upload permits it.
+    fn give_back(&self, parts: &PartRecords, offset: u64, len: u64) -> io::Result<()> {
+        let may_go = self.upload.gives_parts_back() && self.is_joined(offset, len)?;
+        if !may_go || disk::is_hole(self.merged, offset, len)? {
+            return Ok(());
+        }
+        parts.sync()?;
+        // The frontier too: after a power cut nobody looks for slices below it in the hole.
+        self.digests.sync_data()?;
+        self.spool.give_back(self.merged, offset, len).map(drop)
+    }
+
+    /// Sends the parts of these numbers, several at once, until `stop`. Those that the store has then come back with the
+    /// first trouble: an error, or a slice that is damaged.
+    fn send(
+        &self,
+        multipart: &Multipart<'_>,
+        numbers: &[u64],
+        stop: &AtomicBool,
+    ) -> (BTreeMap<u64, SentPart>, Option<Trouble>) {
+        let parts = match self.spool.part_records(multipart.id(), multipart.sizes().part) {
+            Ok(parts) => parts,
+            Err(e) => return (BTreeMap::new(), Some(Trouble::Error(e))),
+        };
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (sent, trouble) = (Mutex::new(SentParts::default()), Mutex::new(None));
+        let (sent, trouble) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
         let work = || {
             while !failed.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
                 let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                match self.part(multipart, *number) {
-                    Ok(known) => {
-                        sent.lock().unwrap_or_else(PoisonError::into_inner).0.insert(*number, known);
+                match self.part(multipart, &parts, *number) {
+                    Ok(part) => {
+                        sent.lock().unwrap_or_else(PoisonError::into_inner).insert(*number, part);
                     }
                     Err(why) => {
                         failed.store(true, Ordering::Relaxed);
-                        trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+                        let mut first = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                        // Parts before this one may be on their way.
+                        *first = Some(match (first.take(), why) {
+                            (Some(Trouble::Damaged(one)), Trouble::Damaged(other)) => Trouble::Damaged(one.min(other)),
+                            (first, why) => first.unwrap_or(why),
+                        });
                     }
                 }
             }
@@ -188,29 +241,38 @@ impl Source<'_> {
     }
 
     /// All parts, in order; those that the store lacks are sent. Or the slice that is damaged.
-    fn send_all(&self, multipart: &Multipart<'_>, sent: &SentParts) -> io::Result<Result<Vec<SentPart>, u64>> {
-        let (mut parts, mut missing) = (BTreeMap::new(), vec![]);
-        for number in 1..=multipart.sizes().parts_of(self.size()) {
-            match sent.0.get(&number) {
-                Some(known) if self.holds(multipart, number, known)? => drop(parts.insert(number, known.sent.clone())),
-                _ => missing.push(number),
-            }
-        }
-        let (more, trouble) = self.send(multipart, &missing, &AtomicBool::new(false));
+    fn send_all(&self, multipart: &Multipart<'_>) -> io::Result<Result<Vec<SentPart>, u64>> {
+        let numbers: Vec<u64> = (1..=multipart.sizes().parts_of(self.size())).collect();
+        let (parts, trouble) = self.send(multipart, &numbers, &AtomicBool::new(false));
         match trouble {
-            Some(Trouble::Damaged(slice_id)) => return Ok(Err(slice_id)),
-            Some(Trouble::Error(e)) => return Err(e),
-            None => {}
+            Some(Trouble::Damaged(slice_id)) => Ok(Err(slice_id)),
+            Some(Trouble::Error(e)) => Err(e),
+            None => Ok(Ok(parts.into_values().collect())),
         }
-        parts.extend(more.0.into_iter().map(|(number, known)| (number, known.sent)));
-        Ok(Ok(parts.into_values().collect()))
     }
 
-    /// True if the store has a part that was sent, and its slices are the same as then.
-    fn holds(&self, multipart: &Multipart<'_>, number: u64, known: &KnownPart) -> io::Result<bool> {
-        let (offset, len) = multipart.sizes().extent(number, self.size());
-        let is_stored = multipart.stored.get(&number) == Some(&known.sent);
-        Ok(is_stored && self.records_of(offset, len)? == known.records)
+    /// The first `frontier` slices that lie in parts of this multipart upload with a record of these slices that
+    /// `counts`.
+    fn slices_in_parts(
+        &self,
+        id: &str,
+        sizes: PartSizes,
+        frontier: u64,
+        counts: impl Fn(u64, &PartRecord) -> bool,
+    ) -> io::Result<BTreeSet<u64>> {
+        let plan = &self.upload.plan;
+        let end = if plan.slice_num == Some(frontier) { self.size() } else { plan.offset_of(frontier).unwrap_or(0) };
+        let (parts, mut slices) = (self.spool.part_records(id, sizes.part)?, BTreeSet::new());
+        for number in 1..=sizes.parts_of(self.size().min(end)) {
+            let (offset, len) = sizes.extent(number, self.size());
+            if let Some(record) = parts.get(number)?
+                && record.slices == self.records_of(offset, len)?
+                && counts(number, &record)
+            {
+                slices.extend(slices_of(plan, offset, offset + len).filter(|slice_id| *slice_id < frontier));
+            }
+        }
+        Ok(slices)
     }
 
     fn size(&self) -> u64 {
@@ -218,33 +280,74 @@ impl Source<'_> {
     }
 }
 
-/// Sends those parts that lie in the first `ready` bytes and are not among the `sent` ones, until `stop`; adds them.
+/// Sends those parts that lie in the first `ready` bytes and are not among the `done` ones, until `stop`; adds them.
+/// Returns the slice that is damaged, if one is: it must be looked at under the lock.
 ///
 /// # Errors
-/// The store does not answer, or refuses. A slice that is damaged is no error here: the publication finds it.
+/// The store does not answer, or refuses.
 pub fn send_ready(
     multipart: &Multipart<'_>,
     source: Source<'_>,
     ready: u64,
-    sent: &mut SentParts,
+    done: &mut BTreeSet<u64>,
     stop: &AtomicBool,
-) -> io::Result<()> {
+) -> io::Result<Option<u64>> {
     let (sizes, size) = (multipart.sizes(), source.size());
     let is_ready = |number: &u64| {
         let (offset, len) = sizes.extent(*number, size);
-        offset + len <= ready && !sent.0.contains_key(number)
+        offset + len <= ready && !done.contains(number)
     };
     let numbers: Vec<u64> = (1..=sizes.parts_of(size.min(ready))).filter(is_ready).collect();
+    if numbers.is_empty() {
+        return Ok(None);
+    }
     let (more, trouble) = source.send(multipart, &numbers, stop);
-    sent.0.extend(more.0);
+    done.extend(more.into_keys());
     match trouble {
         Some(Trouble::Error(e)) => Err(e),
-        Some(Trouble::Damaged(slice_id)) => {
-            log::debug!("{}: slice {slice_id} does not match its record now", source.spool.folder());
-            Ok(())
-        }
-        None => Ok(()),
+        Some(Trouble::Damaged(slice_id)) => Ok(Some(slice_id)),
+        None => Ok(None),
     }
+}
+
+/// The first `frontier` slices of `source`, by their ids, of which the records say that the store has them. The store is
+/// not asked.
+///
+/// # Errors
+/// As the system gives them.
+pub fn recorded_slices(source: Source<'_>, frontier: u64) -> io::Result<BTreeSet<u64>> {
+    if !source.upload.gives_parts_back() || !source.spool.has_part_records() {
+        return Ok(BTreeSet::new());
+    }
+    let Some((id, sizes)) = multipart_in(source.spool.path()) else { return Ok(BTreeSet::new()) };
+    source.slices_in_parts(&id, sizes, frontier, |_, _| true)
+}
+
+/// The same, if the store lists them as their records say.
+///
+/// # Errors
+/// The store does not answer, or refuses; or as the system gives them.
+pub fn stored_slices(objects: &Objects, source: Source<'_>, frontier: u64) -> io::Result<BTreeSet<u64>> {
+    if !source.upload.gives_parts_back() || !source.spool.has_part_records() {
+        return Ok(BTreeSet::new());
+    }
+    let Some(StoredParts { id, sizes, parts }) =
+        objects.look_at_multipart(source.spool.path(), &source.upload.file_name)?
+    else {
+        return Ok(BTreeSet::new());
+    };
+    source.slices_in_parts(&id, sizes, frontier, |number, record| {
+        parts.get(&number).is_some_and(|part| part.answer() == record.answer)
+    })
+}
+
+/// The multipart upload of `source`: the one that is under way, or a new one.
+///
+/// # Errors
+/// The store does not answer, or refuses; or as the system gives them.
+pub fn multipart<'a>(objects: &'a Objects, source: Source<'_>) -> io::Result<Multipart<'a>> {
+    let (spool, upload) = (source.spool, source.upload);
+    objects.multipart(spool.path(), &upload.file_name, sizes_of(upload), !spool.has_part_records())
 }
 
 /// True if parts of an upload can be sent before all of it is there: its size is known, and no source but one has sent

@@ -35,13 +35,13 @@ use crate::storage::audit;
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{self, BootId, FileVersion, IoContext};
 use crate::storage::finish::completion;
-use crate::storage::finish::object_parts::{self, SentParts, Source, Stored};
+use crate::storage::finish::object_parts::{self, Source, Stored};
 use crate::storage::info_ini::{self, InfoIni};
 use crate::storage::objects::{Facts, Objects};
 use crate::storage::space;
 use crate::storage::spool::{
     FileSha256, HeldContent, LockedSpool, MergerLock, Publication, Record, Records, Spool, UploadRecord, hash_range,
-    is_as_it_came, slice_is_right,
+    is_as_it_came, merged_is_right, slice_is_right,
 };
 use crate::storage::store::{self, DigestState, Entry, FinishedFile, OpenEntry, Store, StoreError, StoredDigest};
 use std::fs::File;
@@ -59,8 +59,6 @@ pub struct Hashed {
     pub digest: Option<Digest>,
     /// SHA-256, if it is of interest.
     pub sha256: Option<Sha256>,
-    /// Parts that the store of objects has.
-    pub sent: SentParts,
 }
 
 /// The digests of a complete merged file.
@@ -155,6 +153,11 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Hash
     if data.objects().is_some() && upload.is_taken_over() && !record_anew(spool, &upload, &merged)? {
         return Ok(Outcome::NotYet);
     }
+    if data.objects().is_none()
+        && let Some(slice_id) = first_hole(spool, &upload, &merged)?
+    {
+        return cut_damaged(spool, &merged, slice_id);
+    }
     let (digest, leaves) = match hashed_digest {
         Some(digest) => (digest, None),
         None => match digest_of(spool, &upload, &merged)? {
@@ -174,7 +177,7 @@ pub fn publish(data: &DataDir, spool: &Spool, _merger: &MergerLock, hashed: Hash
         return refuse_content(spool, &upload, &merged, why);
     }
     if let Some(objects) = data.objects() {
-        return give_object(data, objects, spool, &upload, &merged, &content, &hashed.sent);
+        return give_object(data, objects, spool, &upload, &merged, &content);
     }
     for _ in 0..NAMING_ATTEMPTS {
         if let Some(outcome) = give_name(data, spool, &upload, &merged, &content)? {
@@ -198,6 +201,21 @@ impl Content {
             _ => None,
         }
     }
+}
+
+/// The first slice of a complete upload whose bytes are not here: a store of objects has them, which is set no more.
+/// `None` if all are here; then that is not looked for again.
+fn first_hole(spool: &Spool, upload: &UploadRecord, merged: &File) -> io::Result<Option<u64>> {
+    if !upload.gives_back || !spool.has_part_records() {
+        return Ok(None);
+    }
+    let digests = spool.open_digests()?;
+    for slice_id in 0..upload.plan.slice_num.unwrap_or(0) {
+        if !merged_is_right(merged, &upload.plan, slice_id, Records(&digests).get(slice_id)?) {
+            return Ok(Some(slice_id));
+        }
+    }
+    spool.lock()?.map_or(Ok(()), |locked| locked.forget_parts()).map(|()| None)
 }
 
 /// The SHA-256 of a whole file.
@@ -269,7 +287,6 @@ fn give_object(
     upload: &UploadRecord,
     merged: &File,
     content: &Content,
-    sent: &SentParts,
 ) -> io::Result<Outcome> {
     let (digest, sha256, modified) = (content.digest, content.sha256, upload.kept.modified);
     let facts = Facts { digest, source: upload.source.clone(), sha256, modified };
@@ -299,7 +316,7 @@ fn give_object(
         }
         replaced = objects.find(&upload.file_name)?;
         let source = Source { spool, upload, merged, digests: &digests };
-        if let Stored::Damaged(slice_id) = object_parts::store(objects, source, &facts, sent)? {
+        if let Stored::Damaged(slice_id) = object_parts::store(objects, source, &facts)? {
             return cut_damaged(spool, merged, slice_id);
         }
     }
@@ -583,6 +600,16 @@ fn refuse_content(spool: &Spool, upload: &UploadRecord, merged: &File, why: Stri
         return Ok(Outcome::NotYet);
     }
     let Some(mut locked) = lock_unchanged(spool, upload)? else { return Ok(Outcome::NotYet) };
+    if upload.gives_back && spool.has_part_records() {
+        // Parts of which the bytes are not here cannot get other slices: all of it is sent again.
+        locked.cut_to(merged, 0)?;
+        return block_as(
+            &mut locked,
+            UploadRecord { content: HeldContent::Own(None), ..upload.clone() },
+            why,
+            Some(Remedy::UploadAgain),
+        );
+    }
     // A client that pushes it again compares the held slices, sends those that differ, and promises anew.
     let upload = UploadRecord { content: HeldContent::ToCompare, ..upload.clone() };
     block_as(&mut locked, upload, why, Some(Remedy::UploadAgain))
@@ -614,9 +641,24 @@ fn lock_unchanged(spool: &Spool, upload: &UploadRecord) -> io::Result<Option<Loc
 
 /// Cuts the file at a slice that was damaged after it was merged and synced; the slices cut off are asked for again.
 fn cut_damaged(spool: &Spool, merged: &File, slice_id: u64) -> io::Result<Outcome> {
-    let Some(locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
+    let Some(mut locked) = spool.lock()? else { return Ok(Outcome::NoUpload) };
+    let (offset, len) = extent(&locked.upload().plan, slice_id);
+    let is_lost = spool.has_part_records() && disk::is_hole(merged, offset, len)?;
+    if is_lost {
+        locked.cut_lost(merged, slice_id)?;
+        return Err(lost_by_store(slice_id));
+    }
     locked.cut_to(merged, slice_id)?;
     Err(damaged_since_merged(slice_id))
+}
+
+/// The error for a slice that the store of objects had, and has no more.
+pub fn lost_by_store(slice_id: u64) -> io::Error {
+    let message = format!(
+        "the store has lost parts that it had taken, or another program has ended their upload: slice {slice_id} and what \
+         follows it are asked for again"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// The error for a slice that was damaged after it was merged and synced.

@@ -1,10 +1,11 @@
 //! The check at the start: that the store can be reached, and that the credentials permit all that is needed.
 
-use super::multipart::{PartSizes, SentPart};
+use super::multipart::SentPart;
 use super::request::Payload;
 use super::{Facts, Listed, ObjectError, Objects, RESERVED};
 use crate::protocol::digest::Digest;
 use crate::protocol::name::FileName;
+use crate::protocol::parts::PartSizes;
 use md5::{Digest as _, Md5};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -43,9 +44,9 @@ impl Objects {
         let (md5, len): ([u8; 16], u64) = (Md5::digest(CONTENT).into(), CONTENT.len() as u64);
         self.pages(&self.key_of(&format!("{RESERVED}/check-")), "", false, |_: Listed| ControlFlow::Break(()))?;
         let sizes = PartSizes { part: len };
-        let upload = self.multipart(folder, name, sizes)?;
+        let upload = self.multipart(folder, name, sizes, false)?;
         upload.send(1, file, 0, len, md5)?;
-        let upload = self.multipart(folder, name, sizes)?;
+        let upload = self.multipart(folder, name, sizes, false)?;
         let parts: Vec<SentPart> = upload.stored.values().cloned().collect();
         if parts.len() != 1 {
             let why = format!("{} parts are listed, not the 1 that was stored", parts.len());
@@ -58,7 +59,7 @@ impl Objects {
         })?;
         self.remove(&found)?;
         std::fs::remove_file(folder.join(super::multipart::OBJECT_JSON))?;
-        self.multipart(folder, name, sizes)?;
+        self.multipart(folder, name, sizes, false)?;
         self.abandon(folder)?;
         self.check_md5(name)
     }

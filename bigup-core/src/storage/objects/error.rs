@@ -1,5 +1,6 @@
 //! The reasons for which a request to the store fails.
 
+use crate::merger_events::StoreResult;
 use std::error::Error;
 use std::io;
 
@@ -66,6 +67,24 @@ impl ObjectError {
     /// True if the bucket is not there.
     pub fn is_without_bucket(&self) -> bool {
         self.has_code("NoSuchBucket")
+    }
+
+    /// True if the multipart upload is not there. Another 404, of a bucket that is away or of a server in between, says
+    /// nothing of it.
+    pub(super) fn is_without_upload(&self) -> bool {
+        self.has_code("NoSuchUpload")
+    }
+
+    /// The end that the request came to, as it is counted.
+    pub(super) fn result(&self) -> StoreResult {
+        match &self.why {
+            Reason::NoAnswer(_) | Reason::Senseless(_) => StoreResult::NoAnswer,
+            Reason::Refused { status: 429 | 503, .. } => StoreResult::SlowDown,
+            Reason::Refused { code, .. } if code == "SlowDown" => StoreResult::SlowDown,
+            Reason::Refused { status, .. } if *status >= 500 => StoreResult::Failed,
+            Reason::Refused { status: 401 | 403, .. } | Reason::NotMade(_) => StoreResult::Denied,
+            Reason::Refused { .. } => StoreResult::Answered,
+        }
     }
 
     /// True if the refusal has this code.

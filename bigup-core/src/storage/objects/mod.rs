@@ -15,6 +15,7 @@
 //! An object points at its own note, whose name is random. So whatever replaces an object, no digest of another content
 //! is taken for its own.
 
+use crate::merger_events::StoreObserver;
 use crate::protocol::digest::Digest;
 use crate::protocol::kept::FileTime;
 use crate::protocol::name::FileName;
@@ -22,10 +23,11 @@ use crate::protocol::sha256::Sha256;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use md5::{Digest as _, Md5};
-use request::{Answer, Payload, Requests, Signed};
+use request::{Answer, Payload, Requests, STORING, Signed};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 mod check;
@@ -40,7 +42,7 @@ mod sweep;
 
 pub use error::ObjectError;
 pub use listing::Listed;
-pub use multipart::{Multipart, PartSizes, SentPart};
+pub use multipart::{Multipart, SentPart, StoredParts, multipart_in};
 pub use reader::ObjectReader;
 pub use settings::{MOST_PARTS_AT_ONCE, ObjectSettings, StoreUrl};
 
@@ -154,6 +156,12 @@ impl Objects {
         Ok(Objects { requests: Requests::new(&settings)?, settings })
     }
 
+    /// The same, where `observer` is told of each request.
+    pub fn observed_by(mut self, observer: Arc<StoreObserver>) -> Objects {
+        self.requests.observed_by(observer);
+        self
+    }
+
     /// Its settings.
     pub fn settings(&self) -> &ObjectSettings {
         &self.settings
@@ -241,7 +249,7 @@ impl Objects {
         let sign = |bucket: &rusty_s3::Bucket, credentials: &_| {
             Signed::of(bucket.put_object(Some(credentials), key), headers.clone())
         };
-        self.requests.call("storing an object", sign, payload).map(drop)
+        self.requests.call(STORING, sign, payload).map(drop)
     }
 
     /// Stores all of `file`, `len` bytes of this MD5, as the object `name`, in one request. The store compares what

@@ -8,19 +8,21 @@
 //!                                                   ends those of this key that have no part
 //! 4  `object.json` has its id, synced               an upload: the next merger goes on with it
 //! 5  parts are stored, in any order                 the parts: the next merger lists them, and keeps those whose
-//!                                                   size and tag are those of the bytes in `merged`
+//!                                                   size and tag are those of the bytes in `merged`. Before the first
+//!                                                   one is recorded (`parts` in the spool) it begins anew
 //! 6  the note has the facts                         the same
 //! 7  the upload is completed                        the object: the next merger finds that the same file is there
 //! 8  section and spool go                           nothing
 //! ```
 //! The list of parts is the truth: nothing on disk says that a part is stored. SeaweedFS lists a part twice that was sent
-//! twice: the last one counts.
+//! twice, in no order: so a multipart upload has parts of one content only, but after a take-over.
 //!
 //! A multipart upload that is gone (aborted by somebody, or expired) is begun anew: `merged` has all the bytes.
 
-use super::request::{Payload, Signed};
+use super::request::{COMPLETING, Payload, STORING_A_PART, Signed};
 use super::{Facts, FactsJson, NOTE, Note, ObjectError, Objects, age, listed_time, new_note, senseless};
 use crate::protocol::name::FileName;
+use crate::protocol::parts::PartSizes;
 use crate::storage::disk::{self, Durability};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -39,48 +41,6 @@ pub(super) const OBJECT_JSON: &str = "object.json";
 /// Largest such file that is read, in bytes.
 pub(super) const MAX_OBJECT_JSON: u64 = 64 << 10;
 
-/// Most parts of an object.
-const MOST_PARTS: u64 = 10_000;
-
-/// Smallest part, in bytes; stores take none below 5 MiB but the last. Larger ones are fewer requests.
-const LEAST_PART: u64 = 8 << 20;
-
-/// Largest part, in bytes.
-const MOST_PART: u64 = 5 << 30;
-
-/// The size of the parts of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartSizes {
-    /// Bytes of each part but the last.
-    pub part: u64,
-}
-
-impl PartSizes {
-    /// Parts for a file of `size` bytes, as far as that is known, that comes in slices of `slice_size` bytes, if those
-    /// have one size. Parts are runs of whole slices where they can be.
-    pub fn of(size: Option<u64>, slice_size: Option<u64>) -> PartSizes {
-        let least = size.unwrap_or(0).div_ceil(MOST_PARTS).max(LEAST_PART);
-        let whole = slice_size.filter(|size| *size > 0).map(|size| least.div_ceil(size).saturating_mul(size));
-        PartSizes { part: whole.filter(|part| *part <= MOST_PART).unwrap_or(least.next_multiple_of(1 << 20)) }
-    }
-
-    /// Number of parts of a file of `size` bytes.
-    pub fn parts_of(self, size: u64) -> u64 {
-        size.div_ceil(self.part)
-    }
-
-    /// True if a file of `size` bytes has no more parts than there can be.
-    pub fn can_hold(self, size: u64) -> bool {
-        self.parts_of(size) <= MOST_PARTS
-    }
-
-    /// Offset and length of part `number`, from 1, in a file of `size` bytes.
-    pub fn extent(self, number: u64, size: u64) -> (u64, u64) {
-        let offset = (number - 1) * self.part;
-        (offset, self.part.min(size - offset))
-    }
-}
-
 /// A part that the store has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentPart {
@@ -94,6 +54,13 @@ impl SentPart {
     /// A part of this size and tag, whose quotes count for nothing: some answers have them and others do not.
     fn new(size: u64, etag: &str) -> SentPart {
         SentPart { size, etag: etag.trim_matches('"').to_owned() }
+    }
+
+    /// The hash of the store's answer.
+    pub fn answer(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.size.to_le_bytes()).update(self.etag.as_bytes());
+        *hasher.finalize().as_bytes()
     }
 
     /// True if it has this MD5. False if the store has tags of another kind.
@@ -129,6 +96,23 @@ impl MultipartRecord {
     }
 }
 
+/// The id of the multipart upload of the spool at `folder`, and the size of its parts, as they are noted there. `None` if
+/// nothing is noted.
+pub fn multipart_in(folder: &Path) -> Option<(String, PartSizes)> {
+    let record = MultipartRecord::read(folder)?;
+    Some((record.upload_id?, PartSizes { part: record.part_size }))
+}
+
+/// The parts that the store has of a multipart upload.
+pub struct StoredParts {
+    /// The store's id of the multipart upload.
+    pub id: String,
+    /// The size of its parts.
+    pub sizes: PartSizes,
+    /// The parts, by their numbers.
+    pub parts: BTreeMap<u64, SentPart>,
+}
+
 /// A multipart upload that the store has.
 pub struct Multipart<'a> {
     objects: &'a Objects,
@@ -140,17 +124,37 @@ pub struct Multipart<'a> {
 }
 
 impl Objects {
+    /// The parts that the store has of the multipart upload of the spool at `folder`. `None` if there is none, or if the store has it no more. Nothing is begun.
+    ///
+    /// # Errors
+    /// The store does not answer, or refuses.
+    pub fn look_at_multipart(&self, folder: &Path, name: &FileName) -> Result<Option<StoredParts>, ObjectError> {
+        let key = self.key_of(name.as_str());
+        let Some(record) = MultipartRecord::read(folder).filter(|record| record.key == key) else { return Ok(None) };
+        let Some(id) = record.upload_id else { return Ok(None) };
+        let sizes = PartSizes { part: record.part_size };
+        Ok(self.parts(&key, &id)?.map(|parts| StoredParts { id, sizes, parts }))
+    }
+
     /// The multipart upload of the spool at `folder`, for a finished file of `name`: the one that is under way, or a
-    /// new one.
+    /// new one. `is_anew` tells that nothing is known of any part: then one that has parts is ended, whose parts may be of
+    /// other content. SeaweedFS lists a part twice that was sent twice, in no order.
     ///
     /// # Errors
     /// The store does not answer, or refuses; or the record cannot be written.
-    pub fn multipart(&self, folder: &Path, name: &FileName, sizes: PartSizes) -> io::Result<Multipart<'_>> {
+    pub fn multipart(
+        &self,
+        folder: &Path,
+        name: &FileName,
+        sizes: PartSizes,
+        is_anew: bool,
+    ) -> io::Result<Multipart<'_>> {
         let key = self.key_of(name.as_str());
         if let Some(record) = MultipartRecord::read(folder).filter(|record| record.key == key) {
             let found = record.upload_id.clone().filter(|_| record.part_size == sizes.part);
             if let Some(id) = found
                 && let Some(stored) = self.parts(&key, &id)?
+                && (stored.is_empty() || !is_anew)
             {
                 return Ok(Multipart { objects: self, name: name.clone(), record, id, stored });
             }
@@ -185,8 +189,19 @@ impl Objects {
 
     /// The parts of a multipart upload. `None` if there is no such upload.
     pub(super) fn parts(&self, key: &str, id: &str) -> Result<Option<BTreeMap<u64, SentPart>>, ObjectError> {
+        self.parts_after(key, id, None, u64::MAX)
+    }
+
+    /// Those behind the part of the number `marker`, up to that of the number `last` at least.
+    fn parts_after(
+        &self,
+        key: &str,
+        id: &str,
+        mut marker: Option<u16>,
+        last: u64,
+    ) -> Result<Option<BTreeMap<u64, SentPart>>, ObjectError> {
         const WHAT: &str = "listing parts";
-        let (mut parts, mut marker) = (BTreeMap::new(), None);
+        let mut parts = BTreeMap::new();
         loop {
             let sign = |bucket: &rusty_s3::Bucket, credentials: &rusty_s3::Credentials| {
                 let mut action = ListParts::new(bucket, Some(credentials), key, id);
@@ -194,15 +209,15 @@ impl Objects {
                 Signed::of(action, vec![])
             };
             let answer = match self.requests.call(WHAT, sign, Payload::Nothing) {
-                Err(e) if e.status() == Some(404) => return Ok(None),
+                Err(e) if e.is_without_upload() => return Ok(None),
                 answer => answer?,
             };
             let page = ListParts::parse_response(&answer.text).map_err(|e| senseless(WHAT, e))?;
             let found = page.parts.into_iter();
             parts.extend(found.map(|part| (u64::from(part.number), SentPart::new(part.size, &part.etag))));
             match page.next_part_number_marker {
-                Some(next) => marker = Some(next),
-                None => return Ok(Some(parts)),
+                Some(next) if u64::from(next) < last => marker = Some(next),
+                _ => return Ok(Some(parts)),
             }
         }
     }
@@ -298,6 +313,11 @@ struct UploadXml {
 }
 
 impl Multipart<'_> {
+    /// The store's id of it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Stores `len` bytes at `offset` of `file`, whose MD5 is `md5`, as part `number`. The store compares the bytes that
     /// arrive with the MD5.
     ///
@@ -311,7 +331,7 @@ impl Multipart<'_> {
         len: u64,
         md5: [u8; 16],
     ) -> Result<SentPart, ObjectError> {
-        const WHAT: &str = "storing a part";
+        const WHAT: &str = STORING_A_PART;
         let number = u16::try_from(number).map_err(|e| senseless(WHAT, e))?;
         let sign = |bucket: &rusty_s3::Bucket, credentials: &_| {
             let action = bucket.upload_part(Some(credentials), &self.record.key, number, &self.id);
@@ -319,7 +339,16 @@ impl Multipart<'_> {
         };
         let answer = self.objects.requests.call(WHAT, sign, Payload::Range { file, offset, len })?;
         let etag = answer.header("etag").ok_or_else(|| senseless(WHAT, "it has no ETag"))?;
-        Ok(SentPart::new(len, etag))
+        let sent = SentPart::new(len, etag);
+        if sent.is_of(md5) {
+            return Ok(sent);
+        }
+        // Tags of another kind, or an answer that came wrong: the space of the part is given back on its word.
+        let listed = self.objects.parts_after(&self.record.key, &self.id, number.checked_sub(1), u64::from(number))?;
+        match listed.and_then(|listed| listed.get(&u64::from(number)).cloned()) {
+            Some(listed) if listed.size == len && (listed == sent || listed.is_of(md5)) => Ok(listed),
+            _ => Err(senseless(WHAT, "it has another ETag than the list of parts")),
+        }
     }
 
     /// The size of its parts.
@@ -349,7 +378,7 @@ impl Multipart<'_> {
             let action = CompleteMultipartUpload::new(bucket, Some(credentials), &self.record.key, &self.id, etags);
             Signed::of(action, headers.clone())
         };
-        self.objects.requests.call("completing an upload of parts", sign, Payload::Bytes(body.as_bytes())).map(drop)
+        self.objects.requests.call(COMPLETING, sign, Payload::Bytes(body.as_bytes())).map(drop)
     }
 }
 
@@ -366,28 +395,6 @@ fn body_of(parts: &[SentPart]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_are_whole_slices_and_few_enough() {
-        const MIB: u64 = 1 << 20;
-        for (size, slice_size, part) in [
-            (None, None, 8 * MIB),
-            (Some(100 * MIB), Some(8 * MIB), 8 * MIB),
-            (Some(100 * MIB), Some(MIB), 8 * MIB),
-            (Some(100 * MIB), Some(3 * MIB), 9 * MIB),
-            (Some(100 * MIB), Some(32 * MIB), 32 * MIB),
-            (Some(5 << 40), Some(8 * MIB), 528 * MIB),
-            (Some(100 * MIB), Some(6 << 30), 8 * MIB),
-        ] {
-            let sizes = PartSizes::of(size, slice_size);
-            assert_eq!(sizes, PartSizes { part }, "{size:?} {slice_size:?}");
-            assert!(size.is_none_or(|size| sizes.can_hold(size)));
-        }
-        let sizes = PartSizes { part: 10 };
-        assert_eq!((sizes.parts_of(0), sizes.parts_of(10), sizes.parts_of(11)), (0, 1, 2));
-        assert_eq!((sizes.extent(1, 11), sizes.extent(2, 11)), ((0, 10), (10, 1)));
-        assert!(sizes.can_hold(100_000) && !sizes.can_hold(100_001));
-    }
 
     #[test]
     fn uploads_are_read_from_a_list() {

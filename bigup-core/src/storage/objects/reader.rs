@@ -4,6 +4,7 @@ use super::request::{Requests, Signed};
 use super::{Object, ObjectError, Objects};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Bytes that are asked for in one request: a reader that stops early wastes no more than a network holds of them.
 const RUN: u64 = 64 << 20;
@@ -40,6 +41,14 @@ impl ObjectReader {
             size: object.size,
             open: Mutex::default(),
         }
+    }
+
+    /// A URL by which anybody can read the object that has its name then, for so long. No request is made.
+    ///
+    /// # Errors
+    /// There are no credentials.
+    pub fn link(&self, valid: Duration) -> Result<String, ObjectError> {
+        self.objects.requests.link(&self.key, valid)
     }
 
     /// Fills `bytes` with those at `offset`.

@@ -3,6 +3,7 @@
 use super::credentials;
 use super::error::{ObjectError, Reason};
 use super::settings::ObjectSettings;
+use crate::merger_events::{MergerEvent, StoreObserver, StoreRequest, StoreResult};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use std::fs::File;
 use std::io::{self, Read};
@@ -38,6 +39,11 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis
 
 /// Largest answer that is read into memory, in bytes: a page of a list with the longest keys takes a quarter of it.
 const MOST_TEXT: u64 = 16 << 20;
+
+/// The names of requests that are counted by themselves.
+pub(super) const STORING_A_PART: &str = "storing a part";
+pub(super) const COMPLETING: &str = "completing an upload of parts";
+pub(super) const STORING: &str = "storing an object";
 
 /// The bytes that a request carries.
 #[derive(Clone, Copy)]
@@ -110,6 +116,7 @@ pub(super) struct Requests {
     bucket: Bucket,
     agent: Agent,
     credentials_file: Option<PathBuf>,
+    observer: Option<Arc<StoreObserver>>,
 }
 
 impl Requests {
@@ -124,7 +131,24 @@ impl Requests {
         let url = endpoint.parse().map_err(|e| wrong(format!("{e}")))?;
         let bucket = Bucket::new(url, style, settings.url.bucket.clone(), settings.region.clone());
         let bucket = bucket.map_err(|e| wrong(e.to_string()))?;
-        Ok(Requests { bucket, agent: agent(&endpoint), credentials_file: settings.credentials_file.clone() })
+        let credentials_file = settings.credentials_file.clone();
+        Ok(Requests { bucket, agent: agent(&endpoint), credentials_file, observer: None })
+    }
+
+    /// Has `observer` be told of each request from now on.
+    pub(super) fn observed_by(&mut self, observer: Arc<StoreObserver>) {
+        self.observer = Some(observer);
+    }
+
+    /// A URL by which anybody can read the object of this key, for so long.
+    ///
+    /// # Errors
+    /// There are no credentials.
+    pub(super) fn link(&self, key: &str, valid: Duration) -> Result<String, ObjectError> {
+        const WHAT: &str = "signing a link to an object";
+        let not_made = |why: String| ObjectError::new(WHAT, Reason::NotMade(why));
+        let credentials = credentials::read(self.credentials_file.as_deref()).map_err(not_made)?;
+        Ok(self.bucket.get_object(Some(&credentials), key).sign(valid).into())
     }
 
     /// Makes a request, and once more where its failure may pass. Reads the answer.
@@ -137,7 +161,7 @@ impl Requests {
         sign: impl Fn(&Bucket, &Credentials) -> Signed,
         payload: Payload<'_>,
     ) -> Result<Answer, ObjectError> {
-        self.patiently(|| {
+        self.patiently(what, payload, || {
             let response = self.once(what, &sign, payload)?;
             let (parts, body) = response.into_parts();
             let text = read_text(body).map_err(|e| ObjectError::new(what, Reason::NoAnswer(e.to_string())))?;
@@ -158,13 +182,44 @@ impl Requests {
         what: &'static str,
         sign: impl Fn(&Bucket, &Credentials) -> Signed,
     ) -> Result<Response<Body>, ObjectError> {
-        self.patiently(|| self.once(what, &sign, Payload::Nothing))
+        self.patiently(what, Payload::Nothing, || self.once(what, &sign, Payload::Nothing))
     }
 
-    fn patiently<T>(&self, make: impl Fn() -> Result<T, ObjectError>) -> Result<T, ObjectError> {
+    /// Makes a request once, and tells of it.
+    fn observed<T>(
+        &self,
+        what: &str,
+        payload: Payload<'_>,
+        make: &impl Fn() -> Result<T, ObjectError>,
+    ) -> Result<T, ObjectError> {
+        let Some(observer) = &self.observer else { return make() };
+        let request = match what {
+            STORING_A_PART => StoreRequest::Part,
+            COMPLETING => StoreRequest::Completion,
+            STORING => StoreRequest::Object,
+            _ => StoreRequest::Other,
+        };
+        if request == StoreRequest::Part {
+            observer(MergerEvent::PartBegins);
+        }
+        let began = Instant::now();
+        let made = make();
+        let result = made.as_ref().err().map_or(StoreResult::Answered, ObjectError::result);
+        let stores = made.is_ok() && matches!(request, StoreRequest::Part | StoreRequest::Object);
+        let (bytes, seconds) = (if stores { payload.len() } else { 0 }, began.elapsed().as_secs_f64());
+        observer(MergerEvent::StoreAnswered { request, result, bytes, seconds });
+        made
+    }
+
+    fn patiently<T>(
+        &self,
+        what: &str,
+        payload: Payload<'_>,
+        make: impl Fn() -> Result<T, ObjectError>,
+    ) -> Result<T, ObjectError> {
         let began = Instant::now();
         for pause in PAUSES {
-            match make() {
+            match self.observed(what, payload, &make) {
                 Err(e) if e.may_pass() && began.elapsed() < SOON => {
                     log::debug!("once more after {pause:?}: {e}");
                     std::thread::sleep(pause);
@@ -172,7 +227,7 @@ impl Requests {
                 done => return done,
             }
         }
-        make()
+        self.observed(what, payload, &make)
     }
 
     fn once(

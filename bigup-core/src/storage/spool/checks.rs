@@ -1,6 +1,6 @@
 //! Comparison of the held slices with their records. A slice that differs is asked for again.
 
-use super::{LockedSpool, MergerLock, Record, Spool};
+use super::{LockedSpool, MergerLock, Record, Spool, UploadRecord};
 use crate::protocol::digest::{SliceDigest, SliceHasher};
 use crate::protocol::plan::Plan;
 use crate::storage::disk::{self, Copier, IoContext};
@@ -119,7 +119,19 @@ impl LockedSpool {
         // The note is first, and for good.
         self.note_cut(keep)?;
         let end = self.upload.plan.offset_of(keep).unwrap_or(0);
-        space::cut(merged, end, &self.upload.plan).at("cutting", &self.spool.merged_path())
+        space::cut(merged, end, self.upload.ahead()).at("cutting", &self.spool.merged_path())?;
+        if keep == 0 { self.forget_parts() } else { Ok(()) }
+    }
+
+    /// The same where the store of objects has lost a part. Clients, who were told that its slices are held, have to ask
+    /// anew which are.
+    ///
+    /// # Errors
+    /// As for [`LockedSpool::cut_to`].
+    pub fn cut_lost(&mut self, merged: &File, keep: u64) -> io::Result<()> {
+        // Saved first: asked in vain they lose a request.
+        self.save(UploadRecord { asks_again: true, ..self.upload.clone() })?;
+        self.cut_to(merged, keep)
     }
 
     /// True if the file of a waiting slice is not what its record says. The result holds under the lock: slices come
@@ -178,7 +190,7 @@ impl Spool {
             }
         }
         let Some(first) = wrong.iter().min().copied() else { return Ok(vec![]) };
-        let (plan, frontier) = (locked.upload.plan.clone(), locked.frontier()?);
+        let (plan, ahead, frontier) = (locked.upload.plan.clone(), locked.upload.ahead(), locked.frontier()?);
         // The note is made for good, before anything is cut. The slices above count as unsynced from now on, and are
         // checked after a power cut.
         locked.note_cut(first)?;
@@ -186,14 +198,14 @@ impl Spool {
         drop(locked);
         let path = self.merged_path();
         let merged = disk::open_or_create(&path)?;
-        let was_reserved = space::is_reserved(&merged, &plan)?;
+        let was_reserved = space::is_reserved(&merged, ahead)?;
         let mut copier = Copier::new();
         let taken = (first..frontier).rev().try_for_each(|slice_id| {
             self.make_wait(&merged, &plan, slice_id, &mut copier)?;
             merged.set_len(plan.offset_of(slice_id).unwrap_or(0)).at("cutting", &path)
         });
         if was_reserved {
-            space::reserve_again(&merged, &plan);
+            space::reserve_again(&merged, ahead);
         }
         taken.map(|()| wrong)
     }

@@ -25,7 +25,7 @@ impl Spool {
         Spool::create_filled(data, id, upload, |making, _| {
             // The only slice of an upload takes its disk space itself, and becomes the merged file.
             let is_merged = !matches!(upload.plan.slice_num, Some(0 | 1)) && !upload.is_partial();
-            if is_merged { space.reserve_for(&disk::create_new(&making.join(MERGED))?, &upload.plan) } else { Ok(()) }
+            if is_merged { space.reserve_for(&disk::create_new(&making.join(MERGED))?, upload.ahead()) } else { Ok(()) }
         })
     }
 

@@ -3,7 +3,7 @@
 use super::{Arrival, Holdings, MergerLock, Records, Spool, UPLOAD_JSON, UploadRecord};
 use crate::protocol::plan::Plan;
 use crate::storage::disk::{self, Durability, FileLock, IoContext};
-use crate::storage::space::{self, DiskSpace, SpaceError};
+use crate::storage::space::{self, Ahead, DiskSpace, SpaceError};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
@@ -94,7 +94,8 @@ impl LockedSpool {
         let Some(_merger) = self.spool.try_merger_lock()? else { return Ok(false) };
         let is_single = self.upload.plan.slice_num == Some(1);
         if is_single {
-            space.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, &plan)?;
+            let ahead = self.upload.ahead_by(&plan);
+            space.reserve_for(&disk::open_or_create(&self.spool.merged_path())?, ahead)?;
         }
         self.save(UploadRecord { plan, ..self.upload.clone() })?;
         if is_single {
@@ -110,7 +111,16 @@ impl LockedSpool {
     /// # Errors
     /// Not enough disk space, or as the system gives them.
     pub fn reserve(&self, space: &DiskSpace, plan: &Plan) -> Result<(), SpaceError> {
-        self.merged()?.map_or(Ok(()), |merged| space.reserve_for(&merged, plan))
+        let ahead = self.upload.ahead_by(plan);
+        self.merged()?.map_or(Ok(()), |merged| space.reserve_for(&merged, ahead))
+    }
+
+    /// The same of all bytes, also where their space would come back on the way.
+    ///
+    /// # Errors
+    /// Not enough disk space, or as the system gives them.
+    pub fn reserve_whole(&self, space: &DiskSpace, plan: &Plan) -> Result<(), SpaceError> {
+        self.merged()?.map_or(Ok(()), |merged| space.reserve_for(&merged, Ahead::of(plan, None)))
     }
 
     /// The merged file, to reserve disk space in it. `None` if there is none: the upload is of a single slice, or its
@@ -148,9 +158,11 @@ impl LockedSpool {
         space: &DiskSpace,
         open: impl FnOnce() -> io::Result<Arrival>,
     ) -> Result<Arrival, SpaceError> {
-        let (frontier, merged) = (self.frontier()?, self.merged()?);
+        let (frontier, merged, ahead) = (self.frontier()?, self.merged()?, self.upload.ahead_by(plan));
         let place = match &merged {
-            Some(merged) if slice_id >= frontier && !space::is_reserved(merged, plan)? => len,
+            // Where space comes back, merging takes none but that of the slice before it is unlinked.
+            _ if ahead.is_window() => 0,
+            Some(merged) if slice_id >= frontier && !space::is_reserved(merged, ahead)? => len,
             _ => 0,
         };
         let needed = len.saturating_add(place);
@@ -199,8 +211,11 @@ impl LockedSpool {
         }
         if is_cut {
             let path = self.spool.merged_path();
-            space::cut(&disk::open_or_create(&path)?, end, next).at("cutting", &path)?;
+            space::cut(&disk::open_or_create(&path)?, end, self.upload.ahead_by(next)).at("cutting", &path)?;
             self.note_cut(keep)?;
+            if keep == 0 {
+                self.forget_parts()?;
+            }
         }
         dropped.into_iter().try_for_each(|slice_id| self.discard(slice_id))
     }

@@ -13,6 +13,7 @@
 //!              merger.lock       locked by the merger for its whole life; its content is the merger's pid
 //!              merger-leave      replaced to ask the merger to leave, from another machine
 //!              hash              the progress of the hash of the whole file, if slices' digests do not join
+//!              parts             the parts that a store of objects has answered
 //! ```
 //!
 //! # Locks and the changes that they permit
@@ -25,6 +26,9 @@
 //! `merged`; no counter can disagree with it. Slices are appended first and unlinked after `merged` was synced. Under
 //! another kernel than the one that wrote it, `merged` counts only as far as [`Records::synced`] says, until a merger
 //! has checked the rest.
+//!
+//! Of an upload that gives parts back ([`UploadRecord::gives_parts_back`]) a prefix of `merged` can be a hole: the store of
+//! objects has these bytes.
 
 use crate::storage::data_dir::{self, DataDir};
 use crate::storage::disk::{self, FileLock, IoContext};
@@ -44,6 +48,7 @@ mod idle;
 mod locked;
 mod marks;
 mod merger_lock;
+mod part_records;
 mod records;
 mod sync_slice;
 mod tail;
@@ -62,6 +67,7 @@ pub use idle::{Expired, Idle, is_older, remove_if_left};
 pub use locked::LockedSpool;
 pub use marks::{CANCELLED, TOLD_FOR};
 pub use merger_lock::MergerLock;
+pub use part_records::{PartRecord, PartRecords};
 pub use records::{Publication, Record, Records};
 pub use tail::{HeldRun, Tail};
 pub use upload::{FileSha256, HeldContent, OtherVersion, UploadRecord};

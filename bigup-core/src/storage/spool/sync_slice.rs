@@ -45,7 +45,12 @@ impl Spool {
         let held = match disk::open_regular(&path) {
             Ok(slice) => Some((slice, 0)),
             Err(e) if e.kind() == ErrorKind::NotFound && is_old && !upload.is_partial() => {
-                Some((disk::open_regular(&self.merged_path())?, upload.plan.offset_of(slice_id).unwrap_or(0)))
+                let (merged, from) =
+                    (disk::open_regular(&self.merged_path())?, upload.plan.offset_of(slice_id).unwrap_or(0));
+                // It was synced before the store of objects had it. If it lost it, merging finds that out.
+                let len = record.map_or(0, |record| record.len);
+                let is_given_back = upload.gives_parts_back() && len > 0 && disk::is_hole(&merged, from, len)?;
+                (!is_given_back).then_some((merged, from))
             }
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(e),

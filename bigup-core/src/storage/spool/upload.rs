@@ -1,16 +1,30 @@
 //! `upload.json`: the record of an upload. It is replaced by rename only, under the spool's lock.
 
 use super::concat::{Concat, ConcatJson, Placement};
-use crate::protocol::digest::Digest;
+use crate::protocol::digest::{self, Digest};
 use crate::protocol::kept::Kept;
 use crate::protocol::name::FileName;
+use crate::protocol::parts::{MOST_AT_ONCE, PartSizes};
 use crate::protocol::plan::Plan;
 use crate::protocol::sha256::Sha256;
+use crate::storage::space::Ahead;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Format of `upload.json` that this version writes and reads.
 const VERSION: u32 = 1;
+
+/// The same of an upload that gives parts back: a program that does not know of it would take holes for content.
+const VERSION_WITH_HOLES: u32 = 2;
+
+/// True if this version reads an `upload.json` of `version`.
+fn is_known(version: u64, gives_back: bool) -> bool {
+    version == u64::from(VERSION) || gives_back && version == u64::from(VERSION_WITH_HOLES)
+}
+
+/// Parts for which space is reserved behind the end of the merged file of an upload that gives parts back: one that is
+/// being merged, and one while the store takes the part before it.
+const PARTS_AHEAD: u64 = 2;
 
 /// An upload that another version of the program made, and that is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +84,12 @@ pub struct UploadRecord {
     pub last_error: Option<String>,
     /// True if an operator let it rest: no slice of it is taken, held slices are merged, and it does not expire.
     pub paused: bool,
+    /// True if slices were lost that clients were told to be held. Slices are refused until the client has asked which are
+    /// held.
+    pub asks_again: bool,
+    /// True if it began where finished files go to a store of objects, and files can have holes. See
+    /// [`UploadRecord::gives_parts_back`].
+    pub gives_back: bool,
 }
 
 /// The content of an upload's held slices: whose it is, and the digest that proves it.
@@ -165,6 +185,10 @@ struct UploadJson {
     last_error: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    asks_again: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    gives_back: bool,
 }
 
 impl UploadRecord {
@@ -190,6 +214,8 @@ impl UploadRecord {
             blocked: None,
             last_error: None,
             paused: false,
+            asks_again: false,
+            gives_back: false,
         }
     }
 
@@ -218,6 +244,32 @@ impl UploadRecord {
         is_ready && !self.is_partial() && self.blocked.is_none()
     }
 
+    /// True if the space of its parts may be given back as soon as the store of objects has them. Publication must need no
+    /// byte of them then: the digests of its slices join to that of the file, nobody wants another digest, and no other
+    /// source compares them.
+    pub fn gives_parts_back(&self) -> bool {
+        let joins = self.plan.slice_size.is_some_and(digest::is_subtree_size);
+        let is_in_parts = self.plan.file_size.is_some_and(|size| size > MOST_AT_ONCE);
+        let is_several = joins && is_in_parts && self.plan.slice_num.is_some_and(|num| num > 1);
+        self.gives_back && is_several && self.sha256.is_none() && self.concat.is_none() && !self.is_taken_over()
+    }
+
+    /// Bytes of each part but the last of its object.
+    pub fn part_size(&self) -> u64 {
+        PartSizes::of(self.plan.file_size, self.plan.slice_size).part
+    }
+
+    /// The bytes that are reserved in its merged file.
+    pub fn ahead(&self) -> Ahead {
+        let window = self.part_size().saturating_mul(PARTS_AHEAD);
+        Ahead::of(&self.plan, self.gives_parts_back().then_some(window))
+    }
+
+    /// The same if it goes on by `plan`.
+    pub fn ahead_by(&self, plan: &Plan) -> Ahead {
+        UploadRecord { plan: plan.clone(), ..self.clone() }.ahead()
+    }
+
     /// True if it is a partial upload: its bytes become a part of another one's file.
     pub fn is_partial(&self) -> bool {
         matches!(self.concat, Some(Concat::Partial(_)))
@@ -239,7 +291,7 @@ impl UploadRecord {
     /// The content of `upload.json`.
     pub fn to_json(&self) -> Vec<u8> {
         let stored = UploadJson {
-            version: VERSION,
+            version: if self.gives_back { VERSION_WITH_HOLES } else { VERSION },
             file_name: self.file_name.as_str().to_owned(),
             plan: self.plan.clone(),
             source: self.source.clone(),
@@ -260,6 +312,8 @@ impl UploadRecord {
             blocked: self.blocked.clone(),
             last_error: self.last_error.clone(),
             paused: self.paused,
+            asks_again: self.asks_again,
+            gives_back: self.gives_back,
         };
         let mut bytes = serde_json::to_vec_pretty(&stored).expect("strings and numbers always serialise");
         bytes.push(b'\n');
@@ -271,9 +325,11 @@ impl UploadRecord {
         #[derive(Deserialize)]
         struct Versioned {
             version: u64,
+            #[serde(default)]
+            gives_back: bool,
         }
         let found: Versioned = serde_json::from_slice(bytes).ok()?;
-        Some(found.version).filter(|version| *version != u64::from(VERSION))
+        Some(found.version).filter(|version| !is_known(*version, found.gives_back))
     }
 
     /// Reads the content of `upload.json`.
@@ -282,7 +338,7 @@ impl UploadRecord {
     /// The message says what is wrong with it.
     pub fn from_json(bytes: &[u8]) -> Result<UploadRecord, String> {
         let stored: UploadJson = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        if stored.version != VERSION {
+        if !is_known(u64::from(stored.version), stored.gives_back) {
             return Err(format!("version {}; this program reads version {VERSION}", stored.version));
         }
         // The plan that was read may contradict itself; binding it to nothing known checks it.
@@ -309,6 +365,8 @@ impl UploadRecord {
             blocked: stored.blocked,
             last_error: stored.last_error,
             paused: stored.paused,
+            asks_again: stored.asks_again,
+            gives_back: stored.gives_back,
         })
     }
 }

@@ -5,10 +5,12 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::protocol::ranges::SliceRanges;
 use bigup_core::storage::disk::{self, forget_cached};
+use bigup_core::storage::finish::object_parts::{Source, stored_slices};
 use bigup_core::storage::info_ini::InfoIni;
 use bigup_core::storage::spool::{
     Holdings, MergerLock, OtherVersion, Records, Spool, UploadId, UploadRecord, merged_is_right, slice_is_right,
 };
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
@@ -129,15 +131,31 @@ impl Check<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(wrong),
             Err(e) => return Err(e),
         };
+        let stored = |check: &Self| -> io::Result<BTreeSet<u64>> {
+            let source = Source { spool, upload: &readable.upload, merged: &merged, digests: &readable.digests };
+            check
+                .data
+                .objects()
+                .map_or(Ok(BTreeSet::new()), |objects| stored_slices(objects, source, readable.holdings.frontier))
+        };
+        let (in_store, mut suspects) = (stored(self)?, vec![]);
         for slice_id in 0..readable.holdings.frontier {
+            if in_store.contains(&slice_id) {
+                continue;
+            }
             let record = records.get(slice_id)?;
             let len = record.map_or(0, |record| record.len);
             self.tally.bytes += len;
             if !merged_is_right(&merged, plan, slice_id, record) {
-                let Some(locked) = spool.lock()? else { return Ok(Wrong::default()) };
-                wrong.merged.extend(locked.is_merged_slice_wrong(slice_id)?.then_some(slice_id));
+                suspects.push(slice_id);
             }
             forget_cached(&merged, plan.offset_of(slice_id).unwrap_or(0), len);
+        }
+        // Some may have gone there meanwhile. That is recorded before their bytes go here.
+        let in_store = if suspects.is_empty() { in_store } else { stored(self)? };
+        for slice_id in suspects.into_iter().filter(|slice_id| !in_store.contains(slice_id)) {
+            let Some(locked) = spool.lock()? else { return Ok(Wrong::default()) };
+            wrong.merged.extend(locked.is_merged_slice_wrong(slice_id)?.then_some(slice_id));
         }
         Ok(wrong)
     }

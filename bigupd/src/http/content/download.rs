@@ -8,15 +8,33 @@ use crate::http::content::representation::Representation;
 use crate::http::content::routes::name_of;
 use crate::http::content::sending::{Direct, Source};
 use crate::net::file_parts::FileParts;
-use crate::net::response::Response;
+use crate::net::response::{Response, empty, insert, keep_nowhere};
 use crate::refusal::Refusal;
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
 use bigup_core::storage::store::{Content, OpenFile};
+use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
-use warp::http::Method;
-use warp::http::header::HeaderMap;
+use std::time::{Duration, SystemTime};
+use warp::http::header::{
+    HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LOCATION,
+};
+use warp::http::{Method, StatusCode};
+
+/// Time for which a link to the store may be used: to begin a download, not to end it.
+const LINK_HOLDS: Duration = Duration::from_secs(5 * 60);
+
+/// Conditions of requests. The store knows no entity tags of this server's, so such requests are answered here.
+const CONDITIONS: [HeaderName; 5] = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE];
+
+/// The response that sends a reader to `link`.
+fn see_store(link: &str) -> Response {
+    let mut response = empty(StatusCode::TEMPORARY_REDIRECT);
+    insert(&mut response, LOCATION, link);
+    // The link holds for a while only, and is for this reader.
+    keep_nowhere(&mut response);
+    response
+}
 
 impl App {
     /// Responds to a GET or HEAD of the file in `path`.
@@ -34,6 +52,13 @@ impl App {
         let name = name_of(path, by, Permission::Read)?;
         let (uploads, asked) = (self.uploads.clone(), name.clone());
         let open = self.blocking(move || uploads.open_finished(&asked)).await?;
+        if self.uploads.settings.redirects_to_store
+            && *method == Method::GET
+            && !CONDITIONS.iter().any(|condition| headers.contains_key(condition))
+            && let Content::Object(object) = &open.content
+        {
+            return Ok(see_store(&object.link(LINK_HOLDS).map_err(io::Error::from)?));
+        }
         self.respond(method, headers, file(&name, open, parts))
     }
 }
