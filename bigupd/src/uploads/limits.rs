@@ -111,7 +111,7 @@ impl Uploads {
     /// Too much waits for the store of objects, or the data folder cannot be read.
     pub(super) fn check_spool_limit(&self, spool: &Spool, slice_id: u64, len: u64) -> Result<LetIn, Refusal> {
         let is_next = || {
-            let Some(upload) = spool.upload()? else { return Ok(true) };
+            let Ok(Some(upload)) = spool.upload() else { return Ok(true) };
             Ok(spool.holdings(&upload)?.frontier == slice_id)
         };
         self.spool_limit.take(len, is_next)?.map_err(spools_full)
@@ -122,7 +122,8 @@ impl Uploads {
     /// # Errors
     /// As for [`Uploads::check_spool_limit`].
     pub(super) fn check_spool_limit_to_append(&self, spool: &Spool) -> Result<Option<LetIn>, Refusal> {
-        let Some(upload) = spool.upload()? else { return Ok(None) };
+        // One that cannot be read is told of later, in its own words.
+        let Ok(Some(upload)) = spool.upload() else { return Ok(None) };
         let len = upload.plan.slice_size.unwrap_or(0).min(upload.plan.file_size.unwrap_or(u64::MAX));
         let is_next = || Ok(spool.holdings(&upload)?.waiting.is_empty());
         self.spool_limit.take(len, is_next)?.map(Some).map_err(spools_full)
