@@ -245,7 +245,7 @@ enum Mode {
         #[arg(default_value_t = 3)]
         rounds: usize,
     },
-    /// Several daemons on links of 200 Mbit/s behind a balancer, with one store of objects (needs root)
+    /// Several daemons on slow links behind a balancer, with one store of objects (needs root)
     Scale {
         /// Size of each file
         #[arg(default_value = "64M", value_parser = parse_size)]
@@ -256,6 +256,9 @@ enum Mode {
         /// Numbers of daemons
         #[arg(default_values_t = [1, 2, 4])]
         daemons: Vec<usize>,
+        /// Rate of each link, in Mbit/s
+        #[arg(long, default_value_t = 200)]
+        mbit: u32,
     },
     /// All of these, into the document
     All {
@@ -349,7 +352,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::Uploads { count: 1000 },
         Mode::Idle { count: 10_000 },
         Mode::S3 { size: GIB, each: 32 * MIB, rounds: 3 },
-        Mode::Scale { size: 64 * MIB, files: 4, daemons: vec![1, 2, 4] },
+        Mode::Scale { size: 64 * MIB, files: 4, daemons: vec![1, 2, 4], mbit: 200 },
     ]
 }
 
@@ -373,7 +376,7 @@ fn quick_modes() -> Vec<Mode> {
         Mode::Uploads { count: 100 },
         Mode::Idle { count: 1000 },
         Mode::S3 { size: 256 * MIB, each: 4 * MIB, rounds: 1 },
-        Mode::Scale { size: 16 * MIB, files: 2, daemons: vec![1, 2, 4] },
+        Mode::Scale { size: 16 * MIB, files: 2, daemons: vec![1, 2, 4], mbit: 200 },
     ]
 }
 
@@ -440,7 +443,7 @@ impl Mode {
             Mode::Uploads { count } => uploads::run(bench, *count),
             Mode::Idle { count } => idle::run(bench, *count),
             Mode::S3 { size, each, rounds } => s3::run(bench, *size, *each, *rounds),
-            Mode::Scale { size, files, daemons } => scale::run(bench, *size, *files, daemons),
+            Mode::Scale { size, files, daemons, mbit } => scale::run(bench, *size, *files, daemons, *mbit),
             Mode::All { .. } => anyhow::bail!("it consists of the others"),
         }
     }

@@ -1,5 +1,5 @@
 //! Several daemons with a data folder each, behind HAProxy with the configuration of docs/several-daemons.md, and a store of
-//! three servers. Each daemon is in a network namespace whose link carries 200 Mbit/s each way.
+//! three servers. Each daemon is in a network namespace whose link has a rate each way.
 
 use crate::measure::{Client, client, read_once};
 use crate::table::{Table, seconds, size_name, times};
@@ -21,9 +21,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What each link carries.
-const LINK: [&str; 7] = ["tbf", "rate", "200mbit", "burst", "64kb", "latency", "50ms"];
-
 /// Where a daemon listens in its namespace.
 const PORT: u16 = 8888;
 
@@ -40,7 +37,7 @@ struct Place {
 }
 
 impl Place {
-    fn new(number: usize) -> Place {
+    fn new(number: usize, mbit: u32) -> Place {
         let place = Place { name: format!("bigup-{}-{number}", std::process::id()), number };
         // What a run before this one left under the same process id goes first.
         place.remove();
@@ -53,8 +50,10 @@ impl Place {
         ip(&["-n", &place.name, "address", "add", &format!("{}/30", place.address(2)), "dev", &there]);
         ip(&["-n", &place.name, "link", "set", &there, "up"]);
         ip(&["-n", &place.name, "link", "set", "lo", "up"]);
-        system(Command::new("tc").args(["qdisc", "add", "dev", &here, "root"]).args(LINK));
-        system(Command::new("tc").args(["-n", &place.name, "qdisc", "add", "dev", &there, "root"]).args(LINK));
+        let rate = format!("{mbit}mbit");
+        let link = ["tbf", "rate", &rate, "burst", "64kb", "latency", "50ms"];
+        system(Command::new("tc").args(["qdisc", "add", "dev", &here, "root"]).args(link));
+        system(Command::new("tc").args(["-n", &place.name, "qdisc", "add", "dev", &there, "root"]).args(link));
         place
     }
 
@@ -98,7 +97,7 @@ struct Took {
 }
 
 /// Runs it.
-pub fn run(bench: &Bench<'_>, size: u64, files: usize, daemons: &[usize]) -> anyhow::Result<Report> {
+pub fn run(bench: &Bench<'_>, size: u64, files: usize, daemons: &[usize], mbit: u32) -> anyhow::Result<Report> {
     ensure!(nix::unistd::geteuid().is_root(), "root is needed to make network namespaces");
     let cluster = Cluster::start_in(tempfile::tempdir_in(bench.folder)?);
     let most = daemons.iter().copied().max().unwrap_or(1);
@@ -108,7 +107,7 @@ pub fn run(bench: &Bench<'_>, size: u64, files: usize, daemons: &[usize]) -> any
     let mut table = Table::new(format!("{files} files of {} for each daemon", size_name(size)), "", &HEADER);
     let (mut first, mut last) = (None, 0.0);
     for count in daemons {
-        let setup = Setup::start(bench, &cluster, *count)?;
+        let setup = Setup::start(bench, &cluster, *count, mbit)?;
         let sources = &sources[..count * files];
         let took = setup.transfer(sources, files, None)?;
         let rate = rate_of(sources, size, took.wall);
@@ -117,7 +116,7 @@ pub fn run(bench: &Bench<'_>, size: u64, files: usize, daemons: &[usize]) -> any
         table.row(row(count.to_string(), &took, sources, size, base));
         setup.end(&cluster);
     }
-    let setup = Setup::start(bench, &cluster, most)?;
+    let setup = Setup::start(bench, &cluster, most, mbit)?;
     let took = setup.transfer(&sources, files, Some(Duration::from_secs_f64(last / 2.0)))?;
     table.row(row(format!("{most}, of which one is killed"), &took, &sources, size, first.unwrap_or(f64::NAN)));
     setup.are_exact(&sources)?;
@@ -125,7 +124,7 @@ pub fn run(bench: &Bench<'_>, size: u64, files: usize, daemons: &[usize]) -> any
     Ok(Report {
         title: "Several daemons".to_owned(),
         text: format!(
-            "Each daemon has a data folder of its own and a link of 200 Mbit/s each way. HAProxy is in front of them, SeaweedFS \
+            "Each daemon has a data folder of its own and a link of {mbit} Mbit/s each way. HAProxy is in front of them, SeaweedFS \
              with three servers and two copies behind them, all on this machine. A client for each file, all at once. Names are \
              chosen so that each daemon gets {files} files. In the last row a daemon and its mergers are killed after half of \
              the time: all files arrive and are compared."
@@ -136,13 +135,13 @@ pub fn run(bench: &Bench<'_>, size: u64, files: usize, daemons: &[usize]) -> any
 }
 
 impl Setup {
-    fn start(bench: &Bench<'_>, cluster: &Cluster, count: usize) -> anyhow::Result<Setup> {
+    fn start(bench: &Bench<'_>, cluster: &Cluster, count: usize, mbit: u32) -> anyhow::Result<Setup> {
         static SETUPS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let bucket = format!("scale{}", SETUPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         cluster.seaweed.make_bucket(&bucket);
         let credentials = bench.folder.join("credentials");
         write_credentials(&credentials, true);
-        let places: Vec<Place> = (0..count).map(Place::new).collect();
+        let places: Vec<Place> = (0..count).map(|number| Place::new(number, mbit)).collect();
         let mut daemons = vec![];
         for place in &places {
             let data = bench.folder.join(&bucket).join(place.number.to_string());
