@@ -57,13 +57,11 @@ pub struct Arguments {
 }
 
 /// A command to run instead of serving.
-// There is one of it in a process.
-#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// A command about a data folder.
     #[command(flatten)]
-    OfDataDir(DataDirCommand),
+    OfDataDir(Box<DataDirCommand>),
     /// Tell a daemon to drain: /readyz answers 503, so that a balancer sends new requests elsewhere
     ///
     /// The daemon serves on until it is stopped. Several daemons behind a balancer can be restarted one after the other

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
     let command = match arguments.command.take() {
         Some(Command::Drain(arguments)) => return drain::run(&arguments),
-        Some(Command::OfDataDir(command)) => Some(command),
+        Some(Command::OfDataDir(command)) => Some(*command),
         None => None,
     };
     let settled = arguments.settle(&|name| std::env::var(name).ok());

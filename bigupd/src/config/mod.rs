@@ -499,7 +499,8 @@ mod tests {
     fn subcommands_know_the_data_folder_and_the_configuration_file() {
         for arguments in [&["--data-dir", "/d", "token", "list"][..], &["token", "list", "--data-dir", "/d"]] {
             let mut arguments = parse(arguments);
-            assert!(matches!(arguments.command.take(), Some(Command::OfDataDir(DataDirCommand::Token(_)))));
+            let command = arguments.command.take();
+            assert!(matches!(command, Some(Command::OfDataDir(of)) if matches!(*of, DataDirCommand::Token(_))));
             assert_eq!(arguments.settle(&nothing).unwrap().0.data_dir, PathBuf::from("/d"));
         }
         assert!(parse(&[]).command.is_none());
