@@ -139,11 +139,15 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> Answer {
 
 /// The statuses of 40 requests at the same moment, each of its own client.
 pub fn forty(server: &Server, ask: impl Fn(&Server, usize) -> Answer + Sync) -> Vec<u16> {
+    forty_at_once(|i| ask(&server.clone(), i).status)
+}
+
+/// The results of `ask`, called 40 times at the same moment.
+pub fn forty_at_once<T: Send>(ask: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let gate = Barrier::new(40);
     let one = |i: usize| {
-        let server = server.clone();
         gate.wait();
-        ask(&server, i).status
+        ask(i)
     };
     std::thread::scope(|scope| {
         let one = &one;

@@ -1,8 +1,9 @@
 //! Finding the programs: in `BIGUP_BIN_DIR`, else where cargo put them beside the running test. What tests have in C is
 //! compiled beside them.
 
+use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// The program `name`, built.
 ///
@@ -48,6 +49,30 @@ pub fn succeed(mut command: Command) -> String {
     let output = command.output().expect("the program can be started");
     assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
+/// Starts a push of `file` in slices of so many bytes, whose events [`done`] reads.
+///
+/// # Panics
+/// It cannot be started.
+pub fn begin_push(url: &str, file: &Path, slice_size: u64, arguments: &[&str]) -> Child {
+    let mut push = cli();
+    push.args(["push", "--json", "--slice-size", &slice_size.to_string(), "--url", url]).arg(file).args(arguments);
+    push.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client can be started")
+}
+
+/// Waits for the end of a push that was begun with `--json`, and gives its last event.
+///
+/// # Panics
+/// The push does not succeed, or told an error on the way.
+#[track_caller]
+pub fn done(push: Child) -> Value {
+    let output = push.wait_with_output().expect("it was started");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!shown.contains("\"event\":\"error\""), "{shown}");
+    let mut events = shown.lines().rev().map(|line| serde_json::from_str::<Value>(line).expect("an event is JSON"));
+    events.find(|event| event["event"] == "done").expect("the push says so")
 }
 
 /// `bigup-merger` for one upload.

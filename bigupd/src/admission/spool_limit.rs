@@ -5,8 +5,9 @@
 //! makes a part whole, so that the store gets something to take. So nothing waits for ever.
 //!
 //! The bytes are counted at most once a second below the limit, and anew for each request above it, once for all that wait.
-//! Bytes that were let in and are not on the disk yet, or came there since, count as well. So requests at the same time go over the limit by the slices that merging
-//! waits for only: one of each upload. Another daemon on the folder may let in as much as comes in a second.
+//! Bytes that were let in and are not on the disk yet, or came there since, count as well. So requests at the same time go
+//! over the limit by the slices that merging waits for only: one of each upload. Another daemon on the folder may let in as
+//! much as comes in a second.
 
 use crate::admission::turns::CountTurns;
 use bigup_core::storage::data_dir::DataDir;
@@ -91,6 +92,11 @@ impl SpoolLimit {
         SpoolLimit(Arc::new(Inner { data, most, turns: CountTurns::default(), state: Mutex::default() }))
     }
 
+    /// True if there is a limit.
+    pub fn is_set(&self) -> bool {
+        self.0.most > 0
+    }
+
     /// Lets in `len` bytes, or tells why not. `is_next` tells if they are a slice that merging waits for, or a new upload.
     /// Blocks on the disk, and must be called without any lock.
     ///
@@ -98,7 +104,7 @@ impl SpoolLimit {
     /// The data folder cannot be read.
     pub fn take(&self, len: u64, is_next: impl FnOnce() -> io::Result<bool>) -> io::Result<Result<LetIn, SpoolsFull>> {
         let most = self.0.most;
-        if most == 0 {
+        if !self.is_set() {
             return Ok(Ok(LetIn { of: self.clone(), len: 0 }));
         }
         let let_in = |mut state: MutexGuard<'_, State>| {

@@ -5,7 +5,7 @@ use crate::metrics::{Failure, Metrics};
 use crate::upkeep::expiry::{ExpiryTimes, LOOKED, expire};
 use bigup_core::storage::audit::AuditLine;
 use bigup_core::storage::data_dir::DataDir;
-use bigup_core::storage::disk::IoContext;
+use bigup_core::storage::disk::{HOLE_TRIAL, IoContext};
 use bigup_core::storage::finish::cancel;
 use bigup_core::storage::spool::{CANCELLED, DONE_TOLD_FOR, FINISHED, GONE, MAKING, Spool, TOLD_FOR, remove_if_left};
 use std::io;
@@ -88,8 +88,8 @@ pub fn clean(data: &DataDir, age: Duration) -> io::Result<u64> {
         }
     }
     let replaced = vec![".info.ini".to_owned(), ".tokens.json".to_owned(), format!(".{LOOKED}"), format!(".{USES}")];
-    let moving =
-        vec![MAKING.to_owned(), GONE.to_owned(), CANCELLED.to_owned(), FINISHED.to_owned(), format!(".{FINISHED}")];
+    let mut moving = [MAKING, GONE, CANCELLED, FINISHED, HOLE_TRIAL].map(str::to_owned).to_vec();
+    moving.push(format!(".{FINISHED}"));
     let mut places = vec![(data.tmp(), moving), (data.root().to_owned(), replaced)];
     if data.completed().exists() {
         places.push((data.completed(), vec![GONE.to_owned()]));
@@ -146,8 +146,9 @@ mod tests {
         for file in [".info.ini.3.tmp", ".tokens.json.3.tmp", "tokens.json"] {
             fs::write(dir.path().join(file), "x").unwrap();
         }
+        fs::write(data.tmp().join(format!("{HOLE_TRIAL}4.tmp")), "").unwrap();
         assert_eq!(clean(&data, Duration::from_secs(60)).unwrap(), 0);
-        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 4, "too young to go");
+        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 5, "too young to go");
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(clean(&data, Duration::ZERO).unwrap(), 2, "marks");
         assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0);

@@ -122,6 +122,9 @@ impl Uploads {
     /// # Errors
     /// As for [`Uploads::check_spool_limit`].
     pub(super) fn check_spool_limit_to_append(&self, spool: &Spool) -> Result<Option<LetIn>, Refusal> {
+        if !self.spool_limit.is_set() {
+            return Ok(None);
+        }
         // One that cannot be read is told of later, in its own words.
         let Ok(Some(upload)) = spool.upload() else { return Ok(None) };
         let len = upload.plan.slice_size.unwrap_or(0).min(upload.plan.file_size.unwrap_or(u64::MAX));

@@ -11,12 +11,12 @@ use bigup_tests::gateway::{Gateway, changed, documented};
 use bigup_tests::gluster::Gluster;
 use bigup_tests::powercut::another_boot;
 use bigup_tests::process::{eventually, signal_program};
-use bigup_tests::{docs, needs_root, programs};
+use bigup_tests::programs::{self, done};
+use bigup_tests::{docs, needs_root};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -87,19 +87,7 @@ impl Pair {
 }
 
 fn push(url: &str, file: &Path, arguments: &[&str]) -> Child {
-    let mut push = programs::cli();
-    push.args(["push", "--json", "--slice-size", &SLICE.to_string(), "--url", url]).arg(file).args(arguments);
-    push.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client can be started")
-}
-
-/// Waits for the end of a push, which must succeed, and gives its last event.
-fn done(push: Child) -> Value {
-    let output = push.wait_with_output().unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!shown.contains("\"event\":\"error\""), "{shown}");
-    let done = shown.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    done.into_iter().find(|event| event["event"] == "done").expect("the push says so")
+    programs::begin_push(url, file, SLICE, arguments)
 }
 
 /// Runs `work`, and looks all the time that no upload has two mergers at once.

@@ -2,13 +2,12 @@
 
 use super::content::{Reply, send};
 use bigup_tests::daemon::{Daemon, list};
-use bigup_tests::http::raw;
+use bigup_tests::http::{forty_at_once, raw};
 use bigup_tests::programs::{self, succeed};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Barrier;
 
 fn put(daemon: &Daemon, path: &str, headers: &[&str]) -> Reply {
     send(daemon.url(), &format!("PUT /content/{path}"), headers)
@@ -77,16 +76,7 @@ fn a_token_makes_folders_below_its_prefix_and_within_its_quota_also_forty_at_onc
     put(&daemon, "own/x/", &[&reader]).expect(403);
     put(&daemon, "other/x/", &[&own]).expect(403);
     assert!(list(&files(&daemon)).is_empty());
-    let gate = Barrier::new(40);
-    let one = |i: usize| {
-        gate.wait();
-        put(&daemon, &format!("own/f{i}/"), &[&own]).status
-    };
-    let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let one = &one;
-        let threads: Vec<_> = (0..40).map(|i| scope.spawn(move || one(i))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
+    let statuses = forty_at_once(|i| put(&daemon, &format!("own/f{i}/"), &[&own]).status);
     let made = list(&files(&daemon).join("own")).len();
     assert!((1..=10).contains(&made), "{made} were made: {statuses:?}");
     assert!(statuses.iter().all(|status| [201, 413, 429, 503].contains(status)), "{statuses:?}");

@@ -7,13 +7,13 @@ use bigup_tests::certificates::Authority;
 use bigup_tests::daemon::Daemon;
 use bigup_tests::gateway::{Gateway, changed, documented};
 use bigup_tests::process::{eventually, eventually_equal, signal_program};
+use bigup_tests::programs::{self, done};
 use bigup_tests::seaweed::{shared, write_credentials};
 use bigup_tests::tus::Tus;
-use bigup_tests::{data, docs, programs};
+use bigup_tests::{data, docs};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -143,19 +143,7 @@ fn content(url: &str, name: &str) -> Vec<u8> {
 }
 
 fn push(url: &str, file: &Path, arguments: &[&str]) -> Child {
-    let mut push = programs::cli();
-    push.args(["push", "--json", "--slice-size", &SLICE.to_string(), "--url", url]).arg(file).args(arguments);
-    push.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the client can be started")
-}
-
-/// Waits for the end of a push, which must succeed, and gives its last event.
-fn done(push: Child) -> Value {
-    let output = push.wait_with_output().unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!shown.contains("\"event\":\"error\""), "{shown}");
-    let mut events = shown.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    events.find(|event| event["event"] == "done").expect("the push says so")
+    programs::begin_push(url, file, SLICE, arguments)
 }
 
 #[test]

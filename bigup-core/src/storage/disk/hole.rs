@@ -53,12 +53,15 @@ pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<bool> {
     }
 }
 
+/// Beginning of the name of the file with which [`has_holes`] tries. A kill leaves one, which is to be swept.
+pub const HOLE_TRIAL: &str = ".holes.";
+
 /// True if files in `folder` can have holes. It makes a file there and removes it.
 ///
 /// # Errors
 /// As the system gives them.
 pub fn has_holes(folder: &Path) -> io::Result<bool> {
-    let path = folder.join(format!(".holes.{}.tmp", random_suffix()));
+    let path = folder.join(format!("{HOLE_TRIAL}{}.tmp", random_suffix()));
     let file = create_new(&path)?;
     let has_holes = punch(&file, 0, 1).at("making a hole in", &path);
     std::fs::remove_file(&path).at("removing", &path)?;

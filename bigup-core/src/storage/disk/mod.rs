@@ -27,7 +27,7 @@ mod written;
 
 pub use boot::BootId;
 pub use copy::{Copier, CopyError, CopyMethod};
-pub use hole::{has_holes, holes_before, is_hole, make_hole, punch};
+pub use hole::{HOLE_TRIAL, has_holes, holes_before, is_hole, make_hole, punch};
 pub use lock::{FileLock, SharedLock, is_locked, is_locked_exclusively};
 pub use shared::may_be_shared;
 pub use written::{check_no_write_failed, notes_failed_writes};
