@@ -6,7 +6,7 @@
 //! which the frontier is read, stays as it is. Where a file system cannot reserve, space is only checked.
 //!
 //! With a store of objects only a window behind the end of `merged` is reserved ([`Ahead`]): the space of a part comes back
-//! once the store has it ([`give_back`]).
+//! once the store has it (`give_back`).
 //!
 //! Looking and taking are one step among all daemons on a data folder, by a lock on its `tmp/`.
 //!
