@@ -98,3 +98,15 @@ pub fn compiled(source: &str, name: &str, flags: &[&str]) -> PathBuf {
     std::fs::rename(&fresh, &made).expect("it can be renamed");
     made
 }
+
+/// Makes the token `name` of a data folder, with further arguments of `token new`; the secret.
+///
+/// # Panics
+/// It cannot be made.
+pub fn new_token(data: &Path, name: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(path("bigupd"));
+    command.arg("--data-dir").arg(data).args(["token", "new", name]).args(arguments);
+    let output = command.output().expect("bigupd can be started");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("it is UTF-8").trim().to_owned()
+}

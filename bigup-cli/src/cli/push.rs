@@ -1,8 +1,8 @@
 //! The command `push`.
 //!
-//! Files that go in one request each are pushed several at a time: most of the time of one is spent on waiting for the
-//! server's disk, which syncs many at once as fast as one. Then the others follow one after the other, each with all
-//! senders.
+//! The smallest files go in bundles, many in one request, where the server takes those. Other files that go in one
+//! request each are pushed several at a time: most of the time of one is spent on waiting for the server's disk, which
+//! syncs many at once as fast as one. Then the others follow one after the other, each with all senders.
 
 use crate::cli::advice::{self, PushFlags};
 use crate::cli::args::push::PushArgs;
@@ -20,16 +20,18 @@ use crate::client::observer::NoObserver;
 use crate::client::retry::RetryBudget;
 use crate::pipeline::concurrency::Concurrency;
 use crate::pipeline::sender_tuning::MOST;
-use crate::source::LocalFile;
 use crate::source::error::SourceError;
 use crate::source::fingerprint::Fingerprint;
 use crate::source::producer::Producer;
 use crate::source::system;
-use crate::stop::StopSignal;
+use crate::source::{LocalFile, Source};
+use crate::stop::{Stop, StopSignal};
+use crate::upload::bundle::{self, Bundle};
 use crate::upload::error::UploadError;
 use crate::upload::{self, PushContext, Uploaded, ahead};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::MAX_BUNDLED_FILE;
 use bigup_core::protocol::units::MIB;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,6 +41,9 @@ use std::thread;
 
 /// Most small files that are pushed at a time: each mostly waits for a sync, which many share.
 const AT_A_TIME: usize = 64;
+
+/// Bundles that are sent at a time: while one is stored the next ones are read and on their way.
+const BUNDLES_AT_A_TIME: usize = 8;
 
 /// Bytes of files that are pushed at a time, at most: with the buffers of that many connections they are in memory.
 const BYTES_AT_A_TIME: u64 = 12 * MIB;
@@ -170,6 +175,15 @@ struct Push<'a> {
     total: Mutex<Total>,
 }
 
+/// A file whose push has begun.
+struct AtWork<'a> {
+    /// Its number among the inputs.
+    number: usize,
+    report: FileReport<'a>,
+    /// Its fingerprint at the beginning. `None`: it is no file, or cannot be looked at.
+    before: Option<Fingerprint>,
+}
+
 /// Bytes that several threads may have in memory.
 struct Budget {
     left: Mutex<u64>,
@@ -229,25 +243,48 @@ impl Push<'_> {
     /// Pushes those of `inputs` that `which` says, with their sizes, several at a time. Returns the number of files
     /// that were tried.
     fn small(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
-        // The first one alone: what keeps all from being pushed is told once.
-        let Some(((first, _), others)) = which.split_first() else { return 0 };
+        // The first one alone: what keeps all from being pushed is told once. An empty one would not tell of bundles.
+        let first = which.iter().position(|(_, size)| *size > 0).unwrap_or(0);
+        let Some((first, _)) = which.get(first) else { return 0 };
         let tried = self.one_by_one(inputs, &[*first]);
+        let (tiny, others): (Vec<_>, Vec<_>) = which
+            .iter()
+            .filter(|(number, _)| number != first)
+            .partition(|(_, size)| self.client.takes_bundles() && (1..=MAX_BUNDLED_FILE).contains(size));
+        self.report.many();
+        let tried = tried + self.in_bundles(inputs, &tiny) + self.several_at_a_time(inputs, &others);
+        self.report.one_by_one();
+        tried
+    }
+
+    /// The same of files that may share requests.
+    fn in_bundles(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
+        let left = Mutex::new(which);
+        let work = || {
+            while !self.client.is_turned_away()
+                && let files @ [_, ..] = next_bundle(&left)
+            {
+                self.bundle(inputs, files);
+            }
+        };
+        thread::scope(|scope| (0..BUNDLES_AT_A_TIME.min(which.len())).for_each(|_| drop(scope.spawn(work))));
+        which.len() - left.into_inner().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The same of files that take a request each.
+    fn several_at_a_time(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
         let (next, budget) = (AtomicUsize::new(0), Budget::new(BYTES_AT_A_TIME));
         let work = || {
             while !self.client.is_turned_away()
-                && let Some((input, size)) = others.get(next.fetch_add(1, Ordering::Relaxed))
+                && let Some((input, size)) = which.get(next.fetch_add(1, Ordering::Relaxed))
             {
                 budget.take(*size);
                 self.one(inputs, *input);
                 budget.give_back(*size);
             }
         };
-        if !others.is_empty() {
-            self.report.many();
-            thread::scope(|scope| (0..self.line.at_a_time.min(others.len())).for_each(|_| drop(scope.spawn(work))));
-            self.report.one_by_one();
-        }
-        tried + next.into_inner().min(others.len())
+        thread::scope(|scope| (0..self.line.at_a_time.min(which.len())).for_each(|_| drop(scope.spawn(work))));
+        next.into_inner().min(which.len())
     }
 
     /// Pushes those of `inputs` that `which` says one after the other. Returns the number of files that were tried.
@@ -256,10 +293,65 @@ impl Push<'_> {
     }
 
     fn one(&self, inputs: &Inputs, number: usize) {
+        self.alone(inputs, self.begin(inputs, number));
+    }
+
+    fn begin(&self, inputs: &Inputs, number: usize) -> AtWork<'_> {
         let input = &inputs.files[number];
-        let file = self.report.file(&input.name);
-        let before = fingerprint(input);
-        match self.push(&file, input, self.interest.expected(number)) {
+        AtWork { number, report: self.report.file(&input.name), before: fingerprint(input) }
+    }
+
+    /// Pushes a file, in a request of its own or several.
+    fn alone(&self, inputs: &Inputs, file: AtWork<'_>) {
+        let result = self.push(&file.report, &inputs.files[file.number], self.interest.expected(file.number));
+        self.end(inputs, file, result);
+    }
+
+    /// Pushes files in one request; those that it does not store, alone.
+    fn bundle(&self, inputs: &Inputs, files: &[(usize, u64)]) {
+        let stop = Stop::new();
+        let context = PushContext {
+            client: self.client,
+            observer: &NoObserver,
+            retry: &RetryBudget::new(self.args.retry_policy()),
+            stop: stop.signal(),
+            concurrency: &self.line.concurrency,
+            slice_size: self.args.slice_size,
+            replace: self.args.replace,
+            keep: self.args.keep,
+        };
+        let (mut bundle, mut bundled, mut others) = (Bundle::new(&context), vec![], vec![]);
+        for (number, _) in files {
+            let (input, file) = (&inputs.files[*number], self.begin(inputs, *number));
+            match self.add(&mut bundle, input, self.interest.expected(*number)) {
+                true => bundled.push(file),
+                false => others.push(file),
+            }
+        }
+        let ends = if bundled.is_empty() { vec![] } else { bundle.send() };
+        for (file, end) in bundled.into_iter().zip(ends) {
+            match end {
+                Some(done) => {
+                    file.report.stored_at_once(&done);
+                    self.end(inputs, file, Ok(done));
+                }
+                None => others.push(file),
+            }
+        }
+        others.into_iter().for_each(|file| self.alone(inputs, file));
+    }
+
+    /// False: the file is to be pushed alone, which tells what is wrong with it.
+    fn add(&self, bundle: &mut Bundle<'_>, input: &InputFile, expected: Option<Fingerprint>) -> bool {
+        let Ok(Some(file)) = self.open(input, expected) else { return false };
+        (1..=MAX_BUNDLED_FILE).contains(&file.size()) && bundle.add(&input.name, &file).is_ok()
+    }
+
+    /// The push of a file ended so.
+    fn end(&self, inputs: &Inputs, file: AtWork<'_>, result: Result<Uploaded, UploadError>) {
+        let AtWork { number, report, before } = file;
+        let input = &inputs.files[number];
+        match result {
             Ok(done) => {
                 self.interest.stored(number, &done);
                 let is_unchanged = before.is_some() && fingerprint(input) == before;
@@ -267,24 +359,34 @@ impl Push<'_> {
                     && let Err(error) = remove_source(input, is_unchanged)
                 {
                     self.lock().failed += 1;
-                    return file.failed(&format!("it is stored, and not removed here: {error}"));
+                    return report.failed(&format!("it is stored, and not removed here: {error}"));
                 }
                 let mut total = self.lock();
                 total.stored[number] = true;
                 total.fingerprints.extend(before.filter(|_| is_unchanged).map(|before| (number, before)));
                 total.digests.extend(done.file_digest.map(|digest| (number, digest)));
                 drop(total);
-                file.done(&done);
+                report.done(&done);
             }
             Err(error) => {
                 self.lock().failed += 1;
                 let PushArgs { replace, when_full, .. } = *self.args;
                 let message = advice::of_upload(&error, PushFlags { replace, when_full: when_full.into() });
                 match self.interest.failed(number, &error) {
-                    true => file.waits(&message),
-                    false => file.failed(&message),
+                    true => report.waits(&message),
+                    false => report.failed(&message),
                 }
             }
+        }
+    }
+
+    /// Opens a file, which must have the fingerprint that is `expected` if one is. `None`: it is no file.
+    fn open(&self, input: &InputFile, expected: Option<Fingerprint>) -> Result<Option<LocalFile>, SourceError> {
+        let Input::File(path) = &input.origin else { return Ok(None) };
+        let file = if self.args.growing { LocalFile::open_growing(path) } else { LocalFile::open(path) }?;
+        match expected.and_then(|expected| expected.difference(&file.fingerprint())) {
+            Some(difference) => Err(SourceError::Changed(difference)),
+            None => Ok(Some(file)),
         }
     }
 
@@ -295,16 +397,10 @@ impl Push<'_> {
         expected: Option<Fingerprint>,
     ) -> Result<Uploaded, UploadError> {
         let name = input.name.as_str();
-        let upload = match &input.origin {
-            Input::File(path) => {
-                let file = if self.args.growing { LocalFile::open_growing(path) } else { LocalFile::open(path) }?;
-                if let Some(difference) = expected.and_then(|expected| expected.difference(&file.fingerprint())) {
-                    return Err(SourceError::Changed(difference).into());
-                }
-                self.client.upload(name, file)
-            }
-            Input::Stdin => self.client.upload_stream(name, std::io::stdin().lock()),
-            Input::Command(words) => self.client.upload_stream(name, Producer::start(words)?),
+        let upload = match (&input.origin, self.open(input, expected)?) {
+            (_, Some(file)) => self.client.upload(name, file),
+            (Input::Command(words), None) => self.client.upload_stream(name, Producer::start(words)?),
+            (Input::Stdin | Input::File(_), None) => self.client.upload_stream(name, std::io::stdin().lock()),
         };
         upload
             .replace(self.args.replace)
@@ -319,6 +415,21 @@ impl Push<'_> {
     fn lock(&self) -> MutexGuard<'_, Total> {
         self.total.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes the files of the next bundle from those that are `left`, with their sizes: fewer towards the end, so that all
+/// threads have some. Empty: none is left.
+fn next_bundle<'a>(left: &Mutex<&'a [(usize, u64)]>) -> &'a [(usize, u64)] {
+    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+    let most = left.len().div_ceil(BUNDLES_AT_A_TIME).min(bundle::FILES);
+    let mut bytes = 0;
+    let fitting = left.iter().take(most).take_while(|(_, size)| {
+        bytes += size;
+        bytes <= bundle::BYTES
+    });
+    let (files, rest) = left.split_at(fitting.count());
+    *left = rest;
+    files
 }
 
 /// The fingerprint of a file as it is now. `None`: it is no file, or cannot be looked at.

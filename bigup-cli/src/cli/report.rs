@@ -359,6 +359,16 @@ impl FileReport<'_> {
         }
     }
 
+    /// The file was stored as it began: it came with others, in one request.
+    pub fn stored_at_once(&self, done: &Uploaded) {
+        if let Ok(plan) = Plan::new(Some(1), Some(done.file_size), Some(done.file_size)) {
+            self.started(&plan, 0, 0);
+        }
+        if !done.already {
+            self.sent(done.file_size);
+        }
+    }
+
     /// The file is stored.
     pub fn done(self, done: &Uploaded) {
         {

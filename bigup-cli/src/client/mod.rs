@@ -12,7 +12,7 @@ use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use crate::stop::{self, StopSignal};
 use bigup_core::protocol::name::printable;
-use bigup_core::protocol::native::{CLIENT_HEADER, ErrorResponse, SliceResponse};
+use bigup_core::protocol::native::{CLIENT_HEADER, ErrorResponse};
 use serde_json::Value;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -80,6 +80,10 @@ pub struct Client {
     turned_away: AtomicBool,
     /// The server gave an answer that only a bigup server gives.
     met: AtomicBool,
+    /// The server said that it takes bundles.
+    bundles: AtomicBool,
+    /// A bundle was refused.
+    no_bundles: AtomicBool,
     distance: Arc<Distance>,
 }
 
@@ -117,9 +121,20 @@ impl Client {
             .build();
         let distance = Arc::default();
         let agent = connect::agent(config, Arc::clone(&distance));
-        let (turned_away, met) = Default::default();
+        let (turned_away, met, bundles, no_bundles) = Default::default();
         let proxy = proxy_shown;
-        Ok(Client { agent, endpoint, proxy, authorization: None, limit: None, turned_away, met, distance })
+        Ok(Client {
+            agent,
+            endpoint,
+            proxy,
+            authorization: None,
+            limit: None,
+            turned_away,
+            met,
+            bundles,
+            no_bundles,
+            distance,
+        })
     }
 
     /// The same, with a token that goes with every request. Warns where others may read it on its way.
@@ -158,6 +173,21 @@ impl Client {
         self.turned_away.load(Ordering::Relaxed)
     }
 
+    /// True if several small files may go in one request.
+    pub fn takes_bundles(&self) -> bool {
+        self.bundles.load(Ordering::Relaxed) && !self.no_bundles.load(Ordering::Relaxed)
+    }
+
+    /// The server said that they may.
+    pub fn may_send_bundles(&self) {
+        self.bundles.store(true, Ordering::Relaxed);
+    }
+
+    /// They may not, whatever it said or says.
+    pub fn send_no_bundles(&self) {
+        self.no_bundles.store(true, Ordering::Relaxed);
+    }
+
     fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         let request = request.header(CLIENT_HEADER, concat!("bigup-cli/", env!("CARGO_PKG_VERSION")));
         match &self.authorization {
@@ -182,14 +212,14 @@ impl Client {
     ///
     /// # Errors
     /// No answer, not one that says yes, `watch` said no, or `stop` cut the wait for the limit short.
-    pub fn post(
+    pub fn post<T: serde::de::DeserializeOwned>(
         &self,
         query: &Query,
         bytes: &[u8],
         asks_first: bool,
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
-    ) -> Result<SliceResponse, CallError> {
+    ) -> Result<T, CallError> {
         let url = self.url(query);
         log::debug!("POST {url}");
         let send = |mut body: WatchedBody<'_, &mut dyn Read>| {

@@ -66,7 +66,13 @@ pub struct OutgoingSlice<'a> {
     pub zeroes: Option<u64>,
 }
 
-impl UploadRequests<'_> {
+impl<'a> UploadRequests<'a> {
+    /// The same, with these facts of the file to be kept.
+    #[must_use]
+    pub fn keeping(self, kept: Kept) -> UploadRequests<'a> {
+        UploadRequests { kept, ..self }
+    }
+
     /// Begins the upload or goes on with it, and asks what is held. The server takes up to `wait` seconds to answer
     /// unless the file is finished.
     ///
@@ -180,10 +186,15 @@ impl UploadRequests<'_> {
     /// # Errors
     /// Refused, or no answer.
     pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceResponse, CallError> {
-        let query = self.with_kept(self.slice(0, digest, bytes.len() as u64));
-        let query = query.with(param::SLICE_NUM, 1).with(param::FILE_SIZE, bytes.len());
+        let query = self.whole_file(digest, bytes.len() as u64, replace);
         let slice = OutgoingSlice { id: 0, offset: None, digest, bytes, zeroes: None };
-        self.post(&query.with_switch(param::REPLACE, replace), &slice, self.stop, &|_| !is_closed(self.stop))
+        self.post(&query, &slice, self.stop, &|_| !is_closed(self.stop))
+    }
+
+    /// The query of a request that brings a file of `size` bytes whole.
+    pub fn whole_file(&self, digest: SliceDigest, size: u64, replace: bool) -> Query {
+        let query = self.with_kept(self.slice(0, digest, size));
+        query.with(param::SLICE_NUM, 1).with(param::FILE_SIZE, size).with_switch(param::REPLACE, replace)
     }
 
     /// Waits for `time`.

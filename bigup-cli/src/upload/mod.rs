@@ -25,7 +25,7 @@ use crate::upload::contention::Contention;
 use crate::upload::error::UploadError;
 use crate::upload::finish::{Finish, WAIT_SECS, because, confirmed};
 use crate::upload::keep::Keep;
-use bigup_core::protocol::digest::{Digest, of_bytes, of_slice};
+use bigup_core::protocol::digest::{Digest, SliceDigest, of_bytes, of_slice};
 use bigup_core::protocol::kept::Kept;
 use bigup_core::protocol::name::{FileName, printable};
 use bigup_core::protocol::native::{ErrorCode, UploadResponse};
@@ -34,6 +34,7 @@ use bigup_core::protocol::units::{MIB, show_size};
 
 pub mod ahead;
 pub mod builder;
+pub mod bundle;
 pub mod compare;
 pub mod contention;
 pub mod error;
@@ -191,19 +192,36 @@ impl<'a> PushContext<'a> {
     }
 }
 
+/// All of a small source, as it was at one moment.
+struct WholeSource {
+    /// One slice.
+    plan: Plan,
+    bytes: Vec<u8>,
+    /// Of all bytes.
+    digest: SliceDigest,
+}
+
+impl WholeSource {
+    fn read(source: &dyn Source, stop: &StopSignal) -> Result<WholeSource, UploadError> {
+        let size = source.size();
+        let plan = Plan::new(Some(1), Some(size), Some(size))?;
+        let mut bytes = vec![0; size as usize];
+        source.read_at(0, &mut bytes)?;
+        source.check_name()?;
+        if source.doubts() > 0 && hash_all(source, stop)? != of_bytes(&bytes) {
+            return Err(SourceError::ReadsDifferently.into());
+        }
+        let digest = of_slice(&plan, 0, &bytes);
+        Ok(WholeSource { plan, bytes, digest })
+    }
+}
+
 impl FilePush<'_> {
     /// All in one request.
     fn at_once(&mut self) -> Result<Uploaded, UploadError> {
         let size = self.source.size();
-        let plan = Plan::new(Some(1), Some(size), Some(size))?;
-        let mut bytes = vec![0; size as usize];
-        self.source.read_at(0, &mut bytes)?;
-        self.source.check_name()?;
-        if self.source.doubts() > 0 && hash_all(self.source, self.cx.stop)? != of_bytes(&bytes) {
-            return Err(SourceError::ReadsDifferently.into());
-        }
+        let WholeSource { plan, bytes, digest } = WholeSource::read(self.source, self.cx.stop)?;
         self.cx.observer.started(&plan, 0, 0);
-        let digest = of_slice(&plan, 0, &bytes);
         self.plan = Some(plan);
         self.local.set_whole(digest.digest);
         let mut contention = Contention::default();
@@ -218,6 +236,9 @@ impl FilePush<'_> {
                 Err(error) => return Err(error.into()),
             }
         };
+        if answer.bundles {
+            self.cx.client.may_send_bundles();
+        }
         if !answer.held {
             self.sent = true;
             self.cx.observer.sent(size);

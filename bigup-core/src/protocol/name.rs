@@ -108,6 +108,11 @@ impl FileName {
         &self.0
     }
 
+    /// The name of the folder that the file is in, without a `/` at its end. Empty: it is in no other one.
+    pub fn folder(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+
     /// The components, in order; never empty.
     pub fn components(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')

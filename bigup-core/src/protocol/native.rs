@@ -20,6 +20,15 @@ pub const MAX_DIGESTS: u64 = 4096;
 /// Most bytes of a slice that is told to be zeroes: the server digests as many for a request without a body.
 pub const MAX_ZEROES: u64 = 64 << 20;
 
+/// Most files of a bundle: a request that brings several small files, each whole.
+pub const MAX_BUNDLE: u64 = 1000;
+
+/// Largest file of a bundle, in bytes: a larger one gains little by sharing a request.
+pub const MAX_BUNDLED_FILE: u64 = 64 << 10;
+
+/// Longest line in front of a file of a bundle, in bytes: the longest name fits, with all parameters.
+pub const MAX_BUNDLE_LINE: usize = 16 << 10;
+
 /// Longest `wait`, in seconds: below the 60 s after which common proxies give a silent request up.
 pub const MAX_WAIT_SECS: u64 = 50;
 
@@ -46,6 +55,9 @@ pub mod param {
     pub const SLICE_DIGEST: &str = "slice_digest";
     /// POST, switch: all bytes of the slice are zeroes, at most [`super::MAX_ZEROES`], and there is no body.
     pub const ZEROES: &str = "zeroes";
+    /// POST: the request is a bundle of so many files, at most [`super::MAX_BUNDLE`]. It has no other parameter. In its body
+    /// each file is a line, the query of a POST that sends that file in one request, and its bytes.
+    pub const BUNDLE: &str = "bundle";
     /// Identity of the client's source, opaque to the server: two equal values stand for the same bytes. A client that
     /// begins several slices must send it, or `file_digest`, unless it sends no parameters but those that the oldest
     /// client knows.
@@ -148,6 +160,28 @@ pub struct SliceResponse {
     /// The server had this slice already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// The slice was a whole file, and several such files may come in one request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bundles: bool,
+}
+
+/// Answer to a POST of a bundle: how each file ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BundleResponse {
+    /// HTTP status, 200, whatever became of each file.
+    pub status: u16,
+    /// The files, in the order of the request.
+    pub files: Vec<BundledResponse>,
+}
+
+/// How a file of a bundle ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BundledResponse {
+    /// It is stored.
+    Stored(SliceResponse),
+    /// It is refused; the others are not.
+    Refused(ErrorResponse),
 }
 
 /// Answer to a GET with `peek` and no name.

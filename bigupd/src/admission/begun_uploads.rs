@@ -79,6 +79,11 @@ pub fn check_left(data: &DataDir, by: &Access) -> Result<(), Refusal> {
     if has_some { Ok(()) } else { Err(used_up(token)) }
 }
 
+/// True if the number of uploads that `by` may begin has a limit.
+pub fn is_limited(by: &Access) -> bool {
+    limited(by).is_some()
+}
+
 /// The token of `by`, if its uploads have a limit.
 fn limited(by: &Access) -> Option<&Token> {
     match by {

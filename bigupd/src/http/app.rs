@@ -6,6 +6,7 @@ use crate::admission::origins::{CorsHeaders, Effect, SharedHeaders};
 use crate::admission::thread_shares::{ShareOwner, ThreadShare, ThreadShares};
 use crate::admission::tokens::uses;
 use crate::http::body::{MAX_FORM_OVERHEAD, RawBody, drain};
+use crate::http::native::bundle::GROUPS_AT_ONCE;
 use crate::http::page::site::Site;
 use crate::http::probes::Probes;
 use crate::http::request::Request;
@@ -26,7 +27,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::storage::spool::{Spool, UploadId};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use warp::http::header::{CONNECTION, EXPECT, HeaderMap, HeaderValue};
 
@@ -70,6 +71,8 @@ pub struct App {
     visitors: ConnectionSlots,
     pub(super) stopping: watch::Receiver<bool>,
     thread_shares: ThreadShares,
+    /// Groups of files of bundles that are stored at once.
+    pub(super) bundle_turns: Arc<Semaphore>,
     /// The share of the sender of the request at hand.
     pub(super) thread_share: ThreadShare,
     /// The connection slot of the request at hand, if a trusted proxy asks for its sender. A response that is sent piece
@@ -108,6 +111,7 @@ impl App {
             visitors,
             stopping,
             thread_shares,
+            bundle_turns: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
             thread_share,
             _visitor: None,
             certificate: None,

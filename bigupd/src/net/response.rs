@@ -85,7 +85,8 @@ impl Refusal {
         [format!("{}\r\n\r\n", head.join("\r\n")).into_bytes(), body].concat()
     }
 
-    fn answer(&self, message: &str) -> ErrorResponse {
+    /// The body of that response.
+    pub fn answer(&self, message: &str) -> ErrorResponse {
         ErrorResponse { status: self.status().as_u16(), message: message.to_owned(), error: self.code }
     }
 }

@@ -203,7 +203,7 @@ impl Uploads {
     }
 
     /// The meaning of the finished file of this name for a push; `None` if the push may begin.
-    fn look_for_finished(&self, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
+    pub(super) fn look_for_finished(&self, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
         let mut entry = self.lookup(&ask.name)?;
         if let Entry::File(found) = &entry
             && ask.file_digest.is_some()

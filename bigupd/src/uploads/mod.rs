@@ -9,7 +9,7 @@
 //! published only if it has that digest. So content is never mixed, whoever comes, goes, and comes back.
 //!
 //! - `begin` - beginning, going on, taking over; `slice` - a slice; `append` - bytes in order; `create` - uploads by
-//!   address; `single_request` - a small file in one request.
+//!   address; `single_request` - a small file in one request; `bundle` - several of these in one request.
 //! - `finished` - finished files: read, listed, removed. `show` - requests that only look; `limits` - the limits; `refusals` - the reasons of refusals.
 //!
 //! It uses the data folder, hooks and admission. HTTP and its words do not come in here.
@@ -49,6 +49,7 @@ use std::time::{Instant, SystemTime};
 pub mod append;
 pub mod appenders;
 mod begin;
+pub mod bundle;
 mod cancel;
 pub mod concat;
 pub mod create;

@@ -10,7 +10,7 @@ use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::{Digest, DigestKind};
 use bigup_core::protocol::units::MIB;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
-use bigup_core::storage::finish::single_request::UnnamedFile;
+use bigup_core::storage::finish::single_request::{FileFacts, UnnamedFile, publish_all};
 use bigup_core::storage::spool::{Spool, UploadId};
 use bigup_core::storage::store::{Entry, FinishedFile, Store, StoreError, StoredDigest};
 use std::io;
@@ -21,17 +21,31 @@ use std::time::Instant;
 /// broken connection is to lose little.
 const MAX_DRAFT: u64 = MIB;
 
+/// A file that arrived whole in a request, and may be published.
+pub(super) struct WholeFile<'a> {
+    ask: &'a SliceRequest,
+    digest: Digest,
+    granted: Grant,
+    counted: CountedBegin,
+    /// When that was asked.
+    began: Instant,
+}
+
 impl Uploads {
-    /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no
-    /// spool. `None` if it needs one.
-    pub(super) fn unnamed(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<SliceTarget>, Refusal> {
+    /// True if small files need no spool, as this daemon is set up, and as far as it knows the file system.
+    pub(super) fn takes_unnamed_files(&self) -> bool {
         // A hook is asked about an upload, and told of one by the traces of its spool.
         let has_hooks = self.begin_hook.is_some() || self.data.leaves_notices();
         // A store of objects is asked with the file on disk, from which it can be asked again.
-        let has_hooks = has_hooks || self.data.objects().is_some();
-        let is_plain =
-            !has_hooks && ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
-        if !is_plain || self.without_unnamed_files.load(Ordering::Relaxed) || self.has_spool(&ask.id) {
+        let has_store = self.data.objects().is_some();
+        !has_hooks && !has_store && !self.without_unnamed_files.load(Ordering::Relaxed)
+    }
+
+    /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no
+    /// spool. `None` if it needs one.
+    pub(super) fn unnamed(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<SliceTarget>, Refusal> {
+        let is_plain = ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
+        if !is_plain || !self.takes_unnamed_files() || self.has_spool(&ask.id) {
             return Ok(None);
         }
         if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
@@ -76,6 +90,18 @@ impl Uploads {
         granted: Grant,
         digest: Digest,
     ) -> Result<SliceStored, Refusal> {
+        let whole = self.may_be_published(ask, granted, digest)?;
+        let result = publish_all(&self.data, &[(unnamed, self.facts(&whole))]).into_iter().next();
+        self.published(whole, result.unwrap_or(Ok(())))
+    }
+
+    /// Refuses a file that arrived whole, with this digest, if it is not to be published.
+    pub(super) fn may_be_published<'a>(
+        &self,
+        ask: &'a SliceRequest,
+        granted: Grant,
+        digest: Digest,
+    ) -> Result<WholeFile<'a>, Refusal> {
         let begin = ask.begin.as_ref();
         if let Some(promised) = begin.and_then(|begin| begin.file_digest).filter(|promised| *promised != digest) {
             let why = format!("the whole file has the digest {digest}, not {promised} as promised");
@@ -90,9 +116,25 @@ impl Uploads {
             Err(_) if self.has_name(ask)? => return Err(self.restless(&ask.name)),
             counted => counted?,
         };
-        let kept = begin.map(|begin| self.settings.keep.permitted(begin.kept)).unwrap_or_default();
+        Ok(WholeFile { ask, digest, granted, counted, began })
+    }
+
+    /// The facts that a file is to have.
+    pub(super) fn facts<'a>(&self, whole: &WholeFile<'a>) -> FileFacts<'a> {
+        let WholeFile { ask, digest, .. } = *whole;
+        let kept = ask.begin.as_ref().map(|begin| self.settings.keep.permitted(begin.kept)).unwrap_or_default();
         let stored_digest = StoredDigest { digest, source: ask.source.clone(), sha256: None };
-        match unnamed.publish(&self.data, &ask.name, &stored_digest, kept) {
+        FileFacts { name: &ask.name, stored_digest, kept }
+    }
+
+    /// The file was published, or could not be.
+    pub(super) fn published(
+        &self,
+        whole: WholeFile<'_>,
+        result: Result<(), StoreError>,
+    ) -> Result<SliceStored, Refusal> {
+        let WholeFile { ask, digest, granted, counted, began } = whole;
+        match result {
             Ok(()) => {
                 counted.has_begun();
                 granted.landed();

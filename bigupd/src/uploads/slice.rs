@@ -180,7 +180,7 @@ impl Uploads {
     }
 
     /// Refuses a slice that arrived with another digest than its client told.
-    fn check_told(&self, ask: &SliceRequest, digests: &[SliceDigest]) -> Result<(), Refusal> {
+    pub(super) fn check_told(&self, ask: &SliceRequest, digests: &[SliceDigest]) -> Result<(), Refusal> {
         match ask.digest.and_then(|told| Some((told, digests.iter().find(|d| d.kind == told.kind && **d != told)?))) {
             None => Ok(()),
             Some((told, is)) => {

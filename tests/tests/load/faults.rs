@@ -163,9 +163,42 @@ impl Lane {
         round
     }
 
+    /// The same of some files that come in a bundle, but for the first.
+    fn bundle_round(&mut self, fault: &Fault, n: u64) -> Round {
+        let (folder, into) = (self.daemon.scratch().join(format!("{n}")), format!("d{n}/"));
+        let names = ["a", "b/c", "b/d", "e", "f/g"];
+        names.iter().zip(1..).for_each(|(name, i)| drop(data::file(&folder, name, 10 * n + i, 700 * i)));
+        let push = |arguments: &[&str]| {
+            let mut command = programs::cli();
+            command.args(["push", "--quiet", "--url", self.daemon.url(), "--into", &into]).args(arguments).arg(&folder);
+            command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the client can be started")
+        };
+        let finished = |name: &str| self.daemon.data().join(format!("files/d{n}/{n}")).join(name);
+        let content = |name: &str| fs::read(folder.join(name)).expect("it was written");
+        let log_before = self.daemon.log().len();
+        let round = self.exposed_to(fault, n, || push(&["--retries", "3", "--retry-for", "1s"]));
+        for name in names.iter().filter(|name| round.succeeded || finished(name).exists()) {
+            assert!(fs::read(finished(name)).ok() == Some(content(name)), "{name} is not whole");
+        }
+        let again = finish(push(&[]));
+        assert!(again.status.success(), "after {}: {}", round.said, said(&again));
+        names.iter().for_each(|name| self.assert_finished(&finished(name), &content(name)));
+        self.eventually_clean();
+        let log = self.daemon.log().split_off(log_before);
+        assert!(!log.contains("panicked"), "somebody panicked");
+        round.assert_clear(fault, &log);
+        fs::remove_dir_all(self.daemon.data().join(format!("files/d{n}"))).expect("it can be removed");
+        round
+    }
+
     fn exposed(&self, upload: &UploadRecord, file: &Path, name: &str, fault: &Fault, n: u64) -> Round {
+        self.exposed_to(fault, n, || self.push(upload, file, name, &["--retries", "3", "--retry-for", "1s"]))
+    }
+
+    /// Lets a client that `start` starts meet a fault.
+    fn exposed_to(&self, fault: &Fault, n: u64, start: impl FnOnce() -> Child) -> Round {
         self.faults.arm(fault, n);
-        let mut client = self.push(upload, file, name, &["--retries", "3", "--retry-for", "1s"]);
+        let mut client = start();
         let began = Instant::now();
         while client.try_wait().expect("it was started").is_none() && began.elapsed() < EXPOSURE {
             std::thread::sleep(Duration::from_millis(5));
@@ -282,18 +315,29 @@ fn watched<T>(path: &Path, old: Option<&[u8]>, new: &[u8], work: impl FnOnce() -
 
 /// Tries every `step`-th n until an upload passes without reaching it, or all up to `last`; tells what went wrong.
 fn rounds(upload: &UploadRecord, fault: &Fault, step: u64, last: u64) -> Vec<String> {
+    rounds_of(upload.what, upload.settings, step, last, |lane, n| lane.round(upload, fault, n))
+}
+
+/// The same of any round.
+fn rounds_of(
+    what: &str,
+    settings: &[&str],
+    step: u64,
+    last: u64,
+    round: impl Fn(&mut Lane, u64) -> Round + Sync,
+) -> Vec<String> {
     let _turn = turn();
     let (next, last) = (AtomicU64::new(1), AtomicU64::new(last));
     let (wrong, done, failed) = (Mutex::new(vec![]), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
     let work = || {
-        let mut lane = Lane::with(upload.settings);
+        let mut lane = Lane::with(settings);
         loop {
             let n = next.fetch_add(step, Ordering::Relaxed);
             if n > last.load(Ordering::Relaxed) || wrong.lock().unwrap().len() >= ENOUGH {
                 return;
             }
-            match catch_unwind(AssertUnwindSafe(|| lane.round(upload, fault, n))) {
+            match catch_unwind(AssertUnwindSafe(|| round(&mut lane, n))) {
                 Ok(round) => {
                     done.fetch_add(1, Ordering::Relaxed);
                     failed.fetch_add(u64::from(!round.succeeded), Ordering::Relaxed);
@@ -304,15 +348,15 @@ fn rounds(upload: &UploadRecord, fault: &Fault, step: u64, last: u64) -> Vec<Str
                 Err(panic) => {
                     let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
                     let (hit, tail) = (lane.faults.last_hit(), lane.tail());
-                    wrong.lock().unwrap().push(format!("{}, n {n}, {hit}: {why}\n{tail}\n", upload.what));
-                    lane = Lane::with(upload.settings);
+                    wrong.lock().unwrap().push(format!("{what}, n {n}, {hit}: {why}\n{tail}\n"));
+                    lane = Lane::with(settings);
                 }
             }
         }
     };
     std::thread::scope(|scope| (0..LANES).for_each(|_| drop(scope.spawn(work))));
     let (done, failed) = (done.into_inner(), failed.into_inner());
-    println!("{}: {done} rounds in {:?}, {failed} pushes failed at first", upload.what, began.elapsed());
+    println!("{what}: {done} rounds in {:?}, {failed} pushes failed at first", began.elapsed());
     wrong.into_inner().unwrap()
 }
 
@@ -327,6 +371,42 @@ fn every_step(fault: &Fault, step: u64) {
 #[test]
 fn an_error_at_any_operation() {
     every_step(&ERROR, 3);
+}
+
+/// What fails for one file of a bundle fails for no other, and what fails for all leaves none of them by half.
+#[test]
+fn files_of_a_bundle_are_whole_or_not_there_whatever_fails() {
+    let sync = Fault { kinds: kind::SYNC, effect: Effect::LosesLater, ..ERROR };
+    let space = Fault { kinds: kind::SPACE, error: Errno::ENOSPC, ..ERROR };
+    let wrong: Vec<String> = [("errors", ERROR, 3), ("syncs", sync, 1), ("disk space", space, 1)]
+        .iter()
+        .flat_map(|(what, fault, step)| rounds_of(what, &[], *step, u64::MAX, |lane, n| lane.bundle_round(fault, n)))
+        .collect();
+    assert!(wrong.is_empty(), "{} rounds went wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The others are told and stay.
+#[test]
+fn a_file_of_a_bundle_whose_sync_failed_leaves_nothing() {
+    let lane = Lane::new();
+    let (server, content) = (lane.daemon.server(), data::bytes(16, 5000));
+    let names = ["d/a", "d/b", "e/c"];
+    let bundle: Vec<u8> = names
+        .iter()
+        .flat_map(|name| {
+            let query = format!("file_name={name}&slice_id=0&slice_num=1&slice_size=5000&source=s\n");
+            [query.as_bytes(), &content].concat()
+        })
+        .collect();
+    lane.faults.arm(&Fault { kinds: kind::SYNC, only: " (deleted)", effect: Effect::LosesLater, ..ERROR }, 2);
+    let answer = server.clone().as_oldest().post("bundle=3", &bundle).expect(200);
+    assert_eq!(lane.faults.hits(), 1);
+    let statuses: Vec<_> = (0..3).map(|i| answer.body["files"][i]["status"].as_u64()).collect();
+    assert_eq!(statuses, [Some(200), Some(500), Some(200)], "{answer:?}");
+    server.get("file_name=d/b&peek=1").expect(404);
+    assert_eq!(list(&lane.daemon.data().join("files/d")), ["a"]);
+    ["d/a", "e/c"].iter().for_each(|name| lane.assert_finished(&lane.daemon.finished(name), &content));
+    assert_eq!(lane.daemon.spools(), Vec::<String>::new());
 }
 
 #[test]

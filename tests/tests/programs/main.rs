@@ -1,6 +1,7 @@
 //! The real programs, each test with a daemon of its own. They wait more than they work, so that several run at once.
 
 mod behind_a_proxy;
+mod bundles;
 mod check;
 mod client_names;
 mod content;

@@ -8,6 +8,7 @@ use bigup_core::storage::spool::{Spool, UploadId, UploadRecord};
 use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Answer, Server, connect, post_head, raw, read_answer, read_head};
 use bigup_tests::process::{eventually, kill_9};
+use bigup_tests::programs::new_token;
 use bigup_tests::turns::all_turns;
 use bigup_tests::{data, docs, programs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -31,13 +32,6 @@ fn bigupd(data: &Path, arguments: &[&str]) -> Output {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Makes a token with further arguments of `token new`.
-fn new_token(data: &Path, name: &str, arguments: &[&str]) -> String {
-    let output = bigupd(data, &[&["token", "new", name], arguments].concat());
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 fn revoke(data: &Path, name: &str) {

@@ -30,7 +30,7 @@ pub use copy::{Copier, CopyError, CopyMethod};
 pub use hole::{HOLE_TRIAL, has_holes, holes_before, is_hole, make_hole, punch};
 pub use lock::{FileLock, SharedLock, is_locked, is_locked_exclusively};
 pub use shared::may_be_shared;
-pub use written::{check_no_write_failed, notes_failed_writes};
+pub use written::{begin_write_back, check_no_write_failed, notes_failed_writes};
 
 /// Bytes read at once: enough that the calls cost little, few enough to stay in the cache.
 pub const READ_LEN: usize = 256 << 10;

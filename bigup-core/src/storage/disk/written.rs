@@ -1,8 +1,8 @@
-//! Tells if the kernel failed to write back data that were written to a file. Linux only.
+//! Write-back: begins it, and tells if the kernel failed at it. Linux only.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
-use nix::libc::{SYNC_FILE_RANGE_WAIT_BEFORE, sync_file_range};
+use nix::libc::{SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE, sync_file_range};
 use nix::sys::statfs::{FsType, fstatfs};
 use std::fs::File;
 use std::io;
@@ -31,6 +31,17 @@ pub fn check_no_write_failed(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as its `File` is borrowed, and no memory is passed.
     let status = unsafe { sync_file_range(file.as_raw_fd(), BEYOND, 1, SYNC_FILE_RANGE_WAIT_BEFORE) };
     Errno::result(status).map(drop).map_err(io::Error::from)
+}
+
+/// Has the kernel begin to write what was written to `file` to the disk, and waits for nothing (SYNC_FILE_RANGE_WRITE,
+/// sync_file_range(2)). It is a head start for the sync that must follow: nothing is durable by it, and a failure is for
+/// the sync to tell.
+pub fn begin_write_back(file: &File) {
+    // SAFETY: the descriptor is open for as long as its `File` is borrowed, and no memory is passed.
+    let status = unsafe { sync_file_range(file.as_raw_fd(), 0, 0, SYNC_FILE_RANGE_WRITE) };
+    if status != 0 {
+        log::debug!("write-back does not begin before the sync: {}", Errno::last());
+    }
 }
 
 #[cfg(test)]

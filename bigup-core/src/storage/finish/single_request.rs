@@ -12,15 +12,20 @@
 //! ```
 //! Only after step 4 is the client told. A process that finds the file before that syncs its folders, too, before it
 //! reports the file. A link replaces nothing, so of two such files with one name the first wins.
+//!
+//! Several files take each step together ([`publish_all`]). All are on their way to the disk before the first is synced:
+//! what its sync has the journal commit is then mostly what the others need, too. Each is a file of its own all the same,
+//! and is refused or kept by itself.
 
 use crate::protocol::kept::Kept;
 use crate::protocol::name::FileName;
 use crate::storage::data_dir::{self, DataDir};
-use crate::storage::disk::IoContext;
+use crate::storage::disk::{IoContext, again, begin_write_back};
 use crate::storage::space::{self, DiskSpace, SpaceError};
 use crate::storage::store::{self, Store, StoreError, StoredDigest};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -58,25 +63,70 @@ impl UnnamedFile {
         &self.file
     }
 
-    /// Makes it the finished file `name`, with this stamp and the `kept` facts of the client's file: whole, synced, there
-    /// for good once this returns.
-    ///
-    /// # Errors
-    /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in
-    /// this way. Other errors are the system's; then the file is not there, or no client was told of it.
-    pub fn publish(
-        self,
-        data: &DataDir,
-        name: &FileName,
-        stored_digest: &StoredDigest,
-        kept: Kept,
-    ) -> Result<(), StoreError> {
-        kept.modified.iter().for_each(|time| store::keep_time(&self.file, &self.tmp, *time));
-        store::store_digest(&self.file, &self.tmp, stored_digest)?;
-        Store::new(data).give_permissions(&self.file, name, kept.mode)?;
-        // A sync that failed has nothing to be tried again with: the file goes.
-        self.file.sync_all().at("syncing what arrived in", &self.tmp)?;
-        Store::new(data).link(&self.file, name)
+    /// Gives it its stamp, and the facts that it is to have, as the file of [`publish_all`].
+    fn stamp(&self, data: &DataDir, facts: &FileFacts<'_>) -> io::Result<()> {
+        facts.kept.modified.iter().for_each(|time| store::keep_time(&self.file, &self.tmp, *time));
+        store::store_digest(&self.file, &self.tmp, &facts.stored_digest)?;
+        Store::new(data).give_permissions(&self.file, facts.name, facts.kept.mode)
+    }
+}
+
+/// The facts of a file that is to be published.
+#[derive(Debug)]
+pub struct FileFacts<'a> {
+    /// Its name.
+    pub name: &'a FileName,
+    /// Its digest, and where it came from.
+    pub stored_digest: StoredDigest,
+    /// The facts of the client's file that it is to have.
+    pub kept: Kept,
+}
+
+/// Makes each of `files` a finished file, with these facts: whole, synced, there for good once this returns. One result
+/// for each, in order.
+///
+/// # Errors
+/// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in this
+/// way. Other errors are the system's; then the file is not there, or no client was told of it.
+pub fn publish_all(data: &DataDir, files: &[(UnnamedFile, FileFacts<'_>)]) -> Vec<Result<(), StoreError>> {
+    let store = Store::new(data);
+    let mut results: Vec<Result<(), StoreError>> = files
+        .iter()
+        .map(|(unnamed, facts)| {
+            unnamed.stamp(data, facts)?;
+            if files.len() > 1 {
+                begin_write_back(&unnamed.file);
+            }
+            Ok(())
+        })
+        .collect();
+    // A sync that failed has nothing to be tried again with: the file goes.
+    go_on(&mut results, files, |unnamed, _| Ok(unnamed.file.sync_all().at("syncing what arrived in", &unnamed.tmp)?));
+    go_on(&mut results, files, |unnamed, facts| store.link(&unnamed.file, facts.name));
+    let mut folders: HashMap<&str, io::Result<()>> = HashMap::new();
+    go_on(&mut results, files, |_, facts| {
+        let synced = folders
+            .entry(facts.name.folder())
+            .or_insert_with(|| store.sync_entry(facts.name).map_err(StoreError::into_io));
+        Ok(synced.as_ref().map(|()| ()).map_err(again)?)
+    });
+    go_on(&mut results, files, |unnamed, facts| {
+        store.seal(&unnamed.file, facts.name);
+        Ok(())
+    });
+    results
+}
+
+/// The next step of all files that did not fail before.
+fn go_on<'a>(
+    results: &mut [Result<(), StoreError>],
+    files: &'a [(UnnamedFile, FileFacts<'a>)],
+    mut step: impl FnMut(&UnnamedFile, &'a FileFacts<'a>) -> Result<(), StoreError>,
+) {
+    for (result, (unnamed, facts)) in results.iter_mut().zip(files) {
+        if result.is_ok() {
+            *result = step(unnamed, facts);
+        }
     }
 }
 
@@ -122,13 +172,48 @@ mod tests {
         (unnamed, StoredDigest { digest: of_bytes(text.as_bytes()), source: Some("s".to_owned()), sha256: None })
     }
 
+    fn publish(data: &DataDir, of: (UnnamedFile, StoredDigest), name: &FileName) -> Result<(), StoreError> {
+        let (unnamed, stored_digest) = of;
+        let facts = FileFacts { name, stored_digest, kept: Kept::default() };
+        publish_all(data, &[(unnamed, facts)]).remove(0)
+    }
+
+    #[test]
+    fn of_files_that_come_together_each_is_kept_or_refused_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        publish(&data, unnamed(&data, "old"), &name("a/taken")).unwrap();
+        let names = ["a/x", "a/taken", "b/y", "a/taken/below", "top", "a/x"].map(name);
+        let texts = ["ax", "new", "by", "below", "top", "again"];
+        let files: Vec<_> = names
+            .iter()
+            .zip(texts)
+            .map(|(name, text)| {
+                let (unnamed, stored_digest) = unnamed(&data, text);
+                (unnamed, FileFacts { name, stored_digest, kept: Kept::default() })
+            })
+            .collect();
+        let results = publish_all(&data, &files);
+        assert!(matches!(
+            results[..],
+            [Ok(()), Err(StoreError::Exists), Ok(()), Err(StoreError::InTheWay(_)), Ok(()), Err(StoreError::Exists)]
+        ));
+        drop(files);
+        for (inner, text) in [("a/x", "ax"), ("a/taken", "old"), ("b/y", "by"), ("top", "top")] {
+            assert_eq!(fs::read_to_string(data.files().join(inner)).unwrap(), text);
+            let Entry::File(found) = Store::new(&data).lookup(&name(inner)).unwrap() else { panic!("no file") };
+            assert_eq!(found.stored_digest.unwrap().digest, of_bytes(text.as_bytes()), "{inner}");
+        }
+        assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0);
+    }
+
     #[test]
     fn a_draft_becomes_a_finished_file_with_its_stamp() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
         let (unnamed, stored_digest) = unnamed(&data, "text");
         assert_eq!(fs::read_dir(data.tmp()).unwrap().count(), 0, "it has no name");
-        unnamed.publish(&data, &name("a/b/c"), &stored_digest, Kept::default()).unwrap();
+        publish(&data, (unnamed, stored_digest.clone()), &name("a/b/c")).unwrap();
         assert_eq!(fs::read_to_string(data.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = Store::new(&data).lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
         assert_eq!((found.size, found.stored_digest), (4, Some(stored_digest)));
@@ -138,19 +223,16 @@ mod tests {
     fn a_draft_takes_nobodys_name() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(dir.path()).unwrap();
-        let (first, stored_digest) = unnamed(&data, "one");
-        first.publish(&data, &name("x"), &stored_digest, Kept::default()).unwrap();
+        publish(&data, unnamed(&data, "one"), &name("x")).unwrap();
         std::os::unix::fs::symlink("nowhere", data.files().join("link")).unwrap();
         fs::create_dir(data.files().join("folder")).unwrap();
         fs::write(data.files().join("folder/file"), "").unwrap();
         for taken in ["x", "link", "folder"] {
-            let (second, stored_digest) = unnamed(&data, "two");
-            let refused = second.publish(&data, &name(taken), &stored_digest, Kept::default());
+            let refused = publish(&data, unnamed(&data, "two"), &name(taken));
             assert!(matches!(refused, Err(StoreError::Exists)), "{taken}: {refused:?}");
         }
         for inner in ["x/y", "link/y"] {
-            let (second, stored_digest) = unnamed(&data, "two");
-            let refused = second.publish(&data, &name(inner), &stored_digest, Kept::default());
+            let refused = publish(&data, unnamed(&data, "two"), &name(inner));
             assert!(matches!(refused, Err(StoreError::InTheWay(_))), "{inner}: {refused:?}");
         }
         assert_eq!(fs::read_to_string(data.files().join("x")).unwrap(), "one");

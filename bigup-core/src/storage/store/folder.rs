@@ -188,18 +188,11 @@ impl Store {
             // An object that is shown is stored.
             return Ok(());
         }
-        let folders = name.as_str().rsplit_once('/').map_or("", |(folders, _)| folders);
         let sync_all = || {
             self.walk(name, |folder, _| Ok(folder.sync_all().at("syncing the folder of", &self.path_of(name))?))
                 .map(drop)
         };
-        self.syncs.sync(folders, || {
-            sync_all().map_err(|error| match error {
-                StoreError::Io(e) => e,
-                in_the_way => io::Error::new(io::ErrorKind::NotADirectory, in_the_way.to_string()),
-            })
-        })?;
-        Ok(())
+        Ok(self.syncs.sync(name.folder(), || sync_all().map_err(StoreError::into_io))?)
     }
 
     /// Opens the folder that `name` is in.

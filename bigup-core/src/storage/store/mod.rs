@@ -166,6 +166,16 @@ pub enum StoreError {
     Io(#[from] io::Error),
 }
 
+impl StoreError {
+    /// The same as an error of the system, for a caller that asks no more than whether it went well.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            StoreError::Io(e) => e,
+            other => io::Error::new(io::ErrorKind::NotADirectory, other.to_string()),
+        }
+    }
+}
+
 /// The folder of finished files.
 pub struct Store {
     files: PathBuf,
@@ -407,12 +417,12 @@ impl Store {
         Ok(())
     }
 
-    /// Gives `file`, which is synced and has no name, the name `name`; for good once this returns.
+    /// Gives `file`, which is synced and has no name, the name `name`. It is there for good once its folder was synced
+    /// too, by [`Store::sync_entry`].
     ///
     /// # Errors
     /// [`StoreError::Exists`]: something has that name, and keeps it. [`io::ErrorKind::Unsupported`]: the file system
-    /// cannot. If only a sync failed, the file has its name: a caller that finds it there [syncs](Store::sync_entry)
-    /// again.
+    /// cannot.
     pub(crate) fn link(&self, file: &File, name: &FileName) -> Result<(), StoreError> {
         // AT_EMPTY_PATH, which needs no /proc, is for administrators on most kernels (open(2), O_TMPFILE).
         let from = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -434,9 +444,12 @@ impl Store {
         if !keeps_order(file).at("looking at the file system of", &path)? {
             file.sync_all().at("syncing", &path)?;
         }
-        self.sync_entry(name)?;
-        seal(file, &path);
         Ok(())
+    }
+
+    /// Says that the stored digest of `file`, which has the name `name` for good, is certain as of now.
+    pub(crate) fn seal(&self, file: &File, name: &FileName) {
+        seal(file, &self.path_of(name));
     }
 }
 

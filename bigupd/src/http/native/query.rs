@@ -97,6 +97,11 @@ impl QueryParams {
         self.file_name(&[Permission::Push, Permission::Delete])
     }
 
+    /// True if there is no other parameter than `name`.
+    pub fn is_only(&self, name: &str) -> bool {
+        self.map.keys().all(|key| key == name)
+    }
+
     /// True if there is a file name.
     pub fn has_file_name(&self) -> bool {
         self.get(param::FILE_NAME).is_some()

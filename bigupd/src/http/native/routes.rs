@@ -6,6 +6,7 @@ use crate::admission::tokens::{Permission, redacted};
 use crate::http::app::{App, Protocol, alive, last_unless};
 use crate::http::body::{Body, RawBody, content_length, drain, is_form};
 use crate::http::digest_fields::{check_content_coding, content_digest};
+use crate::http::native::bundle::is_bundle;
 use crate::http::native::query::{QueryParams, ResponseForm};
 use crate::http::native::words;
 use crate::http::receive::{Expected, Received, check_sha256, receive, receive_zeroes};
@@ -81,7 +82,10 @@ async fn answer(app: App, request: Request) -> Response {
     let Request { method, headers, query, peer, body, .. } = request;
     log::debug!(peer = Peer::shown(peer); "{method} {}", redacted(&bigup_core::protocol::name::printable(&query)));
     if method == Method::POST {
-        return app.post(headers, peer, query, body).await;
+        return match is_bundle(&query) {
+            true => app.bundle(headers, peer, query, body).await,
+            false => app.post(headers, peer, query, body).await,
+        };
     }
     let does = does_of(&method, &query);
     let answer = match method {
@@ -278,10 +282,15 @@ impl App {
         Ok(received)
     }
 
+    /// True if the slice is a whole file, and more such files may come as bundles.
+    fn takes_more_as(&self, ask: &SliceRequest) -> bool {
+        let is_whole = ask.begin.as_ref().is_some_and(|begin| begin.plan.slice_num == Some(1));
+        is_whole && self.uploads.takes_bundles()
+    }
+
     async fn stored(&self, ask: &SliceRequest, stored: SliceStored) -> Response {
-        let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
-        log::debug!(upload, slice, peer; "{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
-        let mut answer = slice_answer(ask);
+        log_stored(ask);
+        let mut answer = SliceResponse { bundles: self.takes_more_as(ask), ..slice_answer(ask) };
         match stored {
             SliceStored::Finished(digest) => {
                 answer.is_uploaded = 1;
@@ -299,7 +308,7 @@ impl App {
 
     /// A slice that was there already. It may be one whose upload waits for a merger, the last attempt having failed.
     async fn held(&self, ask: &SliceRequest, finished: Option<Digest>) -> Response {
-        let mut answer = SliceResponse { held: true, ..slice_answer(ask) };
+        let mut answer = SliceResponse { held: true, bundles: self.takes_more_as(ask), ..slice_answer(ask) };
         if let Some(digest) = finished {
             answer.is_uploaded = 1;
             answer.file_digest = Some(digest.to_string());
@@ -317,18 +326,23 @@ impl App {
     }
 }
 
-fn log_refused(ask: &SliceRequest, refusal: &Refusal) {
+pub(super) fn log_stored(ask: &SliceRequest) {
+    let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
+    log::debug!(upload, slice, peer; "{}: slice {} stored, {} bytes", ask.name, ask.slice_id, ask.len);
+}
+
+pub(super) fn log_refused(ask: &SliceRequest, refusal: &Refusal) {
     let (upload, slice, peer) = (ask.name.as_str(), ask.slice_id, Peer::shown(ask.peer));
     log::debug!(upload, slice, peer; "{}: slice {} refused: {}", ask.name, ask.slice_id, words::of(refusal));
 }
 
-fn slice_answer(ask: &SliceRequest) -> SliceResponse {
+pub(super) fn slice_answer(ask: &SliceRequest) -> SliceResponse {
     let file_name = ask.name.as_str().to_owned();
     SliceResponse { file_name, slice_id: ask.slice_id, status: 200, ..SliceResponse::default() }
 }
 
 /// The request of a POST, and the rules for its body.
-fn slice_ask(
+pub(super) fn slice_ask(
     by: Access,
     peer: Option<Peer>,
     headers: &HeaderMap,

@@ -1,0 +1,106 @@
+//! A bundle: several small files, each whole, that come in one request.
+//!
+//! All of them take each step together ([`publish_all`]). Each has its own checks, rights, digest and answer, as if it had
+//! come alone. A file that needs more than that, since its name is taken or its upload has begun, is to be sent alone: it
+//! is refused here, and nothing of it is kept.
+
+use super::single_request::WholeFile;
+use super::{NameState, SliceRequest, SliceStored, SliceTarget, Uploads};
+use crate::admission::begun_uploads::is_limited;
+use crate::refusal::Refusal;
+use crate::uploads::request::BeginRequest;
+use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest, of_bytes};
+use bigup_core::protocol::name::FileName;
+use bigup_core::protocol::native::ErrorCode;
+use bigup_core::storage::finish::single_request::{UnnamedFile, publish_all};
+use std::io::Write;
+
+/// A file of a bundle.
+#[derive(Debug)]
+pub struct BundledFile {
+    /// The request that would send it alone.
+    pub ask: SliceRequest,
+    /// All of its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A file of a bundle that stands in `files/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BundledEnd {
+    /// Its digest.
+    pub digest: Digest,
+    /// It was there before.
+    pub held: bool,
+}
+
+/// How it goes on with a file, before any of the bundle is published.
+enum Admitted<'a> {
+    /// It is published with the others.
+    Whole(UnnamedFile, WholeFile<'a>),
+    /// It is there.
+    Held(Digest),
+}
+
+impl Uploads {
+    /// True if bundles may come: otherwise each of their files would be refused.
+    pub fn takes_bundles(&self) -> bool {
+        self.takes_unnamed_files()
+    }
+
+    /// Stores the files of a bundle. One result for each, in order.
+    ///
+    /// # Errors
+    /// The file is refused; nothing of it is kept.
+    pub fn store_bundle(&self, files: &[BundledFile]) -> Vec<Result<BundledEnd, Refusal>> {
+        let (mut unnamed, mut whole, mut places) = (vec![], vec![], vec![]);
+        let admitted: Vec<_> = files.iter().map(|file| self.admit_bundled(file)).collect();
+        let mut ends: Vec<_> = admitted
+            .into_iter()
+            .enumerate()
+            .map(|(place, admitted)| match admitted {
+                Ok(Admitted::Held(digest)) => Some(Ok(BundledEnd { digest, held: true })),
+                Err(refusal) => Some(Err(refusal)),
+                Ok(Admitted::Whole(file, of)) => {
+                    unnamed.push((file, self.facts(&of)));
+                    whole.push(of);
+                    places.push(place);
+                    None
+                }
+            })
+            .collect();
+        let results = publish_all(&self.data, &unnamed);
+        for ((place, of), result) in places.into_iter().zip(whole).zip(results) {
+            let name = &files[place].ask.name;
+            ends[place] = Some(match self.published(of, result) {
+                Ok(SliceStored::Finished(digest)) => Ok(BundledEnd { digest, held: false }),
+                Ok(_) => Err(alone(name)),
+                Err(refusal) => Err(refusal),
+            });
+        }
+        ends.into_iter().zip(files).map(|(end, file)| end.unwrap_or_else(|| Err(alone(&file.ask.name)))).collect()
+    }
+
+    fn admit_bundled<'a>(&self, file: &'a BundledFile) -> Result<Admitted<'a>, Refusal> {
+        let BundledFile { ask, bytes } = file;
+        // Files of a token that may begin a number of them are counted one by one, under a lock.
+        let Some(begin) = ask.begin.as_ref().filter(|_| !is_limited(&ask.by)) else { return Err(alone(&ask.name)) };
+        self.check_sizes(Some(ask.len), None, None)?;
+        let digest = of_bytes(bytes);
+        self.check_told(ask, &[SliceDigest { kind: DigestKind::Hash, digest }])?;
+        if let Some(SliceTarget::UnnamedFile(unnamed, granted)) = self.unnamed(begin, ask)? {
+            unnamed.file().write_all(bytes)?;
+            return Ok(Admitted::Whole(unnamed, self.may_be_published(ask, granted, digest)?));
+        }
+        if self.has_spool(&ask.id) {
+            return Err(alone(&ask.name));
+        }
+        match self.look_for_finished(&BeginRequest { file_digest: Some(digest), ..begin.clone() })? {
+            Some(NameState::Finished { digest: Some(digest), .. }) => Ok(Admitted::Held(digest)),
+            _ => Err(alone(&ask.name)),
+        }
+    }
+}
+
+fn alone(name: &FileName) -> Refusal {
+    Refusal::new(ErrorCode::Conflict, format!("{name} takes more than its place in a bundle: send it alone"))
+}
