@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::client::error::ClientError;
+use crate::client::rates::Rates;
 use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ const CONNECTIONS: usize = 64;
 pub struct ClientBuilder {
     url: String,
     token: Option<Token>,
-    rate_limit: Option<u64>,
+    rates: Option<Rates>,
     certificates: Certificates,
     connections: usize,
 }
@@ -24,7 +25,7 @@ impl Client {
     /// the path of the endpoint. [`ClientBuilder::build`] checks it.
     pub fn builder(url: &str) -> ClientBuilder {
         let certificates = Certificates::default();
-        ClientBuilder { url: url.to_owned(), token: None, rate_limit: None, certificates, connections: CONNECTIONS }
+        ClientBuilder { url: url.to_owned(), token: None, rates: None, certificates, connections: CONNECTIONS }
     }
 }
 
@@ -39,8 +40,14 @@ impl ClientBuilder {
     /// Limits the bytes of content a second, over all connections together. At least
     /// [`MIN_RATE`](crate::client::rate_limit::MIN_RATE) counts. `None`: no limit, which is the default.
     #[must_use]
-    pub fn rate_limit(mut self, bytes_per_second: impl Into<Option<u64>>) -> ClientBuilder {
-        self.rate_limit = bytes_per_second.into();
+    pub fn rate_limit(self, bytes_per_second: impl Into<Option<u64>>) -> ClientBuilder {
+        self.rates(bytes_per_second.into().map(Rates::from))
+    }
+
+    /// The same, by the time of day.
+    #[must_use]
+    pub fn rates(mut self, rates: impl Into<Option<Rates>>) -> ClientBuilder {
+        self.rates = rates.into();
         self
     }
 
@@ -78,6 +85,6 @@ impl ClientBuilder {
     /// The URL, a certificate, or the proxy that the environment names cannot be used.
     pub fn build(self) -> Result<Client, ClientError> {
         let client = Client::new(&self.url, &self.certificates, self.connections)?;
-        Ok(client.with_token(self.token.as_ref()).with_limit(self.rate_limit))
+        Ok(client.with_token(self.token.as_ref()).with_limit(self.rates))
     }
 }

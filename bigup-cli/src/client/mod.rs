@@ -8,6 +8,7 @@ use crate::client::connect::Distance;
 use crate::client::error::{CallError, ClientError};
 use crate::client::query::Query;
 use crate::client::rate_limit::RateLimit;
+use crate::client::rates::Rates;
 use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use crate::stop::{self, StopSignal};
@@ -32,6 +33,7 @@ pub mod observer;
 pub mod proxy;
 pub mod query;
 pub mod rate_limit;
+pub mod rates;
 pub mod requests;
 pub mod retry;
 pub mod server_digests;
@@ -152,8 +154,8 @@ impl Client {
     }
 
     /// The same, sending at most so many bytes of content a second over all connections together. `None`: no limit.
-    fn with_limit(mut self, rate: Option<u64>) -> Client {
-        self.limit = rate.map(RateLimit::new);
+    fn with_limit(mut self, rates: Option<Rates>) -> Client {
+        self.limit = rates.map(RateLimit::new);
         self
     }
 

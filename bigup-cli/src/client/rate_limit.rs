@@ -3,7 +3,10 @@
 //! Each asks for a small piece at a time and sends it when its turn has come: as if the pieces went over a line of that
 //! rate one after the other. So the rate is kept however many there are, and resent bytes count like others. Time in
 //! which nobody sends is lost but for a moment's worth, by which late ones catch up.
+//!
+//! The rate may depend on the time of day ([`Rates`]). It is that of the moment in which a piece is asked for.
 
+use crate::client::rates::Rates;
 use crate::stop::{StopSignal, sleep};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
@@ -29,17 +32,16 @@ const SLICE_RATE: u64 = 64 << 10;
 /// The limit. Shared by all senders.
 pub struct RateLimit {
     line: Mutex<Schedule>,
+    rates: Rates,
     began: Instant,
-    piece: usize,
     /// A message for each slice that is being sent.
     enter: Sender<()>,
     leave: Receiver<()>,
 }
 
 /// A line over which bytes go one after the other. Times count from any beginning.
+#[derive(Default)]
 struct Schedule {
-    /// Bytes a second.
-    rate: u64,
     /// When all is sent that was asked for.
     free_at: Duration,
 }
@@ -49,52 +51,64 @@ pub struct Paced<'a> {
     limit: &'a RateLimit,
     bytes: &'a [u8],
     stop: &'a StopSignal,
+    /// It has entered as one of those that are sent at a time: while there is no limit nobody does.
+    has_entered: bool,
 }
 
 impl Schedule {
-    /// Takes the time for `len` more bytes, asked for at `now`; how long to wait before they are sent.
-    fn reserve(&mut self, len: u64, now: Duration) -> Duration {
+    /// Takes the time for `len` more bytes at `rate` bytes a second, asked for at `now`; how long to wait before they are
+    /// sent.
+    fn reserve(&mut self, len: u64, rate: u64, now: Duration) -> Duration {
         let begin = self.free_at.max(now.saturating_sub(BURST));
-        self.free_at = begin + Duration::from_nanos((u128::from(len) * 1_000_000_000 / u128::from(self.rate)) as u64);
+        self.free_at = begin + Duration::from_nanos((u128::from(len) * 1_000_000_000 / u128::from(rate)) as u64);
         self.free_at.saturating_sub(now)
     }
 }
 
 impl RateLimit {
-    /// At most `rate` bytes a second, at least [`MIN_RATE`].
-    pub fn new(rate: u64) -> RateLimit {
-        let rate = rate.max(MIN_RATE);
-        let at_a_time = usize::try_from(rate / SLICE_RATE).unwrap_or(usize::MAX).clamp(1, 1 << 16);
+    /// Limits to `rates`, of which each is at least [`MIN_RATE`].
+    pub fn new(rates: Rates) -> RateLimit {
+        let lowest = rates.lowest().unwrap_or(u64::MAX).max(MIN_RATE);
+        let at_a_time = usize::try_from(lowest / SLICE_RATE).unwrap_or(usize::MAX).clamp(1, 1 << 16);
         let (enter, leave) = crossbeam_channel::bounded(at_a_time);
-        let piece = (rate / PIECES_PER_SECOND).clamp(*PIECE.start(), *PIECE.end()) as usize;
-        RateLimit {
-            line: Mutex::new(Schedule { rate, free_at: Duration::ZERO }),
-            began: Instant::now(),
-            piece,
-            enter,
-            leave,
-        }
+        RateLimit { line: Mutex::default(), rates, began: Instant::now(), enter, leave }
+    }
+
+    /// Bytes a second that are possible now. `None`: as many as there are.
+    fn rate(&self) -> Option<u64> {
+        self.rates.now().map(|rate| rate.max(MIN_RATE))
     }
 
     /// `bytes`, to be read at the rate. Waits until it is not one too many; `None` where `stop` cut that short.
     pub fn pace<'a>(&'a self, bytes: &'a [u8], stop: &'a StopSignal) -> Option<Paced<'a>> {
+        let paced = |has_entered| Paced { limit: self, bytes, stop, has_entered };
+        if self.rate().is_none() {
+            return Some(paced(false));
+        }
         crossbeam_channel::select! {
-            send(self.enter, ()) -> entered => entered.ok().map(|()| Paced { limit: self, bytes, stop }),
+            send(self.enter, ()) -> entered => entered.ok().map(|()| paced(true)),
             recv(stop) -> _ => None,
         }
     }
 
     /// Waits until `len` more bytes may be sent or read; false where `stop` cut that short.
     pub fn wait(&self, len: usize, stop: &StopSignal) -> bool {
+        let Some(rate) = self.rate() else { return true };
         let now = self.began.elapsed();
-        let wait = self.line.lock().unwrap_or_else(PoisonError::into_inner).reserve(len as u64, now);
+        let wait = self.line.lock().unwrap_or_else(PoisonError::into_inner).reserve(len as u64, rate, now);
         wait.is_zero() || sleep(stop, wait)
     }
 }
 
+/// Bytes that are asked for at a time at this rate.
+fn piece(rate: Option<u64>) -> usize {
+    let rate = rate.unwrap_or(u64::MAX);
+    (rate / PIECES_PER_SECOND).clamp(*PIECE.start(), *PIECE.end()) as usize
+}
+
 impl Read for Paced<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.bytes.len().min(buffer.len()).min(self.limit.piece);
+        let len = self.bytes.len().min(buffer.len()).min(piece(self.limit.rate()));
         if !self.limit.wait(len, self.stop) {
             return Err(io::Error::other("stopped"));
         }
@@ -107,8 +121,10 @@ impl Read for Paced<'_> {
 
 impl Drop for Paced<'_> {
     fn drop(&mut self) {
-        // Its own message, or one that is as good, is there.
-        let _ = self.limit.leave.try_recv();
+        if self.has_entered {
+            // Its own message, or one that is as good, is there.
+            let _ = self.limit.leave.try_recv();
+        }
     }
 }
 
@@ -119,8 +135,17 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn line(rate: u64) -> Schedule {
-        Schedule { rate, free_at: Duration::ZERO }
+    /// A line of one rate.
+    struct Line(Schedule, u64);
+
+    fn line(rate: u64) -> Line {
+        Line(Schedule::default(), rate)
+    }
+
+    impl Line {
+        fn reserve(&mut self, len: u64, now: Duration) -> Duration {
+            self.0.reserve(len, self.1, now)
+        }
     }
 
     fn ms(ms: u64) -> Duration {
@@ -190,7 +215,7 @@ mod tests {
     #[test]
     fn pieces_are_small_beside_the_rate() {
         for (rate, piece) in [(0, 256), (MIN_RATE, 256), (50 << 10, 1 << 10), (1 << 40, 256 << 10)] {
-            assert_eq!(RateLimit::new(rate).piece, piece, "{rate}");
+            assert_eq!(super::piece(RateLimit::new(rate.into()).rate()), piece, "{rate}");
         }
     }
 
@@ -198,14 +223,14 @@ mod tests {
     fn all_bytes_come_and_take_their_time() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|i| i as u8).collect();
         let (began, mut read) = (Instant::now(), vec![]);
-        let (limit, never) = (RateLimit::new(1_000_000), crossbeam_channel::never());
+        let (limit, never) = (RateLimit::new(1_000_000.into()), crossbeam_channel::never());
         limit.pace(&bytes, &never).unwrap().read_to_end(&mut read).unwrap();
         assert!(read == bytes && began.elapsed() >= ms(200), "{:?}", began.elapsed());
     }
 
     #[test]
     fn only_so_many_slices_are_sent_at_a_time_that_each_is_fast_enough() {
-        let (limit, stop) = (RateLimit::new(2 * SLICE_RATE), Stop::new());
+        let (limit, stop) = (RateLimit::new((2 * SLICE_RATE).into()), Stop::new());
         let [first, _second] = [(); 2].map(|()| limit.pace(&[], stop.signal()).unwrap());
         assert!(limit.enter.is_full());
         drop(first);
@@ -216,12 +241,24 @@ mod tests {
 
     #[test]
     fn a_halt_cuts_the_wait_short() {
-        let (limit, stop) = (RateLimit::new(MIN_RATE), Stop::new());
+        let (limit, stop) = (RateLimit::new(MIN_RATE.into()), Stop::new());
         let bytes = vec![0; 1 << 20];
         let mut paced = limit.pace(&bytes, stop.signal()).unwrap();
         stop.stop();
         let began = Instant::now();
         assert!(paced.read(&mut [0; 64]).is_err());
         assert!(began.elapsed() < SECOND);
+    }
+
+    #[test]
+    fn without_a_limit_just_now_nobody_waits() {
+        let (limit, stop) = (RateLimit::new("00:00=off".parse().unwrap()), Stop::new());
+        let bytes = vec![1; 8 << 20];
+        let began = Instant::now();
+        let mut all = (0..100).map(|_| limit.pace(&bytes, stop.signal()).unwrap()).collect::<Vec<_>>();
+        let mut read = vec![];
+        all[99].read_to_end(&mut read).unwrap();
+        assert!(read == bytes && began.elapsed() < SECOND);
+        assert!(limit.enter.is_empty());
     }
 }

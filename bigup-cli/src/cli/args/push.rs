@@ -195,6 +195,7 @@ fn slice_size(text: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
+    use crate::client::rates::Rates;
     use clap::{CommandFactory, Parser};
 
     fn push(args: &[&str]) -> Result<PushArgs, String> {
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn a_limit_has_at_least_four_kibibytes_a_second() {
         assert!(push(&["a", "--limit-rate", "4095"]).unwrap_err().contains("4096"));
-        assert_eq!(push(&["a", "--limit-rate", "4K"]).unwrap().transfer.limit_rate, Some(4096));
+        assert_eq!(push(&["a", "--limit-rate", "4K"]).unwrap().transfer.limit_rate, Some(Rates::from(4096)));
         assert_eq!(push(&["a"]).unwrap().transfer.limit_rate, None);
     }
 

@@ -1,9 +1,9 @@
 //! The options of the commands that move the content of files: `push`, `sync` and `get`.
 
 use crate::cli::report::Style;
-use crate::client::rate_limit::MIN_RATE;
+use crate::client::rates::Rates;
 use crate::client::retry::RetryPolicy;
-use bigup_core::protocol::units::{parse_duration, parse_size};
+use bigup_core::protocol::units::parse_duration;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,9 +11,10 @@ use std::time::Duration;
 /// The limits of a transfer, and what is said of it.
 #[derive(Args, Debug)]
 pub struct Transfer {
-    /// Bytes of content a second at most, over all connections together, like 10M
-    #[arg(long, value_name = "RATE", value_parser = limit_rate)]
-    pub limit_rate: Option<u64>,
+    /// Bytes of content a second at most, over all connections together, like 10M; or a timetable of the local time, like
+    /// 08:00=1M,18:00=off
+    #[arg(long, value_name = "RATE")]
+    pub limit_rate: Option<Rates>,
     /// Print events as JSON objects, one a line, on standard output
     #[arg(long)]
     pub json: bool,
@@ -48,13 +49,5 @@ impl Transfer {
             (_, _, true) => Style::Verbose,
             _ => Style::Human,
         }
-    }
-}
-
-/// A rate in bytes a second.
-fn limit_rate(text: &str) -> Result<u64, String> {
-    match parse_size(text)? {
-        rate if rate < MIN_RATE => Err(format!("{rate} bytes a second are too few: at least {MIN_RATE}")),
-        rate => Ok(rate),
     }
 }

@@ -310,10 +310,13 @@ impl MountedFs {
         let wanted = rustix::fs::StatxFlags::MNT_ID;
         let told = match rustix::fs::statx(file, "", rustix::fs::AtFlags::EMPTY_PATH, wanted) {
             // An old kernel, or a sandbox that does not let it through: devices must do.
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => None,
-            told => Some(told?).filter(|told| told.stx_mask & wanted.bits() != 0),
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                return Ok(MountedFs { device: file.metadata()?.dev(), mount: 0 });
+            }
+            told => told?,
         };
-        Ok(MountedFs { device: file.metadata()?.dev(), mount: told.map_or(0, |told| told.stx_mnt_id) })
+        let mount = if told.stx_mask & wanted.bits() == 0 { 0 } else { told.stx_mnt_id };
+        Ok(MountedFs { device: rustix::fs::makedev(told.stx_dev_major, told.stx_dev_minor), mount })
     }
 
     /// Where the folder at `path` is.
