@@ -215,7 +215,9 @@ pub fn read_answer(stream: &mut TcpStream) -> String {
 /// `query` with a source, as clients name one, where it is about an upload of several slices and names none.
 pub fn sourced(query: &str) -> String {
     let is_left = |part: &str| {
-        matches!(part, "peek=1" | "slice_num=0" | "slice_num=1") || part.starts_with("source=") || part.is_empty()
+        matches!(part, "peek=1" | "slice_num=0" | "slice_num=1")
+            || ["source=", "bundle="].iter().any(|start| part.starts_with(start))
+            || part.is_empty()
     };
     if query.split('&').any(is_left) { query.to_owned() } else { format!("{query}&source=test") }
 }

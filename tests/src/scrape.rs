@@ -96,3 +96,29 @@ pub fn eventually_counted(url: &str, expected: &[(&str, f64)]) {
     let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| eventually("the metrics say so", shown)));
     assert!(waited.is_ok(), "series, expected, found: {wrong:?}");
 }
+
+fn promtool() -> Command {
+    let tools = crate::docs::root().join("target/tools/prometheus/usr/bin/promtool");
+    match std::env::var_os("BIGUP_PROMTOOL") {
+        Some(path) => Command::new(path),
+        None if tools.exists() => Command::new(tools),
+        None => Command::new("promtool"),
+    }
+}
+
+/// The words of Prometheus' own check, which likes this input.
+///
+/// # Panics
+/// It does not like it, or is not there.
+pub fn promtool_says(arguments: &[&str], input: &str) -> String {
+    let mut command = promtool();
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| {
+        panic!("promtool cannot be started ({e}): run tests/run, or install Debian's prometheus, or set BIGUP_PROMTOOL")
+    });
+    child.stdin.take().expect("it was asked for").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}

@@ -46,6 +46,7 @@ pub mod sync;
 pub mod systemd;
 pub mod verify;
 pub mod watch;
+pub mod watch_status;
 
 /// Runs the command until it ends or a signal ends the program. The exit code is 0, or 1 for whatever went wrong; of
 /// `verify` see there.
@@ -101,7 +102,7 @@ fn work(command: Command, report: &Report) -> ExitCode {
     let (outcome, trouble) = match command {
         Command::Sync(args) => (sync::run(&args, report).map(code), ExitCode::FAILURE),
         Command::Push(args) => (push::run(&args, report).map(code), ExitCode::FAILURE),
-        Command::Watch(args) => (watch::run(args, report).map(|()| ExitCode::FAILURE), ExitCode::FAILURE),
+        Command::Watch(args) => (watch::run(args, report).map(code), ExitCode::FAILURE),
         Command::Status(args) => (status::run(&args).map(code), ExitCode::FAILURE),
         Command::Verify(args) => (verify::run(&args, report), ExitCode::from(verify::TROUBLE)),
         Command::List(args) => (list::run(&args).map(|()| ExitCode::SUCCESS), ExitCode::FAILURE),

@@ -13,6 +13,8 @@ use crate::cli::inputs::{Input, InputFile, Inputs};
 use crate::cli::push::{Interest, Line, push_each};
 use crate::cli::report::Report;
 use crate::cli::systemd;
+use crate::cli::watch_status::{self, MOST_NAMED, StatusWriter, WaitingFile, WatchStatus};
+use crate::client::address::masked;
 use crate::source::error::SourceError;
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system;
@@ -28,7 +30,7 @@ use anyhow::{Context, bail, ensure};
 use bigup_core::protocol::name::FileName;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, select};
 use serde_json::json;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,13 +63,18 @@ const FOLLOWED_FROM: u64 = 16 << 20;
 /// Most lines about files that wait that people see in a minute.
 const LINES_A_MINUTE: u32 = 20;
 
-/// Watches the folder of `args` until the server turns us away.
+/// Watches the folder of `args` until the server turns us away; or shows the state of its watches, and returns true if all
+/// of them are at work.
 ///
 /// # Errors
 /// The folder, the place on the server or the journal cannot be used, or the server accepts the token no more.
-pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<()> {
+pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<bool> {
     args.push.replace = args.changed == OnChange::Replace;
     let args = &args;
+    let state = args.state.clone().map_or_else(state_folder, Ok)?;
+    if args.status {
+        return watch_status::show(args, &state);
+    }
     let given = args.push.paths.first().map_or(Path::new("."), |path| path.as_path());
     ensure!(given.is_dir(), "{} is no folder: watch takes a folder, push takes files", given.display());
     let root = system::real_path(given).with_context(|| given.display().to_string())?;
@@ -79,13 +86,25 @@ pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<()> {
     let into = into.unwrap_or_default().trim_end_matches('/').to_owned();
     FileName::new(&below(&into, "x")).map_err(|error| anyhow::anyhow!("--into {into}: {error}"))?;
     let then = usable(&args.then)?;
-    let state = args.state.clone().map_or_else(state_folder, Ok)?;
     std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
     let rules = Choice::new(args, &root, &[Some(system::real_path(&state)?), folder_of(&then)])?;
-    let journal = Mutex::new(Journal::open(&state, &root, &format!("{} {into}/", args.push.server.url))?);
-    let work = Work { args, report, into: &into, root: &root, journal: &journal, said: Cell::default() };
+    let goal = format!("{} {into}/", args.push.server.url);
+    let journal = Journal::open(&state, &root, &goal)?;
+    let status = StatusWriter::new(journal.path(), args.metrics_file.clone());
+    let (status, journal) = (RefCell::new(status), Mutex::new(journal));
+    let (begun, said) =
+        (WatchStatus::begin(&root, &format!("{} {into}/", masked(&args.push.server.url))), Cell::default());
+    let work = Work { args, report, into: &into, root: &root, journal: &journal, said, status, begun };
     let growing_from = args.follow.then_some(FOLLOWED_FROM);
-    let settings = Settings { quiet: args.quiet(), scan_every: args.scan, poll_every: args.poll, then, growing_from };
+    let settings = Settings {
+        quiet: args.quiet(),
+        scan_every: args.scan,
+        poll_every: args.poll,
+        min_age: args.min_age,
+        then,
+        keeping: args.keeping(),
+        growing_from,
+    };
     let lines = &Lines::new(args, line);
     thread::scope(|scope| {
         let (give, batches) = bounded(1);
@@ -93,7 +112,7 @@ pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<()> {
         let pusher = Pusher { args, report, into: &into, root: &root, journal: &journal, lines };
         scope.spawn(move || pusher.all(&batches, &tell));
         let followers = Followers::new(scope, args, report, (&root, &into), lines);
-        work.forever(&rules, settings, &give, &over, followers)
+        work.forever(&rules, settings, &give, &over, followers).map(|()| false)
     })
 }
 
@@ -200,6 +219,10 @@ struct Work<'a> {
     journal: &'a Mutex<Journal>,
     /// The beginning of this minute, and the lines in it.
     said: Cell<Option<(Instant, u32)>>,
+    /// What monitors read.
+    status: RefCell<StatusWriter>,
+    /// What they read first.
+    begun: WatchStatus,
 }
 
 /// The pace of batches.
@@ -239,8 +262,8 @@ impl Work<'_> {
             &format!("watching {}{place}: {} known as stored", self.root.display(), count(known as u64, "file")),
             true,
         );
-        let (mut pace, mut is_busy, mut stored) =
-            (Pace { size: FIRST_BATCH, rest: FIRST_REST, until: Instant::now() }, false, 0_u64);
+        let (mut pace, mut is_busy) = (Pace { size: FIRST_BATCH, rest: FIRST_REST, until: Instant::now() }, false);
+        let mut sum = self.begun.clone();
         let mut told = None;
         loop {
             folder.scan_if_due();
@@ -254,20 +277,22 @@ impl Work<'_> {
                     give.send(Batch { ready }).context("the thread that pushes is gone")?;
                 }
             }
-            let status = (stored, folder.waiting());
+            let status = (sum.stored, folder.waiting());
             if told != Some(status) && !is_busy {
-                systemd::ready(&format!("{} stored, {} waiting", count(stored, "file"), folder.waiting()));
+                systemd::ready(&format!("{} stored, {} waiting", count(sum.stored, "file"), folder.waiting()));
                 told = Some(status);
             }
+            let next_status = self.write_status(&folder, &sum);
             let work =
                 if is_busy { folder.next_scan() } else { folder.next_work().max(pace.until).min(folder.next_scan()) };
+            let work = next_status.map_or(work, |next| work.min(next));
             let arrived = folder.arrived().clone();
             select! {
                 recv(arrived) -> batch => folder.look(batch.ok()),
                 recv(over) -> batch => {
                     let batch = batch.context("the thread that pushes is gone")?;
                     is_busy = false;
-                    stored += self.over(&mut folder, &batch, &mut pace);
+                    self.over(&mut folder, &batch, &mut pace, &mut sum);
                     ensure!(!batch.is_turned_away, "the server accepts the token no more");
                 }
                 recv(after(work.saturating_duration_since(Instant::now()))) -> _ => {}
@@ -275,16 +300,39 @@ impl Work<'_> {
         }
     }
 
-    /// Number of files of the batch that are stored.
-    fn over(&self, folder: &mut Folder<'_>, batch: &BatchOver, pace: &mut Pace) -> u64 {
+    /// Writes what monitors read; when to do it next, if now is too early.
+    fn write_status(&self, folder: &Folder<'_>, sum: &WatchStatus) -> Option<Instant> {
+        let known = self.journal.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        let files = folder.reasons(MOST_NAMED).into_iter();
+        let files = files.map(|(path, reason)| WaitingFile {
+            file_name: self.name(&path),
+            reason: reason.map_or_else(|| "found".to_owned(), |reason| reason.to_string()),
+        });
+        let (waiting, files) = (folder.waiting() as u64, files.collect());
+        let state = WatchStatus { known, waiting, files, ..sum.clone() };
+        self.status.borrow_mut().write(state).unwrap_or_else(|error| {
+            log::warn!("the state of the watch cannot be written: {error}");
+            None
+        })
+    }
+
+    /// A batch is over: all that it changed goes into `sum`, too.
+    fn over(&self, folder: &mut Folder<'_>, batch: &BatchOver, pace: &mut Pace, sum: &mut WatchStatus) {
         batch.ready.iter().zip(&batch.outcomes).for_each(|(ready, outcome)| folder.over(ready, *outcome));
         folder.batch_over();
         if folder.waiting() == 0 {
             folder.shrink();
         }
-        let stored = batch.outcomes.iter().filter(|outcome| **outcome == Outcome::Stored).count();
+        let of =
+            |wanted: Outcome| batch.ready.iter().zip(&batch.outcomes).filter(move |(_, outcome)| **outcome == wanted);
+        let stored = of(Outcome::Stored).count();
+        sum.stored += stored as u64;
+        sum.stored_bytes += of(Outcome::Stored).map(|(file, _)| file.found.size).sum::<u64>();
+        sum.failed += (of(Outcome::Failed).count() + of(Outcome::Refused).count()) as u64;
+        if stored > 0 {
+            sum.last_stored = watch_status::now();
+        }
         pace.after(stored, batch.is_trouble);
-        stored as u64
     }
 
     fn name(&self, path: &str) -> String {
@@ -298,7 +346,8 @@ impl Work<'_> {
                 self.report.event(json!({"event": "seen", "file_name": name}), &format!("{name} was found"), false);
             }
             Happening::Waits(path, reason) => {
-                let is_important = !matches!(reason, Waiting::Changed { .. }) && self.may_say();
+                let is_brief = matches!(reason, Waiting::Changed { .. } | Waiting::Young { .. });
+                let is_important = !is_brief && self.may_say();
                 self.report.waits(&self.name(path), &reason.to_string(), is_important);
             }
             Happening::UnitWaits(unit) => {
@@ -318,6 +367,12 @@ impl Work<'_> {
             }
             Happening::Failed(path, message) => {
                 self.report.failed(Some(&system::shown(path).display().to_string()), &message);
+            }
+            Happening::Short => {
+                let wanted = self.args.keep_free.map(|space| space.to_string()).unwrap_or_default();
+                let message =
+                    format!("less disk space is free than --keep-free {wanted}, and no stored file is left here");
+                self.report.failed(None, &message);
             }
             Happening::OnlyScans(reason) => {
                 let every = humantime::format_duration(self.args.poll);

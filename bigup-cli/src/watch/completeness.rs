@@ -32,6 +32,13 @@ pub enum Waiting {
         /// Time that must pass.
         quiet: Duration,
     },
+    /// Its last change is not so long ago as it must be.
+    Young {
+        /// Time since its last change, by its own times.
+        age: Duration,
+        /// Time that must have passed.
+        least: Duration,
+    },
     /// Some program can be writing to it.
     OpenForWriting(Option<(u32, String)>),
     /// It says that its folder is complete, and goes last: so many files of the folder are not stored yet.
@@ -46,6 +53,11 @@ impl fmt::Display for Waiting {
             Waiting::Changed { ago, quiet } => {
                 let seconds = |time: &Duration| time.as_secs_f64();
                 write!(f, "changed {:.1} s ago, and must rest for {} s", seconds(ago), seconds(quiet))
+            }
+            Waiting::Young { age, least } => {
+                let shown =
+                    |time: &Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
+                write!(f, "its last change was {} ago, and must be {} ago (--min-age)", shown(age), shown(least))
             }
             Waiting::OpenForWriting(Some((id, name))) => write!(f, "open for writing by process {id} ({name})"),
             Waiting::OpenForWriting(None) => write!(f, "open or mapped for writing by another program"),
@@ -161,6 +173,8 @@ mod tests {
     fn a_reason_has_its_numbers() {
         let changed = Waiting::Changed { ago: Duration::from_millis(1200), quiet: seconds(2) };
         assert_eq!(changed.to_string(), "changed 1.2 s ago, and must rest for 2 s");
+        let young = Waiting::Young { age: Duration::from_millis(61_500), least: seconds(3600) };
+        assert_eq!(young.to_string(), "its last change was 1m 1s ago, and must be 1h ago (--min-age)");
         let open = Waiting::OpenForWriting(Some((812, "dd".to_owned())));
         assert_eq!(open.to_string(), "open for writing by process 812 (dd)");
     }

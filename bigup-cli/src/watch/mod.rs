@@ -4,7 +4,7 @@
 //! - [`queue`] - files that are not stored yet, and when each is looked at.
 //! - [`completeness`] - whether a file is complete.
 //! - [`journal`] - the files that are stored, on disk.
-//! - [`afterwards`] - the end of a local file that is stored.
+//! - [`afterwards`] - the end of a local file that is stored; [`keeping`] - how long it stays before.
 //! - [`paths`] - paths below the folder.
 //! - [`rules`] - the choice of files, as the command line makes it.
 //!
@@ -21,12 +21,13 @@ use crate::source::system::{self, Writers};
 use crate::watch::afterwards::{End, Then, remove_empty};
 use crate::watch::completeness::{Look, Quiet, Waiting};
 use crate::watch::journal::{Journal, State};
+use crate::watch::keeping::Keeping;
 use crate::watch::paths::place;
 use crate::watch::queue::Queue;
 use crate::watch::rules::{Rules, is_marker, unit_of};
 use crate::watch::seeing::{Finder, Seeing};
 use crossbeam_channel::Receiver;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::mem;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 pub mod afterwards;
 pub mod completeness;
 pub mod journal;
+pub mod keeping;
 pub mod paths;
 pub mod queue;
 pub mod rules;
@@ -58,8 +60,12 @@ pub struct Settings {
     pub scan_every: Duration,
     /// Time between two scans where there are only scans.
     pub poll_every: Duration,
+    /// Time that must have passed since the last change of a file.
+    pub min_age: Duration,
     /// The end of stored files.
     pub then: Then,
+    /// How long they stay before.
+    pub keeping: Keeping,
     /// Files that wait and have so many bytes are told by [`Folder::growing`]. `None`: none are.
     pub growing_from: Option<u64>,
 }
@@ -77,6 +83,8 @@ pub enum Happening<'a> {
     Ended(&'a str, &'a End),
     /// A file or folder cannot be looked at, moved or removed.
     Failed(&'a Path, String),
+    /// Less disk space is free than is to be, and no stored file is left that could go.
+    Short,
     /// From now on there are only scans.
     OnlyScans(&'a str),
     /// The journal cannot be written.
@@ -119,6 +127,9 @@ pub struct Folder<'a> {
     seeing: Seeing,
     finding: Finding,
     next_scan: Instant,
+    last_scan: Instant,
+    /// It was told that the disk is short, and that nothing can be done about it.
+    is_short_told: bool,
 }
 
 /// All that is found, apart from finding it.
@@ -134,6 +145,8 @@ struct Finding {
     units_to_scan: BTreeSet<String>,
     /// Stored files that are to be moved or removed; of units, their folders.
     to_end: BTreeSet<String>,
+    /// Stored files that stay for now, or their units, each with the time of its last change: while the disk is short.
+    kept: Option<HashMap<String, i128>>,
     /// Files and folders that failed, and were told.
     told_failures: HashSet<PathBuf>,
     /// Large files that wait, and were never stored, since they were asked for last.
@@ -158,11 +171,14 @@ impl<'a> Folder<'a> {
             told_units: HashSet::new(),
             units_to_scan: BTreeSet::new(),
             to_end: BTreeSet::new(),
+            kept: None,
             told_failures: HashSet::new(),
             growing: BTreeSet::new(),
         };
-        let (root, next_scan) = (root.to_owned(), Instant::now());
-        let mut folder = Folder { root, rules, settings, journal, tell, seeing, finding, next_scan };
+        let (root, now) = (root.to_owned(), Instant::now());
+        let (next_scan, last_scan, is_short_told) = (now, now, false);
+        let mut folder =
+            Folder { root, rules, settings, journal, tell, seeing, finding, next_scan, last_scan, is_short_told };
         folder.scan();
         folder
     }
@@ -211,6 +227,11 @@ impl<'a> Folder<'a> {
         self.finding.queue.len()
     }
 
+    /// Some of the files that are not stored yet, with the reasons to wait that are known.
+    pub fn reasons(&self, most: usize) -> Vec<(Arc<str>, Option<Waiting>)> {
+        self.finding.queue.reasons(most)
+    }
+
     /// Gives the memory back that many files needed.
     pub fn shrink(&mut self) {
         self.finding.queue.shrink();
@@ -245,9 +266,19 @@ impl<'a> Folder<'a> {
                 // What came meanwhile was not looked at.
                 self.find_again(&ready.path);
             }
-            Outcome::Failed => queue.failed(&ready.path, now),
+            Outcome::Failed => {
+                if let Some(entry) = queue.get(&ready.path) {
+                    entry.told = Some(Waiting::Failed("its last push failed, and it is tried again".to_owned()));
+                }
+                queue.failed(&ready.path, now);
+            }
             Outcome::Changed => queue.look_after(&ready.path, now, self.settings.quiet.told),
-            Outcome::Refused => queue.refused(&ready.path, Some(ready.found), now),
+            Outcome::Refused => {
+                if let Some(entry) = queue.get(&ready.path) {
+                    entry.told = Some(Waiting::Failed("the server refuses it as it is".to_owned()));
+                }
+                queue.refused(&ready.path, Some(ready.found), now);
+            }
             Outcome::Renumbered => {
                 if let Some(entry) = queue.get(&ready.path) {
                     entry.times = entry.times.saturating_add(1);
@@ -266,6 +297,10 @@ impl<'a> Folder<'a> {
             return;
         }
         self.after_finding();
+        if self.is_short() {
+            // What is stored by now may go.
+            self.next_scan = self.next_scan.min(self.last_scan + self.settings.poll_every);
+        }
         // Their other files may be stored now.
         let (rules, queue) = (self.rules, &mut self.finding.queue);
         let markers: Vec<_> = queue.paths().filter(|path| is_marker(rules, path)).cloned().collect();
@@ -283,12 +318,15 @@ impl<'a> Folder<'a> {
     }
 
     fn scan(&mut self) {
+        self.last_scan = Instant::now();
+        self.finding.kept = self.is_short().then(HashMap::new);
         journal(self.journal).begin_scan();
         self.finding.complete_units.clear();
         let Folder { seeing, rules, .. } = self;
         let is_complete =
             seeing.scan("", *rules, &mut finder(&mut self.finding, self.journal, *rules, &self.settings, self.tell));
         self.after_finding();
+        self.end_oldest();
         if is_complete {
             journal(self.journal).end_scan();
             self.finding.told_failures.clear();
@@ -312,10 +350,39 @@ impl<'a> Folder<'a> {
             }
         }
         for path in mem::take(&mut self.finding.to_end) {
-            match self.rules.has_units() && place(&self.root, &path).is_dir() {
-                true => self.end_unit(&path),
-                false => self.end(&path),
+            self.end_any(&path, false);
+        }
+    }
+
+    /// Ends a stored file, or the files of a unit; `now`: also if it is to stay longer.
+    fn end_any(&mut self, path: &str, now: bool) {
+        match self.rules.has_units() && place(&self.root, path).is_dir() {
+            true => self.end_unit(path, now),
+            false => self.end(path),
+        }
+    }
+
+    /// True if the disk is short of space, and stored files may go.
+    fn is_short(&self) -> bool {
+        self.settings.then != Then::Keep && self.settings.keeping.is_short(&self.root).unwrap_or(false)
+    }
+
+    /// Ends stored files, the oldest first, until the disk is short no more.
+    fn end_oldest(&mut self) {
+        let Some(kept) = self.finding.kept.take() else {
+            self.is_short_told = false;
+            return;
+        };
+        let mut oldest: Vec<_> = kept.into_iter().map(|(path, changed)| (changed, path)).collect();
+        oldest.sort_unstable();
+        for (_, path) in oldest {
+            if !self.is_short() {
+                return;
             }
+            self.end_any(&path, true);
+        }
+        if self.is_short() && !mem::replace(&mut self.is_short_told, true) {
+            (self.tell)(Happening::Short);
         }
     }
 
@@ -332,6 +399,13 @@ impl<'a> Folder<'a> {
             self.finding.queue.remove(path);
             self.find_again(path);
             self.after_finding();
+            return None;
+        }
+        let age = keeping::age(&found);
+        if age < self.settings.min_age {
+            let least = self.settings.min_age;
+            self.tell_waiting(path, Waiting::Young { age, least });
+            self.finding.queue.look_after(path, now, (least - age).min(self.settings.scan_every));
             return None;
         }
         let entry = self.finding.queue.get(path)?;
@@ -362,14 +436,15 @@ impl<'a> Folder<'a> {
 
     fn tell_waiting(&mut self, path: &str, reason: Waiting) {
         let Some(entry) = self.finding.queue.get(path) else { return };
-        let kind = mem::discriminant(&reason);
-        if entry.told.replace(kind) != Some(kind) {
+        let is_known = entry.told.as_ref().is_some_and(|told| mem::discriminant(told) == mem::discriminant(&reason));
+        if !is_known {
             let reason = match reason {
                 Waiting::OpenForWriting(_) => {
                     Waiting::OpenForWriting(system::writing_program(&place(&self.root, path)))
                 }
                 reason => reason,
             };
+            entry.told = Some(reason.clone());
             (self.tell)(Happening::Waits(path, &reason));
         }
     }
@@ -415,9 +490,10 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Ends the files of a unit, if its marker is stored.
-    fn end_unit(&mut self, unit: &str) {
-        let mut files = Stored { journal: self.journal, stored: vec![], is_whole: true };
+    /// Ends the files of a unit, if its marker is stored, and the time of all is over, or `now`.
+    fn end_unit(&mut self, unit: &str, now: bool) {
+        let keeping = if now { Keeping::default() } else { self.settings.keeping };
+        let mut files = Stored { journal: self.journal, keeping, stored: vec![], is_whole: true };
         self.seeing.scan(unit, self.rules, &mut files);
         let Stored { stored, is_whole, .. } = files;
         if !is_whole || !stored.iter().any(|path| is_marker(self.rules, path)) {
@@ -435,6 +511,7 @@ impl<'a> Folder<'a> {
 /// Finds stored files, and whether there are others.
 struct Stored<'a> {
     journal: &'a Mutex<Journal>,
+    keeping: Keeping,
     stored: Vec<String>,
     is_whole: bool,
 }
@@ -442,8 +519,8 @@ struct Stored<'a> {
 impl Finder for Stored<'_> {
     fn found(&mut self, path: &str, fingerprint: Fingerprint) {
         match journal(self.journal).state(path, &fingerprint) {
-            State::Stored => self.stored.push(path.to_owned()),
-            State::New | State::Changed(_) => self.is_whole = false,
+            State::Stored if self.keeping.is_over(&fingerprint) => self.stored.push(path.to_owned()),
+            State::Stored | State::New | State::Changed(_) => self.is_whole = false,
         }
     }
 
@@ -499,7 +576,13 @@ impl Finder for Sorter<'_> {
             State::Stored => {
                 finding.queue.remove(path);
                 if self.settings.then != Then::Keep {
-                    finding.to_end.insert(unit.map_or(path, |(unit, _)| unit).to_owned());
+                    let whole = unit.map_or(path, |(unit, _)| unit).to_owned();
+                    if self.settings.keeping.is_over(&found) {
+                        finding.to_end.insert(whole);
+                    } else if let Some(kept) = &mut finding.kept {
+                        let (changed, last) = (keeping::last_change(&found), kept.entry(whole).or_insert(i128::MIN));
+                        *last = changed.max(*last);
+                    }
                 }
                 return;
             }

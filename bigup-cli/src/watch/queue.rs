@@ -27,7 +27,7 @@ pub struct Entry {
     /// It is not pushed again before it has another fingerprint than this one.
     refused: Option<Fingerprint>,
     /// The reason to wait that was told last.
-    pub told: Option<std::mem::Discriminant<Waiting>>,
+    pub told: Option<Waiting>,
 }
 
 /// All files that wait.
@@ -167,6 +167,12 @@ impl Queue {
     /// Number of files whose paths begin with `prefix` and are meant.
     pub fn count(&self, prefix: &str, is_meant: impl Fn(&str) -> bool) -> usize {
         self.entries.keys().filter(|path| path.starts_with(prefix) && is_meant(path)).count()
+    }
+
+    /// Some of the files, with the reasons to wait that were told, where any was.
+    pub fn reasons(&self, most: usize) -> Vec<(Arc<str>, Option<Waiting>)> {
+        let first = self.due.iter().take(most);
+        first.map(|(_, path)| (Arc::clone(path), self.entries.get(path).and_then(|entry| entry.told.clone()))).collect()
     }
 
     /// All paths.

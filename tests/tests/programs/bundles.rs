@@ -21,8 +21,7 @@ fn file(name: &str, content: &[u8], more: &str) -> Vec<u8> {
 }
 
 fn post(server: &Server, files: &[Vec<u8>]) -> Answer {
-    // Without a source of its own: that is in the lines.
-    server.clone().as_oldest().post(&format!("bundle={}", files.len()), &files.concat())
+    server.post(&format!("bundle={}", files.len()), &files.concat())
 }
 
 /// The statuses of the files.
@@ -98,7 +97,6 @@ fn each_file_has_the_answer_that_it_would_have_alone() {
 fn what_is_no_bundle_is_refused_and_says_why() {
     let daemon = Daemon::start();
     let server = daemon.server();
-    let oldest = server.clone().as_oldest();
     let one = file("x", b"x", "");
     for (query, body, status, says) in [
         ("bundle=2", one.clone(), 400, "is to have 2 files, and ends after 1"),
@@ -110,13 +108,13 @@ fn what_is_no_bundle_is_refused_and_says_why() {
         ("bundle=1", b"file_name=x\nx".to_vec(), 400, "file 0: slice_size is missing"),
         ("bundle=1", file("y", &vec![0; (64 << 10) + 1], ""), 413, "at most 65536 are possible"),
     ] {
-        let refused = oldest.post(query, &body).expect(status);
+        let refused = server.post(query, &body).expect(status);
         assert!(refused.message().contains(says), "{refused:?}");
     }
-    let refused = oldest.post_with("bundle=1", ("Content-Encoding", "gzip"), &one).expect(415);
+    let refused = server.post_with("bundle=1", ("Content-Encoding", "gzip"), &one).expect(415);
     assert!(refused.message().contains("gzip"), "{refused:?}");
     // Another site's page.
-    oldest.post_with("bundle=1", ("Origin", "https://elsewhere.example"), &file("page", b"x", "")).expect(403);
+    server.post_with("bundle=1", ("Origin", "https://elsewhere.example"), &file("page", b"x", "")).expect(403);
     // Of a bundle that turns out to be none at its end, the files before are stored.
     assert_eq!(fs::read(daemon.finished("x")).unwrap(), b"x");
     assert_eq!(list(&daemon.data().join("files")), ["x"]);
@@ -175,7 +173,7 @@ fn forty_bundles_of_the_same_names_store_each_file_once_and_whole() {
 fn rights_and_quotas_count_for_each_file() {
     let daemon = Daemon::start();
     let token =
-        programs::new_token(&daemon.data(), "a", &["--prefix", "a/", "--permissions", "push", "--quota", "2500"]);
+        programs::new_token(&daemon.data(), "a", &["--prefix", "a/", "--permissions", "push", "--quota", "10000"]);
     let server = daemon.server().with_token(&token);
     let content = data::bytes(1, 1000);
     let names = ["a/1", "b/1", "a/2", "a/3"];

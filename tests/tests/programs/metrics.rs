@@ -5,7 +5,7 @@ use bigup_tests::daemon::Daemon;
 use bigup_tests::http::{Server, connect, post_head, raw, read_answer};
 use bigup_tests::process::{eventually, kill_9, signal, signal_program};
 use bigup_tests::programs::{self, succeed};
-use bigup_tests::scrape::{Page, Scrape, eventually_counted, page};
+use bigup_tests::scrape::{Page, Scrape, eventually_counted, page, promtool_says};
 use bigup_tests::tus::Tus;
 use bigup_tests::{data, docs};
 use nix::sys::signal::Signal;
@@ -618,29 +618,6 @@ fn a_listener_of_their_own_takes_the_metrics_away_from_the_uploads() {
     let output = taken.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("metrics_listen"), "{output:?}");
-}
-
-/// Prometheus' own check.
-fn promtool() -> Command {
-    let tools = docs::root().join("target/tools/prometheus/usr/bin/promtool");
-    match std::env::var_os("BIGUP_PROMTOOL") {
-        Some(path) => Command::new(path),
-        None if tools.exists() => Command::new(tools),
-        None => Command::new("promtool"),
-    }
-}
-
-fn promtool_says(arguments: &[&str], input: &str) -> String {
-    let mut command = promtool();
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|e| {
-        panic!("promtool cannot be started ({e}): run tests/run, or install Debian's prometheus, or set BIGUP_PROMTOOL")
-    });
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    said
 }
 
 /// The metrics of a daemon that has done a bit of everything.

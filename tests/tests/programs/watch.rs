@@ -6,6 +6,7 @@ use bigup_tests::data::Dice;
 use bigup_tests::mapped::Mapped;
 use bigup_tests::mount::Mount;
 use bigup_tests::process::{eventually, eventually_equal, kill_9, signal};
+use bigup_tests::scrape::promtool_says;
 use bigup_tests::{data, needs_root, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -679,4 +680,101 @@ fn a_revoked_token_ends_the_watch() {
     });
     assert_eq!(watch.child.wait().unwrap().code(), Some(1));
     assert!(watch.all("error").iter().any(|event| event["message"].as_str().unwrap().contains("token")));
+}
+
+#[test]
+fn a_file_that_is_too_young_waits_and_a_stored_one_stays_for_its_time() {
+    let place = Place::new();
+    place.write("a", "a");
+    let began = SystemTime::now();
+    let watch = place.watch(&["--min-age", "3s", "--then", "delete", "--keep-for", "6s", "--scan", "500ms"]);
+    eventually("the reason is told", || watch.reasons("in/a").iter().any(|reason| reason.contains("(--min-age)")));
+    watch.eventually_done("in/a");
+    assert!(began.elapsed().unwrap() >= Duration::from_millis(2900), "it was pushed too early");
+    assert!(place.path("a").exists(), "it was removed too early");
+    eventually("it is removed", || !place.path("a").exists());
+    assert!(began.elapsed().unwrap() >= Duration::from_millis(5900), "it was removed too early");
+    assert_eq!(place.stored("a").unwrap(), b"a");
+}
+
+/// The names in the watched folder.
+fn left(place: &Place) -> Vec<String> {
+    bigup_tests::daemon::list(&place.folder)
+}
+
+#[test]
+fn when_the_disk_is_short_the_oldest_stored_files_go_first() {
+    needs_root!("to mount a small disk");
+    let mount = Mount::in_memory("tmpfs", "size=64M");
+    let mut place = Place::new();
+    place.folder = mount.path().join("watched");
+    fs::create_dir(&place.folder).unwrap();
+    let write = |names: std::ops::Range<u64>| {
+        for n in names {
+            data::file(&place.folder, &format!("f{n}"), n, 4 << 20);
+            rest(1);
+        }
+    };
+    write(0..4);
+    // 48 MiB are free of 64.
+    let watch = place.watch(&["--then", "delete", "--keep-free", "60%", "--scan", "500ms", "--poll", "500ms"]);
+    eventually("all are stored", || (0..4).all(|n| place.stored(&format!("f{n}")).is_some()));
+    rest(5);
+    assert_eq!(left(&place).len(), 4, "there is space enough");
+    write(4..8);
+    // 38.4 MiB are wanted: two files go.
+    eventually("the disk is short no more", || left(&place).len() == 6);
+    rest(5);
+    assert_eq!(left(&place), ["f2", "f3", "f4", "f5", "f6", "f7"]);
+    // Nothing that is not stored goes.
+    data::file(&place.folder, "huge.part", 9, 30 << 20);
+    eventually("all stored files go", || left(&place) == ["huge.part"]);
+    eventually("that is told", || {
+        watch.all("error").iter().any(|e| e["message"].as_str().unwrap().contains("--keep-free 60%"))
+    });
+    assert_eq!(watch.count("error"), 1);
+    for n in 0..8 {
+        assert!(place.stored(&format!("f{n}")).unwrap() == data::bytes(n, 4 << 20), "f{n}");
+    }
+}
+
+#[test]
+fn monitors_read_the_state_of_a_watch() {
+    let place = Place::new();
+    let metrics = place.daemon.scratch().join("watch.prom");
+    let status = |arguments: &[&str]| {
+        let mut command = programs::cli();
+        command.args(["watch", "--status", "--url", "http://nowhere.example", "--state"]).arg(&place.state);
+        let output = command.arg(&place.folder).args(arguments).output().unwrap();
+        let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
+        (output.status.code(), said)
+    };
+    let (code, said) = status(&[]);
+    assert!(code == Some(1) && (said.contains("no watch of") || said.contains("No such file")), "{said}");
+    let mut watch = place.watch(&["--metrics-file", metrics.to_str().unwrap()]);
+    place.write("sub/stored", "12345");
+    let mut writer = File::create(place.path("open")).unwrap();
+    writer.write_all(b"x").unwrap();
+    watch.eventually_done("in/sub/stored");
+    let state = || -> Value { serde_json::from_str(&status(&["--json"]).1).unwrap() };
+    eventually("the state has all", || {
+        let state = state();
+        state["stored"] == 1
+            && state["files"][0]["reason"].as_str().is_some_and(|reason| reason.contains("open for writing"))
+    });
+    let found = state();
+    assert_eq!((&found["stored_bytes"], &found["waiting"], &found["at_work"]), (&5.into(), &1.into(), &true.into()));
+    assert_eq!(found["files"][0]["file_name"], "in/open");
+    assert_eq!((&found["known"], &found["failed"], &found["pid"]), (&1.into(), &0.into(), &watch.child.id().into()));
+    let (code, said) = status(&[]);
+    assert!(code == Some(0) && said.contains("at work for") && said.contains("  in/open: open for writing"), "{said}");
+    let text = fs::read_to_string(&metrics).unwrap();
+    assert_eq!(promtool_says(&["check", "metrics"], &text), "");
+    assert!(text.contains("bigup_watch_stored_bytes_total{") && text.contains("} 5\n"), "{text}");
+    drop(writer);
+    watch.eventually_done("in/open");
+    watch.kill_9();
+    let (code, said) = status(&[]);
+    assert!(code == Some(1) && said.contains("not at work"), "{said}");
+    assert_eq!(state()["at_work"], false);
 }

@@ -3,6 +3,7 @@
 use crate::cli::args::push::PushArgs;
 use crate::watch::afterwards::Then;
 use crate::watch::completeness::Quiet;
+use crate::watch::keeping::{FreeSpace, Keeping};
 use bigup_core::protocol::units::parse_duration;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub struct WatchArgs {
     /// writing to it, else 60s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub settle: Option<Duration>,
+    /// Time that must have passed since the last change of a file, by the file's own time, like 1h
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub min_age: Duration,
     /// Push each folder inside the watched one as a whole, once a file in it matches this pattern of gitignore, like
     /// CopyComplete.txt; that file goes last
     #[arg(long, value_name = "PATTERN")]
@@ -40,6 +44,13 @@ pub struct WatchArgs {
     /// path below the folder DIR
     #[arg(long, value_name = "WHAT", default_value = "keep", value_parser = then)]
     pub then: Then,
+    /// With --then: keep stored files for this time after their last change, like 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub keep_for: Option<Duration>,
+    /// With --then delete: keep stored files while so much disk space is free, like 50G or 10%; then the oldest go, as many as
+    /// it takes
+    #[arg(long, value_name = "SPACE")]
+    pub keep_free: Option<FreeSpace>,
     /// Send large files while they grow. A file appears on the server once it is complete, as ever; slices that were written
     /// again meanwhile are sent again
     #[arg(long)]
@@ -53,6 +64,12 @@ pub struct WatchArgs {
     /// Time between two scans where the system tells no events: network file systems, Windows, too many folders
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub poll: Duration,
+    /// Show the state of the watches of the folder, and end: with 0 if all of them are at work, else with 1
+    #[arg(long)]
+    pub status: bool,
+    /// Keep this file up to date with metrics for the textfile collector of Prometheus' node exporter; its name ends in .prom
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
     /// Folder for the journal of what is stored [default: bigup in XDG_STATE_HOME or ~/.local/state; on Windows in
     /// %LOCALAPPDATA%]
     #[arg(long, value_name = "DIR")]
@@ -83,7 +100,22 @@ impl WatchArgs {
                 self.push.paths.len()
             ));
         }
-        self.push.check()
+        let keeps = self.keep_for.is_some() || self.keep_free.is_some();
+        match &self.then {
+            Then::Keep if keeps => {
+                Err("--keep-for and --keep-free say when files go: give --then delete or --then move=DIR too"
+                    .to_owned())
+            }
+            Then::Move(_) if self.keep_free.is_some() => {
+                Err("--keep-free needs --then delete: a file that is moved frees no disk space".to_owned())
+            }
+            _ => self.push.check(),
+        }
+    }
+
+    /// How long stored files stay.
+    pub fn keeping(&self) -> Keeping {
+        Keeping { keep_for: self.keep_for, keep_free: self.keep_free }
     }
 
     /// The times for which a file must rest.
@@ -126,6 +158,20 @@ mod tests {
         for text in ["move", "move=", "remove"] {
             assert!(then(&["--then", text]).unwrap_err().contains("move=DIR"), "{text}");
         }
+    }
+
+    #[test]
+    fn files_are_kept_for_a_time_only_where_they_go_at_all() {
+        let keep = |arguments: &[&str]| watch(&[&["f"], arguments].concat()).map(|args| args.keeping());
+        let day = Some(Duration::from_secs(24 * 3600));
+        let tenth = Some(FreeSpace::Percent(10));
+        assert_eq!(
+            keep(&["--then", "delete", "--keep-for", "1d", "--keep-free", "10%"]),
+            Ok(Keeping { keep_for: day, keep_free: tenth })
+        );
+        assert!(keep(&["--keep-for", "1d"]).unwrap_err().contains("--then delete"));
+        assert!(keep(&["--then", "move=/d", "--keep-free", "10%"]).unwrap_err().contains("frees no disk space"));
+        assert_eq!(keep(&["--then", "move=/d", "--keep-for", "1d"]), Ok(Keeping { keep_for: day, keep_free: None }));
     }
 
     #[test]

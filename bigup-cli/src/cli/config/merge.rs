@@ -16,7 +16,7 @@ use std::ffi::{OsStr, OsString};
 pub const TOKEN_VARIABLE: &str = "BIGUP_TOKEN";
 
 /// Options that are about a single run.
-const OF_A_RUN: [&str; 20] = [
+const OF_A_RUN: [&str; 22] = [
     "command",
     "delete",
     "dry_run",
@@ -34,8 +34,10 @@ const OF_A_RUN: [&str; 20] = [
     "watch",
     "growing",
     "checksum",
+    "metrics_file",
     "shell",
     "state",
+    "status",
     "then",
 ];
 

@@ -34,13 +34,17 @@ pub fn check_no_write_failed(file: &File) -> io::Result<()> {
 }
 
 /// Has the kernel begin to write what was written to `file` to the disk, and waits for nothing (SYNC_FILE_RANGE_WRITE,
-/// sync_file_range(2)). It is a head start for the sync that must follow: nothing is durable by it, and a failure is for
-/// the sync to tell.
-pub fn begin_write_back(file: &File) {
+/// sync_file_range(2)). It is a head start for the sync that must follow: nothing is durable by it. Where the system has
+/// no such call nothing is done.
+///
+/// # Errors
+/// Written bytes might never reach the disk.
+pub fn begin_write_back(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as its `File` is borrowed, and no memory is passed.
     let status = unsafe { sync_file_range(file.as_raw_fd(), 0, 0, SYNC_FILE_RANGE_WRITE) };
-    if status != 0 {
-        log::debug!("write-back does not begin before the sync: {}", Errno::last());
+    match Errno::result(status) {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

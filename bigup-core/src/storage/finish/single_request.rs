@@ -95,7 +95,7 @@ pub fn publish_all(data: &DataDir, files: &[(UnnamedFile, FileFacts<'_>)]) -> Ve
         .map(|(unnamed, facts)| {
             unnamed.stamp(data, facts)?;
             if files.len() > 1 {
-                begin_write_back(&unnamed.file);
+                begin_write_back(&unnamed.file).at("writing back what arrived in", &unnamed.tmp)?;
             }
             Ok(())
         })
