@@ -45,10 +45,25 @@ pub fn within(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Sends a signal to a process that the caller started.
+/// Sends a signal to a process that the caller started. After SIGSTOP all of its threads have stopped: until then it goes
+/// on, and handles what comes next.
 pub fn signal(pid: u32, signal: Signal) {
     // It may have ended by itself.
     let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+    if signal == Signal::SIGSTOP {
+        eventually("it has stopped", || has_stopped(pid));
+    }
+}
+
+/// True if each thread of a process has stopped, or the process has ended.
+fn has_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.into_iter().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state comes behind the name, which ends with the last parenthesis (proc_pid_stat(5)).
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_none_or(|state| matches!(state, 'T' | 'Z' | 'X'))
+    })
 }
 
 /// Sends a signal to a process whose id a program of ours wrote down, if it is still that program.

@@ -2,6 +2,8 @@
 
 use crate::process::eventually;
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// An answer to a plain GET.
