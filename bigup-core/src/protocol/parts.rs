@@ -1,7 +1,10 @@
 //! The parts in which a file goes into a store of objects.
 
-/// Largest file that is stored in one request, in bytes: a larger one goes in parts.
-pub const MOST_AT_ONCE: u64 = 16 << 20;
+/// Largest file of several slices that is stored in one request, in bytes: parts of a larger one are sent while it arrives.
+const MOST_AT_ONCE: u64 = 16 << 20;
+
+/// The same of a file of one slice: none of it can be sent before all of it is there.
+const MOST_SLICE_AT_ONCE: u64 = 64 << 20;
 
 /// Most parts of an object.
 const MOST_PARTS: u64 = 10_000;
@@ -11,6 +14,11 @@ const LEAST_PART: u64 = 8 << 20;
 
 /// Largest part, in bytes.
 const MOST_PART: u64 = 5 << 30;
+
+/// True if a file of `size` bytes in `slice_num` slices goes in parts; else it goes in one request.
+pub fn goes_in_parts(size: u64, slice_num: Option<u64>) -> bool {
+    size > if slice_num == Some(1) { MOST_SLICE_AT_ONCE } else { MOST_AT_ONCE }
+}
 
 /// The size of the parts of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +56,19 @@ impl PartSizes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_sent_while_it_arrives_goes_in_one_request() {
+        for (size, slice_num, in_parts) in [
+            (16 << 20, Some(2), false),
+            ((16 << 20) + 1, Some(2), true),
+            ((16 << 20) + 1, None, true),
+            (32 << 20, Some(1), false),
+            ((64 << 20) + 1, Some(1), true),
+        ] {
+            assert_eq!(goes_in_parts(size, slice_num), in_parts, "{size} in {slice_num:?}");
+        }
+    }
 
     #[test]
     fn parts_are_whole_slices_and_few_enough() {

@@ -24,7 +24,7 @@
 //! is cut off with all behind it. Its slices are asked for again.
 
 use crate::protocol::digest::{DigestKind, SliceHasher};
-use crate::protocol::parts::{MOST_AT_ONCE, PartSizes};
+use crate::protocol::parts::{PartSizes, goes_in_parts};
 use crate::protocol::plan::Plan;
 use crate::storage::disk;
 use crate::storage::objects::{Facts, Multipart, ObjectError, Objects, SentPart, StoredParts, multipart_in};
@@ -80,7 +80,7 @@ pub struct Source<'a> {
 pub fn store(objects: &Objects, source: Source<'_>, facts: &Facts) -> io::Result<Stored> {
     let upload = source.upload;
     let size = upload.plan.file_size.unwrap_or(0);
-    if size <= MOST_AT_ONCE {
+    if !goes_in_parts(size, upload.plan.slice_num) {
         let md5 = match source.md5_of(0, size)? {
             Ok(md5) => md5,
             Err(slice_id) => return Ok(Stored::Damaged(slice_id)),
@@ -353,7 +353,7 @@ pub fn multipart<'a>(objects: &'a Objects, source: Source<'_>) -> io::Result<Mul
 /// True if parts of an upload can be sent before all of it is there: its size is known, and no source but one has sent
 /// slices of it.
 pub fn may_be_sent_early(upload: &UploadRecord) -> bool {
-    upload.plan.file_size.is_some_and(|size| size > MOST_AT_ONCE) && !upload.is_taken_over() && !upload.is_partial()
+    upload.goes_in_parts() && !upload.is_taken_over() && !upload.is_partial()
 }
 
 /// The size of the parts of an upload whose size is known.

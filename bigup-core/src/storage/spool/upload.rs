@@ -4,7 +4,7 @@ use super::concat::{Concat, ConcatJson, Placement};
 use crate::protocol::digest::{self, Digest};
 use crate::protocol::kept::Kept;
 use crate::protocol::name::FileName;
-use crate::protocol::parts::{MOST_AT_ONCE, PartSizes};
+use crate::protocol::parts::{PartSizes, goes_in_parts};
 use crate::protocol::plan::Plan;
 use crate::protocol::sha256::Sha256;
 use crate::storage::space::Ahead;
@@ -249,9 +249,13 @@ impl UploadRecord {
     /// source compares them.
     pub fn gives_parts_back(&self) -> bool {
         let joins = self.plan.slice_size.is_some_and(digest::is_subtree_size);
-        let is_in_parts = self.plan.file_size.is_some_and(|size| size > MOST_AT_ONCE);
-        let is_several = joins && is_in_parts && self.plan.slice_num.is_some_and(|num| num > 1);
+        let is_several = joins && self.goes_in_parts() && self.plan.slice_num.is_some_and(|num| num > 1);
         self.gives_back && is_several && self.sha256.is_none() && self.concat.is_none() && !self.is_taken_over()
+    }
+
+    /// True if its object is to be made of parts, as far as its size is known.
+    pub fn goes_in_parts(&self) -> bool {
+        self.plan.file_size.is_some_and(|size| goes_in_parts(size, self.plan.slice_num))
     }
 
     /// Bytes of each part but the last of its object.
