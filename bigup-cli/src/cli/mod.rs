@@ -15,6 +15,7 @@ pub mod advice;
 pub mod args;
 pub mod at_work;
 pub mod bar;
+pub mod bundle_queue;
 pub mod completions;
 pub mod config;
 pub mod console;

@@ -6,6 +6,7 @@
 
 use crate::cli::advice::{self, PushFlags};
 use crate::cli::args::push::PushArgs;
+use crate::cli::bundle_queue::{self, BundleQueue};
 use crate::cli::counts::count;
 use crate::cli::default_folder::default_folder;
 use crate::cli::descriptors;
@@ -26,7 +27,7 @@ use crate::source::producer::Producer;
 use crate::source::system;
 use crate::source::{LocalFile, Source};
 use crate::stop::{Stop, StopSignal};
-use crate::upload::bundle::{self, Bundle};
+use crate::upload::bundle::Bundle;
 use crate::upload::error::UploadError;
 use crate::upload::{self, PushContext, Uploaded, ahead};
 use bigup_core::protocol::digest::Digest;
@@ -38,12 +39,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 /// Most small files that are pushed at a time: each mostly waits for a sync, which many share.
 const AT_A_TIME: usize = 64;
-
-/// Bundles that are sent at a time: while one is stored the next ones are read and on their way.
-const BUNDLES_AT_A_TIME: usize = 8;
 
 /// Bytes of files that are pushed at a time, at most: with the buffers of that many connections they are in memory.
 const BYTES_AT_A_TIME: u64 = 12 * MIB;
@@ -260,16 +259,18 @@ impl Push<'_> {
 
     /// The same of files that may share requests.
     fn in_bundles(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
-        let left = Mutex::new(which);
+        let queue = BundleQueue::new(which);
         let work = || {
             while !self.client.is_turned_away()
-                && let files @ [_, ..] = next_bundle(&left)
+                && let files @ [_, ..] = queue.take()
             {
+                let began = Instant::now();
                 self.bundle(inputs, files);
+                queue.took(began.elapsed());
             }
         };
-        thread::scope(|scope| (0..BUNDLES_AT_A_TIME.min(which.len())).for_each(|_| drop(scope.spawn(work))));
-        which.len() - left.into_inner().unwrap_or_else(PoisonError::into_inner).len()
+        thread::scope(|scope| (0..bundle_queue::AT_A_TIME.min(which.len())).for_each(|_| drop(scope.spawn(work))));
+        which.len() - queue.left()
     }
 
     /// The same of files that take a request each.
@@ -416,21 +417,6 @@ impl Push<'_> {
     fn lock(&self) -> MutexGuard<'_, Total> {
         self.total.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Takes the files of the next bundle from those that are `left`, with their sizes: fewer towards the end, so that all
-/// threads have some. Empty: none is left.
-fn next_bundle<'a>(left: &Mutex<&'a [(usize, u64)]>) -> &'a [(usize, u64)] {
-    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-    let most = left.len().div_ceil(BUNDLES_AT_A_TIME).min(bundle::FILES);
-    let mut bytes = 0;
-    let fitting = left.iter().take(most).take_while(|(_, size)| {
-        bytes += size;
-        bytes <= bundle::BYTES
-    });
-    let (files, rest) = left.split_at(fitting.count());
-    *left = rest;
-    files
 }
 
 /// The fingerprint of a file as it is now. `None`: it is no file, or cannot be looked at.

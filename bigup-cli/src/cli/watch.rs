@@ -219,9 +219,9 @@ struct Work<'a> {
     journal: &'a Mutex<Journal>,
     /// The beginning of this minute, and the lines in it.
     said: Cell<Option<(Instant, u32)>>,
-    /// What monitors read.
+    /// The files for monitors.
     status: RefCell<StatusWriter>,
-    /// What they read first.
+    /// Their first state.
     begun: WatchStatus,
 }
 

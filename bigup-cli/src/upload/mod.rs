@@ -194,7 +194,7 @@ impl<'a> PushContext<'a> {
 
 /// All of a small source, as it was at one moment.
 struct WholeSource {
-    /// One slice.
+    /// The cut: a single slice.
     plan: Plan,
     bytes: Vec<u8>,
     /// Of all bytes.

@@ -6,7 +6,6 @@ use crate::admission::origins::{CorsHeaders, Effect, SharedHeaders};
 use crate::admission::thread_shares::{ShareOwner, ThreadShare, ThreadShares};
 use crate::admission::tokens::uses;
 use crate::http::body::{MAX_FORM_OVERHEAD, RawBody, drain};
-use crate::http::native::bundle::GROUPS_AT_ONCE;
 use crate::http::page::site::Site;
 use crate::http::probes::Probes;
 use crate::http::request::Request;
@@ -33,6 +32,9 @@ use warp::http::header::{CONNECTION, EXPECT, HeaderMap, HeaderValue};
 
 /// Time between two notes that a client is heard of whose request is at work.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
+
+/// Groups of files of bundles that are stored at once, of all bundles: their files are open beside those of the connections.
+const BUNDLE_GROUPS: usize = 4;
 
 /// A protocol, as far as each of its requests is treated like those of others.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ pub struct App {
     visitors: ConnectionSlots,
     pub(super) stopping: watch::Receiver<bool>,
     thread_shares: ThreadShares,
-    /// Groups of files of bundles that are stored at once.
+    /// A permit for each group of files of bundles that may be stored now.
     pub(super) bundle_turns: Arc<Semaphore>,
     /// The share of the sender of the request at hand.
     pub(super) thread_share: ThreadShare,
@@ -111,7 +113,7 @@ impl App {
             visitors,
             stopping,
             thread_shares,
-            bundle_turns: Arc::new(Semaphore::new(GROUPS_AT_ONCE)),
+            bundle_turns: Arc::new(Semaphore::new(BUNDLE_GROUPS)),
             thread_share,
             _visitor: None,
             certificate: None,

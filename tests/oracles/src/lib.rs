@@ -6,6 +6,7 @@
 //!
 //! - [`name`] - file names, and the safe forms of them.
 //! - [`query`] - parameters of a request.
+//! - [`bundle`] - several files in one body.
 //! - [`content`] - ranges, conditions and paths of requests for finished files.
 //! - [`form`] - bodies, raw and multipart.
 //! - [`text`] - sizes, times, digests, Content-Digest.
@@ -19,6 +20,7 @@
 //! - [`upload_headers`] - header fields of resumable uploads.
 
 pub mod answer;
+pub mod bundle;
 pub mod config;
 pub mod content;
 pub mod form;
@@ -36,8 +38,9 @@ pub mod upload_headers;
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, by the names of their fuzz targets and corpora.
-pub const ORACLES: [(&str, Oracle); 13] = [
+pub const ORACLES: [(&str, Oracle); 14] = [
     ("answer", answer::check),
+    ("bundle", bundle::check),
     ("config", config::check),
     ("content", content::check),
     ("form", form::check),

@@ -601,6 +601,30 @@ fn a_growing_file_is_sent_while_it_grows_and_appears_once_it_is_complete() {
 }
 
 #[test]
+fn four_files_at_most_are_followed_at_a_time() {
+    let place = Place::new();
+    let watch = place.watch(&["--follow"]);
+    let writers: Vec<(File, u64)> = (0..6)
+        .map(|n| {
+            let writer = File::create(place.path(&format!("f{n}"))).unwrap();
+            (&writer).write_all(&data::bytes(n, 18 << 20)).unwrap();
+            (writer, n)
+        })
+        .collect();
+    eventually("four are on their way", || place.daemon.spools().len() == 4);
+    for _ in 0..10 {
+        rest(1);
+        assert_eq!(place.daemon.spools().len(), 4);
+    }
+    for (writer, n) in writers {
+        (&writer).write_all(&[7]).unwrap();
+        drop(writer);
+        place.eventually_stored(&format!("f{n}"), [data::bytes(n, 18 << 20), vec![7]].concat());
+    }
+    assert!(watch.all("error").is_empty());
+}
+
+#[test]
 fn a_followed_file_that_is_cut_short_rewritten_or_removed_is_never_mixed() {
     let daemon = Daemon::start();
     let (folder, state) = (daemon.scratch().join("in"), daemon.scratch().join("state"));

@@ -31,28 +31,37 @@ const GROUP_LEN: u64 = 512 << 10;
 /// Most files that are stored together: each is open until all of them are.
 const GROUP: usize = 64;
 
-/// Groups that are stored at once, of all bundles: their files are open beside those of the connections.
-pub const GROUPS_AT_ONCE: usize = 4;
-
 /// Bytes of a file in a response beside its name: digest, flags, or the reason of a refusal.
 const ANSWER_LEN: u64 = 512;
 
 /// Cuts a body into files.
 #[derive(Debug, Default)]
-struct BundleCutter {
+pub struct BundleCutter {
     /// Bytes that came and were not cut off yet.
     bytes: Vec<u8>,
     /// Where the next file begins in them.
     begin: usize,
     /// Number of files that were cut off.
     files: u64,
+    /// What the line of the next one says. `None`: it was not read yet.
+    head: Option<Head>,
+}
+
+/// The line in front of a file.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    /// Bytes of the line, without its end.
+    line: usize,
+    /// Bytes of the file.
+    len: usize,
 }
 
 /// A file as it was cut off: its query, and its bytes.
-type Cut = (String, Vec<u8>);
+pub type Cut = (String, Vec<u8>);
 
 impl BundleCutter {
-    fn push(&mut self, piece: &[u8]) {
+    /// More of the body came.
+    pub fn push(&mut self, piece: &[u8]) {
         self.bytes.drain(..mem::take(&mut self.begin));
         self.bytes.extend_from_slice(piece);
     }
@@ -61,18 +70,31 @@ impl BundleCutter {
     ///
     /// # Errors
     /// The body is no bundle: where a file begins after this is not known.
-    fn next(&mut self) -> Result<Option<Cut>, Refusal> {
+    pub fn cut(&mut self) -> Result<Option<Cut>, Refusal> {
+        let Some(Head { line, len }) = self.head()? else { return Ok(None) };
         let left = &self.bytes[self.begin..];
-        let number = self.files;
-        let Some(end) = left.iter().take(MAX_BUNDLE_LINE + 1).position(|byte| *byte == b'\n') else {
+        let whole = line + 1 + len;
+        let Some(bytes) = left.get(line + 1..whole) else { return Ok(None) };
+        let cut = (String::from_utf8_lossy(&left[..line]).into_owned(), bytes.to_vec());
+        self.begin += whole;
+        self.files += 1;
+        self.head = None;
+        Ok(Some(cut))
+    }
+
+    /// What the line of the next file says, which is read once. `None`: it did not come whole.
+    fn head(&mut self) -> Result<Option<Head>, Refusal> {
+        if self.head.is_some() {
+            return Ok(self.head);
+        }
+        let (left, number) = (&self.bytes[self.begin..], self.files);
+        let Some(line) = left.iter().take(MAX_BUNDLE_LINE + 1).position(|byte| *byte == b'\n') else {
             return match left.len() > MAX_BUNDLE_LINE {
-                true => {
-                    Err(bad(format!("file {number}: no line of at most {MAX_BUNDLE_LINE} bytes is in front of it")))
-                }
+                true => Err(bad(format!("file {number}: no line of at most {MAX_BUNDLE_LINE} bytes is in front of it"))),
                 false => Ok(None),
             };
         };
-        let query = std::str::from_utf8(&left[..end]);
+        let query = std::str::from_utf8(&left[..line]);
         let query = query.map_err(|_| bad(format!("file {number}: the line in front of it is not UTF-8")))?;
         let len = QueryParams::parse(query, Access::Everything)
             .and_then(|params| params.needed_number(param::SLICE_SIZE))
@@ -84,16 +106,12 @@ impl BundleCutter {
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
         // At most MAX_BUNDLED_FILE.
-        let whole = end + 1 + len as usize;
-        let Some(bytes) = left.get(end + 1..whole) else { return Ok(None) };
-        let cut = (query.to_owned(), bytes.to_vec());
-        self.begin += whole;
-        self.files += 1;
-        Ok(Some(cut))
+        self.head = Some(Head { line, len: len as usize });
+        Ok(self.head)
     }
 
-    /// Bytes of a file that did not come whole.
-    fn rest(&self) -> usize {
+    /// Number of bytes that came of a file that is not whole, and of its line.
+    pub fn rest(&self) -> usize {
         self.bytes.len() - self.begin
     }
 }
@@ -171,7 +189,7 @@ impl App {
         loop {
             let piece = body.next(&mut pace).await?;
             cutter.push(piece.as_deref().unwrap_or_default());
-            while let Some(cut) = cutter.next()? {
+            while let Some(cut) = cutter.cut()? {
                 if cutter.files > files {
                     return Err(bad(format!("the bundle is to have {files} files, but there are more")));
                 }
@@ -278,7 +296,7 @@ mod tests {
         let mut cuts = vec![];
         for piece in pieces {
             cutter.push(piece);
-            while let Some(cut) = cutter.next()? {
+            while let Some(cut) = cutter.cut()? {
                 cuts.push(cut);
             }
         }
