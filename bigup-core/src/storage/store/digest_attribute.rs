@@ -8,6 +8,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 use xattr::FileExt;
 
 /// Name of the extended attribute, in the user's namespace (xattr(7)).
@@ -23,6 +24,9 @@ const SEAL: &str = "user.bigup.seal";
 /// Margins, one for each attempt, in nanoseconds: the time of change that setting the seal gives may be so much later
 /// than the time that was seen. A change within that margin goes unnoticed.
 const SEAL_MARGINS: [i128; 3] = [1_000_000, 20_000_000, 100_000_000];
+
+/// Nanoseconds between the time of change of a file that was just published and our clock, if that gave it the time.
+const SAME_CLOCK: i128 = 100_000_000;
 
 /// The known digest of a finished file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +114,7 @@ pub(super) fn seal(file: &File, path: &Path) {
             return Ok(true);
         }
         for margin in SEAL_MARGINS {
-            let until = changed(&file.metadata()?) + margin;
+            let until = last_moment(changed(&file.metadata()?)) + margin;
             file.set_xattr(SEAL, until.to_string().as_bytes())?;
             if changed(&file.metadata()?) <= until {
                 return Ok(true);
@@ -123,6 +127,13 @@ pub(super) fn seal(file: &File, path: &Path) {
         Ok(false) => log::debug!("{}: changes too often to be sealed", path.display()),
         Err(e) => log::debug!("{}: cannot be sealed: {e}", path.display()),
     }
+}
+
+/// The time up to now in which a file that was last changed at `changed` got its time of change. Of another machine's clock
+/// only that time itself is known.
+fn last_moment(changed: i128) -> i128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i128);
+    if (changed..changed + SAME_CLOCK).contains(&now) { now } else { changed }
 }
 
 /// True if nothing about `file` changed since it was sealed; `found` are its metadata of now.
