@@ -108,7 +108,7 @@ pub fn publish_all(data: &DataDir, files: &[(UnnamedFile, FileFacts<'_>)]) -> Ve
         let synced = folders
             .entry(facts.name.folder())
             .or_insert_with(|| store.sync_entry(facts.name).map_err(StoreError::into_io));
-        Ok(synced.as_ref().map(|()| ()).map_err(again)?)
+        synced.as_ref().map_or_else(|e| Err(again(e).into()), |()| Ok(()))
     });
     go_on(&mut results, files, |unnamed, facts| {
         store.seal(&unnamed.file, facts.name);

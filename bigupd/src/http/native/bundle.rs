@@ -43,7 +43,7 @@ pub struct BundleCutter {
     begin: usize,
     /// Number of files that were cut off.
     files: u64,
-    /// What the line of the next one says. `None`: it was not read yet.
+    /// The facts in the line of the next one. `None`: it was not read yet.
     head: Option<Head>,
 }
 
@@ -82,7 +82,7 @@ impl BundleCutter {
         Ok(Some(cut))
     }
 
-    /// What the line of the next file says, which is read once. `None`: it did not come whole.
+    /// The facts in the line of the next file, which is read once. `None`: it did not come whole.
     fn head(&mut self) -> Result<Option<Head>, Refusal> {
         if self.head.is_some() {
             return Ok(self.head);
@@ -90,7 +90,9 @@ impl BundleCutter {
         let (left, number) = (&self.bytes[self.begin..], self.files);
         let Some(line) = left.iter().take(MAX_BUNDLE_LINE + 1).position(|byte| *byte == b'\n') else {
             return match left.len() > MAX_BUNDLE_LINE {
-                true => Err(bad(format!("file {number}: no line of at most {MAX_BUNDLE_LINE} bytes is in front of it"))),
+                true => {
+                    Err(bad(format!("file {number}: no line of at most {MAX_BUNDLE_LINE} bytes is in front of it")))
+                }
                 false => Ok(None),
             };
         };
@@ -118,11 +120,6 @@ impl BundleCutter {
 
 fn bad(message: String) -> Refusal {
     Refusal::new(ErrorCode::BadRequest, message)
-}
-
-/// True if a POST with this query brings a bundle.
-pub fn is_bundle(query: &str) -> bool {
-    query.split('&').any(|pair| pair.split_once('=').is_some_and(|(name, _)| name == param::BUNDLE))
 }
 
 /// The number of files of a bundle, as its query tells it.
@@ -336,12 +333,6 @@ mod tests {
 
     #[test]
     fn what_a_query_says_of_a_bundle() {
-        assert!(
-            is_bundle("bundle=3")
-                && is_bundle("x&bundle=")
-                && !is_bundle("file_name=bundle")
-                && !is_bundle("bundles=1")
-        );
         let told = |query: &str, headers: &[(&'static str, &'static str)]| {
             let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
             told_files(query, &headers.collect()).map_err(|refusal| refusal.facts)

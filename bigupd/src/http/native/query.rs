@@ -266,6 +266,11 @@ impl QueryParams {
     }
 }
 
+/// True if a POST with this query brings a bundle.
+pub fn is_bundle(query: &str) -> bool {
+    query.split('&').any(|pair| pair.split_once('=').is_some_and(|(name, _)| name == param::BUNDLE))
+}
+
 /// Percent-decoding as forms do it: `+` is a space.
 fn decode(text: &str) -> Result<String, Refusal> {
     let spaced = text.replace('+', " ");
@@ -290,6 +295,12 @@ mod tests {
         assert_eq!(ask.name.as_str(), "a b+c");
         assert_eq!((ask.plan.slice_num, ask.plan.slice_size, ask.source), (Some(3), None, None));
         assert_eq!(begin("file_name=%E6%96%87+x&slice_num=0").unwrap().name.as_str(), "文 x");
+    }
+
+    #[test]
+    fn the_query_of_a_bundle_has_its_parameter() {
+        assert!(is_bundle("bundle=3") && is_bundle("x&bundle="));
+        assert!(!is_bundle("file_name=bundle") && !is_bundle("bundles=1"));
     }
 
     #[test]
