@@ -2,7 +2,7 @@
 //! one shows progress, and a broken one loses little.
 
 use crate::upload::bundle::{BYTES, FILES};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,21 +24,32 @@ const SLOW: Duration = Duration::from_secs(4);
 /// A file: its number, and its size in bytes.
 pub type Numbered = (usize, u64);
 
-/// The files that were not taken yet.
+/// The files that were not taken yet, and those that are to be pushed alone.
 pub struct BundleQueue<'a> {
     left: Mutex<&'a [Numbered]>,
+    alone: Mutex<Vec<Numbered>>,
     /// Most bytes of the next bundle.
     bytes: AtomicU64,
+    /// There are no more bundles.
+    is_over: AtomicBool,
 }
 
 impl<'a> BundleQueue<'a> {
     /// All of `files` are to be taken.
     pub fn new(files: &'a [Numbered]) -> BundleQueue<'a> {
-        BundleQueue { left: Mutex::new(files), bytes: AtomicU64::new(FIRST) }
+        BundleQueue {
+            left: Mutex::new(files),
+            alone: Mutex::default(),
+            bytes: AtomicU64::new(FIRST),
+            is_over: AtomicBool::new(false),
+        }
     }
 
-    /// Takes the files of the next bundle: fewer towards the end, so that all threads have some. Empty: none is left.
+    /// Takes the files of the next bundle: fewer towards the end, so that all threads have some. Empty: there is none.
     pub fn take(&self) -> &'a [Numbered] {
+        if self.is_over.load(Ordering::Relaxed) {
+            return &[];
+        }
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let most = left.len().div_ceil(AT_A_TIME).min(FILES);
         let (most_bytes, mut bytes) = (self.bytes.load(Ordering::Relaxed), 0);
@@ -53,8 +64,13 @@ impl<'a> BundleQueue<'a> {
         files
     }
 
-    /// A bundle of as many bytes as there may be took this time.
-    pub fn took(&self, time: Duration) {
+    /// A bundle of so many `files` took this `time`, and these are to be pushed `alone`. Where it stored less than half of
+    /// them no more bundles are taken: files that are there with other content, say, would all be sent twice.
+    pub fn ended(&self, files: usize, alone: Vec<Numbered>, time: Duration) {
+        if alone.len() * 2 > files {
+            self.is_over.store(true, Ordering::Relaxed);
+        }
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner).extend(alone);
         let next = |bytes: u64| match time {
             _ if time < QUICK => (bytes * 2).min(BYTES),
             _ if time > SLOW => (bytes / 2).max(LEAST),
@@ -63,9 +79,11 @@ impl<'a> BundleQueue<'a> {
         self.bytes.store(next(self.bytes.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 
-    /// Number of files that were not taken.
-    pub fn left(self) -> usize {
-        self.left.into_inner().unwrap_or_else(PoisonError::into_inner).len()
+    /// The files that are to be pushed alone, and those that were not taken.
+    pub fn left(self) -> Vec<Numbered> {
+        let mut left = self.alone.into_inner().unwrap_or_else(PoisonError::into_inner);
+        left.extend_from_slice(self.left.into_inner().unwrap_or_else(PoisonError::into_inner));
+        left
     }
 }
 
@@ -86,7 +104,7 @@ mod tests {
             taken.extend_from_slice(bundle);
             lens.push(bundle.len());
         }
-        assert_eq!((taken, queue.left()), (files, 0));
+        assert_eq!((taken, queue.left()), (files.clone(), vec![]));
         assert!(lens[0] == FILES && lens.is_sorted_by(|a, b| a >= b) && lens[lens.len() - 1] == 1, "{lens:?}");
     }
 
@@ -95,11 +113,25 @@ mod tests {
         let files: Vec<Numbered> = (0..1000).map(|number| (number, 50 << 10)).collect();
         let queue = BundleQueue::new(&files);
         assert_eq!(sizes(queue.take()), [50 << 10; 2]);
-        (0..5).for_each(|_| queue.took(Duration::ZERO));
+        let took = |time| queue.ended(1, vec![], time);
+        (0..5).for_each(|_| took(Duration::ZERO));
         assert_eq!(queue.take().len(), 10);
-        queue.took(2 * QUICK);
+        took(2 * QUICK);
         assert_eq!(queue.take().len(), 10);
-        (0..9).for_each(|_| queue.took(2 * SLOW));
+        (0..9).for_each(|_| took(2 * SLOW));
         assert_eq!(queue.take().len(), 1);
+    }
+
+    #[test]
+    fn where_bundles_store_little_the_rest_goes_alone() {
+        let files: Vec<Numbered> = (0..100).map(|number| (number, 100)).collect();
+        let queue = BundleQueue::new(&files);
+        let [first, second] = [queue.take(), queue.take()];
+        queue.ended(first.len(), first[..first.len() / 2].to_vec(), QUICK);
+        assert!(!queue.take().is_empty());
+        queue.ended(second.len(), second.to_vec(), QUICK);
+        assert!(queue.take().is_empty());
+        let alone = first.len() / 2 + second.len();
+        assert!(queue.left().len() > alone + 60);
     }
 }

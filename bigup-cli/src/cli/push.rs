@@ -6,7 +6,7 @@
 
 use crate::cli::advice::{self, PushFlags};
 use crate::cli::args::push::PushArgs;
-use crate::cli::bundle_queue::{self, BundleQueue};
+use crate::cli::bundle_queue::{self, BundleQueue, Numbered};
 use crate::cli::counts::count;
 use crate::cli::default_folder::default_folder;
 use crate::cli::descriptors;
@@ -242,39 +242,42 @@ impl Push<'_> {
 
     /// Pushes those of `inputs` that `which` says, with their sizes, several at a time. Returns the number of files
     /// that were tried.
-    fn small(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
+    fn small(&self, inputs: &Inputs, which: &[Numbered]) -> usize {
         // The first one alone: what keeps all from being pushed is told once. An empty one would not tell of bundles.
         let first = which.iter().position(|(_, size)| *size > 0).unwrap_or(0);
         let Some((first, _)) = which.get(first) else { return 0 };
         let tried = self.one_by_one(inputs, &[*first]);
-        let (tiny, others): (Vec<_>, Vec<_>) = which
+        let (tiny, mut others): (Vec<_>, Vec<_>) = which
             .iter()
             .filter(|(number, _)| number != first)
             .partition(|(_, size)| self.client.takes_bundles() && (1..=MAX_BUNDLED_FILE).contains(size));
         self.report.many();
-        let tried = tried + self.in_bundles(inputs, &tiny) + self.several_at_a_time(inputs, &others);
+        let left = self.in_bundles(inputs, &tiny);
+        let tried = tried + tiny.len() - left.len();
+        others.extend(left);
+        let tried = tried + self.several_at_a_time(inputs, &others);
         self.report.one_by_one();
         tried
     }
 
-    /// The same of files that may share requests.
-    fn in_bundles(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
+    /// Pushes files in bundles; those that are left, to be pushed alone.
+    fn in_bundles(&self, inputs: &Inputs, which: &[Numbered]) -> Vec<Numbered> {
         let queue = BundleQueue::new(which);
         let work = || {
             while !self.client.is_turned_away()
                 && let files @ [_, ..] = queue.take()
             {
                 let began = Instant::now();
-                self.bundle(inputs, files);
-                queue.took(began.elapsed());
+                let left = self.bundle(inputs, files);
+                queue.ended(files.len(), left, began.elapsed());
             }
         };
         thread::scope(|scope| (0..bundle_queue::AT_A_TIME.min(which.len())).for_each(|_| drop(scope.spawn(work))));
-        which.len() - queue.left()
+        queue.left()
     }
 
-    /// The same of files that take a request each.
-    fn several_at_a_time(&self, inputs: &Inputs, which: &[(usize, u64)]) -> usize {
+    /// Pushes files that take a request each, several at a time. Returns the number of files that were tried.
+    fn several_at_a_time(&self, inputs: &Inputs, which: &[Numbered]) -> usize {
         let (next, budget) = (AtomicUsize::new(0), Budget::new(BYTES_AT_A_TIME));
         let work = || {
             while !self.client.is_turned_away()
@@ -295,7 +298,9 @@ impl Push<'_> {
     }
 
     fn one(&self, inputs: &Inputs, number: usize) {
-        self.alone(inputs, self.begin(inputs, number));
+        let file = self.begin(inputs, number);
+        let result = self.push(&file.report, &inputs.files[number], self.interest.expected(number));
+        self.end(inputs, file, result);
     }
 
     fn begin(&self, inputs: &Inputs, number: usize) -> AtWork<'_> {
@@ -303,14 +308,8 @@ impl Push<'_> {
         AtWork { number, report: self.report.file(&input.name), before: fingerprint(input) }
     }
 
-    /// Pushes a file, in a request of its own or several.
-    fn alone(&self, inputs: &Inputs, file: AtWork<'_>) {
-        let result = self.push(&file.report, &inputs.files[file.number], self.interest.expected(file.number));
-        self.end(inputs, file, result);
-    }
-
-    /// Pushes files in one request; those that it does not store, alone.
-    fn bundle(&self, inputs: &Inputs, files: &[(usize, u64)]) {
+    /// Pushes files in one request; those that it does not store, to be pushed alone.
+    fn bundle(&self, inputs: &Inputs, files: &[Numbered]) -> Vec<Numbered> {
         let stop = Stop::new();
         let context = PushContext {
             client: self.client,
@@ -322,25 +321,27 @@ impl Push<'_> {
             replace: self.args.replace,
             keep: self.args.keep,
         };
-        let (mut bundle, mut bundled, mut others) = (Bundle::new(&context), vec![], vec![]);
-        for (number, _) in files {
-            let (input, file) = (&inputs.files[*number], self.begin(inputs, *number));
-            match self.add(&mut bundle, input, self.interest.expected(*number)) {
-                true => bundled.push(file),
-                false => others.push(file),
+        let (mut bundle, mut bundled, mut left) = (Bundle::new(&context), vec![], vec![]);
+        for (number, size) in files {
+            match self.add(&mut bundle, &inputs.files[*number], self.interest.expected(*number)) {
+                true => bundled.push((self.begin(inputs, *number), *size)),
+                false => left.push((*number, *size)),
             }
         }
         let ends = if bundled.is_empty() { vec![] } else { bundle.send() };
-        for (file, end) in bundled.into_iter().zip(ends) {
+        for ((file, size), end) in bundled.into_iter().zip(ends) {
             match end {
                 Some(done) => {
                     file.report.stored_at_once(&done);
                     self.end(inputs, file, Ok(done));
                 }
-                None => others.push(file),
+                None => {
+                    left.push((file.number, size));
+                    file.report.set_aside();
+                }
             }
         }
-        others.into_iter().for_each(|file| self.alone(inputs, file));
+        left
     }
 
     /// False: the file is to be pushed alone, which tells what is wrong with it.

@@ -420,8 +420,12 @@ impl FileReport<'_> {
             now.name.as_str().to_owned()
         };
         self.report.waits(&name, reason, true);
-        let mut all = self.report.all();
-        all.at_work.retain(|now| !Arc::ptr_eq(now, &self.now));
+        self.set_aside();
+    }
+
+    /// The file is not pushed in this way; its push begins anew.
+    pub fn set_aside(self) {
+        self.report.all().at_work.retain(|now| !Arc::ptr_eq(now, &self.now));
     }
 
     fn end(&self, count: impl FnOnce(&mut All)) {

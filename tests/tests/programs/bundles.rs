@@ -199,6 +199,46 @@ fn the_client_sends_bundles_where_the_daemon_takes_them_and_single_files_where_i
     }
 }
 
+/// A bundle cannot replace them, so few are sent in vain.
+#[test]
+fn files_that_are_replaced_go_alone_and_few_are_sent_twice() {
+    let daemon = Daemon::start();
+    let name = folder(&daemon, 300);
+    assert!(push(&daemon, &[&name]).output().unwrap().status.success());
+    let before = bundles(&daemon);
+    (0..300).for_each(|i| drop(data::file(Path::new(&name), &format!("f{i:03}"), 1000 + i, 100)));
+    let output = push(&daemon, &[&name]).output().unwrap();
+    assert!(output.status.code() == Some(1) && text(&output).contains("--replace"), "{}", text(&output));
+    let output = push(&daemon, &[&name, "--replace"]).output().unwrap();
+    assert!(output.status.success() && text(&output).contains("300 files"), "{}", text(&output));
+    for i in 0..300 {
+        assert!(
+            data::same(&Path::new(&name).join(format!("f{i:03}")), &daemon.finished(&format!("few/f{i:03}"))),
+            "{i}"
+        );
+    }
+    // Those that are on their way when the first one ends, each time.
+    assert!(bundles(&daemon) - before <= 2 * 8, "{} bundles", bundles(&daemon) - before);
+}
+
+#[test]
+fn a_token_that_is_revoked_ends_the_push_and_what_was_stored_is_whole() {
+    let daemon = Daemon::start();
+    let token = programs::new_token(&daemon.data(), "t", &["--permissions", "push"]);
+    let name = folder(&daemon, 3000);
+    let mut command = push(&daemon, &[&name, "--limit-rate", "64K"]);
+    command.env("BIGUP_TOKEN", &token).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let pushing = command.spawn().unwrap();
+    eventually("some are stored", || daemon.finished("few/f000").exists());
+    let mut revoke = Command::new(programs::path("bigupd"));
+    assert!(revoke.arg("--data-dir").arg(daemon.data()).args(["token", "revoke", "t"]).status().unwrap().success());
+    let output = pushing.wait_with_output().unwrap();
+    assert!(output.status.code() == Some(1) && text(&output).contains("more files not tried"), "{}", text(&output));
+    for stored in list(&daemon.data().join("files/few")) {
+        assert!(data::same(&Path::new(&name).join(&stored), &daemon.finished(&format!("few/{stored}"))), "{stored}");
+    }
+}
+
 #[test]
 fn a_token_for_a_number_of_uploads_stores_as_many_files() {
     let daemon = Daemon::start();
