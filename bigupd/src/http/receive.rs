@@ -36,7 +36,7 @@ const BATCHES: u64 = 8;
 
 /// Time without new bytes after which the gathered part of a body is written. It is longer than an ordinary pause of a
 /// line, since small writes cost more.
-const STALLED_AFTER: Duration = Duration::from_secs(1);
+pub const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Pieces below it, in bytes, are put together. Each would keep the buffer that it was read into, however little it is of it.
 const SMALL_PIECE: usize = 16 << 10;

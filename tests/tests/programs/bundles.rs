@@ -266,7 +266,7 @@ fn what_is_removed_after_its_push_was_stored() {
 #[test]
 fn bundles_that_stall_keep_nobody_waiting() {
     let daemon = Daemon::with(&["--body-timeout", "5s"]);
-    let half = file("half", &data::bytes(1, 1000), "");
+    let half = [file("whole", b"w", ""), file("half", &data::bytes(1, 1000), "")].concat();
     let stalled: Vec<TcpStream> = (0..40)
         .map(|_| {
             let mut stream = TcpStream::connect(address(daemon.url())).unwrap();
@@ -276,9 +276,10 @@ fn bundles_that_stall_keep_nobody_waiting() {
         })
         .collect();
     assert_eq!(statuses(&post(&daemon.server(), &[file("other", b"x", "")]).expect(200)), [200]);
+    eventually("the file that came whole is stored meanwhile", || daemon.finished("whole").exists());
     for mut stream in stalled {
         let answer = read_answer(&mut stream);
         assert!(answer.contains(" 408 ") && answer.contains("too slow"), "{answer}");
     }
-    assert_eq!(list(&daemon.data().join("files")), ["other"]);
+    assert_eq!(list(&daemon.data().join("files")), ["other", "whole"]);
 }

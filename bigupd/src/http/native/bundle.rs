@@ -2,7 +2,8 @@
 //!
 //! The body is cut into files as it comes. Those that came whole are stored together once they are enough, or the body
 //! ends; then the memory and the descriptors that they took are free again. So a bundle takes no more than a slice does,
-//! however long it is and however slowly it comes. Where it breaks off, the files that came before are stored.
+//! however long it is and however slowly it comes. They are stored early where the body stalls. Where it breaks off, files
+//! that came before may be stored.
 
 use crate::admission::access::Access;
 use crate::admission::origins::Effect;
@@ -12,6 +13,7 @@ use crate::http::digest_fields::check_content_coding;
 use crate::http::native::query::QueryParams;
 use crate::http::native::routes::{NATIVE, log_refused, log_stored, slice_answer, slice_ask};
 use crate::http::native::words;
+use crate::http::receive::STALLED_AFTER;
 use crate::net::body_memory::BODIES;
 use crate::net::min_rate::MinRate;
 use crate::net::peer::Peer;
@@ -23,6 +25,8 @@ use bigup_core::protocol::native::{
     BundleResponse, BundledResponse, ErrorCode, MAX_BUNDLE, MAX_BUNDLE_LINE, MAX_BUNDLED_FILE, SliceResponse, param,
 };
 use std::mem;
+use std::pin::pin;
+use tokio::time::timeout;
 use warp::http::header::HeaderMap;
 
 /// Bytes of files that are stored together, at best: what they share is little beyond that.
@@ -153,11 +157,8 @@ impl App {
         query: String,
         body: RawBody,
     ) -> Response {
-        let entered = match told_files(&query, &headers) {
-            Ok(files) => self.enter(&headers, peer, Effect::Changes).await.map(|by| (by, files)),
-            Err(refusal) => Err(refusal),
-        };
-        let (by, files) = match entered {
+        let entered = self.enter(&headers, peer, Effect::Changes).await;
+        let (by, files) = match entered.and_then(|by| Ok((by, told_files(&query, &headers)?))) {
             Ok(entered) => entered,
             Err(refusal) => return self.answer_after(&headers, body, Err(refusal), &NATIVE).await,
         };
@@ -184,7 +185,16 @@ impl App {
         let (mut cutter, mut group, mut group_len) = (BundleCutter::default(), vec![], 0);
         let mut ends = vec![];
         loop {
-            let piece = body.next(&mut pace).await?;
+            let mut next = pin!(body.next(&mut pace));
+            let piece = match timeout(STALLED_AFTER, next.as_mut()).await {
+                Ok(piece) => piece?,
+                Err(_) => {
+                    // They take no memory while nobody knows when more comes.
+                    group_len = 0;
+                    ends.extend(self.store_group(by, peer, mem::take(&mut group)).await?);
+                    next.await?
+                }
+            };
             cutter.push(piece.as_deref().unwrap_or_default());
             while let Some(cut) = cutter.cut()? {
                 if cutter.files > files {
@@ -201,9 +211,7 @@ impl App {
                 break;
             }
         }
-        if !group.is_empty() {
-            ends.extend(self.store_group(by, peer, group).await?);
-        }
+        ends.extend(self.store_group(by, peer, group).await?);
         match cutter.rest() {
             0 if cutter.files == files => Ok(ends),
             0 => Err(damaged(format!("the bundle is to have {files} files, and ends after {}", cutter.files))),
@@ -220,6 +228,9 @@ impl App {
         peer: Option<Peer>,
         group: Vec<Cut>,
     ) -> Result<Vec<BundledResponse>, Refusal> {
+        if group.is_empty() {
+            return Ok(vec![]);
+        }
         // It is never closed.
         let _turn = self.bundle_turns.acquire().await.ok();
         let (app, by) = (self.clone(), by.clone());
