@@ -75,7 +75,8 @@ impl PushCounts {
     pub fn summary(&self, name: &FileName, done: &Uploaded, time: Duration) -> String {
         let size = show_size(done.file_size);
         if done.already {
-            return format!("{name}: {size}, stored already; nothing was sent");
+            let nothing = if done.at_once { "" } else { "; nothing was sent" };
+            return format!("{name}: {size}, stored already{nothing}");
         }
         let seconds = time.as_secs_f64();
         let rate = show_size(self.rate(time));

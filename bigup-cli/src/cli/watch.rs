@@ -88,6 +88,7 @@ pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<bool> {
     let then = usable(&args.then)?;
     std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
     let rules = Choice::new(args, &root, &[Some(system::real_path(&state)?), folder_of(&then)])?;
+    args.metrics_file.as_ref().map_or(Ok(()), |path| usable_metrics_file(path, &root))?;
     let goal = format!("{} {into}/", args.push.server.url);
     let journal = Journal::open(&state, &root, &goal)?;
     let status = StatusWriter::new(journal.path(), args.metrics_file.clone());
@@ -127,6 +128,15 @@ fn state_folder() -> anyhow::Result<PathBuf> {
     };
     let base = base.context("there is no folder for the journal: give --state, or set XDG_STATE_HOME or HOME")?;
     Ok(base.join("bigup"))
+}
+
+/// Checks that a file of metrics can be written, and is not one of the files that are pushed.
+fn usable_metrics_file(path: &Path, root: &Path) -> anyhow::Result<()> {
+    let shown = format!("--metrics-file {}", path.display());
+    watch_status::replace(path, b"").with_context(|| shown.clone())?;
+    let real = system::real_path(path).with_context(|| shown.clone())?;
+    ensure!(!real.starts_with(root), "{shown} is in the watched folder, so it would be pushed: use another folder");
+    Ok(())
 }
 
 /// The end of files, with a folder that is there.

@@ -140,14 +140,19 @@ impl StatusWriter {
         let state = WatchStatus { updated: now(), ..state };
         let (json, metrics) = (serde_json::to_vec_pretty(&state)?, state.metrics());
         self.last = Some((Instant::now(), state));
-        replace(&self.status, &json)?;
-        self.metrics.as_ref().map_or(Ok(()), |path| replace(path, metrics.as_bytes()))?;
+        let told = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        replace(&self.status, &json).map_err(|error| told(&self.status, error))?;
+        let Some(path) = &self.metrics else { return Ok(None) };
+        replace(path, metrics.as_bytes()).map_err(|error| told(path, error))?;
         Ok(None)
     }
 }
 
 /// Replaces the file at `path`, which others may read.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// As the system gives them.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".bigup-");
     #[cfg(unix)]
@@ -167,8 +172,13 @@ pub fn show(args: &WatchArgs, state: &Path) -> anyhow::Result<bool> {
     let given = args.push.paths.first().map_or(Path::new("."), |path| path.as_path());
     let folder = system::real_path(given).with_context(|| given.display().to_string())?.display().to_string();
     let (mut all_at_work, mut shown) = (true, 0);
-    for entry in fs::read_dir(state).with_context(|| state.display().to_string())? {
-        let path = entry?.path();
+    let entries = match fs::read_dir(state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
+        entries => {
+            entries.and_then(Iterator::collect::<io::Result<Vec<_>>>).with_context(|| state.display().to_string())?
+        }
+    };
+    for path in entries.iter().map(fs::DirEntry::path) {
         if path.extension().is_none_or(|extension| extension != "status") {
             continue;
         }

@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Reads the bytes `range` of the finished file `name`, if that is still the one of this digest, and hands them to
-    /// `reader` in order.
+    /// `reader` in order, all but the last of the same number at a time.
     ///
     /// # Errors
     /// The server refuses, the connection breaks, `reader` fails, or `stop` was closed.
@@ -139,25 +139,47 @@ impl Client {
         };
         let (mut body, mut buffer) = (response.body_mut().as_reader(), vec![0; READ_LEN]);
         let mut left = range.end - range.start;
+        let failed = |error| ReadError::Call(self.transport(ureq::Error::Io(error)));
         while left > 0 {
-            if is_closed(stop) {
-                return Err(ReadError::Call(CallError::Stopped));
-            }
-            let read = body.read(&mut buffer).and_then(|len| match len {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                len if len as u64 > left => Err(io::Error::other("more bytes came than were asked for")),
-                len => Ok(len),
-            });
-            let len = read.map_err(|error| ReadError::Call(self.transport(ureq::Error::Io(error))))?;
-            if self.limit.as_ref().is_some_and(|limit| !limit.wait(len, stop)) {
-                return Err(ReadError::Call(CallError::Stopped));
-            }
-            reader(&buffer[..len]).map_err(ReadError::Reader)?;
+            let len = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            // Whole buffers, whatever comes at a time: holes that meet within a block would leave it there.
+            let (filled, result) = self.fill(&mut body, &mut buffer[..len], stop);
+            // Of a connection that breaks again and again, each piece counts.
+            reader(&buffer[..filled]).map_err(ReadError::Reader)?;
+            result.map_err(|error| error.map_or(ReadError::Call(CallError::Stopped), failed))?;
             left -= len as u64;
         }
         // So that the connection can be kept.
-        let _ = body.read(&mut buffer);
-        Ok(())
+        match body.read(&mut buffer) {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(_) => Err(failed(io::Error::other("more bytes came than were asked for"))),
+        }
+    }
+
+    /// Fills `bytes` from `body`, no faster than the limit allows: the number of bytes that came, and whether those are all;
+    /// `None` in the error: `stop` ended it.
+    fn fill(
+        &self,
+        body: &mut impl Read,
+        bytes: &mut [u8],
+        stop: &StopSignal,
+    ) -> (usize, Result<(), Option<io::Error>>) {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            if is_closed(stop) {
+                return (filled, Err(None));
+            }
+            let more = match body.read(&mut bytes[filled..]) {
+                Ok(0) => return (filled, Err(Some(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(more) => more,
+                Err(error) => return (filled, Err(Some(error))),
+            };
+            filled += more;
+            if self.limit.as_ref().is_some_and(|limit| !limit.wait(more, stop)) {
+                return (filled, Err(None));
+            }
+        }
+        (filled, Ok(()))
     }
 
     fn content_url(&self, path: &str) -> String {

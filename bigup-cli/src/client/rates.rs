@@ -57,13 +57,13 @@ impl FromStr for Rates {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Rates, String> {
-        if !text.contains('=') {
+        if !text.contains([':', '=', ',']) && text != "off" {
             return rate(text).map(Rates::from);
         }
         let mut rates = vec![];
         for entry in text.split(',') {
             let (time, most) = entry.trim().split_once('=').ok_or_else(|| {
-                format!("{entry:?} has no rate: a timetable is TIME=RATE,TIME=RATE, like 08:00=1M,18:00=off")
+                format!("{entry:?} has no time or no rate: a timetable is TIME=RATE,TIME=RATE, like 08:00=1M,18:00=off")
             })?;
             let most = if most == "off" { None } else { Some(rate(most)?) };
             rates.push(Rate { from: time_of_day(time)?, most });
@@ -138,7 +138,9 @@ mod tests {
         for (text, says) in [
             ("1", "1 bytes a second are too few: at least 4096"),
             ("08:00=1", "too few"),
-            ("08:00=1M,18:00", "\"18:00\" has no rate"),
+            ("08:00=1M,18:00", "\"18:00\" has no time or no rate"),
+            ("off", "08:00=1M,18:00=off"),
+            ("08:00", "08:00=1M,18:00=off"),
             ("8:00=1M", "\"8:00\" is no time of day"),
             ("24:00=1M", "no time of day"),
             ("08:60=1M", "no time of day"),

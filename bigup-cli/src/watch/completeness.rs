@@ -39,6 +39,8 @@ pub enum Waiting {
         /// Time that must have passed.
         least: Duration,
     },
+    /// The time of its last change is in the future, and must be so long ago.
+    Future(Duration),
     /// Some program can be writing to it.
     OpenForWriting(Option<(u32, String)>),
     /// It says that its folder is complete, and goes last: so many files of the folder are not stored yet.
@@ -58,6 +60,10 @@ impl fmt::Display for Waiting {
                 let shown =
                     |time: &Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
                 write!(f, "its last change was {} ago, and must be {} ago (--min-age)", shown(age), shown(least))
+            }
+            Waiting::Future(least) => {
+                let least = humantime::format_duration(*least);
+                write!(f, "the time of its last change is in the future, and must be {least} ago (--min-age)")
             }
             Waiting::OpenForWriting(Some((id, name))) => write!(f, "open for writing by process {id} ({name})"),
             Waiting::OpenForWriting(None) => write!(f, "open or mapped for writing by another program"),

@@ -33,11 +33,12 @@ pub enum FreeSpace {
     Percent(u8),
 }
 
-/// Time since the last change of a file, by the clock of this machine. Zero where that is in the future.
-pub fn age(found: &Fingerprint) -> Duration {
+/// Time since the last change of a file, by the clock of this machine. `None`: that is in the future.
+pub fn age(found: &Fingerprint) -> Option<Duration> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let changed = u128::try_from(last_change(found)).unwrap_or(0);
-    Duration::from_nanos(u64::try_from(now.saturating_sub(changed)).unwrap_or(u64::MAX))
+    let nanos = now.checked_sub(changed)?;
+    Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }
 
 /// The last change of a file, in nanoseconds since 1970.
@@ -49,7 +50,7 @@ impl Keeping {
     /// True if a stored file is to end by its age.
     pub fn is_over(&self, found: &Fingerprint) -> bool {
         match (self.keep_for, self.keep_free) {
-            (Some(time), _) => age(found) >= time,
+            (Some(time), _) => age(found).is_some_and(|age| age >= time),
             (None, Some(_)) => false,
             (None, None) => true,
         }
@@ -121,7 +122,7 @@ mod tests {
             assert_eq!(is_over, [after_an_hour, after_two_days], "{keeping:?}");
         }
         let future = Fingerprint { modified: i128::MAX, ..changed_before(hour) };
-        assert_eq!(age(&future), Duration::ZERO);
+        assert_eq!(age(&future), None);
     }
 
     #[test]

@@ -401,11 +401,12 @@ impl<'a> Folder<'a> {
             self.after_finding();
             return None;
         }
-        let age = keeping::age(&found);
-        if age < self.settings.min_age {
-            let least = self.settings.min_age;
-            self.tell_waiting(path, Waiting::Young { age, least });
-            self.finding.queue.look_after(path, now, (least - age).min(self.settings.scan_every));
+        let (age, least) = (keeping::age(&found), self.settings.min_age);
+        if !least.is_zero() && age.is_none_or(|age| age < least) {
+            let reason = age.map_or(Waiting::Future(least), |age| Waiting::Young { age, least });
+            self.tell_waiting(path, reason);
+            let wait = least.saturating_sub(age.unwrap_or_default());
+            self.finding.queue.look_after(path, now, wait.min(self.settings.scan_every));
             return None;
         }
         let entry = self.finding.queue.get(path)?;

@@ -7,7 +7,7 @@
 use super::single_request::WholeFile;
 use super::{NameState, SliceRequest, SliceStored, SliceTarget, Uploads};
 use crate::admission::begun_uploads::is_limited;
-use crate::refusal::Refusal;
+use crate::refusal::{Advice, Refusal};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest, of_bytes};
 use bigup_core::protocol::name::FileName;
@@ -85,6 +85,10 @@ impl Uploads {
         // Files of a token that may begin a number of them are counted one by one, under a lock.
         let Some(begin) = ask.begin.as_ref().filter(|_| !is_limited(&ask.by)) else { return Err(alone(&ask.name)) };
         self.check_sizes(Some(ask.len), None, None)?;
+        if ask.digest.is_some_and(|digest| digest.kind == DigestKind::ChainingValue) {
+            let facts = "slice_digest is a chaining value, but a whole file has none";
+            return Err(Refusal::new(ErrorCode::BadRequest, facts).advising(Advice::SendHash));
+        }
         let digest = of_bytes(bytes);
         self.check_told(ask, &[SliceDigest { kind: DigestKind::Hash, digest }])?;
         if let Some(SliceTarget::UnnamedFile(unnamed, granted)) = self.unnamed(begin, ask)? {

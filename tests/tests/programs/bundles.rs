@@ -72,9 +72,11 @@ fn each_file_has_the_answer_that_it_would_have_alone() {
         file("a/again", b"1", ""),
         file("a/again", b"2", ""),
         file("zeroes", b"", "&zeroes=1"),
+        file("offset", b"x", "&offset=5"),
+        file("subtree", b"x", &format!("&slice_digest=cv:{}", "0".repeat(64))),
     ];
     let answer = post(&server, &files).expect(200);
-    assert_eq!(statuses(&answer), [200, 200, 409, 409, 400, 400, 400, 409, 200, 409, 400], "{answer:?}");
+    assert_eq!(statuses(&answer), [200, 200, 409, 409, 400, 400, 400, 409, 200, 409, 400, 409, 400], "{answer:?}");
     let told = |i: usize, field: &str| answer.body["files"][i][field].clone();
     assert_eq!((told(0, "is_uploaded"), told(0, "held")), (1.into(), serde_json::Value::Null));
     assert_eq!(told(0, "file_digest"), blake3::hash(b"right").to_hex().as_str());
@@ -87,6 +89,9 @@ fn each_file_has_the_answer_that_it_would_have_alone() {
     let modified = fs::metadata(daemon.finished("a/right")).unwrap().modified().unwrap();
     assert_eq!(modified.duration_since(std::time::UNIX_EPOCH).unwrap(), Duration::from_millis(1500));
     assert_eq!(list(&daemon.data().join("files")), ["a", "old"]);
+    let alone = "file_name=offset&slice_id=0&slice_num=1&slice_size=1&source=s&offset=5";
+    assert!(server.post(alone, b"x").expect(409).message().contains("not at 5"));
+    server.get("file_name=offset&peek=1").expect(404);
     // A file is replaced by a request of its own.
     assert_eq!(statuses(&post(&server, &[file("old", b"new", "&replace=1")])), [409]);
     assert_eq!(statuses(&post(&server, &[file("old", b"old", "&replace=1")])), [200]);

@@ -522,6 +522,9 @@ fn a_second_watch_of_the_same_is_refused_and_mistakes_are_told() {
         (&[folder, "--then", "remove"], 2, "move=DIR"),
         (&[folder, "--then", &format!("move={folder}")], 1, "is the watched folder"),
         (&[folder, "--name", "x"], 2, "of push"),
+        (&[folder, "--metrics-file", "watch.txt"], 2, ".prom"),
+        (&[folder, "--metrics-file", "/nonexistent/watch.prom"], 1, "--metrics-file /nonexistent/watch.prom"),
+        (&[folder, "--metrics-file", &format!("{folder}/watch.prom")], 1, "is in the watched folder"),
         (&[folder, folder], 2, "2 are given"),
     ] {
         let (found, said) = watch(arguments);
@@ -719,6 +722,19 @@ fn a_file_that_is_too_young_waits_and_a_stored_one_stays_for_its_time() {
     eventually("it is removed", || !place.path("a").exists());
     assert!(began.elapsed().unwrap() >= Duration::from_millis(5900), "it was removed too early");
     assert_eq!(place.stored("a").unwrap(), b"a");
+}
+
+#[test]
+fn a_file_from_the_future_says_so_while_it_waits() {
+    let place = Place::new();
+    place.write("f", "x");
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3600);
+    File::options().append(true).open(place.path("f")).unwrap().set_modified(tomorrow).unwrap();
+    let watch = place.watch(&["--min-age", "1s"]);
+    eventually("the reason is told", || watch.reasons("in/f").iter().any(|reason| reason.contains("in the future")));
+    place.write("g", "x");
+    watch.eventually_done("in/g");
+    assert!(place.stored("f").is_none());
 }
 
 /// The names in the watched folder.

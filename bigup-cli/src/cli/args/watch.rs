@@ -100,6 +100,9 @@ impl WatchArgs {
                 self.push.paths.len()
             ));
         }
+        if self.metrics_file.as_ref().is_some_and(|path| path.extension().is_none_or(|extension| extension != "prom")) {
+            return Err("--metrics-file: the name must end with .prom, else no collector reads the file".to_owned());
+        }
         let keeps = self.keep_for.is_some() || self.keep_free.is_some();
         match &self.then {
             Then::Keep if keeps => {
@@ -171,6 +174,7 @@ mod tests {
         );
         assert!(keep(&["--keep-for", "1d"]).unwrap_err().contains("--then delete"));
         assert!(keep(&["--then", "move=/d", "--keep-free", "10%"]).unwrap_err().contains("frees no disk space"));
+        assert!(keep(&["--metrics-file", "m.txt"]).unwrap_err().contains(".prom"));
         assert_eq!(keep(&["--then", "move=/d", "--keep-for", "1d"]), Ok(Keeping { keep_for: day, keep_free: None }));
     }
 

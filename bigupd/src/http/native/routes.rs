@@ -366,6 +366,11 @@ pub(super) fn slice_ask(
     let digested = content_digest(headers)?;
     let (sha256, form_sha256) = if is_form(headers) { (None, digested) } else { (digested, None) };
     let (offset, source) = (params.number(param::OFFSET)?, params.source()?);
+    // Of the other slices only the upload tells.
+    if let Some(offset) = offset.filter(|offset| slice_id == 0 && *offset != 0) {
+        let message = format!("slice 0 begins at byte 0 of any file, not at {offset}");
+        return Err(Refusal::new(ErrorCode::Conflict, message));
+    }
     let (by, id) = (params.by().clone(), UploadId::of_name(&name));
     let ask = SliceRequest { by, peer, id, name, slice_id, len, digest, offset, source, begin };
     Ok((ask, Expected { slice_id, len, is_zeroes, sha256, form_sha256 }))
@@ -384,9 +389,9 @@ fn check_form(expected: &Expected, body: &RawBody, at_end: bool) -> Result<(), R
 /// Refuses a body beside a slice of `len` zeroes, and too many of these.
 fn check_zeroes(headers: &HeaderMap, len: u64) -> Result<(), Refusal> {
     if headers.contains_key(TRANSFER_ENCODING) || content_length(headers).is_some_and(|len| len > 0) {
-        let body =
-            content_length(headers).map_or_else(|| "one of unknown length".to_owned(), |len| format!("{len} bytes"));
-        let message = format!("zeroes=1 means that the body is empty, but there is {body}: send the one or the other");
+        let body = content_length(headers)
+            .map_or_else(|| "a length that is not told".to_owned(), |len| format!("{len} bytes"));
+        let message = format!("zeroes=1 means that the body is empty, but it has {body}: send the one or the other");
         return Err(Refusal::new(ErrorCode::BadRequest, message));
     }
     if headers.contains_key("content-digest") {
