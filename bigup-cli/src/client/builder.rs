@@ -38,7 +38,7 @@ impl ClientBuilder {
     }
 
     /// Limits the bytes of content a second, over all connections together. At least
-    /// [`MIN_RATE`](crate::client::rate_limit::MIN_RATE) counts. `None`: no limit, which is the default.
+    /// [`MIN_RATE`](crate::client::rates::MIN_RATE) counts. `None`: no limit, which is the default.
     #[must_use]
     pub fn rate_limit(self, bytes_per_second: impl Into<Option<u64>>) -> ClientBuilder {
         self.rates(bytes_per_second.into().map(Rates::from))

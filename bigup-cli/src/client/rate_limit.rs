@@ -6,15 +6,12 @@
 //!
 //! The rate may depend on the time of day ([`Rates`]). It is that of the moment in which a piece is asked for.
 
-use crate::client::rates::Rates;
+use crate::client::rates::{MIN_RATE, Rates};
 use crate::stop::{StopSignal, sleep};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Lowest limit, in bytes a second. Servers give up what comes slower than 1K a second.
-pub const MIN_RATE: u64 = 4 << 10;
 
 /// The most that sending can catch up with after a pause, as time at the rate.
 const BURST: Duration = Duration::from_millis(100);

@@ -1,10 +1,12 @@
 //! A rate that depends on the time of day: `1M`, or a timetable like `08:00=1M,18:00=off`.
 
-use crate::client::rate_limit::MIN_RATE;
 use bigup_core::protocol::units::parse_size;
 use jiff::ZonedDateTime;
 use std::fmt;
 use std::str::FromStr;
+
+/// Lowest limit, in bytes a second. Servers give up what comes slower than 1K a second.
+pub const MIN_RATE: u64 = 4 << 10;
 
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
