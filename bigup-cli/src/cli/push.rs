@@ -151,17 +151,22 @@ impl Line {
         path: &Path,
         stop: &StopSignal,
     ) -> Result<u64, UploadError> {
-        let context = PushContext {
+        let retry = RetryBudget::new(args.retry_policy());
+        ahead::send(&PushContext { replace: false, ..self.context(args, &retry, stop) }, name, path)
+    }
+
+    /// The tools of a push that is told of nowhere else.
+    fn context<'a>(&'a self, args: &PushArgs, retry: &'a RetryBudget, stop: &'a StopSignal) -> PushContext<'a> {
+        PushContext {
             client: &self.client,
             observer: &NoObserver,
-            retry: &RetryBudget::new(args.retry_policy()),
+            retry,
             stop,
             concurrency: &self.concurrency,
             slice_size: args.slice_size,
-            replace: false,
+            replace: args.replace,
             keep: args.keep,
-        };
-        ahead::send(&context, name, path)
+        }
     }
 }
 
@@ -310,17 +315,8 @@ impl Push<'_> {
 
     /// Pushes files in one request; those that it does not store, to be pushed alone.
     fn bundle(&self, inputs: &Inputs, files: &[Numbered]) -> Vec<Numbered> {
-        let stop = Stop::new();
-        let context = PushContext {
-            client: self.client,
-            observer: &NoObserver,
-            retry: &RetryBudget::new(self.args.retry_policy()),
-            stop: stop.signal(),
-            concurrency: &self.line.concurrency,
-            slice_size: self.args.slice_size,
-            replace: self.args.replace,
-            keep: self.args.keep,
-        };
+        let (stop, retry) = (Stop::new(), RetryBudget::new(self.args.retry_policy()));
+        let context = self.line.context(self.args, &retry, stop.signal());
         let (mut bundle, mut bundled, mut left) = (Bundle::new(&context), vec![], vec![]);
         for (number, size) in files {
             match self.add(&mut bundle, &inputs.files[*number], self.interest.expected(*number)) {

@@ -14,7 +14,6 @@ use crate::cli::list;
 use crate::cli::print::{print_json, print_line};
 use crate::cli::push::{Line, Total, push_all};
 use crate::cli::report::{Report, Style};
-use crate::client::Client;
 use crate::source::fingerprint::Fingerprint;
 use crate::source::{LocalFile, hash_all, system};
 use bigup_core::protocol::content::ListedFile;
@@ -22,9 +21,7 @@ use bigup_core::protocol::kept::FileTime;
 use bigup_core::protocol::name::FileName;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::path::Path;
-use std::thread;
 
 /// Files of the server, by name.
 type Listed = BTreeMap<String, ListedFile>;
@@ -38,17 +35,16 @@ pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
     let folder = push.paths.first().map_or(Path::new("."), |path| path.as_path());
     anyhow::ensure!(folder.is_dir(), "{} is no folder: sync takes a folder, push takes files", folder.display());
     let wanted = push.wanted()?;
-    let line = Line::new(push, None)?;
-    let prefix = format!("{}/", push.name.as_deref().unwrap_or_default());
-    // At once: each takes its time, on a machine of its own.
-    let (mut inputs, theirs) = thread::scope(|scope| {
-        let listing = scope.spawn(|| list_all(&line.client, &prefix));
-        let inputs = Inputs::collect(&wanted);
-        (inputs, listing.join().unwrap_or_else(|panic| resume_unwind(panic)))
-    });
+    let mut inputs = Inputs::collect(&wanted);
     report.notes(&inputs.notes);
     inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
-    let mut theirs = theirs?;
+    let line = Line::new(push, None)?;
+    let prefix = format!("{}/", push.name.as_deref().unwrap_or_default());
+    let mut theirs = Listed::new();
+    list::each(&line.client, &prefix, |file| {
+        theirs.insert(file.file_name.clone(), file);
+        Ok(())
+    })?;
     let (mut cache, all) = (DigestCache::of(folder), inputs.files.len());
     let reasons = keep_different(&mut inputs, &mut theirs, &mut cache, args.checksum);
     let same = (all - inputs.files.len()) as u64;
@@ -74,16 +70,6 @@ pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
     report.summary("stored", inputs.failures.len() as u64 + total.not_tried);
     report.total(&format!("{} unchanged, {} deleted", count(same, "file"), done.deleted));
     Ok(is_well && done.failed == 0)
-}
-
-/// All finished files of the server whose names begin with `prefix`, by name.
-fn list_all(client: &Client, prefix: &str) -> anyhow::Result<Listed> {
-    let mut all = Listed::new();
-    list::each(client, prefix, |file| {
-        all.insert(file.file_name.clone(), file);
-        Ok(())
-    })?;
-    Ok(all)
 }
 
 /// Keeps the inputs that the server has not, or has with other content; the reason for each. Takes their names out of

@@ -88,9 +88,10 @@ pub fn run(mut args: WatchArgs, report: &Report) -> anyhow::Result<bool> {
     let then = usable(&args.then)?;
     std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
     let rules = Choice::new(args, &root, &[Some(system::real_path(&state)?), folder_of(&then)])?;
-    args.metrics_file.as_ref().map_or(Ok(()), |path| usable_metrics_file(path, &root))?;
     let goal = format!("{} {into}/", args.push.server.url);
     let journal = Journal::open(&state, &root, &goal)?;
+    // Of another watch of this to the same place it is not touched.
+    args.metrics_file.as_ref().map_or(Ok(()), |path| usable_metrics_file(path, &root))?;
     let status = StatusWriter::new(journal.path(), args.metrics_file.clone());
     let (status, journal) = (RefCell::new(status), Mutex::new(journal));
     let (begun, said) =
@@ -133,10 +134,10 @@ fn state_folder() -> anyhow::Result<PathBuf> {
 /// Checks that a file of metrics can be written, and is not one of the files that are pushed.
 fn usable_metrics_file(path: &Path, root: &Path) -> anyhow::Result<()> {
     let shown = format!("--metrics-file {}", path.display());
-    watch_status::replace(path, b"").with_context(|| shown.clone())?;
-    let real = system::real_path(path).with_context(|| shown.clone())?;
-    ensure!(!real.starts_with(root), "{shown} is in the watched folder, so it would be pushed: use another folder");
-    Ok(())
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = system::real_path(folder).with_context(|| shown.clone())?;
+    ensure!(!folder.starts_with(root), "{shown} is in the watched folder, so it would be pushed: use another folder");
+    watch_status::replace(path, b"").with_context(|| shown)
 }
 
 /// The end of files, with a folder that is there.

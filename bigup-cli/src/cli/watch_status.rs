@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -153,15 +153,13 @@ impl StatusWriter {
 /// # Errors
 /// As the system gives them.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".bigup-");
+    // One name, so that what a kill leaves is written over by the next start.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = path.with_file_name(format!(".{name}.fresh"));
+    fs::write(&fresh, content)?;
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(content)?;
-    file.persist(path)?;
-    Ok(())
+    fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    fs::rename(&fresh, path)
 }
 
 /// Shows the watches of the folder of `args`, whose journals are in the folder `state`. True if all of them are at work.
@@ -241,6 +239,8 @@ mod tests {
     fn a_state_is_written_once_for_each_change_and_at_most_once_a_second() {
         let dir = tempfile::tempdir().unwrap();
         let metrics = dir.path().join("watch.prom");
+        // A kill left it in the middle of a write.
+        fs::write(dir.path().join(".watch.prom.fresh"), "half").unwrap();
         let mut writer = StatusWriter::new(&dir.path().join("watch-x.journal"), Some(metrics.clone()));
         let state = WatchStatus { waiting: 3, ..WatchStatus::begin(Path::new("/w\"x"), "http://h x/") };
         assert_eq!(writer.write(state.clone()).unwrap(), None);

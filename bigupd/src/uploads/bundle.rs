@@ -47,37 +47,34 @@ impl Uploads {
         self.takes_unnamed_files()
     }
 
-    /// Stores the files of a bundle. One result for each, in order.
+    /// Stores the files of a bundle, but for those that are refused already. One result for each, in order.
     ///
     /// # Errors
     /// The file is refused; nothing of it is kept.
-    pub fn store_bundle(&self, files: &[BundledFile]) -> Vec<Result<BundledEnd, Refusal>> {
-        let (mut unnamed, mut whole, mut places) = (vec![], vec![], vec![]);
-        let admitted: Vec<_> = files.iter().map(|file| self.admit_bundled(file)).collect();
-        let mut ends: Vec<_> = admitted
-            .into_iter()
-            .enumerate()
-            .map(|(place, admitted)| match admitted {
+    pub fn store_bundle(&self, files: &[Result<BundledFile, Refusal>]) -> Vec<Result<BundledEnd, Refusal>> {
+        let (mut unnamed, mut whole) = (vec![], vec![]);
+        let ends: Vec<_> = files
+            .iter()
+            .map(|file| match file.as_ref().map_err(Clone::clone).and_then(|file| self.admit_bundled(file)) {
                 Ok(Admitted::Held(digest)) => Some(Ok(BundledEnd { digest, held: true })),
                 Err(refusal) => Some(Err(refusal)),
                 Ok(Admitted::Whole(file, of)) => {
                     unnamed.push((file, self.facts(&of)));
                     whole.push(of);
-                    places.push(place);
                     None
                 }
             })
             .collect();
         let results = publish_all(&self.data, &unnamed);
-        for ((place, of), result) in places.into_iter().zip(whole).zip(results) {
-            let name = &files[place].ask.name;
-            ends[place] = Some(match self.published(of, result) {
-                Ok(SliceStored::Finished(digest)) => Ok(BundledEnd { digest, held: false }),
-                Ok(_) => Err(alone(name)),
-                Err(refusal) => Err(refusal),
-            });
-        }
-        ends.into_iter().zip(files).map(|(end, file)| end.unwrap_or_else(|| Err(alone(&file.ask.name)))).collect()
+        let mut published = whole.into_iter().zip(results).map(|(of, result)| {
+            let name = of.name();
+            match self.published(of, result)? {
+                SliceStored::Finished(digest) => Ok(BundledEnd { digest, held: false }),
+                _ => Err(alone(name)),
+            }
+        });
+        // Those that were left out above were published, in their order.
+        ends.into_iter().filter_map(|end| end.or_else(|| published.next())).collect()
     }
 
     fn admit_bundled<'a>(&self, file: &'a BundledFile) -> Result<Admitted<'a>, Refusal> {

@@ -8,6 +8,7 @@ use crate::metrics::UploadProtocol;
 use crate::refusal::{Advice, Refusal};
 use crate::uploads::request::BeginRequest;
 use bigup_core::protocol::digest::{Digest, DigestKind};
+use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::MIB;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
 use bigup_core::storage::finish::single_request::{FileFacts, UnnamedFile, publish_all};
@@ -29,6 +30,13 @@ pub(super) struct WholeFile<'a> {
     counted: CountedBegin,
     /// When that was asked.
     began: Instant,
+}
+
+impl<'a> WholeFile<'a> {
+    /// Its name.
+    pub(super) fn name(&self) -> &'a FileName {
+        &self.ask.name
+    }
 }
 
 impl Uploads {

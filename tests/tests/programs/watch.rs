@@ -516,6 +516,7 @@ fn a_second_watch_of_the_same_is_refused_and_mistakes_are_told() {
         run(command.args(arguments))
     };
     let folder = place.folder.to_str().unwrap();
+    place.write("watch.prom", "mine");
     for (arguments, code, why) in [
         (&["/nonexistent"][..], 1, "is no folder"),
         (&[folder, "--into", "../x"], 1, "--into"),
@@ -530,6 +531,7 @@ fn a_second_watch_of_the_same_is_refused_and_mistakes_are_told() {
         let (found, said) = watch(arguments);
         assert!(found == Some(code) && said.contains(why), "{arguments:?}: {said}");
     }
+    assert_eq!(fs::read(place.path("watch.prom")).unwrap(), b"mine", "a refused file of metrics was written");
 }
 
 #[test]
@@ -811,6 +813,12 @@ fn monitors_read_the_state_of_a_watch() {
     let text = fs::read_to_string(&metrics).unwrap();
     assert_eq!(promtool_says(&["check", "metrics"], &text), "");
     assert!(text.contains("bigup_watch_stored_bytes_total{") && text.contains("} 5\n"), "{text}");
+    // A second watch to the same place is refused, and writes nothing.
+    let mut second = programs::cli();
+    second.args(["watch", "--url", place.daemon.url(), "--into", "in/", "--metrics-file"]).arg(&metrics);
+    let refused = second.arg("--state").arg(&place.state).arg(&place.folder).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(fs::read_to_string(&metrics).unwrap().contains("bigup_watch_stored_bytes_total{"));
     drop(writer);
     watch.eventually_done("in/open");
     watch.kill_9();

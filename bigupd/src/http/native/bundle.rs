@@ -237,25 +237,16 @@ impl App {
         self.blocking(move || {
             let asked: Vec<Result<BundledFile, Refusal>> =
                 group.into_iter().map(|(query, bytes)| app.bundled(by.clone(), peer, &query, bytes)).collect();
-            let (mut files, mut ends) = (vec![], vec![]);
-            for asked in asked {
-                match asked {
-                    Ok(file) => {
-                        files.push(file);
-                        ends.push(None);
-                    }
-                    Err(refusal) => ends.push(Some(refused(&refusal))),
-                }
-            }
-            let stored = app.uploads.store_bundle(&files);
-            let mut stored = files.iter().zip(stored).map(|(file, end)| match end {
-                Ok(end) => BundledResponse::Stored(stored_answer(&file.ask, end)),
-                Err(refusal) => {
+            let ends = app.uploads.store_bundle(&asked);
+            let answered = asked.iter().zip(ends).map(|(asked, end)| match (asked, end) {
+                (Ok(file), Ok(end)) => BundledResponse::Stored(stored_answer(&file.ask, end)),
+                (Ok(file), Err(refusal)) => {
                     log_refused(&file.ask, &refusal);
                     refused(&refusal)
                 }
+                (Err(refusal), _) => refused(refusal),
             });
-            Ok(ends.into_iter().filter_map(|end| end.or_else(|| stored.next())).collect())
+            Ok(answered.collect())
         })
         .await
     }
