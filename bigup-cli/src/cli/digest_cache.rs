@@ -7,6 +7,7 @@
 use crate::source::fingerprint::Fingerprint;
 use bigup_core::protocol::digest::{Digest, of_bytes};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::env;
 use std::fs::{self, File};
@@ -23,25 +24,33 @@ pub struct DigestCache {
     /// `None`: there is no place for it.
     path: Option<PathBuf>,
     known: HashMap<String, Entry>,
-    fresh: HashMap<String, Entry>,
+    /// Entries were noted that the file has not.
+    has_news: bool,
 }
 
 /// A file, as it was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     size: u64,
     modified: i64,
     changed: i64,
     inode: u64,
-    digest: String,
+    digest: Digest,
+    /// It was asked for or noted, and is kept.
+    is_kept: bool,
 }
 
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
-struct Line {
-    path: String,
-    #[serde(flatten)]
-    entry: Entry,
+struct Line<'a> {
+    #[serde(borrow)]
+    path: Cow<'a, str>,
+    size: u64,
+    modified: i64,
+    changed: i64,
+    inode: u64,
+    #[serde(borrow)]
+    digest: Cow<'a, str>,
 }
 
 impl DigestCache {
@@ -50,25 +59,22 @@ impl DigestCache {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let id = of_bytes(folder.as_os_str().as_encoded_bytes()).to_string();
         let path = place().map(|place| place.join(format!("digests-{}.jsonl", &id[..32])));
-        let lines = path.as_ref().and_then(|path| File::open(path).ok()).map(|file| BufReader::new(file).lines());
-        let parsed =
-            lines.into_iter().flatten().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
-        DigestCache { path, known: parsed.map(|Line { path, entry }| (path, entry)).collect(), fresh: HashMap::new() }
+        let known = path.as_ref().and_then(|path| File::open(path).ok()).map(read).unwrap_or_default();
+        DigestCache { path, known, has_news: false }
     }
 
     /// The digest of the file at `path`, if it has this fingerprint since it was read.
     pub fn get(&mut self, path: &Path, now: &Fingerprint) -> Option<Digest> {
-        let path = path.to_str()?;
-        let entry = self.known.get(path).filter(|entry| entry.fits(now))?;
-        let digest = entry.digest.parse().ok()?;
-        self.fresh.insert(path.to_owned(), entry.clone());
-        Some(digest)
+        let entry = self.known.get_mut(path.to_str()?).filter(|entry| entry.fits(now))?;
+        entry.is_kept = true;
+        Some(entry.digest)
     }
 
     /// The file at `path` with this fingerprint has this digest.
     pub fn note(&mut self, path: &Path, now: &Fingerprint, digest: Digest) {
         if let (Some(path), true) = (path.to_str(), is_settled(now)) {
-            self.fresh.insert(path.to_owned(), Entry::of(now, digest));
+            self.known.insert(path.to_owned(), Entry::of(now, digest));
+            self.has_news = true;
         }
     }
 
@@ -85,17 +91,32 @@ impl DigestCache {
     /// As the system gives them.
     pub fn keep(&self) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
+        if !self.has_news && self.known.values().all(|entry| entry.is_kept) {
+            return Ok(());
+        }
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
         // Under a name of its own first, so that a kill leaves the old one or the new one.
         let fresh = path.with_extension(format!("{}", std::process::id()));
         let mut file = BufWriter::new(File::create(&fresh)?);
-        for (path, entry) in &self.fresh {
-            serde_json::to_writer(&mut file, &Line { path: path.clone(), entry: entry.clone() })?;
+        for (path, entry) in self.known.iter().filter(|(_, entry)| entry.is_kept) {
+            serde_json::to_writer(&mut file, &entry.line(path))?;
             file.write_all(b"\n")?;
         }
         file.flush()?;
         fs::rename(&fresh, path)
     }
+}
+
+/// The entries of the file of a cache, up to the first that cannot be read.
+fn read(file: File) -> HashMap<String, Entry> {
+    let (mut file, mut text, mut known) = (BufReader::new(file), String::new(), HashMap::new());
+    while file.read_line(&mut text).is_ok_and(|len| len > 0) {
+        if let Some((path, entry)) = serde_json::from_str(&text).ok().and_then(Entry::of_line) {
+            known.insert(path, entry);
+        }
+        text.clear();
+    }
+    known
 }
 
 /// True if the last change is so long ago that a later one has other times.
@@ -107,7 +128,20 @@ fn is_settled(now: &Fingerprint) -> bool {
 impl Entry {
     fn of(found: &Fingerprint, digest: Digest) -> Entry {
         let (modified, changed) = (found.modified as i64, found.changed as i64);
-        Entry { size: found.size, modified, changed, inode: found.inode, digest: digest.to_string() }
+        Entry { size: found.size, modified, changed, inode: found.inode, digest, is_kept: true }
+    }
+
+    fn of_line(line: Line<'_>) -> Option<(String, Entry)> {
+        let Line { path, size, modified, changed, inode, digest } = line;
+        Some((
+            path.into_owned(),
+            Entry { size, modified, changed, inode, digest: digest.parse().ok()?, is_kept: false },
+        ))
+    }
+
+    fn line<'a>(&self, path: &'a str) -> Line<'a> {
+        let Entry { size, modified, changed, inode, digest, .. } = *self;
+        Line { path: path.into(), size, modified, changed, inode, digest: digest.to_string().into() }
     }
 
     fn fits(&self, now: &Fingerprint) -> bool {
@@ -140,9 +174,9 @@ mod tests {
         let mut cache = DigestCache { path: Some(dir.path().join("x/cache")), ..DigestCache::default() };
         cache.note(path, &old, digest);
         cache.keep().unwrap();
-        let text = fs::read_to_string(dir.path().join("x/cache")).unwrap();
-        let Line { path: kept, entry } = serde_json::from_str(&text).unwrap();
-        assert_eq!((kept.as_str(), &entry), ("a", &Entry::of(&old, digest)));
+        let known = read(File::open(dir.path().join("x/cache")).unwrap());
+        let entry = &known["a"];
+        assert_eq!((known.len(), entry.digest), (1, digest));
         assert!(entry.fits(&old));
         for other in [
             Fingerprint { size: 2, ..old },
@@ -175,6 +209,6 @@ mod tests {
             &Fingerprint { size: 1, modified: now, changed: now, inode: 7, volume: 0 },
             of_bytes(b"a"),
         );
-        assert!(cache.fresh.is_empty());
+        assert!(cache.known.is_empty());
     }
 }

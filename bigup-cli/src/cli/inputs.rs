@@ -269,20 +269,21 @@ impl Inputs {
 
     /// Moves all but the first of several inputs with one name to the failures: each would replace the one before.
     fn drop_doubles(&mut self) {
-        let mut first: HashMap<FileName, Input> = HashMap::new();
-        for input in std::mem::take(&mut self.files) {
-            match first.get(&input.name) {
-                Some(Input::File(other)) if Input::File(other.clone()) != input.origin => {
-                    let message = format!("{} has the name {} too; push one with --name", shown(other), input.name);
-                    self.failures.push((input.path(), message));
-                }
-                Some(_) => {}
-                None => {
-                    first.insert(input.name.clone(), input.origin.clone());
-                    self.files.push(input);
-                }
+        let files = std::mem::take(&mut self.files);
+        let mut first: HashMap<&FileName, &Input> = HashMap::with_capacity(files.len());
+        let mut is_first = Vec::with_capacity(files.len());
+        for input in &files {
+            let other = *first.entry(&input.name).or_insert(&input.origin);
+            is_first.push(std::ptr::eq(other, &input.origin));
+            if let Input::File(path) = other
+                && *other != input.origin
+            {
+                let message = format!("{} has the name {} too; push one with --name", shown(path), input.name);
+                self.failures.push((input.path(), message));
             }
         }
+        self.files =
+            files.into_iter().zip(is_first).filter_map(|(input, is_first)| is_first.then_some(input)).collect();
     }
 }
 

@@ -11,6 +11,9 @@ use serde_json::json;
 /// Files of a page.
 const PAGE: u64 = 10_000;
 
+/// Pages that are held at most for a caller that is slower than the server.
+const AHEAD: usize = 3;
+
 /// Prints the finished files.
 ///
 /// # Errors
@@ -41,14 +44,33 @@ pub fn each(
     prefix: &str,
     mut each: impl FnMut(ListedFile) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut after = String::new();
-    loop {
-        let page = client.list_page(prefix, &after, PAGE).map_err(advice::failed_call)?;
-        let is_last = (page.len() as u64) < PAGE;
-        after = page.last().map(|file| file.file_name.clone()).unwrap_or_default();
-        page.into_iter().try_for_each(&mut each)?;
-        if is_last {
-            return Ok(());
-        }
-    }
+    ahead(client, prefix, |mut pages| pages.try_for_each(|page| page?.into_iter().try_for_each(&mut each)))
+}
+
+/// Gives `with` the pages of finished files whose name begins with `prefix`, by name. Another thread asks for them
+/// meanwhile. After an error no page follows.
+///
+/// # Errors
+/// Those of `with`. A page is one if the server refuses, or does not respond.
+pub fn ahead<T>(
+    client: &Client,
+    prefix: &str,
+    with: impl FnOnce(crossbeam_channel::IntoIter<anyhow::Result<Vec<ListedFile>>>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let (pages, received) = crossbeam_channel::bounded(AHEAD);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut after = String::new();
+            loop {
+                let page = client.list_page(prefix, &after, PAGE).map_err(advice::failed_call);
+                let last = page.as_ref().ok().filter(|page| page.len() as u64 == PAGE).and_then(|page| page.last());
+                let next = last.map(|file| file.file_name.clone());
+                match (pages.send(page), next) {
+                    (Ok(()), Some(next)) => after = next,
+                    _ => return,
+                }
+            }
+        });
+        with(received.into_iter())
+    })
 }

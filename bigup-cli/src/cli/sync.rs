@@ -17,14 +17,19 @@ use crate::cli::report::{Report, Style};
 use crate::source::fingerprint::Fingerprint;
 use crate::source::{LocalFile, hash_all, system};
 use bigup_core::protocol::content::ListedFile;
+use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::kept::FileTime;
 use bigup_core::protocol::name::FileName;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Files of the server, by name.
 type Listed = BTreeMap<String, ListedFile>;
+
+/// The reason to send a file.
+type Reason = Cow<'static, str>;
 
 /// Makes the folder of the server the same; true if it is.
 ///
@@ -35,24 +40,33 @@ pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
     let folder = push.paths.first().map_or(Path::new("."), |path| path.as_path());
     anyhow::ensure!(folder.is_dir(), "{} is no folder: sync takes a folder, push takes files", folder.display());
     let wanted = push.wanted()?;
-    let mut inputs = Inputs::collect(&wanted);
-    report.notes(&inputs.notes);
-    inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
     let line = Line::new(push, None)?;
     let prefix = format!("{}/", push.name.as_deref().unwrap_or_default());
-    let mut theirs = Listed::new();
-    list::each(&line.client, &prefix, |file| {
-        theirs.insert(file.file_name.clone(), file);
-        Ok(())
-    })?;
-    let (mut cache, all) = (DigestCache::of(folder), inputs.files.len());
-    let reasons = keep_different(&mut inputs, &mut theirs, &mut cache, args.checksum);
-    let same = (all - inputs.files.len()) as u64;
     // Files that are left out here are left alone there.
-    let below = |name: &str| name.strip_prefix(&prefix).unwrap_or(name).to_owned();
-    theirs.retain(|name, file| {
-        args.delete && wanted.filter.leaves_out(Path::new(&below(name)), || file.file_size).is_none()
-    });
+    let is_to_go = |file: &ListedFile| {
+        let below = file.file_name.strip_prefix(&prefix).unwrap_or(&file.file_name);
+        args.delete && wanted.filter.leaves_out(Path::new(below), || file.file_size).is_none()
+    };
+    let mut theirs = Listed::new();
+    let (mut inputs, mut cache, reasons) = list::ahead(&line.client, &prefix, |mut pages| {
+        let inputs = Inputs::collect(&wanted);
+        report.notes(&inputs.notes);
+        inputs.failures.iter().for_each(|(path, message)| report.failed(Some(path), message));
+        let mut comparison = Comparison::new(&inputs.files, DigestCache::of(folder), args.checksum);
+        pages.try_for_each(|page| {
+            for file in page? {
+                if !comparison.compare(&file) && is_to_go(&file) {
+                    theirs.insert(file.file_name.clone(), file);
+                }
+            }
+            anyhow::Ok(())
+        })?;
+        let Comparison { cache, reasons, .. } = comparison;
+        Ok((inputs, cache, reasons))
+    })?;
+    let all = inputs.files.len();
+    let reasons = keep_different(&mut inputs, reasons);
+    let same = (all - inputs.files.len()) as u64;
     if push.dry_run {
         show_all(push.transfer.style() == Style::Json, &inputs, &reasons, &theirs, same);
         return Ok(inputs.failures.is_empty());
@@ -72,23 +86,44 @@ pub fn run(args: &SyncArgs, report: &Report) -> anyhow::Result<bool> {
     Ok(is_well && done.failed == 0)
 }
 
-/// Keeps the inputs that the server has not, or has with other content; the reason for each. Takes their names out of
-/// `theirs`.
-fn keep_different(inputs: &mut Inputs, theirs: &mut Listed, cache: &mut DigestCache, reads_all: bool) -> Vec<String> {
-    let (mut kept, mut reasons) = (vec![], vec![]);
-    for input in std::mem::take(&mut inputs.files) {
-        let there = theirs.remove(input.name.as_str());
-        if let Some(reason) = difference(&input, there.as_ref(), cache, reads_all) {
-            kept.push(input);
-            reasons.push(reason);
-        }
+/// Local files, as far as they are compared with those of the server.
+struct Comparison<'a> {
+    files: &'a [InputFile],
+    /// The place of each file among all, by name.
+    places: HashMap<&'a str, usize>,
+    cache: DigestCache,
+    reads_all: bool,
+    /// The reason to send each file. `None`: the server has the same.
+    reasons: Vec<Option<Reason>>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(files: &'a [InputFile], cache: DigestCache, reads_all: bool) -> Comparison<'a> {
+        let places = files.iter().enumerate().map(|(place, file)| (file.name.as_str(), place)).collect();
+        Comparison { files, places, cache, reads_all, reasons: vec![Some("not on the server".into()); files.len()] }
     }
-    inputs.files = kept;
+
+    /// Compares a file of the server with the local one of its name. False: there is none.
+    fn compare(&mut self, there: &ListedFile) -> bool {
+        let place = self.places.get(there.file_name.as_str()).copied();
+        if let Some(place) = place {
+            self.reasons[place] = difference(&self.files[place], there, &mut self.cache, self.reads_all);
+        }
+        place.is_some()
+    }
+}
+
+/// Keeps the inputs that are to be sent, and the reason for each.
+fn keep_different(inputs: &mut Inputs, reasons: Vec<Option<Reason>>) -> Vec<Reason> {
+    let all = std::mem::take(&mut inputs.files).into_iter().zip(reasons);
+    let different = all.filter_map(|(input, reason)| Some((input, reason?)));
+    let reasons;
+    (inputs.files, reasons) = different.unzip();
     reasons
 }
 
 /// Shows what would be sent and deleted.
-fn show_all(is_json: bool, inputs: &Inputs, reasons: &[String], gone: &Listed, same: u64) {
+fn show_all(is_json: bool, inputs: &Inputs, reasons: &[Reason], gone: &Listed, same: u64) {
     inputs.files.iter().zip(reasons).for_each(|(input, reason)| show(is_json, "send", input.name.as_str(), reason));
     inputs.empty_folders.iter().for_each(|name| show(is_json, "make", &format!("{name}/"), "an empty folder"));
     gone.keys().for_each(|name| show(is_json, "delete", name, "not here"));
@@ -140,20 +175,15 @@ fn delete(line: &Line, files: &Listed, report: &Report, is_json: bool) -> Deleti
 }
 
 /// The reason to send a file. `None`: the server has the same.
-fn difference(
-    input: &InputFile,
-    there: Option<&ListedFile>,
-    cache: &mut DigestCache,
-    reads_all: bool,
-) -> Option<String> {
-    let Some(there) = there else { return Some("not on the server".to_owned()) };
-    let Input::File(path) = &input.origin else { return Some("no file".to_owned()) };
+fn difference(input: &InputFile, there: &ListedFile, cache: &mut DigestCache, reads_all: bool) -> Option<Reason> {
+    let Input::File(path) = &input.origin else { return Some("no file".into()) };
     // The push tells why a file cannot be looked at.
-    let Ok(found) = system::fingerprint_at(path) else { return Some(String::new()) };
+    let Ok(found) = system::fingerprint_at(path) else { return Some("".into()) };
     if found.size != there.file_size {
-        return Some(format!("{} bytes here, {} on the server", found.size, there.file_size));
+        return Some(format!("{} bytes here, {} on the server", found.size, there.file_size).into());
     }
-    let Some(theirs) = &there.file_digest else { return Some("the server is not certain of its content".to_owned()) };
+    let theirs: Option<Digest> = there.file_digest.as_ref().and_then(|digest| digest.parse().ok());
+    let Some(theirs) = theirs else { return Some("the server is not certain of its content".into()) };
     let known = if reads_all || system::MAY_CHANGE_UNSEEN { None } else { cache.get(path, &found) };
     let is_told_by_time = !reads_all && known.is_none() && cache.may_be_told_by_time(path, &found);
     if is_told_by_time && has_time(there, &found) {
@@ -167,10 +197,7 @@ fn difference(
         }
         Some(hashed)
     });
-    match own {
-        Some(own) if own.to_string() == *theirs => None,
-        _ => Some("other content".to_owned()),
-    }
+    if own == Some(theirs) { None } else { Some("other content".into()) }
 }
 
 /// True if the server has kept the time of a file with this fingerprint.

@@ -14,6 +14,7 @@
 use crate::storage::disk::{self, IoContext, MountedFs, may_be_shared};
 use crate::storage::group_sync::GroupSync;
 use crate::storage::objects::Objects;
+use crate::storage::store::ListMemory;
 use nix::unistd::{AccessFlags, eaccess};
 use std::ffi::OsString;
 use std::io;
@@ -44,13 +45,15 @@ pub struct DataDir {
     has_holes: Arc<OnceLock<bool>>,
     /// The group syncs of this process in this data folder.
     pub(crate) syncs: Arc<GroupSync>,
+    /// The finished files that this process has listed.
+    pub(crate) list_memory: Arc<ListMemory>,
     /// Bytes that this process has taken since it had the file system count them, where that counts late.
     pub(crate) uncounted: Arc<AtomicU64>,
 }
 
 impl DataDir {
     fn at(root: &Path) -> DataDir {
-        let (has_holes, syncs, uncounted) = Default::default();
+        let (has_holes, syncs, list_memory, uncounted) = Default::default();
         // A folder that is not there is not found out here, and is an error elsewhere.
         let is_shared = may_be_shared(root).unwrap_or(false);
         DataDir {
@@ -61,6 +64,7 @@ impl DataDir {
             is_shared,
             has_holes,
             syncs,
+            list_memory,
             uncounted,
         }
     }

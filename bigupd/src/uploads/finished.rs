@@ -112,8 +112,8 @@ impl Uploads {
         let with_remembered_digest = |file: ListedFile| {
             // An open object is shown without a digest, too.
             let remembered = || self.finished_digests.remembered(&file.version).filter(|_| !is_in_objects);
-            let stored_digest = file.stored_digest.clone().or_else(remembered);
-            each(ListedFile { stored_digest, ..file })
+            let digest = file.digest.or_else(|| remembered().map(|stored| stored.digest));
+            each(ListedFile { digest, ..file })
         };
         Ok(Store::new(&self.data).list(prefix, after, with_remembered_digest)?)
     }

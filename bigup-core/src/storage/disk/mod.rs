@@ -7,7 +7,7 @@ use crate::protocol::name::printable;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, openat, posix_fadvise, renameat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -16,6 +16,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+mod attribute;
 mod boot;
 mod copy;
 mod hole;
@@ -25,6 +26,7 @@ mod shared;
 mod splice;
 mod written;
 
+pub use attribute::attribute;
 pub use boot::BootId;
 pub use copy::{Copier, CopyError, CopyMethod};
 pub use hole::{HOLE_TRIAL, has_holes, holes_before, is_hole, make_hole, punch};
@@ -353,6 +355,12 @@ impl FileVersion {
     /// The version that has these metadata.
     pub fn of_metadata(found: &Metadata) -> FileVersion {
         FileVersion { inode: found.ino(), len: found.len(), changed: (found.ctime(), found.ctime_nsec()) }
+    }
+
+    /// The same of the metadata that other calls give.
+    pub fn of_stat(found: &FileStat) -> FileVersion {
+        let len = u64::try_from(found.st_size).unwrap_or(0);
+        FileVersion { inode: found.st_ino, len, changed: (found.st_ctime, found.st_ctime_nsec) }
     }
 
     /// The version of an object in a store, which has this tag, length and time.

@@ -257,9 +257,8 @@ fn give_name(
         InTheWay::Other(what) => return block(&mut locked, what, None).map(Some),
     }
     space::give_back_rest(merged).at("cutting", &merged_path)?;
-    // The digest holds for a file of this time.
-    upload.kept.modified.iter().for_each(|time| store::keep_time(merged, &merged_path, *time));
-    store::store_digest(merged, &merged_path, &StoredDigest { digest, source: upload.source.clone(), sha256 })?;
+    let stored_digest = StoredDigest { digest, source: upload.source.clone(), sha256 };
+    store::stamp(merged, &merged_path, &stored_digest, upload.kept.modified)?;
     if let (Some(leaves), Some(slice_size)) = (leaves, upload.plan.slice_size) {
         store::keep_leaves(merged, &merged_path, slice_size, leaves);
     }
@@ -407,10 +406,8 @@ fn moved_already(data: &DataDir, spool: &Spool, locked: &LockedSpool) -> io::Res
 
 /// The finished file, opened, if it is still the one of this publication.
 fn finished(data: &DataDir, locked: &LockedSpool, publication: Publication) -> io::Result<Option<File>> {
-    let (store, name) = (Store::new(data), &locked.upload().file_name);
-    let OpenEntry::File(file) = store.open(name)? else { return Ok(None) };
-    let inode = file.metadata().at("looking at", &store.path_of(name))?.ino();
-    Ok((inode == publication.inode).then_some(file))
+    let OpenEntry::File(file, found) = Store::new(data).open(&locked.upload().file_name)? else { return Ok(None) };
+    Ok((found.ino() == publication.inode).then_some(file))
 }
 
 fn inode_of(path: &Path) -> io::Result<Option<u64>> {
@@ -445,8 +442,8 @@ fn finish_moved(data: &DataDir, locked: &LockedSpool, publication: Publication) 
         {
             let sha256 = stored_digest.sha256.filter(|_| stored_digest.digest == publication.digest);
             let source = locked.upload().source.clone();
-            locked.upload().kept.modified.iter().for_each(|time| store::keep_time(&file, &path, *time));
-            store::store_digest(&file, &path, &StoredDigest { digest: publication.digest, source, sha256 })?;
+            let stored_digest = StoredDigest { digest: publication.digest, source, sha256 };
+            store::stamp(&file, &path, &stored_digest, locked.upload().kept.modified)?;
             file.sync_all().at("syncing", &path)?;
         }
     }

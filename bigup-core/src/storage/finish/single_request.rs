@@ -65,8 +65,7 @@ impl UnnamedFile {
 
     /// Gives it its stamp, and the facts that it is to have, as the file of [`publish_all`].
     fn stamp(&self, data: &DataDir, facts: &FileFacts<'_>) -> io::Result<()> {
-        facts.kept.modified.iter().for_each(|time| store::keep_time(&self.file, &self.tmp, *time));
-        store::store_digest(&self.file, &self.tmp, &facts.stored_digest)?;
+        store::stamp(&self.file, &self.tmp, &facts.stored_digest, facts.kept.modified)?;
         Store::new(data).give_permissions(&self.file, facts.name, facts.kept.mode)
     }
 }

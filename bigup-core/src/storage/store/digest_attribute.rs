@@ -1,8 +1,10 @@
-//! The digest of a finished file, kept on the file itself.
+//! The digest of a finished file and the time of its client's file, kept on the file itself.
 
+use super::kept_time;
 use crate::protocol::digest::{Digest, Leaves};
+use crate::protocol::kept::FileTime;
 use crate::protocol::sha256::Sha256;
-use crate::storage::disk::IoContext;
+use crate::storage::disk::{IoContext, attribute};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
 use std::io;
@@ -69,24 +71,32 @@ struct AttributeJson {
     sha256: Option<String>,
     size: u64,
     modified: (i64, i64),
+    /// The time of the client's file, of which the file system may have room for less. Empty: it is not kept. `None`: an
+    /// attribute of its own tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source_modified: Option<String>,
 }
 
-/// Writes down the digest of `file` on the file itself. The caller syncs it, and changes its content no more.
+/// Gives `file` the time of its client's file, if that is `kept`, and writes down its digest on the file itself. The caller
+/// syncs it, and changes its content no more.
 ///
-/// If the file system keeps no such attributes, the digest will not be known later; that is logged and no error.
+/// If the file system keeps no such attributes, the digest will not be known later, and the file keeps its own time, as
+/// where times cannot be set. That is logged and no error, since the content does not depend on it.
 ///
 /// # Errors
 /// As the system gives them.
-pub fn store_digest(file: &File, path: &Path, stored_digest: &StoredDigest) -> io::Result<()> {
-    store_digest_as(file, path, stored_digest, &file.metadata().at("looking at", path)?)
+pub fn stamp(file: &File, path: &Path, stored_digest: &StoredDigest, kept: Option<FileTime>) -> io::Result<()> {
+    let kept = kept.filter(|time| kept_time::set(file, path, *time));
+    stamp_as(file, path, stored_digest, kept, &file.metadata().at("looking at", path)?)
 }
 
-/// The same as [`store_digest`] for a `file` whose content was read while its metadata were `found`: the stored digest
-/// does not hold if the file was written to since.
-pub(super) fn store_digest_as(
+/// Writes down the digest and the kept time of a `file` whose content was read while its metadata were `found`: they do
+/// not hold if the file was written to since.
+pub(super) fn stamp_as(
     file: &File,
     path: &Path,
     stored_digest: &StoredDigest,
+    kept: Option<FileTime>,
     found: &Metadata,
 ) -> io::Result<()> {
     let stored = AttributeJson {
@@ -95,11 +105,16 @@ pub(super) fn store_digest_as(
         sha256: stored_digest.sha256.map(|sha256| sha256.to_string()),
         size: found.len(),
         modified: (found.mtime(), found.mtime_nsec()),
+        source_modified: Some(kept.map(|time| time.to_string()).unwrap_or_default()),
     };
     let value = serde_json::to_vec(&stored).expect("strings and numbers always serialise");
     match file.set_xattr(ATTRIBUTE, &value) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
             log::warn!("{}: no extended attributes here ({e}), so the digest is not kept", path.display());
+            // Without a note the client's time would pass for that of a change here.
+            if kept.is_some() {
+                file.set_modified(SystemTime::now()).at("setting the time of", path)?;
+            }
             Ok(())
         }
         done => done.at("writing down the digest of", path),
@@ -110,7 +125,7 @@ pub(super) fn store_digest_as(
 /// when somebody asks. A failure to set it is no error.
 pub(super) fn seal(file: &File, path: &Path) {
     let sealed: io::Result<bool> = (|| {
-        if file.get_xattr(ATTRIBUTE)?.is_none() {
+        if attribute(file, ATTRIBUTE)?.is_none() {
             return Ok(true);
         }
         for margin in SEAL_MARGINS {
@@ -138,7 +153,7 @@ fn last_moment(changed: i128) -> i128 {
 
 /// True if nothing about `file` changed since it was sealed; `found` are its metadata of now.
 fn is_sealed(file: &File, found: &Metadata) -> io::Result<bool> {
-    let until = file.get_xattr(SEAL)?.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
+    let until = attribute(file, SEAL)?.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
     Ok(until.is_some_and(|until: i128| changed(found) <= until))
 }
 
@@ -174,33 +189,40 @@ pub fn read_leaves(file: &File, digest: Digest) -> Option<(u64, Leaves)> {
 /// # Errors
 /// The digest cannot be read, which says nothing about it.
 pub fn digest_state(file: &File, found: &Metadata) -> io::Result<DigestState> {
-    let value = match file.get_xattr(ATTRIBUTE) {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
-        value => value?,
-    };
-    let stored: Option<AttributeJson> = value.and_then(|value| serde_json::from_slice(&value).ok());
-    let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
-    Ok(match known {
-        None => DigestState::Absent,
-        Some((digest, AttributeJson { source, sha256, size, modified, .. })) => {
-            let sha256 = sha256.and_then(|text| text.parse().ok());
-            let stored_digest = StoredDigest { digest, source, sha256 };
-            let is_changed = modified != (found.mtime(), found.mtime_nsec());
-            if is_changed {
-                DigestState::Stale { stored_digest, size }
-            } else {
-                DigestState::Valid { stored_digest, size }
-            }
-        }
-    })
+    stamp_of(file, found).map(|(state, _)| state)
 }
 
-/// The stored digest of a file, if it has one that holds.
-pub(super) fn read_stored_digest(file: &File, found: &Metadata) -> io::Result<Option<StoredDigest>> {
-    Ok(match digest_state(file, found)? {
+/// The same, and the time of the client's file, if that is kept.
+pub(super) fn stamp_of(file: &File, found: &Metadata) -> io::Result<(DigestState, Option<FileTime>)> {
+    let stored: Option<AttributeJson> =
+        attribute(file, ATTRIBUTE)?.and_then(|value| serde_json::from_slice(&value).ok());
+    let known = stored.and_then(|stored| Some((stored.digest.parse().ok()?, stored)));
+    let Some((digest, AttributeJson { source, sha256, size, modified, source_modified, .. })) = known else {
+        return Ok((DigestState::Absent, kept_time::of_itself(file, found)?));
+    };
+    let sha256 = sha256.and_then(|text| text.parse().ok());
+    let stored_digest = StoredDigest { digest, source, sha256 };
+    let is_changed = modified != (found.mtime(), found.mtime_nsec());
+    let kept = match source_modified {
+        None => kept_time::of_itself(file, found)?,
+        Some(_) if is_changed => None,
+        Some(text) => text.parse().ok(),
+    };
+    let state = match is_changed {
+        true => DigestState::Stale { stored_digest, size },
+        false => DigestState::Valid { stored_digest, size },
+    };
+    Ok((state, kept))
+}
+
+/// The stored digest of a file, if it has one that holds, and the time of the client's file, if that is kept.
+pub(super) fn certain_stamp_of(file: &File, found: &Metadata) -> io::Result<(Option<StoredDigest>, Option<FileTime>)> {
+    let (state, kept) = stamp_of(file, found)?;
+    let certain = match state {
         DigestState::Valid { stored_digest, size } if size == found.len() && is_sealed(file, found)? => {
             Some(stored_digest)
         }
         _ => None,
-    })
+    };
+    Ok((certain, kept))
 }

@@ -88,7 +88,7 @@ fn listed(name: String, size: u64, etag: &str, modified: SystemTime) -> Option<L
     let version = FileVersion::of_object(etag, size, modified);
     // Another program may have stored an object whose key is no name.
     let name = FileName::new(&name).ok()?;
-    Some(ListedFile { name, size, modified, source_modified: None, stored_digest: None, version })
+    Some(ListedFile { name, size, modified, source_modified: None, digest: None, version })
 }
 
 pub(super) fn list(

@@ -4,21 +4,21 @@
 //! such folders, and the folder is read again for those after them. In this order a folder counts as its name with the
 //! `/`: `a-b`, `a.txt`, `a/x`, `a0`.
 
-use super::digest_attribute::StoredDigest;
-use super::folder::FOLDER;
+use super::folder::{FOLDER, last_component};
 use super::{Content, OpenEntry, OpenFile, Store, StoreError, in_objects};
+use crate::protocol::digest::Digest;
 use crate::protocol::kept::FileTime;
 use crate::protocol::name::FileName;
 use crate::storage::disk::{FileVersion, IoContext};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, openat};
-use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of the names that are gathered, in all folders on the way together. The last of them take a bit more.
 const MOST_BYTES: usize = 1 << 20;
@@ -41,7 +41,7 @@ pub struct ListedFile {
     /// Time of the last write to the client's file, exactly, if that is kept.
     pub source_modified: Option<FileTime>,
     /// The digest of its content, if that is certain.
-    pub stored_digest: Option<StoredDigest>,
+    pub digest: Option<Digest>,
     /// Its version, to see whether it changed since.
     pub version: FileVersion,
 }
@@ -55,11 +55,11 @@ impl ListedFile {
         let OpenFile { size, version, stored_digest, .. } = open;
         let (size, version) = (*size, *version);
         let is_told = matches!(open.content, Content::File(_));
-        let stored_digest = stored_digest.clone().filter(|_| is_told);
+        let digest = stored_digest.as_ref().map(|stored| stored.digest).filter(|_| is_told);
         // The list of a store has the times at which objects were stored.
         let (modified, source_modified) =
             if is_told { (open.modified, open.source_modified) } else { (open.changed, None) };
-        Ok(ListedFile { name, size, modified, source_modified, stored_digest, version })
+        Ok(ListedFile { name, size, modified, source_modified, digest, version })
     }
 }
 
@@ -88,7 +88,20 @@ struct Wanted<'a> {
     after: &'a str,
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
+    /// The same for names without `path`, with which they begin. `None` if it shows none of these.
+    fn below(&self, path: &str) -> Option<Wanted<'a>> {
+        let prefix = match self.prefix.strip_prefix(path) {
+            Some(rest) => rest,
+            None => path.starts_with(self.prefix).then_some("")?,
+        };
+        let after = match self.after.strip_prefix(path) {
+            Some(rest) => rest,
+            None => (path > self.after).then_some("")?,
+        };
+        Some(Wanted { prefix, after })
+    }
+
     fn has_file(&self, name: &str) -> bool {
         name.starts_with(self.prefix) && name > self.after
     }
@@ -207,8 +220,18 @@ impl Store {
     /// The file `name`, which is in `folder`. `None` if it went, or cannot be read at all.
     fn listed(&self, folder: &File, name: &str) -> io::Result<Option<ListedFile>> {
         let Ok(name) = FileName::new(name) else { return Ok(None) };
-        let file = match self.open_in(folder, &name) {
-            Ok(OpenEntry::File(file)) => file,
+        let found = match fstatat(folder, last_component(&name), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(e) => return Err(e).at("looking at", &self.path_of(&name)),
+        };
+        if let Some((digest, source_modified)) = self.list_memory.told_of(&found) {
+            let (size, version) = (u64::try_from(found.st_size).unwrap_or(0), FileVersion::of_stat(&found));
+            let modified = modified_of(&found);
+            return Ok(Some(ListedFile { name, size, modified, source_modified, digest, version }));
+        }
+        let open = match self.open_in(folder, &name) {
+            Ok(OpenEntry::File(file, found)) => self.look_at(&name, file, &found)?,
             Ok(OpenEntry::Nothing | OpenEntry::Other(_)) => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 log::debug!("not listed: {e}");
@@ -216,9 +239,17 @@ impl Store {
             }
             Err(e) => return Err(e),
         };
-        let open = self.look_at(&name, file)?;
-        ListedFile::of(name, &open).map(Some)
+        let file = ListedFile::of(name, &open)?;
+        self.list_memory.tell(&file, &found);
+        Ok(Some(file))
     }
+}
+
+/// The time of the last write to a file with these metadata.
+fn modified_of(found: &FileStat) -> SystemTime {
+    let nanoseconds = Duration::from_nanos(u64::try_from(found.st_mtime_nsec).unwrap_or(0));
+    let seconds = Duration::from_secs(found.st_mtime.unsigned_abs());
+    (if found.st_mtime < 0 { UNIX_EPOCH - seconds } else { UNIX_EPOCH + seconds }) + nanoseconds
 }
 
 /// Names of a folder that come next, in order; those of folders end in `/`.
@@ -255,15 +286,18 @@ fn each_name(
 /// The wanted names of `folder` after `last`.
 fn next_names(folder: &File, path: &str, wanted: &Wanted<'_>, last: &str, most_bytes: usize) -> io::Result<Batch> {
     let (mut heap, mut bytes, mut is_all) = (BinaryHeap::new(), 0, true);
+    let Some(wanted) = wanted.below(path) else { return Ok(Batch { names: vec![], is_all }) };
     let path_buf = std::path::Path::new(path);
     let mut dir = Dir::openat(folder, ".", FOLDER, Mode::empty()).at("reading", path_buf)?;
     for entry in dir.iter() {
         let entry = entry.at("reading", path_buf)?;
         let Ok(component) = entry.file_name().to_str() else { continue };
         let Some(name) = key_of(folder, component, entry.file_type()) else { continue };
-        let whole = format!("{path}{name}");
-        let is_wanted = if name.ends_with('/') { wanted.has_folder(&whole) } else { wanted.has_file(&whole) };
+        let is_wanted = if name.ends_with('/') { wanted.has_folder(&name) } else { wanted.has_file(&name) };
         if !is_wanted || name.as_str() <= last || heap.peek().is_some_and(|most| !is_all && name > *most) {
+            continue;
+        }
+        if FileName::new(component).is_err() {
             continue;
         }
         bytes += name.len() + BESIDE;
@@ -277,11 +311,8 @@ fn next_names(folder: &File, path: &str, wanted: &Wanted<'_>, last: &str, most_b
 }
 
 /// The name of an entry by which it is sorted: of a folder with a `/`. `None` if it is neither a regular file nor a
-/// folder, or has no possible name.
+/// folder.
 fn key_of(folder: &File, component: &str, kind: Option<Type>) -> Option<String> {
-    if FileName::new(component).is_err() {
-        return None;
-    }
     match kind.or_else(|| kind_of(folder, component))? {
         Type::Directory => Some(format!("{component}/")),
         Type::File => Some(component.to_owned()),
@@ -301,7 +332,9 @@ fn kind_of(folder: &File, component: &str) -> Option<Type> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{StoredDigest, digest_attribute, list_memory};
     use super::*;
+    use crate::protocol::digest::of_bytes;
     use crate::storage::data_dir::DataDir;
     use std::ffi::OsStr;
     use std::fs;
@@ -367,6 +400,54 @@ mod tests {
         assert_eq!(f.list("", "a/", 2), ["a/w", "a/x.y/1"]);
         assert_eq!(f.list("", "a/x.y", 1), ["a/x.y/1"]);
         assert_eq!(f.list("b", "文", 9), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_that_is_remembered_is_shown_as_it_is_now() {
+        let f = Fixture::with(&["old", "touched", "other", "replaced"]);
+        let path = |name: &str| f.dir.path().join("files").join(name);
+        let stamp = |name: &str, text: &str| {
+            let file = File::open(path(name)).unwrap();
+            let stored_digest = StoredDigest { digest: of_bytes(text.as_bytes()), source: None, sha256: None };
+            digest_attribute::stamp(&file, &path(name), &stored_digest, text.parse().ok()).unwrap();
+            digest_attribute::seal(&file, &path(name));
+        };
+        let shown = || {
+            let mut shown = vec![];
+            let each = |file: ListedFile| {
+                shown.push((
+                    file.name.as_str().to_owned(),
+                    file.size,
+                    file.digest,
+                    file.source_modified,
+                    file.modified,
+                ));
+                ControlFlow::Continue(())
+            };
+            f.store.list("", "", each).unwrap();
+            shown
+        };
+        ["old", "touched", "other", "replaced"].iter().for_each(|name| stamp(name, "86400.5"));
+        let first = shown();
+        assert!(f.store.list_memory.is_empty(), "they changed a moment ago");
+        std::thread::sleep(list_memory::SETTLED + Duration::from_millis(50));
+        assert_eq!(shown(), first);
+        assert!(!f.store.list_memory.is_empty());
+        assert_eq!(shown(), first);
+        assert!(first.iter().all(|file| file.2 == Some(of_bytes(b"86400.5")) && file.3.is_some()), "{first:?}");
+        // Another content of the same length under the same times, as far as a program can set them.
+        let modified = fs::metadata(path("touched")).unwrap().modified().unwrap();
+        fs::write(path("touched"), "TOUCHED").unwrap();
+        File::options().write(true).open(path("touched")).unwrap().set_modified(modified).unwrap();
+        stamp("other", "-1");
+        fs::write(path("new"), "replaced").unwrap();
+        fs::rename(path("new"), path("replaced")).unwrap();
+        let now = shown();
+        assert_eq!(now.iter().find(|file| file.0 == "old"), first.iter().find(|file| file.0 == "old"));
+        let found = |name: &str| now.iter().find(|file| file.0 == name).map(|file| (file.2, file.3));
+        assert_eq!(found("touched"), Some((None, "86400.5".parse().ok())), "its digest is not certain any more");
+        assert_eq!(found("other"), Some((Some(of_bytes(b"-1")), "-1".parse().ok())));
+        assert_eq!(found("replaced"), Some((None, None)));
     }
 
     #[test]

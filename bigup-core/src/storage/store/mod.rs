@@ -27,9 +27,8 @@
 //! | [`Store::open`], [`Store::open_file`] | open a finished file to read it; a later one of its name changes no byte of it |
 //! | [`Store::version`] | tells a value that differs after every change or replacement of what is under a name |
 //! | [`Store::path_of`] | names the file's place, for messages |
-//! | [`store_digest`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
+//! | [`stamp`], [`keep_leaves`] | write digests on a file that is not finished yet; they get visible with it |
 //! | [`digest_state`], [`read_leaves`] | read them again from an open file |
-//! | [`keep_time`] | gives a file that is not finished yet the time of its client's file |
 //! | `give_permissions` | gives a file that is not finished yet the group and mode that it is to have |
 //! | [`Store::publish`] | gives a complete, synced file its name, in one step and for good; replaces only if asked to |
 //! | `link` | the same for a file without a name; it replaces nothing |
@@ -52,7 +51,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::unistd::linkat;
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -64,14 +63,15 @@ mod digest_attribute;
 mod folder;
 mod in_objects;
 mod kept_time;
+mod list_memory;
 mod listing;
 mod possible_names;
 mod removal;
 
-pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, store_digest};
-use digest_attribute::{changed, read_stored_digest, seal, store_digest_as};
+pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, stamp};
+use digest_attribute::{certain_stamp_of, changed, seal, stamp_as, stamp_of};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
-pub use kept_time::keep_time;
+pub(crate) use list_memory::ListMemory;
 pub use listing::{FolderEntry, ListedFile};
 pub use possible_names::is_possible;
 pub use removal::Removal;
@@ -102,8 +102,8 @@ pub struct FinishedFile {
 pub enum OpenEntry {
     /// Nothing.
     Nothing,
-    /// A regular file.
-    File(File),
+    /// A regular file, with its metadata as it was opened.
+    File(File, Metadata),
     /// A thing that no upload of this name can become or replace, with its description.
     Other(String),
 }
@@ -182,6 +182,7 @@ pub struct Store {
     /// The folder that files come from.
     tmp: PathBuf,
     syncs: Arc<GroupSync>,
+    list_memory: Arc<ListMemory>,
     modes: FileModes,
     /// Where finished files are. `None`: in `files`.
     objects: Option<Arc<Objects>>,
@@ -194,6 +195,7 @@ impl Store {
             files: data.files(),
             tmp: data.tmp(),
             syncs: Arc::clone(&data.syncs),
+            list_memory: Arc::clone(&data.list_memory),
             modes: data.modes(),
             objects: data.objects().cloned(),
         }
@@ -226,8 +228,8 @@ impl Store {
         Ok(match self.open(name)? {
             OpenEntry::Nothing => Entry::Nothing,
             OpenEntry::Other(what) => Entry::Other(what),
-            OpenEntry::File(file) => {
-                let OpenFile { size, stored_digest, .. } = self.look_at(name, file)?;
+            OpenEntry::File(file, found) => {
+                let OpenFile { size, stored_digest, .. } = self.look_at(name, file, &found)?;
                 Entry::File(FinishedFile { size, stored_digest })
             }
         })
@@ -242,19 +244,17 @@ impl Store {
             return in_objects::open_file(objects, name);
         }
         match self.open(name)? {
-            OpenEntry::File(file) => self.look_at(name, file).map(Some),
+            OpenEntry::File(file, found) => self.look_at(name, file, &found).map(Some),
             OpenEntry::Nothing | OpenEntry::Other(_) => Ok(None),
         }
     }
 
-    fn look_at(&self, name: &FileName, file: File) -> io::Result<OpenFile> {
-        let path = self.path_of(name);
-        let found = file.metadata().at("looking at", &path)?;
-        let stored_digest = read_stored_digest(&file, &found).at("reading the digest of", &path)?;
-        let (size, version) = (found.len(), FileVersion::of_metadata(&found));
-        let source_modified = kept_time::kept_time(&file, &path, &found)?;
+    fn look_at(&self, name: &FileName, file: File, found: &Metadata) -> io::Result<OpenFile> {
+        let stamp = certain_stamp_of(&file, found);
+        let (stored_digest, source_modified) = stamp.at("reading the digest of", &self.path_of(name))?;
+        let (size, version) = (found.len(), FileVersion::of_metadata(found));
         // Before 1970 there were no files of this kind.
-        let changed = UNIX_EPOCH + Duration::from_nanos(u64::try_from(changed(&found)).unwrap_or(0));
+        let changed = UNIX_EPOCH + Duration::from_nanos(u64::try_from(changed(found)).unwrap_or(0));
         let modified = found.modified()?;
         Ok(OpenFile { content: Content::File(file), size, modified, source_modified, changed, version, stored_digest })
     }
@@ -281,7 +281,7 @@ impl Store {
     fn confirm_once(&self, name: &FileName) -> io::Result<Entry> {
         let (entry, path) = (self.lookup(name)?, self.path_of(name));
         let Entry::File(FinishedFile { stored_digest: None, .. }) = &entry else { return Ok(entry) };
-        let OpenEntry::File(file) = self.open(name)? else { return Ok(entry) };
+        let OpenEntry::File(file, _) = self.open(name)? else { return Ok(entry) };
         let before = file.metadata().at("looking at", &path)?;
         let digest = hash_range(&file, 0, before.len(), SliceHasher::new(DigestKind::Hash, 0)).at("reading", &path)?;
         let after = file.metadata().at("looking at", &path)?;
@@ -289,7 +289,8 @@ impl Store {
             return Ok(Entry::File(FinishedFile { size: after.len(), stored_digest: None }));
         }
         let digest = digest.digest;
-        let (known, is_written) = match digest_state(&file, &after).at("reading the digest of", &path)? {
+        let (state, kept) = stamp_of(&file, &after).at("reading the digest of", &path)?;
+        let (known, is_written) = match state {
             // Writing it again would only move the time of change, for others who do the same.
             DigestState::Valid { stored_digest, size } if stored_digest.digest == digest => {
                 (stored_digest, size == after.len())
@@ -297,7 +298,7 @@ impl Store {
             _ => (StoredDigest { digest, source: None, sha256: None }, false),
         };
         // The file may be another user's, or lie on a file system that is only to be read.
-        match if is_written { Ok(()) } else { store_digest_as(&file, &path, &known, &after) } {
+        match if is_written { Ok(()) } else { stamp_as(&file, &path, &known, kept, &after) } {
             Ok(()) => seal(&file, &path),
             Err(e) => log::debug!("what it was found to be is not written down: {e}"),
         }
@@ -373,7 +374,7 @@ impl Store {
         if !found.is_file() {
             return Ok(OpenEntry::Other(format!("{name} is no regular file")));
         }
-        Ok(OpenEntry::File(file))
+        Ok(OpenEntry::File(file, found))
     }
 
     /// Moves the file under `name` to the same name in `aside`, a store on the same file system, if it is still the
@@ -399,7 +400,7 @@ impl Store {
     fn has(&self, name: &FileName, file: &File) -> io::Result<bool> {
         let inode = |file: &File| file.metadata().map(|found| found.ino()).at("looking at", &self.path_of(name));
         match self.open(name)? {
-            OpenEntry::File(found) => Ok(inode(&found)? == inode(file)?),
+            OpenEntry::File(_, found) => Ok(found.ino() == inode(file)?),
             OpenEntry::Nothing | OpenEntry::Other(_) => Ok(false),
         }
     }
@@ -507,7 +508,7 @@ mod tests {
         let from = f.source("text");
         let digest = crate::protocol::digest::of_bytes(b"text");
         let known = StoredDigest { digest, source: Some("s".to_owned()), sha256: None };
-        store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known, None).unwrap();
         f.store.publish(&from, &name("a/b/c"), false).unwrap();
         assert_eq!(fs::read_to_string(f.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = f.store.lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
@@ -531,7 +532,7 @@ mod tests {
         let f = Fixture::new();
         let from = f.source("text");
         let known = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None, sha256: None };
-        store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known, None).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let file = fs::OpenOptions::new().write(true).open(f.files().join("x")).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -548,7 +549,7 @@ mod tests {
             source: Some("s".to_owned()),
             sha256: None,
         };
-        store_digest(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known).unwrap();
+        stamp(&crate::storage::disk::open_regular(&from).unwrap(), &from, &known, None).unwrap();
         f.store.publish(&from, &name("x"), false).unwrap();
         let stamp_of = |entry| match entry {
             Entry::File(found) => found.stored_digest,
@@ -579,7 +580,7 @@ mod tests {
         let read_at = file.metadata().unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         let read = StoredDigest { digest: crate::protocol::digest::of_bytes(b"text"), source: None, sha256: None };
-        store_digest_as(&file, &path, &read, &read_at).unwrap();
+        stamp_as(&file, &path, &read, None, &read_at).unwrap();
         seal(&file, &path);
         let Entry::File(found) = f.store.lookup(&name("x")).unwrap() else { panic!("no file") };
         assert_eq!(found.stored_digest, None);

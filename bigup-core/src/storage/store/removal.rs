@@ -63,8 +63,8 @@ impl Store {
     ) -> io::Result<Removal> {
         let path = self.path_of(name);
         let _lock = FileLock::on(folder.try_clone().at("opening the folder of", &path)?, &path)?;
-        let OpenEntry::File(file) = self.open_in(folder, name)? else { return Ok(Removal::Nothing) };
-        if !is_meant(self.look_at(name, file)?) {
+        let OpenEntry::File(file, found) = self.open_in(folder, name)? else { return Ok(Removal::Nothing) };
+        if !is_meant(self.look_at(name, file, &found)?) {
             return Ok(Removal::Kept);
         }
         unlinkat(folder, last_component(name), UnlinkatFlags::NoRemoveDir).at("removing", &path)?;

@@ -119,7 +119,7 @@ impl Check<'_> {
 
 /// Opens a file, to be compared with its recorded digest.
 fn open(store: &Store, name: &FileName) -> io::Result<Lookup> {
-    let OpenEntry::File(file) = store.open(name)? else { return Ok(Lookup::Gone) };
+    let OpenEntry::File(file, _) = store.open(name)? else { return Ok(Lookup::Gone) };
     let found = file.metadata()?;
     Ok(match store::digest_state(&file, &found)? {
         DigestState::Absent => Lookup::Unknown(format!(

@@ -108,8 +108,8 @@ struct Planning {
 
 impl Member {
     fn of(file: ListedFile) -> Member {
-        let ListedFile { name, size, modified, stored_digest, version, .. } = file;
-        let identity = stored_digest.map_or(Identity::Version(version), |stored| Identity::Digest(stored.digest));
+        let ListedFile { name, size, modified, digest, version, .. } = file;
+        let identity = digest.map_or(Identity::Version(version), Identity::Digest);
         Member { name, size, modified: seconds(modified), identity }
     }
 

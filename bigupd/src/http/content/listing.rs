@@ -3,7 +3,7 @@
 use crate::admission::access::Access;
 use crate::admission::tokens::Permission;
 use crate::http::app::App;
-use crate::http::content::chunks::{CHUNK, Chunks};
+use crate::http::content::chunks::Chunks;
 use crate::net::response::{Response, keep_nowhere};
 use crate::refusal::Refusal;
 use crate::uploads::Uploads;
@@ -20,6 +20,9 @@ use warp::http::header::{CONTENT_TYPE, HeaderValue};
 
 /// Files on a page that asks for no other number.
 const USUAL: u64 = 1000;
+
+/// Bytes of a chunk, after which the next one begins: the folders on the way are read anew for each.
+const CHUNK: usize = 128 << 10;
 
 /// Most files on a page.
 const MOST: u64 = 10_000;
@@ -129,7 +132,7 @@ fn add(lines: &mut Vec<u8>, file: &ListedFile) {
         file_size: file.size,
         modified: moment(file.modified),
         source_modified: file.source_modified.map(|time| time.to_string()),
-        file_digest: file.stored_digest.as_ref().map(|stored| stored.digest.to_string()),
+        file_digest: file.digest.map(|digest| digest.to_string()),
     };
     lines.extend(serde_json::to_vec(&line).expect("strings and numbers always serialise"));
     lines.push(b'\n');
