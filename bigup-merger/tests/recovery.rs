@@ -446,7 +446,7 @@ fn about_to_be_renamed(bench: &Bench) {
     }
     let (path, digest) = (bench.spool.merged_path(), digest::of_bytes(&bench.content));
     let merged = File::options().read(true).write(true).open(&path).unwrap();
-    store::store_digest(&merged, &path, &StoredDigest { digest, source: None, sha256: None }).unwrap();
+    store::stamp(&merged, &path, &StoredDigest { digest, source: None, sha256: None }, None).unwrap();
     let inode = merged.metadata().unwrap().ino();
     bench.with_records(|records| records.set_publication(Some(Publication { inode, digest })).unwrap());
 }
@@ -574,7 +574,7 @@ fn the_same_file_of_the_name_is_the_published_one() {
     let finished = File::options().read(true).write(true).open(bench.finished_path()).unwrap();
     let stored_digest =
         StoredDigest { digest: digest::of_bytes(&bench.content), source: Some("first".to_owned()), sha256: None };
-    store::store_digest(&finished, &bench.finished_path(), &stored_digest).unwrap();
+    store::stamp(&finished, &bench.finished_path(), &stored_digest, None).unwrap();
     let inode = finished.metadata().unwrap().ino();
     bench.put(0..3);
     bench.assert_finished(bench.merge(), &bench.content);

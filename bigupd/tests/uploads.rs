@@ -106,7 +106,7 @@ fn published_and_not_cleaned_up(old_name: Option<&str>) {
     spool.lock().unwrap().unwrap().records().set_publication(Some(publication)).unwrap();
 
     let stored_digest = StoredDigest { digest: of_bytes(&content), source: first.source.clone(), sha256: None };
-    store::store_digest(&fs::File::open(&finished).unwrap(), &finished, &stored_digest).unwrap();
+    store::stamp(&fs::File::open(&finished).unwrap(), &finished, &stored_digest, None).unwrap();
     if let Some(old_name) = old_name {
         fs::hard_link(&finished, spool.path().join(old_name)).unwrap();
     }

@@ -1,5 +1,9 @@
 //! What a process uses, as proc(5) tells it.
 
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+
 /// Seconds of CPU time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
@@ -12,10 +16,13 @@ pub struct Cpu {
 /// CPU time of a process. None: there is no such process.
 pub fn cpu(pid: u32) -> Option<Cpu> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which may contain anything: fields 14 to 17 are utime, stime, cutime, cstime in 1/100 s.
+    // After the name, which may have any characters: fields 14 to 17 are utime, stime, cutime, cstime in 1/100 s.
     let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks = |i: usize| fields.get(i - 3).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
-    Some(Cpu { own: ticks(14) + ticks(15), children: ticks(16) + ticks(17) })
+    // Its clock (clock_getcpuclockid(3)) tells nanoseconds; one that has ended has none.
+    let exact = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed())).and_then(clock_gettime);
+    let own = exact.map_or(ticks(14) + ticks(15), |time| time.num_nanoseconds() as f64 / 1e9);
+    Some(Cpu { own, children: ticks(16) + ticks(17) })
 }
 
 /// Resident memory of a process, in bytes. None: there is no such process.

@@ -2,7 +2,7 @@
 //!
 //! One thread finds files and judges them; another one pushes those that are ready, in batches, as `push` does. A batch has
 //! many small files, or ends with a large one, so that small ones need not wait for all large ones. While the server takes
-//! nothing, single files are tried, with growing pauses.
+//! files, the next batch is made ready during the push of one; else single files are tried, with growing pauses.
 
 use crate::cli::args::watch::{OnChange, WatchArgs};
 use crate::cli::counts::count;
@@ -244,6 +244,11 @@ struct Pace {
 }
 
 impl Pace {
+    /// Most batches that are ready or being pushed.
+    fn most(&self) -> usize {
+        if self.size > FIRST_BATCH { 2 } else { 1 }
+    }
+
     fn after(&mut self, stored: usize, is_trouble: bool) {
         if stored > 0 {
             (self.size, self.rest) = ((self.size * 4).min(LARGEST_BATCH), FIRST_REST);
@@ -273,36 +278,38 @@ impl Work<'_> {
             &format!("watching {}{place}: {} known as stored", self.root.display(), count(known as u64, "file")),
             true,
         );
-        let (mut pace, mut is_busy) = (Pace { size: FIRST_BATCH, rest: FIRST_REST, until: Instant::now() }, false);
+        let (mut pace, mut batches) = (Pace { size: FIRST_BATCH, rest: FIRST_REST, until: Instant::now() }, 0);
         let mut sum = self.begun.clone();
         let mut told = None;
         loop {
             folder.scan_if_due();
-            if !is_busy && pace.until <= Instant::now() {
+            if batches < pace.most() && pace.until <= Instant::now() {
                 let size = pace.size;
                 let ready = folder.ready(|files, bytes| files >= size || !is_small(bytes, self.args.push.slice_size));
                 folder.growing().iter().for_each(|path| followers.follow(path));
                 if !ready.is_empty() {
-                    is_busy = true;
+                    batches += 1;
                     ready.iter().for_each(|file| followers.end(&file.path));
                     give.send(Batch { ready }).context("the thread that pushes is gone")?;
                 }
             }
             let status = (sum.stored, folder.waiting());
-            if told != Some(status) && !is_busy {
+            if told != Some(status) && batches == 0 {
                 systemd::ready(&format!("{} stored, {} waiting", count(sum.stored, "file"), folder.waiting()));
                 told = Some(status);
             }
             let next_status = self.write_status(&folder, &sum);
-            let work =
-                if is_busy { folder.next_scan() } else { folder.next_work().max(pace.until).min(folder.next_scan()) };
+            let work = match batches < pace.most() {
+                true => folder.next_work().max(pace.until).min(folder.next_scan()),
+                false => folder.next_scan(),
+            };
             let work = next_status.map_or(work, |next| work.min(next));
             let arrived = folder.arrived().clone();
             select! {
                 recv(arrived) -> batch => folder.look(batch.ok()),
                 recv(over) -> batch => {
                     let batch = batch.context("the thread that pushes is gone")?;
-                    is_busy = false;
+                    batches -= 1;
                     self.over(&mut folder, &batch, &mut pace, &mut sum);
                     ensure!(!batch.is_turned_away, "the server accepts the token no more");
                 }

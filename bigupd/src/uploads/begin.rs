@@ -14,6 +14,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::protocol::plan::Plan;
 use bigup_core::storage::audit::{AuditEvent, AuditLine};
+use bigup_core::storage::finish::cancel::leave_out;
 use bigup_core::storage::finish::publish::{Outcome, is_moved, remedy};
 use bigup_core::storage::spool::{HeldContent, LockedSpool, Spool, TOLD_FOR, UploadRecord};
 use bigup_core::storage::store::{self, Entry, FinishedFile, Store};
@@ -70,6 +71,9 @@ impl Uploads {
         let spool = Spool::of(&self.data, &ask.id);
         let (mut begin_hook, mut is_merger_told) = (self.begin_hook.as_ref().filter(|_| ask.has_hook()), false);
         let mut asked = Instant::now();
+        if !waits && let Some(finished) = self.look_elsewhere(&spool, ask)? {
+            return Ok(finished);
+        }
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock_to_begin(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
@@ -188,6 +192,36 @@ impl Uploads {
             }
         }
         Err(self.restless(&ask.name))
+    }
+
+    /// The finished file of the asker's source, where there is an upload of that, too: another daemon that shares the
+    /// store of objects has finished it. The upload goes. `None` if there is no such upload or file, or if that cannot be
+    /// told now.
+    fn look_elsewhere(&self, spool: &Spool, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
+        if self.data.objects().is_none() || ask.source.is_none() {
+            return Ok(None);
+        }
+        let is_meant =
+            |upload: &UploadRecord| upload.source == ask.source && !upload.paused && ask.by.check_go_on(upload).is_ok();
+        // It is not locked while the store is asked.
+        if !self.lock_to_begin(spool)?.is_some_and(|locked| is_meant(locked.upload())) {
+            return Ok(None);
+        }
+        // Where the store does not answer, the upload goes on.
+        let Ok(Entry::File(found)) = self.lookup(&ask.name) else { return Ok(None) };
+        let standing = finished(&found, ask.source.as_deref());
+        let is_same = matches!(standing, NameState::Finished { same_source: true, .. })
+            && ask.plan.file_size.is_none_or(|size| size == found.size)
+            && ask.file_digest.is_none_or(|wanted| found.stored_digest.as_ref().is_some_and(|is| is.digest == wanted));
+        if !is_same {
+            return Ok(None);
+        }
+        // A merger that does not leave is about to find the file itself.
+        let Ok(merger) = take_from_merger(spool, MERGER_LEAVES) else { return Ok(None) };
+        if leave_out(&self.data, spool, &merger, is_meant)? {
+            log::info!(file_name = ask.name.as_str(); "{}: another daemon has finished it, so what is held here goes", ask.name);
+        }
+        Ok(Some(standing))
     }
 
     /// The end of the asker's upload, if the finished file is not there any more.

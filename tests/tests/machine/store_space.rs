@@ -1,5 +1,5 @@
 //! Files that are larger than the disk of the data folder, on their way into a store of objects (SeaweedFS). Needs root,
-//! and the programs of e2fsprogs.
+//! and the programs of e2fsprogs, xfsprogs and btrfs-progs.
 
 use bigup_tests::data::Dice;
 use bigup_tests::mount::Mount;
@@ -28,7 +28,11 @@ struct SmallDisk {
 
 impl SmallDisk {
     fn new(size: u64, arguments: &[&str]) -> SmallDisk {
-        let mount = Mount::new(&["mkfs.ext4", "-q", "-m", "0"], size);
+        SmallDisk::formatted(&["mkfs.ext4", "-q", "-m", "0"], size, arguments)
+    }
+
+    fn formatted(mkfs: &[&str], size: u64, arguments: &[&str]) -> SmallDisk {
+        let mount = Mount::new(mkfs, size);
         let setup = Setup::on(&mount.path().join("data"), &[&["--reserve", "8M"], arguments].concat());
         SmallDisk { setup, _mount: mount }
     }
@@ -58,6 +62,26 @@ fn a_file_of_four_times_the_disk_goes_through() {
     let file = disk.setup.file(1, 1 << 30);
     disk.setup.pushed(&file, &["--name", "f"]);
     disk.setup.is_exact_and_alone("f", &file);
+}
+
+/// There slices and the merged file share blocks.
+fn goes_through_where_blocks_are_shared(mkfs: &[&str]) {
+    let disk = SmallDisk::formatted(mkfs, 384 * MIB, &[]);
+    let file = disk.setup.file(7, 1 << 30);
+    disk.setup.pushed(&file, &["--name", "f"]);
+    disk.setup.is_exact_and_alone("f", &file);
+}
+
+#[test]
+fn a_file_of_more_than_the_disk_goes_through_on_xfs() {
+    needs_root!("to mount file systems");
+    goes_through_where_blocks_are_shared(&["mkfs.xfs", "-q", "-m", "reflink=1"]);
+}
+
+#[test]
+fn a_file_of_more_than_the_disk_goes_through_on_btrfs() {
+    needs_root!("to mount file systems");
+    goes_through_where_blocks_are_shared(&["mkfs.btrfs", "-q"]);
 }
 
 #[test]

@@ -44,6 +44,19 @@ struct Pair {
 
 impl Pair {
     fn start(arguments: &[&str]) -> Pair {
+        Pair::started_by(arguments, |all| [Daemon::with(all), Daemon::with(all)])
+    }
+
+    /// Both have the same data folder.
+    fn on_one_folder() -> Pair {
+        Pair::started_by(&[], |all| {
+            let one = Daemon::with(all);
+            let two = one.another();
+            [one, two]
+        })
+    }
+
+    fn started_by(arguments: &[&str], start: impl FnOnce(&[&str]) -> [Daemon; 2]) -> Pair {
         static BUCKETS: AtomicU64 = AtomicU64::new(0);
         let (store, folder) = (shared(), tempfile::tempdir().unwrap());
         let bucket = format!("own{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
@@ -60,7 +73,8 @@ impl Pair {
         ];
         let all: Vec<&str> = options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         let objects = store.objects(&bucket, &credentials);
-        Pair { daemons: [Daemon::with(&all), Daemon::with(&all)], objects, folder }
+        let daemons = start(&all);
+        Pair { daemons, objects, folder }
     }
 
     fn urls(&self) -> [&str; 2] {
@@ -158,13 +172,54 @@ fn a_push_begins_anew_elsewhere_when_its_daemon_dies_and_the_left_over_ends_as_f
     let done_elsewhere = done(pushing);
     assert_eq!(done_elsewhere["file_digest"], data::digest(&file));
     pair.is_exact(name, &file);
-    // It is back. Its left-over is completed by the same push, and the object of the other daemon is found.
+    // It is back. The same push finds the object of the other daemon, and the left-over goes.
     pair.daemons[holder].run();
     assert_eq!(pair.daemons[holder].spools().len(), 1, "the left-over is there");
     let again = done(push(pair.daemons[holder].url(), &file, &["--name", name]));
-    assert_eq!(again["file_digest"], data::digest(&file));
+    assert_eq!((&again["file_digest"], &again["bytes_sent"]), (&data::digest(&file).into(), &0.into()), "{again}");
+    assert!(pair.daemons[holder].spools().is_empty());
     pair.is_exact(name, &file);
     pair.is_clean(1);
+}
+
+#[test]
+fn a_left_over_of_another_file_goes_on_whatever_was_finished_elsewhere() {
+    let pair = Pair::start(&[]);
+    let [one, two] = [(1, LARGE), (2, LARGE)].map(|(seed, len)| pair.file(&format!("c{seed}"), seed, len));
+    let mut pushing = push(pair.daemons[0].url(), &one, &[&RATE[..], &["--name", "f"]].concat());
+    let holder = pair.holder("f", 24);
+    assert_eq!(holder, 0);
+    pushing.kill().unwrap();
+    pushing.wait().unwrap();
+    assert_eq!(done(push(pair.daemons[1].url(), &two, &["--name", "f"]))["file_digest"], data::digest(&two));
+    let held = pair.daemons[0].server().get("file_name=f&peek=1").held().len() as u64;
+    let replaced = done(push(pair.daemons[0].url(), &one, &["--name", "f", "--replace"]));
+    let most = LARGE - held * SLICE;
+    assert!(replaced["bytes_sent"].as_u64().unwrap() <= most, "at most {most} bytes were missing: {replaced}");
+    pair.is_exact("f", &one);
+    pair.is_clean(1);
+}
+
+#[test]
+fn two_daemons_on_one_folder_with_one_store_take_the_slices_of_a_file() {
+    let mut pair = Pair::on_one_folder();
+    let files: Vec<PathBuf> = (0..3).map(|i| pair.file(&format!("o{i}"), 40 + i, LARGE / 2 + i)).collect();
+    // Each request goes to the other one than the one before.
+    let haproxy = Gateway::haproxy(
+        &docs::block("docs/several-daemons.md", "tests/tests/machine/shared_spool.rs: haproxy"),
+        pair.urls(),
+    );
+    let pushes: Vec<Child> = files.iter().map(|file| push(&haproxy.url, file, &["--limit-rate", "8M"])).collect();
+    for round in 0..4 {
+        std::thread::sleep(Duration::from_millis(1500));
+        pair.kill(round % 2);
+        pair.daemons[round % 2].run();
+    }
+    for (file, pushing) in files.iter().zip(pushes) {
+        assert_eq!(done(pushing)["file_digest"], data::digest(file));
+        pair.is_exact(file.file_name().unwrap().to_str().unwrap(), file);
+    }
+    pair.is_clean(files.len());
 }
 
 #[test]

@@ -469,6 +469,43 @@ fn what_waits_for_the_store_stays_below_its_limit_and_completes_by_itself() {
 }
 
 #[test]
+fn uploads_in_order_wait_for_the_store_and_complete_once_it_is_back() {
+    const LIMIT: u64 = 24 << 20;
+    let setup = Setup::new(&["--spool-limit=24M"]);
+    let file = setup.file(20, 64 << 20);
+    let all = std::fs::read(&file).unwrap();
+    let is_away = |passing: &Passing| match passing.is_of_merger() {
+        true => Disturb::Answer(503, "SlowDown"),
+        false => Disturb::Not,
+    };
+    setup.proxy.disturb(is_away);
+    let tus = Tus::new(setup.daemon.url());
+    let at = tus.create("f", all.len() as u64);
+    let patched = |from: u64, to: u64| tus.patch(&at, from, &all[from as usize..to as usize]);
+    let (mut offset, mut refused) = (0, None);
+    while refused.is_none() {
+        assert!(offset <= LIMIT + (8 << 20), "{offset} bytes are taken");
+        let reply = patched(offset, offset + (1 << 20));
+        match reply.status {
+            204 => offset += 1 << 20,
+            _ => refused = Some(reply),
+        }
+    }
+    let refused = refused.unwrap().expect(503);
+    assert!(refused.header("Retry-After").is_some_and(|seconds| seconds.parse::<u64>().is_ok()), "{refused:?}");
+    assert_eq!(tus.offset(&at), offset, "nothing is lost");
+    setup.proxy.disturb(|_| Disturb::Not);
+    eventually("all of it is taken", || {
+        let to = (offset + (1 << 20)).min(all.len() as u64);
+        if patched(offset, to).status == 204 {
+            offset = to;
+        }
+        offset == all.len() as u64
+    });
+    setup.is_exact_and_alone("f", &file);
+}
+
+#[test]
 fn a_file_that_is_not_the_promised_one_is_sent_again_as_a_whole() {
     const SLICE: usize = 4 << 20;
     let setup = Setup::new(&[]);

@@ -1,4 +1,5 @@
-//! The end of an upload that an operator does not want, and the mark of it, by which its client learns that it ended.
+//! The end of an upload that an operator does not want, and the mark of it, by which its client learns that it ended. An
+//! upload whose file another daemon has finished goes without a mark.
 //!
 //! # What is on disk, and what a kill there leaves
 //! ```text
@@ -59,9 +60,33 @@ pub fn end(
     Ok(Ended::Cancelled(held))
 }
 
+/// Removes the upload in `spool`, if it is the one that `is_meant`, with all that it holds: another daemon has finished its
+/// file. Its client is told so, and needs no mark. False: there is no such upload.
+///
+/// No process may be about to publish it: `_merger` proves that.
+///
+/// # Errors
+/// As the system gives them.
+pub fn leave_out(
+    data: &DataDir,
+    spool: &Spool,
+    _merger: &MergerLock,
+    is_meant: impl FnOnce(&UploadRecord) -> bool,
+) -> io::Result<bool> {
+    let Some(locked) = spool.lock()?.filter(|locked| is_meant(locked.upload())) else { return Ok(false) };
+    take_out(&locked, data)?;
+    Ok(true)
+}
+
 fn cancel(locked: LockedSpool, data: &DataDir, _merger: &MergerLock) -> io::Result<()> {
     let (spool, upload) = (locked.spool(), locked.upload());
     make_mark(&spool.mark_of(upload.source.as_deref()), &AuditLine::of(AuditEvent::Cancelled, upload, None))?;
+    take_out(&locked, data)
+}
+
+/// Steps 2 to 4.
+fn take_out(locked: &LockedSpool, data: &DataDir) -> io::Result<()> {
+    let (spool, upload) = (locked.spool(), locked.upload());
     let gone = take_away(spool.path())?;
     disk::sync_dir(&data.tmp())?;
     info_ini::log_failure(&upload.file_name, InfoIni::new(data).remove(&upload.file_name));

@@ -7,7 +7,7 @@ use crate::table::{Table, median, rate, seconds, size_name, spread, times};
 use crate::{Bench, Report};
 use anyhow::ensure;
 use bigup_core::protocol::name::FileName;
-use bigup_core::protocol::units::show_size;
+use bigup_core::protocol::units::{MIB, show_size};
 use bigup_core::storage::objects::Listed;
 use bigup_tests::seaweed::{Seaweed, variables, write_credentials};
 use bigup_tests::usage::{cpu, peak_memory, tree};
@@ -24,6 +24,12 @@ const FILES: u64 = 64;
 
 /// Time between two looks at the memory of mergers.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Rate of pushes that the store keeps up with.
+const EASY_RATE: &str = "48M";
+
+/// Bytes of a part of files of these sizes.
+const PART: u64 = 8 * MIB;
 
 const HEADER: [&str; 8] = [
     "peer",
@@ -90,6 +96,7 @@ pub fn run(bench: &Bench<'_>, size: u64, each: u64, rounds: usize) -> anyhow::Re
         }
         tables.push(table(title, &peers, &all, bytes));
     }
+    tables.push(finishing(bench, &store, size, rounds)?);
     let absence = if absent.is_empty() { String::new() } else { format!(" Absent: {}.", absent.join("; ")) };
     Ok(Report {
         title: "Into a store of objects".to_owned(),
@@ -110,7 +117,7 @@ fn once(bench: &Bench<'_>, store: &Seaweed, peer: &Peer, path: &Path, files: &[P
     let credentials = bench.folder.join("credentials");
     write_credentials(&credentials, true);
     let took = match peer.name {
-        "bigup" => through_bigup(bench, store, &bucket, &credentials, path)?,
+        "bigup" => through_bigup(bench, store, &bucket, &credentials, path, &[])?,
         _ => {
             nix::unistd::sync();
             Took { client: client(&direct(peer, store, &bucket, path))?, finish: f64::NAN, ..Took::default() }
@@ -139,6 +146,7 @@ fn through_bigup(
     bucket: &str,
     credentials: &Path,
     path: &Path,
+    arguments: &[&str],
 ) -> anyhow::Result<Took> {
     let data = bench.folder.join(bucket).join("data");
     std::fs::create_dir_all(&data)?;
@@ -149,7 +157,7 @@ fn through_bigup(
     ];
     let server = bigupd(&data, &settings.each_ref().map(String::as_str))?;
     let mut push = programs::cli();
-    push.arg("push").arg(path).args(["--json", "--url", &server.url()]);
+    push.arg("push").arg(path).args(["--json", "--url", &server.url()]).args(arguments);
     if path.is_file() {
         push.args(["--name", "one"]);
     }
@@ -170,6 +178,41 @@ fn through_bigup(
     drop(server);
     std::fs::remove_dir_all(bench.folder.join(bucket))?;
     Ok(took)
+}
+
+/// The time from the last slice of a file to its object, for files of several sizes, at a rate that the store keeps up with.
+fn finishing(bench: &Bench<'_>, store: &Seaweed, size: u64, rounds: usize) -> anyhow::Result<Table> {
+    let (bucket, credentials) = ("finish", bench.folder.join("credentials"));
+    store.make_bucket(bucket);
+    let sizes = [size / 16, size / 4, size];
+    let (mut parts, mut finishes) = (vec![], vec![vec![]; sizes.len()]);
+    for _ in 0..rounds {
+        parts.push(part_seconds(bench, store, bucket)?);
+        for (size, finishes) in sizes.iter().zip(&mut finishes) {
+            let file = bench.source("cut", *size);
+            read_once(std::slice::from_ref(&file))?;
+            let arguments = ["--limit-rate", EASY_RATE, "--replace"];
+            finishes.push(through_bigup(bench, store, bucket, &credentials, &file, &arguments)?.finish);
+        }
+    }
+    store.remove_bucket(bucket);
+    let title = format!("From the last slice to the object, at {EASY_RATE}/s");
+    let mut table = Table::new(title, "", &["file", "from the last slice to the object", "a part by curl"]);
+    for (size, finishes) in sizes.iter().zip(&finishes) {
+        table.row([size_name(*size), spread(finishes), spread(&parts)]);
+    }
+    Ok(table)
+}
+
+/// The time that curl takes to store a part.
+fn part_seconds(bench: &Bench<'_>, store: &Seaweed, bucket: &str) -> anyhow::Result<f64> {
+    let part = bench.source("part", PART);
+    let value = |name: &str| variables().into_iter().find(|(is, _)| *is == name).map_or("", |(_, value)| value);
+    let mut curl = Command::new("curl");
+    curl.args(["-sSf", "-o", "/dev/null", "-w", "%{time_total}", "--aws-sigv4", "aws:amz:us-east-1:s3"]);
+    curl.args(["-u", &format!("{}:{}", value("AWS_ACCESS_KEY_ID"), value("AWS_SECRET_ACCESS_KEY"))]);
+    curl.arg("-T").arg(&part).arg(format!("{}/{bucket}/part", store.endpoint()));
+    Ok(client(&curl)?.output.trim().parse()?)
 }
 
 /// The largest peak of a process below the daemon.
