@@ -25,6 +25,7 @@ mod s3;
 mod scale;
 mod server;
 mod small;
+mod start;
 mod sync;
 mod table;
 mod uploads;
@@ -39,7 +40,7 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "file 64 MiB",
     "file 1 GiB",
     "file 8 GiB",
@@ -58,6 +59,7 @@ const KEYS: [&str; 20] = [
     "device",
     "uploads",
     "idle",
+    "start",
     "s3",
     "scale",
 ];
@@ -233,6 +235,12 @@ enum Mode {
         #[arg(default_value_t = 10_000)]
         count: usize,
     },
+    /// Time that programs take to start
+    Start {
+        /// Rounds
+        #[arg(default_value_t = 30)]
+        rounds: usize,
+    },
     /// Files into a store of objects, beside clients of the store
     S3 {
         /// Size of one file
@@ -351,6 +359,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::Device { rounds: 1, sizes: vec![GIB, 4 * GIB] },
         Mode::Uploads { count: 1000 },
         Mode::Idle { count: 10_000 },
+        Mode::Start { rounds: 30 },
         Mode::S3 { size: GIB, each: 32 * MIB, rounds: 3 },
         Mode::Scale { size: 64 * MIB, files: 4, daemons: vec![1, 2, 4], mbit: 200 },
     ]
@@ -375,6 +384,7 @@ fn quick_modes() -> Vec<Mode> {
         Mode::Device { rounds: 1, sizes: vec![256 * MIB] },
         Mode::Uploads { count: 100 },
         Mode::Idle { count: 1000 },
+        Mode::Start { rounds: 5 },
         Mode::S3 { size: 256 * MIB, each: 4 * MIB, rounds: 1 },
         Mode::Scale { size: 16 * MIB, files: 2, daemons: vec![1, 2, 4], mbit: 200 },
     ]
@@ -400,6 +410,7 @@ impl Mode {
             Mode::Device { .. } => "device".to_owned(),
             Mode::Uploads { .. } => "uploads".to_owned(),
             Mode::Idle { .. } => "idle".to_owned(),
+            Mode::Start { .. } => "start".to_owned(),
             Mode::S3 { .. } => "s3".to_owned(),
             Mode::Scale { .. } => "scale".to_owned(),
             Mode::All { .. } => "all".to_owned(),
@@ -442,6 +453,7 @@ impl Mode {
             Mode::Device { rounds, sizes } => device::run(bench, *rounds, sizes),
             Mode::Uploads { count } => uploads::run(bench, *count),
             Mode::Idle { count } => idle::run(bench, *count),
+            Mode::Start { rounds } => start::run(bench, *rounds),
             Mode::S3 { size, each, rounds } => s3::run(bench, *size, *each, *rounds),
             Mode::Scale { size, files, daemons, mbit } => scale::run(bench, *size, *files, daemons, *mbit),
             Mode::All { .. } => anyhow::bail!("it consists of the others"),
