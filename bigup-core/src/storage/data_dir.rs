@@ -13,8 +13,8 @@
 
 use crate::storage::disk::{self, IoContext, MountedFs, may_be_shared};
 use crate::storage::group_sync::GroupSync;
+use crate::storage::list_memory::ListMemory;
 use crate::storage::objects::Objects;
-use crate::storage::store::ListMemory;
 use nix::unistd::{AccessFlags, eaccess};
 use std::ffi::OsString;
 use std::io;

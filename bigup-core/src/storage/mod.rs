@@ -10,6 +10,7 @@ pub mod disk;
 pub mod finish;
 mod group_sync;
 pub mod info_ini;
+mod list_memory;
 pub mod objects;
 pub mod space;
 pub mod spool;

@@ -240,7 +240,7 @@ impl Store {
             Err(e) => return Err(e),
         };
         let file = ListedFile::of(name, &open)?;
-        self.list_memory.tell(&file, &found);
+        self.list_memory.tell(file.version, (file.digest, file.source_modified), &found);
         Ok(Some(file))
     }
 }
@@ -332,10 +332,11 @@ fn kind_of(folder: &File, component: &str) -> Option<Type> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{StoredDigest, digest_attribute, list_memory};
+    use super::super::{StoredDigest, digest_attribute};
     use super::*;
     use crate::protocol::digest::of_bytes;
     use crate::storage::data_dir::DataDir;
+    use crate::storage::list_memory::SETTLED;
     use std::ffi::OsStr;
     use std::fs;
     use std::os::unix::ffi::OsStrExt;
@@ -430,7 +431,7 @@ mod tests {
         ["old", "touched", "other", "replaced"].iter().for_each(|name| stamp(name, "86400.5"));
         let first = shown();
         assert!(f.store.list_memory.is_empty(), "they changed a moment ago");
-        std::thread::sleep(list_memory::SETTLED + Duration::from_millis(50));
+        std::thread::sleep(SETTLED + Duration::from_millis(50));
         assert_eq!(shown(), first);
         assert!(!f.store.list_memory.is_empty());
         assert_eq!(shown(), first);

@@ -1,6 +1,6 @@
 //! Files that appear all at once in a watched folder, beside a push of the same files.
 
-use crate::measure::{clear, cost, files_below, read_once};
+use crate::measure::{cost, files_below, read_once};
 use crate::table::{Table, median, rate, seconds, spread, times};
 use crate::{Bench, Report};
 use anyhow::{Context, ensure};
@@ -54,17 +54,19 @@ pub fn run(bench: &Bench<'_>, count: usize, size: u64, rounds: usize) -> anyhow:
     peers.all.truncate(1);
     let peer = peers.all.first().context("bigup cannot be started")?;
     let (mut pushes, mut watches) = (vec![], vec![]);
+    // Nothing is removed in between: for some minutes ext4 passes by inodes that were just freed, which costs whoever makes
+    // files next more than the files do.
     for round in 0..rounds {
         read_once(&files)?;
-        let push = peer.send_folder(&folder, "pushed").context("it sends folders")?;
+        let push = peer.send_folder(&folder, &format!("pushed{round}")).context("it sends folders")?;
         pushes.push(cost(&peer.servers(), &peer.stored, &[push], 1)?);
-        clear(&peer.stored)?;
         read_once(&files)?;
+        // As before the push.
+        nix::unistd::sync();
         let url = format!("http://127.0.0.1:{}", peer.port().context("it has a server")?);
         let seen = watch(bench.folder, &folder, &url, &peer.stored, count, round)?;
         println!("round {}: push {}, watch {}", round + 1, seconds(pushes[round].wall), seconds(seen.wall));
         watches.push(seen);
-        clear(&peer.stored)?;
     }
     let all = size * count as u64;
     let push = median(pushes.iter().map(|cost| cost.wall));
@@ -102,7 +104,8 @@ fn watch(bench: &Path, dropped: &Path, url: &str, stored: &Path, count: usize, r
     let (watched, state) = (bench.join("watched"), bench.join(format!("state{round}")));
     std::fs::create_dir_all(&watched)?;
     let mut command: Command = programs::cli();
-    command.arg("watch").arg(&watched).args(["--quiet", "--into", "watched/", "--url", url, "--state"]).arg(&state);
+    let name = format!("watched{round}");
+    command.arg("watch").arg(&watched).args(["--quiet", "--into", &name, "--url", url, "--state"]).arg(&state);
     let watch = Watch(command.stdin(Stdio::null()).spawn()?);
     // It listens for events once it has its journal.
     let deadline = Instant::now() + PATIENCE;
@@ -113,8 +116,10 @@ fn watch(bench: &Path, dropped: &Path, url: &str, stored: &Path, count: usize, r
     let before = cpu(watch.0.id()).map_or(0.0, |cpu| cpu.own);
     let (began, inside) = (Instant::now(), watched.join("in"));
     std::fs::rename(dropped, &inside)?;
-    while files_below(stored)?.len() < count {
-        ensure!(Instant::now() < deadline, "{} of {count} files are stored", files_below(stored)?.len());
+    let stored = stored.join(&name);
+    let seen = || if stored.exists() { files_below(&stored).map(|files| files.len()) } else { Ok(0) };
+    while seen()? < count {
+        ensure!(Instant::now() < deadline, "{} of {count} files are stored", seen()?);
         std::thread::sleep(LOOK_EVERY);
     }
     let wall = began.elapsed().as_secs_f64();

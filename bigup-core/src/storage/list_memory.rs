@@ -5,7 +5,6 @@
 //! same number, size and time of change. A file that changed a moment ago is not remembered: its next change could have
 //! the same time.
 
-use super::listing::ListedFile;
 use crate::protocol::digest::Digest;
 use crate::protocol::kept::FileTime;
 use crate::storage::disk::FileVersion;
@@ -14,11 +13,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Most files that are remembered, in about 14 MiB: the most that a table of 2^17 places takes.
+/// Most files that are remembered, in about 18 MiB: the most that a table of 2^17 places takes.
 const MOST: usize = 7 << 14;
 
 /// Age of a change from which on a later one has another time, also on file systems that keep whole seconds.
-pub(super) const SETTLED: Duration = Duration::from_secs(3);
+pub(crate) const SETTLED: Duration = Duration::from_secs(3);
 
 /// The remembered files of a folder of finished files, by their numbers. Shared by all requests.
 #[derive(Debug, Default)]
@@ -28,24 +27,23 @@ pub(crate) struct ListMemory(Mutex<HashMap<u64, Facts>>);
 struct Facts {
     device: u64,
     version: FileVersion,
-    digest: Option<Digest>,
-    source_modified: Option<FileTime>,
+    told: Told,
 }
 
-/// The facts of a file that the metadata of its inode do not tell.
-pub(super) type Told = (Option<Digest>, Option<FileTime>);
+/// The facts of a file that the metadata of its inode do not tell: its digest, if that is certain, and the time of its
+/// client's file, if that is kept.
+pub(crate) type Told = (Option<Digest>, Option<FileTime>);
 
 impl ListMemory {
     /// The facts that were told of a file with the metadata `found`, if it did not change since.
-    pub(super) fn told_of(&self, found: &FileStat) -> Option<Told> {
+    pub(crate) fn told_of(&self, found: &FileStat) -> Option<Told> {
         let facts = self.lock().get(&found.st_ino).copied()?;
         let is_same = facts.device == found.st_dev && facts.version == FileVersion::of_stat(found);
-        is_same.then_some((facts.digest, facts.source_modified))
+        is_same.then_some(facts.told)
     }
 
-    /// Remembers the facts that are told of `file`, which `found` is about.
-    pub(super) fn tell(&self, file: &ListedFile, found: &FileStat) {
-        let ListedFile { version, digest, source_modified, .. } = *file;
+    /// Remembers the facts that are told of a file of this `version`, which had the metadata `found` before.
+    pub(crate) fn tell(&self, version: FileVersion, told: Told, found: &FileStat) {
         // Between the two looks it may have changed.
         if version != FileVersion::of_stat(found) || !version.is_older(SETTLED) {
             return;
@@ -58,11 +56,11 @@ impl ListMemory {
                 is_kept
             });
         }
-        files.insert(found.st_ino, Facts { device: found.st_dev, version, digest, source_modified });
+        files.insert(found.st_ino, Facts { device: found.st_dev, version, told });
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
