@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Most files that are remembered, in about 18 MiB: the most that a table of 2^17 places takes.
 const MOST: usize = 7 << 14;
 
+// A place has a byte beside its entry (hashbrown).
+const _: () = assert!((size_of::<(u64, Facts)>() + 1) << 17 < 19 << 20);
+
 /// Age of a change from which on a later one has another time, also on file systems that keep whole seconds.
 pub(crate) const SETTLED: Duration = Duration::from_secs(3);
 

@@ -44,7 +44,10 @@ impl Uploads {
     /// # Errors
     /// Refused; nothing changed then.
     pub fn begin(&self, ask: &BeginRequest) -> Result<NameState, Refusal> {
-        self.begin_for(ask, false)
+        match self.look_elsewhere(ask)? {
+            Some(finished) => Ok(finished),
+            None => self.begin_for(ask, false),
+        }
     }
 
     /// The same for a client that waits for the end of the file it sent. A file that was finished a while ago is the
@@ -71,9 +74,6 @@ impl Uploads {
         let spool = Spool::of(&self.data, &ask.id);
         let (mut begin_hook, mut is_merger_told) = (self.begin_hook.as_ref().filter(|_| ask.has_hook()), false);
         let mut asked = Instant::now();
-        if !waits && let Some(finished) = self.look_elsewhere(&spool, ask)? {
-            return Ok(finished);
-        }
         for _ in 0..ATTEMPTS {
             if let Some(locked) = self.lock_to_begin(&spool)? {
                 if is_moved(&self.data, &spool, &locked)? {
@@ -197,14 +197,15 @@ impl Uploads {
     /// The finished file of the asker's source, where there is an upload of that, too: another daemon that shares the
     /// store of objects has finished it. The upload goes. `None` if there is no such upload or file, or if that cannot be
     /// told now.
-    fn look_elsewhere(&self, spool: &Spool, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
+    fn look_elsewhere(&self, ask: &BeginRequest) -> Result<Option<NameState>, Refusal> {
         if self.data.objects().is_none() || ask.source.is_none() {
             return Ok(None);
         }
+        let spool = Spool::of(&self.data, &ask.id);
         let is_meant =
             |upload: &UploadRecord| upload.source == ask.source && !upload.paused && ask.by.check_go_on(upload).is_ok();
         // It is not locked while the store is asked.
-        if !self.lock_to_begin(spool)?.is_some_and(|locked| is_meant(locked.upload())) {
+        if !self.lock_to_begin(&spool)?.is_some_and(|locked| is_meant(locked.upload())) {
             return Ok(None);
         }
         // Where the store does not answer, the upload goes on.
@@ -217,8 +218,8 @@ impl Uploads {
             return Ok(None);
         }
         // A merger that does not leave is about to find the file itself.
-        let Ok(merger) = take_from_merger(spool, MERGER_LEAVES) else { return Ok(None) };
-        if leave_out(&self.data, spool, &merger, is_meant)? {
+        let Ok(merger) = take_from_merger(&spool, MERGER_LEAVES) else { return Ok(None) };
+        if leave_out(&self.data, &spool, &merger, is_meant)? {
             log::info!(file_name = ask.name.as_str(); "{}: another daemon has finished it, so what is held here goes", ask.name);
         }
         Ok(Some(standing))

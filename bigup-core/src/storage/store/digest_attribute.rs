@@ -112,8 +112,10 @@ pub(super) fn stamp_as(
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
             log::warn!("{}: no extended attributes here ({e}), so the digest is not kept", path.display());
             // Without a note the client's time would pass for that of a change here.
-            if kept.is_some() {
-                file.set_modified(SystemTime::now()).at("setting the time of", path)?;
+            if kept.is_some()
+                && let Err(e) = file.set_modified(SystemTime::now())
+            {
+                log::warn!("{}: it keeps the time of the client's file: {e}", path.display());
             }
             Ok(())
         }

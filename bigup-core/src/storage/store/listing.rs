@@ -294,10 +294,8 @@ fn next_names(folder: &File, path: &str, wanted: &Wanted<'_>, last: &str, most_b
         let Ok(component) = entry.file_name().to_str() else { continue };
         let Some(name) = key_of(folder, component, entry.file_type()) else { continue };
         let is_wanted = if name.ends_with('/') { wanted.has_folder(&name) } else { wanted.has_file(&name) };
-        if !is_wanted || name.as_str() <= last || heap.peek().is_some_and(|most| !is_all && name > *most) {
-            continue;
-        }
-        if FileName::new(component).is_err() {
+        let comes_later = || heap.peek().is_some_and(|most| !is_all && name > *most);
+        if !is_wanted || name.as_str() <= last || comes_later() || FileName::new(component).is_err() {
             continue;
         }
         bytes += name.len() + BESIDE;

@@ -280,8 +280,7 @@ impl Store {
     fn confirm_once(&self, name: &FileName) -> io::Result<Entry> {
         let (entry, path) = (self.lookup(name)?, self.path_of(name));
         let Entry::File(FinishedFile { stored_digest: None, .. }) = &entry else { return Ok(entry) };
-        let OpenEntry::File(file, _) = self.open(name)? else { return Ok(entry) };
-        let before = file.metadata().at("looking at", &path)?;
+        let OpenEntry::File(file, before) = self.open(name)? else { return Ok(entry) };
         let digest = hash_range(&file, 0, before.len(), SliceHasher::new(DigestKind::Hash, 0)).at("reading", &path)?;
         let after = file.metadata().at("looking at", &path)?;
         if (before.len(), changed(&before)) != (after.len(), changed(&after)) {

@@ -119,8 +119,7 @@ impl Check<'_> {
 
 /// Opens a file, to be compared with its recorded digest.
 fn open(store: &Store, name: &FileName) -> io::Result<Lookup> {
-    let OpenEntry::File(file, _) = store.open(name)? else { return Ok(Lookup::Gone) };
-    let found = file.metadata()?;
+    let OpenEntry::File(file, found) = store.open(name)? else { return Ok(Lookup::Gone) };
     Ok(match store::digest_state(&file, &found)? {
         DigestState::Absent => Lookup::Unknown(format!(
             "no digest is kept on it: it was put there by somebody else, or restored without extended attributes; {} \
