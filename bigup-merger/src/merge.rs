@@ -56,6 +56,9 @@ pub const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// Longest time between two checkpoints while anything was merged; info.ini lags by as much.
 pub const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
 
+/// Parts of the time between two syncs that each sync of a part may take: on a disk that is slow to sync they are fewer.
+const SYNC_SHARE: u32 = 4;
+
 /// Most slices unlinked under one lock of the spool, for which clients wait.
 const UNLINK_BATCH: usize = 256;
 
@@ -226,6 +229,7 @@ impl<'a> Merge<'a> {
     /// As the system gives them; or a slice was damaged after it was merged, and is asked for again.
     pub fn hashed(&mut self) -> io::Result<Hashed> {
         let (digest, sha256) = (self.digest()?, self.sha256());
+        self.parts.iter().for_each(PartSender::send_rest);
         // The publication sends what is left.
         self.parts = None;
         Ok(Hashed { digest, sha256 })
@@ -294,6 +298,7 @@ impl<'a> Merge<'a> {
                 if self.again.remove(&slice_id) {
                     continue;
                 }
+                self.sync_part()?;
                 break;
             }
             self.again.remove(&slice_id);
@@ -346,6 +351,15 @@ impl<'a> Merge<'a> {
             self.begin_sync();
         }
         Ok(())
+    }
+
+    /// While there is nothing to append, each part is synced once it is there, so that it is sent while slices still come.
+    fn sync_part(&mut self) -> io::Result<()> {
+        let Some(part) = self.parts.as_ref().and_then(PartSender::part_size) else { return Ok(()) };
+        let parts = |slices: u64| self.upload.plan.offset_of(slices).unwrap_or(0) / part;
+        let is_there = parts(self.frontier) > parts(self.synced_frontier());
+        let is_due = self.last_checkpoint.elapsed() >= SYNC_SHARE * self.syncer.took();
+        if is_there && is_due { self.checkpoint() } else { Ok(()) }
     }
 
     fn begin_sync(&mut self) {

@@ -1,17 +1,15 @@
 //! Parts that go to the store of objects while slices still come, so that little is left to be sent at the end, and so that
 //! their space comes back.
 //!
-//! A thread of its own sends the parts that are synced in `merged`. Its failures are no failures of merging: the
-//! publication sends the parts that are missing then, and fails where the store does. A slice that it finds damaged is
-//! looked at by the merging thread, which alone cuts `merged`.
+//! Threads of their own send the parts that are synced in `merged`, each as soon as it is. Their failures are no failures of
+//! merging: the publication sends the parts that are missing then, and fails where the store does. A slice that they find
+//! damaged is looked at by the merging thread, which alone cuts `merged`.
 
-use bigup_core::storage::finish::object_parts::{self, Source};
+use bigup_core::storage::finish::object_parts::{self, PartQueue, Source};
 use bigup_core::storage::objects::Objects;
 use bigup_core::storage::spool::{Spool, UploadRecord};
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,26 +26,116 @@ pub struct PartSender {
 #[derive(Default)]
 struct Shared {
     task: Mutex<Task>,
-    is_new: Condvar,
-    stop: AtomicBool,
+    changed: Condvar,
 }
 
 /// The upload, the bytes of it that are synced, and what became of them.
 #[derive(Default)]
 struct Task {
     upload: Option<UploadRecord>,
+    /// Number of uploads before this one: one of another cut is another upload.
+    version: u64,
+    /// Bytes that are synced.
     ready: u64,
-    /// True while whole parts of the ready bytes are not in the store.
-    is_behind: bool,
+    /// Number of parts that are in the store or on their way: the first ones.
+    taken: u64,
+    /// Number of parts that are in the store.
+    stored: u64,
+    /// One could not be sent: no other is begun.
+    has_failed: bool,
+    is_over: bool,
     /// A slice that differs from its record.
     damaged: Option<u64>,
     /// The reason why parts wait for the store. `None` while they do not.
     trouble: Option<String>,
 }
 
+impl Task {
+    /// Number of parts that are synced as a whole.
+    fn ready_parts(&self) -> u64 {
+        let Some(upload) = &self.upload else { return 0 };
+        let (sizes, size) = (object_parts::sizes_of(upload), upload.plan.file_size.unwrap_or(0));
+        if self.ready >= size { sizes.parts_of(size) } else { self.ready / sizes.part }
+    }
+
+    /// The next part, if it can be sent.
+    fn next_part(&self) -> Option<u64> {
+        (self.taken < self.ready_parts()).then_some(self.taken + 1)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.stored < self.ready_parts()
+    }
+
+    /// Takes over the record of the upload, if it matters for parts that it has changed.
+    fn take_over(&mut self, upload: &UploadRecord) {
+        let facts = |upload: &UploadRecord| (upload.plan.clone(), upload.gives_parts_back());
+        let new = Some(upload).filter(|upload| object_parts::may_be_sent_early(upload));
+        if new.map(facts) != self.upload.as_ref().map(facts) {
+            (self.upload, self.version) = (new.cloned(), self.version + 1);
+            (self.stored, self.taken) = (0, 0);
+        }
+    }
+}
+
 impl Shared {
     fn task(&self) -> MutexGuard<'_, Task> {
         self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, task: MutexGuard<'a, Task>) -> MutexGuard<'a, Task> {
+        self.changed.wait(task).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is a part to be sent: its upload, and the version of that. `None`: it is over.
+    fn some_upload(&self) -> Option<(UploadRecord, u64)> {
+        let mut task = self.task();
+        loop {
+            if task.is_over {
+                return None;
+            }
+            if let Some(upload) = task.upload.clone().filter(|_| task.next_part().is_some()) {
+                task.has_failed = false;
+                return Some((upload, task.version));
+            }
+            task = self.wait(task);
+        }
+    }
+}
+
+/// The parts of one upload that are to be sent.
+struct Queue<'a> {
+    shared: &'a Shared,
+    version: u64,
+}
+
+impl PartQueue for Queue<'_> {
+    fn next(&self) -> Option<u64> {
+        let mut task = self.shared.task();
+        loop {
+            if task.is_over || task.has_failed || task.version != self.version {
+                return None;
+            }
+            if let Some(number) = task.next_part() {
+                task.taken = number;
+                return Some(number);
+            }
+            task = self.shared.wait(task);
+        }
+    }
+
+    fn is_stored(&self, _: u64) {
+        let mut task = self.shared.task();
+        if task.version == self.version {
+            task.stored += 1;
+        }
+        task.trouble = None;
+        self.shared.changed.notify_all();
+    }
+
+    fn end(&self) {
+        self.shared.task().has_failed = true;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -67,16 +155,30 @@ impl PartSender {
     /// Tells that the first `ready` bytes of `upload` are synced in `merged`.
     pub fn ready(&self, upload: &UploadRecord, ready: u64) {
         let mut task = self.shared.task();
-        task.upload = Some(upload.clone()).filter(object_parts::may_be_sent_early);
-        let is_more = task.upload.as_ref().is_some_and(|upload| ready >= object_parts::sizes_of(upload).part);
-        task.is_behind |= is_more && ready > task.ready;
+        task.take_over(upload);
         task.ready = ready;
-        self.shared.is_new.notify_one();
+        self.shared.changed.notify_all();
+    }
+
+    /// Bytes of a part. `None`: no part can be sent before all of the file is there.
+    pub fn part_size(&self) -> Option<u64> {
+        self.shared.task().upload.as_ref().map(|upload| object_parts::sizes_of(upload).part)
     }
 
     /// True while parts that could be sent are not in the store.
     pub fn is_behind(&self) -> bool {
-        self.shared.task().is_behind
+        self.shared.task().is_behind()
+    }
+
+    /// Waits until all parts that could be sent are in the store, or cannot be sent.
+    pub fn send_rest(&self) {
+        let is_pending = |task: &Task| task.is_behind() && task.trouble.is_none() && task.damaged.is_none();
+        let mut task = self.shared.task();
+        // A thread that has panicked tells nothing.
+        while is_pending(&task) && self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            let waited = self.shared.changed.wait_timeout(task, PAUSE);
+            task = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// The reason why parts wait for the store. `None` while they do not.
@@ -91,8 +193,8 @@ impl PartSender {
 
     /// Ends the thread.
     pub fn finish(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.is_new.notify_one();
+        self.shared.task().is_over = true;
+        self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -108,45 +210,28 @@ impl Drop for PartSender {
 }
 
 fn send_forever(shared: &Shared, objects: &Objects, spool: &Spool, merged: &File, digests: &File) {
-    let (mut sent, mut multipart, mut done) = (BTreeSet::new(), None, 0);
-    while !shared.stop.load(Ordering::Relaxed) {
-        let task = shared.task();
-        let Some(upload) = task.upload.clone().filter(|_| task.ready != done) else {
-            // A stop that was told before this is seen by then.
-            drop(shared.is_new.wait_timeout(task, PAUSE));
-            continue;
-        };
-        let ready = task.ready;
-        drop(task);
+    while let Some((upload, version)) = shared.some_upload() {
         let source = Source { spool, upload: &upload, merged, digests };
-        let sizes = object_parts::sizes_of(&upload);
-        let tried = (|| {
-            if ready < sizes.part {
-                return Ok(None);
-            }
-            if multipart.is_none() {
-                multipart = Some(object_parts::multipart(objects, source)?);
-                sent.clear();
-            }
-            let Some(multipart) = multipart.as_ref().filter(|multipart| multipart.sizes() == sizes) else {
-                return Ok(None);
-            };
-            object_parts::send_ready(multipart, source, ready, &mut sent, &shared.stop)
-        })();
+        let tried = object_parts::multipart(objects, source)
+            .and_then(|multipart| object_parts::send_early(&multipart, source, &Queue { shared, version }));
         let mut task = shared.task();
         match tried {
-            Ok(damaged) => {
-                done = ready;
-                task.damaged = damaged;
-                task.is_behind = task.ready > ready && task.ready / sizes.part > ready / sizes.part;
-                task.trouble = None;
-            }
+            Ok(None) => continue,
+            // The merging thread decides about it, and ends this one.
+            Ok(damaged) => task.damaged = damaged,
             Err(e) => {
                 log::info!("{}: parts wait for the store: {e}", upload.file_name);
                 task.trouble = Some(e.to_string());
-                multipart = None;
-                drop(shared.is_new.wait_timeout(task, PAUSE));
+                // Those that are there are found there.
+                (task.stored, task.taken) = (0, 0);
             }
         }
+        shared.changed.notify_all();
+        let is_resting = |task: &mut Task| !task.is_over;
+        drop(if task.damaged.is_some() {
+            shared.changed.wait_while(task, is_resting).map_err(drop)
+        } else {
+            shared.changed.wait_timeout_while(task, PAUSE, is_resting).map(|(task, _)| task).map_err(drop)
+        });
     }
 }

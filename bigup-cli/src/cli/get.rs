@@ -49,7 +49,7 @@ struct Get<'a> {
 /// # Errors
 /// No file can be fetched.
 pub fn run(args: &GetArgs, report: &Report) -> anyhow::Result<bool> {
-    let builder = args.server.builder()?.rates(args.transfer.limit_rate.clone()).connections(MOST);
+    let builder = args.server.builder()?.rates(args.transfer.limit_rate.clone());
     let client = builder.build().map_err(advice::failed_client)?;
     let concurrency = Concurrency::new(args.connections.map(usize::from), MOST, 0);
     let get = Get { args, client: &client, report, concurrency, has_failed: AtomicBool::new(false) };

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub fn run(args: &LoginArgs) -> anyhow::Result<()> {
     let folder = folder()?;
     let certificates = args.certificates.certificates();
-    let builder = Client::builder(&args.url).certificates(certificates).connections(1);
+    let builder = Client::builder(&args.url).certificates(certificates);
     // An address that cannot be used is better told before the token is asked for.
     builder.clone().build().map_err(advice::failed_client)?;
     let token = Token::new(&asked_for(&args.url)?)?;

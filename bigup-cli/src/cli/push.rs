@@ -134,9 +134,7 @@ impl Line {
             Some(daemon) => Client::builder(daemon.url()).token(daemon.token().clone()),
             None => args.server.builder()?,
         };
-        let builder =
-            builder.rates(args.transfer.limit_rate.clone()).connections(senders.unwrap_or(most).max(at_a_time));
-        let client = builder.build().map_err(advice::failed_client)?;
+        let client = builder.rates(args.transfer.limit_rate.clone()).build().map_err(advice::failed_client)?;
         Ok(Line { client, concurrency: Concurrency::new(senders, most, args.queue_size.into()), at_a_time })
     }
 

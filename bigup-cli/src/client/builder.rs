@@ -7,9 +7,6 @@ use crate::client::tls::Certificates;
 use crate::client::token::Token;
 use std::path::PathBuf;
 
-/// Connections at a time where the number is not set: as many as an upload has senders at most.
-const CONNECTIONS: usize = 64;
-
 /// The settings of a [`Client`]. [`Client::builder`] makes one.
 #[derive(Clone, Debug)]
 pub struct ClientBuilder {
@@ -17,7 +14,6 @@ pub struct ClientBuilder {
     token: Option<Token>,
     rates: Option<Rates>,
     certificates: Certificates,
-    connections: usize,
 }
 
 impl Client {
@@ -25,7 +21,7 @@ impl Client {
     /// the path of the endpoint. [`ClientBuilder::build`] checks it.
     pub fn builder(url: &str) -> ClientBuilder {
         let certificates = Certificates::default();
-        ClientBuilder { url: url.to_owned(), token: None, rates: None, certificates, connections: CONNECTIONS }
+        ClientBuilder { url: url.to_owned(), token: None, rates: None, certificates }
     }
 }
 
@@ -72,19 +68,12 @@ impl ClientBuilder {
         self
     }
 
-    /// Keeps at most so many connections for later requests. The default is 64.
-    #[must_use]
-    pub fn connections(mut self, connections: usize) -> ClientBuilder {
-        self.connections = connections;
-        self
-    }
-
     /// Makes the client. It connects with the first request.
     ///
     /// # Errors
     /// The URL, a certificate, or the proxy that the environment names cannot be used.
     pub fn build(self) -> Result<Client, ClientError> {
-        let client = Client::new(&self.url, &self.certificates, self.connections)?;
+        let client = Client::new(&self.url, &self.certificates)?;
         Ok(client.with_token(self.token.as_ref()).with_limit(self.rates))
     }
 }

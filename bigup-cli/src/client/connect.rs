@@ -69,11 +69,25 @@ impl Distance {
     }
 }
 
-/// An agent whose connections are ours, and tell how far the server is.
-pub fn agent(config: Config, distance: Arc<Distance>) -> Agent {
+/// Makes agents whose connections are ours, and tell how far the server is. Each keeps one connection.
+pub fn agents(config: Config, distance: Arc<Distance>) -> impl Fn() -> Agent + Send + Sync {
     let tcp = TcpConnector { distance, answered: Mutex::default() };
     let proxies = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
-    Agent::with_parts(config, proxies.chain(tcp).chain(RustlsConnector::default()), Names::default())
+    // They share what it learns: the address that answers, certificates that were read, sessions of TLS.
+    let connector = Arc::new(proxies.chain(tcp).chain(RustlsConnector::default()));
+    move || Agent::with_parts(config.clone(), SharedConnector(Arc::clone(&connector)), Names::default())
+}
+
+/// The connector of several agents.
+#[derive(Debug)]
+struct SharedConnector<C>(Arc<C>);
+
+impl<C: Connector> Connector for SharedConnector<C> {
+    type Out = C::Out;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<()>) -> Result<Option<C::Out>, Error> {
+        self.0.connect(details, chained)
+    }
 }
 
 /// Resolves names, and says which one it could not.
@@ -442,14 +456,14 @@ mod tests {
             assert_eq!(i, 0, "a second connection was made");
             (0..3).for_each(|_| answer(&mut stream));
         });
-        let agent = agent(config(ENOUGH), Arc::default());
+        let agent = agents(config(ENOUGH), Arc::default())();
         (0..3).for_each(|_| assert_eq!(get(&agent, &url).unwrap(), "ok"));
     }
 
     #[test]
     fn one_closed_while_it_was_kept_is_not_used() {
         let url = serving(|_, mut stream| answer(&mut stream));
-        let agent = agent(config(ENOUGH), Arc::default());
+        let agent = agents(config(ENOUGH), Arc::default())();
         for _ in 0..3 {
             assert_eq!(get(&agent, &url).unwrap(), "ok");
             thread::sleep(Duration::from_millis(20));
@@ -465,7 +479,7 @@ mod tests {
             }
             stream.read_exact(&mut [0]).unwrap();
         });
-        let agent = agent(config(ENOUGH), Arc::default());
+        let agent = agents(config(ENOUGH), Arc::default())();
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let kept = get(&agent, &url).unwrap_err();
         assert!(was_closed_at_rest(&kept), "{kept:?}");
@@ -479,7 +493,7 @@ mod tests {
             answer(&mut stream);
             thread::sleep(ENOUGH);
         });
-        let agent = agent(config(Duration::from_secs(3)), Arc::default());
+        let agent = agents(config(Duration::from_secs(3)), Arc::default())();
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let silent = get(&agent, &url).unwrap_err();
         assert!(matches!(silent, Error::Timeout(Timeout::PerRead)), "{silent:?}");

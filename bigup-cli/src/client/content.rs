@@ -38,7 +38,8 @@ impl Client {
     pub fn leaves(&self, name: &FileName) -> Result<Option<LeavesResponse>, CallError> {
         let url = format!("{}?{LEAVES}", self.content_url(name.as_str()));
         log::debug!("GET {url}");
-        match self.answer(anew(|| self.authorized(self.agent.get(&url)).call())) {
+        let agent = self.agents.lend();
+        match self.answer(anew(|| self.authorized(agent.get(&url)).call())) {
             Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(None),
             value => self.read_as(value?).map(Some),
         }
@@ -53,7 +54,8 @@ impl Client {
         let query = Query::new().with("prefix", prefix).with("after", after).with("limit", limit);
         let url = format!("{}?{}", self.content_url(""), query.as_str());
         log::debug!("GET {url}");
-        let reply = self.whole(anew(|| self.authorized(self.agent.get(&url)).call()))?;
+        let agent = self.agents.lend();
+        let reply = self.whole(anew(|| self.authorized(agent.get(&url)).call()))?;
         if reply.status != 200 {
             return Err(self.refusal(reply));
         }
@@ -72,8 +74,9 @@ impl Client {
     pub fn remove(&self, name: &FileName, digest: Option<Digest>) -> Result<bool, CallError> {
         let url = self.content_url(name.as_str());
         log::debug!("DELETE {url}");
+        let agent = self.agents.lend();
         let reply = self.whole(anew(|| {
-            let request = self.authorized(self.agent.delete(&url));
+            let request = self.authorized(agent.delete(&url));
             match digest {
                 Some(digest) => request.header(IF_MATCH, etag(digest)).call(),
                 None => request.call(),
@@ -95,7 +98,8 @@ impl Client {
     pub fn make_folder(&self, name: &FileName) -> Result<(), CallError> {
         let url = format!("{}/", self.content_url(name.as_str()));
         log::debug!("PUT {url}");
-        let reply = self.whole(anew(|| self.authorized(self.agent.put(&url)).send_empty()))?;
+        let agent = self.agents.lend();
+        let reply = self.whole(anew(|| self.authorized(agent.put(&url)).send_empty()))?;
         if matches!(reply.status, 201 | 204) { Ok(()) } else { Err(self.refusal(reply)) }
     }
 
@@ -106,7 +110,8 @@ impl Client {
     pub fn cancel(&self, name: &FileName) -> Result<Option<u64>, CallError> {
         let url = self.url(&Query::new().with(param::FILE_NAME, name.as_str()));
         log::debug!("DELETE {url}");
-        match self.answer(anew(|| self.authorized(self.agent.delete(&url)).call())) {
+        let agent = self.agents.lend();
+        match self.answer(anew(|| self.authorized(agent.delete(&url)).call())) {
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => Ok(None),
             value => Ok(Some(self.read_as::<CancelResponse>(value?)?.bytes_held)),
         }
@@ -128,7 +133,8 @@ impl Client {
         let url = self.content_url(name.as_str());
         let asked = format!("bytes={}-{}", range.start, range.end - 1);
         log::debug!("GET {url} {asked}");
-        let request = || self.authorized(self.agent.get(&url)).header(RANGE, &asked).header(IF_MATCH, etag(digest));
+        let agent = self.agents.lend();
+        let request = || self.authorized(agent.get(&url)).header(RANGE, &asked).header(IF_MATCH, etag(digest));
         let result = anew(|| request().call());
         let mut response = match result {
             Ok(response) if is_of_range(&response, &range) => response,

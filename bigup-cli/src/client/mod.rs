@@ -4,6 +4,7 @@
 //! `bigup_core::protocol`. No source, no terminal and no flag comes in here.
 
 use crate::client::address::{Endpoint, masked};
+use crate::client::agents::Agents;
 use crate::client::connect::Distance;
 use crate::client::error::{CallError, ClientError};
 use crate::client::query::Query;
@@ -25,6 +26,7 @@ use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
 pub mod address;
+pub mod agents;
 pub mod builder;
 pub mod connect;
 pub mod content;
@@ -54,9 +56,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// link is silent, the system notices sooner ([`connect::SILENCE`]): a server at work still answers it.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Most connections in a row that turn out to have been closed while they were kept before that counts as a failure.
-const MOST_KEPT: u32 = 64;
-
 /// Bytes that one write hands to the system. Larger ones gained nothing on a loopback.
 const OUTPUT_BUFFER_LEN: usize = 256 << 10;
 
@@ -71,7 +70,7 @@ const EXCERPT_LEN: usize = 200;
 
 /// A bigup server. Shared by all threads; keeps connections open.
 pub struct Client {
-    agent: Agent,
+    agents: Agents,
     endpoint: Endpoint,
     /// The proxy by which it is reached, for messages.
     proxy: Option<String>,
@@ -90,12 +89,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// The server at `url`, which may end in `/` or in the endpoint's own path; `connections` may be open at a time.
-    /// `certificates` count where TLS is spoken, and are not looked at elsewhere.
+    /// The server at `url`, which may end in `/` or in the endpoint's own path. `certificates` count where TLS is spoken, and
+    /// are not looked at elsewhere.
     ///
     /// # Errors
     /// The URL or a certificate cannot be used.
-    fn new(url: &str, certificates: &Certificates, connections: usize) -> Result<Client, ClientError> {
+    fn new(url: &str, certificates: &Certificates) -> Result<Client, ClientError> {
         let endpoint = Endpoint::parse(url)?;
         let proxy = proxy::of_environment(&endpoint)?;
         let is_tls = |proxy: &Proxy| proxy.protocol() == ProxyProtocol::Https;
@@ -117,16 +116,15 @@ impl Client {
             .timeout_per_read(Some(READ_TIMEOUT))
             .output_buffer_size(OUTPUT_BUFFER_LEN)
             .input_buffer_size(INPUT_BUFFER_LEN)
-            .max_idle_connections(connections + 1)
-            .max_idle_connections_per_host(connections + 1)
+            .max_idle_connections(1)
             .user_agent(concat!("bigup-cli/", env!("CARGO_PKG_VERSION")))
             .build();
         let distance = Arc::default();
-        let agent = connect::agent(config, Arc::clone(&distance));
+        let agents = Agents::new(config, Arc::clone(&distance));
         let (turned_away, met, bundles, no_bundles) = Default::default();
         let proxy = proxy_shown;
         Ok(Client {
-            agent,
+            agents,
             endpoint,
             proxy,
             authorization: None,
@@ -205,7 +203,8 @@ impl Client {
     pub fn get(&self, query: &Query) -> Result<Value, CallError> {
         let url = self.url(query);
         log::debug!("GET {url}");
-        self.answer(anew(|| self.authorized(self.agent.get(&url)).call()))
+        let agent = self.agents.lend();
+        self.answer(anew(|| self.authorized(agent.get(&url)).call()))
     }
 
     /// Sends `bytes` as a slice, no faster than the limit allows. `watch` is told how many bytes more are on their way,
@@ -224,8 +223,9 @@ impl Client {
     ) -> Result<T, CallError> {
         let url = self.url(query);
         log::debug!("POST {url}");
+        let agent = self.agents.lend();
         let send = |mut body: WatchedBody<'_, &mut dyn Read>| {
-            let request = self.authorized(self.agent.post(&url)).content_type("application/octet-stream");
+            let request = self.authorized(agent.post(&url)).content_type("application/octet-stream");
             let request = request.header(CONTENT_LENGTH, bytes.len().to_string());
             let request = if asks_first { request.header(EXPECT, "100-continue") } else { request };
             request.send(SendBody::from_reader(&mut body))
@@ -350,16 +350,16 @@ impl<R: Read> Read for WatchedBody<'_, R> {
     }
 }
 
-/// The result of `call`, called once more for each connection it met that was closed while it was kept: a server that
-/// is restarted closes all of them, one after the other. A fresh connection is never retried.
+/// The result of `call`, called once more where its connection was closed while it was kept, as a server that is restarted
+/// closes all. A fresh connection is never retried.
 fn anew<T>(call: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
-    for _ in 0..MOST_KEPT {
-        match call() {
-            Err(error) if connect::was_closed_at_rest(&error) => log::debug!("again at once: {error}"),
-            result => return result,
+    match call() {
+        Err(error) if connect::was_closed_at_rest(&error) => {
+            log::debug!("again at once: {error}");
+            call()
         }
+        result => result,
     }
-    call()
 }
 
 /// `Location` without its query.
@@ -381,14 +381,14 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn each_connection_that_was_closed_at_rest_is_given_up_without_a_word_but_not_for_ever() {
-        for (closed, ends_well) in [(0, true), (3, true), (MOST_KEPT, true), (MOST_KEPT + 1, false)] {
+    fn a_connection_that_was_closed_at_rest_is_given_up_without_a_word_once() {
+        for (closed, ends_well) in [(0, true), (1, true), (2, false)] {
             let calls = std::cell::Cell::new(0);
             let result: Result<(), _> = anew(|| {
                 calls.set(calls.get() + 1);
                 if calls.get() <= closed { Err(connect::closed_at_rest()) } else { Ok(()) }
             });
-            assert_eq!((result.is_ok(), calls.get()), (ends_well, closed + u32::from(ends_well)));
+            assert_eq!((result.is_ok(), calls.get()), (ends_well, 1 + closed.min(1)));
         }
         let calls = std::cell::Cell::new(0);
         let other = || -> Result<(), _> {
@@ -418,15 +418,15 @@ mod tests {
 
     #[test]
     fn a_connection_that_was_closed_while_it_was_kept_costs_no_attempt() {
-        let client = Client::new(&answering(1), &Certificates::default(), 1).unwrap();
+        let client = Client::new(&answering(1), &Certificates::default()).unwrap();
         (0..4).for_each(|_| drop(client.get(&Query::new()).unwrap()));
-        let broken = Client::new(&answering(0), &Certificates::default(), 1).unwrap();
+        let broken = Client::new(&answering(0), &Certificates::default()).unwrap();
         assert!(matches!(broken.get(&Query::new()), Err(CallError::Transport { .. })));
     }
 
     #[test]
     fn a_foreign_answer_is_quoted_in_printable_form() {
-        let client = Client::new("http://h", &Certificates::default(), 1).unwrap();
+        let client = Client::new("http://h", &Certificates::default()).unwrap();
         let body = format!("<html>\n\x1b[31m{}", "x".repeat(5000));
         let message = client.foreign(502, body.as_bytes(), None).to_string();
         assert!(message.contains("502") && message.contains("<html> \\u{1b}[31mxx"), "{message}");

@@ -20,7 +20,7 @@ use std::thread::{self, Scope};
 const MOST_OF_A_RUN: usize = 32;
 
 /// Most connections.
-const MOST: usize = 64;
+const MOST: usize = 128;
 
 /// The pieces, and who fetches which. Shared by all connections.
 pub struct Board {

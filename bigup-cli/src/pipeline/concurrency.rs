@@ -38,9 +38,11 @@ impl Concurrency {
         Concurrency { width, is_fixed: senders.is_some(), queue_size, began: Instant::now() }
     }
 
-    /// The server is far away: begins with more.
+    /// The server is far away: begins with more, unless their number was given.
     pub fn reach_far(&self) {
-        self.lock().begin_with(FIRST_FAR);
+        if !self.is_fixed {
+            self.lock().begin_with(FIRST_FAR);
+        }
     }
 
     /// Slices that wait.
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn memory_bounds_the_senders_of_large_slices() {
         let concurrency = Concurrency::new(None, MOST, 2);
-        assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| concurrency.most(size)), [64, 46, 4, 4]);
+        assert_eq!([256 << 10, MIB, 8 * MIB, 64 * MIB].map(|size| concurrency.most(size)), [MOST, 46, 4, 4]);
         assert_eq!(concurrency.buffers(8 * MIB) as u64 * 8 * MIB, MEMORY);
         assert!((2..=4).contains(&concurrency.width(concurrency.most(MIB))));
         concurrency.reach_far();
@@ -98,8 +100,11 @@ mod tests {
 
     #[test]
     fn a_number_that_was_given_stays() {
-        let concurrency = Concurrency::new(Some(9), MOST, 2);
-        concurrency.reach_far();
-        assert_eq!((concurrency.most(64 * MIB), concurrency.buffers(64 * MIB), concurrency.width(9)), (9, 11, 9));
+        for given in [9, 64, 200] {
+            let concurrency = Concurrency::new(Some(given), MOST, 2);
+            concurrency.reach_far();
+            assert_eq!(concurrency.most(64 * MIB), given);
+            assert_eq!((concurrency.buffers(64 * MIB), concurrency.width(given)), (given + 2, given));
+        }
     }
 }

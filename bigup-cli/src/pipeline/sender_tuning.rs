@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// Most senders where nobody says how many.
-pub const MOST: usize = 64;
+pub const MOST: usize = 128;
 
 /// Shortest time of a measurement: below it the luck of single slices counts for too much.
 const SHORTEST: Duration = Duration::from_millis(400);

@@ -16,7 +16,10 @@ const SINGLE: u64 = 32 * MIB;
 
 /// Slice size over a long line, which takes many senders: less of it is in memory then, and the time that each loses
 /// between two slices, a round trip, stays small beside that of the slice.
-pub const FAR_SLICE_SIZE: u64 = 512 << 10;
+pub const FAR_SLICE_SIZE: u64 = 256 << 10;
+
+/// Slice size over a long line where the size of the file is not known: its slices are not to be too many.
+const FAR_STREAM_SLICE_SIZE: u64 = 2 * MIB;
 
 /// Smallest slice over a long line, in bytes, where the file is so small that larger ones would be too few for all
 /// senders.
@@ -55,7 +58,7 @@ pub fn slice_size_for(file_size: Option<u64>, given: Option<u64>, is_far: bool) 
 fn far_slice_size(file_size: u64) -> u64 {
     match file_size / MOST as u64 {
         // Nobody knows how many there will be.
-        0 => 4 * FAR_SLICE_SIZE,
+        0 => FAR_STREAM_SLICE_SIZE,
         each => (1 << each.ilog2()).clamp(LEAST_FAR_SLICE_SIZE, FAR_SLICE_SIZE),
     }
 }
@@ -107,9 +110,9 @@ mod tests {
             assert_eq!(slice_size_for(Some(file_size), None, false), Ok(slice_size), "{file_size}");
         }
         assert_eq!(slice_size_for(None, None, false), Ok(DEFAULT_SLICE_SIZE));
-        assert_eq!(slice_size_for(None, None, true), Ok(4 * FAR_SLICE_SIZE));
+        assert_eq!(slice_size_for(None, None, true), Ok(FAR_STREAM_SLICE_SIZE));
         assert_eq!(slice_size_for(Some(most), None, true), Ok(DEFAULT_SLICE_SIZE));
-        for (file_size, slice_size) in [(8 * MIB, 128 << 10), (31 * MIB, 256 << 10), (32 * MIB, 512 << 10)] {
+        for (file_size, slice_size) in [(8 * MIB, 128 << 10), (31 * MIB, 128 << 10), (32 * MIB, 256 << 10)] {
             assert_eq!(slice_size_for(Some(file_size), None, true), Ok(slice_size), "{file_size}");
         }
     }

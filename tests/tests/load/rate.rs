@@ -1,6 +1,8 @@
-//! `push --limit-rate` with the real programs: never faster, hardly slower, whatever is pushed and by how many senders.
+//! `--limit-rate` with the real programs: never faster, hardly slower, whatever is pushed, by how many senders, or by a
+//! watch.
 
 use bigup_tests::daemon::Daemon;
+use bigup_tests::process::{kill_9, within};
 use bigup_tests::proxy::Proxy;
 use bigup_tests::turns::turn;
 use bigup_tests::{data, programs};
@@ -72,6 +74,46 @@ fn what_is_sent_again_counts_too() {
     let least = Duration::from_secs_f64(sent as f64 / RATE as f64 / 1.01);
     assert!(took >= least, "{sent} bytes took {took:?}, {least:?} is right");
     assert!(data::same(&file, &daemon.finished("again")));
+}
+
+#[test]
+fn followed_files_and_complete_ones_share_the_rate() {
+    let _turn = turn();
+    let daemon = Daemon::start();
+    let proxy = Proxy::start(&[daemon.url()], 0);
+    proxy.calm_down();
+    let (folder, state) = (daemon.scratch().join("watched"), daemon.scratch().join("state"));
+    data::file(&folder, "complete", 1, SIZE);
+    // Files that a program writes to are followed.
+    let names = ["log", "video"];
+    let open: Vec<File> = (2..)
+        .zip(names)
+        .map(|(seed, name)| File::options().append(true).open(data::file(&folder, name, seed, 3 * SIZE)).unwrap())
+        .collect();
+    let began = Instant::now();
+    let mut command = programs::cli();
+    command.arg("watch").arg(&folder).args([
+        "--url",
+        proxy.url(),
+        "--follow",
+        "--settle",
+        "100ms",
+        "--slice-size",
+        "1M",
+    ]);
+    command.args(["--limit-rate", "4M", "--state"]).arg(&state).stdout(Stdio::null());
+    let mut watch = command.spawn().unwrap();
+    let ahead = 5 * SIZE;
+    within(Duration::from_secs(120), "most is sent while the files are open", || proxy.bytes_up() >= ahead);
+    let took = began.elapsed();
+    drop(open);
+    let all = [&["complete"][..], &names].concat();
+    let is_stored = |name: &&str| data::same(&folder.join(name), &daemon.finished(name));
+    within(Duration::from_secs(120), "all are stored", || all.iter().all(|name| daemon.finished(name).exists()));
+    kill_9(&mut watch);
+    assert!(all.iter().all(is_stored));
+    let least = Duration::from_secs_f64(ahead as f64 / RATE as f64 / 1.01);
+    assert!(took >= least, "{ahead} bytes took {took:?}, {least:?} is right");
 }
 
 fn path(path: &Path) -> &str {

@@ -97,7 +97,7 @@ fn a_long_lossy_link_gets_more_senders_and_smaller_slices_by_itself() {
     let file = data::file(folder.path(), "far", 3, 48 << 20);
     let push = Push::start(&wan, &daemon, &file, &[]);
     let start = push.next("it begins", Duration::from_secs(30), |event| event["event"] == "start").1;
-    assert_eq!(start["slice_size"], 512 << 10, "{start}");
+    assert_eq!(start["slice_size"], 256 << 10, "{start}");
     let connections = || {
         let sockets = wan.command_in_b("ss").args(["-Htn", "state", "established"]).output().expect("iproute2 has it");
         String::from_utf8_lossy(&sockets.stdout).lines().count()

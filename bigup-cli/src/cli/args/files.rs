@@ -35,7 +35,7 @@ pub struct GetArgs {
     /// Replace local files of other content; only the parts that differ are fetched
     #[arg(long)]
     pub replace: bool,
-    /// Parallel connections [default: as many as help, up to 64]
+    /// Parallel connections [default: as many as help, up to 128]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: Option<u16>,
     #[command(flatten)]

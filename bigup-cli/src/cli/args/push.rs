@@ -63,10 +63,10 @@ pub struct PushArgs {
     #[arg(long, conflicts_with_all = ["command", "embedded", "manifest"])]
     pub dry_run: bool,
     /// Bytes of a slice, like 16M; an upload that holds something keeps its own [default: 8M; files up to 32M in one;
-    /// 512K or less where a round trip takes 5 ms; less for a slow line; more for files over 781G]
+    /// 256K or less where a round trip takes 5 ms; less for a slow line; more for files over 781G]
     #[arg(long, value_name = "SIZE", value_parser = slice_size)]
     pub slice_size: Option<u64>,
-    /// Parallel senders [default: as many as help, up to 64 and 48M of slices in memory]
+    /// Parallel senders [default: as many as help, up to 128 and 48M of slices in memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub senders: Option<u16>,
     /// Slices that wait between reading and sending; memory is (queue + senders) slices

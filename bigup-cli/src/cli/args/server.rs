@@ -66,7 +66,7 @@ impl Server {
     /// # Errors
     /// The URL, the token or a certificate cannot be used.
     pub fn client(&self) -> anyhow::Result<Client> {
-        self.builder()?.connections(1).build().map_err(advice::failed_client)
+        self.builder()?.build().map_err(advice::failed_client)
     }
 
     /// The token in the file, or else in the environment. `None`: there is none.

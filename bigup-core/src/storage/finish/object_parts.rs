@@ -33,7 +33,7 @@ use md5::{Digest as _, Md5};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The reason why a part was not sent.
@@ -58,6 +58,43 @@ pub enum Stored {
     Asked,
     /// This slice is not what its record says, or the disk cannot give it back.
     Damaged(u64),
+}
+
+/// The parts that are to be sent. Shared by the threads that send them.
+pub trait PartQueue: Sync {
+    /// The number of the next part, from 1; waits for it. `None`: there is none for this thread any more.
+    fn next(&self) -> Option<u64>;
+
+    /// The store has this part.
+    fn is_stored(&self, number: u64);
+
+    /// No further part is to be sent.
+    fn end(&self);
+}
+
+/// All parts of a complete file.
+struct AllParts {
+    next: AtomicU64,
+    last: AtomicU64,
+}
+
+impl AllParts {
+    fn new(number: u64) -> AllParts {
+        AllParts { next: AtomicU64::new(1), last: AtomicU64::new(number) }
+    }
+}
+
+impl PartQueue for AllParts {
+    fn next(&self) -> Option<u64> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number <= self.last.load(Ordering::Relaxed)).then_some(number)
+    }
+
+    fn is_stored(&self, _: u64) {}
+
+    fn end(&self) {
+        self.last.store(0, Ordering::Relaxed);
+    }
 }
 
 /// The file whose bytes are stored.
@@ -196,40 +233,38 @@ impl Source<'_> {
         self.spool.give_back(self.merged, offset, len).map(drop)
     }
 
-    /// Sends the parts of these numbers, several at once, until `stop`. Those that the store has then come back with the
-    /// first trouble: an error, or a slice that is damaged.
+    /// Sends the parts of `queue`, several at once. Those that the store has then come back with the first trouble: an
+    /// error, or a slice that is damaged.
     fn send(
         &self,
         multipart: &Multipart<'_>,
-        numbers: &[u64],
-        stop: &AtomicBool,
+        threads: u64,
+        queue: &impl PartQueue,
     ) -> (BTreeMap<u64, SentPart>, Option<Trouble>) {
         let parts = match self.spool.part_records(multipart.id(), multipart.sizes().part) {
             Ok(parts) => parts,
             Err(e) => return (BTreeMap::new(), Some(Trouble::Error(e))),
         };
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (sent, trouble) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
         let work = || {
-            while !failed.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
-                let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                match self.part(multipart, &parts, *number) {
+            while let Some(number) = queue.next() {
+                match self.part(multipart, &parts, number) {
                     Ok(part) => {
-                        sent.lock().unwrap_or_else(PoisonError::into_inner).insert(*number, part);
+                        sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+                        queue.is_stored(number);
                     }
                     Err(why) => {
-                        failed.store(true, Ordering::Relaxed);
                         let mut first = trouble.lock().unwrap_or_else(PoisonError::into_inner);
                         // Parts before this one may be on their way.
                         *first = Some(match (first.take(), why) {
                             (Some(Trouble::Damaged(one)), Trouble::Damaged(other)) => Trouble::Damaged(one.min(other)),
                             (first, why) => first.unwrap_or(why),
                         });
+                        queue.end();
                     }
                 }
             }
         };
-        let threads = multipart.at_once().min(numbers.len() as u64);
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(work);
@@ -242,8 +277,8 @@ impl Source<'_> {
 
     /// All parts, in order; those that the store lacks are sent. Or the slice that is damaged.
     fn send_all(&self, multipart: &Multipart<'_>) -> io::Result<Result<Vec<SentPart>, u64>> {
-        let numbers: Vec<u64> = (1..=multipart.sizes().parts_of(self.size())).collect();
-        let (parts, trouble) = self.send(multipart, &numbers, &AtomicBool::new(false));
+        let number = multipart.sizes().parts_of(self.size());
+        let (parts, trouble) = self.send(multipart, multipart.at_once().min(number), &AllParts::new(number));
         match trouble {
             Some(Trouble::Damaged(slice_id)) => Ok(Err(slice_id)),
             Some(Trouble::Error(e)) => Err(e),
@@ -280,30 +315,13 @@ impl Source<'_> {
     }
 }
 
-/// Sends those parts that lie in the first `ready` bytes and are not among the `done` ones, until `stop`; adds them.
-/// Returns the slice that is damaged, if one is: it must be looked at under the lock.
+/// Sends the parts that `queue` gives, until it ends. Returns the slice that is damaged, if one is: it must be looked at
+/// under the lock.
 ///
 /// # Errors
 /// The store does not answer, or refuses.
-pub fn send_ready(
-    multipart: &Multipart<'_>,
-    source: Source<'_>,
-    ready: u64,
-    done: &mut BTreeSet<u64>,
-    stop: &AtomicBool,
-) -> io::Result<Option<u64>> {
-    let (sizes, size) = (multipart.sizes(), source.size());
-    let is_ready = |number: &u64| {
-        let (offset, len) = sizes.extent(*number, size);
-        offset + len <= ready && !done.contains(number)
-    };
-    let numbers: Vec<u64> = (1..=sizes.parts_of(size.min(ready))).filter(is_ready).collect();
-    if numbers.is_empty() {
-        return Ok(None);
-    }
-    let (more, trouble) = source.send(multipart, &numbers, stop);
-    done.extend(more.into_keys());
-    match trouble {
+pub fn send_early(multipart: &Multipart<'_>, source: Source<'_>, queue: &impl PartQueue) -> io::Result<Option<u64>> {
+    match source.send(multipart, multipart.at_once(), queue).1 {
         Some(Trouble::Error(e)) => Err(e),
         Some(Trouble::Damaged(slice_id)) => Ok(Some(slice_id)),
         None => Ok(None),

@@ -20,6 +20,7 @@ mod measure;
 mod page;
 mod peers;
 mod reflink;
+mod rest;
 mod resume;
 mod s3;
 mod scale;
@@ -40,13 +41,14 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "file 64 MiB",
     "file 1 GiB",
     "file 8 GiB",
     "small",
     "sync",
     "watch",
+    "rest",
     "clients",
     "wan",
     "resume",
@@ -129,6 +131,12 @@ enum Mode {
         /// Rounds
         #[arg(default_value_t = 1)]
         rounds: usize,
+    },
+    /// A watch of files of 4 KiB at rest
+    Rest {
+        /// How many
+        #[arg(default_value_t = 100_000)]
+        files: usize,
     },
     /// 64 files by 16 clients at once
     Clients {
@@ -347,6 +355,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::Small { files: 2000, rounds: 5 },
         Mode::Sync { files: 100_000, rounds: 3 },
         Mode::Watch { files: 10_000, size: MIB, rounds: 1 },
+        Mode::Rest { files: 100_000 },
         Mode::Clients { size: 32 * MIB, rounds: 3 },
         Mode::Wan { size: 512 * MIB, push: vec![] },
         Mode::Resume { size: 8 * GIB, rounds: 1 },
@@ -372,6 +381,7 @@ fn quick_modes() -> Vec<Mode> {
         Mode::Small { files: 500, rounds: 2 },
         Mode::Sync { files: 2000, rounds: 2 },
         Mode::Watch { files: 500, size: MIB, rounds: 1 },
+        Mode::Rest { files: 2000 },
         Mode::Clients { size: 4 * MIB, rounds: 2 },
         Mode::Wan { size: 128 * MIB, push: vec![] },
         Mode::Resume { size: GIB, rounds: 1 },
@@ -398,6 +408,7 @@ impl Mode {
             Mode::Small { .. } => "small".to_owned(),
             Mode::Sync { .. } => "sync".to_owned(),
             Mode::Watch { .. } => "watch".to_owned(),
+            Mode::Rest { .. } => "rest".to_owned(),
             Mode::Clients { .. } => "clients".to_owned(),
             Mode::Wan { .. } => "wan".to_owned(),
             Mode::Resume { .. } => "resume".to_owned(),
@@ -441,6 +452,7 @@ impl Mode {
             Mode::Small { files, rounds } => small::run(bench, *files, *rounds),
             Mode::Sync { files, rounds } => sync::run(bench, *files, *rounds),
             Mode::Watch { files, size, rounds } => watch::run(bench, *files, *size, *rounds),
+            Mode::Rest { files } => rest::run(bench, *files),
             Mode::Clients { size, rounds } => clients::run(bench, *size, *rounds),
             Mode::Wan { size, push } => wan::run(bench, *size, push),
             Mode::Resume { size, rounds } => resume::run(bench, *size, *rounds),

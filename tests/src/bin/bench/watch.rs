@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest time that all files may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Time for which the watch lets files rest, by default.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -28,7 +28,28 @@ const IN_FOLDER: usize = 500;
 const HEADER: [&str; 5] = ["", "time", "rate", "CPU client", "memory client"];
 
 /// The watch, ended with this.
-struct Watch(Child);
+pub struct Watch(Child);
+
+impl Watch {
+    /// Starts one of `folder` that stores below `name`, with its journal in `state`, and waits until it listens for events.
+    pub fn start(folder: &Path, state: &Path, name: &str, url: &str) -> anyhow::Result<Watch> {
+        let mut command: Command = programs::cli();
+        command.arg("watch").arg(folder).args(["--quiet", "--into", name, "--url", url, "--state"]).arg(state);
+        let watch = Watch(command.stdin(Stdio::null()).spawn()?);
+        // It listens once it has its journal.
+        let deadline = Instant::now() + PATIENCE;
+        while !state.exists() || files_below(state)?.is_empty() {
+            ensure!(Instant::now() < deadline, "the watch does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(watch)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Watch {
     fn drop(&mut self) {
@@ -103,20 +124,12 @@ pub fn run(bench: &Bench<'_>, count: usize, size: u64, rounds: usize) -> anyhow:
 fn watch(bench: &Path, dropped: &Path, url: &str, stored: &Path, count: usize, round: usize) -> anyhow::Result<Seen> {
     let (watched, state) = (bench.join("watched"), bench.join(format!("state{round}")));
     std::fs::create_dir_all(&watched)?;
-    let mut command: Command = programs::cli();
     let name = format!("watched{round}");
-    command.arg("watch").arg(&watched).args(["--quiet", "--into", &name, "--url", url, "--state"]).arg(&state);
-    let watch = Watch(command.stdin(Stdio::null()).spawn()?);
-    // It listens for events once it has its journal.
-    let deadline = Instant::now() + PATIENCE;
-    while !state.exists() || files_below(&state)?.is_empty() {
-        ensure!(Instant::now() < deadline, "the watch does not start");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let before = cpu(watch.0.id()).map_or(0.0, |cpu| cpu.own);
+    let watch = Watch::start(&watched, &state, &name, url)?;
+    let before = cpu(watch.pid()).unwrap_or_default().own;
     let (began, inside) = (Instant::now(), watched.join("in"));
     std::fs::rename(dropped, &inside)?;
-    let stored = stored.join(&name);
+    let (deadline, stored) = (Instant::now() + PATIENCE, stored.join(&name));
     let seen = || if stored.exists() { files_below(&stored).map(|files| files.len()) } else { Ok(0) };
     while seen()? < count {
         ensure!(Instant::now() < deadline, "{} of {count} files are stored", seen()?);
@@ -125,8 +138,8 @@ fn watch(bench: &Path, dropped: &Path, url: &str, stored: &Path, count: usize, r
     let wall = began.elapsed().as_secs_f64();
     let seen = Seen {
         wall,
-        cpu: cpu(watch.0.id()).map_or(0.0, |cpu| cpu.own) - before,
-        peak: peak_memory(watch.0.id()).unwrap_or(0),
+        cpu: cpu(watch.pid()).unwrap_or_default().own - before,
+        peak: peak_memory(watch.pid()).unwrap_or(0),
     };
     drop(watch);
     std::fs::rename(&inside, dropped)?;
