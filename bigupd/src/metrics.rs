@@ -252,6 +252,8 @@ pub struct ScanResult {
     pub lag: Duration,
     /// Bytes that wait for the store of objects.
     pub for_store: u64,
+    /// True if no upload changed since the scan before, and none can change by itself.
+    pub all_rest: bool,
 }
 
 /// The metrics. Copies count together.

@@ -23,11 +23,14 @@ use tokio::sync::Notify;
 /// Longest time between two scans.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// The same while all uploads rest. Those that come or go by this daemon have it look at once.
+const LOOK_AT_REST_EVERY: Duration = Duration::from_secs(5);
+
 /// Shortest time between two scans: info.ini lags by this time when uploads come and go all the time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time after which the remembered state is dropped, in case something changed without a trace.
-const FORGET_AFTER: Duration = Duration::from_secs(60);
+const FORGET_AFTER: Duration = Duration::from_secs(300);
 
 /// A folder that changed more recently can change again unseen.
 const AT_REST_AFTER: Duration = Duration::from_secs(1);
@@ -58,17 +61,22 @@ pub async fn reconcile_forever(uploads: Uploads, mergers: Mergers, wakeup: Wakeu
             if let Some(left) = space.inodes_left()? {
                 uploads.metrics.disk_inodes_free(left);
             }
-            uploads.metrics.scanned(reconciler.reconcile(|id, name| mergers.ensure(id, name))?);
-            Ok(())
+            let scanned = reconciler.reconcile(|id, name| mergers.ensure(id, name))?;
+            uploads.metrics.scanned(scanned);
+            Ok(scanned.all_rest)
         };
-        if let Err(e) =
-            tokio::task::spawn_blocking(reconcile).await.map_err(io::Error::other).and_then(|scanned| scanned)
-        {
-            log::error!("cannot reconcile the data folder: {e}");
-        }
+        let all_rest = tokio::task::spawn_blocking(reconcile).await.map_err(io::Error::other).and_then(|done| done);
+        let pause = match all_rest {
+            Ok(true) => LOOK_AT_REST_EVERY,
+            Ok(false) => LOOK_EVERY,
+            Err(e) => {
+                log::error!("cannot reconcile the data folder: {e}");
+                LOOK_EVERY
+            }
+        };
         tokio::time::sleep(SHORTEST_PAUSE).await;
         // Time over is as good as news.
-        let _ = tokio::time::timeout(LOOK_EVERY - SHORTEST_PAUSE, wakeup.0.notified()).await;
+        let _ = tokio::time::timeout(pause - SHORTEST_PAUSE, wakeup.0.notified()).await;
     }
 }
 
@@ -167,10 +175,15 @@ impl Reconciler {
             (self.since, self.info_ini) = (Instant::now(), None);
             self.uploads.clear();
         }
+        if self.rests()? {
+            let known = self.uploads.values().flatten();
+            let lag_bytes = known.map(|known| known.lag_bytes).sum();
+            let uploads = self.uploads.len() as u64;
+            return Ok(ScanResult { uploads, lag_bytes, all_rest: true, ..ScanResult::default() });
+        }
         let mut before = std::mem::take(&mut self.uploads);
         let known_trouble = std::mem::take(&mut self.trouble);
         let (mut resting, mut found) = (vec![], vec![]);
-        let mut all_rest = true;
         let has_store = self.data.objects().is_some();
         let mut scanned = ScanResult::default();
         for spool in Spool::all(&self.data)? {
@@ -178,7 +191,6 @@ impl Reconciler {
             match before.remove(spool.id()).flatten() {
                 Some(known) if FileVersion::of(spool.path())? == Some(known.folder) => resting.push((spool, known)),
                 _ => {
-                    all_rest = false;
                     found
                         .extend(read(&spool, has_store, &known_trouble, &mut self.trouble).map(|found| (spool, found)));
                 }
@@ -197,14 +209,23 @@ impl Reconciler {
             ensure(spool.id(), &found.upload.file_name);
         }
         let info_ini = FileVersion::of(&self.data.info_ini())?;
-        if all_rest && before.is_empty() && info_ini.is_some() && info_ini == self.info_ini {
-            self.uploads = resting.into_iter().map(|(spool, known)| (spool.id().clone(), Some(known))).collect();
-            return Ok(scanned);
-        }
         let matches = self.repair(resting, found)?;
         // A file that changed just now can change again unseen.
         self.info_ini = info_ini.filter(|seen| matches && seen.is_older(AT_REST_AFTER));
         Ok(scanned)
+    }
+
+    /// True if all uploads rest, none came or went, and info.ini is as it was when it was right.
+    fn rests(&self) -> io::Result<bool> {
+        if self.info_ini.is_none() || FileVersion::of(&self.data.info_ini())? != self.info_ini {
+            return Ok(false);
+        }
+        let mut number = 0;
+        let rests = Spool::look_at_folders(&self.data, |folder, version| {
+            number += 1;
+            self.uploads.get(folder).and_then(Option::as_ref).is_some_and(|known| known.folder == version)
+        })?;
+        Ok(rests && number == self.uploads.len())
     }
 
     /// Makes info.ini right, and remembers which uploads rest. True if it was right.

@@ -18,8 +18,11 @@ const ROUND: Duration = Duration::from_secs(2);
 /// Number of rounds between two searches for leftovers.
 const CLEAN_EVERY: u32 = 30;
 
-/// Number of rounds between two searches for leftovers in a store of objects: half a day.
+/// Number of rounds between two searches for leftovers in a store of objects: half a day, and a multiple of
+/// [`CLEAN_EVERY`].
 const SWEEP_STORE_EVERY: u32 = 21_600;
+
+const _: () = assert!(SWEEP_STORE_EVERY.is_multiple_of(CLEAN_EVERY));
 
 /// Least age of leftovers in a store of objects, where uploads never expire.
 const STORE_LEFTOVER_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -31,13 +34,20 @@ pub const LEFTOVER_AGE: Duration = TOLD_FOR;
 /// Sweeps `data` for as long as it is polled; uploads to which nothing comes for these times are removed, and counted.
 pub async fn sweep_forever(data: DataDir, times: ExpiryTimes, metrics: Metrics) {
     for round in 0_u32.. {
-        let (data, metrics) = (data.clone(), metrics.clone());
-        let work = move || sweep(&data, times, &metrics, round);
-        if let Err(e) = tokio::task::spawn_blocking(work).await {
-            log::error!("cannot sweep the data folder: {e}");
+        if round.is_multiple_of(CLEAN_EVERY) || expires_in(round, times) {
+            let (data, metrics) = (data.clone(), metrics.clone());
+            let work = move || sweep(&data, times, &metrics, round);
+            if let Err(e) = tokio::task::spawn_blocking(work).await {
+                log::error!("cannot sweep the data folder: {e}");
+            }
         }
         tokio::time::sleep(ROUND).await;
     }
+}
+
+/// True if this is a round in which abandoned uploads are looked for.
+fn expires_in(round: u32, times: ExpiryTimes) -> bool {
+    times.least().is_some_and(|least| round.is_multiple_of(expire_every(least)))
 }
 
 /// A step that fails must not keep the others from being taken.
@@ -54,7 +64,7 @@ fn sweep(data: &DataDir, times: ExpiryTimes, metrics: &Metrics, round: u32) {
     if round.is_multiple_of(SWEEP_STORE_EVERY) {
         taken(sweep_store(data, times));
     }
-    if times.least().is_some_and(|least| round.is_multiple_of(expire_every(least))) {
+    if expires_in(round, times) {
         taken(expire(data, times, metrics));
     }
 }

@@ -24,8 +24,10 @@ fn modes_yield_tables_and_sections_of_the_document() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let docs = folder.path().join("results.md");
-    let modes: [(&[&str], &str); 10] = [
+    let modes: [(&[&str], &str); 12] = [
         (&["small", "20", "1"], "small"),
+        (&["small", "20", "1", "--busy"], "small busy"),
+        (&["tls", "1M", "1"], "tls"),
         (&["file", "1M", "2"], "file 1 MiB"),
         (&["sync", "20", "1"], "sync"),
         (&["watch", "5", "1M", "1"], "watch"),

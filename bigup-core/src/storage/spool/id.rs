@@ -1,6 +1,7 @@
 //! The identities that tell uploads apart.
 
 use crate::protocol::name::FileName;
+use std::borrow::Borrow;
 use std::fmt;
 use std::io;
 
@@ -36,6 +37,12 @@ impl UploadId {
             return Ok(());
         }
         Err(io::Error::other(format!("it is the upload of {name}")))
+    }
+}
+
+impl Borrow<str> for UploadId {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

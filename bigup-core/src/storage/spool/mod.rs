@@ -31,7 +31,11 @@
 //! objects has these bytes.
 
 use crate::storage::data_dir::{self, DataDir};
-use crate::storage::disk::{self, FileLock, IoContext};
+use crate::storage::disk::{self, FileLock, FileVersion, IoContext};
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, fstatat};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -111,6 +115,34 @@ impl Spool {
     /// `tmp/` cannot be read.
     pub fn all(data: &DataDir) -> io::Result<Vec<Spool>> {
         Spool::list(data, true)
+    }
+
+    /// Shows the folder name of each spool of a data folder, and the version of the folder, until `look` returns false. Takes
+    /// one system call for each, and no memory. False if `look` returned false.
+    ///
+    /// # Errors
+    /// `tmp/` cannot be read.
+    pub fn look_at_folders(data: &DataDir, mut look: impl FnMut(&str, FileVersion) -> bool) -> io::Result<bool> {
+        let tmp = data.tmp();
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let failed = |e: Errno| io::Error::from(e);
+        let mut folder = Dir::open(&tmp, flags, Mode::empty()).map_err(failed).at("opening", &tmp)?;
+        let entries = Dir::open(&tmp, flags, Mode::empty()).map_err(failed).at("opening", &tmp)?;
+        for entry in folder.iter() {
+            let entry = entry.map_err(failed).at("listing", &tmp)?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name.starts_with('.') || entry.file_type().is_some_and(|kind| kind != Type::Directory) {
+                continue;
+            }
+            let found = match fstatat(&entries, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Err(Errno::ENOENT) => continue,
+                found => found.map_err(failed).at("looking into", &tmp)?,
+            };
+            if !look(name, FileVersion::of_stat(&found)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Things in the places of spools that are no folders.

@@ -42,10 +42,22 @@ const HEADER: [&str; 9] = [
     "memory server",
 ];
 
+/// Over TLS.
+const OF_TLS: [&str; 3] = ["cp", "bigup-tls", "nginx-tls"];
+
 /// Runs it.
 pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report> {
+    sent_by(bench, &GROUPS, "", size, rounds)
+}
+
+/// The same over TLS.
+pub fn run_over_tls(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report> {
+    sent_by(bench, &OF_TLS, " over TLS", size, rounds)
+}
+
+fn sent_by(bench: &Bench<'_>, groups: &[&'static str], how: &str, size: u64, rounds: usize) -> anyhow::Result<Report> {
     let source = bench.source("source", size);
-    let mut peers = bench.start(&GROUPS);
+    let mut peers = bench.start(groups);
     // They differ for folders only.
     peers.all.retain(|peer| !peer.name.starts_with("curl --parallel"));
     peers.all.retain(|peer| size < LARGE || OF_LARGE.contains(&peer.name));
@@ -57,7 +69,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
         Ok(cost)
     });
     let size_name = size_name(size);
-    let mut table = Table::new(format!("One file of {size_name}"), "", &HEADER);
+    let mut table = Table::new(format!("One file of {size_name}{how}"), "", &HEADER);
     let base = base_of(&costs);
     for (peer, costs) in &costs {
         table.row(row(peer, costs, base, size));
@@ -65,7 +77,7 @@ pub fn run(bench: &Bench<'_>, size: u64, rounds: usize) -> anyhow::Result<Report
     }
     let left_out = if size < LARGE { "" } else { " Of large files only some peers are measured." };
     Ok(Report {
-        title: format!("A file of {size_name}"),
+        title: format!("A file of {size_name}{how}"),
         text: format!("{rounds} rounds, the source in memory before each.{left_out}{}", peers.absence()),
         versions: peers.versions,
         tables: vec![table],

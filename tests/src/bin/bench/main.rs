@@ -5,6 +5,7 @@
 //! into a document. `bench --help` lists the modes. `tests/bench` installs the peers first. A new mode is a file, a variant of
 //! [`Mode`] with its key, which is also a place in [`KEYS`], and a line in the lists of what `all` runs.
 
+mod busy;
 mod chart;
 mod clients;
 mod device;
@@ -41,15 +42,19 @@ use std::path::{Path, PathBuf};
 use table::Table;
 
 /// Sections of the document, in order.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 26] = [
     "file 64 MiB",
     "file 1 GiB",
+    "file 1 GiB busy",
     "file 8 GiB",
+    "tls",
     "small",
+    "small busy",
     "sync",
     "watch",
     "rest",
     "clients",
+    "clients busy",
     "wan",
     "resume",
     "finish",
@@ -85,6 +90,9 @@ struct Options {
     /// Folder on the disk that is to be measured [default: target/, where this program lies]
     #[arg(long, global = true, value_name = "FOLDER", env = "BENCH_DIR")]
     dir: Option<PathBuf>,
+    /// Keep each processor busy meanwhile, by a loop for each
+    #[arg(long, global = true)]
+    busy: bool,
     /// Document whose sections of these modes are replaced; its chart lies beside it [default of `all`: docs/benchmarks.md]
     #[arg(long, global = true, value_name = "FILE")]
     docs: Option<PathBuf>,
@@ -95,6 +103,15 @@ struct Options {
 enum Mode {
     /// One file, all peers
     File {
+        /// Its size
+        #[arg(default_value = "1G", value_parser = parse_size)]
+        size: u64,
+        /// Rounds
+        #[arg(default_value_t = 5)]
+        rounds: usize,
+    },
+    /// One file over TLS
+    Tls {
         /// Its size
         #[arg(default_value = "1G", value_parser = parse_size)]
         size: u64,
@@ -296,6 +313,16 @@ struct Report {
     tables: Vec<Table>,
 }
 
+impl Report {
+    /// Says that so many loops kept processors busy.
+    fn name_as_busy(&mut self, loops: usize) {
+        self.title += ", on busy processors";
+        self.text =
+            format!("{loops} loops that never rest share the processors with all that is measured. {}", self.text);
+        self.tables.iter_mut().for_each(|table| table.title += ", on busy processors");
+    }
+}
+
 /// What a mode has to work with.
 struct Bench<'a> {
     /// Empty at the beginning, on the disk that is to be measured.
@@ -326,7 +353,7 @@ fn main() -> anyhow::Result<()> {
         std::process::exit(measure::measure_child(arguments)?);
     }
     let Cli { mode, mut options } = Cli::parse();
-    let known = [&peers::GROUPS[..], &peers::PAGES, &peers::OF_STORE].concat();
+    let known = [&peers::GROUPS[..], &peers::OVER_TLS, &peers::PAGES, &peers::OF_STORE].concat();
     if let Some(unknown) = options.peers.iter().flatten().find(|peer| !known.contains(&&peer[..])) {
         anyhow::bail!("there is no peer {unknown}; there are {}", known.join(", "));
     }
@@ -352,6 +379,7 @@ fn all_modes() -> Vec<Mode> {
         Mode::File { size: 64 * MIB, rounds: 5 },
         Mode::File { size: GIB, rounds: 5 },
         Mode::File { size: 8 * GIB, rounds: 2 },
+        Mode::Tls { size: GIB, rounds: 5 },
         Mode::Small { files: 2000, rounds: 5 },
         Mode::Sync { files: 100_000, rounds: 3 },
         Mode::Watch { files: 10_000, size: MIB, rounds: 1 },
@@ -378,6 +406,7 @@ fn quick_modes() -> Vec<Mode> {
     vec![
         Mode::File { size: 64 * MIB, rounds: 3 },
         Mode::File { size: GIB, rounds: 1 },
+        Mode::Tls { size: 256 * MIB, rounds: 1 },
         Mode::Small { files: 500, rounds: 2 },
         Mode::Sync { files: 2000, rounds: 2 },
         Mode::Watch { files: 500, size: MIB, rounds: 1 },
@@ -405,6 +434,7 @@ impl Mode {
     fn key(&self) -> String {
         match self {
             Mode::File { size, .. } => format!("file {}", table::size_name(*size)),
+            Mode::Tls { .. } => "tls".to_owned(),
             Mode::Small { .. } => "small".to_owned(),
             Mode::Sync { .. } => "sync".to_owned(),
             Mode::Watch { .. } => "watch".to_owned(),
@@ -436,19 +466,29 @@ impl Mode {
         };
         let machine = machine::describe(temporary.path());
         println!("== {} in {}", self.key(), temporary.path().display());
-        let report = self.measure(&Bench { folder: temporary.path(), peers: options.peers.as_deref() })?;
+        let loops = options.busy.then(busy::Loops::start).transpose()?;
+        let mut report = self.measure(&Bench { folder: temporary.path(), peers: options.peers.as_deref() })?;
+        let key = match &loops {
+            Some(loops) => {
+                report.name_as_busy(loops.number());
+                format!("{} busy", self.key())
+            }
+            None => self.key(),
+        };
+        drop(loops);
         println!("{}\n{machine}\n", report.title);
         report.tables.iter().for_each(|table| println!("{}", table.plain()));
         let Some(path) = &options.docs else { return Ok(()) };
         let Report { title, text, versions, tables } = report;
         let peers = if versions.is_empty() { String::new() } else { format!(" Peers: {}.", versions.join(", ")) };
-        let section = document::Section { key: self.key(), title, text, machine: format!("{machine}{peers}"), tables };
+        let section = document::Section { key, title, text, machine: format!("{machine}{peers}"), tables };
         document::update(path, &section, &KEYS)
     }
 
     fn measure(&self, bench: &Bench<'_>) -> anyhow::Result<Report> {
         match self {
             Mode::File { size, rounds } => file::run(bench, *size, *rounds),
+            Mode::Tls { size, rounds } => file::run_over_tls(bench, *size, *rounds),
             Mode::Small { files, rounds } => small::run(bench, *files, *rounds),
             Mode::Sync { files, rounds } => sync::run(bench, *files, *rounds),
             Mode::Watch { files, size, rounds } => watch::run(bench, *files, *size, *rounds),

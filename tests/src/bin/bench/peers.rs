@@ -24,6 +24,9 @@ use std::sync::Arc;
 pub const GROUPS: [&str; 11] =
     ["cp", "bigup", "bigup-http", "bigup-tus", "nginx", "dufs", "rsync", "scp", "rclone", "tus", "rustus"];
 
+/// The same over TLS.
+pub const OVER_TLS: [&str; 2] = ["bigup-tls", "nginx-tls"];
+
 /// Pages in a browser, in the order of tables.
 pub const PAGES: [&str; 4] = ["page", "page-put", "copyparty", "uppy"];
 
@@ -154,7 +157,9 @@ fn start(group: &str, folder: &Path) -> anyhow::Result<Started> {
         "bigup-http" => bigup::by_put(folder),
         "bigup-tus" => bigup::by_tus(folder),
         "bigup-sync" => bigup::by_sync(folder),
+        "bigup-tls" => bigup::over_tls(folder),
         "nginx" => curl::nginx(folder),
+        "nginx-tls" => curl::nginx_over_tls(folder),
         "dufs" => curl::dufs(folder),
         "rsync" => rsync::start(folder),
         "scp" => ssh::start(folder),

@@ -4,7 +4,9 @@ use super::{Peer, Started, made, program, tus};
 use crate::server::{Server, free_port};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bigup_tests::certificates::Authority;
 use bigup_tests::programs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -81,18 +83,37 @@ pub(super) fn served(data: &Path) -> anyhow::Result<(Arc<Server>, PathBuf)> {
     Ok((Arc::new(daemon(data, &[])?), made(data, "files")?))
 }
 
+/// bigup over TLS.
+pub(super) fn over_tls(folder: &Path) -> anyhow::Result<Started> {
+    let authority = Authority::new(folder, "authority");
+    let certificate = authority.issue("server", &["127.0.0.1"]);
+    let trusted = ["--ca-cert".into(), authority.file.into_os_string()];
+    let peer = peer_of("bigup", &folder.join("data"), &certificate.arguments(), "https", trusted.to_vec())?;
+    Ok((None, vec![peer]))
+}
+
 fn peer(name: &'static str, data: &Path, settings: &[&str]) -> anyhow::Result<Peer> {
+    peer_of(name, data, settings, "http", vec![])
+}
+
+fn peer_of(
+    name: &'static str,
+    data: &Path,
+    settings: &[&str],
+    scheme: &'static str,
+    arguments: Vec<OsString>,
+) -> anyhow::Result<Peer> {
     std::fs::create_dir_all(data)?;
     let server = Arc::new(daemon(data, settings)?);
     let port = server.port;
     let push = move |path: &Path, name: &str| {
         let mut command = programs::cli();
-        let url = format!("http://127.0.0.1:{port}");
-        command.arg("push").arg(path).args(["--name", name, "--json", "--url", &url]);
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        command.arg("push").arg(path).args(["--name", name, "--json", "--url", &url]).args(&arguments);
         command
     };
     let stored = made(data, "files")?;
-    Ok(Peer::new(name, stored, Some(server), Box::new(push)).with_folders(Box::new(push)))
+    Ok(Peer::new(name, stored, Some(server), Box::new(push.clone())).with_folders(Box::new(push)))
 }
 
 /// A daemon on a data folder that is there.

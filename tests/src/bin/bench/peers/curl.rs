@@ -3,6 +3,7 @@
 use super::{Peer, Started, made, program, versions};
 use crate::measure::files_below;
 use crate::server::{Server, free_port};
+use bigup_tests::certificates::Authority;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -15,26 +16,49 @@ http {
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/t1; fastcgi_temp_path {folder}/t2;
     uwsgi_temp_path {folder}/t3; scgi_temp_path {folder}/t4;
     server {
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         location / { root {folder}/files; dav_methods PUT DELETE MKCOL; create_full_put_path on; }
     }
 }
 ";
 
 pub(super) fn nginx(folder: &Path) -> anyhow::Result<Started> {
+    let (server, stored, started) = start_nginx(folder, "")?;
+    let names = ["curl → nginx", "curl --parallel → nginx"];
+    let peers = peers(names, &stored, &server, &program("curl")?).into_iter().zip([Some("/"), None]);
+    let peers = peers.map(|(peer, content)| content.into_iter().fold(peer, Peer::serving)).collect();
+    Ok((started, peers))
+}
+
+/// nginx over TLS, by HTTP 1.1 as bigup.
+pub(super) fn nginx_over_tls(folder: &Path) -> anyhow::Result<Started> {
+    let authority = Authority::new(folder, "authority");
+    let certificate = authority.issue("server", &["127.0.0.1"]);
+    let (cert, key) = (certificate.cert.display(), certificate.key.display());
+    let (server, stored, versions) =
+        start_nginx(folder, &format!(" ssl; ssl_certificate {cert}; ssl_certificate_key {key}"))?;
+    let (curl, port) = (program("curl")?, server.port);
+    let send = move |file: &Path, name: &str| {
+        let mut command = Command::new(&curl);
+        command.args(["-sSf", "--http1.1", "-o", "/dev/null", "--cacert"]).arg(&authority.file).arg("-T").arg(file);
+        command.arg(format!("https://127.0.0.1:{port}/{name}"));
+        command
+    };
+    Ok((versions, vec![Peer::new("curl → nginx", stored, Some(server), Box::new(send))]))
+}
+
+/// A running nginx with this behind the address that it listens on: it, the folder of its files, and versions.
+fn start_nginx(folder: &Path, tls: &str) -> anyhow::Result<(Arc<Server>, PathBuf, Option<String>)> {
     let (nginx, curl) = (program("nginx")?, program("curl")?);
     let (stored, port) = (made(folder, "files")?, free_port()?);
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
     let text = NGINX.replace("{folder}", &folder.display().to_string()).replace("{port}", &port.to_string());
     let settings = folder.join("nginx.conf");
-    std::fs::write(&settings, text.replace("{user}", user))?;
+    std::fs::write(&settings, text.replace("{user}", user).replace("{tls}", tls))?;
     let mut command = Command::new(&nginx);
     command.arg("-c").arg(&settings).arg("-p").arg(folder).arg("-e").arg(folder.join("server.log"));
     let server = Arc::new(Server::start(&mut command, port, folder)?);
-    let names = ["curl → nginx", "curl --parallel → nginx"];
-    let peers = peers(names, &stored, &server, &curl).into_iter().zip([Some("/"), None]);
-    let peers = peers.map(|(peer, content)| content.into_iter().fold(peer, Peer::serving)).collect();
-    Ok((versions(&[(&nginx, "-v"), (&curl, "--version")]), peers))
+    Ok((server, stored, versions(&[(&nginx, "-v"), (&curl, "--version")])))
 }
 
 pub(super) fn dufs(folder: &Path) -> anyhow::Result<Started> {
