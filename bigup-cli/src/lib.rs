@@ -37,6 +37,7 @@
 //! - [`pipeline`] - one reader thread, a bounded queue, several sender threads.
 //! - [`download`] - a finished file back to this machine, each piece checked.
 //! - [`upload`] - the protocol of one file, from the first question to the published file.
+//! - [`buffer`] - memory for slices.
 //! - [`stop`] - the end of an upload by another thread.
 //! - `watch` - a folder whose files are pushed once they are complete, with the cargo feature `cli`.
 //! - `cli` - the command line, with the cargo feature `cli`. It uses only the public functions of the others.
@@ -45,6 +46,7 @@
 //! The client is a plain synchronous program. [`Upload::run`] returns at the end of the upload; its threads end before.
 //! An upload that ends early needs no undoing: the server keeps the slices that it acknowledged.
 
+pub mod buffer;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;

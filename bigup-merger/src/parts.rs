@@ -235,3 +235,66 @@ fn send_forever(shared: &Shared, objects: &Objects, spool: &Spool, merged: &File
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigup_core::protocol::name::FileName;
+    use bigup_core::protocol::plan::Plan;
+    use std::thread;
+
+    const MIB: u64 = 1 << 20;
+
+    fn upload(slice_size: u64) -> UploadRecord {
+        let plan = Plan::new(None, Some(slice_size), Some(20 * MIB)).unwrap();
+        UploadRecord::begin(FileName::new("f").unwrap(), plan, None)
+    }
+
+    fn sender() -> PartSender {
+        PartSender { shared: Arc::default(), thread: None }
+    }
+
+    #[test]
+    fn each_part_is_sent_once_as_soon_as_it_is_synced() {
+        let (sender, upload) = (sender(), upload(8 * MIB));
+        sender.ready(&upload, 8 * MIB - 1);
+        assert!(!sender.is_behind() && sender.shared.task().next_part().is_none());
+        let queue = Queue { shared: &sender.shared, version: 1 };
+        thread::scope(|scope| {
+            let taking = scope.spawn(|| [queue.next(), queue.next(), queue.next()]);
+            sender.ready(&upload, 8 * MIB);
+            sender.ready(&upload, 20 * MIB);
+            assert_eq!(taking.join().unwrap(), [Some(1), Some(2), Some(3)], "the last one is short");
+        });
+        assert!(sender.is_behind());
+        (1..=3).for_each(|number| queue.is_stored(number));
+        assert!(!sender.is_behind());
+        sender.send_rest();
+    }
+
+    #[test]
+    fn threads_end_with_a_failure_with_another_cut_and_with_the_merger() {
+        let (sender, upload) = (sender(), upload(8 * MIB));
+        sender.ready(&upload, 20 * MIB);
+        let (of_it, version) = sender.shared.some_upload().unwrap();
+        assert_eq!((of_it, version), (upload, 1));
+        let queue = Queue { shared: &sender.shared, version };
+        assert_eq!(queue.next(), Some(1));
+        queue.end();
+        assert_eq!(queue.next(), None);
+        assert!(sender.shared.some_upload().is_some() && queue.next() == Some(2), "it goes on after a pause");
+        sender.ready(&self::upload(10 * MIB), 20 * MIB);
+        assert_eq!(queue.next(), None);
+        let other = Queue { shared: &sender.shared, version: 2 };
+        assert_eq!((other.next(), other.next(), sender.part_size()), (Some(1), Some(2), Some(10 * MIB)));
+        queue.is_stored(2);
+        assert!(sender.is_behind(), "a part of the cut before counts no more");
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| other.next());
+            sender.shared.task().is_over = true;
+            sender.shared.changed.notify_all();
+            assert_eq!(waiting.join().unwrap(), None);
+        });
+        assert!(sender.shared.some_upload().is_none());
+    }
+}

@@ -194,7 +194,7 @@ impl Fetch<'_> {
                 return;
             }
             let Some(pieces) = self.board.take(at_work) else { return };
-            let result = self.read(pieces.clone());
+            let result = self.read(pieces.clone(), scope);
             self.board.give_back(pieces);
             if let Err(error) = result {
                 self.board.fail(error);
@@ -205,7 +205,7 @@ impl Fetch<'_> {
     }
 
     /// Reads a run of pieces; goes on behind the last byte that came where the connection breaks.
-    fn read(&self, pieces: Range<usize>) -> Result<(), DownloadError> {
+    fn read<'scope>(&'scope self, pieces: Range<usize>, scope: &'scope Scope<'scope, '_>) -> Result<(), DownloadError> {
         let (hasher, start, end) = {
             let state = self.board.lock();
             let all = &state.pieces;
@@ -222,7 +222,13 @@ impl Fetch<'_> {
                 self.file.digest,
                 range,
                 self.board.stop.signal(),
-                |bytes| self.take_in(&mut run, bytes),
+                |bytes| {
+                    self.take_in(&mut run, bytes)?;
+                    self.cx.concurrency.stored(bytes.len() as u64);
+                    // A run can take minutes: others need not wait for its end.
+                    self.fit(scope);
+                    Ok(())
+                },
             );
             match read {
                 Err(ReadError::Call(error)) => Err(error),
@@ -276,7 +282,6 @@ impl Fetch<'_> {
         drop(state);
         self.board.changed.notify_all();
         self.cx.retry.renew();
-        self.cx.concurrency.stored(len);
         self.cx.observer.sent(len);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The buffers of a push: a fixed number circulates between the reader and the senders.
 
+use crate::buffer::Buffer;
 use crate::pipeline::error::SliceSizeError;
 use crate::pipeline::slice_size;
 use crate::stop::StopSignal;
@@ -10,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// That limit bounds the memory of a push: a thread that finds no buffer waits for one.
 pub struct Buffers {
-    give: Sender<Vec<u8>>,
-    empty: Receiver<Vec<u8>>,
+    give: Sender<Buffer>,
+    empty: Receiver<Buffer>,
     limit: usize,
     made: AtomicUsize,
 }
@@ -34,10 +35,10 @@ impl Buffers {
     ///
     /// # Errors
     /// There is no memory for it.
-    pub fn take(&self, len: u64, stop: &StopSignal) -> Result<Option<Vec<u8>>, SliceSizeError> {
+    pub fn take(&self, len: u64, stop: &StopSignal) -> Result<Option<Buffer>, SliceSizeError> {
         let Some(mut buffer) = self.find(stop) else { return Ok(None) };
         match usize::try_from(len) {
-            Ok(len) if len <= buffer.capacity() => buffer.resize(len, 0),
+            Ok(len) if len <= buffer.capacity() => buffer.set_len(len),
             _ => {
                 // The old one goes first: there are never more than `limit`.
                 drop(buffer);
@@ -48,13 +49,13 @@ impl Buffers {
     }
 
     /// A buffer of any length. `None` when stopped.
-    fn find(&self, stop: &StopSignal) -> Option<Vec<u8>> {
+    fn find(&self, stop: &StopSignal) -> Option<Buffer> {
         if let Ok(buffer) = self.empty.try_recv() {
             return Some(buffer);
         }
         if self.made.load(Ordering::Relaxed) < self.limit {
             self.made.fetch_add(1, Ordering::Relaxed);
-            return Some(Vec::new());
+            return Some(Buffer::default());
         }
         crossbeam_channel::select! {
             recv(self.empty) -> buffer => buffer.ok(),
@@ -63,7 +64,7 @@ impl Buffers {
     }
 
     /// Takes a buffer back.
-    pub fn give_back(&self, buffer: Vec<u8>) {
+    pub fn give_back(&self, buffer: Buffer) {
         // There is room for all that were made, and both ends are ours: this neither waits nor fails.
         let _ = self.give.try_send(buffer);
     }
@@ -125,7 +126,7 @@ mod tests {
         buffers.adopt();
         stop.stop();
         assert_eq!(buffers.take(10, stop.signal()), Ok(None));
-        buffers.give_back(vec![0; 20]);
+        buffers.give_back(Buffer::new(20).unwrap());
         assert_eq!(buffers.take(10, stop.signal()).unwrap().map(|b| b.len()), Some(10));
         assert_eq!(buffers.made(), 1);
     }

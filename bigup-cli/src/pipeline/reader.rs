@@ -1,5 +1,6 @@
 //! The reader: the slices of a source of known size.
 
+use crate::buffer::Buffer;
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::ServerDigests;
 use crate::pipeline::buffers::Buffers;
@@ -27,7 +28,7 @@ pub struct Slice {
 /// The bytes of a slice.
 pub enum SliceContent {
     /// These, in a buffer.
-    Bytes(Vec<u8>),
+    Bytes(Buffer),
     /// So many zeroes.
     Zeroes(u64),
 }

@@ -1,5 +1,6 @@
 //! The slice size that the client asks for. The server's answer decides.
 
+use crate::buffer::Buffer;
 use crate::pipeline::error::SliceSizeError;
 use crate::pipeline::sender_tuning::MOST;
 use bigup_core::protocol::plan::{MAX_FILE_SIZE, MAX_SLICES};
@@ -80,13 +81,9 @@ fn doubled(mut size: u64, file_size: u64, most: u64) -> u64 {
 ///
 /// # Errors
 /// There is no memory for it.
-pub fn buffer(len: u64) -> Result<Vec<u8>, SliceSizeError> {
-    let scarce = SliceSizeError::NoMemory(len);
-    let Ok(len) = usize::try_from(len) else { return Err(scarce) };
-    // The system is asked first if there is enough: zeros as the system gives them, without writing any, come only in a
-    // way that ends the program where there is not.
-    Vec::<u8>::new().try_reserve_exact(len).map_err(|_| scarce)?;
-    Ok(vec![0; len])
+pub fn buffer(len: u64) -> Result<Buffer, SliceSizeError> {
+    let buffer = usize::try_from(len).ok().and_then(|len| Buffer::new(len).ok());
+    buffer.ok_or(SliceSizeError::NoMemory(len))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!
 //! Only what is read lives here. It uses files, processes and digests. No connection and no protocol comes in.
 
+use crate::buffer::Buffer;
 use crate::source::error::SourceError;
 use crate::source::fingerprint::Fingerprint;
 use crate::source::system::SettledFingerprint;
@@ -99,7 +100,7 @@ pub struct LocalFile {
 
 /// Bytes in memory.
 pub struct Memory {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     token: String,
 }
 
@@ -236,7 +237,7 @@ impl Source for LocalFile {
 
 impl Memory {
     /// Takes `bytes`, which no other push has.
-    pub fn new(bytes: Vec<u8>) -> Memory {
+    pub fn new(bytes: Buffer) -> Memory {
         Memory { bytes, token: random_token() }
     }
 }
@@ -488,11 +489,17 @@ mod tests {
         assert!(LocalFile::open(dir.path()).err().unwrap().to_string().contains("not a regular file"));
     }
 
+    fn memory(bytes: &[u8]) -> Memory {
+        let mut buffer = Buffer::new(bytes.len()).unwrap();
+        buffer.copy_from_slice(bytes);
+        Memory::new(buffer)
+    }
+
     #[test]
     fn the_hash_is_the_plain_one() {
         let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
-        let source = Memory::new(bytes.clone());
+        let source = memory(&bytes);
         assert_eq!(hash_all(&source, &never()).unwrap(), bigup_core::protocol::digest::of_bytes(&bytes));
-        assert_eq!(hash_all(&Memory::new(vec![]), &never()).unwrap(), bigup_core::protocol::digest::of_bytes(b""));
+        assert_eq!(hash_all(&memory(b""), &never()).unwrap(), bigup_core::protocol::digest::of_bytes(b""));
     }
 }

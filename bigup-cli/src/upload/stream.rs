@@ -3,6 +3,7 @@
 //! An input that fits into one slice is an ordinary file of known size. Else full slices are sent as they come; the
 //! length is told when the input has ended, before its last slice is sent, which may be a shorter one.
 
+use crate::buffer::Buffer;
 use crate::client::error::CallError;
 use crate::client::requests::UploadRequests;
 use crate::client::server_digests::{ServerDigests, ids_below};
@@ -29,7 +30,7 @@ use std::io::{self, ErrorKind, Read};
 
 /// An input of which the beginning was read already, and perhaps one byte more.
 struct ReadAhead<R> {
-    head: Vec<u8>,
+    head: Buffer,
     /// Bytes of `head` that were given out.
     at: usize,
     peeked: Option<u8>,
@@ -204,9 +205,9 @@ impl<R: Read> ReadAhead<R> {
     /// Reads the first `len` bytes of `input`, or all where there are fewer.
     fn new(input: R, len: u64) -> Result<ReadAhead<R>, UploadError> {
         let mut head = slice_size::buffer(len)?;
-        let mut ahead = ReadAhead { head: Vec::new(), at: 0, peeked: None, input };
+        let mut ahead = ReadAhead { head: Buffer::default(), at: 0, peeked: None, input };
         let len = ahead.fill(&mut head)?;
-        head.truncate(len);
+        head.set_len(len);
         ahead.head = head;
         Ok(ahead)
     }
@@ -242,7 +243,7 @@ impl<R: Read> ReadAhead<R> {
     }
 
     /// The head's buffer, once all of it was given out.
-    fn spent_head(&mut self) -> Option<Vec<u8>> {
+    fn spent_head(&mut self) -> Option<Buffer> {
         let spent = self.at > 0 && self.at == self.head.len();
         if spent {
             self.at = 0;
@@ -296,7 +297,7 @@ impl<R: Read> SliceReader for StreamFeed<'_, R> {
         }
         let Some(mut bytes) = buffers.take(self.slice_size, stop)? else { return Ok(None) };
         let len = self.input.fill(&mut bytes)?;
-        bytes.truncate(len);
+        bytes.set_len(len);
         if let Some(head) = self.input.spent_head() {
             buffers.give_back(head);
         }

@@ -477,6 +477,32 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_while_all_rest_tells_the_same_totals_and_sees_what_comes_and_goes() {
+        let mut f = Fixture::new();
+        let (one, two) = (f.begin("one"), f.begin("a/two"));
+        fs::write(two.slice_path(2), [0; 5]).unwrap();
+        f.look_until_all_rest();
+        fs::write(f.data.tmp().join("stray"), "").unwrap();
+        fs::create_dir(f.data.tmp().join(".new-x")).unwrap();
+        let scan = |f: &mut Fixture| {
+            let scanned = f.reconciler.reconcile(|_, _| {}).unwrap();
+            (scanned.uploads, scanned.lag_bytes, scanned.all_rest)
+        };
+        for _ in 0..3 {
+            assert_eq!(scan(&mut f), (2, 5, true));
+        }
+        f.begin("three");
+        assert_eq!(scan(&mut f), (3, 5, false));
+        f.look_until_all_rest();
+        assert_eq!(scan(&mut f), (3, 5, true));
+        fs::write(one.slice_path(1), [0; 10]).unwrap();
+        assert_eq!(scan(&mut f), (3, 15, false));
+        f.look_until_all_rest();
+        fs::remove_dir_all(two.path()).unwrap();
+        assert_eq!(scan(&mut f), (2, 10, false));
+    }
+
+    #[test]
     fn an_upload_that_cannot_be_read_keeps_no_other_from_being_looked_after() {
         let mut f = Fixture::new();
         let (broken, due) = (f.begin("broken"), f.begin("due"));

@@ -291,8 +291,13 @@ fn give_object(
     let facts = Facts { digest, source: upload.source.clone(), sha256, modified };
     let (digests, mut replaced) = (spool.open_digests()?, None);
     for _ in 0..NAMING_ATTEMPTS {
-        let read = read_what_is_there(data, upload)?;
-        match in_the_way(data, upload, content.digest, read.as_ref())? {
+        // Asked for once: each look is a request, and nothing holds the object in between.
+        let found = objects.find(&upload.file_name)?;
+        let mut entry = store::entry_of(found.as_ref());
+        if matches!(&entry, Entry::File(found) if !upload.replace && may_be_the_same(upload, found)) {
+            entry = Store::new(data).confirm(&upload.file_name)?;
+        }
+        match obstacle(entry, upload, content.digest) {
             InTheWay::Nothing => {}
             InTheWay::TheSameFile => {
                 replaced.iter().for_each(|object| objects.forget(object));
@@ -313,7 +318,7 @@ fn give_object(
                 return block(&mut locked, what, None);
             }
         }
-        replaced = objects.find(&upload.file_name)?;
+        replaced = found;
         let source = Source { spool, upload, merged, digests: &digests };
         if let Stored::Damaged(slice_id) = object_parts::store(objects, source, &facts)? {
             return cut_damaged(spool, merged, slice_id);
@@ -559,14 +564,19 @@ fn in_the_way(
     {
         found.stored_digest = Some(read.1.clone());
     }
-    Ok(match entry {
+    Ok(obstacle(entry, upload, digest))
+}
+
+/// What `entry`, which has the name of an upload of this digest, means for it.
+fn obstacle(entry: Entry, upload: &UploadRecord, digest: Digest) -> InTheWay {
+    match entry {
         Entry::Nothing => InTheWay::Nothing,
         Entry::File(found) if found.stored_digest.as_ref().is_some_and(|s| s.digest == digest) => InTheWay::TheSameFile,
         Entry::File(_) if upload.replace => InTheWay::Nothing,
         Entry::File(found) if may_be_the_same(upload, &found) => InTheWay::Unread,
         Entry::File(_) => InTheWay::OtherFile,
         Entry::Other(what) => InTheWay::Other(what),
-    })
+    }
 }
 
 fn exists(upload: &UploadRecord) -> String {

@@ -29,9 +29,14 @@ pub(super) fn version(objects: &Objects, name: &FileName) -> io::Result<Option<F
 }
 
 pub(super) fn lookup(objects: &Objects, name: &FileName) -> io::Result<Entry> {
-    Ok(objects.find(name)?.map_or(Entry::Nothing, |object| {
-        Entry::File(FinishedFile { size: object.size, stored_digest: object.facts.map(Into::into) })
-    }))
+    Ok(entry_of(objects.find(name)?.as_ref()))
+}
+
+/// What an object means as a finished file. `None`: there is no object.
+pub(crate) fn entry_of(object: Option<&Object>) -> Entry {
+    object.map_or(Entry::Nothing, |object| {
+        Entry::File(FinishedFile { size: object.size, stored_digest: object.facts.clone().map(Into::into) })
+    })
 }
 
 /// Reads an object that another program stored. Its digest cannot be written down on it.

@@ -71,6 +71,7 @@ mod removal;
 pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, stamp};
 use digest_attribute::{certain_stamp_of, changed, seal, stamp_as, stamp_of};
 use folder::{MAX_HOLLOW, is_hollow, last_component};
+pub(crate) use in_objects::entry_of;
 pub use listing::{FolderEntry, ListedFile};
 pub use possible_names::is_possible;
 pub use removal::Removal;
