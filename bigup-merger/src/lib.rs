@@ -150,6 +150,7 @@ fn work(config: &Config, data: &DataDir, spool: &Spool, lock: &MergerLock, stop:
     loop {
         if merge.end_was_told() {
             merge.checkpoint()?;
+            merge.end_parts();
             let Some(anew) = begin(config, data, spool)? else { return Ok(MergeEnd::NoUpload) };
             merge = anew;
         }

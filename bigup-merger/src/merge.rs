@@ -165,6 +165,11 @@ impl<'a> Merge<'a> {
         parts.ready(&self.upload, all.or(self.upload.plan.offset_of(slices)).unwrap_or(0));
     }
 
+    /// Sends no more parts, and waits for those on their way.
+    pub fn end_parts(&mut self) {
+        self.parts = None;
+    }
+
     /// Looks at a slice that differed from its record when the part that it lies in was to be sent. A part that the store
     /// had and lost is missing here: it is cut off with all behind it, and asked for again.
     ///

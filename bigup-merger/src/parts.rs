@@ -41,6 +41,8 @@ struct Task {
     taken: u64,
     /// Number of parts that are in the store.
     stored: u64,
+    /// The same at the last failure: the store works again once it has more.
+    stored_at_failure: u64,
     /// One could not be sent: no other is begun.
     has_failed: bool,
     is_over: bool,
@@ -73,7 +75,7 @@ impl Task {
         let new = Some(upload).filter(|upload| object_parts::may_be_sent_early(upload));
         if new.map(facts) != self.upload.as_ref().map(facts) {
             (self.upload, self.version) = (new.cloned(), self.version + 1);
-            (self.stored, self.taken) = (0, 0);
+            (self.stored, self.taken, self.stored_at_failure) = (0, 0, 0);
         }
     }
 }
@@ -129,7 +131,9 @@ impl PartQueue for Queue<'_> {
         if task.version == self.version {
             task.stored += 1;
         }
-        task.trouble = None;
+        if task.stored > task.stored_at_failure {
+            task.trouble = None;
+        }
         self.shared.changed.notify_all();
     }
 
@@ -222,6 +226,7 @@ fn send_forever(shared: &Shared, objects: &Objects, spool: &Spool, merged: &File
             Err(e) => {
                 log::info!("{}: parts wait for the store: {e}", upload.file_name);
                 task.trouble = Some(e.to_string());
+                task.stored_at_failure = task.stored_at_failure.max(task.stored);
                 // Those that are there are found there.
                 (task.stored, task.taken) = (0, 0);
             }

@@ -10,6 +10,7 @@
 
 use crate::client::connect::{self, Distance};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Agent;
@@ -20,15 +21,15 @@ const LONGEST_REST: Duration = Duration::from_secs(15);
 
 /// Agents of one connection each. Shared by all threads.
 pub struct Agents {
-    make: Box<dyn Fn() -> Agent + Send + Sync>,
+    make: Box<dyn Fn() -> (Agent, Arc<AtomicU64>) + Send + Sync>,
     /// Those that no request has.
     resting: Mutex<Vec<RestingAgent>>,
 }
 
 struct RestingAgent {
     agent: Agent,
-    /// Number of requests that had it.
-    uses: u64,
+    /// Number of requests on its connection.
+    uses: Arc<AtomicU64>,
     since: Instant,
 }
 
@@ -37,7 +38,7 @@ pub struct LentAgent<'a> {
     agents: &'a Agents,
     /// `None` once it went back.
     agent: Option<Agent>,
-    uses: u64,
+    uses: Arc<AtomicU64>,
 }
 
 impl Agents {
@@ -50,11 +51,12 @@ impl Agents {
     pub fn lend(&self) -> LentAgent<'_> {
         let mut resting = self.resting();
         resting.retain(|agent| agent.since.elapsed() <= LONGEST_REST);
-        let most_used = (0..resting.len()).max_by_key(|i| (resting[*i].uses, resting[*i].since));
+        let uses = |agent: &RestingAgent| agent.uses.load(Ordering::Relaxed);
+        let most_used = (0..resting.len()).max_by_key(|i| (uses(&resting[*i]), resting[*i].since));
         let rested = most_used.map(|i| resting.swap_remove(i));
         drop(resting);
-        let (agent, uses) = rested.map_or_else(|| ((self.make)(), 0), |rested| (rested.agent, rested.uses));
-        LentAgent { agents: self, agent: Some(agent), uses: uses + 1 }
+        let (agent, uses) = rested.map_or_else(|| (self.make)(), |rested| (rested.agent, rested.uses));
+        LentAgent { agents: self, agent: Some(agent), uses }
     }
 
     fn resting(&self) -> MutexGuard<'_, Vec<RestingAgent>> {
@@ -73,7 +75,9 @@ impl Deref for LentAgent<'_> {
 impl Drop for LentAgent<'_> {
     fn drop(&mut self) {
         if let Some(agent) = self.agent.take() {
-            self.agents.resting().push(RestingAgent { agent, uses: self.uses, since: Instant::now() });
+            self.uses.fetch_add(1, Ordering::Relaxed);
+            let uses = Arc::clone(&self.uses);
+            self.agents.resting().push(RestingAgent { agent, uses, since: Instant::now() });
         }
     }
 }
@@ -143,6 +147,6 @@ mod tests {
         drop(two);
         agents.resting()[0].since = Instant::now().checked_sub(2 * LONGEST_REST).unwrap();
         let lent = agents.lend();
-        assert_eq!((lent.uses, agents.resting().len()), (2, 0));
+        assert_eq!((lent.uses.load(Ordering::Relaxed), agents.resting().len()), (1, 0));
     }
 }

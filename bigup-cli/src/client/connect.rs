@@ -69,24 +69,33 @@ impl Distance {
     }
 }
 
-/// Makes agents whose connections are ours, and tell how far the server is. Each keeps one connection.
-pub fn agents(config: Config, distance: Arc<Distance>) -> impl Fn() -> Agent + Send + Sync {
+/// Makes agents whose connections are ours, and tell how far the server is. Each keeps one connection; with it comes the
+/// number of its uses, which is 0 again with each new connection.
+pub fn agents(config: Config, distance: Arc<Distance>) -> impl Fn() -> (Agent, Arc<AtomicU64>) + Send + Sync {
     let tcp = TcpConnector { distance, answered: Mutex::default() };
     let proxies = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
     // They share what it learns: the address that answers, certificates that were read, sessions of TLS.
     let connector = Arc::new(proxies.chain(tcp).chain(RustlsConnector::default()));
-    move || Agent::with_parts(config.clone(), SharedConnector(Arc::clone(&connector)), Names::default())
+    move || {
+        let uses = Arc::new(AtomicU64::new(0));
+        let connector = SharedConnector { connector: Arc::clone(&connector), uses: Arc::clone(&uses) };
+        (Agent::with_parts(config.clone(), connector, Names::default()), uses)
+    }
 }
 
-/// The connector of several agents.
+/// The connector of several agents, as one of them has it.
 #[derive(Debug)]
-struct SharedConnector<C>(Arc<C>);
+struct SharedConnector<C> {
+    connector: Arc<C>,
+    uses: Arc<AtomicU64>,
+}
 
 impl<C: Connector> Connector for SharedConnector<C> {
     type Out = C::Out;
 
     fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<()>) -> Result<Option<C::Out>, Error> {
-        self.0.connect(details, chained)
+        self.uses.store(0, Ordering::Relaxed);
+        self.connector.connect(details, chained)
     }
 }
 
@@ -456,14 +465,14 @@ mod tests {
             assert_eq!(i, 0, "a second connection was made");
             (0..3).for_each(|_| answer(&mut stream));
         });
-        let agent = agents(config(ENOUGH), Arc::default())();
+        let (agent, _) = agents(config(ENOUGH), Arc::default())();
         (0..3).for_each(|_| assert_eq!(get(&agent, &url).unwrap(), "ok"));
     }
 
     #[test]
     fn one_closed_while_it_was_kept_is_not_used() {
         let url = serving(|_, mut stream| answer(&mut stream));
-        let agent = agents(config(ENOUGH), Arc::default())();
+        let (agent, _) = agents(config(ENOUGH), Arc::default())();
         for _ in 0..3 {
             assert_eq!(get(&agent, &url).unwrap(), "ok");
             thread::sleep(Duration::from_millis(20));
@@ -479,7 +488,7 @@ mod tests {
             }
             stream.read_exact(&mut [0]).unwrap();
         });
-        let agent = agents(config(ENOUGH), Arc::default())();
+        let (agent, _) = agents(config(ENOUGH), Arc::default())();
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let kept = get(&agent, &url).unwrap_err();
         assert!(was_closed_at_rest(&kept), "{kept:?}");
@@ -493,7 +502,7 @@ mod tests {
             answer(&mut stream);
             thread::sleep(ENOUGH);
         });
-        let agent = agents(config(Duration::from_secs(3)), Arc::default())();
+        let (agent, _) = agents(config(Duration::from_secs(3)), Arc::default())();
         assert_eq!(get(&agent, &url).unwrap(), "ok");
         let silent = get(&agent, &url).unwrap_err();
         assert!(matches!(silent, Error::Timeout(Timeout::PerRead)), "{silent:?}");

@@ -19,7 +19,7 @@ use ureq::http::header::{IF_MATCH, RANGE};
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// Bytes that are read at a time.
-const READ_LEN: usize = 256 << 10;
+pub const READ_LEN: usize = 256 << 10;
 
 /// Why bytes of a file did not arrive.
 #[derive(Debug)]

@@ -32,6 +32,9 @@ pub enum DownloadError {
         /// The last byte of the wrong part.
         last: u64,
     },
+    /// Pieces are missing, although nothing failed: a fault of this program.
+    #[error("pieces of {0} are missing, although nothing failed")]
+    Incomplete(FileName),
     /// A file of other content is there.
     #[error("{} exists with other content", .0.display())]
     Exists(PathBuf),

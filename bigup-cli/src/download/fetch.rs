@@ -3,7 +3,7 @@
 //! Long runs at first, so that few requests are made, and shorter ones towards the end, so that all connections end at
 //! the same time. A unit that turns out to be wrong is fetched once more.
 
-use crate::client::content::ReadError;
+use crate::client::content::{READ_LEN, ReadError};
 use crate::client::error::CallError;
 use crate::download::error::DownloadError;
 use crate::download::part::Sink;
@@ -100,6 +100,22 @@ impl Board {
         self.stop.stop();
     }
 
+    /// The number of connections, if there are no more than `width`; `None`: there is one too many, which leaves with
+    /// this.
+    fn stay(&self, width: usize) -> Option<usize> {
+        let mut state = self.lock();
+        if state.at_work > width {
+            state.at_work -= 1;
+            return None;
+        }
+        Some(state.at_work)
+    }
+
+    /// One of the connections leaves.
+    fn leave(&self) {
+        self.lock().at_work -= 1;
+    }
+
     /// The next run of pieces for one of `connections`. `None`: there is no more work.
     fn take(&self, connections: usize) -> Option<Range<usize>> {
         let mut state = self.lock();
@@ -162,12 +178,17 @@ impl Fetch<'_> {
             thread::scope(|scope| self.fit(scope));
             drop(done);
         });
-        self.board.lock().failure.take().map_or(Ok(()), Err)
+        let mut state = self.board.lock();
+        match state.failure.take() {
+            Some(error) => Err(error),
+            None if state.pieces.is_whole() => Ok(()),
+            None => Err(DownloadError::Incomplete(self.file.name.clone())),
+        }
     }
 
     fn most(&self) -> usize {
         let state = self.board.lock();
-        self.cx.concurrency.most(state.pieces.piece_len()).min(MOST).min(state.pieces.len().max(1))
+        self.cx.concurrency.most(READ_LEN as u64).min(MOST).min(state.pieces.len().max(1))
     }
 
     /// Starts connections until there are as many as there should be.
@@ -180,25 +201,20 @@ impl Fetch<'_> {
             missing
         };
         for _ in 0..missing {
-            scope.spawn(move || {
-                self.work(scope);
-                self.board.lock().at_work -= 1;
-            });
+            scope.spawn(move || self.work(scope));
         }
     }
 
     fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         loop {
-            let at_work = self.board.lock().at_work;
-            if at_work > self.cx.concurrency.width(self.most()).max(1) {
-                return;
-            }
-            let Some(pieces) = self.board.take(at_work) else { return };
+            let width = self.cx.concurrency.width(self.most()).max(1);
+            let Some(at_work) = self.board.stay(width) else { return };
+            let Some(pieces) = self.board.take(at_work) else { return self.board.leave() };
             let result = self.read(pieces.clone(), scope);
             self.board.give_back(pieces);
             if let Err(error) = result {
                 self.board.fail(error);
-                return;
+                return self.board.leave();
             }
             self.fit(scope);
         }
@@ -224,7 +240,7 @@ impl Fetch<'_> {
                 self.board.stop.signal(),
                 |bytes| {
                     self.take_in(&mut run, bytes)?;
-                    self.cx.concurrency.stored(bytes.len() as u64);
+                    self.count(bytes.len());
                     // A run can take minutes: others need not wait for its end.
                     self.fit(scope);
                     Ok(())
@@ -247,6 +263,15 @@ impl Fetch<'_> {
             CallError::Stopped => DownloadError::Stopped,
             _ => DownloadError::Call(error),
         })
+    }
+
+    /// Bytes came. Where there are more connections than there should be, since their runs have not ended, the rate says
+    /// nothing of the number that is tried.
+    fn count(&self, len: usize) {
+        let at_work = self.board.lock().at_work;
+        if len > 0 && at_work <= self.cx.concurrency.width(self.most()) {
+            self.cx.concurrency.stored(len as u64);
+        }
     }
 
     /// Takes bytes of a run: they are written, and each piece that is whole is noted.

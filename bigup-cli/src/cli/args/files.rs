@@ -36,7 +36,7 @@ pub struct GetArgs {
     #[arg(long)]
     pub replace: bool,
     /// Parallel connections [default: as many as help, up to 128]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
     pub connections: Option<u16>,
     #[command(flatten)]
     #[allow(missing_docs)]

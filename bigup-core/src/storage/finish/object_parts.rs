@@ -72,6 +72,17 @@ pub trait PartQueue: Sync {
     fn end(&self);
 }
 
+/// Ends a queue where a thread panics, so that the others do not wait for ever.
+struct EndAtPanic<'a, Q: PartQueue>(&'a Q);
+
+impl<Q: PartQueue> Drop for EndAtPanic<'_, Q> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end();
+        }
+    }
+}
+
 /// All parts of a complete file.
 struct AllParts {
     next: AtomicU64,
@@ -247,6 +258,7 @@ impl Source<'_> {
         };
         let (sent, trouble) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
         let work = || {
+            let _others = EndAtPanic(queue);
             while let Some(number) = queue.next() {
                 match self.part(multipart, &parts, number) {
                     Ok(part) => {

@@ -297,6 +297,7 @@ fn give_object(
         if matches!(&entry, Entry::File(found) if !upload.replace && may_be_the_same(upload, found)) {
             entry = Store::new(data).confirm(&upload.file_name)?;
         }
+        let is_there = entry != Entry::Nothing;
         match obstacle(entry, upload, content.digest) {
             InTheWay::Nothing => {}
             InTheWay::TheSameFile => {
@@ -318,7 +319,7 @@ fn give_object(
                 return block(&mut locked, what, None);
             }
         }
-        replaced = found;
+        replaced = found.filter(|_| is_there);
         let source = Source { spool, upload, merged, digests: &digests };
         if let Stored::Damaged(slice_id) = object_parts::store(objects, source, &facts)? {
             return cut_damaged(spool, merged, slice_id);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_secs(30);
 
 /// Time after the last file, or after a start, until a watch counts as resting.
-const UNTIL_REST: Duration = Duration::from_secs(10);
+const UNTIL_REST: Duration = Duration::from_secs(20);
 
 /// Runs it.
 pub fn run(bench: &Bench<'_>, count: usize) -> anyhow::Result<Report> {
