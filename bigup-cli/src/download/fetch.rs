@@ -16,8 +16,9 @@ use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 
-/// Most pieces of a run.
-const MOST_OF_A_RUN: usize = 32;
+/// Most pieces of a run, from a server that is near and from one that is far away. On a long line a connection is slow by
+/// itself, and one too many leaves only at the end of its run.
+const MOST_OF_A_RUN: (usize, usize) = (32, 4);
 
 /// Most connections.
 const MOST: usize = 128;
@@ -117,7 +118,8 @@ impl Board {
     }
 
     /// The next run of pieces for one of `connections`. `None`: there is no more work.
-    fn take(&self, connections: usize) -> Option<Range<usize>> {
+    fn take(&self, connections: usize, is_far: bool) -> Option<Range<usize>> {
+        let most_of_a_run = if is_far { MOST_OF_A_RUN.1 } else { MOST_OF_A_RUN.0 };
         let mut state = self.lock();
         loop {
             if state.has_failed {
@@ -133,7 +135,7 @@ impl Board {
             let is_free = |state: &State, index: usize| state.pieces.value(index).is_none() && !state.taken[index];
             let end = state.limit.min(len);
             if let Some(start) = (state.first_missing..end).find(|index| is_free(&state, *index)) {
-                let most = ((end - start) / (2 * connections.max(1))).clamp(1, MOST_OF_A_RUN);
+                let most = ((end - start) / (2 * connections.max(1))).clamp(1, most_of_a_run);
                 let run = start
                     ..(start..(start + most).min(end))
                         .find(|i| !is_free(&state, *i))
@@ -164,7 +166,7 @@ impl Fetch<'_> {
     /// # Errors
     /// Any [`DownloadError`].
     pub fn run(&self) -> Result<(), DownloadError> {
-        if self.cx.client.distance().is_some_and(|distance| distance >= FAR) {
+        if self.is_far() {
             self.cx.concurrency.reach_far();
         }
         let (done, ended) = crossbeam_channel::bounded::<()>(0);
@@ -184,6 +186,10 @@ impl Fetch<'_> {
             None if state.pieces.is_whole() => Ok(()),
             None => Err(DownloadError::Incomplete(self.file.name.clone())),
         }
+    }
+
+    fn is_far(&self) -> bool {
+        self.cx.client.distance().is_some_and(|distance| distance >= FAR)
     }
 
     fn most(&self) -> usize {
@@ -209,7 +215,7 @@ impl Fetch<'_> {
         loop {
             let width = self.cx.concurrency.width(self.most()).max(1);
             let Some(at_work) = self.board.stay(width) else { return };
-            let Some(pieces) = self.board.take(at_work) else { return self.board.leave() };
+            let Some(pieces) = self.board.take(at_work, self.is_far()) else { return self.board.leave() };
             let result = self.read(pieces.clone(), scope);
             self.board.give_back(pieces);
             if let Err(error) = result {

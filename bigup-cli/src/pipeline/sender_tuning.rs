@@ -19,6 +19,9 @@ const GAIN: f64 = 1.05;
 /// A narrower one must carry so much to stay.
 const KEPT: f64 = 0.97;
 
+/// If the rate falls to so much of what it was, the line has changed: more are tried at once.
+const FALLEN: f64 = 0.7;
+
 /// Measurements between two trials, at first and at most.
 const RESTS: (u32, u32) = (3, 16);
 
@@ -28,6 +31,8 @@ pub struct SenderTuning {
     now: usize,
     most: usize,
     state: State,
+    /// The rate of the present width when its rest began, in bytes a second. 0: it has not rested yet.
+    settled: f64,
     /// Measurements of the next rest.
     rest: u32,
     /// True if the next trial after a rest is to be wider.
@@ -68,7 +73,7 @@ impl SenderTuning {
         let now = first.clamp(1, most);
         let state = State::Rests(0);
         let measure = Measure { skip: now, ..Measure::default() };
-        SenderTuning { now, most, state, rest: RESTS.0, is_wider_next: true, is_young: true, measure }
+        SenderTuning { now, most, state, settled: 0.0, rest: RESTS.0, is_wider_next: true, is_young: true, measure }
     }
 
     /// Begins with `first` senders after all, if nothing was measured yet.
@@ -96,6 +101,10 @@ impl SenderTuning {
     /// The width at hand carries `rate` bytes a second.
     fn decide(&mut self, rate: f64) {
         match self.state {
+            State::Rests(_) if rate < FALLEN * self.settled => {
+                (self.rest, self.is_wider_next) = (RESTS.0, true);
+                self.try_another(rate);
+            }
             State::Rests(0) => self.try_another(rate),
             State::Rests(left) => self.state = State::Rests(left - 1),
             State::Tries { before, rate: was } => {
@@ -107,12 +116,14 @@ impl SenderTuning {
                 }
                 (self.now, self.is_young) = (before, false);
                 self.is_wider_next = !is_wider;
-                self.take_rest();
+                self.take_rest(was);
             }
         }
     }
 
-    fn take_rest(&mut self) {
+    /// Rests at a width that carries `rate` bytes a second.
+    fn take_rest(&mut self, rate: f64) {
+        self.settled = rate;
         self.state = State::Rests(self.rest);
         self.rest = (self.rest * 2).min(RESTS.1);
     }
@@ -123,7 +134,7 @@ impl SenderTuning {
         if next == self.now {
             self.is_wider_next = !self.is_wider_next;
             self.is_young = false;
-            return self.take_rest();
+            return self.take_rest(rate);
         }
         self.state = State::Tries { before: self.now, rate };
         self.now = next;
@@ -208,6 +219,16 @@ mod tests {
         let (before, _) = push(&mut width, line, Duration::from_secs(60));
         let (after, carried) = push(&mut width, Line { all: mbit(400.0), ..line }, Duration::from_secs(120));
         assert!(before <= 6 && after >= 12 && carried >= 0.8 * mbit(400.0), "{before}, {after} carry {carried}");
+    }
+
+    #[test]
+    fn a_line_that_gets_worse_for_each_gets_more_at_once() {
+        let line = Line { all: mbit(500.0), each: mbit(60.0), answer: Duration::from_millis(100) };
+        let mut width = SenderTuning::new(32, MOST);
+        push(&mut width, line, Duration::from_secs(10));
+        // What slow start had carried ends with the first losses.
+        let (ends, carried) = push(&mut width, Line { each: mbit(6.0), ..line }, Duration::from_secs(30));
+        assert!(ends >= 64 && carried >= 0.75 * line.all, "{ends} senders carry {carried}");
     }
 
     #[test]
