@@ -766,7 +766,13 @@ mod tests {
         drop(merger);
         assert_has(&metrics, &["bigup_mergers_running 0", "bigup_merger_starts_total 1"]);
         metrics.disk_free(u64::MAX);
-        metrics.scanned(ScanResult { uploads: 3, lag_bytes: 9, lag: Duration::from_millis(1500), for_store: 11 });
+        metrics.scanned(ScanResult {
+            uploads: 3,
+            lag_bytes: 9,
+            lag: Duration::from_millis(1500),
+            for_store: 11,
+            all_rest: false,
+        });
         assert_has(
             &metrics,
             &[
