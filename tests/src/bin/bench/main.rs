@@ -334,7 +334,7 @@ impl Bench<'_> {
     /// Starts bigup and, of these, the peers that were asked for.
     fn start(&self, groups: &[&'static str]) -> peers::Peers {
         let asked = |group: &str| {
-            ["bigup", "bigup-sync", "page"].contains(&group)
+            ["bigup", "bigup-sync", "bigup-tls", "page"].contains(&group)
                 || self.peers.is_none_or(|peers| peers.iter().any(|p| p == group))
         };
         let groups: Vec<&str> = groups.iter().copied().filter(|group| asked(group)).collect();
