@@ -43,7 +43,7 @@ struct Task {
     stored: u64,
     /// The same at the last failure: the store works again once it has more.
     stored_at_failure: u64,
-    /// One could not be sent: no other is begun.
+    /// A part could not be sent: no other is begun.
     has_failed: bool,
     is_over: bool,
     /// A slice that differs from its record.

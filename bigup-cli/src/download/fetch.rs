@@ -112,7 +112,7 @@ impl Board {
         Some(state.at_work)
     }
 
-    /// One of the connections leaves.
+    /// A connection leaves.
     fn leave(&self) {
         self.lock().at_work -= 1;
     }

@@ -568,7 +568,7 @@ fn in_the_way(
     Ok(obstacle(entry, upload, digest))
 }
 
-/// What `entry`, which has the name of an upload of this digest, means for it.
+/// The obstacle that `entry` is to an upload of its name and of this digest.
 fn obstacle(entry: Entry, upload: &UploadRecord, digest: Digest) -> InTheWay {
     match entry {
         Entry::Nothing => InTheWay::Nothing,

@@ -32,7 +32,7 @@ pub(super) fn lookup(objects: &Objects, name: &FileName) -> io::Result<Entry> {
     Ok(entry_of(objects.find(name)?.as_ref()))
 }
 
-/// What an object means as a finished file. `None`: there is no object.
+/// An object as a finished file. `None`: there is no object.
 pub(crate) fn entry_of(object: Option<&Object>) -> Entry {
     object.map_or(Entry::Nothing, |object| {
         Entry::File(FinishedFile { size: object.size, stored_digest: object.facts.clone().map(Into::into) })
