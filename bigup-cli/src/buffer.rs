@@ -8,6 +8,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 
 /// From this size on, in bytes, memory is asked for in large pages: less has none.
+#[cfg(any(test, target_os = "linux"))]
 const LARGE: usize = 2 << 20;
 
 /// Bytes whose number can change up to a capacity. An empty one, the default, has no memory.
