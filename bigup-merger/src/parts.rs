@@ -96,7 +96,9 @@ impl Shared {
             if task.is_over {
                 return None;
             }
-            if let Some(upload) = task.upload.clone().filter(|_| task.next_part().is_some()) {
+            if task.next_part().is_some()
+                && let Some(upload) = task.upload.clone()
+            {
                 task.has_failed = false;
                 return Some((upload, task.version));
             }
@@ -126,7 +128,7 @@ impl PartQueue for Queue<'_> {
         }
     }
 
-    fn is_stored(&self, _: u64) {
+    fn is_stored(&self) {
         let mut task = self.shared.task();
         if task.version == self.version {
             task.stored += 1;
@@ -220,24 +222,22 @@ fn send_forever(shared: &Shared, objects: &Objects, spool: &Spool, merged: &File
             .and_then(|multipart| object_parts::send_early(&multipart, source, &Queue { shared, version }));
         let mut task = shared.task();
         match tried {
-            Ok(None) => continue,
-            // The merging thread decides about it, and ends this one.
-            Ok(damaged) => task.damaged = damaged,
+            Ok(None) => {}
+            Ok(damaged) => {
+                // The merging thread decides about it, and ends this sender.
+                task.damaged = damaged;
+                return shared.changed.notify_all();
+            }
             Err(e) => {
                 log::info!("{}: parts wait for the store: {e}", upload.file_name);
                 task.trouble = Some(e.to_string());
                 task.stored_at_failure = task.stored_at_failure.max(task.stored);
                 // Those that are there are found there.
                 (task.stored, task.taken) = (0, 0);
+                shared.changed.notify_all();
+                drop(shared.changed.wait_timeout_while(task, PAUSE, |task| !task.is_over));
             }
         }
-        shared.changed.notify_all();
-        let is_resting = |task: &mut Task| !task.is_over;
-        drop(if task.damaged.is_some() {
-            shared.changed.wait_while(task, is_resting).map_err(drop)
-        } else {
-            shared.changed.wait_timeout_while(task, PAUSE, is_resting).map(|(task, _)| task).map_err(drop)
-        });
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
             assert_eq!(taking.join().unwrap(), [Some(1), Some(2), Some(3)], "the last one is short");
         });
         assert!(sender.is_behind());
-        (1..=3).for_each(|number| queue.is_stored(number));
+        (1..=3).for_each(|_| queue.is_stored());
         assert!(!sender.is_behind());
         sender.send_rest();
     }
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(queue.next(), None);
         let other = Queue { shared: &sender.shared, version: 2 };
         assert_eq!((other.next(), other.next(), sender.part_size()), (Some(1), Some(2), Some(10 * MIB)));
-        queue.is_stored(2);
+        queue.is_stored();
         assert!(sender.is_behind(), "a part of the cut before counts no more");
         thread::scope(|scope| {
             let waiting = scope.spawn(|| other.next());

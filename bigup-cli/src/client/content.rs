@@ -38,8 +38,7 @@ impl Client {
     pub fn leaves(&self, name: &FileName) -> Result<Option<LeavesResponse>, CallError> {
         let url = format!("{}?{LEAVES}", self.content_url(name.as_str()));
         log::debug!("GET {url}");
-        let agent = self.agents.lend();
-        match self.answer(anew(|| self.authorized(agent.get(&url)).call())) {
+        match self.answer(self.exchange(|agent| self.authorized(agent.get(&url)).call())) {
             Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(None),
             value => self.read_as(value?).map(Some),
         }
@@ -54,8 +53,7 @@ impl Client {
         let query = Query::new().with("prefix", prefix).with("after", after).with("limit", limit);
         let url = format!("{}?{}", self.content_url(""), query.as_str());
         log::debug!("GET {url}");
-        let agent = self.agents.lend();
-        let reply = self.whole(anew(|| self.authorized(agent.get(&url)).call()))?;
+        let reply = self.exchange(|agent| self.authorized(agent.get(&url)).call())?;
         if reply.status != 200 {
             return Err(self.refusal(reply));
         }
@@ -74,14 +72,13 @@ impl Client {
     pub fn remove(&self, name: &FileName, digest: Option<Digest>) -> Result<bool, CallError> {
         let url = self.content_url(name.as_str());
         log::debug!("DELETE {url}");
-        let agent = self.agents.lend();
-        let reply = self.whole(anew(|| {
+        let reply = self.exchange(|agent| {
             let request = self.authorized(agent.delete(&url));
             match digest {
                 Some(digest) => request.header(IF_MATCH, etag(digest)).call(),
                 None => request.call(),
             }
-        }))?;
+        })?;
         match reply.status {
             204 => Ok(true),
             _ => match self.refusal(reply) {
@@ -98,8 +95,7 @@ impl Client {
     pub fn make_folder(&self, name: &FileName) -> Result<(), CallError> {
         let url = format!("{}/", self.content_url(name.as_str()));
         log::debug!("PUT {url}");
-        let agent = self.agents.lend();
-        let reply = self.whole(anew(|| self.authorized(agent.put(&url)).send_empty()))?;
+        let reply = self.exchange(|agent| self.authorized(agent.put(&url)).send_empty())?;
         if matches!(reply.status, 201 | 204) { Ok(()) } else { Err(self.refusal(reply)) }
     }
 
@@ -110,8 +106,7 @@ impl Client {
     pub fn cancel(&self, name: &FileName) -> Result<Option<u64>, CallError> {
         let url = self.url(&Query::new().with(param::FILE_NAME, name.as_str()));
         log::debug!("DELETE {url}");
-        let agent = self.agents.lend();
-        match self.answer(anew(|| self.authorized(agent.delete(&url)).call())) {
+        match self.answer(self.exchange(|agent| self.authorized(agent.delete(&url)).call())) {
             Err(error) if error.code() == Some(ErrorCode::NoUpload) => Ok(None),
             value => Ok(Some(self.read_as::<CancelResponse>(value?)?.bytes_held)),
         }

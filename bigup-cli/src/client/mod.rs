@@ -203,8 +203,7 @@ impl Client {
     pub fn get(&self, query: &Query) -> Result<Value, CallError> {
         let url = self.url(query);
         log::debug!("GET {url}");
-        let agent = self.agents.lend();
-        self.answer(anew(|| self.authorized(agent.get(&url)).call()))
+        self.answer(self.exchange(|agent| self.authorized(agent.get(&url)).call()))
     }
 
     /// Sends `bytes` as a slice, no faster than the limit allows. `watch` is told how many bytes more are on their way,
@@ -240,7 +239,7 @@ impl Client {
         if result.is_err() && (!watch(0) || self.limit.is_some() && stop::is_closed(stop)) {
             return Err(CallError::Stopped);
         }
-        let value = self.answer(result)?;
+        let value = self.answer(self.whole(result))?;
         self.read_as(value)
     }
 
@@ -262,8 +261,15 @@ impl Client {
         self.proxy.as_ref().map_or_else(|| url.to_owned(), |proxy| format!("{url} by way of the proxy {proxy}"))
     }
 
-    fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
-        let reply = self.whole(result)?;
+    /// The whole response to `call`, which gets a connection for as long as that takes.
+    fn exchange(&self, call: impl Fn(&Agent) -> Result<Response<Body>, ureq::Error>) -> Result<Reply, CallError> {
+        let agent = self.agents.lend();
+        self.whole(anew(|| call(&agent)))
+    }
+
+    /// The JSON in a response that says yes.
+    fn answer(&self, reply: Result<Reply, CallError>) -> Result<Value, CallError> {
+        let reply = reply?;
         if reply.status == 200
             && let Ok(value @ Value::Object(_)) = serde_json::from_slice(&reply.body)
         {

@@ -20,9 +20,6 @@ use std::thread::{self, Scope};
 /// itself, and one too many leaves only at the end of its run.
 const MOST_OF_A_RUN: (usize, usize) = (32, 4);
 
-/// Most connections.
-const MOST: usize = 128;
-
 /// The pieces, and who fetches which. Shared by all connections.
 pub struct Board {
     state: Mutex<State>,
@@ -194,7 +191,7 @@ impl Fetch<'_> {
 
     fn most(&self) -> usize {
         let state = self.board.lock();
-        self.cx.concurrency.most(READ_LEN as u64).min(MOST).min(state.pieces.len().max(1))
+        self.cx.concurrency.most(READ_LEN as u64).min(state.pieces.len().max(1))
     }
 
     /// Starts connections until there are as many as there should be.

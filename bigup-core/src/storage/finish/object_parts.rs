@@ -65,8 +65,8 @@ pub trait PartQueue: Sync {
     /// The number of the next part, from 1; waits for it. `None`: there is none for this thread any more.
     fn next(&self) -> Option<u64>;
 
-    /// The store has this part.
-    fn is_stored(&self, number: u64);
+    /// The store has one of them.
+    fn is_stored(&self);
 
     /// No further part is to be sent.
     fn end(&self);
@@ -101,7 +101,7 @@ impl PartQueue for AllParts {
         (number <= self.last.load(Ordering::Relaxed)).then_some(number)
     }
 
-    fn is_stored(&self, _: u64) {}
+    fn is_stored(&self) {}
 
     fn end(&self) {
         self.last.store(0, Ordering::Relaxed);
@@ -263,7 +263,7 @@ impl Source<'_> {
                 match self.part(multipart, &parts, number) {
                     Ok(part) => {
                         sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
-                        queue.is_stored(number);
+                        queue.is_stored();
                     }
                     Err(why) => {
                         let mut first = trouble.lock().unwrap_or_else(PoisonError::into_inner);
