@@ -17,6 +17,7 @@ use bigup_core::protocol::digest::SliceDigest;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::spool::UploadId;
 use bytes::Bytes;
+use std::ops::ControlFlow;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use warp::http::header::HeaderMap;
@@ -264,7 +265,10 @@ impl Appending<'_> {
             self.ask.offset += appended.received;
             match appended.ended {
                 Ok(Ended::Full) if is_last => return self.end_of_file(Some((slice, appended))).await,
-                Ok(Ended::Full) => next = self.whole_slice(slice, appended).await?,
+                Ok(Ended::Full) => match self.whole_slice(slice, appended).await? {
+                    ControlFlow::Continue(behind) => next = behind,
+                    ControlFlow::Break(end) => return Ok(end),
+                },
                 Ok(Ended::Body) => return self.end_within(slice, held, appended).await,
                 Ok(Ended::Stopped) => {
                     self.keep_if_unchecked(slice, held, appended).await?;
@@ -316,19 +320,29 @@ impl Appending<'_> {
         Ok(Ended::Full)
     }
 
-    /// Takes a slice that became whole, and opens the next one. `None` if there is none.
-    async fn whole_slice(&mut self, ask: SliceRequest, appended: Appended) -> Result<Option<AppendTarget>, Refusal> {
+    /// Takes a slice that became whole, and opens the next one: `None` if there is none. Or the end, if the body ends with
+    /// that slice.
+    async fn whole_slice(
+        &mut self,
+        ask: SliceRequest,
+        appended: Appended,
+    ) -> Result<ControlFlow<AppendEnd, Option<AppendTarget>>, Refusal> {
         self.checksum = appended.checksum;
         if self.told.is_none() {
             self.store(ask, appended.slice, appended.digests).await?;
-            return self.open().await;
+            // A place behind it may be refused, and all that came is stored.
+            return match self.rest().await? {
+                Ended::Full => self.open().await.map(ControlFlow::Continue),
+                Ended::Body => Ok(ControlFlow::Break(AppendEnd { offset: self.ask.offset, is_whole: false })),
+                Ended::Stopped => Err(self.stopped()),
+            };
         }
         self.held_back.push((ask.clone(), appended.slice, appended.digests));
         if self.held_back.len() >= MAX_HELD_BACK {
             return Err(too_long_to_check(self.held_back.len() as u64 * ask.len));
         }
         let uploads = self.app.uploads.clone();
-        self.app.blocking(move || uploads.append_behind(&ask)).await
+        self.app.blocking(move || uploads.append_behind(&ask)).await.map(ControlFlow::Continue)
     }
 
     async fn store(&self, ask: SliceRequest, slice: SliceTarget, digests: Vec<SliceDigest>) -> Result<(), Refusal> {
