@@ -29,8 +29,8 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Pause before a merger is started again after one that failed without getting any further, doubled with every such
@@ -130,7 +130,7 @@ impl Mergers {
         self.inner.stopping.load(Ordering::Relaxed)
     }
 
-    /// Waits until some merger of this daemon ends, from when this is called (not polled) on.
+    /// Waits until some merger of this daemon has finished its file, or ends, from when this is called (not polled) on.
     pub fn some_end(&self) -> impl Future<Output = ()> + '_ {
         self.inner.ended.notified()
     }
@@ -239,7 +239,7 @@ impl Mergers {
         };
         let _at_work = self.metrics().merger_started();
         let stdout = merger.stdout.take().expect("it was asked for");
-        let told = tokio::spawn(count_events(stdout, self.metrics().clone()));
+        let told = tokio::spawn(take_events(stdout, self.metrics().clone(), self.ended()));
         let (ended, sent_away) = self.wait_for(upload, &mut merger).await;
         let how = tokio::time::timeout(EVENTS_PATIENCE, told).await.ok().and_then(Result::ok).flatten();
         if let Ok(status) = &ended {
@@ -334,7 +334,9 @@ fn tell_store(command: &mut Command, store: &ObjectSettings) {
 }
 
 /// Counts a merger's events, up to the last. Returns the end that it reported; `None` if it reported no end.
-async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExit> {
+///
+/// A file that is published wakes those who wait for `ended`: the process itself ends some milliseconds later.
+async fn take_events(stdout: impl AsyncRead + Unpin, metrics: Metrics, ended: Arc<Notify>) -> Option<MergerExit> {
     let (mut lines, mut how, mut in_flight) = (BufReader::new(stdout).lines(), None, 0_i64);
     // Merging does not depend on the events: unreadable ones are left out.
     while let Ok(Some(line)) = lines.next_line().await {
@@ -342,6 +344,7 @@ async fn count_events(stdout: ChildStdout, metrics: Metrics) -> Option<MergerExi
         metrics.merger_told(&event);
         match event {
             MergerEvent::Ended { how: told } => how = Some(told),
+            MergerEvent::Published { .. } => ended.notify_waiters(),
             MergerEvent::PartBegins => in_flight += 1,
             MergerEvent::StoreAnswered { request: StoreRequest::Part, .. } => in_flight -= 1,
             _ => {}
@@ -375,6 +378,7 @@ fn pause_after(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn ends_are_told_apart() {
@@ -385,6 +389,20 @@ mod tests {
         assert_eq!(end_of(exit(2), None), MergerEnd::Failed);
         assert_eq!(end_of(exit(1), Some(MergerExit::Published)), MergerEnd::Failed);
         assert_eq!(end_of(ExitStatus::from_raw(9), None), MergerEnd::Killed);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_published_wakes_who_waits_before_its_merger_ends() {
+        let (mut merger, stdout) = tokio::io::duplex(1000);
+        let ended = Arc::new(Notify::new());
+        let (first, second) = (ended.notified(), ended.notified());
+        let told = tokio::spawn(take_events(stdout, Metrics::new(), Arc::clone(&ended)));
+        merger.write_all(b"{\"event\":\"published\",\"bytes\":1,\"seconds\":0.1}\n").await.unwrap();
+        let woken = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(first, second) }).await;
+        assert!(woken.is_ok(), "they would wait for the end of the process");
+        merger.write_all(b"{\"event\":\"ended\",\"how\":\"published\"}\n").await.unwrap();
+        drop(merger);
+        assert_eq!(told.await.unwrap(), Some(MergerExit::Published));
     }
 
     #[test]

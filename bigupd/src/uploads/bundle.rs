@@ -13,6 +13,7 @@ use bigup_core::protocol::digest::{Digest, DigestKind, SliceDigest, of_bytes};
 use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::native::ErrorCode;
 use bigup_core::storage::finish::single_request::{UnnamedFile, publish_all};
+use bigup_core::storage::store::Store;
 use std::io::Write;
 
 /// A file of a bundle.
@@ -53,9 +54,10 @@ impl Uploads {
     /// The file is refused; nothing of it is kept.
     pub fn store_bundle(&self, files: &[Result<BundledFile, Refusal>]) -> Vec<Result<BundledEnd, Refusal>> {
         let (mut unnamed, mut whole) = (vec![], vec![]);
+        let store = Store::for_several(&self.data);
         let ends: Vec<_> = files
             .iter()
-            .map(|file| match file.as_ref().map_err(Clone::clone).and_then(|file| self.admit_bundled(file)) {
+            .map(|file| match file.as_ref().map_err(Clone::clone).and_then(|file| self.admit_bundled(&store, file)) {
                 Ok(Admitted::Held(digest)) => Some(Ok(BundledEnd { digest, held: true })),
                 Err(refusal) => Some(Err(refusal)),
                 Ok(Admitted::Whole(file, of)) => {
@@ -77,7 +79,7 @@ impl Uploads {
         ends.into_iter().filter_map(|end| end.or_else(|| published.next())).collect()
     }
 
-    fn admit_bundled<'a>(&self, file: &'a BundledFile) -> Result<Admitted<'a>, Refusal> {
+    fn admit_bundled<'a>(&self, store: &Store, file: &'a BundledFile) -> Result<Admitted<'a>, Refusal> {
         let BundledFile { ask, bytes } = file;
         // Files of a token that may begin a number of them are counted one by one, under a lock.
         let Some(begin) = ask.begin.as_ref().filter(|_| !is_limited(&ask.by)) else { return Err(alone(&ask.name)) };
@@ -88,7 +90,7 @@ impl Uploads {
         }
         let digest = of_bytes(bytes);
         self.check_told(ask, &[SliceDigest { kind: DigestKind::Hash, digest }])?;
-        if let Some(SliceTarget::UnnamedFile(unnamed, granted)) = self.unnamed(begin, ask)? {
+        if let Some(SliceTarget::UnnamedFile(unnamed, granted)) = self.unnamed(store, begin, ask)? {
             unnamed.file().write_all(bytes)?;
             return Ok(Admitted::Whole(unnamed, self.may_be_published(ask, granted, digest)?));
         }

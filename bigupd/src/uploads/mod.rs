@@ -290,8 +290,7 @@ impl Uploads {
 
     /// Refuses an upload that could never be finished: no file can be moved to its name.
     fn check_reach(&self, name: &FileName) -> Result<(), Refusal> {
-        let why = Store::new(&self.data).out_of_reach(name)?;
-        why.map_or(Ok(()), |why| Err(cannot_be_finished(name, &why)))
+        check_reach(&Store::new(&self.data), name)
     }
 
     /// The same where the digest matters: a file whose digest is not certain is read.
@@ -371,6 +370,11 @@ impl Uploads {
         let message = format!("{name} changed during this request; ask again");
         Refusal { retry_after: Some(1), ..Refusal::new(ErrorCode::Busy, message) }
     }
+}
+
+/// Refuses an upload that could never be finished: no file can be moved to its name in `store`.
+fn check_reach(store: &Store, name: &FileName) -> Result<(), Refusal> {
+    store.out_of_reach(name)?.map_or(Ok(()), |why| Err(cannot_be_finished(name, &why)))
 }
 
 /// Why the spool of an upload is left alone.

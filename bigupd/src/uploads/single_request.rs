@@ -1,7 +1,7 @@
 //! A small file that comes whole in one request, and needs no spool ([`bigup_core::storage::finish::single_request`]).
 
 use super::refusals::{cannot_be_finished, exists_with, in_the_way, no_disk_space};
-use super::{SliceRequest, SliceStored, SliceTarget, Uploads};
+use super::{SliceRequest, SliceStored, SliceTarget, Uploads, check_reach};
 use crate::admission::begun_uploads::{CountedBegin, check_left};
 use crate::admission::grants::{Grant, Growing};
 use crate::metrics::UploadProtocol;
@@ -51,15 +51,20 @@ impl Uploads {
 
     /// A place for a small file that comes whole in this request, if there is nothing of its name yet: then it needs no
     /// spool. `None` if it needs one.
-    pub(super) fn unnamed(&self, begin: &BeginRequest, ask: &SliceRequest) -> Result<Option<SliceTarget>, Refusal> {
+    pub(super) fn unnamed(
+        &self,
+        store: &Store,
+        begin: &BeginRequest,
+        ask: &SliceRequest,
+    ) -> Result<Option<SliceTarget>, Refusal> {
         let is_plain = ask.len <= MAX_DRAFT && ask.digest.is_none_or(|digest| digest.kind == DigestKind::Hash);
         if !is_plain || !self.takes_unnamed_files() || self.has_spool(&ask.id) {
             return Ok(None);
         }
-        if Store::new(&self.data).lookup(&ask.name)? != Entry::Nothing {
+        if store.lookup(&ask.name)? != Entry::Nothing {
             return Ok(None);
         }
-        self.check_reach(&ask.name)?;
+        check_reach(store, &ask.name)?;
         ask.name.check_new()?;
         self.check_not_cancelled(&Spool::of(&self.data, &ask.id), &ask.name, ask.source.as_deref())?;
         self.check_plan(&begin.plan)?;

@@ -18,7 +18,7 @@ use bigup_core::storage::disk::BootId;
 use bigup_core::storage::finish::publish::Outcome;
 use bigup_core::storage::space::SpaceError;
 use bigup_core::storage::spool::{Arrival, LockedSpool, Place, Record, SliceError, Spool, UploadRecord};
-use bigup_core::storage::store::{Entry, FinishedFile};
+use bigup_core::storage::store::{Entry, FinishedFile, Store};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -222,7 +222,7 @@ impl Uploads {
         let only = ask.digest.filter(|d| is_only && d.kind == DigestKind::Hash);
         let file_digest = begin.file_digest.or(only.map(|d| d.digest));
         let kinds = vec![DigestKind::Hash];
-        if is_only && let Some(target) = self.unnamed(begin, ask)? {
+        if is_only && let Some(target) = self.unnamed(&Store::new(&self.data), begin, ask)? {
             return Ok(Some(Admission::Take { target, kinds, offset: 0 }));
         }
         match self.begin_or_go_on(&BeginRequest { file_digest, ..begin.clone() }, false)? {

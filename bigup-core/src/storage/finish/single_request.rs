@@ -64,9 +64,9 @@ impl UnnamedFile {
     }
 
     /// Gives it its stamp, and the facts that it is to have, as the file of [`publish_all`].
-    fn stamp(&self, data: &DataDir, facts: &FileFacts<'_>) -> io::Result<()> {
+    fn stamp(&self, store: &Store, facts: &FileFacts<'_>) -> io::Result<()> {
         store::stamp(&self.file, &self.tmp, &facts.stored_digest, facts.kept.modified)?;
-        Store::new(data).give_permissions(&self.file, facts.name, facts.kept.mode)
+        store.give_permissions(&self.file, facts.name, facts.kept.mode)
     }
 }
 
@@ -88,11 +88,11 @@ pub struct FileFacts<'a> {
 /// [`StoreError::Exists`]: something has that name. [`io::ErrorKind::Unsupported`]: the file system cannot do it in this
 /// way. Other errors are the system's; then the file is not there, or no client was told of it.
 pub fn publish_all(data: &DataDir, files: &[(UnnamedFile, FileFacts<'_>)]) -> Vec<Result<(), StoreError>> {
-    let store = Store::new(data);
+    let store = Store::for_several(data);
     let mut results: Vec<Result<(), StoreError>> = files
         .iter()
         .map(|(unnamed, facts)| {
-            unnamed.stamp(data, facts)?;
+            unnamed.stamp(&store, facts)?;
             if files.len() > 1 {
                 begin_write_back(&unnamed.file).at("writing back what arrived in", &unnamed.tmp)?;
             }
@@ -101,6 +101,8 @@ pub fn publish_all(data: &DataDir, files: &[(UnnamedFile, FileFacts<'_>)]) -> Ve
         .collect();
     // A sync that failed has nothing to be tried again with: the file goes.
     go_on(&mut results, files, |unnamed, _| Ok(unnamed.file.sync_all().at("syncing what arrived in", &unnamed.tmp)?));
+    // Syncs take long: folders may be others now.
+    let store = Store::for_several(data);
     go_on(&mut results, files, |unnamed, facts| store.link(&unnamed.file, facts.name));
     let mut folders: HashMap<&str, io::Result<()>> = HashMap::new();
     go_on(&mut results, files, |_, facts| {

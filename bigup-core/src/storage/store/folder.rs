@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 /// Flags with which folders are opened.
 pub(super) const FOLDER: OFlag =
@@ -35,6 +36,9 @@ impl Store {
         if let Some(objects) = &self.objects {
             return Ok(objects.cannot_name(name));
         }
+        if self.remembered.is_in_reach(name.folder()) {
+            return Ok(None);
+        }
         let here = MountedFs::of_folder(&self.tmp)?;
         let (passed, found) = (Cell::new(0), Cell::new(None));
         let walked = self.walk(name, |folder, _| {
@@ -49,7 +53,11 @@ impl Store {
             (Some(depth), _) => Ok(Some(elsewhere(name, depth))),
             // Missing folders are made where the last existing folder is; anything else in the way is found later.
             (None, Err(StoreError::Io(e))) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            (None, _) => Ok(None),
+            (None, Ok(_)) => {
+                self.remembered.note_in_reach(name.folder());
+                Ok(None)
+            }
+            (None, Err(_)) => Ok(None),
         }
     }
 
@@ -63,6 +71,9 @@ impl Store {
 
     /// The innermost folder on the way to `name` that is there. Those made below it get its group, if it is setgid.
     pub(super) fn deepest_folder_of(&self, name: &FileName) -> io::Result<Metadata> {
+        if let Ok(folder) = self.folder_of(name) {
+            return folder.metadata();
+        }
         let deepest = RefCell::new(std::fs::metadata(&self.files)?);
         // The walk may end early: it ends at the deepest one.
         let _ = self.walk(name, |folder, _| {
@@ -170,6 +181,7 @@ impl Store {
                 Err(e) => (Err(e), false),
             };
             if !matches!(done, Ok(Ok(()))) {
+                self.remembered.forget();
                 self.remove_folders(name, &made.into_inner());
             }
             if !may_pass || attempts.next().is_none() {
@@ -196,8 +208,8 @@ impl Store {
     }
 
     /// Opens the folder that `name` is in.
-    pub(super) fn folder_of(&self, name: &FileName) -> Result<File, StoreError> {
-        self.walk(name, |_, _| Ok(()))
+    pub(super) fn folder_of(&self, name: &FileName) -> Result<Arc<File>, StoreError> {
+        self.remembered.get_or_walk(name.folder(), || self.walk(name, |_, _| Ok(())))
     }
 
     /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are
@@ -215,7 +227,11 @@ impl Store {
     }
 
     /// Opens the folder that `name` is in, and creates what is missing; `made` gets the depths of the created folders.
-    fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {
+    fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<Arc<File>, StoreError> {
+        self.remembered.get_or_walk(name.folder(), || self.walk_and_make(name, made))
+    }
+
+    fn walk_and_make(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {
         let depth = RefCell::new(0..);
         self.walk(name, |folder, next| {
             let (Some(component), Some(depth)) = (next, depth.borrow_mut().next()) else { return Ok(()) };

@@ -18,6 +18,7 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of the names that are gathered, in all folders on the way together. The last of them take a bit more.
@@ -167,7 +168,7 @@ impl Store {
     }
 
     /// The folder at `path`, which ends in `/` or is empty. `None` if there is none.
-    fn folder_at(&self, path: &str) -> io::Result<Option<File>> {
+    fn folder_at(&self, path: &str) -> io::Result<Option<Arc<File>>> {
         // Any name in that folder will do.
         let Ok(inner) = FileName::new(&format!("{path}x")) else { return Ok(None) };
         match self.folder_of(&inner) {

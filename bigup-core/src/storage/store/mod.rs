@@ -66,6 +66,7 @@ mod in_objects;
 mod kept_time;
 mod listing;
 mod possible_names;
+mod remembered;
 mod removal;
 
 pub use digest_attribute::{DigestState, StoredDigest, digest_state, keep_leaves, read_leaves, stamp};
@@ -74,6 +75,7 @@ use folder::{MAX_HOLLOW, is_hollow, last_component};
 pub(crate) use in_objects::entry_of;
 pub use listing::{FolderEntry, ListedFile};
 pub use possible_names::is_possible;
+use remembered::RememberedFolder;
 pub use removal::Removal;
 
 /// The thing that stands under a name.
@@ -186,6 +188,7 @@ pub struct Store {
     modes: FileModes,
     /// Where finished files are. `None`: in `files`.
     objects: Option<Arc<Objects>>,
+    remembered: RememberedFolder,
 }
 
 impl Store {
@@ -198,7 +201,15 @@ impl Store {
             list_memory: Arc::clone(&data.list_memory),
             modes: data.modes(),
             objects: data.objects().cloned(),
+            remembered: RememberedFolder::none(),
         }
+    }
+
+    /// The same, for several names one after the other: the way to the folder of a name is not walked again for the next
+    /// name in it. For a step of a bundle, and not for longer: a folder that somebody moves meanwhile takes along what is
+    /// put into it.
+    pub fn for_several(data: &DataDir) -> Store {
+        Store { remembered: RememberedFolder::last(), ..Store::new(data) }
     }
 
     /// Path of a finished file of this name, for messages.
@@ -386,11 +397,11 @@ impl Store {
             return Ok(false);
         }
         let last = OsStr::new(last_component(name));
-        aside.take(&self.folder_of(name)?, last, name, false)?;
+        aside.take(&*self.folder_of(name)?, last, name, false)?;
         let is_moved = aside.has(name, file)?;
         if !is_moved {
             // A push took its place in that instant, and the moved file is whole.
-            self.take(&aside.folder_of(name)?, last, name, false)?;
+            self.take(&*aside.folder_of(name)?, last, name, false)?;
         }
         Ok(is_moved)
     }
@@ -512,6 +523,25 @@ mod tests {
         assert_eq!(fs::read_to_string(f.files().join("a/b/c")).unwrap(), "text");
         let Entry::File(found) = f.store.lookup(&name("a/b/c")).unwrap() else { panic!("no file") };
         assert_eq!((found.size, found.stored_digest), (4, Some(known)));
+    }
+
+    #[test]
+    fn a_remembered_folder_that_went_is_made_again() {
+        let f = Fixture::new();
+        let several = Store::for_several(&DataDir::create(f.dir.path()).unwrap());
+        let link = |text: &str, to: &str| several.link(&File::open(f.source(text)).unwrap(), &name(to));
+        link("one", "a/b/one").unwrap();
+        fs::remove_dir_all(f.files().join("a")).unwrap();
+        link("two", "a/b/two").unwrap();
+        assert_eq!(fs::read_to_string(f.files().join("a/b/two")).unwrap(), "two");
+        assert!(matches!(link("other", "a/b/two"), Err(StoreError::Exists)));
+        fs::remove_dir_all(f.files().join("a")).unwrap();
+        fs::write(f.files().join("a"), "a file").unwrap();
+        assert!(matches!(link("three", "a/b/three"), Err(StoreError::InTheWay(_))));
+        assert_eq!(
+            several.lookup(&name("a/b/two")).unwrap(),
+            Entry::Other("a of a/b/two is a file or a symbolic link, not a folder".into())
+        );
     }
 
     #[test]
