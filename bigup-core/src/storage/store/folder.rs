@@ -36,9 +36,10 @@ impl Store {
         if let Some(objects) = &self.objects {
             return Ok(objects.cannot_name(name));
         }
-        if self.remembered.is_in_reach(name.folder()) {
-            return Ok(None);
-        }
+        self.remembered.out_of_reach(name.folder(), || self.on_another_mount(name))
+    }
+
+    fn on_another_mount(&self, name: &FileName) -> io::Result<Option<String>> {
         let here = MountedFs::of_folder(&self.tmp)?;
         let (passed, found) = (Cell::new(0), Cell::new(None));
         let walked = self.walk(name, |folder, _| {
@@ -53,11 +54,7 @@ impl Store {
             (Some(depth), _) => Ok(Some(elsewhere(name, depth))),
             // Missing folders are made where the last existing folder is; anything else in the way is found later.
             (None, Err(StoreError::Io(e))) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            (None, Ok(_)) => {
-                self.remembered.note_in_reach(name.folder());
-                Ok(None)
-            }
-            (None, Err(_)) => Ok(None),
+            (None, _) => Ok(None),
         }
     }
 
@@ -71,16 +68,15 @@ impl Store {
 
     /// The innermost folder on the way to `name` that is there. Those made below it get its group, if it is setgid.
     pub(super) fn deepest_folder_of(&self, name: &FileName) -> io::Result<Metadata> {
-        if let Ok(folder) = self.folder_of(name) {
-            return folder.metadata();
-        }
-        let deepest = RefCell::new(std::fs::metadata(&self.files)?);
-        // The walk may end early: it ends at the deepest one.
-        let _ = self.walk(name, |folder, _| {
-            *deepest.borrow_mut() = folder.metadata()?;
-            Ok(())
-        });
-        Ok(deepest.into_inner())
+        self.remembered.deepest(name.folder(), || {
+            let deepest = RefCell::new(std::fs::metadata(&self.files)?);
+            // The walk may end early: it ends at the deepest one.
+            let _ = self.walk(name, |folder, _| {
+                *deepest.borrow_mut() = folder.metadata()?;
+                Ok(())
+            });
+            Ok(deepest.into_inner())
+        })
     }
 
     /// Makes the folder `name`, and those that it is in, durable. False: it was there.
@@ -209,7 +205,7 @@ impl Store {
 
     /// Opens the folder that `name` is in.
     pub(super) fn folder_of(&self, name: &FileName) -> Result<Arc<File>, StoreError> {
-        self.remembered.get_or_walk(name.folder(), || self.walk(name, |_, _| Ok(())))
+        self.remembered.find(name.folder(), || self.walk(name, |_, _| Ok(())))
     }
 
     /// Removes those folders on the way to `name` that have these depths, the innermost first, as long as they are
@@ -228,7 +224,7 @@ impl Store {
 
     /// Opens the folder that `name` is in, and creates what is missing; `made` gets the depths of the created folders.
     fn make_folder_of(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<Arc<File>, StoreError> {
-        self.remembered.get_or_walk(name.folder(), || self.walk_and_make(name, made))
+        self.remembered.find_or_make(name.folder(), || self.walk_and_make(name, made))
     }
 
     fn walk_and_make(&self, name: &FileName, made: &RefCell<Vec<usize>>) -> Result<File, StoreError> {

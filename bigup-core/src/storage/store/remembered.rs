@@ -1,19 +1,29 @@
 //! The folder that was walked to last, for further names in it.
 
 use super::StoreError;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Remembers one folder, or none.
+/// Remembers one folder below `files/`, or none.
 #[derive(Debug, Default)]
 pub(super) struct RememberedFolder(Option<Mutex<Last>>);
 
+/// Facts of the folder of this name.
 #[derive(Debug, Default)]
 struct Last {
-    /// The folder, by the name that it has below `files/`, and opened.
-    opened: Option<(String, Arc<File>)>,
-    /// The folder to which files can be moved.
-    in_reach: Option<String>,
+    name: String,
+    found: Option<Found>,
+    /// The innermost folder on the way to it that is there.
+    deepest: Option<Metadata>,
+    /// Files can be moved to it.
+    is_in_reach: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Found {
+    Opened(Arc<File>),
+    Missing,
 }
 
 impl RememberedFolder {
@@ -27,47 +37,92 @@ impl RememberedFolder {
         RememberedFolder(Some(Mutex::default()))
     }
 
-    /// The folder of this name, if it is the last one.
-    pub(super) fn get(&self, folder: &str) -> Option<Arc<File>> {
-        self.lock()?.opened.as_ref().filter(|(name, _)| name == folder).map(|(_, opened)| Arc::clone(opened))
-    }
-
-    /// The same, or that to which `walk` leads.
+    /// The folder `name`, to which `walk` leads unless it is the last one.
     ///
     /// # Errors
-    /// Those of `walk`.
-    pub(super) fn get_or_walk(
+    /// Those of `walk`. That the folder is missing is remembered too.
+    pub(super) fn find(
         &self,
-        folder: &str,
+        name: &str,
         walk: impl FnOnce() -> Result<File, StoreError>,
     ) -> Result<Arc<File>, StoreError> {
-        if let Some(opened) = self.get(folder) {
-            return Ok(opened);
+        match self.of(name).and_then(|last| last.found.clone()) {
+            Some(Found::Opened(opened)) => return Ok(opened),
+            Some(Found::Missing) => return Err(StoreError::Io(io::ErrorKind::NotFound.into())),
+            None => {}
         }
-        let opened = Arc::new(walk()?);
-        if let Some(mut last) = self.lock() {
-            last.opened = Some((folder.to_owned(), Arc::clone(&opened)));
+        let walked = walk();
+        if matches!(&walked, Err(StoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound) {
+            self.note(name, |last| last.found = Some(Found::Missing));
         }
+        let opened = Arc::new(walked?);
+        self.note(name, |last| last.found = Some(Found::Opened(Arc::clone(&opened))));
         Ok(opened)
     }
 
-    /// True if it is known that files can be moved to the folder of this name.
-    pub(super) fn is_in_reach(&self, folder: &str) -> bool {
-        self.lock().is_some_and(|last| last.in_reach.as_deref() == Some(folder))
+    /// The same, where `walk` makes the folder if it is missing.
+    ///
+    /// # Errors
+    /// Those of `walk`.
+    pub(super) fn find_or_make(
+        &self,
+        name: &str,
+        walk: impl FnOnce() -> Result<File, StoreError>,
+    ) -> Result<Arc<File>, StoreError> {
+        self.note(name, |last| {
+            if let Some(Found::Missing) = last.found {
+                last.found = None;
+            }
+        });
+        self.find(name, walk)
     }
 
-    /// Files can be moved to the folder of this name.
-    pub(super) fn note_in_reach(&self, folder: &str) {
-        if let Some(mut last) = self.lock() {
-            last.in_reach = Some(folder.to_owned());
+    /// The innermost folder on the way to `name` that is there, as `look` finds it.
+    ///
+    /// # Errors
+    /// Those of `look`.
+    pub(super) fn deepest(&self, name: &str, look: impl FnOnce() -> io::Result<Metadata>) -> io::Result<Metadata> {
+        if let Some(deepest) = self.of(name).and_then(|last| last.deepest.clone()) {
+            return Ok(deepest);
         }
+        let deepest = look()?;
+        self.note(name, |last| last.deepest = Some(deepest.clone()));
+        Ok(deepest)
     }
 
-    /// The folder may have gone.
+    /// The reason no file can be moved to the folder `name`, as `look` finds it. `None`: one can.
+    ///
+    /// # Errors
+    /// Those of `look`.
+    pub(super) fn out_of_reach(
+        &self,
+        name: &str,
+        look: impl FnOnce() -> io::Result<Option<String>>,
+    ) -> io::Result<Option<String>> {
+        if self.of(name).is_some_and(|last| last.is_in_reach) {
+            return Ok(None);
+        }
+        let why = look()?;
+        self.note(name, |last| last.is_in_reach = why.is_none());
+        Ok(why)
+    }
+
+    /// The folder may be gone, or be there.
     pub(super) fn forget(&self) {
-        if let Some(mut last) = self.lock() {
-            *last = Last::default();
+        self.lock().into_iter().for_each(|mut last| *last = Last::default());
+    }
+
+    /// What is remembered, if it is of the folder `name`.
+    fn of(&self, name: &str) -> Option<MutexGuard<'_, Last>> {
+        self.lock().filter(|last| last.name == name)
+    }
+
+    fn note(&self, name: &str, fact: impl FnOnce(&mut Last)) {
+        let Some(mut last) = self.lock() else { return };
+        if last.name != name {
+            *last = Last { name: name.to_owned(), ..Last::default() };
         }
+        fact(&mut last);
     }
 
     fn lock(&self) -> Option<MutexGuard<'_, Last>> {
@@ -88,24 +143,52 @@ mod tests {
             Ok(tempfile::tempfile()?)
         };
         let last = RememberedFolder::last();
-        for (folder, expected) in [("a", 1), ("a", 1), ("a/b", 2), ("a/b", 2), ("a", 3), ("", 4), ("", 4)] {
-            last.get_or_walk(folder, walk).unwrap();
+        for (folder, expected) in
+            [("", 1), ("", 1), ("a", 2), ("a", 2), ("a/b", 3), ("a/b", 3), ("a", 4), ("", 5), ("", 5)]
+        {
+            last.find(folder, walk).unwrap();
             assert_eq!(walks.get(), expected, "{folder}");
         }
-        last.note_in_reach("a");
-        assert!(last.is_in_reach("a") && !last.is_in_reach("a/b") && last.get("a").is_none());
+        last.find_or_make("", walk).unwrap();
+        assert_eq!(walks.get(), 5);
         last.forget();
-        assert!(!last.is_in_reach("a") && last.get("").is_none());
+        last.find_or_make("", walk).unwrap();
+        assert_eq!(walks.get(), 6);
         let none = RememberedFolder::none();
-        none.note_in_reach("a");
-        (0..2).for_each(|_| drop(none.get_or_walk("a", walk).unwrap()));
-        assert!(walks.get() == 6 && !none.is_in_reach("a"));
+        (0..2).for_each(|_| drop(none.find("a", walk).unwrap()));
+        assert_eq!(walks.get(), 8);
     }
 
     #[test]
-    fn a_walk_that_fails_is_not_remembered() {
+    fn a_missing_folder_is_looked_for_once_until_it_is_made() {
+        let missing = || Err(StoreError::Io(io::ErrorKind::NotFound.into()));
         let last = RememberedFolder::last();
-        assert!(matches!(last.get_or_walk("a", || Err(StoreError::Exists)), Err(StoreError::Exists)));
-        assert!(last.get("a").is_none());
+        assert!(last.find("a", missing).is_err());
+        assert!(last.find("a", || unreachable!("it is known to be missing")).is_err());
+        last.find_or_make("a", || Ok(tempfile::tempfile()?)).unwrap();
+        last.find("a", missing).unwrap();
+        assert!(matches!(last.find("b", || Err(StoreError::Exists)), Err(StoreError::Exists)));
+        last.find("b", || Ok(tempfile::tempfile()?)).unwrap();
+    }
+
+    #[test]
+    fn facts_of_a_folder_are_those_of_the_last_one_alone() {
+        let asked = Cell::new(0);
+        let last = RememberedFolder::last();
+        let ask = |folder: &str, why: Option<&str>| {
+            last.out_of_reach(folder, || {
+                asked.set(asked.get() + 1);
+                Ok(why.map(str::to_owned))
+            })
+            .unwrap()
+        };
+        assert_eq!((ask("a", None), ask("a", None), asked.get()), (None, None, 1));
+        assert_eq!((ask("b", Some("mount")), ask("b", None), asked.get()), (Some("mount".to_owned()), None, 3));
+        assert_eq!((ask("a", None), asked.get()), (None, 4));
+        let found = || std::fs::metadata(".");
+        last.deepest("a", found).unwrap();
+        last.deepest("a", || unreachable!("it is known")).unwrap();
+        last.forget();
+        last.deepest("a", found).unwrap();
     }
 }
