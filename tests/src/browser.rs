@@ -221,6 +221,14 @@ impl Profile {
         Driven::begin(browser, requests, responses, url, downloads)
     }
 
+    /// True if a page's local storage has this text on disk.
+    pub fn remembers(&self, text: &str) -> bool {
+        let Ok(files) = self.0.path().join("Default/Local Storage/leveldb").read_dir() else { return false };
+        // A file may go meanwhile.
+        let has = |bytes: Vec<u8>| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        files.flatten().any(|file| std::fs::read(file.path()).is_ok_and(has))
+    }
+
     fn open_with(&self, options: &[&str], url: &str, stdout: Stdio) -> Browser {
         self.started(Command::new("chromium"), options, url, stdout)
     }

@@ -438,6 +438,8 @@ impl Page {
         let profile = Profile::new();
         let browser = profile.open(&self.site.url("localhost", &self.query(gate.port, more)));
         eventually_holds(&gate);
+        // Chromium writes it down some seconds later, or never where it is closed before that on a busy machine.
+        eventually("the browser remembers the upload", || profile.remembers("tus::"));
         browser.close();
         gate.open();
         let told = self.told(&profile, gate.port, more);
