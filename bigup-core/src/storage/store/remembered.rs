@@ -112,7 +112,7 @@ impl RememberedFolder {
         self.lock().into_iter().for_each(|mut last| *last = Last::default());
     }
 
-    /// What is remembered, if it is of the folder `name`.
+    /// The remembered facts, if they are those of the folder `name`.
     fn of(&self, name: &str) -> Option<MutexGuard<'_, Last>> {
         self.lock().filter(|last| last.name == name)
     }
