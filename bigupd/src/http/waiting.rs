@@ -39,8 +39,8 @@ impl App {
         }
     }
 
-    /// Waits until some merger has ended, be it one of another daemon that removed `spool` or blocked its
-    /// upload. `false` if that takes until `deadline`, or if the daemon stops.
+    /// Waits until some merger has finished its file or ended, be it one of another daemon that removed `spool` or blocked
+    /// its upload. `false` if that takes until `deadline`, or if the daemon stops.
     pub(super) async fn some_end_of(
         &self,
         spool: &Spool,
