@@ -4,6 +4,9 @@
 //! back. If the store has all that it can take, the slices that merging waits for are let in, and no others: each of them
 //! makes a part whole, so that the store gets something to take. So nothing waits for ever.
 //!
+//! A slice counts twice until it is merged: its file stays beside its copy in the merged file until that copy is synced. So
+//! merging never brings the bytes above the limit, however many slices wait when a merger begins.
+//!
 //! The bytes are counted at most once a second below the limit, and anew for each request above it, once for all that wait.
 //! Bytes that were let in and are not on the disk yet, or came there since, count as well. So requests at the same time go
 //! over the limit by the slices that merging waits for only: one of each upload. Another daemon on the folder may let in as
@@ -18,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// Time for which a count is good below the limit.
 const HOLDS: Duration = Duration::from_secs(1);
+
+/// Places that a slice takes before its file is removed: that file, and its copy in the merged file.
+const SPACES: u64 = 2;
 
 /// The limit of a data folder. Copies count together.
 #[derive(Clone, Debug)]
@@ -63,7 +69,7 @@ impl Drop for LetIn {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     began: Option<Instant>,
-    /// Bytes in all spools.
+    /// Bytes in all spools, and of the copies that merging will make of slices that wait.
     bytes: u64,
     /// True if the store has something to take.
     store_is_behind: bool,
@@ -72,7 +78,7 @@ struct Counted {
 /// More is in the spools than may be while the store is slow or away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpoolsFull {
-    /// Bytes that are there.
+    /// Bytes that are there, and those of copies of slices that wait.
     pub bytes: u64,
     /// Bytes that may be there.
     pub most: u64,
@@ -97,7 +103,7 @@ impl SpoolLimit {
         self.0.most > 0
     }
 
-    /// Lets in `len` bytes, or tells why not. `is_next` tells if they are a slice that merging waits for, or a new upload.
+    /// Lets in `len` bytes of a slice, or tells why not. `is_next` tells if merging waits for that slice, or if an upload begins.
     /// Blocks on the disk, and must be called without any lock.
     ///
     /// # Errors
@@ -107,6 +113,7 @@ impl SpoolLimit {
         if !self.is_set() {
             return Ok(Ok(LetIn { of: self.clone(), len: 0 }));
         }
+        let len = len.saturating_mul(SPACES);
         let let_in = |mut state: MutexGuard<'_, State>| {
             state.at_work = state.at_work.saturating_add(len);
             drop(state);
@@ -153,11 +160,14 @@ impl SpoolLimit {
     }
 }
 
-/// Bytes of a spool, and those of them that the store could take now.
+/// Bytes of a spool with those of copies that are still to be made, and bytes that the store could take now.
 fn count_one(spool: &Spool) -> io::Result<(u64, u64)> {
-    let bytes = spool.bytes_on_disk()?;
     let Some(upload) = spool.upload()? else { return Ok((0, 0)) };
-    Ok((bytes, spool.for_store(&upload, &spool.holdings(&upload)?)?))
+    let holdings = spool.holdings(&upload)?;
+    let held = spool.bytes(&upload, &holdings)?;
+    // Looked at last: a slice that is merged in between counts once more, not once less.
+    let bytes = spool.bytes_on_disk()? + (held.held - held.merged) * (SPACES - 1);
+    Ok((bytes, spool.for_store(&upload, &holdings)?))
 }
 
 #[cfg(test)]
@@ -211,8 +221,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (data, spool) = spool(dir.path());
         std::fs::write(spool.slice_path(3), vec![7; 2 * MIB as usize]).unwrap();
-        // Beside the two mebibytes there are some small files.
-        let limit = SpoolLimit::new(data.clone(), 6 * MIB + MIB / 2);
+        // Beside the two mebibytes, which merging will copy, there are some small files.
+        let limit = SpoolLimit::new(data.clone(), 12 * MIB + MIB / 2);
         let first = let_in(&limit, false);
         assert_eq!((first.len(), let_in(&limit, false).len()), (4, 0));
         // None of them came to the disk.
@@ -228,6 +238,7 @@ mod tests {
         let limit = SpoolLimit::new(data, MIB);
         assert!(limit.take(MIB, || Ok(true)).unwrap().is_ok());
         assert!(limit.take(MIB, || Ok(false)).unwrap().is_err());
+        // A slice is merged: its file counts until it is removed, and not for another copy.
         std::fs::write(spool.merged_path(), vec![7; 8 * MIB as usize]).unwrap();
         let full = limit.take(MIB, || Ok(true)).unwrap().unwrap_err();
         assert!(full.most == MIB && (10 * MIB..12 * MIB).contains(&full.bytes), "{full:?}");

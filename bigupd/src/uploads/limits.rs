@@ -186,7 +186,7 @@ impl<E: Into<Refusal>> From<E> for Stop {
 
 fn spools_full(full: SpoolsFull) -> Refusal {
     let message = format!(
-        "the store of finished files is slow or away: {} of uploads wait on the server, and more than {} are refused \
+        "the store of finished files is slow or away: unfinished uploads need {} on the server, and more than {} is refused \
          (spool_limit): try again later",
         show_size(full.bytes),
         show_size(full.most)
