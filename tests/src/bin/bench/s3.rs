@@ -269,7 +269,11 @@ fn table(title: String, peers: &[Peer], all: &[Vec<Took>], bytes: u64) -> Table 
             seconds(median(tooks.iter().map(|took| took.client.cpu))),
             of_bigup(seconds(median(tooks.iter().map(|took| took.server_cpu)))),
             of_bigup(spread(&finish)),
-            of_bigup(show_size(tooks.iter().map(|took| took.merger_peak).max().unwrap_or(0))),
+            // Files of one slice have no merger.
+            match tooks.iter().map(|took| took.merger_peak).max() {
+                Some(peak) if peak > 0 => show_size(peak),
+                _ => "–".to_owned(),
+            },
         ]);
         table.bars.push((peer.name.to_owned(), wall(tooks)));
     }

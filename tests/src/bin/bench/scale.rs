@@ -27,8 +27,16 @@ const PORT: u16 = 8888;
 /// Names that are tried until each daemon has as many files as the others.
 const NAMES: usize = 10_000;
 
-const HEADER: [&str; 7] =
-    ["daemons", "time", "rate", "× one daemon", "CPU clients", "CPU daemons and mergers", "bytes sent again"];
+const HEADER: [&str; 8] = [
+    "daemons",
+    "time",
+    "rate",
+    "× one daemon",
+    "CPU clients",
+    "CPU daemons and mergers",
+    "CPU balancer and store",
+    "bytes sent again",
+];
 
 /// A network namespace with a link to this one.
 struct Place {
@@ -94,6 +102,8 @@ struct Took {
     wall: f64,
     clients: Vec<Client>,
     server_cpu: f64,
+    /// CPU seconds of the balancer and the store.
+    rest_cpu: f64,
 }
 
 /// Runs it.
@@ -189,7 +199,7 @@ impl Setup {
         read_once(sources)?;
         nix::unistd::sync();
         let used = || self.daemons.iter().filter_map(|d| cpu(d.pid())).map(|cpu| cpu.own + cpu.children).sum::<f64>();
-        let (before, began) = (used(), Instant::now());
+        let (before, rest_before, began) = (used(), self.rest_cpu(), Instant::now());
         let clients: Vec<anyhow::Result<Client>> = std::thread::scope(|scope| {
             let pushes: Vec<_> = sources
                 .iter()
@@ -211,7 +221,14 @@ impl Setup {
         let clients = clients.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         // What a killed daemon used is not known.
         let server_cpu = if kill_after.is_some() { f64::NAN } else { used() - before };
-        Ok(Took { wall, clients, server_cpu })
+        Ok(Took { wall, clients, server_cpu, rest_cpu: self.rest_cpu() - rest_before })
+    }
+
+    /// CPU seconds so far of all that this process has started and that runs, but for the daemons and their mergers.
+    fn rest_cpu(&self) -> f64 {
+        let daemons: Vec<u32> = self.daemons.iter().flat_map(|daemon| tree(daemon.pid())).collect();
+        let rest = tree(std::process::id()).into_iter().skip(1).filter(|pid| !daemons.contains(pid));
+        rest.filter_map(cpu).map(|cpu| cpu.own + cpu.children).sum()
     }
 
     /// All files are in the store, in one piece each, and read back they are what was sent.
@@ -264,7 +281,7 @@ fn rate_of(sources: &[PathBuf], size: u64, wall: f64) -> f64 {
     (sources.len() as u64 * size) as f64 * 8.0 / 1e6 / wall
 }
 
-fn row(daemons: String, took: &Took, sources: &[PathBuf], size: u64, base: f64) -> [String; 7] {
+fn row(daemons: String, took: &Took, sources: &[PathBuf], size: u64, base: f64) -> [String; 8] {
     let rate = rate_of(sources, size, took.wall);
     let sent: u64 = took.clients.iter().map(|client| bytes_sent(&client.output)).sum();
     [
@@ -274,6 +291,7 @@ fn row(daemons: String, took: &Took, sources: &[PathBuf], size: u64, base: f64) 
         times(rate / base),
         seconds(took.clients.iter().map(|client| client.cpu).sum()),
         seconds(took.server_cpu),
+        seconds(took.rest_cpu),
         show_size(sent.saturating_sub(sources.len() as u64 * size)),
     ]
 }
