@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time of which the rate is taken. The first bytes can leave faster than the line: buffers of a proxy take them.
-const WINDOW: Duration = Duration::from_secs(4);
+/// Time to watch before anything is judged: connections need a while to get up to speed.
+const WATCH: Duration = Duration::from_secs(4);
 
-/// Longest time that a slice may still take. What of it has left already is lost if it is given up.
+/// Longest time that a slice may still take. What of it has left already would be lost.
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// Intended time of a slice, where slices are cut anew.
@@ -30,14 +30,11 @@ pub struct SlowLineDetector {
     is_too_slow: AtomicBool,
 }
 
-/// The bytes that left so far, and their rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// The bytes that left so far, and their time.
+#[derive(Clone, Copy, Default)]
 struct Sent {
     bytes: u64,
-    /// Those of the window at work, and its time so far.
-    window: (u64, Duration),
-    /// Bytes a second in the last window. `None` before its end.
-    rate: Option<f64>,
+    time: Duration,
     last: Option<Instant>,
 }
 
@@ -67,7 +64,8 @@ impl SlowLineDetector {
     fn note(&self, bytes: u64, now: Instant) -> Sent {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = seen.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        seen.add(bytes, pause.min(LONGEST_PAUSE));
+        seen.time += pause.min(LONGEST_PAUSE);
+        seen.bytes += bytes;
         seen.last = Some(now);
         *seen
     }
@@ -84,23 +82,18 @@ impl SlowLineDetector {
 }
 
 impl Sent {
-    fn add(&mut self, bytes: u64, time: Duration) {
-        self.bytes += bytes;
-        self.window = (self.window.0 + bytes, self.window.1 + time);
-        if self.window.1 >= WINDOW {
-            self.rate = Some(self.window.0 as f64 / self.window.1.as_secs_f64());
-            self.window = (0, Duration::ZERO);
-        }
+    /// Bytes a second that each sender sends.
+    fn rate(&self, senders: usize) -> f64 {
+        self.bytes as f64 / senders.max(1) as f64 / self.time.as_secs_f64().max(0.001)
     }
 
     fn is_too_slow(&self, slice_size: u64, senders: usize) -> bool {
-        let left = slice_size.saturating_sub(self.bytes / senders.max(1) as u64) as f64;
-        self.rate.is_some_and(|rate| rate / senders.max(1) as f64 * LONGEST.as_secs_f64() < left)
+        let left = slice_size.saturating_sub(self.bytes / senders.max(1) as u64);
+        self.time >= WATCH && self.rate(senders) * LONGEST.as_secs_f64() < left as f64
     }
 
     fn fitting(&self, senders: usize) -> u64 {
-        let rate = self.rate.unwrap_or(0.0) / senders.max(1) as f64;
-        let size = ((rate * AIM.as_secs_f64()) as u64).clamp(SMALLEST, MIB);
+        let size = ((self.rate(senders) * AIM.as_secs_f64()) as u64).clamp(SMALLEST, MIB);
         1 << size.ilog2()
     }
 }
@@ -109,42 +102,35 @@ impl Sent {
 mod tests {
     use super::*;
 
-    /// So many mebibytes, each after the seconds before it.
-    fn seen(sent: &[(u64, u64)]) -> Sent {
-        let mut seen = Sent::default();
-        sent.iter().for_each(|(seconds, mib)| seen.add(mib * MIB, Duration::from_secs(*seconds)));
-        seen
+    fn seen(seconds: u64, bytes: u64) -> Sent {
+        Sent { bytes, time: Duration::from_secs(seconds), last: None }
     }
 
     #[test]
     fn slices_that_take_longer_than_they_may_are_too_slow() {
         // 4 senders at 1 MiB/s in all: 8 MiB each take 32 s, 2 MiB 8 s.
-        assert!(seen(&[(4, 4)]).is_too_slow(8 * MIB, 4));
-        assert!(!seen(&[(4, 4)]).is_too_slow(2 * MIB, 4));
-        assert!(!seen(&[(3, 3)]).is_too_slow(8 * MIB, 4), "too early to tell");
-        assert!(!seen(&[(4, 9)]).is_too_slow(8 * MIB, 4));
+        assert!(seen(8, 8 * MIB).is_too_slow(8 * MIB, 4));
+        assert!(!seen(8, 8 * MIB).is_too_slow(2 * MIB, 4));
+        assert!(!seen(3, 3 * MIB).is_too_slow(8 * MIB, 4), "too early to tell");
+        assert!(!seen(15, 32 * MIB).is_too_slow(8 * MIB, 4));
     }
 
     #[test]
-    fn bytes_that_buffers_took_tell_nothing_of_the_line() {
-        assert!(!seen(&[(0, 8), (4, 1)]).is_too_slow(32 * MIB, 1));
-        assert!(seen(&[(0, 8), (4, 1), (4, 1)]).is_too_slow(32 * MIB, 1));
-    }
-
-    #[test]
-    fn a_slice_that_has_left_for_the_most_part_is_not_given_up() {
-        // 1 MiB/s for one sender: 32 MiB take 32 s, of which half has passed.
-        assert!(seen(&[(4, 4); 4]).is_too_slow(32 * MIB, 1));
-        assert!(!seen(&[(4, 4); 5]).is_too_slow(32 * MIB, 1));
-        assert!(seen(&[(4, 4), (4, 4), (4, 4), (4, 4), (4, 0)]).is_too_slow(32 * MIB, 1), "it became slower");
+    fn a_slice_of_which_little_is_left_is_not_given_up() {
+        // 1 MiB/s for one sender: the last 15 MiB take no longer than a slice may.
+        assert!(seen(16, 16 * MIB).is_too_slow(32 * MIB, 1));
+        assert!(!seen(17, 17 * MIB).is_too_slow(32 * MIB, 1));
+        // Buffers of a proxy took 8 MiB at once.
+        assert!(!seen(4, 12 * MIB).is_too_slow(32 * MIB, 1));
+        assert!(seen(16, 12 * MIB).is_too_slow(32 * MIB, 1), "it became slower");
     }
 
     #[test]
     fn the_size_follows_the_rate() {
-        assert_eq!(seen(&[(8, 8)]).fitting(4), MIB);
-        assert_eq!(seen(&[(8, 1)]).fitting(4), 128 << 10);
-        assert_eq!(seen(&[(8, 0)]).fitting(4), SMALLEST);
-        assert_eq!(seen(&[(4, u64::MAX / MIB)]).fitting(0), MIB);
+        assert_eq!(seen(8, 8 * MIB).fitting(4), MIB);
+        assert_eq!(seen(8, MIB).fitting(4), 128 << 10);
+        assert_eq!(seen(8, 0).fitting(4), SMALLEST);
+        assert_eq!(seen(0, u64::MAX).fitting(0), MIB);
     }
 
     #[test]
@@ -152,7 +138,7 @@ mod tests {
         let (slow_line, began) = (SlowLineDetector::new(true), Instant::now());
         slow_line.note(MIB, began);
         let seen = slow_line.note(MIB, began + Duration::from_secs(60));
-        assert_eq!((seen.bytes, seen.rate), (2 * MIB, Some(2.0 * MIB as f64 / LONGEST_PAUSE.as_secs_f64())));
+        assert_eq!((seen.bytes, seen.time), (2 * MIB, LONGEST_PAUSE));
         assert!(slow_line.left(0, u64::MAX, 1), "nothing left");
     }
 

@@ -103,8 +103,8 @@ impl SpoolLimit {
         self.0.most > 0
     }
 
-    /// Lets in `len` bytes of a slice, or tells why not. `is_next` tells if merging waits for that slice, or if an upload begins.
-    /// Blocks on the disk, and must be called without any lock.
+    /// Lets in `len` bytes of a slice, or tells why not. `is_next` tells if merging waits for that slice, or if an upload
+    /// begins. Blocks on the disk, and must be called without any lock.
     ///
     /// # Errors
     /// The data folder cannot be read.
