@@ -25,6 +25,12 @@ pub fn cpu(pid: u32) -> Option<Cpu> {
     Some(Cpu { own, children: ticks(16) + ticks(17) })
 }
 
+/// Seconds of CPU time of processes together, and of their children that ended and were waited for. One that has ended
+/// itself counts for nothing.
+pub fn total_cpu(pids: impl IntoIterator<Item = u32>) -> f64 {
+    pids.into_iter().filter_map(cpu).map(|cpu| cpu.own + cpu.children).sum()
+}
+
 /// Resident memory of a process, in bytes. None: there is no such process.
 pub fn memory(pid: u32) -> Option<u64> {
     memory_line(pid, "VmRSS:")

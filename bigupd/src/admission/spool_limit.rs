@@ -41,7 +41,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     counted: Option<Counted>,
-    /// Bytes that were let in, and may not be on the disk yet.
+    /// Bytes that were let in, and may not be on the disk yet; with those of their copies, as the next two.
     at_work: u64,
     /// Bytes that came to the disk since the count that stands began.
     since: u64,

@@ -4,7 +4,7 @@
 //! a process that waits for its children is then the client's alone. Servers live on; theirs is read before and after.
 
 use anyhow::{Context, bail, ensure};
-use bigup_tests::usage::{cpu, peak_memory, reset_peak, tree};
+use bigup_tests::usage::{cpu, peak_memory, reset_peak, total_cpu, tree};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use std::fs::File;
@@ -160,7 +160,7 @@ struct Servers {
 impl Servers {
     fn now(servers: &[u32]) -> Servers {
         let processes: Vec<u32> = servers.iter().flat_map(|pid| tree(*pid)).collect();
-        let all = processes.iter().filter_map(|pid| cpu(*pid)).map(|cpu| cpu.own + cpu.children).sum();
+        let all = total_cpu(processes.iter().copied());
         let first = servers.iter().filter_map(|pid| cpu(*pid)).map(|cpu| cpu.own).sum();
         Servers { processes, all, first }
     }

@@ -10,7 +10,7 @@ use bigup_core::protocol::name::FileName;
 use bigup_core::protocol::units::{MIB, show_size};
 use bigup_core::storage::objects::Listed;
 use bigup_tests::seaweed::{Seaweed, variables, write_credentials};
-use bigup_tests::usage::{cpu, peak_memory, tree};
+use bigup_tests::usage::{peak_memory, total_cpu, tree};
 use bigup_tests::{data, programs};
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -162,7 +162,7 @@ fn through_bigup(
         push.args(["--name", "one"]);
     }
     nix::unistd::sync();
-    let used = |server: &Server| cpu(server.pid()).map_or(0.0, |cpu| cpu.own + cpu.children);
+    let used = |server: &Server| total_cpu([server.pid()]);
     let (before, over, peak) = (used(&server), AtomicBool::new(false), AtomicU64::new(0));
     let client = std::thread::scope(|scope| {
         scope.spawn(|| watch_mergers(server.pid(), &over, &peak));

@@ -13,7 +13,7 @@ use bigup_tests::gateway::Gateway;
 use bigup_tests::mount::run as system;
 use bigup_tests::process::signal;
 use bigup_tests::seaweed::{Cluster, write_credentials};
-use bigup_tests::usage::{cpu, tree};
+use bigup_tests::usage::{total_cpu, tree};
 use bigup_tests::{data, docs, programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -198,7 +198,7 @@ impl Setup {
         let names = self.names(files)?;
         read_once(sources)?;
         nix::unistd::sync();
-        let used = || self.daemons.iter().filter_map(|d| cpu(d.pid())).map(|cpu| cpu.own + cpu.children).sum::<f64>();
+        let used = || total_cpu(self.daemons.iter().map(Daemon::pid));
         let (before, rest_before, began) = (used(), self.rest_cpu(), Instant::now());
         let clients: Vec<anyhow::Result<Client>> = std::thread::scope(|scope| {
             let pushes: Vec<_> = sources
@@ -227,8 +227,7 @@ impl Setup {
     /// CPU seconds so far of all that this process has started and that runs, but for the daemons and their mergers.
     fn rest_cpu(&self) -> f64 {
         let daemons: Vec<u32> = self.daemons.iter().flat_map(|daemon| tree(daemon.pid())).collect();
-        let rest = tree(std::process::id()).into_iter().skip(1).filter(|pid| !daemons.contains(pid));
-        rest.filter_map(cpu).map(|cpu| cpu.own + cpu.children).sum()
+        total_cpu(tree(std::process::id()).into_iter().skip(1).filter(|pid| !daemons.contains(pid)))
     }
 
     /// All files are in the store, in one piece each, and read back they are what was sent.
