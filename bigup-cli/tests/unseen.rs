@@ -1,11 +1,13 @@
-//! A file whose bytes were changed since an earlier push in a way that leaves its token as it was, as Windows permits:
-//! what the server holds of the earlier push is compared, and nothing mixed is stored.
+//! A file whose bytes change in a way that leaves its token as it was, as Windows permits. If that was since an earlier push,
+//! what the server holds of it is compared. If it is between digesting a slice and sending it, the server refuses the slice.
+//! Nothing mixed is stored.
 
 mod common;
 
 use bigup_client::source::{LocalFile, Source};
 use bigup_client::{Client, SourceError, UploadError};
 use common::{Mock, bytes, file};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const K: usize = 1024;
 
@@ -88,6 +90,74 @@ fn a_finished_file_is_compared_too() {
     let (_dir, path) = file("a", &vec![7; 8 * K]);
     assert!(push(&mock, &path).unwrap_err().is_existing_file());
     assert_eq!(mock.finished("a"), Some(data));
+}
+
+/// A file of which slice 1, of 1 KiB, differs where it is read again, so many times.
+struct Restless {
+    file: LocalFile,
+    times: AtomicUsize,
+    /// Then it differs in each reading but the first, which digests it.
+    stays: bool,
+    reads: AtomicUsize,
+}
+
+impl Restless {
+    fn read(&self, offset: u64, bytes: &mut [u8], differs: impl Fn() -> bool) -> Result<(), SourceError> {
+        self.file.read_at(offset, bytes)?;
+        if offset == K as u64 && differs() {
+            bytes[0] ^= 1;
+        }
+        Ok(())
+    }
+}
+
+impl Source for Restless {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn token(&self) -> &str {
+        TOKEN
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
+        self.read(offset, bytes, || self.reads.fetch_add(1, Ordering::Relaxed) > 0 && self.stays)
+    }
+
+    fn read_again_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
+        let less = |times: usize| times.checked_sub(1);
+        self.read(offset, bytes, || self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok())
+    }
+
+    fn check_name(&self) -> Result<(), SourceError> {
+        self.file.check_name()
+    }
+}
+
+/// Pushes such a file of 4 slices. Returns the file that the server has then, and the slices that it was sent.
+fn push_restless(times: usize, stays: bool) -> (Result<(), UploadError>, Option<Vec<u8>>, Vec<u64>, Vec<u8>) {
+    let (mock, data) = (Mock::new(), bytes(4 * K));
+    let (_dir, path) = file("a", &data);
+    let (times, reads) = (AtomicUsize::new(times), AtomicUsize::new(0));
+    let source = Restless { file: LocalFile::open(path.as_ref()).unwrap(), times, stays, reads };
+    let client = Client::builder(&mock.url).build().unwrap();
+    let pushed = client.upload("a", source).slice_size(K as u64).run().map(drop);
+    (pushed, mock.finished("a"), mock.slices_sent(), data)
+}
+
+#[test]
+fn a_slice_that_is_sent_with_other_bytes_than_it_was_digested_with_is_sent_again() {
+    let (pushed, stored, sent, data) = push_restless(1, false);
+    pushed.unwrap();
+    assert_eq!((stored, sent), (Some(data), vec![0, 1, 1, 2, 3]));
+}
+
+#[test]
+fn a_slice_that_changed_since_it_was_digested_ends_the_push_and_nothing_is_stored() {
+    let (pushed, stored, sent, _) = push_restless(usize::MAX, true);
+    let message = pushed.unwrap_err().to_string();
+    assert!(message.contains("slice 1 reads differently than before"), "{message}");
+    assert_eq!((stored, sent.iter().filter(|id| **id == 1).count()), (None, 1));
 }
 
 #[cfg(windows)]

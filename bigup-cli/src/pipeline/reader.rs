@@ -13,51 +13,80 @@ use bigup_core::protocol::native::MAX_ZEROES;
 use bigup_core::protocol::plan::Plan;
 
 /// Bytes that are read and digested at once: few enough to be in the processor's cache for the second of the two.
-const PIECE_LEN: usize = 256 << 10;
+const PIECE_LEN: u64 = 256 << 10;
 
 /// A slice on its way to the server.
-pub struct Slice {
+pub struct Slice<'a> {
     /// Its place.
     pub id: u64,
     /// Its digest, of the kind that slices of the upload have.
     pub digest: SliceDigest,
     /// All of it.
-    pub content: SliceContent,
+    pub content: SliceContent<'a>,
 }
 
 /// The bytes of a slice.
-pub enum SliceContent {
+pub enum SliceContent<'a> {
     /// These, in a buffer.
     Bytes(Buffer),
+    /// Those that stand there.
+    Source(Place<'a>),
     /// So many zeroes.
     Zeroes(u64),
 }
 
-impl SliceContent {
+/// A part of a source.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The source.
+    pub source: &'a dyn Source,
+    /// Offset in it, in bytes.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+impl Place<'_> {
+    /// Shows all of its bytes to `show`, piece by piece.
+    ///
+    /// # Errors
+    /// They cannot be read, or changed, or `stop` ended the reading.
+    pub fn read(&self, stop: &StopSignal, show: impl FnMut(&[u8])) -> Result<(), SourceError> {
+        read_pieces(self.source, self.offset, self.len, stop, show)
+    }
+}
+
+impl SliceContent<'_> {
     /// Number of bytes.
     pub fn size(&self) -> u64 {
         match self {
             SliceContent::Bytes(bytes) => bytes.len() as u64,
+            SliceContent::Source(place) => place.len,
             SliceContent::Zeroes(len) => *len,
         }
     }
 
     /// Has all bytes digested.
-    pub fn digest_by(&self, hasher: &mut SliceHasher) {
+    ///
+    /// # Errors
+    /// They cannot be read, or changed, or `stop` ended the reading.
+    pub fn digest_by(&self, hasher: &mut SliceHasher, stop: &StopSignal) -> Result<(), SourceError> {
         match self {
             SliceContent::Bytes(bytes) => hasher.update(bytes),
+            SliceContent::Source(place) => place.read(stop, |bytes| hasher.update(bytes))?,
             SliceContent::Zeroes(len) => hasher.update_zeroes(*len),
         }
+        Ok(())
     }
 }
 
 /// Gives slices, one after the other.
-pub trait SliceReader {
-    /// The next slice, in a buffer of `buffers`; `None` at the end or when stopped.
+pub trait SliceReader<'a> {
+    /// The next slice, read by a buffer of `buffers`; `None` at the end or when stopped.
     ///
     /// # Errors
     /// It cannot be read, or the source changed; then none of it may be sent.
-    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError>;
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice<'a>>, RoundError>;
 }
 
 /// Hashes a file whose slices are given in order but do not join.
@@ -83,10 +112,17 @@ impl WholeHash {
         WholeHash((all && !joins).then(|| SliceHasher::new(DigestKind::Hash, 0)))
     }
 
-    /// Takes the next slice.
-    pub fn update(&mut self, content: &SliceContent) {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
         if let Some(hasher) = &mut self.0 {
-            content.digest_by(hasher);
+            hasher.update(bytes);
+        }
+    }
+
+    /// Takes `len` zeroes.
+    fn update_zeroes(&mut self, len: u64) {
+        if let Some(hasher) = &mut self.0 {
+            hasher.update_zeroes(len);
         }
     }
 
@@ -112,22 +148,26 @@ impl<'a> SourceReader<'a> {
 
     /// The content of the slice in this place, which `hasher` digests. `None` when stopped.
     fn read(
-        &self,
+        &mut self,
         (offset, len): (u64, u64),
         hasher: &mut SliceHasher,
         buffers: &Buffers,
         stop: &StopSignal,
-    ) -> Result<Option<SliceContent>, RoundError> {
+    ) -> Result<Option<SliceContent<'a>>, RoundError> {
         if self.leaves_holes && len <= MAX_ZEROES && self.source.is_hole(offset, len)? {
             hasher.update_zeroes(len);
+            self.hash.update_zeroes(len);
             return Ok(Some(SliceContent::Zeroes(len)));
         }
-        let Some(mut bytes) = buffers.take(len, stop)? else { return Ok(None) };
-        for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
-            self.source.read_at(at, piece)?;
-            hasher.update(piece);
+        let Some(mut piece) = buffers.take(PIECE_LEN, stop)? else { return Ok(None) };
+        for at in (0..len).step_by(PIECE_LEN as usize) {
+            piece.set_len(PIECE_LEN.min(len - at) as usize);
+            self.source.read_at(offset + at, &mut piece)?;
+            hasher.update(&piece);
+            self.hash.update(&piece);
         }
-        Ok(Some(SliceContent::Bytes(bytes)))
+        buffers.give_back(piece);
+        Ok(Some(SliceContent::Source(Place { source: self.source, offset, len })))
     }
 
     fn place_of(&self, id: u64) -> Result<(u64, u64), RoundError> {
@@ -165,8 +205,8 @@ impl<'a> SourceReader<'a> {
     }
 }
 
-impl SliceReader for SourceReader<'_> {
-    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
+impl<'a> SliceReader<'a> for SourceReader<'a> {
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice<'a>>, RoundError> {
         let Some(id) = self.ids.get(self.read.len()).copied() else { return Ok(None) };
         let mut hasher = digest::hasher_of(self.plan, id);
         let Some(content) = self.read(self.place_of(id)?, &mut hasher, buffers, stop)? else { return Ok(None) };
@@ -175,7 +215,6 @@ impl SliceReader for SourceReader<'_> {
         if self.read.len() == self.ids.len() {
             self.settle(stop)?;
         }
-        self.hash.update(&content);
         Ok(Some(Slice { id, digest, content }))
     }
 }
