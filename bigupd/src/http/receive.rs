@@ -116,6 +116,9 @@ impl Writer {
                 file.seek(SeekFrom::Start(zeroes))?;
             }
             write_all(file, pieces)?;
+            if let SliceTarget::Spool(arrival, _) = &mut self.target {
+                arrival.wrote(pieces.iter().map(|piece| piece.len() as u64).sum())?;
+            }
         }
         for piece in pieces {
             self.hashers.iter_mut().for_each(|hasher| hasher.update(piece));

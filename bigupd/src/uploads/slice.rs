@@ -81,7 +81,10 @@ impl Uploads {
         let slice = counts_by_slices.then_some(Growing::Slice(ask.len));
         let granted = slice.map(|slice| self.take_locked(&ask.by, &ask.name, slice, asked)).transpose()?;
         let arrival = self.with_disk_space(|space| locked.arrival(ask.slice_id, ask.len, &plan, space));
-        let arrival = arrival.map_err(|e| self.no_disk_space_for(ask.slice_id, &ask.name, e))?;
+        let mut arrival = arrival.map_err(|e| self.no_disk_space_for(ask.slice_id, &ask.name, e))?;
+        if plan.slice_num == Some(1) && !locked.upload().is_partial() && self.data.objects().is_none() {
+            arrival.write_back_early();
+        }
         Ok(Admission::Take { target: SliceTarget::Spool(arrival, granted), kinds, offset })
     }
 

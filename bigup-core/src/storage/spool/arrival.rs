@@ -1,6 +1,7 @@
 //! A slice that is arriving.
 
 use super::{PART_SUFFIX, Spool, marks};
+use crate::protocol::units::MIB;
 use crate::storage::disk::{self, IoContext};
 use fs2::FileExt as _;
 use std::fs::File;
@@ -14,6 +15,9 @@ pub(super) const TAIL: &str = "tail";
 
 /// Name of the extended attribute of a slice without bytes: it has only zeroes, and nothing was ever written to it.
 const ZEROES: &str = "user.bigup.zeroes";
+
+/// Bytes of a slice that becomes the finished file after which the disk begins with them.
+const WRITE_BACK_AFTER: u64 = 8 * MIB;
 
 /// True if all of a slice are zeroes, and nothing was ever written to its file. False if that is not noted.
 pub fn has_only_zeroes(slice: &File) -> bool {
@@ -32,6 +36,8 @@ pub struct Arrival {
     /// Path of the mark that tells if the upload is cancelled. `None` if nobody asks.
     pub(super) mark: Option<PathBuf>,
     pub(super) kept: bool,
+    /// Bytes that came since the disk was last told to begin with what came. `None` if the sync at the end is to find all.
+    pub(super) ahead: Option<u64>,
 }
 
 impl Spool {
@@ -42,7 +48,7 @@ impl Spool {
     pub fn arrival(&self, slice_id: u64) -> io::Result<Arrival> {
         let path = self.part_path(slice_id);
         let file = disk::create_new(&path)?;
-        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false };
+        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false, ahead: None };
         // The lock tells a sweep that somebody is still writing.
         arrival.file.lock_exclusive().at("locking", &arrival.path)?;
         Ok(arrival)
@@ -58,6 +64,26 @@ impl Arrival {
     /// The file that its bytes go to.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Has the disk begin with its bytes while others arrive. It is for a slice that becomes the finished file as it is: any
+    /// other is written to the disk in vain if it is copied and removed soon.
+    pub fn write_back_early(&mut self) {
+        self.ahead = Some(0);
+    }
+
+    /// Notes that `len` more bytes were written to its file.
+    ///
+    /// # Errors
+    /// Written bytes might never reach the disk.
+    pub fn wrote(&mut self, len: u64) -> io::Result<()> {
+        let Some(ahead) = &mut self.ahead else { return Ok(()) };
+        *ahead += len;
+        if *ahead < WRITE_BACK_AFTER {
+            return Ok(());
+        }
+        *ahead = 0;
+        disk::begin_write_back(&self.file).at("writing back", &self.path)
     }
 
     /// Takes `len` zeroes for its bytes. Nothing is written: they take no room. Nothing else may have been written to it.
@@ -116,4 +142,25 @@ impl Drop for Arrival {
 /// True if `path` is that of a tail.
 pub(super) fn is_tail(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == TAIL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+
+    #[test]
+    fn the_disk_begins_early_with_a_slice_of_which_that_is_wanted() {
+        // Nothing of a pipe can be written back (sync_file_range(2), ESPIPE), so an error tells that it was tried.
+        let (_reader, writer) = io::pipe().unwrap();
+        let file = File::from(OwnedFd::from(writer));
+        let mut arrival =
+            Arrival { file, path: "a".into(), slice_id: 0, offset: None, mark: None, kept: true, ahead: None };
+        arrival.wrote(2 * WRITE_BACK_AFTER).unwrap();
+        arrival.write_back_early();
+        for _ in 0..2 {
+            arrival.wrote(WRITE_BACK_AFTER - 1).unwrap();
+            assert!(arrival.wrote(1).is_err());
+        }
+    }
 }
