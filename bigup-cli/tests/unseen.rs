@@ -134,28 +134,37 @@ impl Source for Restless {
     }
 }
 
-/// Pushes such a file of 4 slices. Returns the file that the server has then, and the slices that it was sent.
-fn push_restless(times: usize, stays: bool) -> (Result<(), UploadError>, Option<Vec<u8>>, Vec<u64>, Vec<u8>) {
+/// The push of such a file.
+struct Pushed {
+    result: Result<(), UploadError>,
+    /// The file that the server has then.
+    stored: Option<Vec<u8>>,
+    sent: Vec<u64>,
+    data: Vec<u8>,
+}
+
+/// Pushes such a file of 4 slices.
+fn push_restless(times: usize, stays: bool) -> Pushed {
     let (mock, data) = (Mock::new(), bytes(4 * K));
     let (_dir, path) = file("a", &data);
     let (times, reads) = (AtomicUsize::new(times), AtomicUsize::new(0));
     let source = Restless { file: LocalFile::open(path.as_ref()).unwrap(), times, stays, reads };
     let client = Client::builder(&mock.url).build().unwrap();
-    let pushed = client.upload("a", source).slice_size(K as u64).run().map(drop);
-    (pushed, mock.finished("a"), mock.slices_sent(), data)
+    let result = client.upload("a", source).slice_size(K as u64).run().map(drop);
+    Pushed { result, stored: mock.finished("a"), sent: mock.slices_sent(), data }
 }
 
 #[test]
 fn a_slice_that_is_sent_with_other_bytes_than_it_was_digested_with_is_sent_again() {
-    let (pushed, stored, sent, data) = push_restless(1, false);
-    pushed.unwrap();
+    let Pushed { result, stored, sent, data } = push_restless(1, false);
+    result.unwrap();
     assert_eq!((stored, sent), (Some(data), vec![0, 1, 1, 2, 3]));
 }
 
 #[test]
 fn a_slice_that_changed_since_it_was_digested_ends_the_push_and_nothing_is_stored() {
-    let (pushed, stored, sent, _) = push_restless(usize::MAX, true);
-    let message = pushed.unwrap_err().to_string();
+    let Pushed { result, stored, sent, .. } = push_restless(usize::MAX, true);
+    let message = result.unwrap_err().to_string();
     assert!(message.contains("slice 1 reads differently than before"), "{message}");
     assert_eq!((stored, sent.iter().filter(|id| **id == 1).count()), (None, 1));
 }

@@ -31,6 +31,9 @@ const BATCH_LEN: std::ops::RangeInclusive<u64> = (128 << 10)..=(1 << 20);
 /// Longest time that bytes wait for a batch to fill: written bytes show that a slow client is at work.
 const BATCH_TIME: Duration = Duration::from_secs(1);
 
+/// Bytes after which the disk begins with a slice that is wanted there early.
+const WRITE_BACK_AFTER: u64 = 8 << 20;
+
 /// Batches of a slice.
 const BATCHES: u64 = 8;
 
@@ -95,6 +98,8 @@ struct Writer {
     target: SliceTarget,
     /// Zeroes at its beginning that were not written yet. `None` once anything was written.
     zeroes: Option<u64>,
+    /// Bytes that were written since the disk was last told to begin with them.
+    ahead: u64,
     hashers: Vec<SliceHasher>,
     checksum: Option<Checksum>,
 }
@@ -116,8 +121,12 @@ impl Writer {
                 file.seek(SeekFrom::Start(zeroes))?;
             }
             write_all(file, pieces)?;
-            if let SliceTarget::Spool(arrival, _) = &mut self.target {
-                arrival.wrote(pieces.iter().map(|piece| piece.len() as u64).sum())?;
+            self.ahead += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            if let SliceTarget::Spool(arrival, _) = &self.target
+                && self.ahead >= WRITE_BACK_AFTER
+            {
+                self.ahead = 0;
+                arrival.write_back()?;
             }
         }
         for piece in pieces {
@@ -251,6 +260,7 @@ pub async fn receive(
     let writer = Writer {
         zeroes: matches!(target, SliceTarget::Spool(..)).then_some(0),
         target,
+        ahead: 0,
         hashers: kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect(),
         checksum: expected.sha256.map(|_| Checksum::new(Algorithm::Sha256)),
     };
@@ -285,7 +295,8 @@ pub async fn receive_zeroes(
     thread_share: &ThreadShare,
 ) -> Result<Received, Refusal> {
     let hashers = kinds.iter().map(|kind| SliceHasher::new(*kind, offset)).collect();
-    let (mut writer, len) = (Box::new(Writer { target, zeroes: None, hashers, checksum: None }), expected.len);
+    let (mut writer, len) =
+        (Box::new(Writer { target, zeroes: None, ahead: 0, hashers, checksum: None }), expected.len);
     let work = move || writer.take_zeroes(len).map(|()| writer);
     let writer = thread_share.run(work).await.map_err(io::Error::other)??;
     Ok(Received { writer, rest: vec![], expected: expected.clone() })
@@ -433,7 +444,7 @@ pub async fn append(
     stopped: impl Future<Output = ()>,
 ) -> Result<Appended, Refusal> {
     let held = to.held();
-    let writer = Writer { target: to.slice, zeroes: None, hashers: to.hashers, checksum };
+    let writer = Writer { target: to.slice, zeroes: None, ahead: 0, hashers: to.hashers, checksum };
     let mut filling = Filling::of(writer, to.wanted);
     let ended = filling.fill(body, more, pace, thread_share, stopped).await;
     let received = filling.received;

@@ -1,7 +1,6 @@
 //! A slice that is arriving.
 
 use super::{PART_SUFFIX, Spool, marks};
-use crate::protocol::units::MIB;
 use crate::storage::disk::{self, IoContext};
 use fs2::FileExt as _;
 use std::fs::File;
@@ -15,9 +14,6 @@ pub(super) const TAIL: &str = "tail";
 
 /// Name of the extended attribute of a slice without bytes: it has only zeroes, and nothing was ever written to it.
 const ZEROES: &str = "user.bigup.zeroes";
-
-/// Bytes of a slice that becomes the finished file after which the disk begins with them.
-const WRITE_BACK_AFTER: u64 = 8 * MIB;
 
 /// True if all of a slice are zeroes, and nothing was ever written to its file. False if that is not noted.
 pub fn has_only_zeroes(slice: &File) -> bool {
@@ -36,8 +32,8 @@ pub struct Arrival {
     /// Path of the mark that tells if the upload is cancelled. `None` if nobody asks.
     pub(super) mark: Option<PathBuf>,
     pub(super) kept: bool,
-    /// Bytes that came since the disk was last told to begin with what came. `None` if the sync at the end is to find all.
-    pub(super) ahead: Option<u64>,
+    /// True if the disk is to begin before all has come.
+    pub(super) is_early: bool,
 }
 
 impl Spool {
@@ -48,7 +44,7 @@ impl Spool {
     pub fn arrival(&self, slice_id: u64) -> io::Result<Arrival> {
         let path = self.part_path(slice_id);
         let file = disk::create_new(&path)?;
-        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false, ahead: None };
+        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: false, is_early: false };
         // The lock tells a sweep that somebody is still writing.
         arrival.file.lock_exclusive().at("locking", &arrival.path)?;
         Ok(arrival)
@@ -69,21 +65,15 @@ impl Arrival {
     /// Has the disk begin with its bytes while others arrive. It is for a slice that becomes the finished file as it is: any
     /// other is written to the disk in vain if it is copied and removed soon.
     pub fn write_back_early(&mut self) {
-        self.ahead = Some(0);
+        self.is_early = true;
     }
 
-    /// Notes that `len` more bytes were written to its file.
+    /// Has the disk begin with the bytes that came, if that is wanted early.
     ///
     /// # Errors
     /// Written bytes might never reach the disk.
-    pub fn wrote(&mut self, len: u64) -> io::Result<()> {
-        let Some(ahead) = &mut self.ahead else { return Ok(()) };
-        *ahead += len;
-        if *ahead < WRITE_BACK_AFTER {
-            return Ok(());
-        }
-        *ahead = 0;
-        disk::begin_write_back(&self.file).at("writing back", &self.path)
+    pub fn write_back(&self) -> io::Result<()> {
+        if self.is_early { disk::begin_write_back(&self.file).at("writing back", &self.path) } else { Ok(()) }
     }
 
     /// Takes `len` zeroes for its bytes. Nothing is written: they take no room. Nothing else may have been written to it.
@@ -155,12 +145,9 @@ mod tests {
         let (_reader, writer) = io::pipe().unwrap();
         let file = File::from(OwnedFd::from(writer));
         let mut arrival =
-            Arrival { file, path: "a".into(), slice_id: 0, offset: None, mark: None, kept: true, ahead: None };
-        arrival.wrote(2 * WRITE_BACK_AFTER).unwrap();
+            Arrival { file, path: "a".into(), slice_id: 0, offset: None, mark: None, kept: true, is_early: false };
+        arrival.write_back().unwrap();
         arrival.write_back_early();
-        for _ in 0..2 {
-            arrival.wrote(WRITE_BACK_AFTER - 1).unwrap();
-            assert!(arrival.wrote(1).is_err());
-        }
+        assert!(arrival.write_back().is_err());
     }
 }

@@ -211,7 +211,7 @@ impl LockedSpool {
         }
         file.set_len(len).and_then(|()| file.seek(SeekFrom::Start(len))).at("cutting", &path)?;
         let slice_id = run.slice_id;
-        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: true, ahead: None };
+        let arrival = Arrival { file, path, slice_id, offset: None, mark: None, kept: true, is_early: false };
         let whole = plan.len_of(slice_id).unwrap_or(len);
         let arrival = self.with_space(slice_id, whole, plan, space, || Ok(arrival))?;
         Ok(Some(Tail { arrival, hashers, len }))
