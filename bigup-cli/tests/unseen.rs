@@ -7,6 +7,7 @@ mod common;
 use bigup_client::source::{LocalFile, Source};
 use bigup_client::{Client, SourceError, UploadError};
 use common::{Mock, bytes, file};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const K: usize = 1024;
@@ -92,23 +93,11 @@ fn a_finished_file_is_compared_too() {
     assert_eq!(mock.finished("a"), Some(data));
 }
 
-/// A file of which slice 1, of 1 KiB, differs where it is read again, so many times.
+/// A file of which slice 1, of 1 KiB, differs in these readings. The first one, number 0, digests it.
 struct Restless {
     file: LocalFile,
-    times: AtomicUsize,
-    /// Then it differs in each reading but the first, which digests it.
-    stays: bool,
+    differs_in: Range<usize>,
     reads: AtomicUsize,
-}
-
-impl Restless {
-    fn read(&self, offset: u64, bytes: &mut [u8], differs: impl Fn() -> bool) -> Result<(), SourceError> {
-        self.file.read_at(offset, bytes)?;
-        if offset == K as u64 && differs() {
-            bytes[0] ^= 1;
-        }
-        Ok(())
-    }
 }
 
 impl Source for Restless {
@@ -121,12 +110,11 @@ impl Source for Restless {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
-        self.read(offset, bytes, || self.reads.fetch_add(1, Ordering::Relaxed) > 0 && self.stays)
-    }
-
-    fn read_again_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
-        let less = |times: usize| times.checked_sub(1);
-        self.read(offset, bytes, || self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok())
+        self.file.read_at(offset, bytes)?;
+        if offset == K as u64 && self.differs_in.contains(&self.reads.fetch_add(1, Ordering::Relaxed)) {
+            bytes[0] ^= 1;
+        }
+        Ok(())
     }
 
     fn check_name(&self) -> Result<(), SourceError> {
@@ -144,11 +132,11 @@ struct Pushed {
 }
 
 /// Pushes such a file of 4 slices.
-fn push_restless(times: usize, stays: bool) -> Pushed {
+fn push_restless(differs_in: Range<usize>) -> Pushed {
     let (mock, data) = (Mock::new(), bytes(4 * K));
     let (_dir, path) = file("a", &data);
-    let (times, reads) = (AtomicUsize::new(times), AtomicUsize::new(0));
-    let source = Restless { file: LocalFile::open(path.as_ref()).unwrap(), times, stays, reads };
+    let file = LocalFile::open(path.as_ref()).unwrap();
+    let source = Restless { file, differs_in, reads: AtomicUsize::new(0) };
     let client = Client::builder(&mock.url).build().unwrap();
     let result = client.upload("a", source).slice_size(K as u64).run().map(drop);
     Pushed { result, stored: mock.finished("a"), sent: mock.slices_sent(), data }
@@ -156,14 +144,14 @@ fn push_restless(times: usize, stays: bool) -> Pushed {
 
 #[test]
 fn a_slice_that_is_sent_with_other_bytes_than_it_was_digested_with_is_sent_again() {
-    let Pushed { result, stored, sent, data } = push_restless(1, false);
+    let Pushed { result, stored, sent, data } = push_restless(1..2);
     result.unwrap();
     assert_eq!((stored, sent), (Some(data), vec![0, 1, 1, 2, 3]));
 }
 
 #[test]
 fn a_slice_that_changed_since_it_was_digested_ends_the_push_and_nothing_is_stored() {
-    let Pushed { result, stored, sent, .. } = push_restless(usize::MAX, true);
+    let Pushed { result, stored, sent, .. } = push_restless(1..usize::MAX);
     let message = result.unwrap_err().to_string();
     assert!(message.contains("slice 1 reads differently than before"), "{message}");
     assert_eq!((stored, sent.iter().filter(|id| **id == 1).count()), (None, 1));

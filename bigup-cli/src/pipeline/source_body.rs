@@ -1,8 +1,8 @@
 //! A slice that is read from its source each time it is sent, so that no memory need hold all of it.
 //!
-//! It was read before, to be digested. The server compares what arrives with that digest, so bytes that changed in between
-//! are never stored. A slice that is sent again is read once more before that: where the source changed, repeating is in
-//! vain.
+//! It was read before, to be digested. If the source tells that it changed in between, nothing of it is sent. If it cannot
+//! tell, the server compares what arrives with the digest, so it is not stored. A slice that is sent again is read once more
+//! before that: where the source changed, repeating is in vain.
 
 use crate::client::body::RequestBody;
 use crate::pipeline::error::RoundError;
@@ -79,7 +79,7 @@ impl Read for Rest<'_> {
         }
         let place = &self.body.place;
         let len = bytes.len().min(usize::try_from(place.len - self.at).unwrap_or(usize::MAX));
-        place.source.read_again_at(place.offset + self.at, &mut bytes[..len]).map_err(|e| self.body.fail(e.into()))?;
+        place.source.read_at(place.offset + self.at, &mut bytes[..len]).map_err(|e| self.body.fail(e.into()))?;
         self.at += len as u64;
         Ok(len)
     }

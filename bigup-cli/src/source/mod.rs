@@ -48,15 +48,6 @@ pub trait Source: Sync {
     /// They cannot be read, or are not what they were when the source was opened.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError>;
 
-    /// Fills `bytes` from `offset` on with the bytes that are there now. It is for bytes that were read before, and that are
-    /// compared with their digest.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    fn read_again_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
-        self.read_at(offset, bytes)
-    }
-
     /// True if all of the `len` bytes from `offset` on are known to be zeroes without reading them.
     ///
     /// # Errors
@@ -215,11 +206,6 @@ impl Source for LocalFile {
         // Before the outcome of the read: a file that was cut short is told as changed.
         self.check(system::fingerprint_of(&self.file))?;
         read.map_err(|cause| SourceError::Read { path: self.shown(), offset, len: bytes.len(), cause })
-    }
-
-    fn read_again_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), SourceError> {
-        // Only a file that was cut short is looked at.
-        system::read_exact_at(&self.file, bytes, offset).or_else(|_| self.read_at(offset, bytes))
     }
 
     fn is_hole(&self, offset: u64, len: u64) -> Result<bool, SourceError> {
