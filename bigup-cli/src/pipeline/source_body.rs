@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    /// What was sent in two attempts at the last 6 of the 9 bytes, and whether the body failed.
+    /// The bytes that were sent in two attempts at the last 6 of 9, and whether the body failed.
     fn twice(source: &Restless) -> ([Option<Vec<u8>>; 2], bool) {
         let mut hasher = SliceHasher::new(DigestKind::Hash, 3);
         hasher.update(&[3, 4, 5, 6, 7, 8]);
