@@ -5,7 +5,6 @@
 
 use crate::client::address::{Endpoint, masked};
 use crate::client::agents::Agents;
-use crate::client::body::RequestBody;
 use crate::client::connect::Distance;
 use crate::client::error::{CallError, ClientError};
 use crate::client::query::Query;
@@ -28,7 +27,6 @@ use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder, SendBody};
 
 pub mod address;
 pub mod agents;
-pub mod body;
 pub mod builder;
 pub mod connect;
 pub mod content;
@@ -208,7 +206,7 @@ impl Client {
         self.answer(self.exchange(|agent| self.authorized(agent.get(&url)).call()))
     }
 
-    /// Sends `body`, no faster than the limit allows. `watch` is told how many bytes more are on their way,
+    /// Sends `bytes` as a slice, no faster than the limit allows. `watch` is told how many bytes more are on their way,
     /// and says whether to go on. With `asks_first` nothing of them is sent before the server says that it wants them, or
     /// has said nothing for a second (RFC 9110, section 10.1.1).
     ///
@@ -217,7 +215,7 @@ impl Client {
     pub fn post<T: serde::de::DeserializeOwned>(
         &self,
         query: &Query,
-        body: &dyn RequestBody,
+        bytes: &[u8],
         asks_first: bool,
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
@@ -225,15 +223,15 @@ impl Client {
         let url = self.url(query);
         log::debug!("POST {url}");
         let agent = self.agents.lend();
-        let send = |mut sent: WatchedBody<'_, &mut dyn Read>| {
+        let send = |mut body: WatchedBody<'_, &mut dyn Read>| {
             let request = self.authorized(agent.post(&url)).content_type("application/octet-stream");
-            let request = request.header(CONTENT_LENGTH, body.size().to_string());
+            let request = request.header(CONTENT_LENGTH, bytes.len().to_string());
             let request = if asks_first { request.header(EXPECT, "100-continue") } else { request };
-            request.send(SendBody::from_reader(&mut sent))
+            request.send(SendBody::from_reader(&mut body))
         };
         let result = match &self.limit {
-            None => anew(|| send(WatchedBody { bytes: &mut body.open(), watch })),
-            Some(limit) => anew(|| match limit.pace(body, stop) {
+            None => anew(|| send(WatchedBody { bytes: &mut &*bytes, watch })),
+            Some(limit) => anew(|| match limit.pace(bytes, stop) {
                 Some(mut paced) => send(WatchedBody { bytes: &mut paced, watch }),
                 None => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
             }),

@@ -6,7 +6,6 @@
 //!
 //! The rate may depend on the time of day ([`Rates`]). It is that of the moment in which a piece is asked for.
 
-use crate::client::body::RequestBody;
 use crate::client::rates::{MIN_RATE, Rates};
 use crate::stop::{StopSignal, sleep};
 use crossbeam_channel::{Receiver, Sender};
@@ -47,9 +46,7 @@ struct Schedule {
 /// A slice as it is sent under the limit: reading it waits.
 pub struct Paced<'a> {
     limit: &'a RateLimit,
-    bytes: Box<dyn Read + 'a>,
-    /// Number of bytes that were not read yet.
-    left: u64,
+    bytes: &'a [u8],
     stop: &'a StopSignal,
     /// It has entered as one of those that are sent at a time: while there is no limit nobody does.
     has_entered: bool,
@@ -79,9 +76,9 @@ impl RateLimit {
         self.rates.now().map(|rate| rate.max(MIN_RATE))
     }
 
-    /// `body`, to be read at the rate. Waits until it is not one too many; `None` where `stop` cut that short.
-    pub fn pace<'a>(&'a self, body: &'a dyn RequestBody, stop: &'a StopSignal) -> Option<Paced<'a>> {
-        let paced = |has_entered| Paced { limit: self, bytes: body.open(), left: body.size(), stop, has_entered };
+    /// `bytes`, to be read at the rate. Waits until it is not one too many; `None` where `stop` cut that short.
+    pub fn pace<'a>(&'a self, bytes: &'a [u8], stop: &'a StopSignal) -> Option<Paced<'a>> {
+        let paced = |has_entered| Paced { limit: self, bytes, stop, has_entered };
         if self.rate().is_none() {
             return Some(paced(false));
         }
@@ -108,13 +105,13 @@ fn piece(rate: Option<u64>) -> usize {
 
 impl Read for Paced<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let len = left.min(buffer.len()).min(piece(self.limit.rate()));
+        let len = self.bytes.len().min(buffer.len()).min(piece(self.limit.rate()));
         if !self.limit.wait(len, self.stop) {
             return Err(io::Error::other("stopped"));
         }
-        let len = self.bytes.read(&mut buffer[..len])?;
-        self.left -= len as u64;
+        let (now, later) = self.bytes.split_at(len);
+        buffer[..len].copy_from_slice(now);
+        self.bytes = later;
         Ok(len)
     }
 }
@@ -224,25 +221,25 @@ mod tests {
         let bytes: Vec<u8> = (0..200_000_u32).map(|i| i as u8).collect();
         let (began, mut read) = (Instant::now(), vec![]);
         let (limit, never) = (RateLimit::new(1_000_000.into()), crossbeam_channel::never());
-        limit.pace(&bytes.as_slice(), &never).unwrap().read_to_end(&mut read).unwrap();
+        limit.pace(&bytes, &never).unwrap().read_to_end(&mut read).unwrap();
         assert!(read == bytes && began.elapsed() >= ms(200), "{:?}", began.elapsed());
     }
 
     #[test]
     fn only_so_many_slices_are_sent_at_a_time_that_each_is_fast_enough() {
-        let (limit, stop, empty) = (RateLimit::new((2 * SLICE_RATE).into()), Stop::new(), &[][..]);
-        let [first, _second] = [(); 2].map(|()| limit.pace(&empty, stop.signal()).unwrap());
+        let (limit, stop) = (RateLimit::new((2 * SLICE_RATE).into()), Stop::new());
+        let [first, _second] = [(); 2].map(|()| limit.pace(&[], stop.signal()).unwrap());
         assert!(limit.enter.is_full());
         drop(first);
-        let _third = limit.pace(&empty, stop.signal()).unwrap();
+        let _third = limit.pace(&[], stop.signal()).unwrap();
         stop.stop();
-        assert!(limit.pace(&empty, stop.signal()).is_none(), "a fourth waits");
+        assert!(limit.pace(&[], stop.signal()).is_none(), "a fourth waits");
     }
 
     #[test]
     fn a_halt_cuts_the_wait_short() {
         let (limit, stop) = (RateLimit::new(MIN_RATE.into()), Stop::new());
-        let bytes = &vec![0; 1 << 20][..];
+        let bytes = vec![0; 1 << 20];
         let mut paced = limit.pace(&bytes, stop.signal()).unwrap();
         stop.stop();
         let began = Instant::now();
@@ -253,7 +250,7 @@ mod tests {
     #[test]
     fn without_a_limit_just_now_nobody_waits() {
         let (limit, stop) = (RateLimit::new("00:00=off".parse().unwrap()), Stop::new());
-        let bytes = &vec![1; 8 << 20][..];
+        let bytes = vec![1; 8 << 20];
         let began = Instant::now();
         let mut all = (0..100).map(|_| limit.pace(&bytes, stop.signal()).unwrap()).collect::<Vec<_>>();
         let mut read = vec![];

@@ -1,7 +1,6 @@
 //! The questions of the protocol about one upload, each repeated while its failure may pass.
 
 use crate::client::Client;
-use crate::client::body::RequestBody;
 use crate::client::error::CallError;
 use crate::client::observer::Observer;
 use crate::client::query::Query;
@@ -62,7 +61,7 @@ pub struct OutgoingSlice<'a> {
     /// Its digest.
     pub digest: SliceDigest,
     /// All of it.
-    pub bytes: &'a dyn RequestBody,
+    pub bytes: &'a [u8],
     /// So many zeroes are all of it, in place of `bytes`, which are empty then.
     pub zeroes: Option<u64>,
 }
@@ -176,7 +175,7 @@ impl<'a> UploadRequests<'a> {
         stop: &StopSignal,
         watch: &dyn Fn(u64) -> bool,
     ) -> Result<SliceResponse, CallError> {
-        let len = slice.zeroes.unwrap_or(slice.bytes.size());
+        let len = slice.zeroes.unwrap_or(slice.bytes.len() as u64);
         let query = self.slice(slice.id, slice.digest, len).with_known(param::OFFSET, slice.offset);
         let query = query.with_switch(param::ZEROES, slice.zeroes.is_some());
         self.post(&query, slice, stop, watch)
@@ -188,7 +187,7 @@ impl<'a> UploadRequests<'a> {
     /// Refused, or no answer.
     pub fn put_file(&self, digest: SliceDigest, bytes: &[u8], replace: bool) -> Result<SliceResponse, CallError> {
         let query = self.whole_file(digest, bytes.len() as u64, replace);
-        let slice = OutgoingSlice { id: 0, offset: None, digest, bytes: &bytes, zeroes: None };
+        let slice = OutgoingSlice { id: 0, offset: None, digest, bytes, zeroes: None };
         self.post(&query, &slice, self.stop, &|_| !is_closed(self.stop))
     }
 

@@ -1,4 +1,4 @@
-//! The number of senders, the number of slices that wait for them, and the bytes of both.
+//! The number of senders, the number of slices that wait for them, and the memory that both take.
 
 use crate::pipeline::sender_tuning::{MOST, SenderTuning};
 use bigup_core::protocol::units::MIB;
@@ -12,8 +12,7 @@ const FIRST: (usize, usize) = (2, 4);
 /// Senders to begin with on a long line, which few hardly fill.
 const FIRST_FAR: usize = 32;
 
-/// Bytes of slices at a time where nobody says how many senders; with large slices it bounds their number. It is memory where
-/// they are those of a stream.
+/// Bytes of slices in memory where nobody says how many senders; with large slices it bounds their number.
 const MEMORY: u64 = 48 * MIB;
 
 /// Fewest senders that there may be all the same, however large slices are.

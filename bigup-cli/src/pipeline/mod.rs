@@ -1,12 +1,10 @@
 //! A round of sending: the calling thread reads and hashes slices, several threads post them, a bounded queue lies
-//! between. Slices of a source stay there, and are read again while they are posted: [`source_body`]. Those of a stream lie
-//! in [`Buffers`], which bound the memory.
+//! between. The [`Buffers`] bound the memory.
 //!
 //! A thread that fails raises the [`RoundStop`]; the others finish the request they are in and stop.
 //!
 //! It uses sources and the client. The order of an upload's questions is not decided here.
 
-use crate::client::body::RequestBody;
 use crate::client::error::CallError;
 use crate::client::requests::{OutgoingSlice, UploadRequests};
 use crate::client::server_digests::ServerDigests;
@@ -17,7 +15,6 @@ use crate::pipeline::local_digests::LocalDigests;
 use crate::pipeline::reader::{Slice, SliceContent, SliceReader};
 use crate::pipeline::round_stop::{RoundStop, StopReason};
 use crate::pipeline::slow_line::SlowLineDetector;
-use crate::pipeline::source_body::SourceBody;
 use crate::stop::{StopSignal, is_closed};
 use bigup_core::protocol::digest::Digest;
 use bigup_core::protocol::native::ErrorCode;
@@ -35,7 +32,6 @@ pub mod round_stop;
 pub mod sender_tuning;
 pub mod slice_size;
 pub mod slow_line;
-pub mod source_body;
 
 /// The work of the senders.
 pub struct RoundWork<'a> {
@@ -65,12 +61,12 @@ pub enum RoundEnd {
 }
 
 /// The state that the senders of one round share.
-struct Round<'a, 's> {
+struct Round<'a> {
     work: &'a RoundWork<'a>,
     concurrency: &'a Concurrency,
     /// Most senders.
     most: usize,
-    slices: Receiver<Slice<'s>>,
+    slices: Receiver<Slice>,
     buffers: &'a Buffers,
     round_stop: &'a RoundStop,
     at_work: AtomicUsize,
@@ -80,9 +76,9 @@ struct Round<'a, 's> {
 ///
 /// # Errors
 /// A slice could not be read or sent; [`RoundError::Overtaken`] where another push may be at work on the upload.
-pub fn run<'s>(
+pub fn run(
     work: &RoundWork<'_>,
-    feed: &mut dyn SliceReader<'s>,
+    feed: &mut dyn SliceReader,
     buffers: &Buffers,
     concurrency: &Concurrency,
 ) -> Result<RoundEnd, RoundError> {
@@ -125,7 +121,7 @@ fn with_stop(stop: &StopSignal, round_stop: &RoundStop, work: impl FnOnce()) {
     });
 }
 
-fn read_all<'s>(feed: &mut dyn SliceReader<'s>, queue: Sender<Slice<'s>>, buffers: &Buffers, round_stop: &RoundStop) {
+fn read_all(feed: &mut dyn SliceReader, queue: Sender<Slice>, buffers: &Buffers, round_stop: &RoundStop) {
     loop {
         let slice = match feed.next(buffers, round_stop.signal()) {
             Ok(Some(slice)) => slice,
@@ -140,7 +136,7 @@ fn read_all<'s>(feed: &mut dyn SliceReader<'s>, queue: Sender<Slice<'s>>, buffer
     }
 }
 
-impl Round<'_, '_> {
+impl Round<'_> {
     /// Starts senders until there are as many as there should be.
     fn fit<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         let one_more = |at_work: usize| (at_work < self.concurrency.width(self.most)).then_some(at_work + 1);
@@ -182,29 +178,21 @@ impl Round<'_, '_> {
     }
 
     /// Sends one slice unless the server has its content; a verdict where nothing more is to be sent.
-    fn send(&self, slice: &Slice<'_>) -> Result<Option<StopReason>, RoundError> {
+    fn send(&self, slice: &Slice) -> Result<Option<StopReason>, RoundError> {
         let work = self.work;
         let Slice { id, digest: own, content } = slice;
         let (id, own, len) = (*id, *own, content.size());
         if !work.local.learn(id, own) {
             return Err(RoundError::SliceChanged(id));
         }
-        let mut digested = Ok(());
-        let held = work.held.has(work.plan, id, own, |hasher| {
-            digested = content.digest_by(hasher, work.requests.stop);
-        });
-        digested?;
+        let held = work.held.has(work.plan, id, own, |hasher| content.digest_by(hasher));
+        let watch = |left| !is_closed(work.requests.stop) && work.slow_line.left(left, len, self.senders());
         let offset = work.plan.offset_of(id);
-        let (bytes, source, zeroes) = match content {
-            SliceContent::Bytes(bytes) => (&bytes[..], None, None),
-            SliceContent::Source(place) => (&[][..], Some(SourceBody::new(*place, id, own, work.requests.stop)), None),
-            SliceContent::Zeroes(len) => (&[][..], None, Some(*len)),
+        let (bytes, zeroes) = match content {
+            SliceContent::Bytes(bytes) => (&bytes[..], None),
+            SliceContent::Zeroes(len) => (&[][..], Some(*len)),
         };
-        let has_failed = || source.as_ref().is_some_and(SourceBody::has_failed);
-        let watch =
-            |left| !has_failed() && !is_closed(work.requests.stop) && work.slow_line.left(left, len, self.senders());
-        let body: &dyn RequestBody = source.as_ref().map_or(&bytes, |source| source);
-        let sending = OutgoingSlice { id, offset, digest: own, bytes: body, zeroes };
+        let sending = OutgoingSlice { id, offset, digest: own, bytes, zeroes };
         let put = |slice: &OutgoingSlice<'_>| work.requests.put(slice, self.round_stop.signal(), &watch);
         let answer = match (held, zeroes) {
             (true, _) => None,
@@ -212,18 +200,12 @@ impl Round<'_, '_> {
             (false, Some(zeroes)) => Some(put(&sending).or_else(|error| match error.code() {
                 // Of several daemons this one may be older than the one that was asked.
                 Some(ErrorCode::BadRequest) => {
-                    put(&OutgoingSlice { bytes: &&vec![0; zeroes as usize][..], zeroes: None, ..sending })
+                    put(&OutgoingSlice { bytes: &vec![0; zeroes as usize], zeroes: None, ..sending })
                 }
                 _ => Err(error),
             })),
         };
-        let answer = answer.transpose();
-        if answer.is_err()
-            && let Some(failure) = source.and_then(SourceBody::into_failure)
-        {
-            return Err(failure);
-        }
-        let verdict = match answer {
+        let verdict = match answer.transpose() {
             Ok(answer) => answer
                 .filter(|answer| answer.is_uploaded == 1)
                 .map(|answer| StopReason::Finished(answer.file_digest.and_then(|digest| digest.parse().ok()))),
@@ -233,7 +215,7 @@ impl Round<'_, '_> {
             Err(error) => return Err(failed(id, error)),
         };
         work.slow_line.stored();
-        self.concurrency.stored(if zeroes.is_some() { 0 } else { len });
+        self.concurrency.stored(bytes.len() as u64);
         work.local.settle(id);
         work.requests.retry.renew();
         // Of zeroes nothing is sent either.

@@ -13,80 +13,51 @@ use bigup_core::protocol::native::MAX_ZEROES;
 use bigup_core::protocol::plan::Plan;
 
 /// Bytes that are read and digested at once: few enough to be in the processor's cache for the second of the two.
-const PIECE_LEN: u64 = 256 << 10;
+const PIECE_LEN: usize = 256 << 10;
 
 /// A slice on its way to the server.
-pub struct Slice<'a> {
+pub struct Slice {
     /// Its place.
     pub id: u64,
     /// Its digest, of the kind that slices of the upload have.
     pub digest: SliceDigest,
     /// All of it.
-    pub content: SliceContent<'a>,
+    pub content: SliceContent,
 }
 
 /// The bytes of a slice.
-pub enum SliceContent<'a> {
+pub enum SliceContent {
     /// These, in a buffer.
     Bytes(Buffer),
-    /// Those that stand there.
-    Source(Place<'a>),
     /// So many zeroes.
     Zeroes(u64),
 }
 
-/// A part of a source.
-#[derive(Clone, Copy)]
-pub struct Place<'a> {
-    /// The source.
-    pub source: &'a dyn Source,
-    /// Offset in it, in bytes.
-    pub offset: u64,
-    /// Number of bytes.
-    pub len: u64,
-}
-
-impl Place<'_> {
-    /// Shows all of its bytes to `show`, piece by piece.
-    ///
-    /// # Errors
-    /// They cannot be read, or changed, or `stop` ended the reading.
-    pub fn read(&self, stop: &StopSignal, show: impl FnMut(&[u8])) -> Result<(), SourceError> {
-        read_pieces(self.source, self.offset, self.len, stop, show)
-    }
-}
-
-impl SliceContent<'_> {
+impl SliceContent {
     /// Number of bytes.
     pub fn size(&self) -> u64 {
         match self {
             SliceContent::Bytes(bytes) => bytes.len() as u64,
-            SliceContent::Source(place) => place.len,
             SliceContent::Zeroes(len) => *len,
         }
     }
 
     /// Has all bytes digested.
-    ///
-    /// # Errors
-    /// They cannot be read, or changed, or `stop` ended the reading.
-    pub fn digest_by(&self, hasher: &mut SliceHasher, stop: &StopSignal) -> Result<(), SourceError> {
+    pub fn digest_by(&self, hasher: &mut SliceHasher) {
         match self {
             SliceContent::Bytes(bytes) => hasher.update(bytes),
-            SliceContent::Source(place) => place.read(stop, |bytes| hasher.update(bytes))?,
             SliceContent::Zeroes(len) => hasher.update_zeroes(*len),
         }
-        Ok(())
     }
 }
 
 /// Gives slices, one after the other.
-pub trait SliceReader<'a> {
-    /// The next slice, read by a buffer of `buffers`; `None` at the end or when stopped.
+pub trait SliceReader {
+    /// The next slice, in a buffer of `buffers`; `None` at the end or when stopped.
     ///
     /// # Errors
     /// It cannot be read, or the source changed; then none of it may be sent.
-    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice<'a>>, RoundError>;
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError>;
 }
 
 /// Hashes a file whose slices are given in order but do not join.
@@ -112,17 +83,10 @@ impl WholeHash {
         WholeHash((all && !joins).then(|| SliceHasher::new(DigestKind::Hash, 0)))
     }
 
-    /// Takes the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    /// Takes the next slice.
+    pub fn update(&mut self, content: &SliceContent) {
         if let Some(hasher) = &mut self.0 {
-            hasher.update(bytes);
-        }
-    }
-
-    /// Takes `len` zeroes.
-    fn update_zeroes(&mut self, len: u64) {
-        if let Some(hasher) = &mut self.0 {
-            hasher.update_zeroes(len);
+            content.digest_by(hasher);
         }
     }
 
@@ -148,26 +112,22 @@ impl<'a> SourceReader<'a> {
 
     /// The content of the slice in this place, which `hasher` digests. `None` when stopped.
     fn read(
-        &mut self,
+        &self,
         (offset, len): (u64, u64),
         hasher: &mut SliceHasher,
         buffers: &Buffers,
         stop: &StopSignal,
-    ) -> Result<Option<SliceContent<'a>>, RoundError> {
+    ) -> Result<Option<SliceContent>, RoundError> {
         if self.leaves_holes && len <= MAX_ZEROES && self.source.is_hole(offset, len)? {
             hasher.update_zeroes(len);
-            self.hash.update_zeroes(len);
             return Ok(Some(SliceContent::Zeroes(len)));
         }
-        let Some(mut piece) = buffers.take(PIECE_LEN, stop)? else { return Ok(None) };
-        for at in (0..len).step_by(PIECE_LEN as usize) {
-            piece.set_len(PIECE_LEN.min(len - at) as usize);
-            self.source.read_at(offset + at, &mut piece)?;
-            hasher.update(&piece);
-            self.hash.update(&piece);
+        let Some(mut bytes) = buffers.take(len, stop)? else { return Ok(None) };
+        for (at, piece) in (offset..).step_by(PIECE_LEN).zip(bytes.chunks_mut(PIECE_LEN)) {
+            self.source.read_at(at, piece)?;
+            hasher.update(piece);
         }
-        buffers.give_back(piece);
-        Ok(Some(SliceContent::Source(Place { source: self.source, offset, len })))
+        Ok(Some(SliceContent::Bytes(bytes)))
     }
 
     fn place_of(&self, id: u64) -> Result<(u64, u64), RoundError> {
@@ -205,8 +165,8 @@ impl<'a> SourceReader<'a> {
     }
 }
 
-impl<'a> SliceReader<'a> for SourceReader<'a> {
-    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice<'a>>, RoundError> {
+impl SliceReader for SourceReader<'_> {
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
         let Some(id) = self.ids.get(self.read.len()).copied() else { return Ok(None) };
         let mut hasher = digest::hasher_of(self.plan, id);
         let Some(content) = self.read(self.place_of(id)?, &mut hasher, buffers, stop)? else { return Ok(None) };
@@ -215,6 +175,7 @@ impl<'a> SliceReader<'a> for SourceReader<'a> {
         if self.read.len() == self.ids.len() {
             self.settle(stop)?;
         }
+        self.hash.update(&content);
         Ok(Some(Slice { id, digest, content }))
     }
 }

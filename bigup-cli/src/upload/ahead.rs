@@ -75,7 +75,7 @@ fn full_slices(
         let mut hasher = SliceHasher::new(kind_of(plan, id), offset);
         hasher.update(&bytes);
         let digest = hasher.finish();
-        let slice = OutgoingSlice { id, offset: Some(offset), digest, bytes: &&bytes[..], zeroes: None };
+        let slice = OutgoingSlice { id, offset: Some(offset), digest, bytes: &bytes, zeroes: None };
         match requests.put(&slice, requests.stop, &|_| true) {
             Err(_) if is_closed(requests.stop) => return Ok(sent),
             put => drop(put?),

@@ -55,7 +55,7 @@ impl<'a> Bundle<'a> {
     pub fn send(self) -> Vec<Option<Uploaded>> {
         let Bundle { cx: PushContext { client, stop, .. }, body, files } = self;
         let query = Query::new().with(param::BUNDLE, files.len());
-        let answer = match client.post::<BundleResponse>(&query, &body.as_slice(), false, stop, &|_| !is_closed(stop)) {
+        let answer = match client.post::<BundleResponse>(&query, &body, false, stop, &|_| !is_closed(stop)) {
             Ok(answer) => answer.files,
             Err(error) => {
                 log::debug!("a bundle of {} files failed, each is pushed alone: {error}", files.len());

@@ -445,8 +445,7 @@ impl FilePush<'_> {
         self.rounds.begin(missing.len() as u64, answer)?;
         let doubtful = missing.iter().copied().filter(|id| held.contains(*id));
         let digests = ServerDigests::fetch(&self.requests, doubtful)?;
-        // For a piece: slices are read again where they are sent.
-        let buffers = Buffers::new(1);
+        let buffers = Buffers::new(self.cx.concurrency.buffers(plan.slice_size.unwrap_or(0)));
         let mut feed = SourceReader::new(self.source, plan, missing, &self.requests, answer.zeroes);
         let slow_line = SlowLineDetector::new(self.may_recut && held.count() == 0);
         let work =

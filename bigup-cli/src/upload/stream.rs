@@ -287,8 +287,8 @@ impl<'a, R: Read> StreamFeed<'a, R> {
     }
 }
 
-impl<R: Read> SliceReader<'static> for StreamFeed<'_, R> {
-    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice<'static>>, RoundError> {
+impl<R: Read> SliceReader for StreamFeed<'_, R> {
+    fn next(&mut self, buffers: &Buffers, stop: &StopSignal) -> Result<Option<Slice>, RoundError> {
         if self.ended {
             return Ok(None);
         }
@@ -303,8 +303,8 @@ impl<R: Read> SliceReader<'static> for StreamFeed<'_, R> {
         }
         self.total += len as u64;
         let digest = digest::of_slice(&self.plan, self.next_id, &bytes);
-        self.hash.update(&bytes);
         let content = SliceContent::Bytes(bytes);
+        self.hash.update(&content);
         self.ended = !self.input.has_any()?;
         if self.ended {
             self.tell_length()?;

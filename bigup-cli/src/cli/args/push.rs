@@ -66,10 +66,10 @@ pub struct PushArgs {
     /// 256K or less where a round trip takes 5 ms; less for a slow line; more for files over 781G]
     #[arg(long, value_name = "SIZE", value_parser = slice_size)]
     pub slice_size: Option<u64>,
-    /// Parallel senders [default: as many as help, up to 128 and 48M of slices at a time]
+    /// Parallel senders [default: as many as help, up to 128 and 48M of slices in memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub senders: Option<u16>,
-    /// Slices that wait between reading and sending; of standard input (queue + senders) slices lie in memory
+    /// Slices that wait between reading and sending; memory is (queue + senders) slices
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queue_size: u16,
     #[command(flatten)]
