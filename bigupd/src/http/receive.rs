@@ -109,8 +109,8 @@ impl Writer {
         if pieces.is_empty() {
             return Ok(());
         }
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         if self.is_more_zeroes(pieces) {
-            let len = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
             self.zeroes = self.zeroes.map(|zeroes| zeroes + len);
             // As writing it would show that a client is at work.
             self.target.file().map_or(Ok(()), |file| file.set_modified(SystemTime::now()))?;
@@ -121,7 +121,7 @@ impl Writer {
                 file.seek(SeekFrom::Start(zeroes))?;
             }
             write_all(file, pieces)?;
-            self.ahead += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            self.ahead += len;
             if let SliceTarget::Spool(arrival, _) = &self.target
                 && self.ahead >= WRITE_BACK_AFTER
             {
@@ -136,7 +136,7 @@ impl Writer {
             }
         }
         if let (SliceTarget::Tail(tail), Some(hasher)) = (&mut self.target, self.hashers.first()) {
-            tail.wrote(pieces.iter().map(|piece| piece.len() as u64).sum(), || hasher.finish())?;
+            tail.wrote(len, || hasher.finish())?;
         }
         Ok(())
     }
